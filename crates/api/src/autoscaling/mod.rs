@@ -1,0 +1,7 @@
+//! `autoscaling.internal.knative.dev`: what the autoscaler is asked for and reports.
+
+mod metric;
+mod pod_autoscaler;
+
+pub use metric::*;
+pub use pod_autoscaler::*;

@@ -1,0 +1,69 @@
+//! Label and annotation keys.
+
+/// Namespace of the control plane's own objects and configuration.
+pub const SYSTEM_NAMESPACE: &str = "knative-serving";
+
+/// Keys under `serving.knative.dev/`.
+pub mod serving {
+    /// Prefix of the group's keys.
+    pub const PREFIX: &str = "serving.knative.dev/";
+    /// Label: name of the Service.
+    pub const SERVICE: &str = "serving.knative.dev/service";
+    /// Label: uid of the Service.
+    pub const SERVICE_UID: &str = "serving.knative.dev/serviceUID";
+    /// Label: name of the Configuration.
+    pub const CONFIGURATION: &str = "serving.knative.dev/configuration";
+    /// Label: uid of the Configuration.
+    pub const CONFIGURATION_UID: &str = "serving.knative.dev/configurationUID";
+    /// Label: generation of the Configuration a Revision was stamped from.
+    pub const CONFIGURATION_GENERATION: &str = "serving.knative.dev/configurationGeneration";
+    /// Label: name of the Revision.
+    pub const REVISION: &str = "serving.knative.dev/revision";
+    /// Label: uid of the Revision.
+    pub const REVISION_UID: &str = "serving.knative.dev/revisionUID";
+    /// Label: name of the Route.
+    pub const ROUTE: &str = "serving.knative.dev/route";
+    /// Label: namespace of the Route.
+    pub const ROUTE_NAMESPACE: &str = "serving.knative.dev/routeNamespace";
+    /// Label: `pending`, `active` or `reserve`.
+    pub const ROUTING_STATE: &str = "serving.knative.dev/routingState";
+    /// Label: hash of the Deployment as it was last made.
+    pub const DEPLOYMENT_HASH: &str = "serving.knative.dev/deployment-hash";
+    /// Annotation: who created it.
+    pub const CREATOR: &str = "serving.knative.dev/creator";
+    /// Annotation: who last changed its spec.
+    pub const LAST_MODIFIER: &str = "serving.knative.dev/lastModifier";
+    /// Annotation: names of the Routes that reach it, sorted, comma-separated.
+    pub const ROUTES: &str = "serving.knative.dev/routes";
+    /// Annotation: when the routing state last changed, RFC 3339.
+    pub const ROUTING_STATE_MODIFIED: &str = "serving.knative.dev/routingStateModified";
+    /// Annotation: legacy time of last use.
+    pub const LAST_PINNED: &str = "serving.knative.dev/lastPinned";
+    /// Annotation: `true` keeps a Revision from collection.
+    pub const NO_GC: &str = "serving.knative.dev/no-gc";
+    /// Annotation: how long a rollout takes.
+    pub const ROLLOUT_DURATION: &str = "serving.knative.dev/rollout-duration";
+    /// Annotation: how long a Deployment may take.
+    pub const PROGRESS_DEADLINE: &str = "serving.knative.dev/progress-deadline";
+}
+
+/// Keys under `networking.knative.dev/` and `networking.internal.knative.dev/`.
+pub mod networking {
+    /// Prefix of the public keys.
+    pub const PREFIX: &str = "networking.knative.dev/";
+    /// Label: `cluster-local` hides from outside.
+    pub const VISIBILITY: &str = "networking.knative.dev/visibility";
+    /// Annotation: which data plane an Ingress is for.
+    pub const INGRESS_CLASS: &str = "networking.knative.dev/ingress.class";
+    /// Label: the ServerlessService a Service belongs to.
+    pub const SERVERLESS_SERVICE: &str = "networking.internal.knative.dev/serverlessservice";
+    /// Label: `Public` or `Private`.
+    pub const SERVICE_TYPE: &str = "networking.internal.knative.dev/serviceType";
+    /// Annotation: gradual rollout state, JSON.
+    pub const ROLLOUT: &str = "networking.internal.knative.dev/rollout";
+    /// Annotation: hosts by tag, JSON.
+    pub const TAG_TO_HOST: &str = "networking.internal.knative.dev/tag-to-host";
+}
+
+/// Annotation that holds what `kubectl apply` sent last.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

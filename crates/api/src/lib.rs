@@ -1,0 +1,24 @@
+//! Every kind Knoll serves, as plain values: types, defaults, validation, conditions, names and labels,
+//! and the snapshots (`table`, `stats`) that cross from one plane to another.
+//!
+//! Pure: nothing here reads a clock, a file, the environment or the network. `now` and configuration
+//! are arguments.
+
+pub mod autoscaling;
+pub mod caching;
+pub mod key;
+pub mod kind;
+pub mod labels;
+pub mod names;
+pub mod networking;
+pub mod object;
+pub mod serving;
+pub mod stats;
+pub mod status;
+pub mod table;
+
+pub use jiff::Timestamp;
+pub use k8s_openapi;
+pub use key::Key;
+pub use kind::Kind;
+pub use object::{Object, Resource};

@@ -1,0 +1,11 @@
+//! `networking.internal.knative.dev`: what the data plane is built from.
+
+mod certificate;
+mod cluster_domain_claim;
+mod ingress;
+mod serverless_service;
+
+pub use certificate::*;
+pub use cluster_domain_claim::*;
+pub use ingress::*;
+pub use serverless_service::*;

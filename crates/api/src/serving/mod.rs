@@ -1,0 +1,13 @@
+//! `serving.knative.dev`: what users write.
+
+mod configuration;
+mod domain_mapping;
+mod revision;
+mod route;
+mod service;
+
+pub use configuration::*;
+pub use domain_mapping::*;
+pub use revision::*;
+pub use route::*;
+pub use service::*;
