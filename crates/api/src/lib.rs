@@ -6,6 +6,7 @@
 
 pub mod autoscaling;
 pub mod caching;
+pub mod conditions;
 pub mod key;
 pub mod kind;
 pub mod labels;
