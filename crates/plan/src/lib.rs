@@ -1,1 +1,20 @@
-//! See ARCHITECTURE.md.
+//! Decides what the control plane does next, and does none of it.
+//!
+//! A controller is a [`Row`]: a function from the [`World`] (every object as last seen), a key and the time
+//! to a [`Plan`] (what it wants done). The loop that owns the World carries plans out; what comes of them
+//! returns as changes to the World. Nothing here reads a clock, a file, the environment or the network.
+
+pub mod kube;
+mod observed;
+mod plan;
+mod row;
+mod settings;
+mod shelf;
+mod world;
+
+pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
+pub use plan::{EventNote, NoteKind, Plan, Propagation, Want};
+pub use row::{Mapper, Row, Rows, Woken, by_controller, by_same_key, rows};
+pub use settings::{Gateway, QueuePlacement, Settings};
+pub use shelf::Shelf;
+pub use world::{Change, Changed, World};

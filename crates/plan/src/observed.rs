@@ -1,0 +1,172 @@
+//! What is known beside the objects: results of I/O, kept so that plans can read them. All of it can be
+//! found out again after a restart.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use knoll_api::{Key, Kind};
+
+use crate::{Changed, World};
+
+/// Longest wait between two attempts to resolve a digest.
+const LONGEST_DIGEST_WAIT: Duration = Duration::from_secs(1000);
+
+/// An image, and whose credentials may be used to ask for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DigestRequest {
+    /// Image reference as the user wrote it.
+    pub image: String,
+    /// Namespace of the secrets.
+    pub namespace: String,
+    /// ServiceAccount whose pull secrets count; empty is `default`.
+    pub service_account: String,
+    /// Further pull secrets, by name.
+    pub pull_secrets: Vec<String>,
+}
+
+/// Why a digest could not be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DigestFailure {
+    /// What went wrong, for the user.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+}
+
+impl DigestFailure {
+    /// How long after `at` the next attempt is due: 1 s, doubled each time, up to 1000 s.
+    pub fn wait(&self) -> Duration {
+        let doublings = self.failures.saturating_sub(1).min(10);
+        Duration::from_secs(1 << doublings).min(LONGEST_DIGEST_WAIT)
+    }
+}
+
+/// What came of asking for a digest.
+pub type DigestOutcome = Result<String, DigestFailure>;
+
+/// The autoscaler's newest decision for a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleDecision {
+    /// Wanted instances; -1 while unknown.
+    pub desired: i32,
+    /// Spare capacity in requests; negative means the gateway must stay in the path.
+    pub excess_burst_capacity: i64,
+    /// When it was made.
+    pub at: Timestamp,
+}
+
+/// The API server's newest refusal to create an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Reason of the API's answer (`Forbidden`, `Invalid`, ...).
+    pub reason: String,
+    /// Message of the API's answer.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What is known beside the objects.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Digests by image and credentials. `Ok("")` where the registry is exempt from resolution.
+    pub digests: BTreeMap<DigestRequest, DigestOutcome>,
+    /// Decisions by Revision.
+    pub decisions: BTreeMap<Key, ScaleDecision>,
+    /// Generation of each Ingress that the gateway's table holds.
+    pub published: BTreeMap<Key, i64>,
+    /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
+    pub refusals: BTreeMap<(Kind, Key), Refusal>,
+}
+
+/// A result of I/O, told to the World.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// A digest was resolved or not.
+    Digest {
+        /// What was asked.
+        request: DigestRequest,
+        /// The Revision that asked.
+        asker: Key,
+        /// `repository@digest`, or what went wrong.
+        result: Result<String, String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The autoscaler decided.
+    Decision {
+        /// The Revision.
+        revision: Key,
+        /// The decision; `None` when the autoscaler forgot the revision.
+        decision: Option<ScaleDecision>,
+    },
+    /// The gateway took a table that holds these generations of these Ingresses; others it holds no more.
+    Published(BTreeMap<Key, i64>),
+    /// A [`crate::Want::Create`] was refused.
+    Refused {
+        /// Row's kind and key that wanted it.
+        asker: (Kind, Key),
+        /// What was to be created.
+        object: (Kind, Key),
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// A [`crate::Want::Create`] succeeded.
+    Accepted {
+        /// What was created.
+        object: (Kind, Key),
+    },
+}
+
+impl World {
+    /// Takes note of a result, and says whose plans may differ now.
+    pub fn observe(&mut self, observation: Observation) -> Vec<Changed> {
+        match observation {
+            Observation::Digest { request, asker, result, at } => {
+                let outcome = result.map_err(|message| {
+                    let failures = match self.observed.digests.get(&request) {
+                        Some(Err(last)) => last.failures.saturating_add(1),
+                        _ => 1,
+                    };
+                    DigestFailure { message, at, failures }
+                });
+                self.observed.digests.insert(request, outcome);
+                vec![Changed::Observed(Kind::Revision, asker)]
+            }
+            Observation::Decision { revision, decision } => {
+                let before = match decision {
+                    Some(decision) => self.observed.decisions.insert(revision.clone(), decision),
+                    None => self.observed.decisions.remove(&revision),
+                };
+                if before == decision { Vec::new() } else { vec![Changed::Observed(Kind::PodAutoscaler, revision)] }
+            }
+            Observation::Published(generations) => {
+                let changed = generations
+                    .iter()
+                    .filter(|(key, generation)| self.observed.published.get(*key) != Some(generation))
+                    .map(|(key, _)| Changed::Observed(Kind::Ingress, key.clone()))
+                    .collect();
+                self.observed.published = generations;
+                changed
+            }
+            Observation::Refused { asker, object, refusal } => {
+                self.observed.refusals.insert(object, refusal);
+                vec![Changed::Observed(asker.0, asker.1)]
+            }
+            Observation::Accepted { object } => {
+                self.observed.refusals.remove(&object);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Forgets digests that no Revision asks for any more. Call now and then; it walks every Revision.
+    pub fn forget_unused_digests(&mut self, in_use: impl Fn(&World, &DigestRequest) -> bool) {
+        let unused: Vec<_> = self.observed.digests.keys().filter(|request| !in_use(self, request)).cloned().collect();
+        for request in unused {
+            self.observed.digests.remove(&request);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a controller wants done.
+
+use std::time::Duration;
+
+use knoll_api::{Key, Kind, Object, Resource};
+
+use crate::DigestRequest;
+
+/// What a controller wants done for one key. Empty when all is well.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In the order they are to be carried out. The first that fails ends the plan; the key is planned again.
+    pub wants: Vec<Want>,
+    /// Plan this key again after this long even if nothing changes.
+    pub recheck: Option<Duration>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// Create the object. A refusal that is not a conflict is recorded in [`crate::Observed::refusals`].
+    Create(Object),
+    /// Replace metadata and spec. Carries the resourceVersion it was computed from.
+    Update(Object),
+    /// Replace the status. Carries the resourceVersion it was computed from.
+    Status(Object),
+    /// Set `spec.replicas` through the scale subresource.
+    Scale {
+        /// Kind of the target.
+        kind: Kind,
+        /// The target.
+        key: Key,
+        /// Wanted replicas.
+        replicas: i32,
+    },
+    /// Delete the object, if it is still the one with this uid.
+    Delete {
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+        /// Its uid: a precondition.
+        uid: String,
+        /// Seconds a pod gets to end; `None` takes the object's own.
+        grace_seconds: Option<i64>,
+        /// What becomes of its dependents.
+        propagation: Propagation,
+    },
+    /// Bind a pod to a node through the binding subresource.
+    Bind {
+        /// The pod.
+        pod: Key,
+        /// Its uid.
+        uid: String,
+        /// The node's name.
+        node: String,
+    },
+    /// Write a Namespace's finalizers through the finalize subresource.
+    Finalize(Object),
+    /// Record a Kubernetes Event. Best effort.
+    Note(EventNote),
+    /// Find out the digest of an image, and report it for `asker`.
+    ResolveDigest {
+        /// The image and whose credentials to use.
+        request: DigestRequest,
+        /// The Revision that waits for it.
+        asker: Key,
+    },
+}
+
+/// What becomes of the dependents of a deleted object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// Collected after it is gone.
+    #[default]
+    Background,
+    /// Collected before it goes.
+    Foreground,
+    /// Kept, without their owner.
+    Orphan,
+}
+
+/// Whether an event reports success or trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteKind {
+    /// All is well.
+    Normal,
+    /// Someone should look.
+    Warning,
+}
+
+/// A Kubernetes Event to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventNote {
+    /// Kind of the object it is about.
+    pub kind: Kind,
+    /// The object it is about.
+    pub key: Key,
+    /// Its uid.
+    pub uid: String,
+    /// Normal or Warning.
+    pub note: NoteKind,
+    /// One CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Plan {
+    /// Wants nothing.
+    pub fn nothing() -> Plan {
+        Plan::default()
+    }
+
+    /// Whether nothing is to be done now.
+    pub fn is_empty(&self) -> bool {
+        self.wants.is_empty()
+    }
+
+    /// Wants the object created.
+    pub fn create(&mut self, object: impl Into<Object>) {
+        self.wants.push(Want::Create(object.into()));
+    }
+
+    /// Wants metadata and spec replaced when `wanted` differs from `current` in either.
+    pub fn update<R: Resource + Into<Object>>(&mut self, current: &R, wanted: R) {
+        if *current != wanted {
+            self.wants.push(Want::Update(wanted.into()));
+        }
+    }
+
+    /// Wants the status replaced when `wanted` differs from `current`.
+    pub fn status<R: Resource + Into<Object>>(&mut self, current: &R, wanted: R) {
+        if *current != wanted {
+            self.wants.push(Want::Status(wanted.into()));
+        }
+    }
+
+    /// Wants the object deleted, dependents after it.
+    pub fn delete<R: Resource>(&mut self, object: &R) {
+        self.wants.push(Want::Delete {
+            kind: R::KIND,
+            key: object.key(),
+            uid: object.uid().to_owned(),
+            grace_seconds: None,
+            propagation: Propagation::Background,
+        });
+    }
+
+    /// Wants an event recorded about `object`.
+    pub fn note<R: Resource>(&mut self, object: &R, note: NoteKind, reason: &str, message: impl Into<String>) {
+        self.wants.push(Want::Note(EventNote {
+            kind: R::KIND,
+            key: object.key(),
+            uid: object.uid().to_owned(),
+            note,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }));
+    }
+
+    /// Asks to be planned again after `delay`, or sooner when that was asked for already.
+    pub fn recheck_after(&mut self, delay: Duration) {
+        self.recheck = Some(self.recheck.map_or(delay, |earlier| earlier.min(delay)));
+    }
+}

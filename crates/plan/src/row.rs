@@ -1,0 +1,117 @@
+//! A controller as a table row, and which keys of which rows a change wakes.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use knoll_api::{Key, Kind, Object};
+
+use crate::{Changed, Plan, Settings, World, kube};
+
+/// Keys (of kind `of`) that a change to `object` concerns. Called with the object as it was and as it is.
+pub type Mapper = fn(world: &World, object: &Object, of: Kind) -> Vec<Key>;
+
+/// A controller.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// For logs and metrics.
+    pub name: &'static str,
+    /// Kind of the keys it plans for. A change to an object of this kind always wakes its key.
+    pub of: Kind,
+    /// Which keys a change to an object of another kind (or to a sibling) wakes.
+    pub wakes: &'static [(Kind, Mapper)],
+    /// Names of the control plane's ConfigMaps it reads; a change to one wakes all its keys.
+    pub configs: &'static [&'static str],
+    /// Decides what is to be done for a key. The key's object may be gone.
+    pub plan: fn(world: &World, key: &Key, now: Timestamp) -> Plan,
+}
+
+/// The key of the object's controller, if that is of the row's kind.
+pub fn by_controller(_world: &World, object: &Object, of: Kind) -> Vec<Key> {
+    let meta = object.meta();
+    let owners = meta.owner_references.iter().flatten();
+    owners
+        .filter(|owner| owner.controller == Some(true))
+        .filter(|owner| Kind::from_api(&owner.api_version, &owner.kind) == Some(of))
+        .map(|owner| match of.scope() {
+            knoll_api::kind::Scope::Cluster => Key::new("", owner.name.clone()),
+            knoll_api::kind::Scope::Namespaced => {
+                Key::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone())
+            }
+        })
+        .collect()
+}
+
+/// The object's own key: for kinds that share a name with the row's.
+pub fn by_same_key(_world: &World, object: &Object, _of: Kind) -> Vec<Key> {
+    vec![object.key()]
+}
+
+/// The controllers that run with these settings.
+pub fn rows(settings: &Settings) -> Rows {
+    let mut rows = Vec::new();
+    if settings.standalone {
+        rows.extend(kube::rows());
+    }
+    Rows { rows }
+}
+
+/// A set of controllers.
+#[derive(Clone)]
+pub struct Rows {
+    rows: Vec<Row>,
+}
+
+/// What a change wakes. Rows are named by their index in [`Rows::all`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Woken {
+    /// Single keys, in order, each once.
+    pub keys: BTreeSet<(usize, Key)>,
+    /// Rows of which every key is to be planned again; may be spread over time.
+    pub all: BTreeSet<usize>,
+}
+
+impl Rows {
+    /// A set of exactly these controllers.
+    pub fn new(rows: Vec<Row>) -> Rows {
+        Rows { rows }
+    }
+
+    /// Every controller.
+    pub fn all(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// What `changed` wakes. `world` already holds the change.
+    pub fn woken(&self, world: &World, changed: &Changed) -> Woken {
+        let mut woken = Woken::default();
+        for (index, row) in self.rows.iter().enumerate() {
+            match changed {
+                Changed::Config(name) if row.configs.contains(&name.as_str()) => {
+                    woken.all.insert(index);
+                }
+                Changed::Config(_) => {}
+                Changed::Observed(kind, key) if *kind == row.of => {
+                    woken.keys.insert((index, key.clone()));
+                }
+                Changed::Observed(..) => {}
+                Changed::Object { before, after } => {
+                    for object in before.iter().chain(after) {
+                        woken.keys.extend(row.concerned(world, object).into_iter().map(|key| (index, key)));
+                    }
+                }
+            }
+        }
+        woken
+    }
+}
+
+impl Row {
+    fn concerned(&self, world: &World, object: &Object) -> Vec<Key> {
+        let kind = object.kind();
+        let mut keys = if kind == self.of { vec![object.key()] } else { Vec::new() };
+        for (_, map) in self.wakes.iter().filter(|(on, _)| *on == kind) {
+            keys.extend(map(world, object, self.of));
+        }
+        keys
+    }
+}

@@ -1,0 +1,194 @@
+//! All objects of one kind, ordered by key, with the indexes that plans look things up by.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use knoll_api::{Key, Resource, k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, labels};
+
+/// Labels whose values are looked up often; a lookup by any other label walks its namespace.
+const INDEXED: &[&str] = &[
+    labels::serving::SERVICE,
+    labels::serving::CONFIGURATION,
+    labels::serving::REVISION,
+    labels::serving::REVISION_UID,
+    labels::serving::ROUTE,
+    labels::networking::SERVERLESS_SERVICE,
+    "kubernetes.io/service-name",
+];
+
+type LabelIndex = BTreeMap<(&'static str, String, String), BTreeSet<String>>;
+
+/// All objects of one kind.
+#[derive(Clone, Debug)]
+pub struct Shelf<R> {
+    objects: BTreeMap<Key, Arc<R>>,
+    by_owner: BTreeMap<String, BTreeSet<Key>>,
+    by_label: LabelIndex,
+}
+
+impl<R> Default for Shelf<R> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), by_label: BTreeMap::new() }
+    }
+}
+
+impl<R: Resource> Shelf<R> {
+    /// The object with this key.
+    pub fn get(&self, key: &Key) -> Option<&Arc<R>> {
+        self.objects.get(key)
+    }
+
+    /// Every object, ordered by namespace and name.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<R>> {
+        self.objects.values()
+    }
+
+    /// Every key, in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> {
+        self.objects.keys()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// The objects of one namespace, ordered by name. `""` gives those of a cluster-scoped kind.
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<R>> {
+        let first = Bound::Included(Key::new(namespace, ""));
+        self.objects
+            .range((first, Bound::Unbounded))
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object)
+    }
+
+    /// The objects that the object with this uid controls, in order.
+    pub fn owned_by(&self, uid: &str) -> impl Iterator<Item = &Arc<R>> {
+        self.dependents(uid).filter(move |object| object.controller().is_some_and(|owner| owner.uid == uid))
+    }
+
+    /// The objects with any owner reference to this uid, in order.
+    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Arc<R>> {
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|key| self.objects.get(key))
+    }
+
+    /// The objects of a namespace that carry `label: value`, in order.
+    pub fn labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<&Arc<R>> {
+        match INDEXED.iter().find(|indexed| **indexed == label) {
+            Some(indexed) => self
+                .by_label
+                .get(&(*indexed, namespace.to_owned(), value.to_owned()))
+                .into_iter()
+                .flatten()
+                .filter_map(|name| self.objects.get(&Key::new(namespace, name)))
+                .collect(),
+            None => self.in_namespace(namespace).filter(|object| object.label(label) == Some(value)).collect(),
+        }
+    }
+
+    /// Puts `object` in place of the one with its key and returns that one.
+    pub(crate) fn insert(&mut self, object: Arc<R>) -> Option<Arc<R>> {
+        let key = object.key();
+        let before = self.remove(&key);
+        self.index(&key, object.meta());
+        self.objects.insert(key, object);
+        before
+    }
+
+    /// Takes the object with this key out.
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<R>> {
+        let before = self.objects.remove(key)?;
+        self.unindex(key, before.meta());
+        Some(before)
+    }
+
+    fn index(&mut self, key: &Key, meta: &ObjectMeta) {
+        for owner in meta.owner_references.iter().flatten() {
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
+        for entry in index_entries(meta, &key.namespace) {
+            self.by_label.entry(entry).or_default().insert(key.name.clone());
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, meta: &ObjectMeta) {
+        for owner in meta.owner_references.iter().flatten() {
+            drop_member(&mut self.by_owner, &owner.uid, key);
+        }
+        for entry in index_entries(meta, &key.namespace) {
+            drop_member(&mut self.by_label, &entry, &key.name);
+        }
+    }
+}
+
+/// Removes `member` from the set at `at`, and the set itself once it is empty, so that the index never
+/// outgrows what it indexes.
+fn drop_member<K: Ord, M: Ord>(index: &mut BTreeMap<K, BTreeSet<M>>, at: &K, member: &M) {
+    if let Some(members) = index.get_mut(at) {
+        members.remove(member);
+        if members.is_empty() {
+            index.remove(at);
+        }
+    }
+}
+
+fn index_entries(meta: &ObjectMeta, namespace: &str) -> Vec<(&'static str, String, String)> {
+    let Some(labels) = &meta.labels else { return Vec::new() };
+    INDEXED.iter().filter_map(|label| Some((*label, namespace.to_owned(), labels.get(*label)?.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use knoll_api::serving::Revision;
+
+    use super::*;
+
+    fn revision(namespace: &str, name: &str, configuration: &str, owner: &str) -> Arc<Revision> {
+        let mut revision = Revision::default();
+        revision.metadata.namespace = Some(namespace.into());
+        revision.metadata.name = Some(name.into());
+        revision.metadata.labels = Some([(labels::serving::CONFIGURATION.to_owned(), configuration.to_owned())].into());
+        revision.metadata.owner_references = Some(vec![
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "v1", "kind": "X", "name": "x", "uid": owner, "controller": true
+            }))
+            .unwrap(),
+        ]);
+        Arc::new(revision)
+    }
+
+    #[test]
+    fn indexes_follow_an_object_that_changes_owner_and_label() {
+        let mut shelf = Shelf::default();
+        shelf.insert(revision("a", "r1", "c1", "u1"));
+        shelf.insert(revision("b", "r1", "c1", "u1"));
+        assert_eq!(shelf.owned_by("u1").count(), 2);
+        assert_eq!(shelf.labelled("a", labels::serving::CONFIGURATION, "c1").len(), 1);
+
+        shelf.insert(revision("a", "r1", "c2", "u2"));
+        assert_eq!(shelf.owned_by("u1").count(), 1);
+        assert_eq!(shelf.owned_by("u2").count(), 1);
+        assert!(shelf.labelled("a", labels::serving::CONFIGURATION, "c1").is_empty());
+
+        shelf.remove(&Key::new("a", "r1"));
+        shelf.remove(&Key::new("b", "r1"));
+        assert!(shelf.by_owner.is_empty() && shelf.by_label.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_ends_where_a_longer_name_begins() {
+        let mut shelf = Shelf::default();
+        for namespace in ["a", "ab", "b"] {
+            shelf.insert(revision(namespace, "r", "c", "u"));
+        }
+        assert_eq!(shelf.in_namespace("a").count(), 1);
+    }
+}

@@ -1,0 +1,128 @@
+//! Every object the control plane knows, as last seen. Changes only by what the watches and I/O report;
+//! plans read it and write nothing.
+
+use knoll_api::{
+    Key, Kind, Object, Resource, for_each_kind, k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::{Observed, Settings, Shelf};
+
+/// What a watch reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is like this now.
+    Put(Object),
+    /// The object is gone.
+    Gone(Kind, Key),
+}
+
+/// What became different: input to [`crate::Rows::woken`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// An object came, changed or went. At least one side is present.
+    Object {
+        /// As it was.
+        before: Option<Object>,
+        /// As it is.
+        after: Option<Object>,
+    },
+    /// A fact beside the objects; concerns the rows of this kind, for this key.
+    Observed(Kind, Key),
+    /// The control plane's configuration, by the name of its ConfigMap: concerns every key of the rows that read it.
+    Config(String),
+}
+
+macro_rules! world {
+    ($($variant:ident, $field:ident, $group:literal, $version:literal, $plural:literal, $kind:literal, $scope:ident, $ty:ty;)*) => {
+        /// Every object, a shelf a kind, with what else plans read.
+        #[derive(Clone, Debug)]
+        pub struct World {
+            $(
+                #[doc = concat!("Every `", $kind, "` of `", $group, "/", $version, "`.")]
+                pub $field: Shelf<$ty>,
+            )*
+            /// What is known beside the objects.
+            pub observed: Observed,
+            /// What the process was started with.
+            pub settings: Settings,
+        }
+
+        impl World {
+            /// A World without objects.
+            pub fn new(settings: Settings) -> World {
+                World { $($field: Shelf::default(),)* observed: Observed::default(), settings }
+            }
+
+            /// Puts an object in its place; returns what was there.
+            fn put(&mut self, object: Object) -> Option<Object> {
+                match object { $(Object::$variant(object) => self.$field.insert(object).map(Object::$variant),)* }
+            }
+
+            /// Takes an object out.
+            fn take(&mut self, kind: Kind, key: &Key) -> Option<Object> {
+                match kind { $(Kind::$variant => self.$field.remove(key).map(Object::$variant),)* }
+            }
+
+            /// The object of `kind` with this key.
+            pub fn object(&self, kind: Kind, key: &Key) -> Option<Object> {
+                match kind { $(Kind::$variant => self.$field.get(key).cloned().map(Object::$variant),)* }
+            }
+
+            /// Metadata of the object of `kind` with this key.
+            pub fn meta(&self, kind: Kind, key: &Key) -> Option<&ObjectMeta> {
+                match kind { $(Kind::$variant => self.$field.get(key).map(|object| object.meta()),)* }
+            }
+
+            /// Keys of every object of `kind`, in order.
+            pub fn keys(&self, kind: Kind) -> Vec<Key> {
+                match kind { $(Kind::$variant => self.$field.keys().cloned().collect(),)* }
+            }
+
+            /// Objects of any kind with an owner reference to this uid, ordered by kind and key.
+            pub fn dependents(&self, uid: &str) -> Vec<(Kind, Key)> {
+                let mut found = Vec::new();
+                $(found.extend(self.$field.dependents(uid).map(|object| (Kind::$variant, object.key())));)*
+                found
+            }
+        }
+    };
+}
+for_each_kind!(world);
+
+impl World {
+    /// Takes in what a watch reports, and says what became different. Applying the same change twice says nothing.
+    pub fn apply(&mut self, change: Change) -> Vec<Changed> {
+        let (before, after) = match change {
+            Change::Put(object) => (self.put(object.clone()), Some(object)),
+            Change::Gone(kind, key) => (self.take(kind, &key), None),
+        };
+        if before == after { Vec::new() } else { vec![Changed::Object { before, after }] }
+    }
+
+    /// Takes in a complete listing of `kind`: what it does not name is gone.
+    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Vec<Changed> {
+        let listed: std::collections::BTreeSet<Key> = objects.iter().map(Object::key).collect();
+        let vanished =
+            self.keys(kind).into_iter().filter(|key| !listed.contains(key)).map(|key| Change::Gone(kind, key));
+        let changes: Vec<Change> = vanished.chain(objects.into_iter().map(Change::Put)).collect();
+        changes.into_iter().flat_map(|change| self.apply(change)).collect()
+    }
+
+    /// Whether an object of `kind` with this key and this uid exists.
+    pub fn holds(&self, kind: Kind, key: &Key, uid: &str) -> bool {
+        self.meta(kind, key).is_some_and(|meta| meta.uid.as_deref() == Some(uid))
+    }
+}
+
+impl Changed {
+    /// Kind and key of the object or fact; `None` for configuration.
+    pub fn subject(&self) -> Option<(Kind, Key)> {
+        match self {
+            Changed::Object { before, after } => {
+                after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key()))
+            }
+            Changed::Observed(kind, key) => Some((*kind, key.clone())),
+            Changed::Config(_) => None,
+        }
+    }
+}
