@@ -1,1 +1,15 @@
-//! See ARCHITECTURE.md.
+//! Sandboxes and containers on one Linux machine.
+//!
+//! A small single-threaded *monitor* process forks every container, holds its output, reaps it and outlives the
+//! server. [`protocol`] is the stable seam between the two, [`client`] the server's side of it, `monitor` the
+//! process itself, [`launch`] starts it. [`network`] and `nft` prepare the host's routing and service addresses;
+//! `doctor` says what a machine lacks, and `reset` removes every trace.
+//!
+//! Nothing here knows pods, images or Kubernetes. This is the only crate of the workspace with unsafe code.
+
+pub mod client;
+pub mod launch;
+pub mod network;
+pub mod protocol;
+mod sys;
+mod wire;
