@@ -1,0 +1,293 @@
+//! The handle.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use knoll_journal::{Directory, Disk, LogError};
+use tokio::sync::{mpsc, oneshot, watch as revisions};
+
+use crate::{
+    Change, Compacted, Durability, Entry, Expect, Snapshot, Watch, Write, WriteError,
+    codec,
+    committer::{Committer, Request, STOP_WAIT},
+    history::History,
+    recovery::{self, Recovered},
+};
+
+/// Requests that wait for the committer before writers wait for room.
+const QUEUE: usize = 4096;
+
+/// Sizes and times of a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names the current run of the machine (`/proc/sys/kernel/random/boot_id`): it differs after a power cut.
+    pub boot_id: String,
+    /// How long changes are kept for watches and lists at older revisions, at least while they fit.
+    pub history_age: Duration,
+    /// Most bytes of changes kept.
+    pub history_bytes: usize,
+    /// Log written since the last checkpoint that makes the next one due, bytes.
+    pub checkpoint_bytes: u64,
+    /// Segments and records.
+    pub log: knoll_journal::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            history_age: Duration::from_secs(600),
+            history_bytes: 16 << 20,
+            checkpoint_bytes: 32 << 20,
+            log: knoll_journal::Options { segment_bytes: 64 << 20, record_bytes: 16 << 20 },
+        }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made or used.
+    #[error("use data directory {path}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("data directory {path} is in use by another process: stop it, or choose another with --data-dir")]
+    InUse {
+        /// The directory.
+        path: String,
+    },
+    /// Files that are not ours.
+    #[error("directory {path} holds files that are not a knoll store: choose an empty one with --data-dir")]
+    Foreign {
+        /// The directory.
+        path: String,
+    },
+    /// A checkpoint cannot be read.
+    #[error("read a checkpoint")]
+    Checkpoint(#[source] io::Error),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Records this version does not know.
+    #[error("the data directory was written by a newer version: use that version or newer")]
+    Newer,
+}
+
+/// What the committer and the readers share.
+pub(crate) struct Shared {
+    pub(crate) boot_id: String,
+    state: RwLock<Snapshot>,
+    history: Mutex<History>,
+    revision: revisions::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn published(&self) -> Snapshot {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish<'a>(&self, state: Snapshot, changes: impl Iterator<Item = &'a Arc<Change>>, at: Instant) {
+        let revision = state.revision;
+        // The history lock is held over both, so that a watch starts exactly where a snapshot ends.
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        for change in changes {
+            history.publish(change, at);
+        }
+        drop(history);
+        self.revision.send_replace(revision);
+    }
+
+    pub(crate) fn close(&self) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// Revisioned objects by key. Cheap to clone; the last clone to go leaves everything written in the log.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT: &str = "knoll-store 1\n";
+
+impl Store {
+    /// Opens the store in `directory`, making it where it is missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, belongs to something else, is open elsewhere, or is damaged.
+    pub fn open(directory: &Path, options: Options) -> Result<Store, OpenError> {
+        let lock = claim(directory)?;
+        Self::start(Arc::new(Directory::new(directory)), options, Some(lock))
+    }
+
+    /// Opens the store on `disk`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or is damaged.
+    pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Store, OpenError> {
+        Self::start(disk, options, None)
+    }
+
+    fn start(disk: Arc<dyn Disk>, options: Options, lock: Option<fs::File>) -> Result<Store, OpenError> {
+        let Recovered { snapshot, history, mut log, reserved } = recovery::recover(&disk, &options)?;
+        log.push(&codec::boot(&options.boot_id));
+        log.push(&codec::reserve(reserved.max(snapshot.revision)));
+        log.write()?;
+        log.sync()?;
+        let shared = Arc::new(Shared {
+            boot_id: options.boot_id,
+            revision: revisions::Sender::new(snapshot.revision),
+            state: RwLock::new(snapshot.clone()),
+            history: Mutex::new(history),
+        });
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let committer = Committer {
+            log,
+            disk,
+            shared: shared.clone(),
+            requests: receiver,
+            own: requests.downgrade(),
+            working: snapshot,
+            reserved,
+            checkpoint_bytes: options.checkpoint_bytes,
+            since_checkpoint: 0,
+            checkpointing: false,
+            broken: None,
+            lock,
+        };
+        let spawned = thread::Builder::new().name("store".into()).spawn(move || committer.run());
+        spawned.map_err(|source| OpenError::Directory { path: "store thread".into(), source })?;
+        Ok(Store { inner: Arc::new(Inner { shared, requests }) })
+    }
+
+    /// Writes one entry. Returns its revision.
+    ///
+    /// # Errors
+    /// When the condition does not hold or the disk refuses.
+    pub async fn put(
+        &self,
+        key: impl Into<String>,
+        value: Bytes,
+        expect: Expect,
+        durability: Durability,
+    ) -> Result<u64, WriteError> {
+        let write = Write { key: key.into(), value: Some(value), expect };
+        Ok(self.commit(vec![write], durability).await?[0].revision)
+    }
+
+    /// Deletes one entry. Returns the change: what stood there, and the revision of the deletion.
+    ///
+    /// # Errors
+    /// When there is none, the condition does not hold, or the disk refuses.
+    pub async fn delete(&self, key: &str, expect: Expect, durability: Durability) -> Result<Arc<Change>, WriteError> {
+        let write = Write { key: key.to_owned(), value: None, expect };
+        Ok(self.commit(vec![write], durability).await?.swap_remove(0))
+    }
+
+    /// Makes all of `writes` or none. They get consecutive revisions in their order; each key at most once.
+    ///
+    /// # Errors
+    /// When a condition does not hold or the disk refuses.
+    pub async fn commit(&self, writes: Vec<Write>, durability: Durability) -> Result<Vec<Arc<Change>>, WriteError> {
+        debug_assert!(!writes.is_empty(), "a transaction has a write");
+        let (answer, result) = oneshot::channel();
+        let stopped = || WriteError::Stopped("it was closed".into());
+        self.inner.requests.send(Request::Commit { writes, durability, answer }).await.map_err(|_| stopped())?;
+        result.await.map_err(|_| stopped())?
+    }
+
+    /// The entry at `key`.
+    pub fn get(&self, key: &str) -> Option<Entry> {
+        self.inner.shared.state.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// The newest published revision.
+    pub fn revision(&self) -> u64 {
+        *self.inner.shared.revision.borrow()
+    }
+
+    /// The newest published state.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.shared.published()
+    }
+
+    /// The state at `revision`, or the newest where that is older.
+    ///
+    /// # Errors
+    /// When changes since then are no longer kept.
+    pub fn snapshot_at(&self, revision: u64) -> Result<Snapshot, Compacted> {
+        let history = self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.inner.shared.published();
+        if revision >= now.revision { Ok(now) } else { history.rewind(&now, revision) }
+    }
+
+    /// Changes under `prefix` after revision `after`.
+    ///
+    /// # Errors
+    /// When changes since then are no longer kept.
+    pub fn watch(&self, prefix: &str, after: u64) -> Result<Watch, Compacted> {
+        self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner).watch(prefix, after)
+    }
+
+    /// Waits until `revision` is published. `false` when that took longer than `limit`.
+    pub async fn wait_for(&self, revision: u64, limit: Duration) -> bool {
+        let mut seen = self.inner.shared.revision.subscribe();
+        tokio::time::timeout(limit, seen.wait_for(|&published| published >= revision))
+            .await
+            .is_ok_and(|published| published.is_ok())
+    }
+
+    /// Stops taking writes, syncs and ends every watch.
+    pub async fn close(&self) {
+        let (answer, stopped) = oneshot::channel();
+        if self.inner.requests.send(Request::Stop { answer }).await.is_ok()
+            && tokio::time::timeout(STOP_WAIT, stopped).await.is_err()
+        {
+            tracing::error!("the store did not stop in time");
+        }
+    }
+}
+
+/// Makes the directory ours, or says why it cannot be.
+fn claim(directory: &Path) -> Result<fs::File, OpenError> {
+    let path = directory.display().to_string();
+    let failed = |source| OpenError::Directory { path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(failed)?;
+    let format = directory.join(FORMAT_FILE);
+    match fs::read_to_string(&format) {
+        Ok(text) if text == FORMAT => {}
+        Ok(text) if text.starts_with("knoll-store") => return Err(OpenError::Newer),
+        Ok(_) => return Err(OpenError::Foreign { path }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::read_dir(directory).map_err(failed)?.next().is_some() {
+                return Err(OpenError::Foreign { path });
+            }
+            fs::write(&format, FORMAT).map_err(failed)?;
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    let lock = fs::OpenOptions::new().write(true).open(&format).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
+        Err(fs::TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
+    }
+}
