@@ -1,1 +1,10 @@
-//! See ARCHITECTURE.md.
+//! The node of the standalone machine: pods bound to it become containers, with volumes, probes, logs, addresses,
+//! names and Service addresses.
+//!
+//! Decisions are pure ([`pod::decide`], [`pod::status`], [`env`]); [`Node`] carries them out. Containers belong to
+//! the monitor process (`knoll-container`), images to `knoll-oci`; this crate is the only one that joins pods and
+//! containers.
+
+pub mod pod;
+pub mod quantity;
+pub mod resources;
