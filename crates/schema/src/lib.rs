@@ -1,1 +1,10 @@
 //! What the API server knows about types, and what that lets one do with JSON trees.
+//!
+//! Pure: nothing here reads a clock, a file or the environment.
+
+pub mod builtin;
+mod table;
+pub mod ty;
+
+pub use builtin::{is_custom, lookup, lookup_ref};
+pub use ty::Type;
