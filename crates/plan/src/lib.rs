@@ -4,12 +4,15 @@
 //! to a [`Plan`] (what it wants done). The loop that owns the World carries plans out; what comes of them
 //! returns as changes to the World. Nothing here reads a clock, a file, the environment or the network.
 
+mod children;
 pub mod kube;
 mod observed;
 mod plan;
 mod row;
+mod serving;
 mod settings;
 mod shelf;
+mod status;
 mod world;
 
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};

@@ -19,6 +19,9 @@ const INDEXED: &[&str] = &[
     "kubernetes.io/service-name",
 ];
 
+/// Stands in the label index for having no controller.
+const UNCONTROLLED: &str = "";
+
 type LabelIndex = BTreeMap<(&'static str, String, String), BTreeSet<String>>;
 
 /// All objects of one kind.
@@ -83,15 +86,20 @@ impl<R: Resource> Shelf<R> {
     /// The objects of a namespace that carry `label: value`, in order.
     pub fn labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<&Arc<R>> {
         match INDEXED.iter().find(|indexed| **indexed == label) {
-            Some(indexed) => self
-                .by_label
-                .get(&(*indexed, namespace.to_owned(), value.to_owned()))
-                .into_iter()
-                .flatten()
-                .filter_map(|name| self.objects.get(&Key::new(namespace, name)))
-                .collect(),
+            Some(indexed) => self.indexed(indexed, namespace, value).collect(),
             None => self.in_namespace(namespace).filter(|object| object.label(label) == Some(value)).collect(),
         }
+    }
+
+    /// The objects of a namespace that nothing controls, in order.
+    pub fn uncontrolled(&self, namespace: &str) -> impl Iterator<Item = &Arc<R>> {
+        self.indexed(UNCONTROLLED, namespace, "")
+    }
+
+    fn indexed(&self, label: &'static str, namespace: &str, value: &str) -> impl Iterator<Item = &Arc<R>> {
+        let names = self.by_label.get(&(label, namespace.to_owned(), value.to_owned()));
+        let namespace = namespace.to_owned();
+        names.into_iter().flatten().filter_map(move |name| self.objects.get(&Key::new(namespace.clone(), name)))
     }
 
     /// Puts `object` in place of the one with its key and returns that one.
@@ -141,8 +149,13 @@ fn drop_member<K: Ord, M: Ord>(index: &mut BTreeMap<K, BTreeSet<M>>, at: &K, mem
 }
 
 fn index_entries(meta: &ObjectMeta, namespace: &str) -> Vec<(&'static str, String, String)> {
-    let Some(labels) = &meta.labels else { return Vec::new() };
-    INDEXED.iter().filter_map(|label| Some((*label, namespace.to_owned(), labels.get(*label)?.clone()))).collect()
+    let controlled = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    let uncontrolled = (!controlled).then(|| (UNCONTROLLED, namespace.to_owned(), String::new()));
+    let labelled = INDEXED.iter().filter_map(|label| {
+        let value = meta.labels.as_ref()?.get(*label)?;
+        Some((*label, namespace.to_owned(), value.clone()))
+    });
+    labelled.chain(uncontrolled).collect()
 }
 
 #[cfg(test)]

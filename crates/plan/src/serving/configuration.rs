@@ -1,0 +1,252 @@
+//! Configuration → Revisions. Stamps one Revision a generation; reports the newest and the newest ready.
+//! Never deletes a Revision: `revision_gc` does.
+
+use std::sync::Arc;
+
+use knoll_api::{
+    Key, Kind, Resource, Timestamp,
+    conditions::{FALSE, READY, TRUE},
+    labels::serving as keys,
+    names,
+    serving::{Configuration, Revision},
+};
+
+use crate::{NoteKind, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
+
+/// The controller.
+pub(crate) const ROW: Row = Row {
+    name: "configuration",
+    of: Kind::Configuration,
+    wakes: &[(Kind::Revision, by_controller)],
+    configs: &[],
+    plan,
+};
+
+/// Whether the Revision name that a template asks for can be had.
+pub(crate) enum NameCheck {
+    /// The template asks for no name.
+    Unnamed,
+    /// Nobody has it.
+    Free,
+    /// The Revision is there, and is what the template says.
+    Stamped(Arc<Revision>),
+    /// The name is someone else's, or another template's.
+    Taken(String),
+}
+
+/// Looks up the Revision name that the template of `configuration` asks for. An older Revision of the
+/// Configuration with the same spec counts as stamped, so that re-applying an old template rolls back.
+pub(crate) fn check_name(world: &World, configuration: &Configuration) -> NameCheck {
+    let Some(name) = configuration.spec.template.metadata.name.as_deref().filter(|name| !name.is_empty()) else {
+        return NameCheck::Unnamed;
+    };
+    let Some(revision) = world.revisions.get(&configuration.key().sibling(name)) else { return NameCheck::Free };
+    let ours = revision.is_controlled_by(configuration);
+    if ours && (is_of_generation(revision, configuration) || revision.spec == configuration.spec.template.spec) {
+        return NameCheck::Stamped(revision.clone());
+    }
+    NameCheck::Taken(format!("revisions.serving.knative.dev \"{name}\" already exists"))
+}
+
+fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
+    let Some(configuration) = world.configurations.get(key) else { return Plan::nothing() };
+    if configuration.is_deleting() {
+        return Plan::nothing();
+    }
+    let mut plan = Plan::nothing();
+    let mut next = Configuration::clone(configuration);
+    next.conditions(now).initialize();
+    match latest_created(world, configuration) {
+        NameCheck::Taken(why) => creation_failed(&mut next, &why, now),
+        NameCheck::Stamped(revision) => follow(world, configuration, &revision, &mut next, &mut plan, now),
+        NameCheck::Free | NameCheck::Unnamed => stamp(world, configuration, &mut next, &mut plan, now),
+    }
+    plan.report(configuration.as_ref(), next);
+    // A creation that was refused is tried again only after the refusal is reported, for a refused want ends a plan.
+    plan.wants.sort_by_key(|want| match want {
+        Want::Create(object) if world.observed.refusals.contains_key(&(object.kind(), object.key())) => 1,
+        _ => 0,
+    });
+    plan
+}
+
+/// The Revision of the newest generation.
+fn latest_created(world: &World, configuration: &Configuration) -> NameCheck {
+    match check_name(world, configuration) {
+        NameCheck::Unnamed => {}
+        named => return named,
+    }
+    let revisions = world.revisions.labelled(configuration.namespace(), keys::CONFIGURATION, configuration.name());
+    match revisions.into_iter().find(|revision| is_of_generation(revision, configuration)) {
+        Some(revision) => NameCheck::Stamped(revision.clone()),
+        None => NameCheck::Unnamed,
+    }
+}
+
+fn stamp(world: &World, configuration: &Configuration, next: &mut Configuration, plan: &mut Plan, now: Timestamp) {
+    let revision = make_revision(configuration, now);
+    let name = revision.name().to_owned();
+    if let Some(refusal) = world.observed.refusals.get(&(Kind::Revision, revision.key())) {
+        creation_failed(next, &refusal.message, now);
+    } else {
+        plan.note(configuration, NoteKind::Normal, "Created", format!("Created Revision \"{name}\""));
+        set_latest_created(next, &name, now);
+    }
+    // The note tells of what the creation did.
+    plan.wants.insert(0, Want::Create(revision.into()));
+}
+
+fn follow(
+    world: &World,
+    configuration: &Configuration,
+    latest: &Revision,
+    next: &mut Configuration,
+    plan: &mut Plan,
+    now: Timestamp,
+) {
+    set_latest_created(next, latest.name(), now);
+    let ready = latest.condition(READY);
+    match ready.map(|ready| ready.status.as_str()) {
+        Some(TRUE) if configuration.status.latest_ready_revision_name.is_none() => {
+            plan.note(configuration, NoteKind::Normal, "ConfigurationReady", "Configuration becomes ready");
+        }
+        Some(FALSE) => latest_failed(configuration, latest, next, plan, now),
+        _ => {}
+    }
+    if let Some(newest) = newest_ready(world, configuration, latest) {
+        set_latest_ready(configuration, &newest, next, plan, now);
+    } else if let Some(gone) = deleted_latest_ready(world, configuration) {
+        next.conditions(now).mark_false(READY, "RevisionDeleted", &format!("Revision \"{gone}\" was deleted."));
+    }
+}
+
+fn creation_failed(next: &mut Configuration, why: &str, now: Timestamp) {
+    let message = format!("Revision creation failed with message: {why}.");
+    next.conditions(now).mark_false(READY, "RevisionFailed", &message);
+}
+
+fn set_latest_created(next: &mut Configuration, name: &str, now: Timestamp) {
+    next.status.latest_created_revision_name = Some(name.to_owned());
+    if next.status.latest_ready_revision_name.as_deref() != Some(name) {
+        next.conditions(now).mark_unknown(READY, "", "");
+    }
+}
+
+fn latest_failed(
+    configuration: &Configuration,
+    latest: &Revision,
+    next: &mut Configuration,
+    plan: &mut Plan,
+    now: Timestamp,
+) {
+    let name = latest.name();
+    let why = latest.condition(READY).map(|ready| ready.message.as_str()).unwrap_or_default();
+    let message = format!("Revision \"{name}\" failed with message: {why}.");
+    next.conditions(now).mark_false(READY, "RevisionFailed", &message);
+    let was = configuration.condition(READY);
+    if was.is_some_and(|was| was.status == FALSE && was.message == message) {
+        return;
+    }
+    if configuration.status.latest_ready_revision_name.as_deref() == Some(name) {
+        let text = format!("Latest ready revision \"{name}\" has failed");
+        plan.note(configuration, NoteKind::Warning, "LatestReadyFailed", text);
+    } else {
+        let text = format!("Latest created revision \"{name}\" has failed");
+        plan.note(configuration, NoteKind::Warning, "LatestCreatedFailed", text);
+    }
+}
+
+fn set_latest_ready(
+    configuration: &Configuration,
+    newest: &str,
+    next: &mut Configuration,
+    plan: &mut Plan,
+    now: Timestamp,
+) {
+    if configuration.status.latest_ready_revision_name.as_deref() != Some(newest) {
+        let text = format!("LatestReadyRevisionName updated to \"{newest}\"");
+        plan.note(configuration, NoteKind::Normal, "LatestReadyUpdate", text);
+    }
+    next.status.latest_ready_revision_name = Some(newest.to_owned());
+    if next.status.latest_ready_revision_name == next.status.latest_created_revision_name {
+        next.conditions(now).mark_true(READY);
+    }
+}
+
+/// The newest ready Revision not older than the latest ready one; the one the template names comes first.
+fn newest_ready(world: &World, configuration: &Configuration, latest: &Revision) -> Option<String> {
+    let named = configuration.spec.template.metadata.name.as_deref().unwrap_or_default();
+    let last_ready = configuration.status.latest_ready_revision_name.as_deref();
+    let last_ready = last_ready.and_then(|name| world.revisions.get(&configuration.key().sibling(name)));
+    let oldest = last_ready
+        .map(|revision| generation(revision).unwrap_or(configuration.metadata.generation.unwrap_or_default()));
+    let in_range = |revision: &Revision| match (oldest, generation(revision)) {
+        (None, _) => true,
+        (Some(oldest), Some(at)) => at >= oldest || revision.name() == latest.name(),
+        (Some(_), None) => false,
+    };
+    let revisions = world.revisions.labelled(configuration.namespace(), keys::CONFIGURATION, configuration.name());
+    revisions
+        .into_iter()
+        .filter(|revision| in_range(revision) && revision.is_ready())
+        .max_by_key(|revision| (revision.name() == named, generation(revision)))
+        .map(|revision| revision.name().to_owned())
+}
+
+/// Name of the latest ready Revision, if that Revision is gone.
+fn deleted_latest_ready(world: &World, configuration: &Configuration) -> Option<String> {
+    let name = configuration.status.latest_ready_revision_name.as_deref()?;
+    let gone = world.revisions.get(&configuration.key().sibling(name)).is_none();
+    gone.then(|| name.to_owned())
+}
+
+/// Generation of the Configuration that a Revision was stamped from.
+fn generation(revision: &Revision) -> Option<i64> {
+    revision.label(keys::CONFIGURATION_GENERATION)?.parse().ok()
+}
+
+fn is_of_generation(revision: &Revision, configuration: &Configuration) -> bool {
+    generation(revision) == Some(configuration.metadata.generation.unwrap_or_default())
+}
+
+/// The Revision of the newest generation of `configuration`.
+fn make_revision(configuration: &Configuration, now: Timestamp) -> Revision {
+    let template = &configuration.spec.template;
+    let mut revision =
+        Revision { metadata: template.metadata.clone(), spec: template.spec.clone(), ..Revision::default() };
+    let generation = configuration.metadata.generation.unwrap_or_default();
+    let meta = &mut revision.metadata;
+    meta.namespace = configuration.metadata.namespace.clone();
+    if meta.name.as_deref().is_none_or(str::is_empty) {
+        meta.name = Some(names::child(configuration.name(), &format!("-{generation:05}")));
+    }
+    meta.owner_references.get_or_insert_default().push(configuration.controller_reference());
+    let routes = configuration.annotation(keys::ROUTES);
+    let state = if routes.is_some() { "active" } else { "pending" };
+    let labels = [
+        (keys::ROUTING_STATE, Some(state.to_owned())),
+        (keys::CONFIGURATION, Some(configuration.name().to_owned())),
+        (keys::CONFIGURATION_GENERATION, Some(generation.to_string())),
+        (keys::CONFIGURATION_UID, Some(configuration.uid().to_owned())),
+        (keys::SERVICE, configuration.label(keys::SERVICE).map(str::to_owned)),
+        (keys::SERVICE_UID, configuration.label(keys::SERVICE_UID).map(str::to_owned)),
+    ];
+    let annotations = [
+        (keys::ROUTING_STATE_MODIFIED, Some(rfc3339(now))),
+        (keys::CREATOR, configuration.annotation(keys::LAST_MODIFIER).map(str::to_owned)),
+        (keys::ROUTES, routes.map(str::to_owned)),
+    ];
+    meta.labels = Some(union(meta.labels.take().unwrap_or_default(), present(labels)));
+    meta.annotations = Some(union(meta.annotations.take().unwrap_or_default(), present(annotations)));
+    revision
+}
+
+fn present<const N: usize>(pairs: [(&str, Option<String>); N]) -> impl Iterator<Item = (String, String)> {
+    let filled = pairs.map(|(key, value)| Some((key.to_owned(), value.filter(|value| !value.is_empty())?)));
+    filled.into_iter().flatten()
+}
+
+/// A time as annotations hold it: whole seconds, UTC.
+pub(super) fn rfc3339(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}

@@ -1,0 +1,12 @@
+//! `serving.knative.dev`: from what users write to the objects that run and route it.
+
+mod configuration;
+mod labeler;
+mod service;
+
+use crate::Row;
+
+/// Every controller of this module.
+pub(crate) fn rows() -> Vec<Row> {
+    vec![service::ROW, configuration::ROW, labeler::ROW]
+}

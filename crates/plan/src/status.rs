@@ -1,0 +1,88 @@
+//! How a plan reports what it found: the status of the object it planned for.
+
+use knoll_api::{
+    Object, Resource, Timestamp,
+    conditions::{LivingSet, Manager},
+    status::{Common, Condition},
+};
+
+use crate::Plan;
+
+/// A kind of ours: its status begins with conditions and the generation they speak of.
+pub(crate) trait Reporting: Resource + Into<Object> {
+    /// Which conditions make it ready.
+    const SET: LivingSet;
+
+    /// The beginning of its status.
+    fn common(&self) -> &Common;
+
+    /// The beginning of its status, to change.
+    fn common_mut(&mut self) -> &mut Common;
+
+    /// Its conditions, to write.
+    fn conditions(&mut self, now: Timestamp) -> Manager<'_> {
+        Self::SET.manage(&mut self.common_mut().conditions, now)
+    }
+
+    /// A condition.
+    fn condition(&self, type_: &str) -> Option<&Condition> {
+        knoll_api::conditions::find(&self.common().conditions, type_)
+    }
+
+    /// Whether its status speaks of its newest generation.
+    fn is_observed(&self) -> bool {
+        knoll_api::conditions::observed(self.meta().generation, self.common())
+    }
+
+    /// Whether its newest generation is ready.
+    fn is_ready(&self) -> bool {
+        knoll_api::conditions::is_ready(self.meta().generation, self.common())
+    }
+
+    /// Whether its newest generation failed.
+    fn is_failed(&self) -> bool {
+        knoll_api::conditions::is_failed(self.meta().generation, self.common())
+    }
+}
+
+macro_rules! reporting {
+    ($($ty:path => $set:ident),* $(,)?) => {
+        $(
+            impl Reporting for $ty {
+                const SET: LivingSet = knoll_api::conditions::$set;
+                fn common(&self) -> &Common { &self.status.common }
+                fn common_mut(&mut self) -> &mut Common { &mut self.status.common }
+            }
+        )*
+    };
+}
+reporting! {
+    knoll_api::serving::Service => SERVICE,
+    knoll_api::serving::Configuration => CONFIGURATION,
+    knoll_api::serving::Revision => REVISION,
+    knoll_api::serving::Route => ROUTE,
+    knoll_api::serving::DomainMapping => DOMAIN_MAPPING,
+    knoll_api::autoscaling::PodAutoscaler => POD_AUTOSCALER,
+    knoll_api::autoscaling::Metric => METRIC,
+    knoll_api::networking::ServerlessService => SERVERLESS_SERVICE,
+    knoll_api::networking::Ingress => INGRESS,
+    knoll_api::networking::Certificate => CERTIFICATE,
+}
+
+impl Plan {
+    /// Wants `after` as the status of `before`, for the generation that was planned. Conditions that end up as
+    /// they began keep their transition time, whatever they went through on the way.
+    pub(crate) fn report<R: Reporting>(&mut self, before: &R, mut after: R) {
+        let common = after.common_mut();
+        common.observed_generation = before.meta().generation;
+        for condition in &mut common.conditions {
+            if let Some(was) = knoll_api::conditions::find(&before.common().conditions, &condition.type_) {
+                let unmoved = Condition { last_transition_time: was.last_transition_time.clone(), ..condition.clone() };
+                if unmoved == *was {
+                    *condition = unmoved;
+                }
+            }
+        }
+        self.status(before, after);
+    }
+}
