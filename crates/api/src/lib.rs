@@ -7,16 +7,22 @@
 pub mod autoscaling;
 pub mod caching;
 pub mod conditions;
+pub mod config;
+pub mod duration;
 pub mod key;
 pub mod kind;
 pub mod labels;
 pub mod names;
 pub mod networking;
+mod number;
 pub mod object;
+pub mod quantity;
 pub mod serving;
 pub mod stats;
 pub mod status;
+pub mod syntax;
 pub mod table;
+pub mod template;
 
 pub use jiff::Timestamp;
 pub use k8s_openapi;

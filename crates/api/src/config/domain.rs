@@ -1,0 +1,85 @@
+//! `config-domain`.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use serde::Deserialize;
+
+use super::{ConfigError, Data, example::EXAMPLE_KEY, read};
+use crate::labels::networking;
+
+/// The domain under which a cluster's own names live, without `svc.`.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Domains, and which routes they are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Rules by domain.
+    pub domains: BTreeMap<String, DomainRule>,
+}
+
+/// Which routes get a domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DomainRule {
+    /// Labels a route must have; empty takes every route.
+    pub selector: BTreeMap<String, String>,
+    /// Whether the domain may have wildcard certificates.
+    pub wildcard: bool,
+}
+
+impl DomainRule {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Written {
+    #[serde(default)]
+    selector: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "type")]
+    type_: Option<String>,
+}
+
+impl Default for Domain {
+    fn default() -> Self {
+        Domain { domains: BTreeMap::from([(cluster_local(), DomainRule { wildcard: true, ..DomainRule::default() })]) }
+    }
+}
+
+fn cluster_local() -> String {
+    format!("svc.{CLUSTER_DOMAIN}")
+}
+
+impl Domain {
+    /// Parses the map. Without a rule for every route, `svc.cluster.local` takes what is left.
+    ///
+    /// # Errors
+    /// When a value is not YAML of the right form.
+    pub fn parse(data: &Data) -> Result<Domain, ConfigError> {
+        let mut domains = BTreeMap::new();
+        for (name, raw) in data.iter().filter(|(name, _)| *name != EXAMPLE_KEY) {
+            let written: Written = read::yaml(name, raw)?.unwrap_or_default();
+            let selector = written.selector.unwrap_or_default();
+            let wildcard = selector.is_empty() || written.type_.as_deref() == Some("wildcard");
+            domains.insert(name.clone(), DomainRule { selector, wildcard });
+        }
+        if !domains.values().any(|rule| rule.selector.is_empty()) {
+            domains.extend(Domain::default().domains);
+        }
+        Ok(Domain { domains })
+    }
+
+    /// The domain of a route with these labels: `svc.cluster.local` when it is cluster-local, else the matching domain
+    /// with the largest selector, the first by name among equals.
+    pub fn lookup(&self, labels: &BTreeMap<String, String>) -> String {
+        if labels.get(networking::VISIBILITY).is_some_and(|value| value == "cluster-local") {
+            return cluster_local();
+        }
+        self.domains
+            .iter()
+            .filter(|(_, rule)| rule.matches(labels))
+            .min_by_key(|(_, rule)| Reverse(rule.selector.len()))
+            .map(|(name, _)| name.clone())
+            .unwrap_or_default()
+    }
+}

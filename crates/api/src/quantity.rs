@@ -1,0 +1,242 @@
+//! Amounts of resources as Kubernetes writes them: `250m`, `1.5Gi`, `2e3`.
+
+use std::{cmp::Ordering, fmt};
+
+/// Nano-units in a unit: the finest amount there is.
+const NANO: i128 = 1_000_000_000;
+
+/// Why an amount could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    /// The text is no amount.
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+    Form,
+    /// The number is fine, its suffix is not.
+    #[error("unable to parse quantity's suffix")]
+    Suffix,
+}
+
+/// How an amount is written back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    DecimalExponent,
+    BinarySi,
+    DecimalSi,
+}
+
+/// An amount, exact to a nano-unit (finer ones are rounded up) and bounded by 2⁶³−1 units.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantity {
+    nano: i128,
+    format: Format,
+}
+
+impl Quantity {
+    /// Reads an amount.
+    ///
+    /// # Errors
+    /// When the text is not a number with a known suffix.
+    pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
+        let end = text
+            .char_indices()
+            .find(|&(i, c)| !(c.is_ascii_digit() || c == '.' || (i == 0 && (c == '+' || c == '-'))))
+            .map_or(text.len(), |(i, _)| i);
+        let (number, suffix) = text.split_at(end);
+        let (negative, digits) = match number.as_bytes().first() {
+            Some(b'-') => (true, &number[1..]),
+            Some(b'+') => (false, &number[1..]),
+            _ => (false, number),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return Err(QuantityError::Form);
+        }
+        let (format, base, exponent) = read_suffix(suffix).ok_or(QuantityError::Suffix)?;
+        let magnitude = scale(whole, fraction, base, exponent);
+        Ok(Quantity { nano: if negative { -magnitude } else { magnitude }, format })
+    }
+
+    /// In units, rounded up.
+    pub fn units(self) -> i64 {
+        i64::try_from(div_up(self.nano, NANO)).unwrap_or(i64::MAX)
+    }
+
+    /// In thousandths of a unit, rounded up.
+    pub fn milli(self) -> i64 {
+        i64::try_from(div_up(self.nano, NANO / 1000)).unwrap_or(i64::MAX)
+    }
+
+    /// In nano-units, exactly.
+    pub fn nano(self) -> i128 {
+        self.nano
+    }
+
+    /// A part of it, rounded down to a thousandth of a unit, in the same notation.
+    pub fn fraction(self, share: f64) -> Quantity {
+        #[expect(clippy::cast_possible_truncation, reason = "shares are fractions of amounts far below 2^53")]
+        #[expect(clippy::cast_precision_loss, reason = "shares are fractions of amounts far below 2^53")]
+        let milli = (self.milli() as f64 * share) as i128;
+        Quantity { nano: milli * (NANO / 1000), format: self.format }
+    }
+}
+
+/// Format, base and exponent that a suffix stands for.
+fn read_suffix(suffix: &str) -> Option<(Format, i128, i32)> {
+    let decimal = |exponent| Some((Format::DecimalSi, 10, exponent));
+    let binary = |exponent| Some((Format::BinarySi, 2, exponent));
+    match suffix {
+        "" => decimal(0),
+        "n" => decimal(-9),
+        "u" => decimal(-6),
+        "m" => decimal(-3),
+        "k" => decimal(3),
+        "M" => decimal(6),
+        "G" => decimal(9),
+        "T" => decimal(12),
+        "P" => decimal(15),
+        "E" => decimal(18),
+        "Ki" => binary(10),
+        "Mi" => binary(20),
+        "Gi" => binary(30),
+        "Ti" => binary(40),
+        "Pi" => binary(50),
+        "Ei" => binary(60),
+        _ => {
+            let exponent = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            Some((Format::DecimalExponent, 10, exponent))
+        }
+    }
+}
+
+/// `whole.fraction × base^exponent` in nano-units, rounded up and capped.
+fn scale(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
+    let cap = i128::from(i64::MAX) * NANO;
+    let mut digits: i128 = 0;
+    for digit in whole.bytes().chain(fraction.bytes().take(24)) {
+        digits = digits.saturating_mul(10).saturating_add(i128::from(digit - b'0'));
+        if digits > i128::MAX / 1024 {
+            return cap;
+        }
+    }
+    let decimals = i32::try_from(fraction.len().min(24)).unwrap_or(24);
+    let (mut value, mut tens) = (digits, 9 - decimals);
+    if base == 10 {
+        tens = tens.saturating_add(exponent);
+    } else {
+        for _ in 0..exponent {
+            value = value.saturating_mul(2);
+        }
+    }
+    if value == 0 {
+        return 0;
+    }
+    if tens >= 0 {
+        for _ in 0..tens.min(64) {
+            value = value.saturating_mul(10);
+        }
+        return value.min(cap);
+    }
+    let Some(divisor) = 10_i128.checked_pow(tens.unsigned_abs()) else { return 1 };
+    div_up(value, divisor).min(cap)
+}
+
+/// Division away from zero for positive numbers.
+fn div_up(value: i128, by: i128) -> i128 {
+    if value >= 0 { (value + by - 1) / by } else { value / by }
+}
+
+/// The canonical form: no fraction, the largest suffix that keeps it whole.
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nano == 0 {
+            return f.write_str("0");
+        }
+        // Binary suffixes exist for whole amounts of at least 1024 only.
+        if self.format == Format::BinarySi && self.nano % NANO == 0 && self.nano.abs() >= 1024 * NANO {
+            const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+            let (mut value, mut at) = (self.nano / NANO, 0);
+            while value % 1024 == 0 && at < SUFFIXES.len() - 1 {
+                value /= 1024;
+                at += 1;
+            }
+            return write!(f, "{value}{}", SUFFIXES[at]);
+        }
+        const SUFFIXES: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+        let (mut value, mut at) = (self.nano, 0);
+        while value % 1000 == 0 && at < SUFFIXES.len() - 1 {
+            value /= 1000;
+            at += 1;
+        }
+        if self.format == Format::DecimalExponent && at != 3 {
+            return write!(f, "{value}e{}", (i32::try_from(at).unwrap_or(0) - 3) * 3);
+        }
+        write!(f, "{value}{}", SUFFIXES[at])
+    }
+}
+
+/// Amounts are equal when they are the same, however they are written.
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.nano == other.nano
+    }
+}
+
+impl Eq for Quantity {}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nano.cmp(&other.nano)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        Quantity::parse(text).expect("a quantity").to_string()
+    }
+
+    #[test]
+    fn the_canonical_form_is_the_shortest_whole_one() {
+        for (text, expected) in [
+            ("1000m", "1"),
+            ("25m", "25m"),
+            ("0.5", "500m"),
+            ("400Mi", "400Mi"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.1Gi", "107374182400m"),
+            ("100", "100"),
+            ("2e3", "2e3"),
+            ("1500k", "1500k"),
+            ("0", "0"),
+            ("-5", "-5"),
+        ] {
+            assert_eq!(canonical(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_compare_by_size() {
+        let parse = |text| Quantity::parse(text).expect("a quantity");
+        assert_eq!(parse("1"), parse("1000m"));
+        assert!(parse("1Mi") > parse("1M"));
+        assert_eq!(parse("1m").units(), 1);
+        assert_eq!(parse("1500m").milli(), 1500);
+        assert_eq!(parse("1").fraction(0.2), parse("200m"));
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "abc", "1.2.3", "1x", "1e", "--1", "Mi"] {
+            assert!(Quantity::parse(text).is_err(), "{text}");
+        }
+    }
+}
