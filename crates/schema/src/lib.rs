@@ -3,8 +3,12 @@
 //! Pure: nothing here reads a clock, a file or the environment.
 
 pub mod builtin;
+mod conform;
+mod path;
 mod table;
+mod time;
 pub mod ty;
 
 pub use builtin::{is_custom, lookup, lookup_ref};
+pub use conform::{TypeError, conform, unknown_fields};
 pub use ty::Type;

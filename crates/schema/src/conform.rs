@@ -1,0 +1,365 @@
+//! Brings a JSON tree into the form its type stores.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use knoll_api::quantity::Quantity;
+use serde_json::{Map as JsonMap, Value};
+
+use crate::path::{Path, Step};
+use crate::time;
+use crate::ty::{Object, Presence, Shape, Type};
+
+/// A value that its type cannot hold. Worded as clients of the Kubernetes API know it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TypeError {
+    /// A JSON type where another is needed.
+    #[error("json: cannot unmarshal {found} into Go struct field {within}.{path} of type {wanted}")]
+    Mismatch {
+        /// What was found: `string`, `bool`, `object`, `array`, `number` or `number 1.5`.
+        found: String,
+        /// The name of the innermost type around the value.
+        within: String,
+        /// Names of the fields that lead there.
+        path: String,
+        /// The type needed.
+        wanted: String,
+    },
+    /// A JSON type where another is needed, with no field to name.
+    #[error("json: cannot unmarshal {found} into Go value of type {wanted}")]
+    Value {
+        /// What was found.
+        found: String,
+        /// The type needed.
+        wanted: String,
+    },
+    /// Text that is no amount, no time, or no base64.
+    #[error("{0}")]
+    Text(String),
+}
+
+/// Brings a JSON tree into the form the type stores: fields the type does not know and nulls are dropped, and so are zero
+/// values where zero means absent; quantities and times take their canonical form. Answers the dropped unknown fields as
+/// [`unknown_fields`] does.
+///
+/// # Errors
+/// When a value cannot be of its type. The tree is then partly done and of no use.
+pub fn conform(ty: &Type, value: &mut Value) -> Result<Vec<String>, TypeError> {
+    let mut walk = Walk { path: Path::default(), within: &ty.name, unknown: Vec::new() };
+    walk.value(ty, value)?;
+    Ok(walk.unknown)
+}
+
+/// The fields a type does not know, each as `unknown field "spec.foo"`, in the order met.
+pub fn unknown_fields(ty: &Type, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    look(ty, value, &mut Path::default(), &mut found);
+    found
+}
+
+fn look<'a>(ty: &'a Type, value: &'a Value, path: &mut Path<'a>, found: &mut Vec<String>) {
+    match (&ty.shape, value) {
+        (Shape::Object(object), Value::Object(entries)) => {
+            for (name, inner) in entries {
+                match object.field(name) {
+                    Some(field) => {
+                        path.push(Step::Field(name));
+                        look(&field.ty, inner, path, found);
+                        path.pop();
+                    }
+                    None if object.open => {}
+                    None => found.push(unknown(path, name)),
+                }
+            }
+        }
+        (Shape::Map(map), Value::Object(entries)) => {
+            for (name, inner) in entries {
+                path.push(Step::Field(name));
+                look(&map.values, inner, path, found);
+                path.pop();
+            }
+        }
+        (Shape::List(list), Value::Array(items)) => {
+            for (at, inner) in items.iter().enumerate() {
+                path.push(Step::Item(at));
+                look(&list.items, inner, path, found);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn unknown(path: &Path<'_>, name: &str) -> String {
+    format!("unknown field \"{}\"", path.with(name))
+}
+
+struct Walk<'a> {
+    path: Path<'a>,
+    within: &'a str,
+    unknown: Vec<String>,
+}
+
+impl<'a> Walk<'a> {
+    fn value(&mut self, ty: &'a Type, value: &mut Value) -> Result<(), TypeError> {
+        match &ty.shape {
+            Shape::Object(object) => match value {
+                Value::Object(entries) => self.object(ty, object, entries),
+                Value::Null => {
+                    *value = Value::Object(JsonMap::new());
+                    Ok(())
+                }
+                _ => Err(self.mismatch(ty, value)),
+            },
+            Shape::Map(map) => {
+                let Value::Object(entries) = value else { return Err(self.mismatch(ty, value)) };
+                for inner in entries.values_mut() {
+                    self.value(&map.values, inner)?;
+                }
+                Ok(())
+            }
+            Shape::List(list) => {
+                let Value::Array(items) = value else { return Err(self.mismatch(ty, value)) };
+                for (at, inner) in items.iter_mut().enumerate() {
+                    self.path.push(Step::Item(at));
+                    self.value(&list.items, inner)?;
+                    self.path.pop();
+                }
+                Ok(())
+            }
+            _ => self.leaf(ty, value),
+        }
+    }
+
+    fn object(&mut self, ty: &'a Type, object: &'a Object, entries: &mut JsonMap<String, Value>) -> Result<(), TypeError> {
+        let outer = std::mem::replace(&mut self.within, &ty.name);
+        let names: Vec<String> = entries.keys().cloned().collect();
+        for name in names {
+            let Some(field) = object.field(&name) else {
+                if !object.open {
+                    entries.remove(&name);
+                    self.unknown.push(unknown(&self.path, &name));
+                }
+                continue;
+            };
+            let Some(inner) = entries.get_mut(&name) else { continue };
+            if inner.is_null() && !matches!(field.ty.shape, Shape::Any | Shape::Json) {
+                entries.remove(&name);
+                continue;
+            }
+            self.path.push(Step::Field(&field.name));
+            self.value(&field.ty, inner)?;
+            self.path.pop();
+            if field.presence == Presence::NonZero && is_zero(&field.ty, inner) {
+                entries.remove(&name);
+            }
+        }
+        self.within = outer;
+        Ok(())
+    }
+
+    fn leaf(&mut self, ty: &'a Type, value: &mut Value) -> Result<(), TypeError> {
+        let fits = match (&ty.shape, &*value) {
+            (Shape::String | Shape::Duration, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => true,
+            (Shape::Double | Shape::Quantity, Value::Number(_)) | (Shape::FieldsV1, Value::Object(_)) => true,
+            (Shape::Int64, Value::Number(number)) => number.is_i64(),
+            (Shape::Int32, Value::Number(number)) => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            (Shape::IntOrString, Value::String(_)) => true,
+            (Shape::IntOrString, Value::Number(number)) if number.is_i64() => true,
+            (Shape::IntOrString, _) => {
+                let found = found(value, true);
+                return Err(TypeError::Value { found, wanted: "int32".into() });
+            }
+            (Shape::Bytes, Value::String(text)) => {
+                check_base64(text)?;
+                true
+            }
+            (Shape::Quantity | Shape::Time | Shape::MicroTime, Value::String(_)) => true,
+            // In a list or a map null stands for the zero value.
+            (Shape::String, Value::Null) => {
+                *value = Value::String(String::new());
+                true
+            }
+            (Shape::Any | Shape::Raw | Shape::Json, _) => true,
+            (Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, _) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(self.mismatch(ty, value));
+        }
+        canonical(&ty.shape, value)
+    }
+
+    fn mismatch(&self, ty: &Type, value: &Value) -> TypeError {
+        TypeError::Mismatch {
+            found: found(value, matches!(ty.shape, Shape::Int32 | Shape::Int64)),
+            within: self.within.to_owned(),
+            path: self.path.fields(),
+            wanted: type_name(ty),
+        }
+    }
+}
+
+fn canonical(shape: &Shape, value: &mut Value) -> Result<(), TypeError> {
+    match (shape, &*value) {
+        (Shape::Quantity, Value::String(text)) => *value = Value::String(quantity(text)?),
+        (Shape::Quantity, Value::Number(number)) => *value = Value::String(quantity(&number.to_string())?),
+        (Shape::Time, Value::String(text)) => *value = Value::String(time::seconds(text).map_err(TypeError::Text)?),
+        (Shape::MicroTime, Value::String(text)) => *value = Value::String(time::micros(text).map_err(TypeError::Text)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn quantity(text: &str) -> Result<String, TypeError> {
+    match Quantity::parse(text) {
+        Ok(quantity) => Ok(quantity.to_string()),
+        Err(error) => Err(TypeError::Text(error.to_string())),
+    }
+}
+
+fn check_base64(text: &str) -> Result<(), TypeError> {
+    let Err(error) = STANDARD.decode(text) else { return Ok(()) };
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
+    };
+    Err(TypeError::Text(format!("illegal base64 data at input byte {at}")))
+}
+
+/// True for the value a type has when nothing was given, where JSON need not say it.
+pub(crate) fn is_zero(ty: &Type, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(given) => !given,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        // The zero of a quantity or of a time is a value of its own.
+        Value::String(text) => text.is_empty() && !matches!(ty.shape, Shape::Quantity | Shape::IntOrString),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty() && matches!(ty.shape, Shape::Map(_)),
+    }
+}
+
+fn found(value: &Value, with_number: bool) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Number(number) if with_number => format!("number {number}"),
+        Value::Number(_) => "number".into(),
+        Value::String(_) => "string".into(),
+        Value::Array(_) => "array".into(),
+        Value::Object(_) => "object".into(),
+    }
+}
+
+fn type_name(ty: &Type) -> String {
+    match &ty.shape {
+        Shape::Int32 => "int32".into(),
+        Shape::Int64 => "int64".into(),
+        Shape::Double => "float64".into(),
+        Shape::Bool => "bool".into(),
+        Shape::Bytes => "[]uint8".into(),
+        Shape::Quantity => "resource.Quantity".into(),
+        Shape::Time => "v1.Time".into(),
+        Shape::MicroTime => "v1.MicroTime".into(),
+        Shape::FieldsV1 => "v1.FieldsV1".into(),
+        Shape::Object(_) => format!("{}.{}", ty.package.rsplit('/').next().unwrap_or_default(), ty.name),
+        Shape::Map(map) => format!("map[string]{}", type_name(&map.values)),
+        Shape::List(list) => format!("[]{}", type_name(&list.items)),
+        _ => "string".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::lookup;
+
+    fn deployment() -> &'static Type {
+        lookup("apps", "v1", "Deployment").unwrap()
+    }
+
+    #[test]
+    fn unknown_fields_are_named_by_their_path() {
+        let tree = json!({"kind": "Deployment", "foo": 1, "spec": {"template": {"spec": {"containers": [{}, {"imag": "x"}]}}}});
+        let wanted = ["unknown field \"foo\"", "unknown field \"spec.template.spec.containers[1].imag\""];
+        assert_eq!(unknown_fields(deployment(), &tree), wanted);
+        let mut tree = tree;
+        assert_eq!(conform(deployment(), &mut tree).unwrap(), wanted);
+        assert_eq!(tree, json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{}, {}]}}}}));
+    }
+
+    #[test]
+    fn zero_values_go_unless_they_mean_something() {
+        let mut tree = json!({
+            "metadata": {"name": "", "creationTimestamp": null, "labels": {}},
+            "spec": {"replicas": 0, "paused": false, "template": {"spec": {
+                "schedulerName": "", "automountServiceAccountToken": false,
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{"name": "c", "args": [], "resources": {}}],
+            }}},
+        });
+        conform(deployment(), &mut tree).unwrap();
+        let wanted = json!({
+            "metadata": {},
+            "spec": {"replicas": 0, "template": {"spec": {
+                "automountServiceAccountToken": false,
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{"name": "c", "resources": {}}],
+            }}},
+        });
+        assert_eq!(tree, wanted);
+    }
+
+    #[test]
+    fn quantities_take_their_canonical_form() {
+        let mut tree = json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}});
+        conform(lookup("", "v1", "Pod").unwrap(), &mut tree).unwrap();
+        assert_eq!(tree["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_field() {
+        let check = |mut tree: Value| conform(deployment(), &mut tree).unwrap_err().to_string();
+        let text = check(json!({"spec": {"replicas": "3"}}));
+        assert_eq!(text, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32");
+        let text = check(json!({"spec": {"replicas": 1.5}}));
+        assert_eq!(text, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32");
+        let text = check(json!({"spec": {"template": {"spec": {"containers": {}}}}}));
+        assert!(text.ends_with("field PodSpec.spec.template.spec.containers of type []v1.Container"), "{text}");
+    }
+
+    #[test]
+    fn a_lease_needs_six_decimals_and_other_times_take_any() {
+        let lease = lookup("coordination.k8s.io", "v1", "Lease").unwrap();
+        let mut tree = json!({"spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}});
+        conform(lease, &mut tree).unwrap();
+        let mut tree = json!({"spec": {"renewTime": "2026-01-01T00:00:00Z"}});
+        let text = conform(lease, &mut tree).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "parsing time \"2026-01-01T00:00:00Z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"Z\" as \".000000\""
+        );
+        let mut tree = json!({"metadata": {"deletionTimestamp": "2026-01-01T02:00:00.5+02:00"}});
+        conform(lease, &mut tree).unwrap();
+        assert_eq!(tree["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_secret_must_hold_base64() {
+        let mut tree = json!({"data": {"k": "a!b="}});
+        let text = conform(lookup("", "v1", "Secret").unwrap(), &mut tree).unwrap_err().to_string();
+        assert_eq!(text, "illegal base64 data at input byte 1");
+    }
+
+    #[test]
+    fn kinds_of_knative_keep_zeros_and_opaque_parts() {
+        let mut tree = json!({"spec": {"template": {"spec": {
+            "containerConcurrency": 0, "affinity": {"x": [null]}, "containers": [{"image": "i", "nope": 1}]}}}});
+        let unknown = conform(lookup("serving.knative.dev", "v1", "Service").unwrap(), &mut tree).unwrap();
+        assert_eq!(unknown, ["unknown field \"spec.template.spec.containers[0].nope\""]);
+        let wanted = json!({"containerConcurrency": 0, "affinity": {"x": [null]}, "containers": [{"image": "i"}]});
+        assert_eq!(tree["spec"]["template"]["spec"], wanted);
+    }
+}
