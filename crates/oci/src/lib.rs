@@ -1,1 +1,25 @@
-//! See ARCHITECTURE.md.
+//! Images: references, credentials, pulling, layers unpacked once and shared, tarballs, and the embedded
+//! registry, all over one content-addressed store.
+
+mod archive;
+mod blobs;
+mod collect;
+mod config;
+mod digest;
+mod keychain;
+mod layer;
+mod local;
+mod pull;
+mod reference;
+mod registry;
+
+pub use archive::LoadError;
+pub use collect::Collected;
+pub use config::ImageConfig;
+pub use digest::{Digest, DigestError};
+pub use keychain::{Keychain, KeychainError};
+pub use layer::LayerError;
+pub use local::{Config, Image, ImageStore, OpenError, StoreError};
+pub use pull::{Policy, Progress, PullError};
+pub use reference::{Reference, ReferenceError};
+pub use registry::Registry;

@@ -11,11 +11,7 @@ use std::{
 use knoll_journal::{Disk, Log, LogError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    Change, Durability, Entry, Write, WriteError, checkpoint, codec,
-    snapshot::Snapshot,
-    store::Shared,
-};
+use crate::{Change, Durability, Entry, Write, WriteError, checkpoint, codec, snapshot::Snapshot, store::Shared};
 
 /// Most transactions in one batch.
 const BATCH: usize = 512;
@@ -26,10 +22,18 @@ const RESERVE_AHEAD: u64 = 1 << 20;
 
 /// What the committer is asked for.
 pub(crate) enum Request {
-    Commit { writes: Vec<Write>, durability: Durability, answer: oneshot::Sender<Result<Vec<Arc<Change>>, WriteError>> },
+    Commit {
+        writes: Vec<Write>,
+        durability: Durability,
+        answer: oneshot::Sender<Result<Vec<Arc<Change>>, WriteError>>,
+    },
     /// A checkpoint was written (or not); segments before the number are not needed then.
-    Checkpointed { remove_before: Option<u64> },
-    Stop { answer: oneshot::Sender<()> },
+    Checkpointed {
+        remove_before: Option<u64>,
+    },
+    Stop {
+        answer: oneshot::Sender<()>,
+    },
 }
 
 struct Done {

@@ -8,8 +8,7 @@ use std::{
 use knoll_journal::{Disk, Log};
 
 use crate::{
-    Change,
-    checkpoint,
+    Change, checkpoint,
     codec::{self, Operation, Record},
     history::History,
     snapshot::{Entry, Snapshot},

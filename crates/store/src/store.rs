@@ -13,8 +13,7 @@ use knoll_journal::{Directory, Disk, LogError};
 use tokio::sync::{mpsc, oneshot, watch as revisions};
 
 use crate::{
-    Change, Compacted, Durability, Entry, Expect, Snapshot, Watch, Write, WriteError,
-    codec,
+    Change, Compacted, Durability, Entry, Expect, Snapshot, Watch, Write, WriteError, codec,
     committer::{Committer, Request, STOP_WAIT},
     history::History,
     recovery::{self, Recovered},

@@ -1,0 +1,119 @@
+//! Blobs on disk, by digest.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Digest;
+
+/// A directory of blobs. A blob is there whole, with the right content, or not at all.
+#[derive(Clone, Debug)]
+pub(crate) struct Blobs {
+    root: PathBuf,
+    incoming: PathBuf,
+}
+
+/// A blob on its way in. Dropped without [`Incoming::commit`], it leaves nothing.
+pub(crate) struct Incoming {
+    blobs: Blobs,
+    path: PathBuf,
+    file: fs::File,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl Blobs {
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        let blobs = Self { root: root.join("blobs/sha256"), incoming: root.join("incoming") };
+        fs::create_dir_all(&blobs.root)?;
+        // What an earlier process did not finish is of no use to this one.
+        if blobs.incoming.exists() {
+            fs::remove_dir_all(&blobs.incoming)?;
+        }
+        fs::create_dir_all(&blobs.incoming)?;
+        Ok(blobs)
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join(digest.hex())
+    }
+
+    pub(crate) fn length(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.path(digest)).ok().map(|meta| meta.len())
+    }
+
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.length(digest).is_some()
+    }
+
+    pub(crate) fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        fs::read(self.path(digest))
+    }
+
+    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.path(digest))
+    }
+
+    pub(crate) fn list(&self) -> io::Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            if let Ok(digest) = format!("sha256:{}", name.to_string_lossy()).parse() {
+                digests.push(digest);
+            }
+        }
+        Ok(digests)
+    }
+
+    pub(crate) fn begin(&self) -> io::Result<Incoming> {
+        let path = self.incoming.join(uuid::Uuid::new_v4().to_string());
+        let file = fs::File::create_new(&path)?;
+        Ok(Incoming { blobs: self.clone(), path, file, hasher: Sha256::new(), length: 0 })
+    }
+
+    /// Stores `bytes` and returns their digest.
+    pub(crate) fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
+        let digest = Digest::of(bytes);
+        if !self.has(&digest) {
+            let mut incoming = self.begin()?;
+            incoming.append(bytes)?;
+            incoming.commit(&digest)?;
+        }
+        Ok(digest)
+    }
+}
+
+impl Incoming {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Makes the blob visible if it is what `expected` says.
+    pub(crate) fn commit(self, expected: &Digest) -> io::Result<()> {
+        let found = Digest::finish(self.hasher.clone());
+        if found != *expected {
+            let text = format!("content has digest {found}, not {expected}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        self.file.sync_data()?;
+        fs::rename(&self.path, self.blobs.path(expected))
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // After a commit the file has moved away and this finds nothing.
+        fs::remove_file(&self.path).ok();
+    }
+}

@@ -1,0 +1,310 @@
+//! From a reference to an image on this machine.
+
+use std::{error::Error as _, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oci_client::{
+    client::{ClientConfig, ClientProtocol},
+    errors::OciDistributionError,
+};
+
+use crate::{
+    Digest, Image, ImageStore, Keychain, Reference, ReferenceError, StoreError,
+    local::{Config, Descriptor, Manifest, Origin, Pin, parse_digest, pick_platform},
+};
+
+/// Layers of one image that are fetched at a time.
+const PARALLEL: usize = 3;
+/// Manifest media types we take.
+const ACCEPT: &[&str] = &[
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Always for a tag, unless the image was given to this machine.
+    Always,
+    /// When the image is not here.
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// How far a layer has come.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The layer.
+    pub layer: Digest,
+    /// Bytes here.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Why an image is not here.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The reference is none.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The policy forbids to ask a registry, and the image is not here.
+    #[error("{0} is not present with pull policy of Never")]
+    Absent(Reference),
+    /// The registry knows no such image.
+    #[error("{0}: not found")]
+    NotFound(Reference),
+    /// The registry wants other credentials.
+    #[error("{0}: not authorized: check the imagePullSecrets and the registry's permissions")]
+    Unauthorized(Reference),
+    /// The registry does not answer as it should.
+    #[error("{image}: {reason}")]
+    Registry {
+        /// The image.
+        image: Reference,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The image arrived but cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The client side of registries.
+pub(crate) struct Remote {
+    https: oci_client::Client,
+    http: oci_client::Client,
+    insecure: Vec<String>,
+}
+
+impl Remote {
+    pub(crate) fn new(config: &Config) -> Self {
+        // A process has one provider; whoever came first chose the same.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let variable = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).ok();
+        let settings = |protocol| ClientConfig {
+            protocol,
+            connect_timeout: Some(Duration::from_secs(15)),
+            read_timeout: Some(Duration::from_secs(60)),
+            user_agent: concat!("knoll/", env!("CARGO_PKG_VERSION")),
+            https_proxy: variable("HTTPS_PROXY", "https_proxy"),
+            http_proxy: variable("HTTP_PROXY", "http_proxy"),
+            no_proxy: variable("NO_PROXY", "no_proxy"),
+            ..ClientConfig::default()
+        };
+        Self {
+            https: oci_client::Client::new(settings(ClientProtocol::Https)),
+            http: oci_client::Client::new(settings(ClientProtocol::Http)),
+            insecure: config.insecure_registries.clone(),
+        }
+    }
+
+    /// The client for a registry: plain http on loopback and where it was asked for.
+    fn client(&self, registry: &str) -> &oci_client::Client {
+        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+        let loopback = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if loopback || self.insecure.iter().any(|insecure| insecure == registry) { &self.http } else { &self.https }
+    }
+}
+
+fn explain(image: &Reference, error: &OciDistributionError) -> PullError {
+    use OciDistributionError as E;
+    let not_found = |status: u16| status == 404;
+    match error {
+        E::ImageManifestNotFoundError(_) => PullError::NotFound(image.clone()),
+        E::ServerError { code, .. } if not_found(*code) => PullError::NotFound(image.clone()),
+        E::UnauthorizedError { .. } | E::AuthenticationFailure(_) => PullError::Unauthorized(image.clone()),
+        E::RegistryError { envelope, .. }
+            if envelope.errors.iter().any(|e| {
+                let code = format!("{:?}", e.code);
+                code == "ManifestUnknown" || code == "NameUnknown" || code == "NotFound"
+            }) =>
+        {
+            PullError::NotFound(image.clone())
+        }
+        other => {
+            let mut reason = other.to_string();
+            let mut source = other.source();
+            while let Some(cause) = source {
+                reason.push_str(": ");
+                reason.push_str(&cause.to_string());
+                source = cause.source();
+            }
+            PullError::Registry { image: image.clone(), reason }
+        }
+    }
+}
+
+impl ImageStore {
+    /// What this machine holds for `reference`, without asking anybody.
+    fn here(&self, reference: &Reference) -> Option<(Digest, Origin)> {
+        let reference = self.canonical(reference);
+        if let Some(digest) = &reference.digest {
+            return self.is_whole(digest).then(|| (digest.clone(), Origin::Given));
+        }
+        let pin = self.pinned(&reference.name(), reference.tag.as_deref().unwrap_or("latest"))?;
+        let digest: Digest = pin.digest.parse().ok()?;
+        self.is_whole(&digest).then_some((digest, pin.origin))
+    }
+
+    /// Whether every blob of the image is here.
+    fn is_whole(&self, digest: &Digest) -> bool {
+        let Ok(manifest) = self.platform_manifest(digest) else { return false };
+        manifest
+            .config
+            .iter()
+            .chain(&manifest.layers)
+            .all(|d| d.digest.parse().is_ok_and(|digest| self.blobs().has(&digest)))
+    }
+
+    /// The digest that a reference stands for now.
+    ///
+    /// # Errors
+    /// When nobody knows it.
+    pub async fn resolve_digest(&self, reference: &str, keychain: &Keychain) -> Result<Digest, PullError> {
+        let reference: Reference = reference.parse()?;
+        if let Some(digest) = reference.digest {
+            return Ok(digest);
+        }
+        match self.here(&reference) {
+            Some((digest, Origin::Given)) => return Ok(digest),
+            _ if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
+            _ => {}
+        }
+        let auth = keychain.for_image(&reference);
+        let digest =
+            self.inner.remote.client(&reference.registry).fetch_manifest_digest(&reference.to_remote(), &auth).await;
+        let digest = digest.map_err(|e| explain(&reference, &e))?;
+        digest.parse().map_err(|e| PullError::Registry { image: reference, reason: format!("{e}") })
+    }
+
+    /// Brings an image here, unpacked.
+    ///
+    /// # Errors
+    /// When it cannot be had under the policy, or is damaged.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        policy: Policy,
+        keychain: &Keychain,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Image, PullError> {
+        let reference: Reference = reference.parse()?;
+        let here = self.here(&reference);
+        let digest = match (here, policy) {
+            (Some((digest, Origin::Given)), _) | (Some((digest, _)), Policy::IfNotPresent | Policy::Never) => digest,
+            (None, Policy::Never) => return Err(PullError::Absent(reference)),
+            (None, _) if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
+            _ => self.fetch(&reference, keychain, progress).await?,
+        };
+        let name = self.canonical(&reference).name();
+        Ok(self.open_image(&name, &digest).await?)
+    }
+
+    /// Downloads what is missing of an image and remembers its tag.
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        keychain: &Keychain,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Digest, PullError> {
+        // Shared with other downloads; the collector waits for it, so that it cannot remove what just came.
+        let _not_collecting = self.inner.pins.read().await;
+        let auth = keychain.for_image(reference);
+        let client = self.inner.remote.client(&reference.registry);
+        let remote = reference.to_remote();
+        let pulled = client.pull_manifest_raw(&remote, &auth, ACCEPT).await;
+        let (bytes, digest) = pulled.map_err(|e| explain(reference, &e))?;
+        let digest = self.keep_manifest(reference, &bytes, &digest)?;
+        let manifest = self.manifest(&digest)?;
+        let media_type = manifest.media_type.clone().unwrap_or_default();
+        let manifest = match pick_platform(&manifest.manifests) {
+            None => manifest,
+            Some(chosen) => self.fetch_platform(reference, chosen, &auth).await?,
+        };
+        let wanted: Vec<&Descriptor> = manifest.config.iter().chain(&manifest.layers).collect();
+        stream::iter(wanted.into_iter().map(|d| self.fetch_blob(reference, d, progress)))
+            .buffer_unordered(PARALLEL)
+            .try_collect::<Vec<()>>()
+            .await?;
+        if let Some(tag) = &reference.tag {
+            let pin = Pin { digest: digest.to_string(), origin: Origin::Pulled, media_type };
+            self.pin(&reference.name(), tag, &pin).map_err(|source| io("remember a tag", source))?;
+        }
+        Ok(digest)
+    }
+
+    fn keep_manifest(&self, image: &Reference, bytes: &[u8], digest: &str) -> Result<Digest, PullError> {
+        let stored = self.blobs().put(bytes).map_err(|source| io("store a manifest", source))?;
+        if stored.to_string() == digest {
+            return Ok(stored);
+        }
+        let reason = format!("the manifest has digest {stored}, the registry says {digest}");
+        Err(PullError::Registry { image: image.clone(), reason })
+    }
+
+    async fn fetch_platform(
+        &self,
+        image: &Reference,
+        chosen: &Descriptor,
+        auth: &oci_client::secrets::RegistryAuth,
+    ) -> Result<Manifest, PullError> {
+        let digest: Digest =
+            chosen.digest.parse().map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}") })?;
+        if !self.blobs().has(&digest) {
+            let of_platform = Reference { tag: None, digest: Some(digest.clone()), ..image.clone() };
+            let pulled = self
+                .inner
+                .remote
+                .client(&image.registry)
+                .pull_manifest_raw(&of_platform.to_remote(), auth, ACCEPT)
+                .await;
+            let (bytes, found) = pulled.map_err(|e| explain(image, &e))?;
+            self.keep_manifest(image, &bytes, &found)?;
+        }
+        Ok(self.manifest(&digest)?)
+    }
+
+    async fn fetch_blob(
+        &self,
+        image: &Reference,
+        descriptor: &Descriptor,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), PullError> {
+        let digest = parse_digest(&Digest::of(b""), &descriptor.digest)?;
+        let lock: Arc<_> = self.lock_for(digest.hex());
+        let _fetching = lock.lock().await;
+        if self.blobs().has(&digest) {
+            return Ok(());
+        }
+        let client = self.inner.remote.client(&image.registry);
+        let stream = client.pull_blob_stream(&image.to_remote(), descriptor.digest.as_str()).await;
+        let mut stream = stream.map_err(|e| explain(image, &e))?.stream;
+        let mut incoming = self.blobs().begin().map_err(|source| io("store a layer", source))?;
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|e| PullError::Registry { image: image.clone(), reason: e.to_string() })?;
+            // Blocking, but a page-cache write of one network chunk.
+            incoming.append(&chunk).map_err(|source| io("store a layer", source))?;
+            if descriptor.size > 0 && incoming.length() > descriptor.size {
+                let reason = format!("layer {digest} is longer than the {} bytes announced", descriptor.size);
+                return Err(PullError::Registry { image: image.clone(), reason });
+            }
+            progress(Progress { layer: digest.clone(), done: incoming.length(), total: descriptor.size });
+        }
+        let commit = tokio::task::spawn_blocking(move || incoming.commit(&digest)).await;
+        commit
+            .map_err(std::io::Error::other)
+            .and_then(|done| done)
+            .map_err(|source| io("store a layer", source))
+            .map_err(PullError::from)
+    }
+}
+
+fn io(what: &str, source: std::io::Error) -> StoreError {
+    StoreError::Io { what: what.to_owned(), source }
+}
