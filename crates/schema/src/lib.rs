@@ -5,10 +5,12 @@
 pub mod builtin;
 mod conform;
 mod path;
+pub mod strategic;
 mod table;
 mod time;
 pub mod ty;
 
 pub use builtin::{is_custom, lookup, lookup_ref};
 pub use conform::{TypeError, conform, unknown_fields};
+pub use strategic::{PatchError, strategic_merge};
 pub use ty::Type;
