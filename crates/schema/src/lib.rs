@@ -4,6 +4,7 @@
 
 pub mod builtin;
 mod conform;
+pub mod openapi;
 mod path;
 pub mod strategic;
 mod table;
