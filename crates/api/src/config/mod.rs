@@ -17,6 +17,8 @@ mod logging;
 mod network;
 mod observability;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
