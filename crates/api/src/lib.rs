@@ -9,6 +9,7 @@ pub mod caching;
 pub mod conditions;
 pub mod config;
 pub mod duration;
+pub mod field_error;
 pub mod key;
 pub mod kind;
 pub mod labels;

@@ -71,9 +71,10 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
 
 /// A prefix of a DNS-1035 label, as `generateName` holds one: a trailing hyphen is fine.
 pub fn dns1035_label_prefix(text: &str) -> Vec<String> {
-    match text.strip_suffix('-') {
-        Some(rest) if !rest.is_empty() => dns1035_label(&format!("{rest}a")),
-        _ => dns1035_label(text),
+    // What comes in place of the hyphen is a letter; the character before it is given the benefit of the doubt.
+    match text.strip_suffix('-').and_then(|rest| rest.char_indices().next_back().map(|(at, _)| &rest[..at])) {
+        Some(head) => dns1035_label(&format!("{head}a")),
+        None => dns1035_label(text),
     }
 }
 
@@ -116,6 +117,20 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         problems.push(format!("name part {FORM}"));
     }
     problems
+}
+
+/// An identifier: letters, digits and underscores, not beginning with a digit.
+pub fn identifier(text: &str) -> Vec<String> {
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Vec::new();
+    }
+    vec![
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \
+         characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is \
+         '[A-Za-z_][A-Za-z0-9_]*')"
+            .to_owned(),
+    ]
 }
 
 /// The value of a label.

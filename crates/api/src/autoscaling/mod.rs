@@ -1,5 +1,6 @@
 //! `autoscaling.internal.knative.dev`: what the autoscaler is asked for and reports.
 
+pub mod annotations;
 pub mod bounds;
 mod metric;
 mod pod_autoscaler;
