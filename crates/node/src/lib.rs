@@ -5,6 +5,9 @@
 //! the monitor process (`knoll-container`), images to `knoll-oci`; this crate is the only one that joins pods and
 //! containers.
 
+pub mod env;
 pub mod pod;
 pub mod quantity;
 pub mod resources;
+pub mod security;
+pub mod volumes;

@@ -114,7 +114,8 @@ pub fn container_limits(pod: &Pod, container: &Container, memory_capacity: u64) 
 /// When a quantity cannot be read.
 pub fn pod_limits(pod: &Pod) -> Result<Limits, ResourceError> {
     let spec = pod.spec.as_ref();
-    let mut total = Asked { cpu_limit: Some(Quantity::default()), memory_limit: Some(Quantity::default()), ..Asked::default() };
+    let mut total =
+        Asked { cpu_limit: Some(Quantity::default()), memory_limit: Some(Quantity::default()), ..Asked::default() };
     let sidecars = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten().filter(|c| is_sidecar(c));
     for container in spec.iter().flat_map(|s| &s.containers).chain(sidecars) {
         let one = Asked::of(container.resources.as_ref())?;
@@ -218,7 +219,12 @@ mod tests {
             "requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "1500m", "memory": "2Gi"}}}]));
         assert_eq!(
             first(&pod),
-            Limits { cpu_shares: 256, cpu_quota_micros: Some(150_000), memory_bytes: Some(2 << 30), oom_score_adj: 875 }
+            Limits {
+                cpu_shares: 256,
+                cpu_quota_micros: Some(150_000),
+                memory_bytes: Some(2 << 30),
+                oom_score_adj: 875
+            }
         );
         assert_eq!(qos_class(&pod), QosClass::Burstable);
     }

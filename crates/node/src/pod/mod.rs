@@ -73,9 +73,11 @@ pub enum Role {
 
 /// Every container of a pod with its role: init containers and sidecars in order, then the others.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
-    let init = spec.init_containers.iter().flatten().map(|c| {
-        (if crate::resources::is_sidecar(c) { Role::Sidecar } else { Role::Init }, c)
-    });
+    let init = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| (if crate::resources::is_sidecar(c) { Role::Sidecar } else { Role::Init }, c));
     init.chain(spec.containers.iter().map(|c| (Role::Main, c)))
 }
 

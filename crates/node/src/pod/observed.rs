@@ -276,7 +276,13 @@ impl ObservedContainer {
     ///
     /// # Errors
     /// From any other life.
-    pub fn reject(&mut self, reason: &str, message: String, before: Option<&Failure>, now: Timestamp) -> Result<(), IllegalMove> {
+    pub fn reject(
+        &mut self,
+        reason: &str,
+        message: String,
+        before: Option<&Failure>,
+        now: Timestamp,
+    ) -> Result<(), IllegalMove> {
         const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
         match self.life {
             Life::Creating => self.life = Life::Rejected(Failure::after(before, reason, message, now, PAUSE)),
@@ -328,7 +334,8 @@ impl ObservedContainer {
 
     /// Records a failed pull; the pause is 10 s to 5 minutes.
     pub fn pull_failed(&mut self, reason: &str, message: String, now: Timestamp) {
-        let failure = Failure::after(self.pull_failure.as_ref(), reason, message, now, (backoff::FIRST, backoff::LONGEST));
+        let failure =
+            Failure::after(self.pull_failure.as_ref(), reason, message, now, (backoff::FIRST, backoff::LONGEST));
         self.pull_failure = Some(failure.clone());
         self.image = Step::Failed(failure);
     }

@@ -5,14 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-        HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use super::{
-    Backoff, Exit, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, describe, has_finished,
+    Backoff, Exit, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, describe,
+    has_finished,
 };
 use crate::resources;
 
@@ -28,12 +29,19 @@ pub struct NodeFacts {
 
 /// The status of `pod`. Conditions that others set are kept from `previous` (what the API has now), and so are
 /// transition times of conditions whose status stays.
-pub fn status(pod: &Pod, seen: &ObservedPod, facts: &NodeFacts, previous: Option<&PodStatus>, now: Timestamp) -> PodStatus {
+pub fn status(
+    pod: &Pod,
+    seen: &ObservedPod,
+    facts: &NodeFacts,
+    previous: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodStatus {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let view = View { pod, spec, seen, now };
     let phase = view.phase();
-    let address = seen.sandbox.done().map(|s| if s.host_network { facts.host_ip.clone() } else { s.address.to_string() });
+    let address =
+        seen.sandbox.done().map(|s| if s.host_network { facts.host_ip.clone() } else { s.address.to_string() });
     // A torn-down sandbox keeps its address in the report, as long as the pod is known.
     let address = address.or_else(|| previous.and_then(|p| p.pod_ip.clone()));
     let statuses = |wanted: fn(Role) -> bool| {
@@ -64,7 +72,9 @@ pub fn status(pod: &Pod, seen: &ObservedPod, facts: &NodeFacts, previous: Option
 pub fn is_ready(pod: &Pod, seen: &ObservedPod) -> bool {
     let Some(spec) = pod.spec.as_ref() else { return false };
     let deleting = seen.gone || pod.metadata.deletion_timestamp.is_some() || seen.verdict.is_some();
-    !deleting && View { pod, spec, seen, now: Timestamp::UNIX_EPOCH }.unready().is_empty() && closed_gate(pod, spec).is_none()
+    !deleting
+        && View { pod, spec, seen, now: Timestamp::UNIX_EPOCH }.unready().is_empty()
+        && closed_gate(pod, spec).is_none()
 }
 
 /// When the report of a failed pull changes by time alone.
@@ -123,7 +133,8 @@ impl View<'_> {
     // ---- conditions ----
 
     fn conditions(&self, phase: &str, previous: Option<&PodStatus>) -> Vec<PodCondition> {
-        const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+        const OURS: [&str; 5] =
+            ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
         let before = previous.and_then(|p| p.conditions.as_deref()).unwrap_or_default();
         let containers_ready = self.containers_ready(phase);
         let ready = self.ready(&containers_ready);
@@ -153,7 +164,11 @@ impl View<'_> {
             return Verdicts::new("Initialized", true, Some(("PodCompleted", String::new())));
         }
         let why = format!("containers with incomplete status: [{}]", incomplete.join(" "));
-        Verdicts::new("Initialized", incomplete.is_empty(), Some(("ContainersNotInitialized", why)).filter(|_| !incomplete.is_empty()))
+        Verdicts::new(
+            "Initialized",
+            incomplete.is_empty(),
+            Some(("ContainersNotInitialized", why)).filter(|_| !incomplete.is_empty()),
+        )
     }
 
     fn containers_ready(&self, phase: &str) -> Verdicts {
@@ -164,7 +179,11 @@ impl View<'_> {
         }
         let unready = self.unready();
         let why = format!("containers with unready status: [{}]", unready.join(" "));
-        Verdicts::new("ContainersReady", unready.is_empty(), Some(("ContainersNotReady", why)).filter(|_| !unready.is_empty()))
+        Verdicts::new(
+            "ContainersReady",
+            unready.is_empty(),
+            Some(("ContainersNotReady", why)).filter(|_| !unready.is_empty()),
+        )
     }
 
     fn ready(&self, containers_ready: &Verdicts) -> Verdicts {

@@ -11,8 +11,10 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn pod(spec: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "generation": 1}, "spec": spec}))
-        .expect("a pod")
+    serde_json::from_value(
+        json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "generation": 1}, "spec": spec}),
+    )
+    .expect("a pod")
 }
 
 fn deleting(spec: Value, grace: i64) -> Pod {
@@ -110,7 +112,8 @@ fn prepared_containers_start_together() {
 
 #[test]
 fn init_containers_run_in_order_and_sidecars_stay() {
-    let pod = pod(json!({"initContainers": [{"name": "i1"}, {"name": "side", "restartPolicy": "Always"}, {"name": "i2"}],
+    let pod =
+        pod(json!({"initContainers": [{"name": "i1"}, {"name": "side", "restartPolicy": "Always"}, {"name": "i2"}],
         "containers": [{"name": "a"}]}));
     let mut seen = prepared(&pod);
     assert_eq!(decide(&pod, &seen, at(0)).acts, names(&["i1"]));
@@ -218,7 +221,8 @@ fn sidecars_stop_only_after_the_others() {
     let mut seen = prepared(&pod);
     start(&mut seen, "side", at(0));
     start(&mut seen, "a", at(0));
-    let stop = |name: &str| Act::Stop { container: name.into(), grace: Duration::from_secs(5), cause: StopCause::Deleted };
+    let stop =
+        |name: &str| Act::Stop { container: name.into(), grace: Duration::from_secs(5), cause: StopCause::Deleted };
     assert_eq!(decide(&pod, &seen, at(1)).acts, [stop("a")]);
     seen.container_mut("a").stop(false).expect("stops");
     assert_eq!(decide(&pod, &seen, at(1)).acts, []);
@@ -355,7 +359,10 @@ fn illegal_moves_are_refused_and_change_nothing() {
     assert!(container.run("x".into(), at(0)).is_err());
     assert!(container.stop(true).is_err());
     container.begin(at(0)).expect("begins");
-    assert_eq!(container.begin(at(0)).expect_err("twice").to_string(), "a container that is creating cannot become creating");
+    assert_eq!(
+        container.begin(at(0)).expect_err("twice").to_string(),
+        "a container that is creating cannot become creating"
+    );
     assert_eq!(container.life, Life::Creating);
 }
 
