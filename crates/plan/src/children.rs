@@ -65,3 +65,28 @@ pub(crate) fn listed<'a, R: Resource>(object: &'a R, annotation: &str) -> std::c
 pub(crate) fn not_owned(kind: &str, name: &str) -> String {
     format!("There is an existing {kind} \"{name}\" that we do not own.")
 }
+
+/// Namespace of an object.
+pub(crate) fn namespace<R: Resource>(object: &R) -> String {
+    object.namespace().to_owned()
+}
+
+/// Whether `there` already says all that `wanted` says. What `wanted` leaves out is left to its owner: defaults
+/// of the API server, fields of other controllers.
+pub(crate) fn says<T: serde::Serialize>(there: &T, wanted: &T) -> bool {
+    let value = |it: &T| serde_json::to_value(it).expect("typed objects have string keys and finite numbers only");
+    covers(&value(there), &value(wanted))
+}
+
+fn covers(there: &serde_json::Value, wanted: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (there, wanted) {
+        (Value::Object(there), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| there.get(key).is_some_and(|there| covers(there, wanted)))
+        }
+        (Value::Array(there), Value::Array(wanted)) => {
+            there.len() == wanted.len() && there.iter().zip(wanted).all(|(there, wanted)| covers(there, wanted))
+        }
+        (there, wanted) => there == wanted,
+    }
+}

@@ -4,7 +4,9 @@
 //! to a [`Plan`] (what it wants done). The loop that owns the World carries plans out; what comes of them
 //! returns as changes to the World. Nothing here reads a clock, a file, the environment or the network.
 
+mod autoscaling;
 mod children;
+mod instances;
 pub mod kube;
 mod observed;
 mod plan;
@@ -15,6 +17,7 @@ mod shelf;
 mod status;
 mod world;
 
+pub use autoscaling::{FollowedRevision, decider, deciders};
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
 pub use plan::{EventNote, NoteKind, Plan, Propagation, Want};
 pub use row::{Mapper, Row, Rows, Woken, by_controller, by_same_key, rows};

@@ -46,6 +46,22 @@ pub enum Want {
         /// What becomes of its dependents.
         propagation: Propagation,
     },
+    /// Delete an object whose owners the World does not hold, once the API server confirms that none of them exists.
+    Collect {
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+        /// Its uid: a precondition.
+        uid: String,
+        /// Kind, key and uid of each owner.
+        owners: Vec<(Kind, Key, String)>,
+    },
+    /// Delete what a namespace holds of kinds that no controller knows. Fails while anything is left.
+    Sweep {
+        /// The namespace.
+        namespace: String,
+    },
     /// Bind a pod to a node through the binding subresource.
     Bind {
         /// The pod.

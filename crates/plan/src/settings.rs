@@ -37,6 +37,8 @@ pub struct Settings {
     pub standalone: bool,
     /// Suffix of in-cluster names.
     pub cluster_domain: String,
+    /// PEM of the authority that signed the API server's certificate; empty when pods need none.
+    pub cluster_ca: String,
     /// Namespace of the control plane's ConfigMaps.
     pub system_namespace: String,
     /// The gateway.
@@ -53,6 +55,7 @@ impl Default for Settings {
             queue_placement: QueuePlacement::Gateway,
             standalone: true,
             cluster_domain: "cluster.local".into(),
+            cluster_ca: String::new(),
             system_namespace: knoll_api::labels::SYSTEM_NAMESPACE.into(),
             gateway: Gateway {
                 service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway"),

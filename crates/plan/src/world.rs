@@ -1,8 +1,13 @@
 //! Every object the control plane knows, as last seen. Changes only by what the watches and I/O report;
 //! plans read it and write nothing.
 
+use std::sync::Arc;
+
 use knoll_api::{
-    Key, Kind, Object, Resource, for_each_kind, k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    Key, Kind, Object, Resource,
+    config::{Bundle, NAMES},
+    for_each_kind,
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use crate::{Observed, Settings, Shelf};
@@ -41,6 +46,8 @@ macro_rules! world {
                 #[doc = concat!("Every `", $kind, "` of `", $group, "/", $version, "`.")]
                 pub $field: Shelf<$ty>,
             )*
+            /// What the ConfigMaps of the system namespace say.
+            pub config: Arc<Bundle>,
             /// What is known beside the objects.
             pub observed: Observed,
             /// What the process was started with.
@@ -50,7 +57,7 @@ macro_rules! world {
         impl World {
             /// A World without objects.
             pub fn new(settings: Settings) -> World {
-                World { $($field: Shelf::default(),)* observed: Observed::default(), settings }
+                World { $($field: Shelf::default(),)* config: Arc::default(), observed: Observed::default(), settings }
             }
 
             /// Puts an object in its place; returns what was there.
@@ -96,7 +103,28 @@ impl World {
             Change::Put(object) => (self.put(object.clone()), Some(object)),
             Change::Gone(kind, key) => (self.take(kind, &key), None),
         };
-        if before == after { Vec::new() } else { vec![Changed::Object { before, after }] }
+        if before == after {
+            return Vec::new();
+        }
+        let config = after.as_ref().or(before.as_ref()).and_then(|object| self.read_config(object));
+        config.into_iter().chain([Changed::Object { before, after }]).collect()
+    }
+
+    /// Reads the configuration again, if `object` is part of it. A map that cannot be read keeps its earlier values.
+    fn read_config(&mut self, object: &Object) -> Option<Changed> {
+        let Object::ConfigMap(map) = object else { return None };
+        let ours = map.namespace() == self.settings.system_namespace && NAMES.contains(&map.name());
+        if !ours {
+            return None;
+        }
+        let maps = self.config_maps.in_namespace(&self.settings.system_namespace);
+        let maps = maps.map(|map| (map.name().to_owned(), map.data.clone().unwrap_or_default())).collect();
+        let config = self.config.updated(&maps);
+        if config == *self.config {
+            return None;
+        }
+        self.config = Arc::new(config);
+        Some(Changed::Config(map.name().to_owned()))
     }
 
     /// Takes in a complete listing of `kind`: what it does not name is gone.

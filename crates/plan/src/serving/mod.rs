@@ -2,11 +2,12 @@
 
 mod configuration;
 mod labeler;
+pub(crate) mod revision;
 mod service;
 
 use crate::Row;
 
 /// Every controller of this module.
 pub(crate) fn rows() -> Vec<Row> {
-    vec![service::ROW, configuration::ROW, labeler::ROW]
+    vec![service::ROW, configuration::ROW, labeler::ROW, revision::ROW]
 }

@@ -1,0 +1,133 @@
+//! Tags become digests once, so that every instance of a Revision runs the same image.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use knoll_api::{
+    Timestamp,
+    k8s_openapi::api::core::v1::Container,
+    serving::{ContainerStatus, Revision},
+};
+
+use super::{CONTAINER_HEALTHY, RESOURCES_AVAILABLE};
+use crate::{DigestRequest, Plan, Want, World, children, status::Reporting};
+
+/// Makes sure the status of `next` holds a digest for every container. Breaks while it does not.
+pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: Timestamp) -> ControlFlow<()> {
+    let spec = &next.spec.pod_spec;
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let known = next.status.container_statuses.len() + next.status.init_container_statuses.len();
+    if known == spec.containers.len() + init.len() {
+        return ControlFlow::Continue(());
+    }
+    let all: Vec<(String, Digest)> = spec
+        .containers
+        .iter()
+        .chain(init)
+        .map(|container| (container.name.clone(), digest(world, next, container)))
+        .collect();
+    let waiting: Vec<DigestRequest> = all.iter().filter_map(|(_, digest)| digest.to_ask(plan, now)).collect();
+    for request in waiting {
+        let already =
+            plan.wants.iter().any(|want| matches!(want, Want::ResolveDigest { request: r, .. } if *r == request));
+        if !already {
+            plan.wants.push(Want::ResolveDigest { request, asker: knoll_api::Resource::key(next) });
+        }
+    }
+    let failure = all.iter().find_map(|(_, digest)| match digest {
+        Digest::Failed { request, message, .. } => Some((request.image.clone(), message.clone())),
+        _ => None,
+    });
+    if let Some((image, why)) = failure {
+        let message = format!("Unable to fetch image \"{image}\": failed to resolve image to digest: {why}");
+        next.conditions(now).mark_false(CONTAINER_HEALTHY, "ContainerMissing", &message);
+        return ControlFlow::Break(());
+    }
+    let resolved: Option<Vec<ContainerStatus>> = all
+        .into_iter()
+        .map(|(name, digest)| match digest {
+            Digest::Known(image_digest) => Some(ContainerStatus { name, image_digest }),
+            Digest::Unknown(_) | Digest::Failed { .. } => None,
+        })
+        .collect();
+    let Some(mut resolved) = resolved else {
+        next.conditions(now).mark_unknown(RESOURCES_AVAILABLE, "ResolvingDigests", "");
+        return ControlFlow::Break(());
+    };
+    next.status.init_container_statuses = resolved.split_off(next.spec.pod_spec.containers.len());
+    next.status.container_statuses = resolved;
+    ControlFlow::Continue(())
+}
+
+/// What is known of an image.
+enum Digest {
+    /// `repository@digest`, or empty where the tag is to be kept.
+    Known(String),
+    /// Not asked yet, or not answered yet.
+    Unknown(DigestRequest),
+    /// The last attempt failed.
+    Failed { request: DigestRequest, message: String, due: Timestamp },
+}
+
+impl Digest {
+    /// What to ask for now; a failure asks again when its wait is over.
+    fn to_ask(&self, plan: &mut Plan, now: Timestamp) -> Option<DigestRequest> {
+        match self {
+            Digest::Known(_) => None,
+            Digest::Unknown(request) => Some(request.clone()),
+            Digest::Failed { request, due, .. } if now >= *due => Some(request.clone()),
+            Digest::Failed { due, .. } => {
+                plan.recheck_after(Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
+                None
+            }
+        }
+    }
+}
+
+fn digest(world: &World, revision: &Revision, container: &Container) -> Digest {
+    let image = container.image.clone().unwrap_or_default();
+    if image.contains("@sha256:") {
+        return Digest::Known(image);
+    }
+    if world.config.deployment.registries_skipping_tag_resolving.contains(registry(&image)) {
+        return Digest::Known(String::new());
+    }
+    let request = request(revision, image);
+    match world.observed.digests.get(&request) {
+        None => Digest::Unknown(request),
+        Some(Ok(digest)) => Digest::Known(digest.clone()),
+        Some(Err(failure)) => {
+            let due = failure.at.checked_add(failure.wait()).unwrap_or(Timestamp::MAX);
+            Digest::Failed { message: failure.message.clone(), due, request }
+        }
+    }
+}
+
+fn request(revision: &Revision, image: String) -> DigestRequest {
+    let spec = &revision.spec.pod_spec;
+    DigestRequest {
+        image,
+        namespace: children::namespace(revision),
+        service_account: spec.service_account_name.clone().unwrap_or_default(),
+        pull_secrets: spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(),
+    }
+}
+
+/// The registry of an image reference: what stands before the first slash, if it looks like a host.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "index.docker.io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_first_part_is_a_registry_only_when_it_looks_like_a_host() {
+        let registries = ["a", "a/b", "ko.local/a", "localhost/a", "h:5000/a/b:c", "dev.local"].map(super::registry);
+        assert_eq!(
+            registries,
+            ["index.docker.io", "index.docker.io", "ko.local", "localhost", "h:5000", "index.docker.io"]
+        );
+    }
+}
