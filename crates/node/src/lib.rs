@@ -6,7 +6,10 @@
 //! containers.
 
 pub mod env;
+pub mod exec;
+pub mod logs;
 pub mod pod;
+pub mod probes;
 pub mod quantity;
 pub mod resources;
 pub mod security;

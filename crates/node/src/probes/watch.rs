@@ -1,0 +1,192 @@
+//! Asking, for as long as a container runs.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::schedule::{Course, Kind, Schedule};
+use super::{Question, Target};
+
+/// What the probes of a container found. Told only when it changes, failures excepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The startup probe is content, or there is none.
+    Started,
+    /// The readiness probe is content, or there is none.
+    Ready,
+    /// The readiness probe is not content any more.
+    NotReady,
+    /// One answer was no.
+    Unhealthy {
+        /// Which probe.
+        kind: Kind,
+        /// The answer.
+        message: String,
+    },
+    /// The container must be restarted.
+    Condemned {
+        /// Which probe.
+        kind: Kind,
+        /// The last answer.
+        message: String,
+        /// How long it may take to stop, when the probe says so.
+        grace: Option<Duration>,
+    },
+}
+
+/// The probes of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    startup: Option<Probe>,
+    readiness: Option<Probe>,
+    liveness: Option<Probe>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Probe {
+    question: Question,
+    schedule: Schedule,
+    grace: Option<Duration>,
+}
+
+impl Probes {
+    /// What to ask a container.
+    pub fn of(container: &Container) -> Probes {
+        let probe = |probe: Option<&k8s_openapi::api::core::v1::Probe>| {
+            let probe = probe?;
+            let grace = probe.termination_grace_period_seconds.and_then(|s| u64::try_from(s).ok());
+            Some(Probe {
+                question: Question::of(probe, container)?,
+                schedule: Schedule::of(probe),
+                grace: grace.map(Duration::from_secs),
+            })
+        };
+        Probes {
+            startup: probe(container.startup_probe.as_ref()),
+            readiness: probe(container.readiness_probe.as_ref()),
+            liveness: probe(container.liveness_probe.as_ref()),
+        }
+    }
+
+    /// Whether the container has started as soon as it runs.
+    pub fn starts_at_once(&self) -> bool {
+        self.startup.is_none()
+    }
+
+    /// Whether the container is ready as soon as it has started.
+    pub fn ready_at_once(&self) -> bool {
+        self.readiness.is_none()
+    }
+
+    /// Whether there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.startup.is_none() && self.readiness.is_none() && self.liveness.is_none()
+    }
+}
+
+/// Asks until the future is dropped, the container is condemned, or nothing is left to ask. `report` returns `false`
+/// when nobody listens any more. A container that `was_ready` (it was adopted) is taken to be so until a probe denies it.
+pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: impl AsyncFn(Report) -> bool) {
+    if let Some(startup) = &probes.startup
+        && !was_ready
+        && !ask_until_settled(startup, &target, &report).await
+    {
+        return;
+    }
+    if !was_ready {
+        if probes.startup.is_some() && !report(Report::Started).await {
+            return;
+        }
+        if probes.readiness.is_none() && probes.startup.is_some() && !report(Report::Ready).await {
+            return;
+        }
+    }
+    let readiness = async {
+        if let Some(probe) = &probes.readiness {
+            go_on(Kind::Readiness, probe, &target, &report).await;
+        }
+    };
+    let liveness = async {
+        if let Some(probe) = &probes.liveness {
+            go_on(Kind::Liveness, probe, &target, &report).await;
+        }
+    };
+    tokio::join!(readiness, liveness);
+}
+
+/// Asks the startup probe until it is content (`true`) or has condemned the container.
+async fn ask_until_settled(probe: &Probe, target: &Target, report: &impl AsyncFn(Report) -> bool) -> bool {
+    tokio::time::sleep(probe.schedule.initial_delay).await;
+    let begun = Instant::now();
+    let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
+    let mut told = Told::default();
+    loop {
+        let answer = probe.question.ask(target, probe.schedule.timeout).await;
+        let verdict = course.answer(answer.is_ok(), begun.elapsed());
+        match (verdict, answer) {
+            (Some(true), _) => return true,
+            (Some(false), Err(message)) => {
+                told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await;
+                report(Report::Condemned { kind: Kind::Startup, message, grace: probe.grace }).await;
+                return false;
+            }
+            (_, Err(message)) if !told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await => {
+                return false;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(course.pause(begun.elapsed())).await;
+    }
+}
+
+/// Asks a readiness or liveness probe for good.
+async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &impl AsyncFn(Report) -> bool) {
+    tokio::time::sleep(probe.schedule.initial_delay).await;
+    let begun = Instant::now();
+    let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
+    let mut told = Told::default();
+    loop {
+        let answer = probe.question.ask(target, probe.schedule.timeout).await;
+        let verdict = course.answer(answer.is_ok(), begun.elapsed());
+        let listened = match (kind, verdict, answer) {
+            (Kind::Readiness, Some(true), _) => report(Report::Ready).await,
+            (Kind::Readiness, Some(false), Err(message)) => {
+                told.unhealthy(kind, &message, probe, begun.elapsed(), report).await && report(Report::NotReady).await
+            }
+            (Kind::Liveness, Some(false), Err(message)) => {
+                told.unhealthy(kind, &message, probe, begun.elapsed(), report).await;
+                report(Report::Condemned { kind, message, grace: probe.grace }).await;
+                return;
+            }
+            (_, _, Err(message)) => told.unhealthy(kind, &message, probe, begun.elapsed(), report).await,
+            _ => true,
+        };
+        if !listened {
+            return;
+        }
+        tokio::time::sleep(course.pause(begun.elapsed())).await;
+    }
+}
+
+/// When a bad answer was last told: eager asking must not flood anybody with events.
+#[derive(Default)]
+struct Told(Option<Duration>);
+
+impl Told {
+    async fn unhealthy(
+        &mut self,
+        kind: Kind,
+        message: &str,
+        probe: &Probe,
+        age: Duration,
+        report: &impl AsyncFn(Report) -> bool,
+    ) -> bool {
+        // While a container starts, a refusal within its first period is no news.
+        let since = self.0.unwrap_or(Duration::ZERO);
+        if age.saturating_sub(since) < probe.schedule.period {
+            return true;
+        }
+        self.0 = Some(age);
+        report(Report::Unhealthy { kind, message: message.to_owned() }).await
+    }
+}
