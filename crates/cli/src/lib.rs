@@ -1,1 +1,12 @@
-//! See ARCHITECTURE.md.
+//! The command line: what `knoll` takes, and the commands that speak to a running instance.
+//!
+//! Links no server crate, so that it cannot rely on anything another client could not see.
+
+pub mod arguments;
+pub mod down;
+pub mod exit;
+pub mod image;
+pub mod instance;
+
+pub use arguments::{Arguments, Command, UpArguments};
+pub use exit::Exit;

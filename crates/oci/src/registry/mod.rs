@@ -5,6 +5,7 @@
 
 mod blobs;
 mod error;
+mod local;
 mod manifests;
 mod uploads;
 
@@ -128,6 +129,9 @@ impl Registry {
     {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
+        if path == "/knoll/images" {
+            return self.images(&parts, body).await;
+        }
         let read = parts.method == Method::GET || parts.method == Method::HEAD;
         match place(path).ok_or_else(Refusal::not_found)? {
             Place::Root if read => Ok(json(StatusCode::OK, "{}")),

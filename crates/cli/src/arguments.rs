@@ -1,0 +1,135 @@
+//! What `knoll` takes.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Knative in one program.
+#[derive(Debug, Parser)]
+#[command(name = "knoll", version, about = "Knative in one program: push an image, get a URL that scales to zero")]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything on this machine: API server, controllers, autoscaler, gateway, node, DNS, registry.
+    ///
+    /// Ctrl-C stops it and the pods; SIGTERM leaves the pods running for the next `up` to adopt.
+    Up(Box<UpArguments>),
+    /// Stop the running instance. Data stays; `up` brings everything back.
+    Down(DownArguments),
+    /// Check what this machine needs to have, and say what to do.
+    Doctor(DataDir),
+    /// Remove every trace: containers, namespaces, mounts, cgroups, rules and data.
+    Reset(ResetArguments),
+    /// Images of this machine.
+    Image(ImageArguments),
+    /// The process that holds the containers. Started by `up`.
+    #[command(hide = true)]
+    Monitor {
+        /// Where it keeps things, JSON.
+        #[arg(long)]
+        options: String,
+    },
+}
+
+/// Where an instance keeps its data.
+#[derive(Clone, Debug, Args)]
+pub struct DataDir {
+    /// Where objects, images and keys are kept.
+    #[arg(long, env = "KNOLL_DATA_DIR", default_value = "/var/lib/knoll")]
+    pub data_dir: PathBuf,
+}
+
+/// Options of `knoll up`.
+#[derive(Debug, Args)]
+pub struct UpArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Address of the Kubernetes API (https). Give an address of this machine to reach it from others.
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    pub api_addr: SocketAddr,
+    /// Further names and addresses for the API server's certificate.
+    #[arg(long = "api-name", value_name = "NAME")]
+    pub api_names: Vec<String>,
+    /// Addresses of the gateway (http). Port 80 is tried besides, unless this is given.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http_addr: Vec<SocketAddr>,
+    /// Do not try port 80.
+    #[arg(long)]
+    pub no_port_80: bool,
+    /// Domain of the services' names: `<service>.<namespace>.<domain>`; `config-domain` overrides it.
+    #[arg(long, default_value = "localhost")]
+    pub domain: String,
+    /// Address of the embedded image registry (http).
+    #[arg(long, default_value = "127.0.0.1:5000")]
+    pub registry_addr: SocketAddr,
+    /// Registries to speak to over plain http.
+    #[arg(long, value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+    /// Name of the Node object.
+    #[arg(long, default_value = "knoll")]
+    pub node_name: String,
+    /// Go to the background once everything is ready.
+    #[arg(long, short)]
+    pub detach: bool,
+    /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
+    #[arg(long, env = "KNOLL_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Options of `knoll down`.
+#[derive(Debug, Args)]
+pub struct DownArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Leave the pods running; the next `up` adopts them.
+    #[arg(long)]
+    pub keep_pods: bool,
+    /// Longest wait for the end, seconds.
+    #[arg(long, default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// Options of `knoll reset`.
+#[derive(Debug, Args)]
+pub struct ResetArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Options of `knoll image`.
+#[derive(Debug, Args)]
+pub struct ImageArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Take in a tarball: what `docker save` writes, or an OCI layout.
+    Load {
+        /// The tarball.
+        path: PathBuf,
+        /// Name for an image that the tarball leaves without one.
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// Names and digests of the images that are here.
+    List,
+}

@@ -1,0 +1,98 @@
+//! What a running instance leaves for its commands to find it by.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A running instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Its process.
+    pub pid: i32,
+    /// When that process started, in the kernel's clock ticks: tells it from a later one with the same number.
+    pub started: u64,
+    /// The Kubernetes API.
+    pub api: String,
+    /// The gateway.
+    pub gateway: Vec<SocketAddr>,
+    /// The registry.
+    pub registry: SocketAddr,
+    /// Administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+}
+
+/// Why no instance was found.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// None runs.
+    #[error("knoll is not running on data directory {0}: start it with `knoll up`")]
+    NotRunning(String),
+    /// The file cannot be read or written.
+    #[error("use {path}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("instance.json")
+}
+
+/// Start time of a process in clock ticks since boot (`proc_pid_stat(5)`, field 22); `None` when it is gone.
+pub fn process_start(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses that may hold anything.
+    let rest = &stat[stat.rfind(')')? + 2..];
+    let state = rest.split(' ').next()?;
+    if state == "Z" {
+        return None;
+    }
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+impl Instance {
+    /// The instance that runs on `data_dir`.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn find(data_dir: &Path) -> Result<Self, InstanceError> {
+        let not_running = || InstanceError::NotRunning(data_dir.display().to_string());
+        let text = match fs::read(path(data_dir)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_running()),
+            Err(source) => return Err(InstanceError::File { path: path(data_dir).display().to_string(), source }),
+        };
+        let instance: Instance = serde_json::from_slice(&text).map_err(|_| not_running())?;
+        if instance.is_running() { Ok(instance) } else { Err(not_running()) }
+    }
+
+    /// Whether its process is still that process.
+    pub fn is_running(&self) -> bool {
+        process_start(self.pid) == Some(self.started)
+    }
+
+    /// Leaves word of this instance.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn announce(&self, data_dir: &Path) -> Result<(), InstanceError> {
+        let fail = |source| InstanceError::File { path: path(data_dir).display().to_string(), source };
+        let text = serde_json::to_vec_pretty(self).expect("plain fields serialize");
+        let temporary = path(data_dir).with_extension("new");
+        fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path(data_dir))).map_err(fail)
+    }
+
+    /// Takes that word back.
+    pub fn retract(data_dir: &Path) {
+        // Nothing is lost where it stays: its process is gone, and commands check that.
+        fs::remove_file(path(data_dir)).ok();
+    }
+}
