@@ -3,11 +3,12 @@
 mod configuration;
 mod labeler;
 pub(crate) mod revision;
+pub(crate) mod route;
 mod service;
 
 use crate::Row;
 
 /// Every controller of this module.
 pub(crate) fn rows() -> Vec<Row> {
-    vec![service::ROW, configuration::ROW, labeler::ROW, revision::ROW]
+    vec![service::ROW, configuration::ROW, labeler::ROW, revision::ROW, route::ROW]
 }
