@@ -4,6 +4,7 @@
 //! Pure: nothing here reads a clock, a file, the environment or the network. `now` and configuration
 //! are arguments.
 
+pub mod admission;
 pub mod autoscaling;
 pub mod caching;
 pub mod conditions;
