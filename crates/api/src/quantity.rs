@@ -174,6 +174,14 @@ impl fmt::Display for Quantity {
     }
 }
 
+impl std::str::FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Quantity, QuantityError> {
+        Quantity::parse(text)
+    }
+}
+
 /// Amounts are equal when they are the same, however they are written.
 impl PartialEq for Quantity {
     fn eq(&self, other: &Self) -> bool {

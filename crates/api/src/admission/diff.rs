@@ -2,11 +2,9 @@
 //!
 //! ```text
 //! {v1.RevisionSpec}.PodSpec.Containers[0].Image:
-//! 	-: "old"
-//! 	+: "new"
+//!     -: "old"
+//!     +: "new"
 //! ```
-
-use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -119,11 +117,11 @@ fn leaf(path: &str, old: &Value, new: &Value, out: &mut String) {
     let is_optional = OPTIONAL_SCALARS.iter().any(|name| path.rsplit('.').next() == Some(name));
     let mark = if is_optional && !old.is_null() && !new.is_null() { "*" } else { "" };
     let entry = path.ends_with(']');
-    let _ = writeln!(out, "{mark}{path}:");
+    *out += &format!("{mark}{path}:\n");
     for (sign, value, other) in [("-", old, new), ("+", new, old)] {
         // An entry that is not there has no line; a field that is not there has its zero value.
         if !(entry && value.is_null()) {
-            let _ = writeln!(out, "\t{sign}: \"{}\"", shown(value, other, is_optional));
+            *out += &format!("\t{sign}: \"{}\"\n", shown(value, other, is_optional));
         }
     }
 }

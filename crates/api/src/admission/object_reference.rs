@@ -16,11 +16,13 @@ pub(super) fn validate(reference: &Value) -> FieldErrors {
             errors.push(FieldError::disallowed(&[key]));
         }
     }
-    let checks: [(&str, fn(&str) -> Vec<String>); 3] =
-        [("apiVersion", syntax::qualified_name), ("kind", syntax::identifier), ("name", syntax::dns1123_label)];
-    for (key, check) in checks {
+    for key in ["apiVersion", "kind", "name"] {
         let value = json::text(reference, key);
-        let problems = check(value);
+        let problems = match key {
+            "apiVersion" => syntax::qualified_name(value),
+            "kind" => syntax::identifier(value),
+            _ => syntax::dns1123_label(value),
+        };
         if value.is_empty() {
             errors.push(FieldError::missing(&[key]));
         } else if !problems.is_empty() {

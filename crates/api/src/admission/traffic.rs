@@ -60,8 +60,9 @@ pub(super) fn validate(targets: &[Value], in_service: bool) -> FieldErrors {
 fn validate_target(target: &Value, in_service: bool) -> FieldErrors {
     let mut errors = FieldErrors::none();
     let revision = json::text(target, "revisionName");
+    let is_pinned = !revision.is_empty();
     if let Some(latest) = json::member(target, "latestRevision").as_bool()
-        && latest == !revision.is_empty()
+        && latest == is_pinned
     {
         let message = format!("may not set revisionName {revision:?} when latestRevision is {latest}");
         errors.push(FieldError::new(message, &["latestRevision"]));

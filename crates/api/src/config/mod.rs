@@ -67,7 +67,8 @@ impl ConfigError {
 /// Fails with the text when the rule does not hold.
 macro_rules! ensure {
     ($rule:expr, $($text:tt)*) => {
-        if !$rule {
+        let holds: bool = $rule;
+        if !holds {
             return Err($crate::config::ConfigError::Rule(format!($($text)*)));
         }
     };

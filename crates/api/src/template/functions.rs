@@ -1,6 +1,6 @@
 //! The functions a template may call.
 
-use std::{cmp::Ordering, fmt::Write as _};
+use std::cmp::Ordering;
 
 use super::Data;
 use crate::number::show_float;
@@ -158,7 +158,7 @@ fn printf(format: &str, values: &[Data]) -> String {
             continue;
         }
         let Some(value) = values.next() else {
-            let _ = write!(out, "%!{verb}(MISSING)");
+            out += &format!("%!{verb}(MISSING)");
             continue;
         };
         let (width, precision) = size.split_once('.').unwrap_or((size, ""));
@@ -208,10 +208,10 @@ fn escape_js(text: &str) -> String {
             '\'' => out += "\\'",
             '"' => out += "\\\"",
             '<' | '>' | '&' | '=' => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
+                out += &format!("\\u{:04X}", u32::from(c));
             }
             c if u32::from(c) < 0x20 || u32::from(c) == 0x7f => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
+                out += &format!("\\u{:04X}", u32::from(c));
             }
             c => out.push(c),
         }
@@ -242,7 +242,7 @@ fn escape_query(text: &str) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
             b' ' => out.push('+'),
             byte => {
-                let _ = write!(out, "%{byte:02X}");
+                out += &format!("%{byte:02X}");
             }
         }
     }

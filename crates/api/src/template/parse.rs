@@ -88,7 +88,7 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>, TemplateError> {
     match end {
         End::Source => Ok(nodes),
         End::Else(_) => Err(parser.problem("unexpected {{else}}")),
-        End::End => Err(parser.problem("unexpected {{end}}")),
+        End::Block => Err(parser.problem("unexpected {{end}}")),
     }
 }
 
@@ -260,7 +260,7 @@ fn unescape(text: &str) -> Result<String, String> {
 /// What ended a list of nodes.
 enum End {
     Source,
-    End,
+    Block,
     /// With the words after `else`, if any.
     Else(Vec<Token>),
 }
@@ -291,7 +291,7 @@ impl Parser {
             self.line = line;
             let tokens: Vec<Token> = trim(&tokens).to_vec();
             match tokens.first() {
-                Some(Token::Word(word)) if word == "end" => return Ok((nodes, End::End)),
+                Some(Token::Word(word)) if word == "end" => return Ok((nodes, End::Block)),
                 Some(Token::Word(word)) if word == "else" => {
                     return Ok((nodes, End::Else(trim(&tokens[1..]).to_vec())));
                 }
@@ -322,11 +322,11 @@ impl Parser {
         self.scope.truncate(inside);
         let otherwise = match end {
             End::Source => return Err(self.problem("unexpected EOF")),
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Else(rest) if rest.is_empty() => {
                 let (nodes, end) = self.nodes()?;
                 match end {
-                    End::End => nodes,
+                    End::Block => nodes,
                     End::Source => return Err(self.problem("unexpected EOF")),
                     End::Else(_) => return Err(self.problem("unexpected {{else}}")),
                 }

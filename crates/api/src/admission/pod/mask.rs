@@ -218,8 +218,9 @@ pub(super) fn pod_security_context(security: &Value, features: &Features) -> Fie
     let profile = json::member(security, "seccompProfile");
     let is_simple = matches!(json::text(profile, "type"), "RuntimeDefault" | "Unconfined")
         && json::text(profile, "localhostProfile").is_empty();
-    let may_opt_out = features.secure_pod_defaults != SecurePodDefaults::Disabled;
-    if !profile.is_null() && !(may_opt_out && is_simple) {
+    // Whoever gets secure defaults may opt out of this one.
+    let is_opting_out = features.secure_pod_defaults != SecurePodDefaults::Disabled && is_simple;
+    if !profile.is_null() && !is_opting_out {
         errors.push(FieldError::disallowed(&["seccompProfile"]));
     }
     errors
