@@ -8,6 +8,7 @@ mod autoscaling;
 mod children;
 mod instances;
 pub mod kube;
+mod networking;
 mod observed;
 mod plan;
 mod row;
@@ -18,6 +19,7 @@ mod status;
 mod world;
 
 pub use autoscaling::{FollowedRevision, decider, deciders};
+pub use networking::table;
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
 pub use plan::{EventNote, NoteKind, Plan, Propagation, Want};
 pub use row::{Mapper, Row, Rows, Woken, by_controller, by_same_key, rows};

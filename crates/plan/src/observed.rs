@@ -102,8 +102,9 @@ pub enum Observation {
         /// The decision; `None` when the autoscaler forgot the revision.
         decision: Option<ScaleDecision>,
     },
-    /// The gateway took a table that holds these generations of these Ingresses; others it holds no more.
-    Published(BTreeMap<Key, i64>),
+    /// The gateway took a table that now holds these generations of these Ingresses, or holds them no more. Says
+    /// nothing of other Ingresses.
+    Published(BTreeMap<Key, Option<i64>>),
     /// A [`crate::Want::Create`] was refused.
     Refused {
         /// Row's kind and key that wanted it.
@@ -143,12 +144,16 @@ impl World {
                 if before == decision { Vec::new() } else { vec![Changed::Observed(Kind::PodAutoscaler, revision)] }
             }
             Observation::Published(generations) => {
-                let changed = generations
-                    .iter()
-                    .filter(|(key, generation)| self.observed.published.get(*key) != Some(generation))
-                    .map(|(key, _)| Changed::Observed(Kind::Ingress, key.clone()))
-                    .collect();
-                self.observed.published = generations;
+                let mut changed = Vec::new();
+                for (key, generation) in generations {
+                    let before = match generation {
+                        Some(generation) => self.observed.published.insert(key.clone(), generation),
+                        None => self.observed.published.remove(&key),
+                    };
+                    if before != generation {
+                        changed.push(Changed::Observed(Kind::Ingress, key));
+                    }
+                }
                 changed
             }
             Observation::Refused { asker, object, refusal } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 
-use crate::{Changed, Plan, Settings, World, autoscaling, kube, serving};
+use crate::{Changed, Plan, Settings, World, autoscaling, kube, networking, serving};
 
 /// Keys (of kind `of`) that a change to `object` concerns. Called with the object as it was and as it is.
 pub type Mapper = fn(world: &World, object: &Object, of: Kind) -> Vec<Key>;
@@ -50,6 +50,7 @@ pub fn by_same_key(_world: &World, object: &Object, _of: Kind) -> Vec<Key> {
 pub fn rows(settings: &Settings) -> Rows {
     let mut rows = serving::rows();
     rows.extend(autoscaling::rows());
+    rows.extend(networking::rows());
     if settings.standalone {
         rows.extend(kube::rows());
     }

@@ -29,23 +29,25 @@ pub(super) struct Tls {
 impl Tls {
     /// Paths of `host` that an authority asks for.
     pub(super) fn challenge_paths(&self, host: &str) -> Vec<HttpIngressPath> {
-        let asked = self.challenges.iter().filter_map(|challenge| {
-            let rest = challenge.url.split_once("://").map_or(challenge.url.as_str(), |(_, rest)| rest);
-            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-            (authority.split(':').next() == Some(host)).then(|| HttpIngressPath {
-                path: format!("/{path}"),
-                splits: vec![IngressSplit {
-                    service_namespace: challenge.service_namespace.clone(),
-                    service_name: challenge.service_name.clone(),
-                    service_port: challenge.service_port.clone(),
-                    percent: 100,
-                    ..IngressSplit::default()
-                }],
-                ..HttpIngressPath::default()
-            })
-        });
-        asked.collect()
+        let asked = self.challenges.iter().map(challenge_path).filter(|(asked, _)| asked == host);
+        asked.map(|(_, path)| path).collect()
     }
+}
+
+/// Host and path under which an authority looks for the answer to a challenge, and who answers.
+pub(crate) fn challenge_path(challenge: &Http01Challenge) -> (String, HttpIngressPath) {
+    let rest = challenge.url.split_once("://").map_or(challenge.url.as_str(), |(_, rest)| rest);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let split = IngressSplit {
+        service_namespace: challenge.service_namespace.clone(),
+        service_name: challenge.service_name.clone(),
+        service_port: challenge.service_port.clone(),
+        percent: 100,
+        ..IngressSplit::default()
+    };
+    let path = HttpIngressPath { path: format!("/{path}"), splits: vec![split], ..HttpIngressPath::default() };
+    let host = authority.split(':').next().unwrap_or_default();
+    (host.to_owned(), path)
 }
 
 /// Whether public names of `object` get certificates.

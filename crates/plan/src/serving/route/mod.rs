@@ -22,6 +22,7 @@ use knoll_api::{
 use super::labeler::by_reference;
 use crate::{Plan, Row, World, by_controller, status::Reporting};
 
+pub(crate) use certificates::{challenge_path, is_enabled as certificates_enabled};
 pub(crate) use ingress::{http_option, ingress_class, without_excluded};
 use rollout::Rollout;
 use traffic::{Target, Traffic};

@@ -1,0 +1,50 @@
+//! Ingress status: ready once the gateway routes by this very generation, never on hope.
+
+use knoll_api::{
+    Key, Kind, Resource, Timestamp,
+    networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus},
+};
+
+use crate::{Plan, Row, World, serving::route::{domains::local_host, ingress_class}, status::Reporting};
+
+const NETWORK_CONFIGURED: &str = "NetworkConfigured";
+const LOAD_BALANCER_READY: &str = "LoadBalancerReady";
+
+/// The controller.
+pub(crate) const ROW: Row =
+    Row { name: "ingress", of: Kind::Ingress, wakes: &[], configs: &["config-network"], plan };
+
+/// Whether this process routes the Ingress. Where Knoll is its own cluster, it also serves the class that the
+/// configuration makes the default, whatever its name.
+pub(super) fn is_ours(world: &World, ingress: &Ingress) -> bool {
+    let class = ingress_class(world, ingress);
+    let default = &world.config.network.ingress_class;
+    class == world.settings.ingress_class || (world.settings.standalone && class == default)
+}
+
+fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
+    let Some(ingress) = world.ingresses.get(key) else { return Plan::nothing() };
+    if ingress.is_deleting() || !is_ours(world, ingress) {
+        return Plan::nothing();
+    }
+    let mut plan = Plan::nothing();
+    let mut next = Ingress::clone(ingress);
+    next.conditions(now).initialize().mark_true(NETWORK_CONFIGURED);
+    let routed = world.observed.published.get(key) == Some(&ingress.metadata.generation.unwrap_or_default());
+    if routed {
+        let gateway = &world.settings.gateway.service;
+        let entry = LoadBalancerIngress {
+            domain_internal: local_host(world, &gateway.namespace, &gateway.name),
+            ..LoadBalancerIngress::default()
+        };
+        let balancer = LoadBalancerStatus { ingress: vec![entry] };
+        next.status.public_load_balancer = Some(balancer.clone());
+        next.status.private_load_balancer = Some(balancer);
+        next.conditions(now).mark_true(LOAD_BALANCER_READY);
+    } else {
+        let text = "Waiting for load balancer to be ready";
+        next.conditions(now).mark_unknown(LOAD_BALANCER_READY, "Uninitialized", text);
+    }
+    plan.report(ingress.as_ref(), next);
+    plan
+}

@@ -1,0 +1,52 @@
+//! The gateway's routing table, from Ingresses, Revisions and pods.
+//!
+//! [`build`] is the definition. [`Routing`] gives the same table by redoing only what changes touch; the tests
+//! hold one against the other. Two Ingresses that claim one host: the first by namespace and name has it.
+//!
+//! A backend is keyed by the Kubernetes Service that an Ingress names when that Service is a Revision's, which
+//! speaks one protocol on one port; any other Service is keyed `name:port`.
+
+mod backend;
+mod part;
+mod routing;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use knoll_api::{
+    Key,
+    table::{Host, Table},
+};
+
+pub use routing::{Routing, Update};
+
+use crate::World;
+
+/// The table that `world` describes.
+pub fn build(world: &World) -> Table {
+    let mut table = Table::default();
+    for ingress in world.ingresses.keys() {
+        let Some(part) = part::part(world, ingress) else { continue };
+        claim(&mut table.external, part.external);
+        claim(&mut table.local, part.local);
+        for key in part.backends {
+            add_backend(world, &mut table, key);
+        }
+    }
+    for key in world.serverless_services.keys().filter(|key| backend::is_revision(world, key)) {
+        add_backend(world, &mut table, key.clone());
+    }
+    table
+}
+
+fn claim(hosts: &mut BTreeMap<String, Arc<Host>>, claimed: BTreeMap<String, Arc<Host>>) {
+    for (name, host) in claimed {
+        hosts.entry(name).or_insert(host);
+    }
+}
+
+fn add_backend(world: &World, table: &mut Table, key: Key) {
+    if !table.backends.contains_key(&key) {
+        let backend = Arc::new(backend::backend(world, &key));
+        table.backends.insert(key, backend);
+    }
+}

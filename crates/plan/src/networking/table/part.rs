@@ -1,0 +1,137 @@
+//! What one Ingress adds to the table.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use knoll_api::{
+    Key, Resource,
+    labels::serving as keys,
+    names,
+    networking::{CLUSTER_LOCAL, EXTERNAL_IP, HttpIngressPath, Ingress, IngressRule},
+    table::{Host, Path, Split},
+};
+
+use super::{super::ingress::is_ours, backend};
+use crate::World;
+
+const ORIGINAL_HOST: &str = "K-Original-Host";
+
+/// What one Ingress adds to the table, and what it was made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Part {
+    pub(super) generation: i64,
+    pub(super) external: BTreeMap<String, Arc<Host>>,
+    pub(super) local: BTreeMap<String, Arc<Host>>,
+    /// Backends that its splits name.
+    pub(super) backends: BTreeSet<Key>,
+    /// Services that it names: what they are decides about the above.
+    pub(super) services: BTreeSet<Key>,
+    /// The Ingress whose paths it took over.
+    pub(super) follows: BTreeSet<Key>,
+}
+
+/// What the Ingress of this key adds; nothing when it is not for us.
+pub(super) fn part(world: &World, key: &Key) -> Option<Part> {
+    let ingress = world.ingresses.get(key)?;
+    if ingress.is_deleting() || !is_ours(world, ingress) {
+        return None;
+    }
+    let mut part = Part { generation: ingress.metadata.generation.unwrap_or_default(), ..Part::default() };
+    let (mut external, mut local) = (BTreeMap::new(), BTreeMap::new());
+    for rule in &ingress.spec.rules {
+        let hosts = if is_external(rule) { &mut external } else { &mut local };
+        let paths = paths(world, rule, &mut part);
+        for name in &rule.hosts {
+            let host: &mut Host = hosts.entry(name.to_ascii_lowercase()).or_default();
+            host.redirect_to_https = is_external(rule) && ingress.spec.http_option == "Redirected";
+            host.paths.extend(paths.iter().cloned());
+        }
+    }
+    part.external = finished(external);
+    part.local = finished(local);
+    Some(part)
+}
+
+fn is_external(rule: &IngressRule) -> bool {
+    rule.visibility.is_empty() || rule.visibility == EXTERNAL_IP
+}
+
+/// Hosts with their paths in the order in which they are tried.
+fn finished(hosts: BTreeMap<String, Host>) -> BTreeMap<String, Arc<Host>> {
+    let sort = |(name, mut host): (String, Host)| {
+        host.paths.sort_by_key(|path| (Reverse(path.prefix.len()), Reverse(path.headers.len())));
+        (name, Arc::new(host))
+    };
+    hosts.into_iter().map(sort).collect()
+}
+
+fn paths(world: &World, rule: &IngressRule, part: &mut Part) -> Vec<Path> {
+    let paths = rule.http.iter().flat_map(|http| &http.paths);
+    paths.flat_map(|path| follow(world, path, part).unwrap_or_else(|| vec![convert(world, path, part)])).collect()
+}
+
+fn convert(world: &World, path: &HttpIngressPath, part: &mut Part) -> Path {
+    let single = path.splits.len() == 1;
+    let mut splits = Vec::with_capacity(path.splits.len());
+    for split in &path.splits {
+        let service = Key::new(&split.service_namespace, &split.service_name);
+        let backend = backend::key_of(world, &service, &split.service_port);
+        part.services.insert(service);
+        part.backends.insert(backend.clone());
+        let percent = u32::try_from(split.percent).unwrap_or_default();
+        splits.push(Split {
+            percent: if single && percent == 0 { 100 } else { percent },
+            service: backend,
+            append_headers: headers(&split.append_headers),
+        });
+    }
+    let exact = path.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.exact.clone()));
+    Path {
+        prefix: path.path.clone(),
+        headers: exact.collect(),
+        rewrite_host: Some(path.rewrite_host.clone()).filter(|host| !host.is_empty()),
+        append_headers: headers(&path.append_headers),
+        splits,
+    }
+}
+
+fn headers(headers: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
+}
+
+/// A path that rewrites its host to a Route's would come back to this gateway: it takes over the paths of that
+/// Route instead, and the application sees the host that was asked for.
+fn follow(world: &World, path: &HttpIngressPath, part: &mut Part) -> Option<Vec<Path>> {
+    let [split] = path.splits.as_slice() else { return None };
+    if path.rewrite_host.is_empty() {
+        return None;
+    }
+    let service = Key::new(&split.service_namespace, &split.service_name);
+    part.services.insert(service.clone());
+    let route = world.core_services.get(&service)?.label(keys::ROUTE)?.to_owned();
+    let target = service.sibling(names::child(&route, ""));
+    part.follows.insert(target.clone());
+    let ingress = world.ingresses.get(&target).filter(|ingress| is_ours(world, ingress))?;
+    let rule = rule_of(ingress, &path.rewrite_host)?;
+    let targets: Vec<&HttpIngressPath> = rule.http.iter().flat_map(|http| &http.paths).collect();
+    // Only one step: a chain of rewrites is left to requests that come back.
+    if targets.iter().any(|target| !target.rewrite_host.is_empty()) {
+        return None;
+    }
+    let own = path.append_headers.iter().chain(&split.append_headers).filter(|(name, _)| *name != ORIGINAL_HOST);
+    let own: Vec<_> = own.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+    let taken = targets.into_iter().map(|target| {
+        let mut taken = convert(world, target, part);
+        taken.append_headers.extend(own.iter().cloned());
+        taken
+    });
+    Some(taken.collect())
+}
+
+fn rule_of<'a>(ingress: &'a Ingress, host: &str) -> Option<&'a IngressRule> {
+    let mut rules = ingress.spec.rules.iter().filter(|rule| rule.visibility == CLUSTER_LOCAL);
+    rules.find(|rule| rule.hosts.iter().any(|name| name == host))
+}

@@ -1,0 +1,229 @@
+//! The table, kept up to date by what changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use knoll_api::{
+    Key, Object, Resource,
+    labels::serving as keys,
+    table::{Host, Table},
+};
+
+use super::{
+    backend::{backend, is_revision, service_of},
+    part::{Part, part},
+};
+use crate::{Changed, World};
+
+/// The table, kept up to date by what changed.
+#[derive(Debug, Default)]
+pub struct Routing {
+    table: Table,
+    parts: BTreeMap<Key, Part>,
+    /// Ingresses by the hosts they claim.
+    claims: BTreeMap<(Side, String), BTreeSet<Key>>,
+    /// Ingresses by the Services they name.
+    named: BTreeMap<Key, BTreeSet<Key>>,
+    /// Ingresses by the backends they use.
+    used: BTreeMap<Key, BTreeSet<Key>>,
+    /// Ingresses by the Ingresses they follow.
+    followed: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+/// What an update gives the gateway and the Ingresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// The table as it is now.
+    pub table: Arc<Table>,
+    /// Ingresses that were looked at: the generation the table holds now, or that it holds none. For
+    /// [`crate::Observation::Published`], once the gateway has the table.
+    pub published: BTreeMap<Key, Option<i64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    External,
+    Local,
+}
+
+/// What has to be looked at again.
+#[derive(Default)]
+struct Touched {
+    ingresses: BTreeSet<Key>,
+    backends: BTreeSet<Key>,
+}
+
+impl Routing {
+    /// The table of `world`, from nothing.
+    pub fn new(world: &World) -> (Routing, Update) {
+        let mut routing = Routing::default();
+        let touched = Touched {
+            ingresses: world.ingresses.keys().cloned().collect(),
+            backends: world.serverless_services.keys().cloned().collect(),
+        };
+        let (published, _) = routing.redo(world, touched);
+        let update = Update { table: Arc::new(routing.table.clone()), published };
+        (routing, update)
+    }
+
+    /// Takes in changes that `world` holds already. Nothing when neither the table nor what it holds changed.
+    pub fn update(&mut self, world: &World, changes: &[Changed]) -> Option<Update> {
+        let mut touched = Touched::default();
+        for change in changes {
+            self.touch(world, change, &mut touched);
+        }
+        if touched.ingresses.is_empty() && touched.backends.is_empty() {
+            return None;
+        }
+        let (published, changed) = self.redo(world, touched);
+        if published.is_empty() && !changed {
+            return None;
+        }
+        Some(Update { table: Arc::new(self.table.clone()), published })
+    }
+
+    /// The table as it is now.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn touch(&self, world: &World, change: &Changed, touched: &mut Touched) {
+        match change {
+            Changed::Config(name) if name == "config-network" => {
+                touched.ingresses.extend(world.ingresses.keys().chain(self.parts.keys()).cloned());
+            }
+            Changed::Object { before, after } => {
+                for object in before.iter().chain(after) {
+                    self.touch_object(object, touched);
+                }
+            }
+            Changed::Config(_) | Changed::Observed(..) => {}
+        }
+    }
+
+    fn touch_object(&self, object: &Object, touched: &mut Touched) {
+        let key = object.key();
+        match object {
+            Object::Ingress(_) => {
+                touched.ingresses.extend(self.followed.get(&key).into_iter().flatten().cloned());
+                touched.ingresses.insert(key);
+            }
+            Object::Revision(_) | Object::ServerlessService(_) => {
+                // What a Service is decides how Ingresses name it.
+                touched.ingresses.extend(self.named.get(&key).into_iter().flatten().cloned());
+                touched.backends.insert(key);
+            }
+            Object::Pod(pod) => {
+                let revision = pod.label(keys::REVISION).map(|revision| key.sibling(revision));
+                touched.backends.extend(revision);
+            }
+            Object::CoreService(_) => {
+                touched.ingresses.extend(self.named.get(&key).into_iter().flatten().cloned());
+                touched.backends.extend(self.ports_of(&key));
+            }
+            Object::Endpoints(_) => touched.backends.extend(self.ports_of(&key)),
+            _ => {}
+        }
+    }
+
+    /// Backends of a Service that is not a Revision's.
+    fn ports_of(&self, service: &Key) -> Vec<Key> {
+        let first = service.sibling(format!("{}:", service.name));
+        let ports = self.used.range(first..).map(|(key, _)| key);
+        ports.take_while(|key| service_of(key).0 == *service).cloned().collect()
+    }
+
+    /// Looks at everything touched again. Says what to publish, and whether the table changed.
+    fn redo(&mut self, world: &World, mut touched: Touched) -> (BTreeMap<Key, Option<i64>>, bool) {
+        let (mut hosts, mut published) = (BTreeSet::new(), BTreeMap::new());
+        for key in touched.ingresses {
+            let next = part(world, &key);
+            let before = self.parts.get(&key);
+            if before == next.as_ref() {
+                continue;
+            }
+            published.insert(key.clone(), next.as_ref().map(|part| part.generation));
+            if let Some(before) = self.parts.remove(&key) {
+                touched.backends.extend(before.backends.iter().cloned());
+                self.index(&key, &before, &mut hosts, drop_member);
+            }
+            if let Some(next) = next {
+                touched.backends.extend(next.backends.iter().cloned());
+                self.index(&key, &next, &mut hosts, add_member);
+                self.parts.insert(key, next);
+            }
+        }
+        let mut changed = false;
+        for (side, name) in hosts {
+            changed |= self.redo_host(side, name);
+        }
+        for key in touched.backends {
+            changed |= self.redo_backend(world, key);
+        }
+        (published, changed)
+    }
+
+    fn index(&mut self, key: &Key, part: &Part, hosts: &mut BTreeSet<(Side, String)>, change: Change) {
+        let external = part.external.keys().map(|name| (Side::External, name.clone()));
+        let local = part.local.keys().map(|name| (Side::Local, name.clone()));
+        for claim in external.chain(local) {
+            let claimants = self.claims.entry(claim.clone()).or_default();
+            change(claimants, key);
+            if claimants.is_empty() {
+                self.claims.remove(&claim);
+            }
+            hosts.insert(claim);
+        }
+        let indexes =
+            [(&mut self.named, &part.services), (&mut self.used, &part.backends), (&mut self.followed, &part.follows)];
+        for (index, members) in indexes {
+            for member in members {
+                let ingresses = index.entry(member.clone()).or_default();
+                change(ingresses, key);
+                if ingresses.is_empty() {
+                    index.remove(member);
+                }
+            }
+        }
+    }
+
+    /// The first claimant has the host. Returns whether that changed anything.
+    fn redo_host(&mut self, side: Side, name: String) -> bool {
+        let winner = self.claims.get(&(side, name.clone())).and_then(|claimants| claimants.first());
+        let host: Option<Arc<Host>> = winner.and_then(|key| self.parts.get(key)).and_then(|part| {
+            let hosts = if side == Side::External { &part.external } else { &part.local };
+            hosts.get(&name).cloned()
+        });
+        let hosts = if side == Side::External { &mut self.table.external } else { &mut self.table.local };
+        let before = match host.clone() {
+            Some(host) => hosts.insert(name, host),
+            None => hosts.remove(&name),
+        };
+        before != host
+    }
+
+    /// Returns whether that changed anything.
+    fn redo_backend(&mut self, world: &World, key: Key) -> bool {
+        if !self.used.contains_key(&key) && !is_revision(world, &key) {
+            return self.table.backends.remove(&key).is_some();
+        }
+        let next = backend(world, &key);
+        let changed = self.table.backends.get(&key).is_none_or(|before| **before != next);
+        if changed {
+            self.table.backends.insert(key, Arc::new(next));
+        }
+        changed
+    }
+}
+
+type Change = fn(&mut BTreeSet<Key>, &Key);
+
+fn add_member(members: &mut BTreeSet<Key>, member: &Key) {
+    members.insert(member.clone());
+}
+
+fn drop_member(members: &mut BTreeSet<Key>, member: &Key) {
+    members.remove(member);
+}
