@@ -5,6 +5,7 @@
 //! are arguments.
 
 pub mod admission;
+pub mod annotation;
 pub mod autoscaling;
 pub mod caching;
 pub mod conditions;

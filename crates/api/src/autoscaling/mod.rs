@@ -4,6 +4,8 @@ pub mod annotations;
 pub mod bounds;
 mod metric;
 mod pod_autoscaler;
+mod scaling;
 
 pub use metric::*;
 pub use pod_autoscaler::*;
+pub use scaling::*;

@@ -1,5 +1,6 @@
 //! `networking.internal.knative.dev`: what the data plane is built from.
 
+pub mod annotations;
 mod certificate;
 mod cluster_domain_claim;
 mod ingress;
