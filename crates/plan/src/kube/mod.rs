@@ -1,8 +1,36 @@
 //! The small controllers that a cluster would bring along; run only where Knoll is its own cluster.
 
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod garbage_collection;
+mod hash;
+mod mirroring;
+mod namespace;
+mod pods;
+mod replica_set;
+mod root_ca;
+mod scheduler;
+mod selector;
+mod service_account;
+
+#[cfg(test)]
+mod fixture;
+
 use crate::Row;
 
 /// Every controller of this module.
 pub fn rows() -> Vec<Row> {
-    Vec::new()
+    let mut rows = vec![
+        deployment::ROW,
+        replica_set::ROW,
+        scheduler::ROW,
+        endpoints::ROW,
+        mirroring::ROW,
+        namespace::ROW,
+        service_account::ROW,
+        root_ca::ROW,
+    ];
+    rows.extend(garbage_collection::rows());
+    rows
 }

@@ -1,0 +1,54 @@
+//! What the controllers ask of a pod.
+
+use std::time::Duration;
+
+use knoll_api::{
+    Resource, Timestamp,
+    k8s_openapi::api::core::v1::{Pod, PodCondition},
+};
+
+/// Phase; `Pending` until the node says otherwise.
+pub(super) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+}
+
+/// Whether its containers ended for good.
+pub(super) fn is_finished(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether it counts as a replica: neither finished nor going away.
+pub(super) fn is_active(pod: &Pod) -> bool {
+    !is_finished(pod) && !pod.is_deleting()
+}
+
+/// Name of the node it is bound to.
+pub(super) fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+}
+
+/// One of its conditions.
+pub(super) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether it takes requests.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// How long until a ready pod has been ready for `min_ready`; zero when it has, `None` when it is not ready.
+pub(super) fn until_available(pod: &Pod, min_ready: Duration, now: Timestamp) -> Option<Duration> {
+    let ready = condition(pod, "Ready").filter(|ready| ready.status == "True")?;
+    if min_ready.is_zero() {
+        return Some(Duration::ZERO);
+    }
+    let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
+    let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    Some(min_ready.saturating_sub(elapsed))
+}
+
+/// `now` as the API stores times: whole seconds.
+pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

@@ -1,0 +1,405 @@
+//! ReplicaSet → pods: as many as it asks for, from its template.
+//!
+//! A new pod's name is a function of the ReplicaSet's uid and a slot number, and the lowest free slots are
+//! taken. So a plan made from a World that has not yet heard of the pods of the last plan names the same pods
+//! again, which the API server refuses, instead of more of them. Slots whose pod is going away stay taken until
+//! it is gone.
+
+use std::{cmp::Reverse, collections::BTreeSet, sync::LazyLock, time::Duration};
+
+use knoll_api::{
+    Key, Kind, Object, Resource, Timestamp,
+    k8s_openapi::{
+        api::{
+            apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus},
+            core::v1::Pod,
+        },
+        apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    },
+};
+
+use super::{hash, pods, selector};
+use crate::{NoteKind, Plan, Row, World, by_controller};
+
+/// Most pods one plan creates or deletes; the rest follows once these are seen.
+const BURST: usize = 500;
+
+/// See the module.
+pub(super) const ROW: Row = Row {
+    name: "replica-set",
+    of: Kind::ReplicaSet,
+    wakes: &[(Kind::Pod, by_controller), (Kind::Pod, by_selector)],
+    configs: &[],
+    plan,
+};
+
+/// ReplicaSets that could adopt a pod without a controller.
+fn by_selector(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
+    let meta = object.meta();
+    if meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)) {
+        return Vec::new();
+    }
+    let sets = world.replica_sets.in_namespace(meta.namespace.as_deref().unwrap_or_default());
+    sets.filter(|set| selector::picks(&spec(set).selector, meta.labels.as_ref())).map(|set| set.key()).collect()
+}
+
+fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(set) = world.replica_sets.get(key) else { return plan };
+    let (owned, strangers) = pods_of(world, set);
+    let active: Vec<&Pod> = owned.iter().copied().filter(|pod| pods::is_active(pod)).collect();
+    let mut failure = None;
+    if !set.is_deleting() {
+        adopt(&mut plan, set, strangers);
+        if !plan.is_empty() {
+            // Counted once they are seen to be ours.
+            return plan;
+        }
+        let wanted = usize::try_from(wanted(set)).unwrap_or_default();
+        if active.len() < wanted {
+            let missing = missing(world, set, wanted - active.len());
+            failure = missing.iter().find_map(|pod| refusal(world, pod));
+            if failure.is_none() {
+                create(&mut plan, set, &missing);
+            }
+            report(&mut plan, set, &owned, failure.as_deref(), now);
+            if failure.is_some() {
+                create(&mut plan, set, &missing);
+            }
+            return plan;
+        }
+        delete_surplus(&mut plan, set, active, wanted);
+    }
+    report(&mut plan, set, &owned, failure.as_deref(), now);
+    plan
+}
+
+/// What is wanted of a ReplicaSet; nothing when it does not say.
+fn spec(set: &ReplicaSet) -> &ReplicaSetSpec {
+    static EMPTY: LazyLock<ReplicaSetSpec> = LazyLock::new(ReplicaSetSpec::default);
+    set.spec.as_ref().unwrap_or(&EMPTY)
+}
+
+/// Replicas asked for.
+fn wanted(set: &ReplicaSet) -> i32 {
+    spec(set).replicas.unwrap_or(1).max(0)
+}
+
+/// Pods it controls and that still match, and those to take in (`true`) or to let go (`false`).
+fn pods_of<'a>(world: &'a World, set: &ReplicaSet) -> (Vec<&'a Pod>, Vec<(&'a Pod, bool)>) {
+    let matches = |pod: &Pod| selector::picks(&spec(set).selector, pod.meta().labels.as_ref());
+    let (mut owned, mut strangers) = (Vec::new(), Vec::new());
+    for pod in world.pods.owned_by(set.uid()) {
+        if matches(pod) {
+            owned.push(pod.as_ref());
+        } else if !pod.is_deleting() {
+            strangers.push((pod.as_ref(), false));
+        }
+    }
+    let orphans = world.pods.in_namespace(set.namespace()).filter(|pod| pod.controller().is_none());
+    strangers.extend(orphans.filter(|pod| pods::is_active(pod) && matches(pod)).map(|pod| (pod.as_ref(), true)));
+    (owned, strangers)
+}
+
+fn adopt(plan: &mut Plan, set: &ReplicaSet, strangers: Vec<(&Pod, bool)>) {
+    for (pod, take) in strangers {
+        let mut wanted = pod.clone();
+        let owners = wanted.metadata.owner_references.get_or_insert_default();
+        owners.retain(|owner| owner.uid != set.uid());
+        if take {
+            owners.push(set.controller_reference());
+        }
+        plan.update(pod, wanted);
+    }
+}
+
+/// The pods to make: the lowest slots that no pod in the World occupies.
+fn missing(world: &World, set: &ReplicaSet, count: usize) -> Vec<Pod> {
+    let Some(template) = &spec(set).template else { return Vec::new() };
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let mut names = BTreeSet::new();
+    let mut slot = 0_u64;
+    let mut made = Vec::new();
+    while made.len() < count.min(BURST) {
+        let name = hash::name(set.name(), &[set.uid(), &slot.to_string()]);
+        slot += 1;
+        if world.pods.get(&Key::new(set.namespace(), name.clone())).is_some() || !names.insert(name.clone()) {
+            continue;
+        }
+        made.push(Pod {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", set.name())),
+                name: Some(name),
+                namespace: set.metadata.namespace.clone(),
+                labels: metadata.labels.clone(),
+                annotations: metadata.annotations.clone(),
+                finalizers: metadata.finalizers.clone(),
+                owner_references: Some(vec![set.controller_reference()]),
+                ..ObjectMeta::default()
+            },
+            spec: template.spec.clone(),
+            status: None,
+        });
+    }
+    made
+}
+
+fn refusal(world: &World, pod: &Pod) -> Option<String> {
+    world.observed.refusals.get(&(Kind::Pod, pod.key())).map(|refusal| refusal.message.clone())
+}
+
+fn create(plan: &mut Plan, set: &ReplicaSet, missing: &[Pod]) {
+    for pod in missing {
+        plan.create(pod.clone());
+        plan.note(set, NoteKind::Normal, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+    }
+}
+
+/// Deletes what is too much, the least useful first.
+fn delete_surplus(plan: &mut Plan, set: &ReplicaSet, mut active: Vec<&Pod>, wanted: usize) {
+    let surplus = active.len().saturating_sub(wanted).min(BURST);
+    if surplus == 0 {
+        return;
+    }
+    active.sort_by_cached_key(|pod| usefulness(pod));
+    for pod in &active[..surplus] {
+        plan.delete(*pod);
+        plan.note(set, NoteKind::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+    }
+}
+
+/// Order in which pods go: unbound, not running, not ready, cheap, shortly ready, often restarted, young.
+fn usefulness(pod: &Pod) -> impl Ord + use<> {
+    let running = match pods::phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let cost = pod.annotation("controller.kubernetes.io/pod-deletion-cost");
+    let cost = cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default();
+    let ready_since = pods::condition(pod, "Ready").filter(|ready| ready.status == "True");
+    let ready_since = ready_since.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| Reverse(time.0));
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let restarts = statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or_default();
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| Reverse(time.0));
+    (
+        pods::node(pod).is_some(),
+        running,
+        pods::is_ready(pod),
+        cost,
+        ready_since,
+        Reverse(restarts),
+        created,
+        pod.name().to_owned(),
+    )
+}
+
+fn report(plan: &mut Plan, set: &ReplicaSet, owned: &[&Pod], failure: Option<&str>, now: Timestamp) {
+    let min_ready = Duration::from_secs(u64::try_from(spec(set).min_ready_seconds.unwrap_or_default()).unwrap_or(0));
+    let template_labels =
+        spec(set).template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone()).unwrap_or_default();
+    let (mut replicas, mut labelled, mut ready, mut available) = (0, 0, 0, 0);
+    for pod in owned.iter().filter(|pod| pods::is_active(pod)) {
+        replicas += 1;
+        labelled += i32::from(template_labels.iter().all(|(key, value)| pod.label(key) == Some(value)));
+        if let Some(left) = pods::until_available(pod, min_ready, now) {
+            ready += 1;
+            if left.is_zero() {
+                available += 1;
+            } else {
+                plan.recheck_after(left);
+            }
+        }
+    }
+    let status = ReplicaSetStatus {
+        replicas,
+        fully_labeled_replicas: some(labelled),
+        ready_replicas: some(ready),
+        available_replicas: some(available),
+        terminating_replicas: set.status.as_ref().and_then(|status| status.terminating_replicas),
+        observed_generation: set.metadata.generation,
+        conditions: conditions(plan, set, failure, now),
+    };
+    plan.status(set, ReplicaSet { status: Some(status), ..set.clone() });
+}
+
+/// The conditions with ReplicaFailure set or gone.
+fn conditions(
+    plan: &mut Plan,
+    set: &ReplicaSet,
+    failure: Option<&str>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let current = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let failed = current.iter().find(|condition| condition.type_ == "ReplicaFailure");
+    match (failure, failed) {
+        (None, None) => {}
+        (None, Some(_)) => {
+            return Some(current.into_iter().filter(|c| c.type_ != "ReplicaFailure").collect::<Vec<_>>())
+                .filter(|c| !c.is_empty());
+        }
+        (Some(message), Some(was)) if was.message.as_deref() == Some(message) => {}
+        (Some(message), _) => {
+            plan.note(set, NoteKind::Warning, "FailedCreate", format!("Error creating: {message}"));
+            let mut next: Vec<_> = current.into_iter().filter(|c| c.type_ != "ReplicaFailure").collect();
+            next.push(ReplicaSetCondition {
+                type_: "ReplicaFailure".into(),
+                status: "True".into(),
+                reason: Some("FailedCreate".into()),
+                message: Some(message.to_owned()),
+                last_transition_time: Some(Time(pods::whole_seconds(now))),
+            });
+            return Some(next);
+        }
+    }
+    Some(current).filter(|conditions| !conditions.is_empty())
+}
+
+/// A count as the API writes it: zero is left out.
+fn some(count: i32) -> Option<i32> {
+    Some(count).filter(|count| *count != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixture::{NOW, carry_out, make_ready, plan_of, put, wants_of, world};
+    use super::*;
+    use crate::{Change, Observation, Refusal, Want};
+
+    fn set(w: &mut World, replicas: i32) {
+        put(
+            w,
+            Kind::ReplicaSet,
+            json!({"metadata": {"namespace": "a", "name": "r"}, "spec": {
+                "replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
+                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}}}),
+        );
+    }
+
+    fn created(wants: &[Want]) -> Vec<Key> {
+        let keys = wants.iter().filter_map(|want| match want {
+            Want::Create(object) => Some(object.key()),
+            _ => None,
+        });
+        keys.collect()
+    }
+
+    #[test]
+    fn a_stale_world_never_names_more_pods_than_asked_for() {
+        for replicas in 1..=5 {
+            // However many of the pods made so far the World has heard of, in whatever order, what it names next
+            // and what exists together are never more than asked for.
+            let mut w = world(&[]);
+            set(&mut w, replicas);
+            let all: BTreeSet<Key> = created(&wants_of(&ROW, &w, "a/r")).into_iter().collect();
+            assert_eq!(all.len(), usize::try_from(replicas).unwrap_or_default());
+            for mask in 0..(1_u32 << replicas) {
+                let mut stale = world(&[]);
+                set(&mut stale, replicas);
+                let seen: Vec<Want> = wants_of(&ROW, &w, "a/r")
+                    .into_iter()
+                    .filter(|want| matches!(want, Want::Create(_)))
+                    .enumerate()
+                    .filter(|(at, _)| mask & (1 << at) != 0)
+                    .map(|(_, want)| want)
+                    .collect();
+                carry_out(&mut stale, &seen);
+                let next = created(&wants_of(&ROW, &stale, "a/r"));
+                assert!(next.iter().all(|key| all.contains(key)), "mask {mask:b}: {next:?} beyond {all:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn growing_under_a_stale_world_names_the_same_pods_first() {
+        let mut w = world(&[]);
+        set(&mut w, 2);
+        let two: BTreeSet<Key> = created(&wants_of(&ROW, &w, "a/r")).into_iter().collect();
+        set(&mut w, 5);
+        let five: BTreeSet<Key> = created(&wants_of(&ROW, &w, "a/r")).into_iter().collect();
+        assert!(two.is_subset(&five) && five.len() == 5);
+    }
+
+    #[test]
+    fn a_pod_that_goes_away_keeps_its_name_until_it_is_gone() {
+        let mut w = world(&[]);
+        set(&mut w, 1);
+        plan_of(&ROW, &mut w, "a/r");
+        let first = w.pods.keys().next().expect("a pod").clone();
+        let mut value = w.object(Kind::Pod, &first).expect("it exists").to_json();
+        value["metadata"]["deletionTimestamp"] = "2025-06-15T15:00:00Z".into();
+        put(&mut w, Kind::Pod, value);
+        let next = created(&wants_of(&ROW, &w, "a/r"));
+        assert_eq!(next.len(), 1);
+        assert_ne!(next[0], first);
+    }
+
+    #[test]
+    fn what_is_not_ready_goes_first() {
+        let mut w = world(&[]);
+        set(&mut w, 3);
+        plan_of(&ROW, &mut w, "a/r");
+        let names: Vec<Key> = w.pods.keys().cloned().collect();
+        make_ready(&mut w, &names[0]);
+        make_ready(&mut w, &names[2]);
+        set(&mut w, 2);
+        let printed = plan_of(&ROW, &mut w, "a/r");
+        assert!(printed.starts_with(&format!("delete Pod {} Background", names[1])), "{printed}");
+        assert_eq!(w.pods.len(), 2);
+    }
+
+    #[test]
+    fn status_counts_what_is_there_and_rests() {
+        let mut w = world(&[]);
+        set(&mut w, 2);
+        plan_of(&ROW, &mut w, "a/r");
+        let first = w.pods.keys().next().expect("a pod").clone();
+        make_ready(&mut w, &first);
+        plan_of(&ROW, &mut w, "a/r");
+        let status = w.replica_sets.iter().next().and_then(|set| set.status.clone()).expect("a status");
+        assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, Some(1), Some(1)));
+        assert_eq!(plan_of(&ROW, &mut w, "a/r"), "");
+    }
+
+    #[test]
+    fn a_refusal_is_reported_before_the_next_attempt_and_forgotten_after_success() {
+        let mut w = world(&[]);
+        set(&mut w, 1);
+        let pod = created(&wants_of(&ROW, &w, "a/r"))[0].clone();
+        let refusal = Refusal { reason: "Forbidden".into(), message: "exceeded quota".into(), at: NOW };
+        let asker = (Kind::ReplicaSet, Key::new("a", "r"));
+        w.observe(Observation::Refused { asker, object: (Kind::Pod, pod.clone()), refusal });
+        let printed = plan_of(&ROW, &mut w, "a/r");
+        assert_eq!(printed, format!("status ReplicaSet a/r\ncreate Pod {pod}\n"));
+        let condition = |w: &World| w.replica_sets.iter().next().and_then(|set| set.status.clone()?.conditions);
+        assert_eq!(condition(&w).expect("conditions")[0].message.as_deref(), Some("exceeded quota"));
+        w.observe(Observation::Accepted { object: (Kind::Pod, pod) });
+        plan_of(&ROW, &mut w, "a/r");
+        assert_eq!(condition(&w), None);
+    }
+
+    #[test]
+    fn strays_are_taken_in_and_misfits_let_go() {
+        let mut w = world(&[]);
+        set(&mut w, 1);
+        put(&mut w, Kind::Pod, json!({"metadata": {"namespace": "a", "name": "stray", "labels": {"app": "x"}}}));
+        assert_eq!(plan_of(&ROW, &mut w, "a/r"), "update Pod a/stray\n");
+        let printed = plan_of(&ROW, &mut w, "a/r");
+        assert_eq!(printed, "status ReplicaSet a/r\n", "it counts");
+        let mut value = w.object(Kind::Pod, &Key::new("a", "stray")).expect("it exists").to_json();
+        value["metadata"]["labels"] = json!({"app": "other"});
+        put(&mut w, Kind::Pod, value);
+        assert_eq!(plan_of(&ROW, &mut w, "a/r"), "update Pod a/stray\n");
+        assert!(w.pods.iter().all(|pod| pod.controller().is_none()));
+    }
+
+    #[test]
+    fn a_deleted_set_makes_nothing() {
+        let mut w = world(&["ReplicaSet a/r deleting"]);
+        assert!(created(&wants_of(&ROW, &w, "a/r")).is_empty());
+        w.apply(Change::Gone(Kind::ReplicaSet, Key::new("a", "r")));
+        assert!(wants_of(&ROW, &w, "a/r").is_empty());
+    }
+}
