@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! Turns plans into what happens: watches objects into the World, plans what they wake, carries the plans out, and
+//! keeps the autoscaler, the digests and the gateway's table going beside it.
+//!
+//! One task owns the World and the queue; there are no locks around either. The World changes only by what
+//! watches and finished work report, so our own writes and a stranger's take the same path.
+
+mod api;
+mod autoscaler;
+mod control;
+mod counters;
+mod execute;
+mod mailbox;
+mod notes;
+mod publish;
+mod queue;
+mod resolve;
+mod run;
+mod sweep;
+mod watch;
+
+pub use counters::{Counters, Reading};
+pub use resolve::{ResolveDigest, Resolving};
+pub use run::{DriveError, Links, run};

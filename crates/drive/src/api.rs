@@ -1,0 +1,155 @@
+//! Requests to the API server, as far as carrying out plans needs them.
+
+use http::{Method, Request};
+use knoll_api::{Key, Kind, Object};
+use kube::Client;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// A refusal or a broken connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The server answered, and said no.
+    #[error("{reason}: {message}")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// One word.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// There was no answer, or none that can be read.
+    #[error("no usable answer")]
+    Broken(#[source] Box<kube::Error>),
+}
+
+impl ApiError {
+    /// Whether what was asked for does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 404, .. })
+    }
+
+    /// Whether the object had changed, or existed already.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 409, .. })
+    }
+
+    /// Whether a listing or a watch must begin again.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 410, .. })
+    }
+}
+
+impl From<kube::Error> for ApiError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                ApiError::Refused { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
+            }
+            other => ApiError::Broken(Box::new(other)),
+        }
+    }
+}
+
+/// What every answer about an object begins with; the rest is not read.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Answer {
+    #[serde(default)]
+    pub(crate) metadata: AnswerMeta,
+}
+
+/// The part of the metadata that is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AnswerMeta {
+    #[serde(default)]
+    pub(crate) uid: String,
+    #[serde(default)]
+    pub(crate) resource_version: String,
+}
+
+/// A revision as a number; 0 when there is none.
+pub(crate) fn revision(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
+}
+
+/// The API server.
+#[derive(Clone)]
+pub(crate) struct Api {
+    client: Client,
+}
+
+impl Api {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The client beneath, for what streams.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<T, ApiError> {
+        let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+        let mut bytes = Vec::new();
+        if let Some((content_type, value)) = body {
+            request = request.header("content-type", content_type);
+            bytes = value.to_string().into_bytes();
+        }
+        let request = request.body(bytes).map_err(|error| ApiError::Broken(Box::new(kube::Error::HttpError(error))))?;
+        Ok(self.client.request(request).await?)
+    }
+
+    pub(crate) async fn get(&self, kind: Kind, key: &Key) -> Result<Answer, ApiError> {
+        self.send(Method::GET, &kind.object_path(key), None).await
+    }
+
+    pub(crate) async fn create(&self, object: &Object) -> Result<Answer, ApiError> {
+        let path = object.kind().collection_path(Some(&object.key().namespace));
+        self.post(&path, &object.to_json()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
+        self.send(Method::POST, path, Some(("application/json", value))).await
+    }
+
+    /// Replaces an object or, by its name, a subresource.
+    pub(crate) async fn put(
+        &self,
+        kind: Kind,
+        key: &Key,
+        subresource: &str,
+        value: &Value,
+    ) -> Result<Answer, ApiError> {
+        let path = kind.object_path(key) + subresource;
+        self.send(Method::PUT, &path, Some(("application/json", value))).await
+    }
+
+    pub(crate) async fn merge(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
+        self.send(Method::PATCH, path, Some(("application/merge-patch+json", value))).await
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        kind: Kind,
+        key: &Key,
+        uid: &str,
+        grace_seconds: Option<i64>,
+        propagation: &str,
+    ) -> Result<Answer, ApiError> {
+        let mut options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "preconditions": {"uid": uid}, "propagationPolicy": propagation,
+        });
+        if let Some(seconds) = grace_seconds {
+            options["gracePeriodSeconds"] = seconds.into();
+        }
+        self.send(Method::DELETE, &kind.object_path(key), Some(("application/json", &options))).await
+    }
+}

@@ -1,0 +1,255 @@
+//! Carries out what one key wants, in order, until something fails.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use knoll_api::{Key, Kind, Object};
+use knoll_plan::{DigestRequest, EventNote, Observation, Propagation, Refusal, Want};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    api::{Answer, Api, ApiError, revision},
+    counters::{Counters, count},
+    mailbox::Mailbox,
+    queue::{Ended, Hold, Id},
+    sweep,
+};
+
+/// Longest time for one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What carrying out needs.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) api: Api,
+    pub(crate) notes: mpsc::Sender<EventNote>,
+    pub(crate) digests: Mailbox<(DigestRequest, Key), ()>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// What a key wants.
+pub(crate) struct Errand {
+    pub(crate) id: Id,
+    /// Name of the row, for logs.
+    pub(crate) row: &'static str,
+    /// Kind of the key.
+    pub(crate) of: Kind,
+    pub(crate) wants: Vec<Want>,
+    pub(crate) recheck: Option<Duration>,
+}
+
+/// What came of it.
+pub(crate) struct Done {
+    pub(crate) id: Id,
+    pub(crate) ended: Ended,
+    pub(crate) observations: Vec<Observation>,
+}
+
+/// One errand under way.
+struct Trip<'a> {
+    executor: &'a Executor,
+    asker: (Kind, Key),
+    holds: Vec<Hold>,
+    observations: Vec<Observation>,
+    /// Newest resourceVersion of what this errand wrote: later wants of one plan were computed from the same state as
+    /// the earlier ones, whose success proves that nobody else wrote in between.
+    versions: HashMap<(Kind, Key), String>,
+}
+
+impl Executor {
+    /// Carries an errand out.
+    pub(crate) async fn carry_out(self, errand: Errand) -> Done {
+        count(&self.counters.executed);
+        let asker = (errand.of, errand.id.1.clone());
+        let mut trip =
+            Trip { executor: &self, asker, holds: Vec::new(), observations: Vec::new(), versions: HashMap::new() };
+        let result = trip.through(errand.wants).await;
+        let Trip { holds, observations, .. } = trip;
+        let ended = match result {
+            Ok(()) => Ended::Well { holds, recheck: errand.recheck },
+            Err(error) if error.is_conflict() => {
+                count(&self.counters.conflicts);
+                tracing::debug!(row = errand.row, key = %errand.id.1, %error, "planning again");
+                Ended::Conflict { holds }
+            }
+            Err(error) => {
+                count(&self.counters.failures);
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(row = errand.row, key = %errand.id.1, %error, cause, "a write failed");
+                Ended::Badly { holds }
+            }
+        };
+        Done { id: errand.id, ended, observations }
+    }
+}
+
+impl Trip<'_> {
+    async fn through(&mut self, wants: Vec<Want>) -> Result<(), ApiError> {
+        for want in wants {
+            self.one(want).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, want: Want) -> Result<(), ApiError> {
+        let api = &self.executor.api;
+        match want {
+            Want::Create(object) => self.create(object).await,
+            Want::Update(object) => self.replace(&object, "").await,
+            Want::Status(object) => self.replace(&object, "/status").await,
+            Want::Finalize(object) => self.replace(&object, "/finalize").await,
+            Want::Scale { kind, key, replicas } => {
+                let patch = json!({"spec": {"replicas": replicas}});
+                let path = kind.object_path(&key) + "/scale";
+                let answer = within(api.merge(&path, &patch)).await?;
+                self.wrote(kind, &key, &answer);
+                Ok(())
+            }
+            Want::Delete { kind, key, uid, grace_seconds, propagation } => {
+                self.delete(kind, key, uid, grace_seconds, propagation).await
+            }
+            Want::Collect { kind, key, uid, owners } => {
+                for (owner, name, uid) in owners {
+                    match within(api.get(owner, &name)).await {
+                        // It exists after all: the World will hear of it.
+                        Ok(answer) if answer.metadata.uid == uid => return Ok(()),
+                        Ok(_) => {}
+                        Err(error) if error.is_not_found() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                self.delete(kind, key, uid, None, Propagation::Background).await
+            }
+            Want::Sweep { namespace } => sweep::sweep(api, &namespace).await,
+            Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
+            Want::Note(note) => {
+                if self.executor.notes.try_send(note).is_err() {
+                    count(&self.executor.counters.notes_dropped);
+                }
+                Ok(())
+            }
+            Want::ResolveDigest { request, asker } => {
+                self.executor.digests.put((request, asker), ());
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self, object: Object) -> Result<(), ApiError> {
+        let (kind, key) = (object.kind(), object.key());
+        match within(self.executor.api.create(&object)).await {
+            Ok(answer) => {
+                self.wrote(kind, &key, &answer);
+                self.observations.push(Observation::Accepted { object: (kind, key) });
+                Ok(())
+            }
+            Err(error) => {
+                if let ApiError::Refused { code, reason, message } = &error
+                    && (400..500).contains(code)
+                    && !matches!(code, 409 | 429)
+                {
+                    let refusal = Refusal { reason: reason.clone(), message: message.clone(), at: Timestamp::now() };
+                    let asker = self.asker.clone();
+                    self.observations.push(Observation::Refused { asker, object: (kind, key), refusal });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn replace(&mut self, object: &Object, subresource: &str) -> Result<(), ApiError> {
+        let (kind, key) = (object.kind(), object.key());
+        let mut value = object.to_json();
+        if let Some(version) = self.versions.get(&(kind, key.clone())) {
+            value["metadata"]["resourceVersion"] = Value::String(version.clone());
+        }
+        match within(self.executor.api.put(kind, &key, subresource, &value)).await {
+            Ok(answer) => {
+                self.wrote(kind, &key, &answer);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Err(vanished(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete(
+        &mut self,
+        kind: Kind,
+        key: Key,
+        uid: String,
+        grace_seconds: Option<i64>,
+        propagation: Propagation,
+    ) -> Result<(), ApiError> {
+        let policy = match propagation {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        };
+        match within(self.executor.api.delete(kind, &key, &uid, grace_seconds, policy)).await {
+            Ok(_) => count(&self.executor.counters.written),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        self.holds.push(Hold::Going(kind, key, uid));
+        Ok(())
+    }
+
+    async fn bind(&mut self, pod: Key, uid: String, node: String) -> Result<(), ApiError> {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let path = Kind::Pod.object_path(&pod) + "/binding";
+        match within(self.executor.api.post(&path, &binding)).await {
+            Ok(_) => {
+                count(&self.executor.counters.written);
+                self.holds.push(Hold::Bound(pod));
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Err(vanished(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Remembers what was written, so that the key waits until the World shows it.
+    fn wrote(&mut self, kind: Kind, key: &Key, answer: &Answer) {
+        count(&self.executor.counters.written);
+        let version = &answer.metadata.resource_version;
+        if version.is_empty() {
+            return;
+        }
+        self.versions.insert((kind, key.clone()), version.clone());
+        let at = revision(version);
+        let earlier = self.holds.iter_mut().find_map(|hold| match hold {
+            Hold::Revision(other, at) if *other == kind => Some(at),
+            _ => None,
+        });
+        match earlier {
+            Some(earlier) => *earlier = at.max(*earlier),
+            None => self.holds.push(Hold::Revision(kind, at)),
+        }
+    }
+}
+
+/// An object that is gone was not as the World had it: no failure, planning again settles it.
+fn vanished(error: ApiError) -> ApiError {
+    match error {
+        ApiError::Refused { reason, message, .. } => ApiError::Refused { code: 409, reason, message },
+        other => other,
+    }
+}
+
+/// A write, bounded in time.
+async fn within<T>(write: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(result) => result,
+        Err(_) => Err(ApiError::Refused {
+            code: 504,
+            reason: "Timeout".into(),
+            message: format!("no answer within {} s", WRITE_TIMEOUT.as_secs()),
+        }),
+    }
+}
