@@ -1,15 +1,23 @@
 //! Finding the monitor, or starting it.
 
 use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long another process that starts the monitor at the same time may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How to start a monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launcher {
     /// The program; usually this one.
     pub program: PathBuf,
-    /// Its arguments up to the monitor's own: usually `["monitor"]`. `--options <json>` with
-    /// [`Options`] is appended; the program hands the parsed options to `monitor::run`.
+    /// Its arguments up to the monitor's own: usually `["monitor"]`. `--options <json>` with [`Options`] is appended;
+    /// the program hands the parsed options to [`crate::monitor::run`] before it starts any thread.
     pub args: Vec<OsString>,
     /// Where it keeps things.
     pub options: Options,
@@ -30,4 +38,62 @@ pub struct Options {
     /// Run in the foreground instead of as a daemon.
     #[serde(default)]
     pub foreground: bool,
+}
+
+/// Why there is no monitor.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The options cannot be passed on.
+    #[error("cannot pass the monitor's options on")]
+    Options(#[source] serde_json::Error),
+    /// The program cannot be started.
+    #[error("cannot start {program}")]
+    Start {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended without accepting connections.
+    #[error("the monitor did not start ({status}): {said}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// What it wrote to stderr.
+        said: String,
+    },
+}
+
+impl Launcher {
+    /// Makes sure that a monitor accepts connections: `true` when this call has started it. Blocks for a few
+    /// milliseconds, at most five seconds.
+    pub fn ensure(&self) -> Result<bool, LaunchError> {
+        let begin = Instant::now();
+        loop {
+            if UnixStream::connect(&self.options.socket).is_ok() {
+                return Ok(false);
+            }
+            match self.start() {
+                Ok(()) => return Ok(true),
+                // Somebody else may be starting it; or one that is ending still holds the lock.
+                Err(LaunchError::Ended { .. }) if begin.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(20))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn start(&self) -> Result<(), LaunchError> {
+        let options = serde_json::to_string(&self.options).map_err(LaunchError::Options)?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).arg("--options").arg(options);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = command.output().map_err(|source| LaunchError::Start { program: self.program.clone(), source })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(LaunchError::Ended { status: output.status, said })
+    }
 }

@@ -7,9 +7,15 @@
 //!
 //! Nothing here knows pods, images or Kubernetes. This is the only crate of the workspace with unsafe code.
 
+mod capability;
+mod cgroup;
 pub mod client;
+mod init;
 pub mod launch;
+pub mod monitor;
+mod netlink;
 pub mod network;
 pub mod protocol;
+mod seccomp;
 mod sys;
 mod wire;

@@ -1,0 +1,74 @@
+//! Places to mount on, found and made inside the current root, which by now is the container's.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::{Failure, Step};
+use crate::sys;
+
+/// What is needed at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File,
+}
+
+/// Opens a path just to point at it.
+pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
+/// Makes a directory that must not be a link, since the kernel's own file systems are mounted there.
+pub(super) fn own_directory(path: &Path) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::start(format!("the image's {} is not a directory", path.display()))),
+        Err(_) => fs::create_dir(path).step(|| format!("cannot make {}", path.display())),
+    }
+}
+
+/// Finds or makes a place below `root`, following links as if `root` were the root directory. A place that is there is
+/// taken whatever its kind; the mount itself refuses a file on a directory.
+pub(super) fn find_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode) -> io::Result<OwnedFd> {
+    match sys::open_in_root(root, path, libc::O_PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(root, path, kind, mode),
+        outcome => outcome,
+    }
+}
+
+fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode) -> io::Result<OwnedFd> {
+    let mut so_far = PathBuf::new();
+    let mut parent = root.try_clone_to_owned()?;
+    let parts: Vec<_> =
+        path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
+    for (index, part) in parts.iter().enumerate() {
+        so_far.push(part);
+        let last = index + 1 == parts.len();
+        parent = match sys::open_in_root(root, &so_far, libc::O_PATH) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_one(parent.as_fd(), Path::new(part), if last { kind } else { Kind::Directory }, mode)?;
+                sys::open_in_root(root, &so_far, libc::O_PATH)?
+            }
+            outcome => outcome?,
+        };
+    }
+    Ok(parent)
+}
+
+fn make_one(parent: BorrowedFd<'_>, name: &Path, kind: Kind, mode: Mode) -> io::Result<()> {
+    match kind {
+        Kind::Directory => Ok(mkdirat(parent, name, mode)?),
+        Kind::File => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+            let file = openat(parent, name, flags, Mode::from_bits_truncate(0o644))?;
+            drop(File::from(file));
+            Ok(())
+        }
+    }
+}

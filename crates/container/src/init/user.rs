@@ -1,0 +1,139 @@
+//! Users and groups, looked up in the container's own files.
+
+use std::fs;
+
+use super::Failure;
+use crate::protocol::User;
+
+/// Who a program runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+    pub(super) home: String,
+}
+
+/// Looks a user up in the current root's files.
+pub(super) fn resolve_here(user: &User) -> Result<Identity, Failure> {
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let group = fs::read("/etc/group").unwrap_or_default();
+    resolve(user, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
+}
+
+fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity, Failure> {
+    let (name, group_name) = match user.name.split_once(':') {
+        Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
+        None => (user.name.as_str(), None),
+    };
+    let name = if name.is_empty() { "0" } else { name };
+    let entry = find_user(name, passwd);
+    let uid = match (&entry, number(name)) {
+        (Some(entry), _) => entry.uid,
+        (None, Some(uid)) => uid,
+        (None, None) => {
+            return Err(Failure::start(format!("unable to find user {name}: no matching entries in passwd file")));
+        }
+    };
+    let mut gid = entry.as_ref().map_or(0, |entry| entry.gid);
+    let mut groups = Vec::new();
+    match group_name {
+        Some(group_name) => gid = find_group(group_name, group)?,
+        None => groups.extend(entry.iter().flat_map(|entry| memberships(entry.name, group))),
+    }
+    gid = user.gid.unwrap_or(gid);
+    groups.extend(&user.groups);
+    groups.sort_unstable();
+    groups.dedup();
+    let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/");
+    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+}
+
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// By name, or else by number.
+fn find_user<'a>(wanted: &str, passwd: &'a str) -> Option<Entry<'a>> {
+    let entries = || {
+        passwd.lines().filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let uid = number(fields.nth(1)?)?;
+            let gid = number(fields.next()?)?;
+            Some(Entry { name, uid, gid, home: fields.nth(1).unwrap_or("") })
+        })
+    };
+    entries().find(|entry| entry.name == wanted).or_else(|| {
+        let uid = number(wanted)?;
+        entries().find(|entry| entry.uid == uid)
+    })
+}
+
+fn find_group(wanted: &str, group: &str) -> Result<u32, Failure> {
+    let by_name = group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == wanted).then(|| number(fields.nth(1)?)).flatten()
+    });
+    by_name
+        .or_else(|| number(wanted))
+        .ok_or_else(|| Failure::start(format!("unable to find group {wanted}: no matching entries in group file")))
+}
+
+fn memberships<'a>(user: &'a str, group: &'a str) -> impl Iterator<Item = u32> + 'a {
+    group.lines().filter_map(move |line| {
+        let mut fields = line.split(':');
+        let gid = number(fields.nth(2)?)?;
+        fields.next()?.split(',').any(|member| member == user).then_some(gid)
+    })
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number <= i32::MAX.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\napp:x:1001:\nwheel:x:10:app,root\naudio:x:29:app\n";
+
+    fn found(name: &str) -> Result<(u32, u32, Vec<u32>, String), String> {
+        let user = User { name: name.into(), gid: None, groups: vec![] };
+        match resolve(&user, PASSWD, GROUP) {
+            Ok(i) => Ok((i.uid, i.gid, i.groups, i.home)),
+            Err(failure) => Err(failure.message),
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_looked_up() {
+        assert_eq!(found(""), Ok((0, 0, vec![10], "/root".into())));
+        assert_eq!(found("app"), Ok((1000, 1001, vec![10, 29], "/home/app".into())));
+        assert_eq!(found("1000"), Ok((1000, 1001, vec![10, 29], "/home/app".into())));
+        assert_eq!(found("app:wheel"), Ok((1000, 10, vec![], "/home/app".into())));
+        assert_eq!(found("65532"), Ok((65532, 0, vec![], "/".into())));
+        assert_eq!(found("65532:7"), Ok((65532, 7, vec![], "/".into())));
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        assert_eq!(found("bob"), Err("unable to find user bob: no matching entries in passwd file".into()));
+        assert_eq!(found("app:zoo"), Err("unable to find group zoo: no matching entries in group file".into()));
+        assert_eq!(
+            found("4294967295"),
+            Err("unable to find user 4294967295: no matching entries in passwd file".into())
+        );
+    }
+
+    #[test]
+    fn the_spec_overrides_the_group_and_adds_others() {
+        let user = User { name: "app".into(), gid: Some(5), groups: vec![2000, 10] };
+        let found = resolve(&user, PASSWD, GROUP).unwrap();
+        assert_eq!((found.gid, found.groups), (5, vec![10, 29, 2000]));
+    }
+}

@@ -1,0 +1,90 @@
+//! What the spec mounts.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use nix::sys::stat::Mode;
+
+use super::target::{Kind, find_or_make};
+use super::{Failure, Step, target};
+use crate::protocol::{Mount, MountSource, Propagation};
+use crate::sys::{self, MountAttributes};
+
+/// A mount picked up and ready to be put in place.
+pub(super) struct Volume {
+    destination: PathBuf,
+    tree: OwnedFd,
+    kind: Kind,
+    attributes: MountAttributes,
+    propagation: u64,
+}
+
+/// Picks up everything a spec mounts, in order.
+pub(super) fn collect(mounts: &[Mount], privileged: bool) -> Result<Vec<Volume>, Failure> {
+    mounts.iter().map(|mount| collect_one(mount, privileged)).collect()
+}
+
+fn collect_one(mount: &Mount, privileged: bool) -> Result<Volume, Failure> {
+    let destination = mount.destination.clone();
+    if !destination.is_absolute() {
+        return Err(Failure::start(format!("mount destination {destination:?} is not absolute")));
+    }
+    let (tree, kind) = match &mount.source {
+        MountSource::Bind { path, sub_path } => {
+            bind(path, sub_path.as_deref()).blame_spec(|| format!("cannot mount {path:?} at {destination:?}"))?
+        }
+        MountSource::Tmpfs { size, mode } => {
+            (tmpfs(*size, *mode).step(|| format!("cannot mount a tmpfs at {destination:?}"))?, Kind::Directory)
+        }
+    };
+    let attributes = MountAttributes { read_only: mount.read_only, no_dev: !privileged, ..MountAttributes::default() };
+    let propagation = match mount.propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE.bits(),
+        Propagation::HostToContainer => MsFlags::MS_SLAVE.bits(),
+        Propagation::Bidirectional => 0,
+    };
+    Ok(Volume { destination, tree, kind, attributes, propagation })
+}
+
+fn bind(path: &Path, sub_path: Option<&Path>) -> io::Result<(OwnedFd, Kind)> {
+    let mut place = target::open(path)?;
+    if let Some(sub_path) = sub_path {
+        if sub_path.is_absolute() || sub_path.components().any(|part| part == std::path::Component::ParentDir) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the sub path must stay below the volume"));
+        }
+        place = find_or_make(place.as_fd(), sub_path, Kind::Directory, Mode::from_bits_truncate(0o755))?;
+    }
+    let kind = match fs::metadata(format!("/proc/self/fd/{}", place.as_raw_fd()))?.is_dir() {
+        true => Kind::Directory,
+        false => Kind::File,
+    };
+    Ok((sys::clone_tree(Some(place.as_fd()), Path::new(""), true)?, kind))
+}
+
+fn tmpfs(size: Option<u64>, mode: u32) -> io::Result<OwnedFd> {
+    let number = |text: String| std::ffi::CString::new(text).map_err(io::Error::other);
+    let mode = number(format!("{:o}", mode & 0o7777))?;
+    let attributes = MountAttributes { no_suid: true, no_dev: true, ..MountAttributes::default() };
+    match size {
+        Some(size) => sys::detached(c"tmpfs", &[(c"mode", &mode), (c"size", &number(size.to_string())?)], attributes),
+        None => sys::detached(c"tmpfs", &[(c"mode", &mode)], attributes),
+    }
+}
+
+/// Puts volumes in place, in order, in the current root.
+pub(super) fn place(volumes: Vec<Volume>) -> Result<(), Failure> {
+    for volume in volumes {
+        place_one(&volume).blame_spec(|| format!("cannot mount at {:?}", volume.destination))?;
+    }
+    Ok(())
+}
+
+fn place_one(volume: &Volume) -> io::Result<()> {
+    let root = target::open(Path::new("/"))?;
+    let at = find_or_make(root.as_fd(), &volume.destination, volume.kind, Mode::from_bits_truncate(0o755))?;
+    sys::set_attributes(volume.tree.as_fd(), volume.attributes, volume.propagation, true)?;
+    sys::move_mount(volume.tree.as_fd(), at.as_fd())
+}

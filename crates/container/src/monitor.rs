@@ -1,0 +1,337 @@
+//! The monitor: one thread, one loop, no runtime.
+//!
+//! It forks every container, so it must never have a second thread; everything it waits for is a descriptor in one
+//! epoll set. What takes long (making namespaces, deleting files, pushing memory out) happens in forked helpers. Its
+//! records are on disk before an answer leaves, so a new monitor can take over where one has died: containers keep
+//! their output in named pipes, which nobody's death closes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use libc::sock_filter;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::capability::Set;
+use crate::cgroup::Cgroups;
+use crate::launch::Options;
+use crate::protocol::{ContainerId, ExecId, SandboxId};
+use crate::sys;
+
+mod connection;
+mod container;
+mod daemon;
+mod exec;
+mod helper;
+mod identity;
+mod log;
+mod pool;
+mod recover;
+mod request;
+mod sandbox;
+mod state;
+
+use connection::{Connections, Ticket};
+use container::Container;
+use exec::Exec;
+use helper::Helpers;
+use pool::Pool;
+use sandbox::Sandbox;
+
+/// Why a monitor cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// Another monitor has the same state directory.
+    #[error("another monitor runs with state directory {0}")]
+    Running(String),
+    /// The process has several threads, and forking would be unsafe.
+    #[error("the monitor must be the only thread of its process")]
+    Threads,
+    /// Something it needs at the start is missing.
+    #[error("cannot {what}")]
+    Setup {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The loop itself failed.
+    #[error("cannot wait for events")]
+    Loop(#[source] io::Error),
+}
+
+trait Setup<T> {
+    fn setup(self, what: &'static str) -> Result<T, MonitorError>;
+}
+
+impl<T, E: Into<io::Error>> Setup<T> for Result<T, E> {
+    fn setup(self, what: &'static str) -> Result<T, MonitorError> {
+        self.map_err(|error| MonitorError::Setup { what, source: error.into() })
+    }
+}
+
+/// What a descriptor in the epoll set stands for.
+#[derive(Debug, Clone)]
+enum Source {
+    Listener,
+    Signals,
+    Connection,
+    Filler,
+    FillerExit,
+    Helper,
+    Pause(SandboxId),
+    Status(ContainerId),
+    Process(ContainerId),
+    Output(ContainerId, usize),
+    ExecStatus(ExecId),
+    ExecProcess(ExecId),
+}
+
+/// Our own namespaces, to come back to.
+struct Home {
+    net: OwnedFd,
+    uts: OwnedFd,
+    ipc: OwnedFd,
+    pid: OwnedFd,
+}
+
+/// Everything the loop owns.
+struct Monitor {
+    options: Options,
+    cgroups: Cgroups,
+    boot_id: String,
+    bounding: Set,
+    started_at: Timestamp,
+    home: Home,
+    events: Events,
+    connections: Connections,
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    containers: BTreeMap<ContainerId, Container>,
+    execs: BTreeMap<ExecId, Exec>,
+    pool: Pool,
+    helpers: Helpers,
+    filters: BTreeMap<Set, Rc<[sock_filter]>>,
+    /// Names things of which there must never be two, across restarts too.
+    serial: u64,
+    /// Groups that were still busy when they should have gone.
+    leftovers: Vec<String>,
+    ending: Option<Ending>,
+}
+
+/// How the monitor goes.
+enum Ending {
+    /// When every sandbox has been removed.
+    Removing(Ticket),
+    /// As soon as answers are written.
+    Now,
+}
+
+/// The epoll set and what its numbers mean.
+struct Events {
+    epoll: Epoll,
+    /// When `tick` is due.
+    due: Option<Instant>,
+    sources: BTreeMap<u64, Source>,
+    next: u64,
+}
+
+impl Events {
+    fn new() -> io::Result<Events> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Events { epoll, due: None, sources: BTreeMap::new(), next: 1 })
+    }
+
+    /// Watches a descriptor for input.
+    fn add(&mut self, fd: impl AsFd, source: Source) -> io::Result<u64> {
+        let token = self.next;
+        self.next += 1;
+        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.sources.insert(token, source);
+        Ok(token)
+    }
+
+    /// Stops watching. The descriptor must still be open, because a forked child may keep it open for longer.
+    fn remove(&mut self, fd: impl AsFd, token: u64) {
+        if self.sources.remove(&token).is_some()
+            && let Err(error) = self.epoll.delete(fd)
+        {
+            tracing::debug!(%error, "a descriptor was not watched");
+        }
+    }
+
+    /// Watches for room to write too, or no longer.
+    fn want_write(&self, fd: impl AsFd, token: u64, write: bool) -> io::Result<()> {
+        let flags = if write { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
+    }
+
+    /// Calls `tick` after a while, at the latest.
+    fn wake_after(&mut self, delay: Duration) {
+        let due = Instant::now() + delay;
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let Some(due) = self.due else { return EpollTimeout::NONE };
+        // Rounded up: waking early would only mean waiting again.
+        let left = due.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+        EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+    }
+}
+
+/// Runs a monitor until it is told to end. As a daemon, this returns in the calling process once the monitor accepts
+/// connections.
+///
+/// Call it before any thread is started. It takes a lock on the state directory, takes over what an earlier monitor
+/// left running, and removes what nobody knows.
+pub fn run(options: &Options) -> Result<(), MonitorError> {
+    if fs::read_dir("/proc/self/task").setup("count threads")?.count() != 1 {
+        return Err(MonitorError::Threads);
+    }
+    for directory in [&options.state_dir, &options.runtime_dir] {
+        fs::create_dir_all(directory).setup("make its directories")?;
+    }
+    let lock = daemon::lock(&options.state_dir)?;
+    if options.foreground {
+        return serve(options, &lock, || {});
+    }
+    daemon::detach(options, |ready| serve(options, &lock, ready))
+}
+
+fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), MonitorError> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().setup("block signals")?;
+    let signals =
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).setup("take signals")?;
+    let mut monitor = Monitor::new(options)?;
+    monitor.recover()?;
+    let listener = daemon::listen(&options.socket)?;
+    monitor.events.add(&listener, Source::Listener).setup("watch its socket")?;
+    monitor.events.add(&signals, Source::Signals).setup("watch signals")?;
+    ready();
+    let outcome = monitor.turn(&listener);
+    // Whoever connects from now on should start another monitor.
+    drop(fs::remove_file(&options.socket));
+    outcome
+}
+
+impl Monitor {
+    fn new(options: &Options) -> Result<Monitor, MonitorError> {
+        let cgroups = Cgroups::discover().setup("find cgroups")?;
+        daemon::prepare(options, &cgroups)?;
+        let own =
+            |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from).setup("open its namespaces");
+        let home = Home { net: own("net")?, uts: own("uts")?, ipc: own("ipc")?, pid: own("pid")? };
+        let status = fs::read_to_string("/proc/self/status").setup("read its capabilities")?;
+        let events = Events::new().setup("make an epoll set")?;
+        let started_at = Timestamp::now();
+        Ok(Monitor {
+            options: options.clone(),
+            cgroups,
+            boot_id: sys::boot_id().setup("read the boot id")?,
+            bounding: Set::bounding(&status),
+            started_at,
+            home,
+            events,
+            connections: Connections::default(),
+            sandboxes: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            pool: Pool::default(),
+            helpers: Helpers::default(),
+            filters: BTreeMap::new(),
+            serial: started_at.as_millisecond().cast_unsigned() << 8,
+            leftovers: Vec::new(),
+            ending: None,
+        })
+    }
+
+    /// The loop.
+    fn turn(&mut self, listener: &UnixListener) -> Result<(), MonitorError> {
+        let mut ready = [EpollEvent::empty(); 64];
+        while !self.finished() {
+            if self.events.due.is_some_and(|due| due <= Instant::now()) {
+                self.events.due = None;
+                self.tick();
+            }
+            let count = match self.events.epoll.wait(&mut ready, self.events.timeout()) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                outcome => outcome.map_err(|errno| MonitorError::Loop(errno.into()))?,
+            };
+            for event in &ready[..count] {
+                self.dispatch(event.data(), event.events(), listener);
+            }
+        }
+        self.connections.flush_blocking();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, token: u64, flags: EpollFlags, listener: &UnixListener) {
+        let Some(source) = self.events.sources.get(&token).cloned() else { return };
+        match source {
+            Source::Listener => self.accept(listener),
+            Source::Signals => self.ending = Some(Ending::Now),
+            Source::Connection => self.serve_connection(token, flags),
+            Source::Filler => self.filler_says(token),
+            Source::FillerExit => self.filler_exited(token),
+            Source::Helper => self.helper_exited(token),
+            Source::Pause(sandbox) => self.pause_exited(&sandbox),
+            Source::Status(container) => self.container_says(&container),
+            Source::Process(container) => self.container_exited(&container),
+            Source::Output(container, stream) => self.copy_output(&container, stream),
+            Source::ExecStatus(exec) => self.exec_says(exec),
+            Source::ExecProcess(exec) => self.exec_exited(exec),
+        }
+    }
+
+    /// What is done now and then: filling the pool, removing groups that were busy.
+    fn tick(&mut self) {
+        self.fill_pool();
+        let leftovers = std::mem::take(&mut self.leftovers);
+        leftovers.into_iter().for_each(|group| self.remove_group(group));
+    }
+
+    /// Removes a group, now or when it is no longer busy.
+    fn remove_group(&mut self, group: String) {
+        if let Err(error) = self.cgroups.remove(&group) {
+            tracing::debug!(%error, group, "a cgroup is still busy");
+            if self.leftovers.len() < 4096 {
+                self.leftovers.push(group);
+            }
+            self.events.wake_after(Duration::from_millis(100));
+        }
+    }
+
+    fn finished(&mut self) -> bool {
+        match &self.ending {
+            Some(Ending::Now) => true,
+            Some(Ending::Removing(ticket)) if self.sandboxes.is_empty() && self.pool.is_idle() => {
+                let ticket = *ticket;
+                self.remove_everything();
+                self.reply(ticket, Ok(crate::protocol::Answer::Done));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The filter for a set of capabilities, compiled once.
+    fn filter(&mut self, capabilities: Set) -> Rc<[sock_filter]> {
+        let compile = || Rc::from(crate::seccomp::compile(capabilities));
+        Rc::clone(self.filters.entry(capabilities).or_insert_with(compile))
+    }
+}

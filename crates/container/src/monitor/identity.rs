@@ -1,0 +1,145 @@
+//! What a sandbox is made of before anybody claims it: namespaces, an address, a cable, cgroups.
+//!
+//! A helper process makes all of it: it enters new namespaces, which is why it cannot be the monitor itself, reports
+//! over a packet socket, and stays until the monitor has picked the namespaces up.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::cgroup::Cgroups;
+use crate::netlink::Socket;
+use crate::netlink::route::{End, Mac, Route};
+use crate::protocol::PodNetwork;
+
+/// What an identity is to be.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Where its network namespace is bound.
+    pub(super) path: PathBuf,
+    /// Its cgroup.
+    pub(super) group: String,
+    /// Its address, if it has one.
+    pub(super) cable: Option<Cable>,
+}
+
+/// An address and how it is reached.
+#[derive(Debug, Clone)]
+pub(super) struct Cable {
+    pub(super) address: Ipv4Addr,
+    pub(super) interface: String,
+    pub(super) network: PodNetwork,
+}
+
+/// A finished identity.
+pub(super) struct Identity {
+    pub(super) plan: Plan,
+    pub(super) net: OwnedFd,
+    pub(super) uts: OwnedFd,
+    pub(super) ipc: OwnedFd,
+}
+
+impl Plan {
+    /// Makes it, in a forked helper, and leaves the helper in its namespaces.
+    pub(super) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
+        let host = File::open("/proc/self/ns/net")?;
+        let mut outside = Socket::route()?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
+        settings();
+        let here = File::open("/proc/self/ns/net")?;
+        let mut inside = Socket::route()?;
+        let loopback = inside.link("lo")?;
+        inside.up(loopback)?;
+        if let Some(cable) = &self.cable {
+            cable.lay(&mut outside, &mut inside, host.as_fd(), here.as_fd())?;
+        }
+        drop(File::create(&self.path)?);
+        mount(Some("/proc/self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        cgroups.create(&self.group)
+    }
+
+    /// Removes what [`Plan::make`] leaves in the file system; the kernel removes the cable with the last user of the
+    /// namespace.
+    pub(super) fn remove(&self) {
+        unbind(&self.path);
+    }
+}
+
+/// Lets go of a bound namespace.
+pub(super) fn unbind(path: &Path) {
+    let outcome = umount2(path, MntFlags::MNT_DETACH).map_err(io::Error::from).and_then(|()| fs::remove_file(path));
+    if let Err(error) = outcome {
+        tracing::debug!(%error, path = %path.display(), "a network namespace is not bound");
+        drop(fs::remove_file(path));
+    }
+}
+
+/// What containers expect of a fresh network namespace. Kernels without one of these go without.
+fn settings() {
+    let all = [
+        ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+        ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+        ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
+    ];
+    for (path, value) in all {
+        if let Err(error) = fs::write(path, value) {
+            tracing::debug!(%error, path, "a network setting stays as it is");
+        }
+    }
+}
+
+impl Cable {
+    fn macs(&self) -> (Mac, Mac) {
+        let [a, b, c, d] = self.address.octets();
+        ([0x0a, 0x4b, a, b, c, d], [0x0a, 0x58, a, b, c, d])
+    }
+
+    /// Both ends know each other's hardware address for good, so that the first packet asks nobody.
+    fn lay(
+        &self,
+        outside: &mut Socket,
+        inside: &mut Socket,
+        host: BorrowedFd<'_>,
+        here: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let (near_mac, far_mac) = self.macs();
+        let near = End { name: &self.interface, mac: near_mac };
+        let far = End { name: "eth0", mac: far_mac };
+        let gateway = self.network.gateway;
+        match outside.add_cable(&near, &far, here, self.network.mtu) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                outside.remove_link(&self.interface)?;
+                outside.add_cable(&near, &far, here, self.network.mtu)?;
+            }
+            outcome => outcome?,
+        }
+        self.quiet(host, here)?;
+        let near = outside.link(&self.interface)?;
+        outside.up(near)?;
+        let to_pod = Route { destination: (self.address, 32), gateway: None, source: Some(gateway), link: near };
+        outside.add_route(&to_pod)?;
+        outside.add_neighbour(near, self.address, far_mac)?;
+
+        let far = inside.link("eth0")?;
+        inside.add_address(far, self.address, 0)?;
+        inside.add_route(&Route { destination: (gateway, 32), gateway: None, source: None, link: far })?;
+        let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
+        inside.add_route(&Route { destination: everywhere, gateway: Some(gateway), source: None, link: far })?;
+        inside.add_neighbour(far, gateway, near_mac)
+    }
+
+    /// Keeps IPv6 from announcing itself on the host's end.
+    fn quiet(&self, host: BorrowedFd<'_>, here: BorrowedFd<'_>) -> io::Result<()> {
+        setns(host, CloneFlags::CLONE_NEWNET)?;
+        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.interface);
+        if let Err(error) = fs::write(path, "1") {
+            tracing::debug!(%error, "IPv6 stays on a cable");
+        }
+        Ok(setns(here, CloneFlags::CLONE_NEWNET)?)
+    }
+}

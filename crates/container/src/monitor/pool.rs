@@ -1,0 +1,384 @@
+//! The warm pool: sandboxes in all but name, made ahead of time. A claim takes one; a claim on an empty pool waits for
+//! the one that is being made.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+use super::connection::Ticket;
+use super::identity::{Cable, Identity, Plan};
+use super::request::{Internal, refuse};
+use super::{Monitor, Source, daemon};
+use crate::netlink::Socket;
+use crate::netlink::route::RT_SCOPE_LINK;
+use crate::protocol::{Configuration, Network, PodNetwork, Refusal, RefusalKind, SandboxSpec};
+use crate::sys::{self, Spawned};
+
+/// The most helpers at a time.
+const MAX_FILLERS: usize = 2;
+/// The most claims that wait.
+const MAX_WAITING: usize = 1024;
+/// The largest pool.
+const MAX_POOL: u32 = 256;
+/// A claim is followed by work that should have the machine for itself, so refilling waits this long.
+const REFILL_AFTER: Duration = Duration::from_millis(30);
+/// How long to wait after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Identities: ready, in the making, asked for.
+#[derive(Default)]
+pub(super) struct Pool {
+    network: Option<PodNetwork>,
+    target: usize,
+    ready: VecDeque<Identity>,
+    fillers: BTreeMap<u64, Filler>,
+    /// Helpers that have reported and are to be reaped.
+    leaving: BTreeMap<u64, Spawned>,
+    waiting: VecDeque<(Ticket, SandboxSpec)>,
+    addresses: BTreeSet<Ipv4Addr>,
+    last: u32,
+}
+
+/// A helper at work.
+struct Filler {
+    plan: Plan,
+    spawned: Spawned,
+    status: OwnedFd,
+    /// For a sandbox without an address, which the pool does not hold.
+    only_for: Option<(Ticket, SandboxSpec)>,
+}
+
+impl Pool {
+    /// How many are ready.
+    pub(super) fn ready(&self) -> u32 {
+        u32::try_from(self.ready.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Makes no more.
+    pub(super) fn close(&mut self) {
+        self.target = 0;
+    }
+
+    /// Whether nothing is in the making.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fillers.is_empty() && self.leaving.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Gives an address back.
+    pub(super) fn release(&mut self, address: Ipv4Addr) {
+        self.addresses.remove(&address);
+    }
+
+    /// Marks an address as taken.
+    pub(super) fn take_address(&mut self, address: Ipv4Addr) {
+        self.addresses.insert(address);
+        if let Some(network) = &self.network
+            && let Some(offset) = u32::from(address).checked_sub(u32::from(network.address))
+        {
+            self.last = self.last.max(offset);
+        }
+    }
+
+    /// Everything that is ready, to be thrown away.
+    pub(super) fn drain(&mut self) -> Vec<Identity> {
+        self.ready.drain(..).collect()
+    }
+
+    /// What is known of the network.
+    pub(super) fn network(&self) -> Option<&PodNetwork> {
+        self.network.as_ref()
+    }
+
+    /// The next free address and the number of its interface. Addresses come back as late as possible, because what
+    /// was connected to the last owner may not know yet.
+    fn next_address(&mut self) -> Option<(Ipv4Addr, u32)> {
+        let network = self.network.as_ref()?;
+        let size = 1u32.checked_shl(32 - u32::from(network.prefix)).unwrap_or(u32::MAX);
+        let base = u32::from(network.address);
+        // Neither the first (the network) nor the last (broadcast).
+        for step in 1..size {
+            let offset = (self.last.wrapping_add(step)) % size;
+            let address = Ipv4Addr::from(base.wrapping_add(offset));
+            if offset != 0 && offset != size - 1 && !self.addresses.contains(&address) {
+                self.last = offset;
+                self.addresses.insert(address);
+                return Some((address, offset));
+            }
+        }
+        None
+    }
+}
+
+impl Monitor {
+    pub(super) fn configure(&mut self, configuration: Configuration) -> Result<(), Refusal> {
+        if let Some(network) = &configuration.network {
+            check(network)?;
+            ensure_gateway(network.gateway).internal("put the gateway address on the loopback interface")?;
+        }
+        if self.pool.network != configuration.network {
+            self.discard_pool();
+            self.pool.network = configuration.network;
+            let taken: Vec<Ipv4Addr> = self.sandboxes.values().filter_map(|s| s.status.address).collect();
+            taken.into_iter().for_each(|address| self.pool.take_address(address));
+        }
+        self.pool.target = configuration.pool.min(MAX_POOL) as usize;
+        while self.pool.ready.len() > self.pool.target {
+            if let Some(identity) = self.pool.ready.pop_back() {
+                self.discard(&identity);
+            }
+        }
+        self.save_configuration();
+        self.fill_pool();
+        Ok(())
+    }
+
+    /// The configuration as it stands.
+    pub(super) fn configuration(&self) -> Configuration {
+        Configuration { network: self.pool.network.clone(), pool: u32::try_from(self.pool.target).unwrap_or(0) }
+    }
+
+    /// Restores the configuration of an earlier monitor.
+    pub(super) fn restore_configuration(&mut self, configuration: Configuration) {
+        self.pool.network = configuration.network;
+        self.pool.target = configuration.pool.min(MAX_POOL) as usize;
+    }
+
+    /// Takes an identity for a sandbox, or leaves the request waiting.
+    pub(super) fn claim(
+        &mut self,
+        ticket: Ticket,
+        spec: SandboxSpec,
+    ) -> Result<Option<(SandboxSpec, Identity)>, Refusal> {
+        if spec.network == Network::None {
+            self.start_filler(Some((ticket, spec)))?;
+            return Ok(None);
+        }
+        if self.pool.network.is_none() {
+            return Err(refuse(RefusalKind::State, "no network has been configured"));
+        }
+        if let Some(identity) = self.pool.ready.pop_front() {
+            let low = self.pool.ready.len() * 2 < self.pool.target;
+            self.events.wake_after(if low { Duration::from_millis(5) } else { REFILL_AFTER });
+            return Ok(Some((spec, identity)));
+        }
+        if self.pool.waiting.len() >= MAX_WAITING {
+            return Err(refuse(RefusalKind::Exhausted, "too many sandboxes are being made"));
+        }
+        self.pool.waiting.push_back((ticket, spec));
+        self.fill_pool();
+        Ok(None)
+    }
+
+    /// Whether a sandbox of this name is being made.
+    pub(super) fn is_being_made(&self, spec: &SandboxSpec) -> bool {
+        let fillers = self.pool.fillers.values().filter_map(|filler| filler.only_for.as_ref());
+        fillers.chain(&self.pool.waiting).any(|(_, other)| other.id == spec.id)
+    }
+
+    /// Starts as many helpers as are needed and allowed.
+    pub(super) fn fill_pool(&mut self) {
+        if self.pool.network.is_none() {
+            return;
+        }
+        loop {
+            let making = self.pool.fillers.values().filter(|filler| filler.only_for.is_none()).count();
+            let wanted = self.pool.waiting.len() + self.pool.target.saturating_sub(self.pool.ready.len());
+            if making >= wanted || making >= MAX_FILLERS {
+                return;
+            }
+            if let Err(refusal) = self.start_filler(None) {
+                tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
+                self.fail_waiting(&refusal);
+                return self.events.wake_after(RETRY_AFTER);
+            }
+        }
+    }
+
+    fn fail_waiting(&mut self, refusal: &Refusal) {
+        let waiting = std::mem::take(&mut self.pool.waiting);
+        waiting.into_iter().for_each(|(ticket, _)| self.reply(ticket, Err(refusal.clone())));
+    }
+
+    fn start_filler(&mut self, only_for: Option<(Ticket, SandboxSpec)>) -> Result<(), Refusal> {
+        let name = format!("{:x}", self.next_serial());
+        let mut cable = None;
+        if only_for.is_none()
+            && let Some(network) = self.pool.network.clone()
+        {
+            let exhausted = || refuse(RefusalKind::Exhausted, "all pod addresses are taken");
+            let (address, number) = self.pool.next_address().ok_or_else(exhausted)?;
+            let interface = format!("{}{number:x}", network.interface_prefix);
+            cable = Some(Cable { address, interface, network });
+        }
+        let path = self.options.runtime_dir.join("net").join(&name);
+        let plan = Plan { path, group: format!("{}/{name}", self.options.cgroup_root), cable };
+        match self.spawn_filler(&plan) {
+            Ok((spawned, status, token)) => {
+                self.pool.fillers.insert(token, Filler { plan, spawned, status, only_for });
+                Ok(())
+            }
+            Err(error) => {
+                self.forget_plan(&plan);
+                Err(error).internal("start a helper")
+            }
+        }
+    }
+
+    fn spawn_filler(&mut self, plan: &Plan) -> std::io::Result<(Spawned, OwnedFd, u64)> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        let mut theirs = Some(theirs);
+        let cgroups = &self.cgroups;
+        let spawned = sys::spawn(0, None, || {
+            let Some(status) = theirs.take() else { return 1 };
+            work(plan, cgroups, &status, ours.as_raw_fd())
+        })?;
+        drop(theirs);
+        let token = self.events.add(&ours, Source::Filler)?;
+        Ok((spawned, ours, token))
+    }
+
+    /// A helper has reported, or died.
+    pub(super) fn filler_says(&mut self, token: u64) {
+        let Some(filler) = self.pool.fillers.remove(&token) else { return };
+        let mut packet = [0; 512];
+        let length = recv(filler.status.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
+        let outcome = match &packet[..length] {
+            b"R" => pick_up(&filler).internal("pick a sandbox's namespaces up"),
+            b"" => Err(refuse(RefusalKind::Internal, "the helper that makes sandboxes has died")),
+            text => Err(refuse(RefusalKind::Internal, String::from_utf8_lossy(text))),
+        };
+        let Filler { plan, spawned, status, only_for } = filler;
+        self.events.remove(&status, token);
+        drop(status);
+        if let Ok(token) = self.events.add(&spawned.pidfd, Source::FillerExit) {
+            self.pool.leaving.insert(token, spawned);
+        }
+        match outcome {
+            Ok((net, uts, ipc)) => self.identity_made(Identity { plan, net, uts, ipc }, only_for),
+            Err(refusal) => {
+                tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
+                self.forget_plan(&plan);
+                match only_for {
+                    Some((ticket, _)) => self.reply(ticket, Err(refusal)),
+                    None => self.fail_waiting(&refusal),
+                }
+                self.events.wake_after(RETRY_AFTER);
+            }
+        }
+    }
+
+    fn identity_made(&mut self, identity: Identity, only_for: Option<(Ticket, SandboxSpec)>) {
+        let same = |cable: &Cable| Some(&cable.network) == self.pool.network.as_ref();
+        if !identity.plan.cable.as_ref().is_none_or(same) {
+            self.discard(&identity);
+        } else if let Some((ticket, spec)) = only_for.or_else(|| self.pool.waiting.pop_front()) {
+            self.sandbox_made(ticket, spec, identity);
+        } else if self.pool.ready.len() < self.pool.target {
+            self.pool.ready.push_back(identity);
+        } else {
+            self.discard(&identity);
+        }
+        self.fill_pool();
+    }
+
+    /// A helper has gone.
+    pub(super) fn filler_exited(&mut self, token: u64) {
+        let Some(spawned) = self.pool.leaving.remove(&token) else { return };
+        if sys::exit_of(spawned.pid, spawned.pidfd.as_fd()).is_none() {
+            self.pool.leaving.insert(token, spawned);
+            return;
+        }
+        self.events.remove(&spawned.pidfd, token);
+    }
+
+    /// Throws every ready identity away.
+    pub(super) fn discard_pool(&mut self) {
+        let all = self.pool.drain();
+        all.iter().for_each(|identity| self.discard(identity));
+    }
+
+    /// Throws an identity away.
+    pub(super) fn discard(&mut self, identity: &Identity) {
+        self.forget_plan(&identity.plan);
+    }
+
+    fn forget_plan(&mut self, plan: &Plan) {
+        plan.remove();
+        if let Some(cable) = &plan.cable {
+            self.pool.release(cable.address);
+        }
+        self.remove_group(plan.group.clone());
+    }
+}
+
+/// The helper's work: make it, report, wait until it has been picked up.
+fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs: i32) -> i32 {
+    // The monitor's end, inherited, would keep this helper from hearing that the monitor has let go.
+    drop(nix::unistd::close(theirs));
+    let report = match plan.make(cgroups) {
+        Ok(()) => b"R".to_vec(),
+        Err(error) => format!("cannot make a sandbox: {error}").into_bytes(),
+    };
+    let length = report.len().min(512);
+    if send(status.as_raw_fd(), &report[..length], MsgFlags::MSG_NOSIGNAL).is_err() {
+        return 1;
+    }
+    drop(recv(status.as_raw_fd(), &mut [0; 1], MsgFlags::empty()));
+    0
+}
+
+fn pick_up(filler: &Filler) -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
+    let open = |kind| daemon::namespace(filler.spawned.pid, kind);
+    Ok((open("net")?, open("uts")?, open("ipc")?))
+}
+
+fn check(network: &PodNetwork) -> Result<(), Refusal> {
+    let prefix = &network.interface_prefix;
+    if !(8..=30).contains(&network.prefix) {
+        return Err(refuse(RefusalKind::Invalid, "the pod network's prefix length must be 8 to 30"));
+    }
+    if !(1..=7).contains(&prefix.len()) || !prefix.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return Err(refuse(RefusalKind::Invalid, "the interface prefix must be 1 to 7 letters"));
+    }
+    if !(576..=65_535).contains(&network.mtu) {
+        return Err(refuse(RefusalKind::Invalid, "the MTU must be 576 to 65535"));
+    }
+    Ok(())
+}
+
+/// Routes to pods name the gateway as their source, so it must be an address of this machine.
+fn ensure_gateway(gateway: Ipv4Addr) -> std::io::Result<()> {
+    let mut socket = Socket::route()?;
+    let loopback = socket.link("lo")?;
+    socket.add_address(loopback, gateway, RT_SCOPE_LINK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back_last_and_run_out() {
+        let network = PodNetwork {
+            address: Ipv4Addr::new(10, 9, 0, 0),
+            prefix: 29,
+            gateway: Ipv4Addr::new(169, 254, 77, 1),
+            interface_prefix: "kn".into(),
+            mtu: 1500,
+        };
+        let mut pool = Pool { network: Some(network), ..Pool::default() };
+        let mut taken: Vec<u8> = (0..6).filter_map(|_| pool.next_address()).map(|(a, _)| a.octets()[3]).collect();
+        assert_eq!(taken, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(pool.next_address(), None);
+        taken.clear();
+        pool.release(Ipv4Addr::new(10, 9, 0, 2));
+        pool.release(Ipv4Addr::new(10, 9, 0, 5));
+        assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 2), 2)));
+        pool.release(Ipv4Addr::new(10, 9, 0, 2));
+        assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 5), 5)));
+    }
+}

@@ -1,0 +1,254 @@
+//! Taking over what an earlier monitor left, and leaving nothing behind.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::container::{Container, Stage};
+use super::identity::{Cable, Identity, Plan, unbind};
+use super::log::Output;
+use super::sandbox::{Pause, Sandbox};
+use super::state::SandboxRecord;
+use super::{Monitor, MonitorError, Setup, Source, daemon};
+use crate::netlink::Socket;
+use crate::protocol::{ContainerStatus, Network, Phase, SandboxId, Stdin};
+use crate::sys::{self, PidExit, Spawned};
+
+impl Monitor {
+    /// Takes over every sandbox and container that is still there, and removes what nobody has a record of.
+    pub(super) fn recover(&mut self) -> Result<(), MonitorError> {
+        if let Some(configuration) = self.saved_configuration() {
+            self.restore_configuration(configuration);
+        }
+        let containers = self.saved_containers();
+        for record in self.saved_sandboxes() {
+            let id = record.status.spec.id.clone();
+            if let Err(error) = self.adopt_sandbox(record, &containers) {
+                tracing::warn!(%error, sandbox = %id, "a sandbox cannot be taken over");
+                drop(fs::remove_file(self.sandbox_file(&id)));
+            }
+        }
+        for (directory, status) in containers {
+            let known = status.filter(|status| self.sandboxes.contains_key(&status.spec.sandbox));
+            match known.filter(|status| status.boot_id == self.boot_id) {
+                Some(status) => self.adopt_container(status).setup("take a container over")?,
+                None => self.throw_away(&directory),
+            }
+        }
+        self.remove_strangers();
+        self.empty_trash();
+        self.fill_pool();
+        Ok(())
+    }
+
+    fn adopt_sandbox(
+        &mut self,
+        record: SandboxRecord,
+        containers: &[(PathBuf, Option<ContainerStatus>)],
+    ) -> io::Result<()> {
+        let status = record.status;
+        if status.boot_id != self.boot_id {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the machine has restarted"));
+        }
+        let id = status.spec.id.clone();
+        let identity = match &status.network_namespace {
+            Some(path) if status.spec.network != Network::Host => {
+                let member = containers.iter().filter_map(|(_, status)| status.as_ref());
+                let member = member.filter(|c| c.spec.sandbox == id && c.phase == Phase::Running);
+                let pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
+                Some(self.adopt_identity(path, &status, pids.last())?)
+            }
+            _ => None,
+        };
+        let pause = match record.pause {
+            Some((pid, start_ticks)) => self.adopt_pause(&id, pid, start_ticks)?,
+            None => None,
+        };
+        if let Some(address) = status.address {
+            self.pool.take_address(address);
+        }
+        let lost = status.spec.shared_pid && pause.is_none();
+        self.sandboxes.insert(id.clone(), Sandbox { status, identity, pause, removing: None });
+        if lost {
+            // Its processes died with the one that held them together, so it can only go.
+            self.begin_removal(&id, None);
+        }
+        Ok(())
+    }
+
+    fn adopt_identity(
+        &self,
+        path: &Path,
+        status: &crate::protocol::SandboxStatus,
+        member: Option<i32>,
+    ) -> io::Result<Identity> {
+        let net = OwnedFd::from(File::open(path)?);
+        daemon::inside(&net, &self.home.net, nix::sched::CloneFlags::CLONE_NEWNET, || Ok(()))?;
+        let (uts, ipc) = match member {
+            Some(pid) => (daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?),
+            None => fresh_names(&status.spec.hostname)?,
+        };
+        let cable = match (status.address, &status.interface, self.pool.network()) {
+            (Some(address), Some(interface), Some(network)) => {
+                Some(Cable { address, interface: interface.clone(), network: network.clone() })
+            }
+            _ => None,
+        };
+        let plan = Plan { path: path.to_owned(), group: status.cgroup.clone(), cable };
+        Ok(Identity { plan, net, uts, ipc })
+    }
+
+    fn adopt_pause(&mut self, id: &SandboxId, pid: i32, start_ticks: u64) -> io::Result<Option<Pause>> {
+        let Some(pidfd) = same_process(pid, start_ticks) else { return Ok(None) };
+        let token = self.events.add(&pidfd, Source::Pause(id.clone()))?;
+        Ok(Some(Pause { spawned: Spawned { pid, pidfd }, token, start_ticks }))
+    }
+
+    fn adopt_container(&mut self, status: ContainerStatus) -> io::Result<()> {
+        let id = status.spec.id.clone();
+        let runtime = self.options.runtime_dir.join("containers").join(id.as_str());
+        let (stage, process) = match &status.phase {
+            Phase::Exited(exit) => (Stage::Exited(exit.clone()), None),
+            Phase::Running => match alive(&status) {
+                Some(pidfd) => {
+                    let token = self.events.add(&pidfd, Source::Process(id.clone()))?;
+                    (Stage::Running, Some((pidfd, token)))
+                }
+                None => (Stage::Running, None),
+            },
+        };
+        let unseen = matches!(stage, Stage::Running) && process.is_none();
+        let output = match &status.spec.log_path {
+            Some(path) if matches!(stage, Stage::Running) => match Output::open(&runtime, path) {
+                Ok(output) => Some(output),
+                Err(error) => {
+                    tracing::error!(%error, container = %id, "a container's output cannot be taken over");
+                    None
+                }
+            },
+            _ => None,
+        };
+        let stdin = (status.spec.stdin == Stdin::Pipe).then(|| runtime.join("stdin"));
+        let container = Container {
+            group: status.cgroup,
+            pid: status.pid.cast_signed(),
+            process,
+            start_ticks: status.pid_start_ticks,
+            boot_id: status.boot_id,
+            started_at: status.started_at,
+            stage,
+            output,
+            stdin,
+            waiters: Vec::new(),
+            spec: status.spec,
+        };
+        self.containers.insert(id.clone(), container);
+        self.watch_output(&id);
+        if unseen {
+            self.record_exit(&id, PidExit::Unknown);
+        }
+        Ok(())
+    }
+
+    /// Removes groups, namespaces and directories that belong to nothing we know.
+    fn remove_strangers(&mut self) {
+        let root = self.options.cgroup_root.clone();
+        for name in self.cgroups.children(&root) {
+            let group = format!("{root}/{name}");
+            let known = name == "monitor" || self.sandboxes.values().any(|sandbox| sandbox.status.cgroup == group);
+            if !known {
+                self.remove_group_with_all(&group);
+            }
+        }
+        let known = |path: &Path| self.sandboxes.values().any(|s| s.status.network_namespace.as_deref() == Some(path));
+        let namespaces = paths(&self.options.runtime_dir.join("net"));
+        namespaces.iter().filter(|path| !known(path)).for_each(|path| unbind(path));
+        for path in paths(&self.options.runtime_dir.join("containers")) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !self.containers.keys().any(|id| Some(id.as_str()) == name) {
+                drop(fs::remove_dir_all(&path));
+            }
+        }
+    }
+
+    fn remove_group_with_all(&mut self, group: &str) {
+        if let Err(error) = self.cgroups.kill(group) {
+            tracing::warn!(%error, group, "cannot kill what nobody knows");
+        }
+        for name in self.cgroups.children(group) {
+            self.remove_group(format!("{group}/{name}"));
+        }
+        self.remove_group(group.to_owned());
+    }
+
+    /// The last thing a monitor does when it is asked to take everything with it.
+    pub(super) fn remove_everything(&mut self) {
+        self.discard_pool();
+        self.join_helpers();
+        if let Err(error) = self.cgroups.enter("") {
+            tracing::warn!(%error, "cannot leave the monitor's cgroup");
+        }
+        let root = self.options.cgroup_root.clone();
+        self.remove_group_with_all(&format!("{root}/monitor"));
+        let leftovers = std::mem::take(&mut self.leftovers);
+        leftovers.into_iter().for_each(|group| self.remove_group(group));
+        self.remove_group(root);
+        if let Some(network) = self.pool.network() {
+            let gateway = network.gateway;
+            if let Err(error) = drop_gateway(gateway) {
+                tracing::warn!(%error, "cannot remove the gateway address");
+            }
+        }
+        unbind(&self.options.runtime_dir.join("net"));
+        for directory in [self.options.runtime_dir.join("net"), self.options.runtime_dir.join("containers")] {
+            drop(fs::remove_dir_all(directory));
+        }
+        for name in ["containers", "sandboxes", "trash", "configuration.json"] {
+            let path = self.options.state_dir.join(name);
+            drop(fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)));
+        }
+    }
+}
+
+fn drop_gateway(gateway: Ipv4Addr) -> io::Result<()> {
+    let mut socket = Socket::route()?;
+    let loopback = socket.link("lo")?;
+    socket.remove_address(loopback, gateway)
+}
+
+/// A handle on a recorded container's process, if it is the same and still runs.
+fn alive(status: &ContainerStatus) -> Option<OwnedFd> {
+    same_process(status.pid.cast_signed(), status.pid_start_ticks)
+}
+
+fn same_process(pid: i32, start_ticks: u64) -> Option<OwnedFd> {
+    let pidfd = sys::pidfd_open(pid).ok()?;
+    (sys::process_start_ticks(pid).ok()? == start_ticks).then_some(pidfd)
+}
+
+/// New host name and IPC namespaces, for a sandbox that lost its last container while no monitor was there.
+fn fresh_names(hostname: &str) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let mut end = hostname.len().min(63);
+    while !hostname.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut ours = Some(write);
+    let child = sys::spawn(libc::CLONE_NEWUTS | libc::CLONE_NEWIPC, None, || {
+        drop(ours.take());
+        let named = nix::unistd::sethostname(&hostname[..end]);
+        // The monitor lets go when it has picked the namespaces up, or hears nothing when the name cannot be set.
+        drop(nix::unistd::read(&read, &mut [0; 1]));
+        i32::from(named.is_err())
+    })?;
+    let opened = daemon::namespace(child.pid, "uts").and_then(|uts| Ok((uts, daemon::namespace(child.pid, "ipc")?)));
+    drop(ours);
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.pid), None)?;
+    opened
+}
+
+fn paths(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}

@@ -1,0 +1,91 @@
+//! Records on disk: written whole beside the old one and renamed over it. They need to survive a monitor, not the
+//! machine, so nothing is synced.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Monitor;
+use crate::protocol::{Configuration, ContainerId, ContainerStatus, SandboxId, SandboxStatus};
+
+/// What is kept of a sandbox.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SandboxRecord {
+    pub(super) status: SandboxStatus,
+    /// The holder of a shared process-id namespace: its pid and start time.
+    pub(super) pause: Option<(i32, u64)>,
+}
+
+impl Monitor {
+    /// Records a sandbox as it stands.
+    pub(super) fn save_sandbox(&self, id: &SandboxId) -> io::Result<()> {
+        let Some(sandbox) = self.sandboxes.get(id) else { return Ok(()) };
+        let pause = sandbox.pause.as_ref().map(|pause| (pause.spawned.pid, pause.start_ticks));
+        write(&self.sandbox_file(id), &SandboxRecord { status: sandbox.status.clone(), pause })
+    }
+
+    /// Records a container as it stands.
+    pub(super) fn save_container(&self, id: &ContainerId) -> io::Result<()> {
+        match self.containers.get(id).and_then(|container| container.status()) {
+            Some(status) => write(&self.container_file(id), &status),
+            None => Ok(()),
+        }
+    }
+
+    /// Records the configuration.
+    pub(super) fn save_configuration(&self) {
+        if let Err(error) = write(&self.options.state_dir.join("configuration.json"), &self.configuration()) {
+            tracing::error!(%error, "the configuration is not recorded");
+        }
+    }
+
+    pub(super) fn saved_configuration(&self) -> Option<Configuration> {
+        read(&self.options.state_dir.join("configuration.json"))
+    }
+
+    fn container_file(&self, id: &ContainerId) -> PathBuf {
+        self.options.state_dir.join("containers").join(id.as_str()).join("status.json")
+    }
+
+    /// All recorded sandboxes.
+    pub(super) fn saved_sandboxes(&self) -> Vec<SandboxRecord> {
+        entries(&self.options.state_dir.join("sandboxes")).iter().filter_map(|path| read(path)).collect()
+    }
+
+    /// The directories of all containers, each with its record if it has one.
+    pub(super) fn saved_containers(&self) -> Vec<(PathBuf, Option<ContainerStatus>)> {
+        let directories = entries(&self.options.state_dir.join("containers"));
+        directories.into_iter().map(|path| (path.clone(), read(&path.join("status.json")))).collect()
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(&bytes)?;
+    fs::rename(beside, path)
+}
+
+/// `None` when there is no record or it cannot be understood, which is said in the log.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = fs::read(path).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "a record cannot be understood");
+            None
+        }
+    }
+}

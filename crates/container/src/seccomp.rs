@@ -1,0 +1,215 @@
+//! The system call filter: an allow-list, compiled to a classic BPF program of ranges.
+//!
+//! What is not allowed fails with EPERM, except `clone3` and calls newer than this list: those fail with ENOSYS, so
+//! that libraries fall back to what they used before.
+
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+
+use crate::capability::Set;
+
+mod calls;
+
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+const LD_W_ABS: u16 = 0x20;
+const JEQ: u16 = 0x15;
+const JGE: u16 = 0x35;
+const JSET: u16 = 0x45;
+const RET: u16 = 0x06;
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xC000_00B7;
+
+/// The namespace flags `clone` may not have.
+const NEW_NAMESPACES: u32 = 0x7E02_0000;
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    Deny,
+    Unknown,
+    /// Allowed when the low word of the first argument has none of these bits.
+    Without(u32),
+    /// Allowed when the low word of the first argument is none of these.
+    NotOneOf(&'static [u32]),
+    /// Allowed when the low word of the first argument is one of these.
+    OneOf(&'static [u32]),
+}
+
+/// The filter for a container with these capabilities.
+pub(crate) fn compile(capabilities: Set) -> Vec<sock_filter> {
+    program(&verdicts(capabilities))
+}
+
+fn verdicts(capabilities: Set) -> BTreeMap<u32, Verdict> {
+    let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
+    let mut put = |call: libc::c_long, verdict| {
+        if let Ok(call) = u32::try_from(call) {
+            verdicts.insert(call, verdict);
+        }
+    };
+    calls::ALWAYS.iter().chain(calls::LEGACY).for_each(|call| put(*call, Verdict::Allow));
+    // AF_ALG (38) and AF_VSOCK (40) reach the kernel's crypto code and the hypervisor.
+    put(libc::SYS_socket, Verdict::NotOneOf(&[38, 40]));
+    put(libc::SYS_personality, Verdict::OneOf(&[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
+    put(libc::SYS_clone, Verdict::Without(NEW_NAMESPACES));
+    put(libc::SYS_clone3, Verdict::Unknown);
+    for (capability, calls) in calls::WITH_CAPABILITY {
+        if capabilities.has(*capability) {
+            calls.iter().for_each(|call| put(*call, Verdict::Allow));
+        }
+    }
+    verdicts
+}
+
+/// The first call nobody knew when this list was written.
+const NEWER: u32 = 470;
+
+fn program(verdicts: &BTreeMap<u32, Verdict>) -> Vec<sock_filter> {
+    let mut code = vec![
+        step(LD_W_ABS, 0, 0, 4),
+        step(JEQ, 1, 0, ARCH),
+        step(RET, 0, 0, RET_KILL_PROCESS),
+        step(LD_W_ABS, 0, 0, 0),
+    ];
+    // From the highest range down: `nr >= start` decides, and what falls through is lower.
+    for (start, verdict) in ranges(verdicts).into_iter().rev() {
+        let body = body(verdict);
+        let skip = u8::try_from(body.len()).unwrap_or(u8::MAX);
+        code.push(step(JGE, 0, skip, start));
+        code.extend(body);
+    }
+    code.push(step(RET, 0, 0, RET_ERRNO | libc::EPERM.cast_unsigned()));
+    code
+}
+
+/// Where each run of equal verdicts begins, from 0 up.
+fn ranges(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, Verdict)> {
+    let mut ranges: Vec<(u32, Verdict)> = vec![(0, Verdict::Deny)];
+    let end = verdicts.keys().next_back().map_or(0, |last| last + 1).max(NEWER);
+    for call in 0..end {
+        let default = if call < NEWER { Verdict::Deny } else { Verdict::Unknown };
+        let verdict = verdicts.get(&call).copied().unwrap_or(default);
+        if ranges.last().is_none_or(|(_, last)| *last != verdict) {
+            ranges.push((call, verdict));
+        }
+    }
+    // The x32 calls, marked by this bit, are not ours; nor is -1.
+    ranges.push((end, Verdict::Unknown));
+    ranges.push((0x4000_0000, Verdict::Deny));
+    ranges
+}
+
+fn body(verdict: Verdict) -> Vec<sock_filter> {
+    let deny = RET_ERRNO | libc::EPERM.cast_unsigned();
+    let argument = step(LD_W_ABS, 0, 0, 16);
+    match verdict {
+        Verdict::Allow => vec![step(RET, 0, 0, RET_ALLOW)],
+        Verdict::Deny => vec![step(RET, 0, 0, deny)],
+        Verdict::Unknown => vec![step(RET, 0, 0, RET_ERRNO | libc::ENOSYS.cast_unsigned())],
+        Verdict::Without(bits) => {
+            vec![argument, step(JSET, 1, 0, bits), step(RET, 0, 0, RET_ALLOW), step(RET, 0, 0, deny)]
+        }
+        Verdict::NotOneOf(values) => choice(argument, values, deny, RET_ALLOW),
+        Verdict::OneOf(values) => choice(argument, values, RET_ALLOW, deny),
+    }
+}
+
+fn choice(argument: sock_filter, values: &[u32], hit: u32, miss: u32) -> Vec<sock_filter> {
+    let mut code = vec![argument];
+    for (index, value) in values.iter().enumerate() {
+        let to_hit = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
+        code.push(step(JEQ, to_hit, 0, *value));
+    }
+    code.push(step(RET, 0, 0, miss));
+    code.push(step(RET, 0, 0, hit));
+    code
+}
+
+fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn run(code: &[sock_filter], arch: u32, call: u32, argument: u32) -> u32 {
+        let (mut at, mut a) = (0, 0u32);
+        loop {
+            let s = code[at];
+            at += 1;
+            let taken = match s.code {
+                LD_W_ABS => {
+                    a = match s.k {
+                        0 => call,
+                        4 => arch,
+                        _ => argument,
+                    };
+                    continue;
+                }
+                RET => return s.k,
+                JEQ => a == s.k,
+                JGE => a >= s.k,
+                JSET => a & s.k != 0,
+                _ => unreachable!(),
+            };
+            at += usize::from(if taken { s.jt } else { s.jf });
+        }
+    }
+
+    fn of(call: libc::c_long, argument: u32, capabilities: Set) -> u32 {
+        run(&compile(capabilities), ARCH, u32::try_from(call).unwrap(), argument)
+    }
+
+    const EPERM: u32 = RET_ERRNO | 1;
+    const ENOSYS: u32 = RET_ERRNO | 38;
+
+    #[test]
+    fn every_call_gets_the_verdict_it_was_given() {
+        let set = Set::default_container();
+        let verdicts = verdicts(set);
+        let code = compile(set);
+        for call in 0..600 {
+            let want = match verdicts.get(&call) {
+                Some(Verdict::Allow) => RET_ALLOW,
+                Some(Verdict::Unknown) => ENOSYS,
+                Some(_) => continue,
+                None if call >= NEWER => ENOSYS,
+                None => EPERM,
+            };
+            assert_eq!(run(&code, ARCH, call, 7), want, "{call}");
+        }
+        assert!(code.len() < 400, "{}", code.len());
+    }
+
+    #[test]
+    fn arguments_decide_where_they_should() {
+        let plain = Set::default_container();
+        assert_eq!(of(libc::SYS_clone, 17, plain), RET_ALLOW);
+        assert_eq!(of(libc::SYS_clone, 0x1000_0000, plain), EPERM);
+        assert_eq!(of(libc::SYS_clone3, 0, plain), ENOSYS);
+        assert_eq!(of(libc::SYS_socket, 2, plain), RET_ALLOW);
+        assert_eq!(of(libc::SYS_socket, 40, plain), EPERM);
+        assert_eq!(of(libc::SYS_personality, 0x2_0000, plain), RET_ALLOW);
+        assert_eq!(of(libc::SYS_personality, 1, plain), EPERM);
+        assert_eq!(of(libc::SYS_mount, 0, plain), EPERM);
+        assert_eq!(of(libc::SYS_mount, 0, Set::all()), RET_ALLOW);
+        assert_eq!(of(libc::SYS_clone, 0x1000_0000, Set::all()), RET_ALLOW);
+    }
+
+    #[test]
+    fn strange_architectures_die() {
+        let code = compile(Set::default_container());
+        assert_eq!(run(&code, 0x4000_0003, 1, 0), RET_KILL_PROCESS);
+        assert_eq!(run(&code, ARCH, 0x4000_0001, 0), EPERM);
+        assert_eq!(run(&code, ARCH, u32::MAX, 0), EPERM);
+    }
+}
