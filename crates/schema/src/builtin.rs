@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn a_probe_nests_its_handler_two_levels_deep() {
         let pod = lookup("", "v1", "Pod").unwrap();
-        assert_eq!(pod.walk(&["spec", "ephemeralContainers", "livenessProbe", "httpGet"]).unwrap().name, "HTTPGetAction");
+        assert_eq!(
+            pod.walk(&["spec", "ephemeralContainers", "livenessProbe", "httpGet"]).unwrap().name,
+            "HTTPGetAction"
+        );
     }
 
     #[test]

@@ -130,7 +130,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn object(&mut self, ty: &'a Type, object: &'a Object, entries: &mut JsonMap<String, Value>) -> Result<(), TypeError> {
+    fn object(
+        &mut self,
+        ty: &'a Type,
+        object: &'a Object,
+        entries: &mut JsonMap<String, Value>,
+    ) -> Result<(), TypeError> {
         let outer = std::mem::replace(&mut self.within, &ty.name);
         let names: Vec<String> = entries.keys().cloned().collect();
         for name in names {
@@ -232,8 +237,8 @@ pub(crate) fn is_zero(ty: &Type, value: &Value) -> bool {
         Value::Null => true,
         Value::Bool(given) => !given,
         Value::Number(number) => number.as_f64() == Some(0.0),
-        // The zero of a quantity or of a time is a value of its own.
-        Value::String(text) => text.is_empty() && !matches!(ty.shape, Shape::Quantity | Shape::IntOrString),
+        // An empty quantity is not its zero.
+        Value::String(text) => text.is_empty() && !matches!(ty.shape, Shape::Quantity),
         Value::Array(items) => items.is_empty(),
         Value::Object(entries) => entries.is_empty() && matches!(ty.shape, Shape::Map(_)),
     }
@@ -314,7 +319,8 @@ mod tests {
 
     #[test]
     fn quantities_take_their_canonical_form() {
-        let mut tree = json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}});
+        let mut tree =
+            json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}});
         conform(lookup("", "v1", "Pod").unwrap(), &mut tree).unwrap();
         assert_eq!(tree["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
     }
@@ -323,9 +329,15 @@ mod tests {
     fn a_wrong_type_is_named_with_its_field() {
         let check = |mut tree: Value| conform(deployment(), &mut tree).unwrap_err().to_string();
         let text = check(json!({"spec": {"replicas": "3"}}));
-        assert_eq!(text, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32");
+        assert_eq!(
+            text,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+        );
         let text = check(json!({"spec": {"replicas": 1.5}}));
-        assert_eq!(text, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32");
+        assert_eq!(
+            text,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"
+        );
         let text = check(json!({"spec": {"template": {"spec": {"containers": {}}}}}));
         assert!(text.ends_with("field PodSpec.spec.template.spec.containers of type []v1.Container"), "{text}");
     }

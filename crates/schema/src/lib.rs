@@ -2,10 +2,13 @@
 //!
 //! Pure: nothing here reads a clock, a file or the environment.
 
+pub mod apply;
 pub mod builtin;
 mod conform;
+pub mod json;
 pub mod openapi;
 mod path;
+pub mod protobuf;
 pub mod strategic;
 mod table;
 mod time;

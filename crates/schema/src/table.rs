@@ -69,7 +69,8 @@ struct Package {
 /// On a malformed table: the tables are part of the program.
 pub(crate) fn parse(sources: &[&'static str]) -> Table {
     let packages: Vec<Package> = sources.iter().map(|source| package(source)).collect();
-    let mut table = Table { types: Vec::new(), kinds: BTreeMap::new(), names: BTreeMap::new(), scalars: BTreeMap::new() };
+    let mut table =
+        Table { types: Vec::new(), kinds: BTreeMap::new(), names: BTreeMap::new(), scalars: BTreeMap::new() };
     for (name, shape) in SCALARS {
         table.scalars.insert(name, table.types.len() as u32);
         table.types.push(Type::unnamed(shape));
@@ -125,7 +126,8 @@ fn define(table: &mut Table, package: &Package, inlined: &mut Vec<u32>) {
         let name = words.next().expect("a declaration has a name");
         let at = table.names[&(package.name, name)];
         if what == Some("list") {
-            let items = words.next().and_then(|word| word.strip_prefix('[')?.strip_suffix(']')).expect("a list has items");
+            let items =
+                words.next().and_then(|word| word.strip_prefix('[')?.strip_suffix(']')).expect("a list has items");
             let items = resolve(table, package.name, items);
             table.types[at as usize].shape = Shape::List(List { items, kind: ListKind::Atomic, wrapped: true });
             continue;

@@ -88,7 +88,8 @@ impl Writer<'_> {
 
     fn with_patch(&self, mut operation: Value) -> Value {
         let patch = format!("#/components/schemas/{}", definition("meta/v1", "Patch"));
-        let mut kinds = vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+        let mut kinds =
+            vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
         if !self.custom {
             kinds.push("application/strategic-merge-patch+json");
         }

@@ -165,14 +165,11 @@ impl Schemas {
             schema["x-kubernetes-patch-merge-key"] = json!(key);
         }
         let strategy = field.strategy;
-        let names: Vec<&str> = [
-            (strategy.merge, "merge"),
-            (strategy.replace, "replace"),
-            (strategy.retain_keys, "retainKeys"),
-        ]
-        .into_iter()
-        .filter_map(|(on, name)| on.then_some(name))
-        .collect();
+        let names: Vec<&str> =
+            [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")]
+                .into_iter()
+                .filter_map(|(on, name)| on.then_some(name))
+                .collect();
         if !names.is_empty() {
             schema["x-kubernetes-patch-strategy"] = json!(names.join(","));
         }

@@ -65,7 +65,8 @@ fn patching_a_built_in_kind_offers_a_strategic_merge_and_validation() {
 
 #[test]
 fn kinds_of_definitions_offer_no_strategic_merge() {
-    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"n": {"type": "integer"}}}}});
+    let schema =
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"n": {"type": "integer"}}}}});
     let served = Served {
         kind: "Widget",
         plural: "widgets",
@@ -103,11 +104,20 @@ fn kinds_of_knative_are_described_like_those_of_definitions() {
 
 #[test]
 fn every_built_in_kind_can_be_described() {
-    for (group, version) in [("", "v1"), ("apiextensions.k8s.io", "v1"), ("networking.k8s.io", "v1"), ("autoscaling", "v2")] {
+    for (group, version) in
+        [("", "v1"), ("apiextensions.k8s.io", "v1"), ("networking.k8s.io", "v1"), ("autoscaling", "v2")]
+    {
         let kinds: Vec<String> = builtin::kinds(group, version).map(|ty| ty.name.to_string()).collect();
         let served: Vec<Served<'_>> = kinds
             .iter()
-            .map(|kind| Served { kind, plural: kind, namespaced: true, subresources: &[], schema: None, list_kind: kind })
+            .map(|kind| Served {
+                kind,
+                plural: kind,
+                namespaced: true,
+                subresources: &[],
+                schema: None,
+                list_kind: kind,
+            })
             .collect();
         assert!(!served.is_empty());
         assert_whole(&document(group, version, &served));
