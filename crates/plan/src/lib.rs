@@ -5,6 +5,8 @@
 //! returns as changes to the World. Nothing here reads a clock, a file, the environment or the network.
 
 mod autoscaling;
+#[cfg(test)]
+mod check;
 mod children;
 mod instances;
 pub mod kube;
