@@ -90,7 +90,8 @@ pub(super) fn yaml<T: serde::de::DeserializeOwned>(key: &str, raw: &str) -> Resu
     if raw.trim().is_empty() {
         return Ok(None);
     }
-    serde_saphyr::from_str(raw).map_err(|e| ConfigError::value(key, e))
+    // What follows the first line is a drawing of the place.
+    serde_saphyr::from_str(raw).map_err(|e| ConfigError::value(key, e.to_string().lines().next().unwrap_or_default()))
 }
 
 fn syntax(function: &str, raw: &str) -> String {

@@ -5,8 +5,12 @@ use super::{
     parse::{BlockKind, Command, Node, Operand, Pipeline},
 };
 
+/// Most nodes one rendering may pass, so that nested ranges end.
+const MOST_NODES: usize = 100_000;
+
 pub(super) fn render(nodes: &[Node], data: &Data) -> Result<String, String> {
-    let mut renderer = Renderer { out: String::new(), variables: vec![("$".to_owned(), data.clone())] };
+    let mut renderer =
+        Renderer { out: String::new(), variables: vec![("$".to_owned(), data.clone())], nodes_left: MOST_NODES };
     renderer.nodes(nodes, data)?;
     Ok(renderer.out)
 }
@@ -15,11 +19,13 @@ struct Renderer {
     out: String,
     /// Innermost last.
     variables: Vec<(String, Data)>,
+    nodes_left: usize,
 }
 
 impl Renderer {
     fn nodes(&mut self, nodes: &[Node], dot: &Data) -> Result<(), String> {
         for node in nodes {
+            self.nodes_left = self.nodes_left.checked_sub(1).ok_or_else(|| format!("more than {MOST_NODES} steps"))?;
             match node {
                 Node::Text(text) => self.write(text)?,
                 Node::Output(pipeline) => {

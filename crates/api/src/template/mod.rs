@@ -81,7 +81,7 @@ impl Template {
     ///
     /// # Errors
     /// When it asks for a field that is not there, or calls a function with the wrong arguments, or the text grows
-    /// beyond [`LONGEST_OUTPUT`].
+    /// beyond [`LONGEST_OUTPUT`], or nested ranges take too many steps.
     pub fn render(&self, data: &Data) -> Result<String, TemplateError> {
         eval::render(&self.nodes, data).map_err(TemplateError::Execute)
     }
@@ -159,6 +159,12 @@ mod tests {
     fn escaping_is_for_scripts() {
         check(r#"{{js "a'b\"<\n"}}"#, r#"a\'b\"\u003C\u000A"#);
         check(r#"{{html "<a&b>"}}{{urlquery "a b&c"}}"#, "&lt;a&amp;b&gt;a+b%26c");
+    }
+
+    #[test]
+    fn ranges_within_ranges_end() {
+        let problem = render("{{range 9999}}{{range 9999}}{{if false}}{{end}}{{end}}{{end}}").unwrap_err();
+        assert_eq!(problem.to_string(), "template: more than 100000 steps");
     }
 
     #[test]
