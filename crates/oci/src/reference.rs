@@ -49,8 +49,10 @@ impl FromStr for Reference {
             Some(digest) => Some(digest.parse().map_err(|_| ReferenceError(text.to_owned()))?),
             None => None,
         };
+        // The hub's index is the hub.
+        let registry = if parsed.registry() == "index.docker.io" { "docker.io" } else { parsed.registry() };
         Ok(Self {
-            registry: parsed.registry().to_owned(),
+            registry: registry.to_owned(),
             repository: parsed.repository().to_owned(),
             tag: parsed.tag().map(str::to_owned),
             digest,
@@ -80,6 +82,7 @@ mod tests {
         let parse = |text: &str| text.parse::<Reference>().expect("parses").to_string();
         assert_eq!(parse("busybox"), "docker.io/library/busybox:latest");
         assert_eq!(parse("helloworld-go:160e4dc8"), "docker.io/library/helloworld-go:160e4dc8");
+        assert_eq!(parse("index.docker.io/library/busybox:1"), "docker.io/library/busybox:1");
         assert_eq!(parse("localhost:5000/a/b"), "localhost:5000/a/b:latest");
         let digest = format!("gcr.io/a@sha256:{}", "0".repeat(64));
         assert_eq!(parse(&digest), digest);

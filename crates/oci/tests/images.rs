@@ -84,7 +84,7 @@ async fn a_loaded_image_travels_through_the_registry_and_unpacks_for_overlayfs()
     let first = store(&scratch.path().join("first"), &[&host, "registry.example"]);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let registry = Registry::new(first.clone());
-    let serving = tokio::spawn(async move { registry.serve(listener, async { drop(stopped.await) }).await });
+    let serving = tokio::spawn(async move { registry.serve(&listener, async { drop(stopped.await) }).await });
 
     let archive = scratch.path().join("app.tar");
     saved(&archive, &format!("{host}/team/app:v1"));

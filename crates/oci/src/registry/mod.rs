@@ -168,7 +168,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the listener fails for good.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+    pub async fn serve(&self, listener: &TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
         let graceful = GracefulShutdown::new();
         let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
         let mut shutdown = std::pin::pin!(shutdown);
