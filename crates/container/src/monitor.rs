@@ -219,8 +219,7 @@ fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), Mo
     monitor.events.add(&signals, Source::Signals).setup("watch signals")?;
     ready();
     let outcome = monitor.turn(&listener);
-    // Whoever connects from now on should start another monitor.
-    drop(fs::remove_file(&options.socket));
+    monitor.withdraw();
     outcome
 }
 
@@ -317,11 +316,17 @@ impl Monitor {
             Some(Ending::Removing(ticket)) if self.sandboxes.is_empty() && self.pool.is_idle() => {
                 let ticket = *ticket;
                 self.remove_everything();
+                self.withdraw();
                 self.reply(ticket, Ok(crate::protocol::Answer::Done));
                 true
             }
             _ => false,
         }
+    }
+
+    /// Takes the socket away: whoever connects from now on should start another monitor.
+    fn withdraw(&self) {
+        drop(fs::remove_file(&self.options.socket));
     }
 
     fn next_serial(&mut self) -> u64 {

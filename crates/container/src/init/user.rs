@@ -42,6 +42,8 @@ fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity, Failure> 
         None => groups.extend(entry.iter().flat_map(|entry| memberships(entry.name, group))),
     }
     gid = user.gid.unwrap_or(gid);
+    // A group that forbids something must go on forbidding it after the program has changed its primary one.
+    groups.push(gid);
     groups.extend(&user.groups);
     groups.sort_unstable();
     groups.dedup();
@@ -112,12 +114,12 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_looked_up() {
-        assert_eq!(found(""), Ok((0, 0, vec![10], "/root".into())));
-        assert_eq!(found("app"), Ok((1000, 1001, vec![10, 29], "/home/app".into())));
-        assert_eq!(found("1000"), Ok((1000, 1001, vec![10, 29], "/home/app".into())));
-        assert_eq!(found("app:wheel"), Ok((1000, 10, vec![], "/home/app".into())));
-        assert_eq!(found("65532"), Ok((65532, 0, vec![], "/".into())));
-        assert_eq!(found("65532:7"), Ok((65532, 7, vec![], "/".into())));
+        assert_eq!(found(""), Ok((0, 0, vec![0, 10], "/root".into())));
+        assert_eq!(found("app"), Ok((1000, 1001, vec![10, 29, 1001], "/home/app".into())));
+        assert_eq!(found("1000"), Ok((1000, 1001, vec![10, 29, 1001], "/home/app".into())));
+        assert_eq!(found("app:wheel"), Ok((1000, 10, vec![10], "/home/app".into())));
+        assert_eq!(found("65532"), Ok((65532, 0, vec![0], "/".into())));
+        assert_eq!(found("65532:7"), Ok((65532, 7, vec![7], "/".into())));
     }
 
     #[test]
@@ -134,6 +136,6 @@ mod tests {
     fn the_spec_overrides_the_group_and_adds_others() {
         let user = User { name: "app".into(), gid: Some(5), groups: vec![2000, 10] };
         let found = resolve(&user, PASSWD, GROUP).unwrap();
-        assert_eq!((found.gid, found.groups), (5, vec![10, 29, 2000]));
+        assert_eq!((found.gid, found.groups), (5, vec![5, 10, 29, 2000]));
     }
 }

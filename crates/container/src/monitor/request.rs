@@ -119,6 +119,7 @@ impl Monitor {
     fn shut_down(&mut self, ticket: Ticket, remove: bool) -> Option<Answer> {
         if !remove {
             self.ending = Some(Ending::Now);
+            self.withdraw();
             return Some(Answer::Done);
         }
         self.ending = Some(Ending::Removing(ticket));

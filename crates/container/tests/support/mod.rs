@@ -19,17 +19,17 @@ use knoll_container::protocol::{
 static NEXT: AtomicU8 = AtomicU8::new(0);
 
 /// A monitor and where it keeps things.
-pub struct Site {
-    pub dir: tempfile::TempDir,
-    pub launcher: Launcher,
-    pub network: PodNetwork,
-    pub number: u8,
-    pub name: String,
+pub(crate) struct Site {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) launcher: Launcher,
+    pub(crate) network: PodNetwork,
+    pub(crate) number: u8,
+    pub(crate) name: String,
 }
 
 impl Site {
     /// `file` tells test files apart: they run as different processes at the same time.
-    pub fn new(file: u8) -> Site {
+    pub(crate) fn new(file: u8) -> Site {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("knoll-test-").tempdir().expect("a temporary directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("chmod");
@@ -56,20 +56,20 @@ impl Site {
     }
 
     /// Starts (or finds) the monitor and connects.
-    pub async fn connect(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         self.launcher.ensure().expect("a monitor");
         Client::connect(&self.launcher.options.socket).await.expect("a connection")
     }
 
     /// Connects and configures the pod network.
-    pub async fn networked(&self, pool: u32) -> Client {
+    pub(crate) async fn networked(&self, pool: u32) -> Client {
         let client = self.connect().await;
         let network = Some(self.network.clone());
         client.configure(Configuration { network, pool }).await.expect("a configuration");
         client
     }
 
-    pub fn rootfs(&self) -> PathBuf {
+    pub(crate) fn rootfs(&self) -> PathBuf {
         self.dir.path().join("rootfs")
     }
 
@@ -88,19 +88,19 @@ impl Site {
         fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\nextra:x:2000:app\n").expect("group");
     }
 
-    pub fn log(&self, name: &str) -> PathBuf {
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.dir.path().join("logs").join(format!("{name}.log"))
     }
 
     /// A sandbox without addresses.
-    pub async fn sandbox(&self, client: &Client, name: &str) -> SandboxStatus {
+    pub(crate) async fn sandbox(&self, client: &Client, name: &str) -> SandboxStatus {
         let mut spec = SandboxSpec::new(sandbox_id(name), name);
         spec.network = knoll_container::protocol::Network::None;
         client.prepare_sandbox(spec).await.expect("a sandbox")
     }
 
     /// A container that runs a shell script, with a log.
-    pub fn spec(&self, sandbox: &str, name: &str, script: &str) -> ContainerSpec {
+    pub(crate) fn spec(&self, sandbox: &str, name: &str, script: &str) -> ContainerSpec {
         let args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let rootfs = Rootfs::Overlay { lowers: vec![self.rootfs()] };
         let mut spec = ContainerSpec::new(container_id(name), sandbox_id(sandbox), rootfs, args);
@@ -108,12 +108,12 @@ impl Site {
         spec
     }
 
-    pub async fn start(&self, client: &Client, sandbox: &str, name: &str, script: &str) -> ContainerStatus {
+    pub(crate) async fn start(&self, client: &Client, sandbox: &str, name: &str, script: &str) -> ContainerStatus {
         client.start_container(self.spec(sandbox, name, script)).await.expect("a container")
     }
 
     /// Runs a spec to its end and gives its output without time stamps.
-    pub async fn run(&self, client: &Client, spec: ContainerSpec) -> (Exit, String) {
+    pub(crate) async fn run(&self, client: &Client, spec: ContainerSpec) -> (Exit, String) {
         let id = spec.id.clone();
         client.start_container(spec).await.expect("a container");
         let exit = client.wait(id.clone()).await.expect("an exit");
@@ -121,7 +121,7 @@ impl Site {
     }
 
     /// Runs a script to its end in a sandbox of its own.
-    pub async fn script(&self, client: &Client, name: &str, script: &str) -> (Exit, String) {
+    pub(crate) async fn script(&self, client: &Client, name: &str, script: &str) -> (Exit, String) {
         self.sandbox(client, name).await;
         let outcome = self.run(client, self.spec(name, name, script)).await;
         client.remove_sandbox(sandbox_id(name)).await.expect("removed");
@@ -129,7 +129,7 @@ impl Site {
     }
 
     /// What a container has written so far: `stdout text` lines.
-    pub fn output(&self, name: &str) -> String {
+    pub(crate) fn output(&self, name: &str) -> String {
         let text = fs::read_to_string(self.log(name)).unwrap_or_default();
         let strip = |line: &str| {
             let mut parts = line.splitn(4, ' ');
@@ -140,12 +140,12 @@ impl Site {
     }
 
     /// Waits until a container has written something.
-    pub async fn wait_for_output(&self, name: &str, wanted: &str) {
+    pub(crate) async fn wait_for_output(&self, name: &str, wanted: &str) {
         until(&format!("{wanted:?} from {name}"), || self.output(name).contains(wanted)).await;
     }
 
     /// Ends the monitor with everything it holds, and sees that nothing is left.
-    pub async fn finish(self, client: &Client) {
+    pub(crate) async fn finish(self, client: &Client) {
         client.shutdown(true).await.expect("an end");
         let root = self.name.clone();
         until("the cgroups are gone", || !cgroups(&root).iter().any(|path| path.exists())).await;
@@ -184,16 +184,16 @@ impl Drop for Site {
     }
 }
 
-pub fn sandbox_id(name: &str) -> SandboxId {
+pub(crate) fn sandbox_id(name: &str) -> SandboxId {
     SandboxId::new(name).expect("an id")
 }
 
-pub fn container_id(name: &str) -> ContainerId {
+pub(crate) fn container_id(name: &str) -> ContainerId {
     ContainerId::new(name).expect("an id")
 }
 
 /// Every directory a cgroup could have.
-pub fn cgroups(group: &str) -> Vec<PathBuf> {
+pub(crate) fn cgroups(group: &str) -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let mut found = vec![base.join(group)];
     for entry in fs::read_dir(base).expect("cgroups").flatten() {
@@ -202,13 +202,13 @@ pub fn cgroups(group: &str) -> Vec<PathBuf> {
     found
 }
 
-pub fn interfaces(prefix: &str) -> Vec<String> {
+pub(crate) fn interfaces(prefix: &str) -> Vec<String> {
     let entries = fs::read_dir("/sys/class/net").expect("interfaces");
     entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
 }
 
 /// Waits for a condition, for at most ten seconds.
-pub async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
