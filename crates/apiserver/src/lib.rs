@@ -1,1 +1,44 @@
-//! See ARCHITECTURE.md.
+//! The Kubernetes API over the store.
+//!
+//! [`ApiServer::handle`] is the one entry, for sockets ([`ApiServer::serve_tls`]) and for controllers in this
+//! process ([`ApiServer::client`]). Objects are JSON trees; what sets kinds apart stands in the rows of
+//! [`resources`].
+
+mod accept;
+mod addresses;
+mod admission;
+pub mod attributes;
+pub mod auth;
+pub mod authority;
+pub mod body;
+mod bootstrap;
+mod call;
+mod client;
+mod defaults;
+mod discovery;
+mod fields;
+mod metadata;
+pub mod node_backend;
+mod object;
+mod objects;
+mod patches;
+mod query;
+pub mod resources;
+mod respond;
+mod reviews;
+mod route;
+mod selectors;
+mod serve;
+mod server;
+pub mod status;
+mod subresources;
+mod tables;
+mod validation;
+mod verbs;
+
+pub use self::{
+    attributes::Identity,
+    body::Body,
+    server::{ApiServer, Config},
+    status::Status,
+};

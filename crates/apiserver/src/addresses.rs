@@ -1,0 +1,177 @@
+//! Addresses and ports of Services, handed out once each.
+
+use std::{
+    collections::HashSet,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+
+use crate::object;
+
+/// First address of the Services' range, 10.96.0.0/12.
+const FIRST: u32 = u32::from_be_bytes([10, 96, 0, 0]);
+/// How many there are.
+const COUNT: u32 = 1 << 20;
+/// Addresses below this offset are given only to who asks for them.
+const RESERVED: u32 = 256;
+/// Node ports.
+const PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// The address of `default/kubernetes`.
+pub(crate) const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+#[derive(Default)]
+struct Taken {
+    addresses: HashSet<u32>,
+    ports: HashSet<u16>,
+    next_address: u32,
+    next_port: u16,
+}
+
+/// What is taken, and what comes next.
+#[derive(Clone, Default)]
+pub(crate) struct Addresses(Arc<Mutex<Taken>>);
+
+/// What was handed out for a write that is not yet done; given back unless it is kept.
+pub(crate) struct Hold {
+    from: Addresses,
+    address: Option<u32>,
+    port: Option<u16>,
+}
+
+impl Hold {
+    /// The write is done.
+    pub(crate) fn keep(mut self) {
+        (self.address, self.port) = (None, None);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.address.is_none() && self.port.is_none() {
+            return;
+        }
+        let mut taken = self.from.lock();
+        if let Some(address) = self.address {
+            taken.addresses.remove(&address);
+        }
+        if let Some(port) = self.port {
+            taken.ports.remove(&port);
+        }
+    }
+}
+
+/// Why an address or port was not handed out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It lies outside the range.
+    OutOfRange,
+    /// Another Service has it.
+    Taken,
+    /// None is left.
+    Exhausted,
+}
+
+impl Addresses {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks what a stored Service has.
+    pub(crate) fn take(&self, service: &Value) {
+        self.replace(None, Some(service));
+    }
+
+    /// What a Service had becomes free, what it has now is taken: in one step.
+    pub(crate) fn replace(&self, old: Option<&Value>, new: Option<&Value>) {
+        let mut taken = self.lock();
+        let address = |service: &Value| object::text(service, "/spec/clusterIP").parse().ok().and_then(offset);
+        if let Some(old) = old {
+            if let Some(offset) = address(old) {
+                taken.addresses.remove(&offset);
+            }
+            for port in node_ports(old) {
+                taken.ports.remove(&port);
+            }
+        }
+        if let Some(new) = new {
+            taken.addresses.extend(address(new));
+            taken.ports.extend(node_ports(new));
+        }
+    }
+
+    /// A free address.
+    pub(crate) fn any_address(&self) -> Result<(Ipv4Addr, Hold), Refused> {
+        let mut taken = self.lock();
+        for _ in RESERVED..COUNT - 1 {
+            let candidate = RESERVED + taken.next_address % (COUNT - 1 - RESERVED);
+            taken.next_address = taken.next_address.wrapping_add(1);
+            if taken.addresses.insert(candidate) {
+                let hold = Hold { from: self.clone(), address: Some(candidate), port: None };
+                return Ok((Ipv4Addr::from(FIRST + candidate), hold));
+            }
+        }
+        Err(Refused::Exhausted)
+    }
+
+    /// This address.
+    pub(crate) fn address(&self, address: Ipv4Addr) -> Result<Hold, Refused> {
+        let offset = offset(address).filter(|&o| o > 0 && o < COUNT - 1).ok_or(Refused::OutOfRange)?;
+        if !self.lock().addresses.insert(offset) {
+            return Err(Refused::Taken);
+        }
+        Ok(Hold { from: self.clone(), address: Some(offset), port: None })
+    }
+
+    /// A free node port.
+    pub(crate) fn any_port(&self) -> Result<(u16, Hold), Refused> {
+        let mut taken = self.lock();
+        let count = PORTS.end() - PORTS.start() + 1;
+        for _ in 0..count {
+            let candidate = PORTS.start() + taken.next_port % count;
+            taken.next_port = taken.next_port.wrapping_add(1);
+            if taken.ports.insert(candidate) {
+                return Ok((candidate, Hold { from: self.clone(), address: None, port: Some(candidate) }));
+            }
+        }
+        Err(Refused::Exhausted)
+    }
+
+    /// This node port.
+    pub(crate) fn port(&self, port: u16) -> Result<Hold, Refused> {
+        if !PORTS.contains(&port) {
+            return Err(Refused::OutOfRange);
+        }
+        if !self.lock().ports.insert(port) {
+            return Err(Refused::Taken);
+        }
+        Ok(Hold { from: self.clone(), address: None, port: Some(port) })
+    }
+}
+
+fn offset(address: Ipv4Addr) -> Option<u32> {
+    u32::from(address).checked_sub(FIRST).filter(|&o| o < COUNT)
+}
+
+fn node_ports(service: &Value) -> impl Iterator<Item = u16> {
+    let ports = object::list(service, "/spec/ports").iter();
+    ports.filter_map(|p| p["nodePort"].as_u64()).filter_map(|p| u16::try_from(p).ok()).filter(|&p| p > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_handed_out_once_and_comes_back_when_not_kept() {
+        let addresses = Addresses::default();
+        let (first, hold) = addresses.any_address().unwrap();
+        assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
+        drop(hold);
+        addresses.address(first).unwrap().keep();
+        assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
+        assert_eq!(addresses.address(Ipv4Addr::new(10, 1, 0, 1)).err(), Some(Refused::OutOfRange));
+    }
+}

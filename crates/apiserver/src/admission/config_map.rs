@@ -1,0 +1,35 @@
+//! Knative's own ConfigMaps are checked before they are stored: a bad one would be ignored later.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Admission;
+use crate::{
+    ApiServer, object,
+    resources::Committed,
+    server::SYSTEM_NAMESPACE,
+    status::Status,
+};
+
+/// Refuses a configuration that cannot be read.
+pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
+    if admission.namespace != SYSTEM_NAMESPACE || !object::name(object).starts_with("config-") {
+        return Ok(());
+    }
+    let strings = |map: &Value| -> BTreeMap<String, String> {
+        let pairs = map.as_object().into_iter().flatten();
+        pairs.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
+    };
+    let (data, annotations) = (strings(&object["data"]), strings(&object["metadata"]["annotations"]));
+    let verdict = knoll_api::admission::validate_config_map(object::name(object), &data, &annotations);
+    verdict.map_err(|error| Status::bad_request(knoll_api::admission::config_map_denial(&error)))
+}
+
+/// Takes up a changed configuration.
+pub(crate) fn committed(server: &ApiServer, change: Committed<'_>) {
+    let object = change.new.or(change.old);
+    if object.is_some_and(|o| object::namespace(o) == SYSTEM_NAMESPACE) {
+        server.reload_knative();
+    }
+}

@@ -1,0 +1,43 @@
+//! Knative's kinds: the rules of its webhooks, in process and in its words.
+
+use knoll_api::{
+    Kind,
+    admission::{self as rules, Context},
+};
+use serde_json::Value;
+
+use super::{Admission, Operation};
+use crate::status::Status;
+
+fn kind(admission: &Admission<'_>) -> Option<Kind> {
+    let resource = admission.resource;
+    resource.custom.as_ref().filter(|c| c.knative)?;
+    Kind::from_api(&resource.api_version(), &resource.kind)
+}
+
+fn operation(admission: &Admission<'_>) -> rules::Operation {
+    match admission.operation {
+        Operation::Create => rules::Operation::Create,
+        Operation::Update => rules::Operation::Update,
+    }
+}
+
+/// Fills in what the writer left out.
+pub(super) fn default(admission: &Admission<'_>, object: &mut Value) {
+    let Some(kind) = kind(admission) else { return };
+    let config = admission.server.knative();
+    let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
+    rules::default(kind, operation(admission), object, admission.old, &context);
+}
+
+/// Refuses what the rules do not allow, as the webhook would; its warnings go to the client.
+pub(super) fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<(), Status> {
+    let Some(kind) = kind(admission) else { return Ok(()) };
+    let config = admission.server.knative();
+    let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
+    let (errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);
+    if !warnings.is_empty() {
+        admission.warnings.push(warnings.to_string());
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::bad_request(rules::denial(&errors))) }
+}

@@ -1,0 +1,65 @@
+//! What happens to an object between its writer and the store: defaults, changes, checks.
+
+pub mod config_map;
+pub mod job;
+mod knative;
+pub mod namespace;
+pub mod pod;
+pub mod service;
+
+use serde_json::Value;
+
+use crate::{ApiServer, Identity, addresses::Hold, object, resources::Resource, status::Status, validation};
+
+/// What is done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It changes.
+    Update,
+}
+
+/// A write on its way.
+pub struct Admission<'a> {
+    /// The server.
+    pub(crate) server: &'a ApiServer,
+    /// The row.
+    pub(crate) resource: &'a Resource,
+    /// Who writes.
+    pub(crate) identity: &'a Identity,
+    /// Namespace of the request.
+    pub(crate) namespace: &'a str,
+    /// What is done.
+    pub(crate) operation: Operation,
+    /// What it replaces.
+    pub(crate) old: Option<&'a Value>,
+    /// Whether nothing is to be stored.
+    pub(crate) dry_run: bool,
+    /// For the client.
+    pub(crate) warnings: &'a mut Vec<String>,
+    /// Addresses and ports that the write will use.
+    pub(crate) held: Vec<Hold>,
+}
+
+/// Default, mutate, validate.
+///
+/// # Errors
+/// The answer to the writer, when it may not be.
+pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
+    let hooks = admission.resource.hooks.clone();
+    (hooks.default)(object);
+    if admission.operation == Operation::Create {
+        namespace::lifecycle(admission, object)?;
+    }
+    (hooks.admit)(admission, object)?;
+    // What a hook added has defaults, too.
+    (hooks.default)(object);
+    knative::default(admission, object);
+    let mut causes = validation::metadata::check(admission.resource, object);
+    causes.extend((hooks.validate)(object, admission.old));
+    if !causes.is_empty() {
+        return Err(admission.resource.invalid(object::name(object), causes));
+    }
+    knative::validate(admission, object)
+}

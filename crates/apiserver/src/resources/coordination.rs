@@ -1,0 +1,16 @@
+//! `coordination.k8s.io`.
+
+use super::Resource;
+use crate::{tables, validation};
+
+pub(super) fn rows() -> Vec<Resource> {
+    vec![
+        Resource::new("coordination.k8s.io", "v1", "leases", "Lease")
+            .relaxed()
+            .no_generation()
+            .conditional()
+            .create_on_update()
+            .table(&tables::coordination::LEASE)
+            .validate_with(validation::coordination::lease),
+    ]
+}

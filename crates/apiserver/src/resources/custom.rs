@@ -1,0 +1,142 @@
+//! Custom resources: rows made from CustomResourceDefinitions.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use knoll_schema::ty::{Field, Object, Presence, Shape, Strategy, Type, TypeRef};
+use serde_json::{Value, json};
+
+use super::{Committed, Resource, ScalePaths, Subresource};
+use crate::{
+    ApiServer, object,
+    tables::{PathColumn, Printer},
+};
+
+/// What a custom resource knows beyond its row.
+#[derive(Clone, Default)]
+pub struct Custom {
+    /// The version's `openAPIV3Schema`; null when there is none.
+    pub schema: Value,
+    /// The type of its objects, where the compiled-in tables have none.
+    pub ty: Option<TypeRef>,
+    /// JSON paths that field selectors may name, as they are written there (`.spec.x`).
+    pub selectable: Vec<String>,
+    /// Whether it is one of Knative's own kinds, whose admission is compiled in.
+    pub knative: bool,
+}
+
+/// The rows of a definition, one a served version.
+pub fn from_definition(definition: &Value) -> Vec<Resource> {
+    let spec = &definition["spec"];
+    let versions = object::list(spec, "/versions");
+    versions.iter().filter(|v| v["served"] == true).map(|version| row(spec, version)).collect()
+}
+
+fn row(spec: &Value, version: &Value) -> Resource {
+    let names = &spec["names"];
+    let strings = |pointer: &str| -> Vec<String> {
+        object::list(names, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let text = |value: &Value, pointer: &str| object::text(value, pointer).to_owned();
+    let mut row = Resource::new(
+        object::text(spec, "/group"),
+        object::text(version, "/name"),
+        object::text(names, "/plural"),
+        object::text(names, "/kind"),
+    );
+    row.singular = text(names, "/singular");
+    row.list_kind = text(names, "/listKind");
+    row.namespaced = spec["scope"] != "Cluster";
+    row.short_names = strings("/shortNames");
+    row.categories = strings("/categories");
+    row.unconditional_update = false;
+    if version.pointer("/subresources/status").is_some() {
+        row.subresources.push(Subresource::Status);
+    }
+    if let Some(scale) = version.pointer("/subresources/scale") {
+        row.subresources.push(Subresource::Scale);
+        row.scale = Some(ScalePaths {
+            spec: to_pointer(object::text(scale, "/specReplicasPath")),
+            status: to_pointer(object::text(scale, "/statusReplicasPath")),
+            selector: to_pointer(object::text(scale, "/labelSelectorPath")),
+        });
+    }
+    row.printer = Printer::Paths(Arc::new(PathColumn::from_definition(version)));
+    row.custom = Some(Arc::new(Custom {
+        schema: version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(Value::Null),
+        ty: Some(open_type()),
+        selectable: object::list(version, "/selectableFields")
+            .iter()
+            .map(|field| object::text(field, "/jsonPath").to_owned())
+            .collect(),
+        knative: false,
+    }));
+    row
+}
+
+/// A type that has metadata and otherwise anything.
+fn open_type() -> TypeRef {
+    let field = |name: &'static str, ty: TypeRef| Field {
+        name: name.into(),
+        ty,
+        required: false,
+        presence: Presence::Explicit,
+        atomic: None,
+        merge_key: None,
+        strategy: Strategy::default(),
+        default: None,
+    };
+    let text = || TypeRef::new(Type::unnamed(Shape::String));
+    let fields = vec![
+        field("apiVersion", text()),
+        field("kind", text()),
+        field("metadata", knoll_schema::builtin::object_meta()),
+    ];
+    TypeRef::new(Type::unnamed(Shape::Object(Object { fields, open: true, ..Object::default() })))
+}
+
+/// `.spec.replicas` as `/spec/replicas`.
+fn to_pointer(path: &str) -> String {
+    path.replace('.', "/")
+}
+
+/// Fills in the status of a definition that was accepted: established from the first moment.
+pub fn established(definition: &mut Value, now: Timestamp) {
+    let names = definition["spec"]["names"].clone();
+    let since = crate::metadata::seconds(now);
+    let condition = |kind: &str, reason: &str, message: &str| {
+        json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message})
+    };
+    let storage = object::list(definition, "/spec/versions").iter().find(|v| v["storage"] == true);
+    let stored = storage.map(|v| v["name"].clone());
+    let mut versions: Vec<Value> = object::list(definition, "/status/storedVersions").to_vec();
+    versions.extend(stored.filter(|s| !versions.contains(s)));
+    definition["status"] = json!({
+        "acceptedNames": names,
+        "storedVersions": versions,
+        "conditions": [
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+    });
+}
+
+/// Serves what a definition says as soon as it is stored, and stops when it is gone.
+pub(super) fn committed(server: &ApiServer, change: Committed<'_>) {
+    let Some(definition) = change.new.or(change.old) else { return };
+    let (group, plural) = (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"));
+    server.update_registry(|registry| {
+        if registry.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|c| c.knative)) {
+            return;
+        }
+        registry.remove(group, plural);
+        if change.new.is_some() {
+            from_definition(definition).into_iter().for_each(|row| registry.insert(row));
+        }
+    });
+}
+
+/// Serves what a stored definition says.
+pub(crate) fn serve(server: &ApiServer, definition: &Value) {
+    committed(server, Committed { old: None, new: Some(definition) });
+}

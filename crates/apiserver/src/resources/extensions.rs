@@ -1,0 +1,24 @@
+//! `apiextensions.k8s.io` and `apiregistration.k8s.io`.
+
+use super::{Resource, custom};
+use crate::{defaults, tables, validation};
+
+pub(super) fn rows() -> Vec<Resource> {
+    vec![
+        Resource::new("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
+            .cluster()
+            .short(&["crd", "crds"])
+            .category(&["api-extensions"])
+            .status()
+            .answers_with_object()
+            .table(&tables::extensions::DEFINITION)
+            .default_with(defaults::custom_resource_definition::default)
+            .validate_with(validation::extensions::definition)
+            .then(custom::committed),
+        Resource::new("apiregistration.k8s.io", "v1", "apiservices", "APIService")
+            .cluster()
+            .category(&["api-extensions"])
+            .status()
+            .no_generation(),
+    ]
+}

@@ -1,0 +1,30 @@
+//! Who is somebody?
+
+use serde_json::{Value, json};
+
+use crate::{ApiServer, Identity, object};
+
+fn user(identity: &Identity) -> Value {
+    let mut info = json!({"username": identity.user, "groups": identity.groups});
+    if !identity.uid.is_empty() {
+        info["uid"] = identity.uid.as_str().into();
+    }
+    if !identity.extra.is_empty() {
+        info["extra"] = json!(identity.extra);
+    }
+    info
+}
+
+/// The status of a SelfSubjectReview.
+pub(super) fn myself(identity: &Identity) -> Value {
+    json!({"userInfo": user(identity)})
+}
+
+/// The status of a TokenReview.
+pub(super) fn token(server: &ApiServer, review: &Value) -> Value {
+    let audiences: Vec<String> = object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match server.config.authority.review(object::text(review, "/spec/token"), &audiences) {
+        Some((identity, accepted)) => json!({"authenticated": true, "user": user(&identity), "audiences": accepted}),
+        None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
+    }
+}

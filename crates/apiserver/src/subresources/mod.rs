@@ -1,0 +1,34 @@
+//! Parts of objects with a path of their own: one file each.
+
+mod binding;
+mod eviction;
+mod finalize;
+mod log;
+mod parts;
+mod scale;
+mod token;
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::{ApiServer, body::Body, call::Call, resources::Subresource, status::Status};
+
+/// Does what an authorized request asks of a part.
+pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Response<Body>, Status> {
+    match call.subresource {
+        Some(Subresource::Scale) => scale::run(server, &mut call).await,
+        Some(Subresource::Binding) => binding::create(server, &mut call).await,
+        Some(Subresource::Eviction) => eviction::create(server, &mut call).await,
+        Some(Subresource::Log) => log::get(server, &call).await,
+        Some(Subresource::Finalize) => finalize::update(server, &mut call).await,
+        Some(Subresource::Token) => token::create(server, &mut call).await,
+        Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward) => {
+            Err(Status::unavailable("streams to pods are not served yet"))
+        }
+        Some(
+            Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval,
+        )
+        | None => parts::run(server, &mut call).await,
+    }
+}

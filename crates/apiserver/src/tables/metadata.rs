@@ -1,0 +1,7 @@
+//! The table of kinds without one.
+
+use super::{Table, age, name, text};
+
+/// Name and age.
+pub static NAME_AGE: Table =
+    Table { columns: &[text("Name"), text("Age")], cells: |object, now| vec![name(object), age(object, now)] };

@@ -1,0 +1,196 @@
+//! DELETE of one object.
+
+use std::sync::Arc;
+
+use http::Response;
+use jiff::Timestamp;
+use knoll_store::{Expect, WriteError};
+use serde_json::Value;
+
+use super::write;
+use crate::{
+    ApiServer,
+    body::Body,
+    call::{self, Call},
+    metadata, object,
+    objects::Stored,
+    resources::Committed,
+    respond,
+    status::{self, Cause, Status},
+};
+
+/// Namespaces that cannot be deleted.
+const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
+/// How often a deletion that lost a race is tried again.
+const ATTEMPTS: usize = 10;
+
+/// What becomes of what the object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// How an object is to be deleted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) grace: Option<i64>,
+    pub(crate) propagation: Option<Propagation>,
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+}
+
+/// What a deletion came to.
+pub(crate) struct Deleted {
+    /// The object as it is now, or was last.
+    pub(crate) object: Arc<Value>,
+    /// Whether it is gone.
+    pub(crate) gone: bool,
+}
+
+/// Deletes an object, or marks it where finalizers or a grace period hold it.
+pub(crate) async fn delete(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
+    let options = DeleteOptions::read(call).await?;
+    let deleted = run(server, call, &options).await?;
+    let resource = &call.resource;
+    if !deleted.gone || resource.delete_returns_object {
+        return Ok(respond::object(call, 200, &deleted.object, &[]));
+    }
+    let answer = status::deleted(&resource.group, &resource.plural, &call.name, object::uid(&deleted.object));
+    Ok(respond::value(200, &answer, call.accept.format))
+}
+
+impl DeleteOptions {
+    /// From the body and the query; the body wins.
+    ///
+    /// # Errors
+    /// 400 for a body that cannot be read, 422 for values that are not known.
+    pub(crate) async fn read(call: &mut Call) -> Result<Self, Status> {
+        let bytes = call.read_body().await?;
+        let body = if bytes.is_empty() { Value::Null } else { call::decode(call.content_type(), &bytes)? };
+        let query = &call.query;
+        let mut options = Self {
+            dry_run: call.write_options()?.dry_run || object::list(&body, "/dryRun").iter().any(|v| v == "All"),
+            grace: object::integer(&body, "/gracePeriodSeconds").or(query.number("gracePeriodSeconds")?),
+            propagation: None,
+            uid: object::text(&body, "/preconditions/uid").into(),
+            resource_version: object::text(&body, "/preconditions/resourceVersion").into(),
+        };
+        let policy = object::text(&body, "/propagationPolicy");
+        let policy = if policy.is_empty() { query.get("propagationPolicy") } else { policy };
+        options.propagation = match policy {
+            "" if body["orphanDependents"] == true || query.flag("orphanDependents") => Some(Propagation::Orphan),
+            "" => None,
+            "Background" => Some(Propagation::Background),
+            "Foreground" => Some(Propagation::Foreground),
+            "Orphan" => Some(Propagation::Orphan),
+            other => {
+                let cause = Cause::not_supported("propagationPolicy", &other.into(), &["Foreground", "Background", "Orphan", "nil"]);
+                return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
+        };
+        if options.grace.is_some_and(|g| g < 0) {
+            options.grace = Some(1);
+        }
+        Ok(options)
+    }
+}
+
+/// Deletes the object that `call` names.
+pub(crate) async fn run(server: &Arc<ApiServer>, call: &Call, options: &DeleteOptions) -> Result<Deleted, Status> {
+    let resource = &call.resource;
+    if resource.plural == "namespaces" && resource.group.is_empty() && PROTECTED.contains(&call.name.as_str()) {
+        return Err(resource.forbidden(&call.name, "this namespace may not be deleted"));
+    }
+    let key = call.key();
+    for _ in 0..ATTEMPTS {
+        let entry = server.store.get(&key).ok_or_else(|| call.not_found())?;
+        let old = server.trees.stored(resource, &entry)?;
+        check_preconditions(call, options, &old)?;
+        let Some(new) = marked(call, options, &old.object) else {
+            if options.dry_run {
+                return Ok(Deleted { object: old.object, gone: true });
+            }
+            match remove(server, call, &key, &old).await? {
+                Some(deleted) => return Ok(deleted),
+                None => continue,
+            }
+        };
+        if options.dry_run || metadata::is_no_op(&old.object, &new) {
+            return Ok(Deleted { object: Arc::new(new), gone: false });
+        }
+        let gone = write::is_released(&new);
+        if let Some(object) = write::put(server, call, &old, new).await? {
+            return Ok(Deleted { object, gone });
+        }
+    }
+    Err(Status::modified(&resource.group, &resource.plural, &call.name))
+}
+
+fn check_preconditions(call: &Call, options: &DeleteOptions, old: &Stored) -> Result<(), Status> {
+    let resource = &call.resource;
+    metadata::check_uid(resource, &old.object, &options.uid)?;
+    let wanted = &options.resource_version;
+    if !wanted.is_empty() && *wanted != old.revision.to_string() {
+        let why = format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {}", old.revision);
+        return Err(Status::conflict(&resource.group, &resource.plural, &call.name, &why));
+    }
+    Ok(())
+}
+
+/// The state with its deletion marked; `None` when nothing holds it and it can go at once.
+fn marked(call: &Call, options: &DeleteOptions, old: &Value) -> Option<Value> {
+    let mut new = old.clone();
+    if !object::is_deleting(old) {
+        match options.propagation {
+            Some(Propagation::Foreground) => metadata::add_finalizer(&mut new, "foregroundDeletion"),
+            Some(Propagation::Orphan) => metadata::add_finalizer(&mut new, "orphan"),
+            _ => {}
+        }
+    }
+    let now = Timestamp::now();
+    let grace = grace(call, options, old);
+    if object::is_deleting(old) {
+        let left = object::integer(old, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+        if grace >= left {
+            return (!write::is_released(&new)).then_some(new);
+        }
+        object::meta_mut(&mut new).insert("deletionGracePeriodSeconds".into(), grace.into());
+        return (!write::is_released(&new)).then_some(new);
+    }
+    metadata::mark_deleted(&call.resource, &mut new, grace, now);
+    if new["kind"] == "Namespace" {
+        object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
+    }
+    (!write::is_released(&new)).then_some(new)
+}
+
+/// Seconds an object stays after its deletion was asked for: only pods on a node stay, until the node is done.
+fn grace(call: &Call, options: &DeleteOptions, object: &Value) -> i64 {
+    if call.resource.plural != "pods" || !call.resource.group.is_empty() {
+        return 0;
+    }
+    let unbound = object::text(object, "/spec/nodeName").is_empty();
+    let done = matches!(object::text(object, "/status/phase"), "Succeeded" | "Failed");
+    if unbound || done {
+        return 0;
+    }
+    options.grace.or(object::integer(object, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0)
+}
+
+async fn remove(server: &Arc<ApiServer>, call: &Call, key: &str, old: &Stored) -> Result<Option<Deleted>, Status> {
+    match server.store.delete(key, Expect::Revision(old.revision), call.resource.durability).await {
+        Ok(change) => {
+            let mut last = (*old.object).clone();
+            crate::objects::stamp(&mut last, change.revision);
+            if let Some(hook) = call.resource.hooks.committed {
+                hook(server, Committed { old: Some(&last), new: None });
+            }
+            Ok(Some(Deleted { object: Arc::new(last), gone: true }))
+        }
+        Err(WriteError::Conflict { .. }) => Ok(None),
+        Err(error) => Err(Status::internal(error)),
+    }
+}

@@ -1,0 +1,38 @@
+//! DELETE of a collection.
+
+use std::sync::Arc;
+
+use http::Response;
+use serde_json::{Value, json};
+
+use super::{delete, list};
+use crate::{ApiServer, body::Body, call::Call, object, respond, selectors::Selectors, status::Status};
+
+/// Deletes what matches, each as a single deletion would; answers with the list.
+pub(crate) async fn delete_collection(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
+    let options = delete::DeleteOptions::read(call).await?;
+    let selectors = Selectors::parse(&call.query, &call.resource)?;
+    let found = list::matching(server, call, &selectors)?;
+    let all = call.namespace.is_empty();
+    let mut items: Vec<Value> = Vec::with_capacity(found.len());
+    for entry in found {
+        let stored = server.trees.stored(&call.resource, &entry)?;
+        object::name(&stored.object).clone_into(&mut call.name);
+        if all {
+            object::namespace(&stored.object).clone_into(&mut call.namespace);
+        }
+        match delete::run(server, call, &options).await {
+            Ok(deleted) => items.push((*deleted.object).clone()),
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let resource = &call.resource;
+    let answer = json!({
+        "kind": resource.list_kind,
+        "apiVersion": resource.api_version(),
+        "metadata": {"resourceVersion": server.store.revision().to_string()},
+        "items": items,
+    });
+    Ok(respond::value(200, &answer, call.accept.format))
+}

@@ -1,0 +1,355 @@
+//! GET with `watch`: changes as they happen.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, stream};
+use http::Response;
+use jiff::Timestamp;
+use knoll_store::{Change, Entry, Lagged, Watch};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::list::parse_version;
+use crate::{
+    ApiServer,
+    accept::View,
+    body::{self, Body, BodyError},
+    call::Call,
+    objects, respond,
+    resources::Resource,
+    selectors::Selectors,
+    status::{Cause, Status},
+    tables::{self, Include},
+};
+
+/// How long a watch lives when the client does not say.
+const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
+/// How often a watcher hears how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Most changes that are put into one piece of the answer.
+const BATCH: usize = 256;
+/// Bytes of initial objects that are put into one piece.
+const PIECE: usize = 64 * 1024;
+
+/// Answers with a stream of events that ends after `timeoutSeconds`.
+pub(crate) async fn watch(server: &Arc<ApiServer>, call: &Call) -> Result<Response<Body>, Status> {
+    let mut selectors = Selectors::parse(&call.query, &call.resource)?;
+    if !call.name.is_empty() {
+        let by_name = crate::query::Query::parse(Some(&format!("fieldSelector=metadata.name%3D{}", call.name)));
+        selectors.fields = Selectors::parse(&by_name, &call.resource)?.fields;
+    }
+    check_initial(call)?;
+    let since = parse_version(call.query.get("resourceVersion"))?;
+    let initial_events = call.query.flag("sendInitialEvents");
+    let seconds = call.query.number::<u64>("timeoutSeconds")?.filter(|&s| s > 0);
+    let life = seconds.map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.min(24 * 3600)));
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let mut feed = Feed {
+        server: server.clone(),
+        resource: call.resource.clone(),
+        shape: Shape::of(call),
+        selectors,
+        bookmarks,
+        initial: VecDeque::new(),
+        end_of_initial: false,
+        watch: None,
+        seen: 0,
+        deadline: Instant::now() + life,
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        state: State::Open,
+    };
+    let prefix = feed.prefix(call);
+    match since {
+        Some(revision) if revision > 0 && !initial_events => feed.resume(&prefix, revision),
+        _ => {
+            if let Some(revision) = since.filter(|&r| r > 0)
+                && !server.store.wait_for(revision, Duration::from_secs(3)).await
+            {
+                return Err(Status::future_revision(revision, server.store.revision()));
+            }
+            feed.start(&prefix, !call.query.has("sendInitialEvents") || initial_events);
+        }
+    }
+    let events = stream::unfold(feed, |mut feed| async move {
+        let piece = feed.next().await?;
+        Some((Ok::<Bytes, BodyError>(piece), feed))
+    });
+    Ok(respond::with_type(200, "application/json", body::stream(events)))
+}
+
+fn check_initial(call: &Call) -> Result<(), Status> {
+    let rule = call.query.get("resourceVersionMatch");
+    let refuse = |causes| Err(Status::invalid("meta.k8s.io", "ListOptions", "", causes));
+    if !call.query.has("sendInitialEvents") {
+        if !rule.is_empty() {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return refuse(vec![Cause::forbidden("resourceVersionMatch", why)]);
+        }
+        return Ok(());
+    }
+    if rule != "NotOlderThan" {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return refuse(vec![Cause::forbidden("resourceVersionMatch", why)]);
+    }
+    Ok(())
+}
+
+/// How objects are shown in events.
+struct Shape {
+    view: View,
+    include: Include,
+    /// Whether the columns were sent.
+    columns_sent: bool,
+}
+
+impl Shape {
+    fn of(call: &Call) -> Self {
+        Self { view: call.accept.view, include: Include::parse(call.query.get("includeObject")), columns_sent: false }
+    }
+}
+
+#[derive(PartialEq)]
+enum State {
+    Open,
+    /// One last piece was sent.
+    Closed,
+}
+
+/// What one watcher gets.
+struct Feed {
+    server: Arc<ApiServer>,
+    resource: Arc<Resource>,
+    shape: Shape,
+    selectors: Selectors,
+    bookmarks: bool,
+    /// Objects that were there at the start and are still to be sent.
+    initial: VecDeque<Entry>,
+    /// Whether the end of the initial objects is still to be marked.
+    end_of_initial: bool,
+    watch: Option<Watch>,
+    /// Newest revision the watcher knows of.
+    seen: u64,
+    deadline: Instant,
+    next_bookmark: Instant,
+    state: State,
+}
+
+impl Feed {
+    /// The narrowest prefix that holds everything that can match.
+    fn prefix(&self, call: &Call) -> String {
+        let located = !call.resource.namespaced || !call.namespace.is_empty();
+        match self.selectors.fields.exact("metadata.name") {
+            Some(name) if located => call.resource.key(&call.namespace, name),
+            _ => call.resource.prefix_in(&call.namespace),
+        }
+    }
+
+    /// Starts with what is there now.
+    fn start(&mut self, prefix: &str, with_objects: bool) {
+        let snapshot = self.server.store.snapshot();
+        self.seen = snapshot.revision;
+        if with_objects {
+            self.initial = snapshot.range(prefix, None).cloned().collect();
+            self.end_of_initial = self.bookmarks;
+        }
+        self.resume(prefix, snapshot.revision);
+    }
+
+    /// Starts after a revision.
+    fn resume(&mut self, prefix: &str, after: u64) {
+        self.seen = self.seen.max(after);
+        self.watch = self.server.store.watch(prefix, after).ok();
+        if self.watch.is_none() {
+            self.initial.clear();
+        }
+    }
+
+    /// The next piece: whole lines. `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.state == State::Closed {
+            return None;
+        }
+        let mut out = Vec::new();
+        if self.watch.is_none() {
+            self.fail(&mut out, &Status::expired(format!("too old resource version: {} ({})", self.seen, self.server.store.revision())));
+            return Some(out.into());
+        }
+        self.send_initial(&mut out);
+        while out.is_empty() && self.state == State::Open {
+            let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            let watch = self.watch.as_mut()?;
+            // The timer is only made when nothing is waiting: it costs more than a change.
+            let first = match watch.next().now_or_never() {
+                Some(result) => Some(result),
+                None => tokio::select! {
+                    biased;
+                    result = watch.next() => Some(result),
+                    () = tokio::time::sleep_until(until) => None,
+                },
+            };
+            match first {
+                Some(result) => self.take(&mut out, result),
+                None => self.tick(&mut out),
+            }
+        }
+        if out.is_empty() { None } else { Some(out.into()) }
+    }
+
+    fn send_initial(&mut self, out: &mut Vec<u8>) {
+        while let Some(entry) = self.initial.pop_front() {
+            if self.admits(&entry.value, entry.revision) {
+                self.event(out, "ADDED", &entry.value, entry.revision);
+            }
+            if out.len() > PIECE {
+                return;
+            }
+        }
+        if std::mem::take(&mut self.end_of_initial) {
+            self.bookmark(out, true);
+        }
+    }
+
+    /// Takes a change, and those that wait behind it.
+    fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) {
+        let mut result = first;
+        for _ in 0..BATCH {
+            match result {
+                Ok(Some(change)) => self.change(out, &change),
+                Ok(None) => {
+                    self.state = State::Closed;
+                    return;
+                }
+                Err(Lagged) => {
+                    self.fail(out, &Status::expired("the watcher is too slow"));
+                    return;
+                }
+            }
+            if out.len() > PIECE {
+                return;
+            }
+            let Some(watch) = self.watch.as_mut() else { return };
+            result = match watch.try_next() {
+                Ok(None) => return,
+                other => other,
+            };
+        }
+    }
+
+    fn tick(&mut self, out: &mut Vec<u8>) {
+        let over = Instant::now() >= self.deadline;
+        if self.bookmarks {
+            // Nothing is waiting, so the watcher has seen everything up to now.
+            self.bookmark(out, false);
+        }
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        if over {
+            self.state = State::Closed;
+        }
+    }
+
+    fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
+        self.seen = change.revision;
+        let was = change.previous.as_ref().filter(|p| self.admits(&p.value, p.revision));
+        match &change.value {
+            Some(value) => {
+                let is = self.admits(value, change.revision);
+                match (was, is, &change.previous) {
+                    (_, true, None) | (None, true, Some(_)) => self.event(out, "ADDED", value, change.revision),
+                    (Some(_), true, _) => self.event(out, "MODIFIED", value, change.revision),
+                    (Some(previous), false, _) => self.event(out, "DELETED", &previous.value, change.revision),
+                    (None, false, _) => {}
+                }
+            }
+            None => {
+                if let Some(previous) = was {
+                    self.event(out, "DELETED", &previous.value, change.revision);
+                }
+            }
+        }
+    }
+
+    fn admits(&self, value: &Bytes, revision: u64) -> bool {
+        if self.selectors.is_empty() {
+            return true;
+        }
+        // A prefix that is a whole key also covers longer names, so the name is always compared.
+        self.server.trees.read(&self.resource, value, revision).is_ok_and(|object| self.selectors.matches(&object))
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, kind: &str, value: &Bytes, revision: u64) {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        if self.shape.view == View::Plain && !objects::converts(&self.resource) {
+            objects::write_stamped(out, value, revision);
+        } else {
+            let object = self.read(value, revision);
+            self.shown(&object, out);
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// The tree of stored bytes under another version (a deletion's, perhaps).
+    fn read(&self, value: &Bytes, revision: u64) -> Value {
+        let mut object: Value = serde_json::from_slice(value).unwrap_or(Value::Null);
+        objects::stamp(&mut object, revision);
+        match self.resource.hooks.conversion {
+            Some(conversion) => (conversion.read)(&mut object),
+            None => object["apiVersion"] = self.resource.api_version().into(),
+        }
+        object
+    }
+
+    fn shown(&mut self, object: &Value, out: &mut Vec<u8>) {
+        let shown = match self.shape.view {
+            View::Plain => return push(out, object),
+            View::Partial(version) => tables::partial(object, version),
+            View::Table(version) => {
+                let row = tables::row(&self.resource.printer, object, self.shape.include, version, Timestamp::now());
+                self.table(object, version, vec![row])
+            }
+        };
+        push(out, &shown);
+    }
+
+    fn table(&mut self, object: &Value, version: &str, rows: Vec<Value>) -> Value {
+        let metadata = json!({"resourceVersion": crate::object::resource_version(object)});
+        let first = !std::mem::replace(&mut self.shape.columns_sent, true);
+        let columns = if first { self.resource.printer.columns() } else { Value::Null };
+        tables::table(version, metadata, columns, rows)
+    }
+
+    /// Says how far the watcher is; `end` closes the initial objects.
+    fn bookmark(&mut self, out: &mut Vec<u8>, end: bool) {
+        let mut object = json!({
+            "kind": self.resource.kind,
+            "apiVersion": self.resource.api_version(),
+            "metadata": {"resourceVersion": self.seen.to_string(), "creationTimestamp": null},
+        });
+        if end {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let shown = match self.shape.view {
+            View::Plain => object,
+            View::Partial(version) => tables::partial(&object, version),
+            View::Table(version) => {
+                let row = json!({"cells": [], "object": tables::partial(&object, version)});
+                self.table(&object, version, vec![row])
+            }
+        };
+        out.extend_from_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
+        push(out, &shown);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn fail(&mut self, out: &mut Vec<u8>, status: &Status) {
+        push(out, &json!({"type": "ERROR", "object": status.to_json()}));
+        out.push(b'\n');
+        self.state = State::Closed;
+    }
+}
+
+fn push(out: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(out, value).expect("writing JSON to memory cannot fail");
+}

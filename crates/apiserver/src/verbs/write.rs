@@ -1,0 +1,274 @@
+//! The one way of a write: admit (default, mutate, validate), commit, and the state that is answered.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use knoll_store::{Durability, Expect, Write, WriteError};
+use serde_json::Value;
+
+use crate::{
+    ApiServer,
+    addresses::Hold,
+    admission::{self, Admission, Operation},
+    call::{Call, WriteOptions},
+    fields, metadata, object,
+    objects::{self, Stored},
+    resources::{Committed, Resource, Subresource},
+    status::{Cause, Status},
+};
+
+/// How often a write that lost a race is tried again.
+const ATTEMPTS: usize = 6;
+/// How often another random name is tried.
+const NAMES: usize = 8;
+
+/// What a write came to.
+pub(crate) struct Done {
+    /// The object as it is now, or was last.
+    pub(crate) object: Arc<Value>,
+    /// For the client.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Makes an object.
+pub(crate) async fn create(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    options: &WriteOptions,
+    object: Value,
+) -> Result<Done, Status> {
+    let prefix = object::text(&object, "/metadata/generateName").to_owned();
+    if !object::name(&object).is_empty() {
+        return create_named(server, call, options, object).await;
+    }
+    if prefix.is_empty() {
+        let cause = Cause::required("metadata.name", "name or generateName is required");
+        return Err(call.resource.invalid("", vec![cause]));
+    }
+    for attempt in 1.. {
+        let mut named = object.clone();
+        object::meta_mut(&mut named).insert("name".into(), metadata::generate_name(&prefix).into());
+        match create_named(server, call, options, named).await {
+            Err(status) if status.reason == "AlreadyExists" && attempt < NAMES => {}
+            result => return result,
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+async fn create_named(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    options: &WriteOptions,
+    mut object: Value,
+) -> Result<Done, Status> {
+    let resource = &call.resource;
+    let mut warnings = Vec::new();
+    let now = Timestamp::now();
+    fields::check_unknown(resource, &mut object, options, &mut warnings)?;
+    metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
+    let key = resource.key(&call.namespace, object::name(&object));
+    let held = admit(server, call, options, None, &mut object, &mut warnings)?;
+    if server.store.get(&key).is_some() {
+        return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
+    }
+    fields::track(call, options, None, &mut object, now);
+    if options.dry_run {
+        return Ok(Done { object: Arc::new(object), warnings });
+    }
+    let mut writes = vec![Write { key, value: Some(objects::to_stored(resource, &object)), expect: Expect::Absent }];
+    writes.extend(companions(server, resource, &object));
+    let name = object::name(&object).to_owned();
+    match server.store.commit(writes, resource.durability).await {
+        Ok(changes) => {
+            let object = published(server, resource, object, changes[0].revision);
+            held.into_iter().for_each(Hold::keep);
+            if let Some(hook) = resource.hooks.committed {
+                hook(server, Committed { old: None, new: Some(&object) });
+            }
+            Ok(Done { object, warnings })
+        }
+        Err(WriteError::Conflict { .. }) => Err(Status::already_exists(&resource.group, &resource.plural, &name)),
+        Err(error) => Err(Status::internal(error)),
+    }
+}
+
+fn companions(server: &ApiServer, resource: &Resource, object: &Value) -> Vec<Write> {
+    let Some(hook) = resource.hooks.companions else { return Vec::new() };
+    let registry = server.registry();
+    let made = hook(server, object).into_iter().filter_map(|companion| {
+        let row = registry.get("", "v1", companion.plural)?;
+        let key = row.key(object::namespace(&companion.object), object::name(&companion.object));
+        Some(Write { key, value: Some(objects::encode(&companion.object)), expect: Expect::Any })
+    });
+    made.collect()
+}
+
+/// Changes an object: `change` makes the wanted state from the stored one, again for every lost race.
+pub(crate) async fn update(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    options: &WriteOptions,
+    change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
+) -> Result<Done, Status> {
+    let resource = &call.resource;
+    let key = call.key();
+    for attempt in 1.. {
+        let entry = server.store.get(&key).ok_or_else(|| call.not_found())?;
+        let old = server.trees.stored(resource, &entry)?;
+        let mut warnings = Vec::new();
+        let mut new = change(&old.object)?;
+        check_version(resource, &old, &new)?;
+        let held = settle(server, call, options, &old, &mut new, &mut warnings)?;
+        if metadata::is_no_op(&old.object, &new) {
+            return Ok(Done { object: old.object, warnings });
+        }
+        if options.dry_run {
+            return Ok(Done { object: Arc::new(new), warnings });
+        }
+        match commit(server, call, &key, &old, new).await {
+            Ok(object) => {
+                held.into_iter().for_each(Hold::keep);
+                return Ok(Done { object, warnings });
+            }
+            Err(WriteError::Conflict { .. }) if attempt < ATTEMPTS => {}
+            Err(error) => return Err(write_failure(resource, &call.name, error)),
+        }
+    }
+    unreachable!("the loop returns")
+}
+
+/// Brings a wanted state into the form it is stored in.
+fn settle(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    options: &WriteOptions,
+    old: &Stored,
+    new: &mut Value,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Hold>, Status> {
+    let resource = &call.resource;
+    let mut held = Vec::new();
+    match call.subresource {
+        None | Some(Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize) => {
+            if call.subresource.is_none() {
+                fields::check_unknown(resource, new, options, warnings)?;
+            }
+            metadata::prepare_update(resource, &old.object, new)?;
+            held = admit(server, call, options, Some(&old.object), new, warnings)?;
+        }
+        Some(Subresource::Status | Subresource::Approval) => *new = metadata::only(&old.object, new, &["status"]),
+        Some(_) => {}
+    }
+    objects::stamp(new, old.revision);
+    fields::track(call, options, Some(&old.object), new, Timestamp::now());
+    Ok(held)
+}
+
+fn check_version(resource: &Resource, old: &Stored, new: &Value) -> Result<(), Status> {
+    let given = object::resource_version(new);
+    metadata::check_uid(resource, &old.object, object::uid(new))?;
+    match given {
+        "" => Ok(()),
+        given if given.parse() == Ok(old.revision) || given == "0" => Ok(()),
+        given if given.parse::<u64>().is_err() => {
+            let cause = Cause::invalid("metadata.resourceVersion", &given.into(), "must be an unsigned integer");
+            Err(resource.invalid(object::name(new), vec![cause]))
+        }
+        _ => Err(Status::modified(&resource.group, &resource.plural, object::name(&old.object))),
+    }
+}
+
+/// Admits a write of the object itself.
+fn admit(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    options: &WriteOptions,
+    old: Option<&Value>,
+    new: &mut Value,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Hold>, Status> {
+    let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+    let mut admission = Admission {
+        server,
+        resource: &call.resource,
+        identity: &call.identity,
+        namespace: &call.namespace,
+        operation,
+        old,
+        dry_run: options.dry_run,
+        warnings,
+        held: Vec::new(),
+    };
+    admission::admit(&mut admission, new)?;
+    Ok(admission.held)
+}
+
+/// Writes a changed state, or deletes the object when nothing holds it any longer.
+async fn commit(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    key: &str,
+    old: &Stored,
+    new: Value,
+) -> Result<Arc<Value>, WriteError> {
+    let resource = &call.resource;
+    let relaxed = matches!(call.subresource, Some(Subresource::Status | Subresource::Scale | Subresource::Binding));
+    let durability = if relaxed { Durability::Relaxed } else { resource.durability };
+    let expect = Expect::Revision(old.revision);
+    if is_released(&new) {
+        let change = server.store.delete(key, expect, durability).await?;
+        let mut last = new;
+        objects::stamp(&mut last, change.revision);
+        if let Some(hook) = resource.hooks.committed {
+            hook(server, Committed { old: Some(&last), new: None });
+        }
+        return Ok(Arc::new(last));
+    }
+    let revision = server.store.put(key, objects::to_stored(resource, &new), expect, durability).await?;
+    let object = published(server, resource, new, revision);
+    if let Some(hook) = resource.hooks.committed {
+        hook(server, Committed { old: Some(&old.object), new: Some(&object) });
+    }
+    Ok(object)
+}
+
+/// Whether an object is being deleted and nothing holds it.
+pub(crate) fn is_released(object: &Value) -> bool {
+    object::is_deleting(object)
+        && object::finalizers(object).next().is_none()
+        && object::integer(object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && (object["kind"] != "Namespace" || object::list(object, "/spec/finalizers").is_empty())
+}
+
+/// Writes a state as it is, without admission: for the server's own steps (deletion marks, bindings).
+pub(crate) async fn put(
+    server: &Arc<ApiServer>,
+    call: &Call,
+    old: &Stored,
+    new: Value,
+) -> Result<Option<Arc<Value>>, Status> {
+    match commit(server, call, &call.key(), old, new).await {
+        Ok(object) => Ok(Some(object)),
+        Err(WriteError::Conflict { .. }) => Ok(None),
+        Err(error) => Err(Status::internal(error)),
+    }
+}
+
+/// Keeps the tree of a committed write for its readers, and returns it with its version.
+fn published(server: &ApiServer, resource: &Resource, mut object: Value, revision: u64) -> Arc<Value> {
+    objects::stamp(&mut object, revision);
+    let tree = Arc::new(object);
+    if !objects::converts(resource) {
+        server.trees.keep(revision, tree.clone());
+    }
+    tree
+}
+
+fn write_failure(resource: &Resource, name: &str, error: WriteError) -> Status {
+    match error {
+        WriteError::Conflict { current: None, .. } => resource.not_found(name),
+        WriteError::Conflict { .. } => Status::modified(&resource.group, &resource.plural, name),
+        other => Status::internal(other),
+    }
+}
