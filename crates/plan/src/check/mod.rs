@@ -6,6 +6,7 @@
 
 mod chain;
 mod cluster;
+mod platform;
 mod print;
 
 use std::collections::BTreeMap;
