@@ -37,6 +37,8 @@ pub struct Settings {
     pub standalone: bool,
     /// Suffix of in-cluster names.
     pub cluster_domain: String,
+    /// Domain of services' names while `config-domain` has no rule for every route.
+    pub default_domain: String,
     /// PEM of the authority that signed the API server's certificate; empty when pods need none.
     pub cluster_ca: String,
     /// Namespace of the control plane's ConfigMaps.
@@ -55,6 +57,7 @@ impl Default for Settings {
             queue_placement: QueuePlacement::Gateway,
             standalone: true,
             cluster_domain: "cluster.local".into(),
+            default_domain: "svc.cluster.local".into(),
             cluster_ca: String::new(),
             system_namespace: knoll_api::labels::SYSTEM_NAMESPACE.into(),
             gateway: Gateway {

@@ -57,7 +57,9 @@ macro_rules! world {
         impl World {
             /// A World without objects.
             pub fn new(settings: Settings) -> World {
-                World { $($field: Shelf::default(),)* config: Arc::default(), observed: Observed::default(), settings }
+                let mut config = Bundle::default();
+                config.domain = config.domain.or_else(&settings.default_domain);
+                World { $($field: Shelf::default(),)* config: Arc::new(config), observed: Observed::default(), settings }
             }
 
             /// Puts an object in its place; returns what was there.
@@ -119,7 +121,8 @@ impl World {
         }
         let maps = self.config_maps.in_namespace(&self.settings.system_namespace);
         let maps = maps.map(|map| (map.name().to_owned(), map.data.clone().unwrap_or_default())).collect();
-        let config = self.config.updated(&maps);
+        let mut config = self.config.updated(&maps);
+        config.domain = config.domain.or_else(&self.settings.default_domain);
         if config == *self.config {
             return None;
         }

@@ -15,6 +15,8 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 pub struct Domain {
     /// Rules by domain.
     pub domains: BTreeMap<String, DomainRule>,
+    /// Whether no rule for every route was written, so that the one there is stands in.
+    pub stands_in: bool,
 }
 
 /// Which routes get a domain.
@@ -42,7 +44,8 @@ struct Written {
 
 impl Default for Domain {
     fn default() -> Self {
-        Domain { domains: BTreeMap::from([(cluster_local(), DomainRule { wildcard: true, ..DomainRule::default() })]) }
+        let rule = DomainRule { wildcard: true, ..DomainRule::default() };
+        Domain { domains: BTreeMap::from([(cluster_local(), rule)]), stands_in: true }
     }
 }
 
@@ -63,10 +66,21 @@ impl Domain {
             let wildcard = selector.is_empty() || written.type_.as_deref() == Some("wildcard");
             domains.insert(name.clone(), DomainRule { selector, wildcard });
         }
-        if !domains.values().any(|rule| rule.selector.is_empty()) {
+        let stands_in = !domains.values().any(|rule| rule.selector.is_empty());
+        if stands_in {
             domains.extend(Domain::default().domains);
         }
-        Ok(Domain { domains })
+        Ok(Domain { domains, stands_in })
+    }
+
+    /// Lets `domain` stand in, instead of `svc.cluster.local`, where no rule for every route was written.
+    #[must_use]
+    pub fn or_else(mut self, domain: &str) -> Domain {
+        if self.stands_in {
+            self.domains.remove(&cluster_local());
+            self.domains.insert(domain.to_owned(), DomainRule { wildcard: true, ..DomainRule::default() });
+        }
+        self
     }
 
     /// The domain of a route with these labels: `svc.cluster.local` when it is cluster-local, else the matching domain

@@ -264,3 +264,16 @@ fn example_checksums_ignore_blank_lines_and_outer_space() {
     assert_eq!(checksum("a\n\n\r\nb\n"), checksum("  a\nb"));
     assert_ne!(checksum("a\nb"), checksum("a b"));
 }
+
+#[test]
+fn a_domain_stands_in_until_a_rule_for_every_route_is_written() {
+    let parse = |pairs: &[(&str, &str)]| {
+        let data = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        super::Domain::parse(&data).expect("parses").or_else("localhost")
+    };
+    let any = std::collections::BTreeMap::new();
+    assert_eq!(parse(&[]).lookup(&any), "localhost");
+    assert_eq!(parse(&[("team.example", "selector: {team: a}")]).lookup(&any), "localhost");
+    assert_eq!(parse(&[("apps.example", "")]).lookup(&any), "apps.example");
+    assert_eq!(parse(&[("svc.cluster.local", "")]).lookup(&any), "svc.cluster.local");
+}
