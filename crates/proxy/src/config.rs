@@ -1,0 +1,132 @@
+//! Settings of a gateway, and their checks.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Bounds and times of a gateway. Start from [`Config::default`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Data threads, 1 to 1024. The default is one a core.
+    pub threads: usize,
+    /// Most client connections at a time; more are answered 503 and closed.
+    pub max_connections: usize,
+    /// Most time for a request's head to arrive, and for a kept-alive connection to stay without a request.
+    pub header_read_timeout: Duration,
+    /// Most bytes of a request's head (at least 8 KiB); larger ones are answered 431.
+    pub max_header_bytes: usize,
+    /// Most bytes of a request's body; larger ones are answered 413. `None` is unlimited.
+    pub max_body_bytes: Option<u64>,
+    /// Most requests at a time on one HTTP/2 client connection.
+    pub max_streams: u32,
+    /// Most requests that wait for one revision; more are answered 503.
+    pub queue_depth: usize,
+    /// What `Retry-After` says with a 503.
+    pub retry_after: Duration,
+    /// Most time for a connection to an instance to open.
+    pub connect_timeout: Duration,
+    /// Most instances tried for a request while none could be reached, at least 1.
+    pub connect_attempts: u32,
+    /// Most idle HTTP/1.1 connections kept to one instance by each thread.
+    pub idle_per_instance: usize,
+    /// How long an idle connection to an instance is kept. Below the keep-alive time of common servers
+    /// (5 s), so that they seldom close one that is about to be used.
+    pub idle_timeout: Duration,
+    /// Most requests at a time on one HTTP/2 connection to an instance before another is opened.
+    pub streams_per_connection: usize,
+    /// Capacity of the channel of revisions to wake. A full channel is tried again each stats period.
+    pub wake_capacity: usize,
+    /// Capacity of the channel of reports. When it is full the oldest unread reports stay and the new one is
+    /// dropped.
+    pub stats_capacity: usize,
+    /// Length of a reporting period.
+    pub stats_period: Duration,
+    /// Whether `X-Forwarded-*` and `Forwarded` of outside clients are kept and appended to. When false they are
+    /// replaced.
+    pub trust_forwarded: bool,
+    /// Domain of the cluster, for names like `<service>.<namespace>.svc.<domain>`.
+    pub cluster_domain: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            max_connections: 65_536,
+            header_read_timeout: Duration::from_secs(60),
+            max_header_bytes: 64 * 1024,
+            max_body_bytes: None,
+            max_streams: 1024,
+            queue_depth: knoll_scale::throttle::QUEUE_DEPTH,
+            retry_after: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(2),
+            connect_attempts: 6,
+            idle_per_instance: 256,
+            idle_timeout: Duration::from_secs(4),
+            streams_per_connection: 100,
+            wake_capacity: 4096,
+            stats_capacity: 8,
+            stats_period: Duration::from_secs(1),
+            trust_forwarded: true,
+            cluster_domain: "cluster.local".into(),
+        }
+    }
+}
+
+/// Why a [`Config`] is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{field} must be {wanted}")]
+pub struct ConfigError {
+    /// Name of the field.
+    pub field: &'static str,
+    /// What it must be.
+    pub wanted: &'static str,
+}
+
+impl Config {
+    /// Checks all bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = "greater than zero";
+        let rules = [
+            ("threads", (1..=1024).contains(&self.threads), "1 to 1024"),
+            ("max_connections", self.max_connections > 0, positive),
+            ("header_read_timeout", !self.header_read_timeout.is_zero(), positive),
+            (
+                "max_header_bytes",
+                (8192..=16 * 1024 * 1024).contains(&self.max_header_bytes),
+                "between 8 KiB and 16 MiB",
+            ),
+            ("max_streams", self.max_streams > 0, positive),
+            ("queue_depth", self.queue_depth > 0, positive),
+            ("connect_timeout", !self.connect_timeout.is_zero(), positive),
+            ("connect_attempts", self.connect_attempts > 0, positive),
+            ("idle_timeout", !self.idle_timeout.is_zero(), positive),
+            ("streams_per_connection", self.streams_per_connection > 0, positive),
+            ("wake_capacity", self.wake_capacity > 0, positive),
+            ("stats_capacity", self.stats_capacity > 0, positive),
+            ("stats_period", self.stats_period >= Duration::from_millis(10), "at least 10 ms"),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((field, _, wanted)) => Err(ConfigError { field, wanted }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    #[test]
+    fn the_default_is_valid() {
+        Config::default().validate().expect("default is valid");
+    }
+
+    #[test]
+    fn a_zero_bound_is_named() {
+        let refused = Config { queue_depth: 0, ..Config::default() }.validate().expect_err("no queue");
+        assert_eq!(refused.to_string(), "queue_depth must be greater than zero");
+        Config { threads: 0, ..Config::default() }.validate().expect_err("no threads");
+        Config { max_header_bytes: 10, ..Config::default() }.validate().expect_err("tiny heads");
+    }
+}

@@ -1,0 +1,98 @@
+//! The instances of a station, and the load each carries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use knoll_api::table::Instance;
+
+/// A counter alone on its cache line, so that threads do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(AtomicU32);
+
+/// One instance, with the load it carries. Lives as long as a request or a fleet refers to it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Names the slot in connection pools; never used twice in a process.
+    pub(crate) id: u64,
+    /// Where it is.
+    pub(crate) instance: Instance,
+    /// Requests in flight under a hard limit.
+    used: AtomicU32,
+    /// Requests in flight without a limit, by data thread.
+    load: Box<[Shard]>,
+    /// Until when (milliseconds of the gateway's life) it is avoided, because it could not be reached.
+    avoid_until: AtomicU64,
+}
+
+static NEXT_SLOT: AtomicU64 = AtomicU64::new(1);
+
+impl Slot {
+    pub(crate) fn new(instance: Instance, threads: usize) -> Self {
+        Self {
+            id: NEXT_SLOT.fetch_add(1, Ordering::Relaxed),
+            instance,
+            used: AtomicU32::new(0),
+            load: (0..threads).map(|_| Shard::default()).collect(),
+            avoid_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes a place under `limit`; false when all are taken.
+    pub(crate) fn take(&self, limit: u32) -> bool {
+        // Sequentially consistent with the count of waiters: see `station.rs`.
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
+    }
+
+    /// Gives back a place taken with [`Slot::take`].
+    pub(crate) fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Counts a request without a limit.
+    pub(crate) fn enter(&self, thread: usize) {
+        self.load[thread].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends what [`Slot::enter`] began.
+    pub(crate) fn leave(&self, thread: usize) {
+        self.load[thread].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Requests in flight without a limit; a moment's guess while threads count.
+    pub(crate) fn load(&self) -> u32 {
+        self.load.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Avoids the slot until `until`, milliseconds of the gateway's life.
+    pub(crate) fn avoid(&self, until: u64) {
+        self.avoid_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Uses the slot again.
+    pub(crate) fn trust(&self) {
+        if self.avoid_until.load(Ordering::Relaxed) != 0 {
+            self.avoid_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the slot is avoided at `now`, milliseconds of the gateway's life.
+    pub(crate) fn avoided(&self, now: u64) -> bool {
+        let until = self.avoid_until.load(Ordering::Relaxed);
+        until != 0 && now < until
+    }
+
+    /// Whether the slot could not be reached when it was last tried and has not been since.
+    pub(crate) fn suspect(&self) -> bool {
+        self.avoid_until.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The instances of a station at a moment, ordered by address.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    /// Most requests in flight in one instance; 0 is unlimited.
+    pub(crate) limit: u32,
+    /// The instances.
+    pub(crate) slots: Vec<Arc<Slot>>,
+}

@@ -1,0 +1,271 @@
+//! The gateway as others see it.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use knoll_api::Key;
+use knoll_api::stats::RevisionStat;
+use knoll_api::table::{Backend, Instance, Table};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::config::{Config, ConfigError};
+use crate::control::{self, Control};
+use crate::drain::Drained;
+use crate::registry::Registry;
+use crate::station::Station;
+use crate::thread::{self, Command};
+
+/// Commands that may wait for a data thread; the acceptor waits when there are more.
+const COMMANDS: usize = 256;
+
+/// Which hosts a listener answers for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// For the world: external hosts alone.
+    External,
+    /// For pods: local and external hosts, and names of Services.
+    Local,
+}
+
+/// What a gateway tells others.
+#[derive(Debug)]
+pub struct Feeds {
+    /// What each revision carried in the last period; also zeros, for revisions that have instances.
+    pub stats: mpsc::Receiver<Vec<RevisionStat>>,
+    /// Revisions with a waiting request and no instance; each once until it has had one, and again every
+    /// period while the request waits.
+    pub wakes: mpsc::Receiver<Key>,
+}
+
+/// Why a gateway cannot start or listen.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// A setting makes no sense.
+    #[error("gateway configuration is invalid")]
+    Config(#[from] ConfigError),
+    /// A thread or socket was refused.
+    #[error("gateway cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The gateway is shutting down.
+    #[error("gateway is shutting down")]
+    Stopped,
+}
+
+/// A running gateway. Dropping it cuts off all its connections; [`Gateway::shutdown`] does not.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    control: mpsc::Sender<Control>,
+    applied: watch::Receiver<Arc<Table>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// What all threads of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) deal: Vec<mpsc::Sender<Command>>,
+    born: Instant,
+    generation: AtomicU64,
+    table: Mutex<Arc<Table>>,
+    registry: Mutex<Registry>,
+    connections: Vec<AtomicUsize>,
+    pub(crate) all_ended: Notify,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Gateway {
+    /// Starts the threads of a gateway that routes by the newest value of `table`.
+    pub fn new(config: Config, table: watch::Receiver<Arc<Table>>) -> Result<(Self, Feeds), GatewayError> {
+        config.validate()?;
+        let (stats_sender, stats) = mpsc::channel(config.stats_capacity);
+        let (wake_sender, wakes) = mpsc::channel(config.wake_capacity);
+        let (deal, commands): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| mpsc::channel(COMMANDS)).unzip();
+        let registry = Registry::new(config.threads, config.queue_depth, wake_sender);
+        let first = table.borrow().clone();
+        let shared = Arc::new(Shared {
+            born: Instant::now(),
+            generation: AtomicU64::new(0),
+            table: Mutex::default(),
+            registry: Mutex::new(registry),
+            connections: (0..config.threads).map(|_| AtomicUsize::new(0)).collect(),
+            all_ended: Notify::new(),
+            draining: AtomicBool::new(false),
+            deal,
+            config,
+        });
+        shared.apply(&first);
+        let (applied_sender, applied) = watch::channel(first);
+        let mut threads = Vec::with_capacity(commands.len() + 1);
+        for (index, commands) in commands.into_iter().enumerate() {
+            threads.push(thread::spawn(index, shared.clone(), commands).map_err(starting)?);
+        }
+        let (control, orders) = mpsc::channel(16);
+        threads.push(
+            control::spawn(control::Inputs {
+                shared: shared.clone(),
+                orders,
+                table,
+                applied: applied_sender,
+                stats: stats_sender,
+            })
+            .map_err(starting)?,
+        );
+        Ok((Self { shared, control, applied, threads }, Feeds { stats, wakes }))
+    }
+
+    /// Answers clients of `listener`. Returns at once.
+    pub fn serve(&self, listener: TcpListener, side: Side) -> Result<(), GatewayError> {
+        listener.set_nonblocking(true).map_err(|source| GatewayError::Io { action: "watch a listener", source })?;
+        self.control.try_send(Control::Listen(listener, side)).map_err(|_| GatewayError::Stopped)
+    }
+
+    /// Sends requests to an instance from now on, ahead of the table.
+    ///
+    /// It is used until a table lists it (which then decides), until [`Gateway::instance_down`], or until it
+    /// cannot be reached.
+    pub fn instance_up(&self, revision: Key, instance: Instance) {
+        let now = self.shared.now_millis();
+        self.shared.registry().instance_up(revision, instance, now);
+    }
+
+    /// Sends no further request to an instance, ahead of the table. Those in flight go on.
+    pub fn instance_down(&self, revision: &Key, instance: &Instance) {
+        let now = self.shared.now_millis();
+        self.shared.registry().instance_down(revision, instance, now);
+    }
+
+    /// The table in force: every request that begins after a value was seen here is routed by it or a newer one.
+    pub fn applied(&self) -> watch::Receiver<Arc<Table>> {
+        self.applied.clone()
+    }
+
+    /// Client connections at the moment.
+    pub fn connections(&self) -> usize {
+        self.shared.connections()
+    }
+
+    /// Stops listening, lets every connection finish its present requests for at most `grace`, then ends.
+    pub async fn shutdown(mut self, grace: Duration) -> Drained {
+        self.shared.draining.store(true, Ordering::Release);
+        // A control thread that is gone listens to nothing any more.
+        drop(self.control.send(Control::StopListening).await);
+        for deal in &self.shared.deal {
+            drop(deal.send(Command::Drain).await);
+        }
+        let clean = tokio::time::timeout(grace, self.shared.wait_until_ended()).await.is_ok();
+        let left = self.shared.connections();
+        self.stop();
+        for thread in std::mem::take(&mut self.threads) {
+            // The threads end at once, but not on this task's time.
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("a gateway thread panicked");
+            }
+        }
+        if clean { Drained::Clean } else { Drained::Cut(left) }
+    }
+
+    fn stop(&self) {
+        // Full or closed: the thread sees the channel close when the gateway is gone.
+        drop(self.control.try_send(Control::Stop));
+        for deal in &self.shared.deal {
+            drop(deal.try_send(Command::Stop));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn starting(source: std::io::Error) -> GatewayError {
+    GatewayError::Io { action: "start a thread", source }
+}
+
+impl Shared {
+    /// Milliseconds since the gateway was made; never 0.
+    pub(crate) fn now_millis(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Changes with each table.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The table in force, and its generation.
+    pub(crate) fn table(&self) -> (u64, Arc<Table>) {
+        let table = lock(&self.table);
+        (self.generation(), table.clone())
+    }
+
+    /// Puts `table` in force: first what it adds, then the table, then what it no longer has.
+    pub(crate) fn apply(&self, table: &Arc<Table>) {
+        let now = self.now_millis();
+        let lonely = self.registry().apply(table, now);
+        {
+            let mut current = lock(&self.table);
+            *current = table.clone();
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        self.registry().forget(lonely);
+    }
+
+    /// The station behind a Service of the table in force.
+    pub(crate) fn station(&self, service: &Key, backend: &Backend) -> Option<Arc<Station>> {
+        self.registry().station(service, backend)
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+
+    /// Counts a connection in for the thread with the fewest; `None` when there are too many.
+    pub(crate) fn admit_connection(&self) -> Option<usize> {
+        if self.connections() >= self.config.max_connections {
+            return None;
+        }
+        let (thread, count) =
+            self.connections.iter().enumerate().min_by_key(|(_, count)| count.load(Ordering::Relaxed))?;
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(thread)
+    }
+
+    /// Counts a connection of `thread` out.
+    pub(crate) fn connection_ended(&self, thread: usize) {
+        self.connections[thread].fetch_sub(1, Ordering::AcqRel);
+        if self.draining.load(Ordering::Acquire) {
+            self.all_ended.notify_waiters();
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Acquire)).sum()
+    }
+
+    async fn wait_until_ended(&self) {
+        loop {
+            let ended = self.all_ended.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is replaced whole, so a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,264 @@
+//! The life of a request, top to bottom: route, admit, pick, forward, account.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+use knoll_api::table::Protocol;
+use tokio::time::{Instant, timeout_at};
+
+use crate::admit::admit;
+use crate::body::{Body, Outbound, Proxied, Transit};
+use crate::client::Client;
+use crate::errors::{self, Refusal};
+use crate::forward::{ForwardError, Unanswered, forward};
+use crate::headers::{self, Seen};
+use crate::pool::Lease;
+use crate::probe;
+use crate::route::{Match, Target};
+use crate::station::Permit;
+use crate::thread::{NoRoute, Thread};
+use crate::timeouts::Timeouts;
+use crate::upgrade::{self, Wish};
+
+/// How long an instance that could not be reached is avoided, while there are others.
+const AVOID_MILLIS: u64 = 1000;
+
+/// Answers a client's request.
+pub(crate) async fn life(client: Rc<Client>, mut request: Request<Incoming>) -> Response<Body> {
+    let thread = &*client.thread;
+    let started = Instant::now();
+    let seen = Seen::scan(request.headers());
+
+    // Route.
+    let draining = thread.parked.draining();
+    if seen.kubelet_probe {
+        return probe::kubelet(draining);
+    }
+    let Some(host) = host_of(&request) else {
+        return errors::text(StatusCode::BAD_REQUEST, "a request must name its host");
+    };
+    let found = match find(&client, &host, &request) {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    if seen.network_probe {
+        return probe::network(request.headers(), &found, draining);
+    }
+    let Some(target) = found.split().and_then(|split| split.target.as_ref()) else {
+        return errors::refused(&Refusal::NoEndpoints, thread.shared.config.retry_after);
+    };
+
+    // Account from here until the response has ended.
+    let presence = target.desk.arrive(started.into_std());
+    let timeouts = Timeouts::new(started, target.backend.revision.as_deref());
+    let exceeded = Rc::new(Cell::new(false));
+    let wish = seen.upgrade_to(request.headers()).map(|protocol| Wish::new(protocol, &mut request));
+    let protocol = if wish.is_some() { Protocol::Http1 } else { target.backend.protocol };
+    if too_large(thread, request.headers()) {
+        return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
+    }
+    let outbound = match to_instance(&client, request, seen, &host, &found, protocol, wish.as_ref(), &exceeded) {
+        Ok(outbound) => outbound,
+        Err(error) => return errors::text(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+
+    // Admit, pick, forward.
+    let (response, lease, permit) = match exchange(thread, target, protocol, outbound, timeouts).await {
+        Ok(answered) => answered,
+        Err(_) if exceeded.get() => {
+            return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
+        }
+        Err(failed) => return failed.answer(thread.shared.config.retry_after),
+    };
+
+    // Answer; what the request holds goes with the body.
+    let transit = Transit { lease, permit, presence };
+    match (response.status(), wish) {
+        (StatusCode::SWITCHING_PROTOCOLS, Some(wish)) => {
+            upgrade::join(wish, response, transit, client.live.clone(), timeouts.before_response())
+        }
+        (StatusCode::SWITCHING_PROTOCOLS, None) => {
+            errors::text(StatusCode::BAD_GATEWAY, "instance switched protocols without being asked")
+        }
+        _ => to_client(response, transit, timeouts),
+    }
+}
+
+/// Why a routed request has no response.
+enum Failed {
+    Refused(Refusal),
+    Unanswered(ForwardError),
+}
+
+impl Failed {
+    fn answer(&self, retry_after: Duration) -> Response<Body> {
+        match self {
+            Self::Refused(refusal) => errors::refused(refusal, retry_after),
+            Self::Unanswered(error) => errors::text(StatusCode::BAD_GATEWAY, full_text(error)),
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Gets a place and an answer. An instance that cannot be reached costs the request nothing but time: it asks
+/// for another place, a bounded number of times.
+async fn exchange(
+    thread: &Thread,
+    target: &Target,
+    protocol: Protocol,
+    mut request: Request<Outbound>,
+    timeouts: Timeouts,
+) -> Result<(Response<Incoming>, Lease, Permit), Failed> {
+    let deadline = timeouts.before_response();
+    let mut left = thread.shared.config.connect_attempts;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let permit = admit(thread, &target.desk, deadline).await.map_err(Failed::Refused)?;
+        let retried = left < thread.shared.config.connect_attempts;
+        if retried && permit.slot().suspect() {
+            // Nobody else is left: give it a moment.
+            within(deadline, tokio::time::sleep(pause)).await?;
+            pause *= 3;
+        }
+        let unanswered = match within(deadline, forward(thread, permit.slot(), protocol, request)).await? {
+            Ok((response, lease)) => return Ok((response, lease, permit)),
+            Err(unanswered) => unanswered,
+        };
+        left -= 1;
+        match unanswered {
+            Unanswered { error: ForwardError::Unreachable(error), request: Some(whole) } if left > 0 => {
+                tracing::debug!(instance = %permit.slot().instance.address, %error, "instance cannot be reached");
+                let now = thread.now_millis();
+                permit.station().unreachable(permit.slot(), now, now + AVOID_MILLIS);
+                request = whole;
+            }
+            Unanswered { error, .. } => return Err(Failed::Unanswered(error)),
+        }
+    }
+}
+
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Failed> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.map_err(|_| Failed::Refused(Refusal::Timeout)),
+        None => Ok(future.await),
+    }
+}
+
+/// The host a request names, in the form it names it.
+fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
+    match request.uri().authority() {
+        // HTTP/2, or HTTP/1.1 to a proxy: the address wins over the header.
+        Some(authority) => HeaderValue::try_from(without_user(authority)).ok(),
+        None => request.headers().get(header::HOST).filter(|host| !host.is_empty()).cloned(),
+    }
+}
+
+fn without_user(authority: &Authority) -> &str {
+    authority.as_str().rsplit('@').next().unwrap_or_default()
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the answer")]
+fn find(client: &Client, host: &HeaderValue, request: &Request<Incoming>) -> Result<Match, Response<Body>> {
+    let path = request.uri().path();
+    let name = host.to_str().unwrap_or_default();
+    if request.method() == Method::CONNECT {
+        return Err(errors::text(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"));
+    }
+    let found = client.thread.route(client.side, name, path, request.headers()).map_err(|why| match why {
+        NoRoute::Host => errors::unknown_host(name),
+        NoRoute::Path => errors::text(StatusCode::NOT_FOUND, "no route leads to this path\n"),
+    })?;
+    if found.redirect_to_https() {
+        let full = request.uri().path_and_query().map_or(path, PathAndQuery::as_str);
+        return Err(errors::to_https(name, full));
+    }
+    Ok(found)
+}
+
+fn too_large(thread: &Thread, headers: &http::HeaderMap) -> bool {
+    let Some(most) = thread.shared.config.max_body_bytes else { return false };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    announced.is_some_and(|length| length > most)
+}
+
+/// Makes a client's request into the one its instance gets.
+#[expect(clippy::too_many_arguments, reason = "all that shapes a request meets here, once")]
+fn to_instance(
+    client: &Client,
+    request: Request<Incoming>,
+    seen: Seen,
+    host: &HeaderValue,
+    found: &Match,
+    protocol: Protocol,
+    wish: Option<&Wish>,
+    exceeded: &Rc<Cell<bool>>,
+) -> Result<Request<Outbound>, http::Error> {
+    let (mut parts, body) = request.into_parts();
+    headers::to_instance(&mut parts.headers, seen, &client.origin, host);
+    let shown = found.path().rewrite_host.as_ref().filter(|_| !found.was_mapped()).unwrap_or(host);
+    let split = found.split().map(|split| split.append.as_slice()).unwrap_or_default();
+    for (name, value) in found.path().append.iter().chain(split) {
+        parts.headers.insert(name, value.clone());
+    }
+    if let Some(wish) = wish {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts.headers.insert(header::UPGRADE, wish.protocol.clone());
+    }
+    match protocol {
+        Protocol::Http1 => {
+            if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+                parts.uri = origin_form(&parts.uri)?;
+            }
+            parts.headers.insert(header::HOST, shown.clone());
+            parts.version = Version::HTTP_11;
+        }
+        Protocol::H2c => {
+            parts.headers.remove(header::HOST);
+            parts.uri = absolute_form(parts.uri, shown)?;
+            parts.version = Version::HTTP_2;
+        }
+    }
+    let body = match client.thread.shared.config.max_body_bytes {
+        Some(most) => Outbound::limited(body, most, exceeded.clone()),
+        None => Outbound::new(body),
+    };
+    Ok(Request::from_parts(parts, body))
+}
+
+fn origin_form(uri: &Uri) -> Result<Uri, http::Error> {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::builder().path_and_query(path).build()
+}
+
+fn absolute_form(uri: Uri, host: &HeaderValue) -> Result<Uri, http::Error> {
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(Authority::try_from(host.as_bytes())?);
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    Ok(Uri::from_parts(parts)?)
+}
+
+/// Makes an instance's response into the one the client gets.
+fn to_client(response: Response<Incoming>, transit: Transit, timeouts: Timeouts) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    headers::to_client(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, Body::Proxied(Proxied::new(body, transit, timeouts)))
+}

@@ -1,0 +1,187 @@
+//! All stations of a gateway: found by revision for hints, and by Service for routes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use knoll_api::Key;
+use knoll_api::table::{Backend, Instance, Table};
+use tokio::sync::mpsc;
+
+use crate::station::Station;
+
+/// Most revisions with instances announced before the table knows them.
+const MAX_EARLY: usize = 4096;
+
+/// The stations. Kept behind a lock that no request takes while its thread's routes are warm.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    threads: usize,
+    depth: usize,
+    wakes: mpsc::Sender<Key>,
+    table: Arc<Table>,
+    /// By what stays the same while the object lives: a Revision's uid.
+    stations: HashMap<String, Arc<Station>>,
+    by_revision: HashMap<Key, Arc<Station>>,
+    /// Instances of revisions the table does not know yet.
+    early: BTreeMap<Key, Vec<Instance>>,
+}
+
+impl Registry {
+    pub(crate) fn new(threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Self {
+        let (table, stations, by_revision, early) = Default::default();
+        Self { threads, depth, wakes, table, stations, by_revision, early }
+    }
+
+    /// The station behind a Service.
+    pub(crate) fn station(&self, service: &Key, backend: &Backend) -> Option<Arc<Station>> {
+        self.stations.get(&identity(service, backend)).cloned()
+    }
+
+    /// All stations.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Station>> {
+        self.stations.values()
+    }
+
+    /// Follows `next` where it differs from the last table. Returns stations nothing leads to any more, for
+    /// [`Registry::forget`] once no thread routes by the old table.
+    pub(crate) fn apply(&mut self, next: &Arc<Table>, now: u64) -> Vec<String> {
+        let last = std::mem::replace(&mut self.table, next.clone());
+        let mut lonely = Vec::new();
+        for (service, old, new) in differences(&last.backends, &next.backends) {
+            let (was, is) =
+                (old.map(|backend| identity(service, backend)), new.map(|backend| identity(service, backend)));
+            if let (Some(is), Some(backend)) = (&is, new) {
+                self.station_or_new(is, service, backend, now).follow(service, Some(backend.clone()), now);
+            }
+            if let Some(was) = was.filter(|was| Some(was) != is.as_ref())
+                && let Some(station) = self.stations.get(&was)
+                && !station.follow(service, None, now)
+            {
+                lonely.push(was);
+            }
+        }
+        lonely
+    }
+
+    /// Closes and drops the stations named, unless a Service leads to them again.
+    pub(crate) fn forget(&mut self, lonely: Vec<String>) {
+        for identity in lonely {
+            if self.stations.get(&identity).is_some_and(|station| station.has_services()) {
+                continue;
+            }
+            if let Some(station) = self.stations.remove(&identity) {
+                station.close();
+                let same = |other: &Arc<Station>| Arc::ptr_eq(other, &station);
+                if self.by_revision.get(&station.key).is_some_and(same) {
+                    self.by_revision.remove(&station.key);
+                }
+            }
+        }
+    }
+
+    /// Notes an instance ahead of the table.
+    pub(crate) fn instance_up(&mut self, revision: Key, instance: Instance, now: u64) {
+        match self.by_revision.get(&revision) {
+            Some(station) => station.instance_up(&instance, now),
+            None if self.early.len() < MAX_EARLY => {
+                let early = self.early.entry(revision).or_default();
+                early.retain(|other| other.address != instance.address);
+                early.push(instance);
+            }
+            None => tracing::debug!(%revision, "too many early instances; this one waits for the table"),
+        }
+    }
+
+    /// Notes that an instance is gone ahead of the table.
+    pub(crate) fn instance_down(&mut self, revision: &Key, instance: &Instance, now: u64) {
+        if let Some(early) = self.early.get_mut(revision) {
+            early.retain(|other| other != instance);
+            if early.is_empty() {
+                self.early.remove(revision);
+            }
+        }
+        if let Some(station) = self.by_revision.get(revision) {
+            station.instance_down(instance, now);
+        }
+    }
+
+    fn station_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<Station> {
+        if let Some(station) = self.stations.get(identity) {
+            return station.clone();
+        }
+        let revision = backend.revision.as_ref().map(|policy| policy.revision.clone());
+        let is_revision = revision.is_some();
+        let key = revision.unwrap_or_else(|| service.clone());
+        let station = Arc::new(Station::new(key.clone(), is_revision, self.threads, self.depth, self.wakes.clone()));
+        self.stations.insert(identity.to_owned(), station.clone());
+        if is_revision {
+            self.by_revision.insert(key.clone(), station.clone());
+            for instance in self.early.remove(&key).into_iter().flatten() {
+                station.instance_up(&instance, now);
+            }
+        }
+        station
+    }
+}
+
+fn identity(service: &Key, backend: &Backend) -> String {
+    match &backend.revision {
+        Some(policy) if !policy.uid.is_empty() => policy.uid.clone(),
+        Some(policy) => format!("revision {}", policy.revision),
+        None => format!("service {service}"),
+    }
+}
+
+type Difference<'a> = (&'a Key, Option<&'a Arc<Backend>>, Option<&'a Arc<Backend>>);
+
+/// Services whose backend is not the same value in both maps. Shared values are told apart by address, so the
+/// walk costs little where nothing changed.
+fn differences<'a>(
+    old: &'a BTreeMap<Key, Arc<Backend>>,
+    new: &'a BTreeMap<Key, Arc<Backend>>,
+) -> impl Iterator<Item = Difference<'a>> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some((left, _)), Some((right, _))) => left.cmp(right),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (None, None) => return None,
+            };
+            match order {
+                std::cmp::Ordering::Less => return old.next().map(|(key, backend)| (key, Some(backend), None)),
+                std::cmp::Ordering::Greater => return new.next().map(|(key, backend)| (key, None, Some(backend))),
+                std::cmp::Ordering::Equal => {
+                    if let (Some((key, left)), Some((_, right))) = (old.next(), new.next())
+                        && !Arc::ptr_eq(left, right)
+                        && left != right
+                    {
+                        return Some((key, Some(left), Some(right)));
+                    }
+                }
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(backends: &[(&str, &Arc<Backend>)]) -> BTreeMap<Key, Arc<Backend>> {
+        backends.iter().map(|&(name, backend)| (Key::new("ns", name), backend.clone())).collect()
+    }
+
+    #[test]
+    fn only_what_changed_differs() {
+        let plain = Arc::new(Backend::default());
+        let failed = Arc::new(Backend { failure: Some("why".into()), ..Backend::default() });
+        let old = map(&[("a", &plain), ("b", &plain), ("d", &plain)]);
+        let new = map(&[("a", &Arc::new(Backend::default())), ("b", &failed), ("c", &plain)]);
+        let found: Vec<_> = differences(&old, &new)
+            .map(|(key, left, right)| (key.name.as_str(), left.is_some(), right.is_some()))
+            .collect();
+        assert_eq!(found, [("b", true, true), ("c", false, true), ("d", true, false)]);
+    }
+}

@@ -1,0 +1,387 @@
+//! What all threads must agree on about one revision: its instances, their places, and who waits.
+//!
+//! A place is a [`Permit`]; dropping it gives the place back. Without saturation taking and giving back touch
+//! atomics alone. The lock is for those who wait and for changes of the fleet.
+//!
+//! Why no wake-up is lost: a waiter counts itself in `waiting` before it looks for a place under the lock, and
+//! a permit gives its place back before it looks at `waiting`. Both are sequentially consistent, so at least
+//! one of the two sees the other.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use knoll_api::Key;
+use knoll_api::table::{Backend, Instance};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::balance;
+use crate::errors::Refusal;
+use crate::fleet::{Fleet, Slot};
+
+/// What a waiter is told.
+pub(crate) type Answer = Result<Permit, Refusal>;
+
+/// One revision (or one other Service) as the gateway knows it.
+#[derive(Debug)]
+pub(crate) struct Station {
+    /// Names the station inside this process.
+    pub(crate) id: u64,
+    /// The Revision, or the Service when `wakes` is `None`.
+    pub(crate) key: Key,
+    /// Whether the key is a Revision's: it is woken when it has no instance, and reported.
+    pub(crate) is_revision: bool,
+    /// Set while the last report about the station was not zero.
+    pub(crate) reported: AtomicBool,
+    threads: usize,
+    depth: usize,
+    wakes: mpsc::Sender<Key>,
+    /// Changes with each fleet, so that threads may keep the last one.
+    version: AtomicU64,
+    waiting: AtomicUsize,
+    /// Whether the fleet has instances.
+    populated: AtomicBool,
+    cursor: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What the table says, by Service; usually one.
+    services: BTreeMap<Key, Arc<Backend>>,
+    /// Instances that were announced ahead of the table.
+    hints: Vec<Instance>,
+    /// Instances that were said to be gone ahead of the table.
+    gone: Vec<Instance>,
+    fleet: Arc<Fleet>,
+    failure: Option<Arc<str>>,
+    /// In order of arrival.
+    waiters: BTreeMap<u64, Waiter>,
+    next_waiter: u64,
+    /// Whether the revision was asked to wake and has not had an instance since.
+    woken: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    thread: usize,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Most hints kept for one station beyond the table; more are dropped, the table will bring them.
+const MAX_HINTS: usize = 4096;
+
+static NEXT_STATION: AtomicU64 = AtomicU64::new(1);
+
+impl Station {
+    pub(crate) fn new(key: Key, is_revision: bool, threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Self {
+        Self {
+            id: NEXT_STATION.fetch_add(1, Ordering::Relaxed),
+            key,
+            is_revision,
+            reported: AtomicBool::new(false),
+            threads,
+            depth,
+            wakes,
+            version: AtomicU64::new(1),
+            waiting: AtomicUsize::new(0),
+            populated: AtomicBool::new(false),
+            cursor: AtomicUsize::new(0),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Changes whenever [`Station::fleet`] does.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The instances, and the version they belong to.
+    pub(crate) fn fleet(&self) -> (u64, Arc<Fleet>) {
+        let inner = self.lock();
+        (self.version.load(Ordering::Acquire), inner.fleet.clone())
+    }
+
+    /// Whether there is an instance to take requests.
+    pub(crate) fn has_instances(&self) -> bool {
+        self.populated.load(Ordering::Relaxed)
+    }
+
+    /// Whether anyone waits.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Takes a place without waiting, unless others wait already.
+    pub(crate) fn try_admit(self: &Arc<Self>, fleet: &Fleet, thread: usize, now: u64) -> Option<Permit> {
+        if fleet.limit != 0 && self.has_waiters() {
+            return None;
+        }
+        let slot = balance::pick(fleet, &self.cursor, thread, now)?;
+        Some(Permit::new(self.clone(), slot, fleet.limit != 0, thread))
+    }
+
+    /// Joins those who wait. The receiver is answered as soon as there is a place, or a reason why there never
+    /// will be; dropping the [`Waiting`] leaves the queue.
+    pub(crate) fn wait(self: &Arc<Self>, thread: usize, now: u64) -> Result<Waiting, Refusal> {
+        let mut inner = self.lock();
+        if inner.fleet.slots.is_empty() {
+            if let Some(failure) = &inner.failure {
+                return Err(Refusal::Failed(failure.clone()));
+            }
+            if !self.is_revision {
+                return Err(Refusal::NoEndpoints);
+            }
+        }
+        if inner.waiters.len() >= self.depth {
+            return Err(Refusal::QueueFull);
+        }
+        let (answer, receiver) = oneshot::channel();
+        let id = inner.next_waiter;
+        inner.next_waiter += 1;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        inner.waiters.insert(id, Waiter { thread, answer });
+        self.serve_waiters(&mut inner, now);
+        self.ask_to_wake(&mut inner);
+        Ok(Waiting { station: self.clone(), id, receiver })
+    }
+
+    /// Asks again for an instance when someone waits and there is none: the first word may not have fitted
+    /// into the channel, or was overtaken by a decision to sleep.
+    pub(crate) fn remind(&self) {
+        if self.has_waiters() {
+            let mut inner = self.lock();
+            inner.woken = false;
+            self.ask_to_wake(&mut inner);
+        }
+    }
+
+    /// Follows what the table says about `service`; `None` when it no longer does. Returns whether any Service
+    /// still leads here.
+    pub(crate) fn follow(self: &Arc<Self>, service: &Key, backend: Option<Arc<Backend>>, now: u64) -> bool {
+        let mut inner = self.lock();
+        match backend {
+            Some(backend) => inner.services.insert(service.clone(), backend),
+            None => inner.services.remove(service),
+        };
+        let Inner { services, hints, gone, .. } = &mut *inner;
+        let listed = |instance: &Instance| services.values().any(|backend| backend.instances.contains(instance));
+        // A hint the table confirms has done its work; so has a "gone" the table no longer contradicts.
+        hints.retain(|hint| !listed(hint));
+        gone.retain(listed);
+        inner.failure = inner.services.values().find_map(|backend| backend.failure.as_deref()).map(Arc::from);
+        self.renew(&mut inner, now);
+        !inner.services.is_empty()
+    }
+
+    /// Whether any Service leads here.
+    pub(crate) fn has_services(&self) -> bool {
+        !self.lock().services.is_empty()
+    }
+
+    /// Uses `instance` from now on, whatever the table says.
+    pub(crate) fn instance_up(self: &Arc<Self>, instance: &Instance, now: u64) {
+        let mut inner = self.lock();
+        inner.gone.retain(|gone| gone != instance);
+        // A new pod may come at the address of an old one.
+        inner.hints.retain(|hint| hint.address != instance.address);
+        if inner.hints.len() < MAX_HINTS {
+            inner.hints.push(instance.clone());
+        }
+        self.renew(&mut inner, now);
+    }
+
+    /// Stops using `instance`, whatever the table says. Requests in flight go on.
+    pub(crate) fn instance_down(self: &Arc<Self>, instance: &Instance, now: u64) {
+        let mut inner = self.lock();
+        inner.hints.retain(|hint| hint != instance);
+        let listed = inner.services.values().any(|backend| backend.instances.contains(instance));
+        if listed && !inner.gone.contains(instance) {
+            inner.gone.push(instance.clone());
+        }
+        self.renew(&mut inner, now);
+    }
+
+    /// Notes that `slot` could not be reached. A hint is dropped: the table did not confirm it either.
+    pub(crate) fn unreachable(self: &Arc<Self>, slot: &Slot, now: u64, until: u64) {
+        slot.avoid(until);
+        let mut inner = self.lock();
+        let before = inner.hints.len();
+        inner.hints.retain(|hint| *hint != slot.instance);
+        if inner.hints.len() != before {
+            self.renew(&mut inner, now);
+        }
+    }
+
+    /// Tells all who wait that the revision is gone.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.fleet = Arc::default();
+        self.populated.store(false, Ordering::Relaxed);
+        inner.failure = Some(Arc::from("RevisionMissing: the revision was deleted"));
+        self.version.fetch_add(1, Ordering::Release);
+        self.refuse_waiters(&mut inner);
+    }
+
+    /// Rebuilds the fleet; instances that stay keep their slots and so their load.
+    fn renew(self: &Arc<Self>, inner: &mut Inner, now: u64) {
+        let mut instances: Vec<&Instance> =
+            inner.services.values().flat_map(|backend| &backend.instances).chain(&inner.hints).collect();
+        instances.sort_unstable();
+        instances.dedup();
+        instances.retain(|instance| !inner.gone.contains(instance));
+        let limit = inner
+            .services
+            .values()
+            .find_map(|backend| backend.revision.as_ref())
+            .map_or(0, |policy| policy.container_concurrency);
+        let old = &inner.fleet.slots;
+        let slots: Vec<Arc<Slot>> = instances
+            .into_iter()
+            .map(|instance| match old.binary_search_by(|slot| slot.instance.cmp(instance)) {
+                Ok(at) => old[at].clone(),
+                Err(_) => Arc::new(Slot::new(instance.clone(), self.threads)),
+            })
+            .collect();
+        self.populated.store(!slots.is_empty(), Ordering::Relaxed);
+        inner.fleet = Arc::new(Fleet { limit, slots });
+        self.version.fetch_add(1, Ordering::Release);
+        if !inner.fleet.slots.is_empty() {
+            inner.woken = false;
+            self.serve_waiters(inner, now);
+        } else if inner.failure.is_some() {
+            self.refuse_waiters(inner);
+        } else {
+            self.ask_to_wake(inner);
+        }
+    }
+
+    fn serve_waiters(self: &Arc<Self>, inner: &mut Inner, now: u64) {
+        let fleet = inner.fleet.clone();
+        while let Some((_, first)) = inner.waiters.first_key_value() {
+            let thread = first.thread;
+            let Some(slot) = balance::pick(&fleet, &self.cursor, thread, now) else { return };
+            let Some((_, waiter)) = inner.waiters.pop_first() else { return };
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            let permit = Permit::new(self.clone(), slot, fleet.limit != 0, thread);
+            if let Err(Ok(unused)) = waiter.answer.send(Ok(permit)) {
+                // The waiter has just gone. Its permit must not look for waiters itself: we hold the lock.
+                unused.release_quietly();
+            }
+        }
+        inner.woken = false;
+    }
+
+    fn refuse_waiters(&self, inner: &mut Inner) {
+        let Some(failure) = inner.failure.clone() else { return };
+        for (_, waiter) in std::mem::take(&mut inner.waiters) {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            // A waiter that has just gone needs no answer.
+            drop(waiter.answer.send(Err(Refusal::Failed(failure.clone()))));
+        }
+    }
+
+    fn ask_to_wake(&self, inner: &mut Inner) {
+        let needed = self.is_revision && inner.fleet.slots.is_empty() && !inner.waiters.is_empty();
+        if needed && !inner.woken {
+            inner.woken = self.wakes.try_send(self.key.clone()).is_ok();
+        }
+    }
+
+    fn leave(&self, id: u64) {
+        let mut inner = self.lock();
+        if inner.waiters.remove(&id).is_some() {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            if inner.waiters.is_empty() {
+                inner.woken = false;
+            }
+        }
+    }
+
+    fn freed(self: &Arc<Self>) {
+        if self.has_waiters() {
+            // Whether an instance is avoided only orders the choice; time 0 avoids all suspects.
+            self.serve_waiters(&mut self.lock(), 0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under the lock leaves the state half changed when it panics.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue; dropping it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    station: Arc<Station>,
+    id: u64,
+    receiver: oneshot::Receiver<Answer>,
+}
+
+impl Waiting {
+    /// Waits for the answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        (&mut self.receiver).await.unwrap_or(Err(Refusal::Gone))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.station.leave(self.id);
+    }
+}
+
+/// A request's place in an instance. Dropping it gives the place to the next.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    station: Arc<Station>,
+    slot: Arc<Slot>,
+    limited: bool,
+    thread: usize,
+    released: bool,
+}
+
+impl Permit {
+    fn new(station: Arc<Station>, slot: Arc<Slot>, limited: bool, thread: usize) -> Self {
+        Self { station, slot, limited, thread, released: false }
+    }
+
+    /// The instance.
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Whose instance it is.
+    pub(crate) fn station(&self) -> &Arc<Station> {
+        &self.station
+    }
+
+    fn release_quietly(mut self) {
+        self.give_back();
+        self.released = true;
+    }
+
+    fn give_back(&self) {
+        if self.limited {
+            self.slot.give_back();
+        } else {
+            self.slot.leave(self.thread);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        self.give_back();
+        if self.limited {
+            self.station.freed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use super::*;
+use knoll_api::table::RevisionPolicy;
+
+const NOW: u64 = 1;
+
+struct Bench {
+    station: Arc<Station>,
+    wakes: mpsc::Receiver<Key>,
+}
+
+fn key() -> Key {
+    Key::new("ns", "rev")
+}
+
+fn instance(port: u16) -> Instance {
+    Instance { address: ([127, 0, 0, 1], port).into(), pod: format!("pod-{port}") }
+}
+
+fn backend(limit: u32, ports: &[u16]) -> Arc<Backend> {
+    let policy = RevisionPolicy { container_concurrency: limit, ..RevisionPolicy::default() };
+    Arc::new(Backend {
+        revision: Some(Arc::new(policy)),
+        instances: ports.iter().copied().map(instance).collect(),
+        ..Backend::default()
+    })
+}
+
+fn bench(limit: u32, ports: &[u16]) -> Bench {
+    let (sender, wakes) = mpsc::channel(10);
+    let station = Arc::new(Station::new(key(), true, 1, 3, sender));
+    station.follow(&key(), Some(backend(limit, ports)), NOW);
+    Bench { station, wakes }
+}
+
+impl Bench {
+    fn take(&self) -> Option<Permit> {
+        self.station.try_admit(&self.station.fleet().1, 0, NOW)
+    }
+
+    fn wait(&self) -> Waiting {
+        self.station.wait(0, NOW).expect("queue has room")
+    }
+
+    fn follow(&self, limit: u32, ports: &[u16]) {
+        self.station.follow(&key(), Some(backend(limit, ports)), NOW);
+    }
+}
+
+fn answer(waiting: &mut Waiting) -> Option<Answer> {
+    waiting.receiver.try_recv().ok()
+}
+
+fn port(permit: &Permit) -> u16 {
+    permit.slot().instance.address.port()
+}
+
+#[test]
+fn a_place_given_back_goes_to_the_first_in_line() {
+    let bench = bench(1, &[1]);
+    let held = bench.take().expect("a place");
+    assert!(bench.take().is_none());
+    let (mut first, mut second) = (bench.wait(), bench.wait());
+    drop(held);
+    let permit = answer(&mut first).expect("an answer").expect("a place");
+    assert!(answer(&mut second).is_none());
+    assert!(bench.take().is_none(), "nobody overtakes the line");
+    drop(permit);
+    assert!(answer(&mut second).expect("an answer").is_ok());
+}
+
+#[test]
+fn who_leaves_the_line_takes_nothing_along() {
+    let bench = bench(1, &[1]);
+    let held = bench.take().expect("a place");
+    let (first, mut second) = (bench.wait(), bench.wait());
+    drop(first);
+    drop(held);
+    assert!(answer(&mut second).expect("an answer").is_ok());
+}
+
+#[test]
+fn a_place_granted_to_one_who_just_left_goes_on() {
+    let bench = bench(1, &[1]);
+    let held = bench.take().expect("a place");
+    let (first, mut second) = (bench.wait(), bench.wait());
+    drop(held);
+    // `first` holds the granted place unread.
+    assert!(answer(&mut second).is_none());
+    drop(first);
+    assert!(answer(&mut second).expect("an answer").is_ok());
+}
+
+#[test]
+fn the_line_is_bounded() {
+    let bench = bench(0, &[]);
+    let _line = [bench.wait(), bench.wait(), bench.wait()];
+    let refused = bench.station.wait(0, NOW).expect_err("line is full");
+    assert_eq!(refused.to_string(), "pending request queue full");
+}
+
+#[test]
+fn a_revision_is_woken_once_and_served_by_its_first_instance() {
+    let mut bench = bench(0, &[]);
+    let (mut first, mut second) = (bench.wait(), bench.wait());
+    assert_eq!(bench.wakes.try_recv(), Ok(key()));
+    assert!(bench.wakes.try_recv().is_err(), "once is enough");
+    bench.station.instance_up(&instance(7), NOW);
+    for waiting in [&mut first, &mut second] {
+        assert_eq!(answer(waiting).and_then(Result::ok).as_ref().map(port), Some(7));
+    }
+    bench.station.instance_down(&instance(7), NOW);
+    let _third = bench.wait();
+    assert_eq!(bench.wakes.try_recv(), Ok(key()), "it sleeps again, so it is woken again");
+}
+
+#[test]
+fn losing_the_last_instance_with_a_line_wakes_again() {
+    let mut bench = bench(1, &[1]);
+    let _held = bench.take().expect("a place");
+    let _waiting = bench.wait();
+    assert!(bench.wakes.try_recv().is_err());
+    bench.follow(1, &[]);
+    assert_eq!(bench.wakes.try_recv(), Ok(key()));
+}
+
+#[test]
+fn reminders_repeat_the_call_only_while_someone_waits() {
+    let mut bench = bench(0, &[]);
+    bench.station.remind();
+    assert!(bench.wakes.try_recv().is_err());
+    let waiting = bench.wait();
+    bench.station.remind();
+    assert_eq!([bench.wakes.try_recv(), bench.wakes.try_recv()], [Ok(key()), Ok(key())]);
+    drop(waiting);
+    bench.station.remind();
+    assert!(bench.wakes.try_recv().is_err());
+}
+
+#[test]
+fn a_new_table_disturbs_neither_places_nor_the_line() {
+    let bench = bench(1, &[1, 2]);
+    let held = [bench.take().expect("a place"), bench.take().expect("a place")];
+    let mut waiting = bench.wait();
+    bench.follow(1, &[2, 3]);
+    // Instance 3 is new and free, so the line moves; 2 keeps its load.
+    let permit = answer(&mut waiting).expect("an answer").expect("a place");
+    assert_eq!(port(&permit), 3);
+    assert!(bench.take().is_none());
+    drop(held);
+    assert_eq!(bench.take().as_ref().map(port), Some(2), "1 has left");
+}
+
+#[test]
+fn hints_last_until_the_table_decides() {
+    let bench = bench(0, &[]);
+    let ports = || bench.station.fleet().1.slots.iter().map(|slot| slot.instance.address.port()).collect::<Vec<_>>();
+    bench.station.instance_up(&instance(1), NOW);
+    bench.follow(0, &[2]);
+    assert_eq!(ports(), [1, 2], "the table does not know 1 yet");
+    bench.follow(0, &[1, 2]);
+    bench.follow(0, &[2]);
+    assert_eq!(ports(), [2], "the table knew 1, and dropped it");
+    bench.station.instance_down(&instance(2), NOW);
+    bench.follow(0, &[2, 3]);
+    assert_eq!(ports(), [3], "the table is late");
+    bench.follow(0, &[3]);
+    bench.follow(0, &[2, 3]);
+    assert_eq!(ports(), [2, 3], "the table caught up, and 2 is back");
+}
+
+#[test]
+fn a_hint_that_cannot_be_reached_is_dropped() {
+    let bench = bench(0, &[]);
+    bench.station.instance_up(&instance(1), NOW);
+    let permit = bench.take().expect("a place");
+    bench.station.unreachable(permit.slot(), NOW, NOW + 10);
+    assert!(bench.take().is_none());
+}
+
+#[test]
+fn failure_answers_everyone() {
+    let bench = bench(0, &[]);
+    let mut waiting = bench.wait();
+    let failed =
+        Backend { failure: Some("ContainerMissing: no such image".into()), ..Backend::clone(&backend(0, &[])) };
+    bench.station.follow(&key(), Some(Arc::new(failed)), NOW);
+    let refusal = answer(&mut waiting).expect("an answer").expect_err("it failed");
+    assert_eq!(refusal.to_string(), "ContainerMissing: no such image");
+    assert!(bench.station.wait(0, NOW).is_err());
+}
+
+#[test]
+fn a_deleted_revision_answers_everyone() {
+    let bench = bench(0, &[]);
+    let mut waiting = bench.wait();
+    assert!(!bench.station.follow(&key(), None, NOW));
+    bench.station.close();
+    assert!(matches!(answer(&mut waiting), Some(Err(Refusal::Failed(_)))));
+}
+
+#[test]
+fn places_are_never_exceeded_nor_lost_under_contention() {
+    let bench = bench(2, &[1, 2]);
+    let running = AtomicUsize::new(0);
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let station = &Arc::new(Station::new(key(), true, 4, 10_000, mpsc::channel(1).0));
+    station.follow(&key(), Some(backend(2, &[1, 2])), NOW);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let running = &running;
+            scope.spawn(move || {
+                runtime().block_on(async {
+                    for _ in 0..2000 {
+                        let quick = station.try_admit(&station.fleet().1, thread, NOW);
+                        let permit = match quick {
+                            Some(permit) => permit,
+                            None => station.wait(thread, NOW).expect("room").answer().await.expect("a place"),
+                        };
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < 4);
+                        std::thread::yield_now();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
+                    }
+                });
+            });
+        }
+    });
+    assert!(!station.has_waiters());
+    drop(bench);
+}
