@@ -56,6 +56,57 @@ pub fn unknown_fields(ty: &Type, value: &Value) -> Vec<String> {
     found
 }
 
+/// Drops the fields a type does not know, whatever else is wrong with the tree. Answers them as [`unknown_fields`] does.
+pub fn prune(ty: &Type, value: &mut Value) -> Vec<String> {
+    let unknown = unknown_fields(ty, value);
+    if !unknown.is_empty() {
+        drop_unknown(ty, value);
+    }
+    unknown
+}
+
+fn drop_unknown(ty: &Type, value: &mut Value) {
+    match (&ty.shape, value) {
+        (Shape::Object(object), Value::Object(entries)) => {
+            entries.retain(|name, inner| match object.field(name) {
+                Some(field) => {
+                    drop_unknown(&field.ty, inner);
+                    true
+                }
+                None => object.open,
+            });
+        }
+        (Shape::Map(map), Value::Object(entries)) => {
+            entries.values_mut().for_each(|inner| drop_unknown(&map.values, inner));
+        }
+        (Shape::List(list), Value::Array(items)) => items.iter_mut().for_each(|inner| drop_unknown(&list.items, inner)),
+        _ => {}
+    }
+}
+
+/// Fills in the defaults the type itself knows, where fields are absent. Most defaults of built-in kinds are not among them.
+pub fn fill_defaults(ty: &Type, value: &mut Value) {
+    match (&ty.shape, value) {
+        (Shape::Object(object), Value::Object(entries)) => {
+            for field in &object.fields {
+                if let Some(default) = &field.default {
+                    entries.entry(field.name.to_string()).or_insert_with(|| default.clone());
+                }
+                if let Some(inner) = entries.get_mut(field.name.as_ref()) {
+                    fill_defaults(&field.ty, inner);
+                }
+            }
+        }
+        (Shape::Map(map), Value::Object(entries)) => {
+            entries.values_mut().for_each(|inner| fill_defaults(&map.values, inner));
+        }
+        (Shape::List(list), Value::Array(items)) => {
+            items.iter_mut().for_each(|inner| fill_defaults(&list.items, inner))
+        }
+        _ => {}
+    }
+}
+
 fn look<'a>(ty: &'a Type, value: &'a Value, path: &mut Path<'a>, found: &mut Vec<String>) {
     match (&ty.shape, value) {
         (Shape::Object(object), Value::Object(entries)) => {
@@ -180,7 +231,12 @@ impl<'a> Walk<'a> {
             }
             (Shape::Quantity | Shape::Time | Shape::MicroTime, Value::String(_)) => true,
             // In a list or a map null stands for the zero value.
-            (Shape::String, Value::Null) => {
+            (Shape::Time | Shape::MicroTime, Value::Null) => true,
+            (Shape::Quantity, Value::Null) => {
+                *value = Value::String("0".into());
+                true
+            }
+            (Shape::String | Shape::Bytes, Value::Null) => {
                 *value = Value::String(String::new());
                 true
             }
@@ -323,6 +379,14 @@ mod tests {
             json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": 0.5, "memory": "1024Mi"}}}]}});
         conform(lookup("", "v1", "Pod").unwrap(), &mut tree).unwrap();
         assert_eq!(tree["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
+    }
+
+    #[test]
+    fn kinds_of_knative_take_the_defaults_of_their_schema() {
+        let mut tree = json!({"spec": {"template": {"spec": {"containers": [{"ports": [{"containerPort": 80}, {"protocol": "UDP"}]}]}}}});
+        fill_defaults(lookup("serving.knative.dev", "v1", "Service").unwrap(), &mut tree);
+        let wanted = json!([{"containerPort": 80, "protocol": "TCP"}, {"protocol": "UDP"}]);
+        assert_eq!(tree["spec"]["template"]["spec"]["containers"][0]["ports"], wanted);
     }
 
     #[test]

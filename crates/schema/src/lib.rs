@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod builtin;
 mod conform;
+pub mod crd;
 pub mod json;
 pub mod openapi;
 mod path;
@@ -15,6 +16,6 @@ mod time;
 pub mod ty;
 
 pub use builtin::{is_custom, lookup, lookup_ref};
-pub use conform::{TypeError, conform, unknown_fields};
+pub use conform::{TypeError, conform, fill_defaults, prune, unknown_fields};
 pub use strategic::{PatchError, strategic_merge};
 pub use ty::Type;
