@@ -6,7 +6,7 @@ use crate::status::Status;
 
 /// How objects are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// As they are.
     Plain,
     /// As rows, in this version of `meta.k8s.io`.
@@ -17,7 +17,7 @@ pub enum View {
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Compact JSON.
     Json,
     /// YAML.
@@ -26,7 +26,7 @@ pub enum Format {
 
 /// The chosen form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
+pub(crate) struct Accept {
     /// How objects are shown.
     pub view: View,
     /// How bytes are written.
@@ -36,13 +36,13 @@ pub struct Accept {
 }
 
 /// Plain JSON.
-pub const JSON: Accept = Accept { view: View::Plain, format: Format::Json, aggregated: false };
+pub(crate) const JSON: Accept = Accept { view: View::Plain, format: Format::Json, aggregated: false };
 
 /// Picks the first form in `Accept` that we speak; plain JSON when there is no such header.
 ///
 /// # Errors
 /// 406 when none of them is known.
-pub fn negotiate(headers: &HeaderMap) -> Result<Accept, Status> {
+pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Accept, Status> {
     let mut any = false;
     for value in headers.get_all(http::header::ACCEPT) {
         let Ok(text) = value.to_str() else { continue };
@@ -104,7 +104,11 @@ mod tests {
     fn the_first_known_form_wins() {
         let accept = of("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").unwrap();
         assert_eq!(accept.view, View::Table("v1"));
-        assert!(of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json").unwrap().aggregated);
+        assert!(
+            of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
+                .unwrap()
+                .aggregated
+        );
         assert_eq!(of("image/png").unwrap_err().code, 406);
     }
 }

@@ -7,7 +7,8 @@ use knoll_store::{Expect, Write, WriteError};
 use serde_json::{Value, json};
 
 use crate::{
-    ApiServer, addresses, auth, metadata, object, objects, resources::{self, Resource},
+    ApiServer, addresses, auth, metadata, object, objects,
+    resources::{self, Resource},
     server::SYSTEM_NAMESPACE,
     status::Status,
 };
@@ -85,7 +86,10 @@ impl ApiServer {
         let api_version = object::text(object, "/apiVersion");
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let kind = object::text(object, "/kind");
-        self.registry().by_kind(group, version, kind).cloned().ok_or_else(|| Status::internal(format!("{kind} is not served")))
+        self.registry()
+            .by_kind(group, version, kind)
+            .cloned()
+            .ok_or_else(|| Status::internal(format!("{kind} is not served")))
     }
 
     /// Makes an object unless it is there.

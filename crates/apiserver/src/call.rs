@@ -54,7 +54,12 @@ pub(crate) struct WriteOptions {
 }
 
 impl Call {
-    pub(crate) fn new(target: Target, request: http::Request<Body>, query: Query, identity: Identity) -> Result<Self, Status> {
+    pub(crate) fn new(
+        target: Target,
+        request: http::Request<Body>,
+        query: Query,
+        identity: Identity,
+    ) -> Result<Self, Status> {
         let (mut parts, body) = request.into_parts();
         Ok(Self {
             accept: accept::negotiate(&parts.headers)?,
@@ -178,10 +183,15 @@ pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> 
         "application/vnd.kubernetes.protobuf" => {
             knoll_schema::protobuf::decode(bytes).map_err(|e| Status::bad_request(format!("decode protobuf: {e}")))
         }
-        "application/json" | "" | "*/*" | "application/json-patch+json" | "application/merge-patch+json"
-        | "application/strategic-merge-patch+json" | "text/plain" | "application/x-www-form-urlencoded" => {
-            serde_json::from_slice(bytes).map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))
-        }
+        "application/json"
+        | ""
+        | "*/*"
+        | "application/json-patch+json"
+        | "application/merge-patch+json"
+        | "application/strategic-merge-patch+json"
+        | "text/plain"
+        | "application/x-www-form-urlencoded" => serde_json::from_slice(bytes)
+            .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))),
         "application/yaml" | "application/apply-patch+yaml" => yaml(bytes),
         _ => Err(Status::unsupported_media_type(
             "application/json, application/yaml, application/vnd.kubernetes.protobuf",
@@ -191,7 +201,9 @@ pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> 
 
 fn yaml(bytes: &[u8]) -> Result<Value, Status> {
     // JSON is YAML, and most who say YAML send it.
-    if bytes.first() == Some(&b'{') && let Ok(value) = serde_json::from_slice(bytes) {
+    if bytes.first() == Some(&b'{')
+        && let Ok(value) = serde_json::from_slice(bytes)
+    {
         return Ok(value);
     }
     let text = std::str::from_utf8(bytes).map_err(|e| Status::bad_request(format!("decode YAML: {e}")))?;
@@ -201,7 +213,9 @@ fn yaml(bytes: &[u8]) -> Result<Value, Status> {
 /// Fills in `apiVersion` and kind, or refuses others; drops nulls.
 fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
     let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request("couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct"));
+        return Err(Status::bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct",
+        ));
     };
     let given_kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
     if !given_kind.is_empty() && given_kind != kind {

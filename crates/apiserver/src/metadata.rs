@@ -10,16 +10,17 @@ use crate::{
 };
 
 /// RFC 3339 with whole seconds.
-pub fn seconds(at: Timestamp) -> String {
+pub(crate) fn seconds(at: Timestamp) -> String {
     let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
     whole.to_string()
 }
 
 /// A name: the prefix, cut to fit, and five random characters.
-pub fn generate_name(prefix: &str) -> String {
+pub(crate) fn generate_name(prefix: &str) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();
-    let suffix: String = random.as_bytes()[..5].iter().map(|b| ALPHABET[*b as usize % ALPHABET.len()] as char).collect();
+    let suffix: String =
+        random.as_bytes()[..5].iter().map(|b| ALPHABET[*b as usize % ALPHABET.len()] as char).collect();
     let cut: String = prefix.chars().take(58).collect();
     format!("{cut}{suffix}")
 }
@@ -28,12 +29,19 @@ pub fn generate_name(prefix: &str) -> String {
 ///
 /// # Errors
 /// When the namespace is not that of the request, the version is set, or there is no name.
-pub fn prepare_create(resource: &Resource, namespace: &str, object: &mut Value, now: Timestamp) -> Result<(), Status> {
+pub(crate) fn prepare_create(
+    resource: &Resource,
+    namespace: &str,
+    object: &mut Value,
+    now: Timestamp,
+) -> Result<(), Status> {
     claim_namespace(resource, namespace, object)?;
     if !object::resource_version(object).is_empty() {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    if resource.has(Subresource::Status) && let Some(map) = object.as_object_mut() {
+    if resource.has(Subresource::Status)
+        && let Some(map) = object.as_object_mut()
+    {
         map.remove("status");
     }
     let has_generation = resource.has_generation;
@@ -53,7 +61,7 @@ pub fn prepare_create(resource: &Resource, namespace: &str, object: &mut Value, 
 }
 
 /// The namespace of the request becomes the object's.
-pub fn claim_namespace(resource: &Resource, namespace: &str, object: &mut Value) -> Result<(), Status> {
+pub(crate) fn claim_namespace(resource: &Resource, namespace: &str, object: &mut Value) -> Result<(), Status> {
     if !resource.namespaced {
         return Ok(());
     }
@@ -74,7 +82,7 @@ pub fn claim_namespace(resource: &Resource, namespace: &str, object: &mut Value)
 ///
 /// # Errors
 /// When names or uids differ, or finalizers are added to an object that is being deleted.
-pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) -> Result<(), Status> {
+pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) -> Result<(), Status> {
     let name = object::name(old).to_owned();
     let given = object::name(new);
     if !given.is_empty() && given != name {
@@ -91,9 +99,16 @@ pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) -> Resu
     }
     let old_meta = &old["metadata"];
     let meta = object::meta_mut(new);
-    for field in
-        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"]
-    {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+    ] {
         match old_meta.get(field) {
             Some(value) => meta.insert(field.into(), value.clone()),
             None if field == "generateName" => None,
@@ -105,7 +120,9 @@ pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) -> Resu
         let added: Vec<&str> = object::finalizers(new).filter(|f| !object::finalizers(old).any(|o| o == *f)).collect();
         if !added.is_empty() {
             let listed: Vec<String> = added.iter().map(|f| (*f).to_owned()).collect();
-            let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers {listed:?}");
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {listed:?}"
+            );
             return Err(resource.invalid(&name, vec![Cause::forbidden("metadata.finalizers", &why)]));
         }
     }
@@ -119,7 +136,7 @@ pub fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) -> Resu
 ///
 /// # Errors
 /// As said.
-pub fn check_uid(resource: &Resource, object: &Value, uid: &str) -> Result<(), Status> {
+pub(crate) fn check_uid(resource: &Resource, object: &Value, uid: &str) -> Result<(), Status> {
     if uid.is_empty() || uid == object::uid(object) {
         return Ok(());
     }
@@ -128,7 +145,7 @@ pub fn check_uid(resource: &Resource, object: &Value, uid: &str) -> Result<(), S
 }
 
 /// Copies one top-level field from `old`, or removes it.
-pub fn keep(old: &Value, new: &mut Value, field: &str) {
+pub(crate) fn keep(old: &Value, new: &mut Value, field: &str) {
     let Some(map) = new.as_object_mut() else { return };
     match old.get(field) {
         Some(value) => map.insert(field.into(), value.clone()),
@@ -137,7 +154,7 @@ pub fn keep(old: &Value, new: &mut Value, field: &str) {
 }
 
 /// Adds one to the generation.
-pub fn bump_generation(object: &mut Value) {
+pub(crate) fn bump_generation(object: &mut Value) {
     let generation = object::integer(object, "/metadata/generation").unwrap_or(0);
     object::meta_mut(object).insert("generation".into(), (generation + 1).into());
 }
@@ -159,7 +176,7 @@ fn differs_outside_metadata(old: &Value, new: &Value) -> bool {
 }
 
 /// What a subresource write may change: `fields` and managed fields; all else stays as it is in `old`.
-pub fn only(old: &Value, new: &Value, fields: &[&str]) -> Value {
+pub(crate) fn only(old: &Value, new: &Value, fields: &[&str]) -> Value {
     let mut result = old.clone();
     for field in fields {
         keep(new, &mut result, field);
@@ -171,7 +188,7 @@ pub fn only(old: &Value, new: &Value, fields: &[&str]) -> Value {
 }
 
 /// Whether two states are the same, apart from version and the bookkeeping of field managers.
-pub fn is_no_op(old: &Value, new: &Value) -> bool {
+pub(crate) fn is_no_op(old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
     old.len() == new.len()
         && old.iter().all(|(key, value)| match (key.as_str(), new.get(key)) {
@@ -199,7 +216,7 @@ fn same_metadata(old: &Value, new: &Value) -> bool {
 }
 
 /// Marks an object as being deleted, `grace` seconds from now.
-pub fn mark_deleted(resource: &Resource, object: &mut Value, grace: i64, now: Timestamp) {
+pub(crate) fn mark_deleted(resource: &Resource, object: &mut Value, grace: i64, now: Timestamp) {
     let at = now.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(now);
     let meta = object::meta_mut(object);
     meta.insert("deletionTimestamp".into(), seconds(at).into());
@@ -210,7 +227,7 @@ pub fn mark_deleted(resource: &Resource, object: &mut Value, grace: i64, now: Ti
 }
 
 /// Adds a finalizer unless it is there.
-pub fn add_finalizer(object: &mut Value, finalizer: &str) {
+pub(crate) fn add_finalizer(object: &mut Value, finalizer: &str) {
     if !object::finalizers(object).any(|f| f == finalizer) {
         let meta = object::meta_mut(object);
         match meta.get_mut("finalizers").and_then(Value::as_array_mut) {

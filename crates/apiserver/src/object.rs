@@ -3,22 +3,22 @@
 use serde_json::{Map, Value};
 
 /// The string at a JSON pointer; empty when absent or of another type.
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The integer at a JSON pointer.
-pub fn integer(object: &Value, pointer: &str) -> Option<i64> {
+pub(crate) fn integer(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
 
 /// The elements at a JSON pointer; none when absent.
-pub fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
     object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Whether there is nothing to see: absent, null, or an empty string, list or map.
-pub fn is_empty(value: Option<&Value>) -> bool {
+pub(crate) fn is_empty(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => true,
         Some(Value::String(s)) => s.is_empty(),
@@ -29,7 +29,7 @@ pub fn is_empty(value: Option<&Value>) -> bool {
 }
 
 /// The map under `key`, made when it is absent or null. `object` must be a map.
-pub fn map_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn map_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     let slot = &mut object[key];
     if !slot.is_object() {
         *slot = Value::Object(Map::new());
@@ -38,47 +38,47 @@ pub fn map_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value
 }
 
 /// Its metadata, made when absent.
-pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
+pub(crate) fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
     map_at(object, "metadata")
 }
 
 /// Name; empty when unset.
-pub fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
 /// Namespace; empty when unset.
-pub fn namespace(object: &Value) -> &str {
+pub(crate) fn namespace(object: &Value) -> &str {
     text(object, "/metadata/namespace")
 }
 
 /// uid; empty when unset.
-pub fn uid(object: &Value) -> &str {
+pub(crate) fn uid(object: &Value) -> &str {
     text(object, "/metadata/uid")
 }
 
 /// Resource version as it stands in the object; empty when unset.
-pub fn resource_version(object: &Value) -> &str {
+pub(crate) fn resource_version(object: &Value) -> &str {
     text(object, "/metadata/resourceVersion")
 }
 
 /// Whether deletion was asked for.
-pub fn is_deleting(object: &Value) -> bool {
+pub(crate) fn is_deleting(object: &Value) -> bool {
     !is_empty(object.pointer("/metadata/deletionTimestamp"))
 }
 
 /// Finalizers.
-pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+pub(crate) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     list(object, "/metadata/finalizers").iter().filter_map(Value::as_str)
 }
 
 /// An annotation's value.
-pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(key)?.as_str()
 }
 
 /// Sets a field unless something is there.
-pub fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(crate) fn default(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     if is_unset(map.get(key)) {
         map.insert(key.into(), value.into());
     }
@@ -94,7 +94,7 @@ fn is_unset(value: Option<&Value>) -> bool {
 }
 
 /// Removes nulls everywhere: to the API they mean absent.
-pub fn strip_nulls(value: &mut Value) {
+pub(crate) fn strip_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, v| !v.is_null());
@@ -106,6 +106,6 @@ pub fn strip_nulls(value: &mut Value) {
 }
 
 /// The name in a reference; empty when unset.
-pub fn name_of(reference: &Value) -> &str {
+pub(crate) fn name_of(reference: &Value) -> &str {
     text(reference, "/name")
 }

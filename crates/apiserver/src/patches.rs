@@ -8,7 +8,6 @@ use crate::{
     call::{Call, WriteOptions},
     fields, object,
     resources::Resource,
-
     status::{Cause, Status},
     verbs,
 };
@@ -100,10 +99,15 @@ impl Patch {
 
 fn operations(value: Value) -> Result<Patch, Status> {
     if value.as_array().is_some_and(|list| list.len() > OPERATIONS) {
-        let message = format!("The allowed maximum operations in a JSON patch is {OPERATIONS}, got {}", value.as_array().map_or(0, Vec::len));
+        let message = format!(
+            "The allowed maximum operations in a JSON patch is {OPERATIONS}, got {}",
+            value.as_array().map_or(0, Vec::len)
+        );
         return Err(Status::new(413, "RequestEntityTooLarge", message));
     }
-    serde_json::from_value(value).map(Patch::Json).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
+    serde_json::from_value(value)
+        .map(Patch::Json)
+        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
 }
 
 fn strategic(group: &str, version: &str, kind: &str, old: &Value, patch: &Value) -> Result<Value, Status> {
@@ -131,7 +135,12 @@ pub(crate) fn check_apply(call: &Call, _options: &WriteOptions, config: &Value) 
 ///
 /// # Errors
 /// 409 with every conflict unless forced, 500 when the configuration is not of its type (as clients know it).
-pub(crate) fn apply(call: &Call, options: &WriteOptions, live: Option<&Value>, config: &Value) -> Result<Value, Status> {
+pub(crate) fn apply(
+    call: &Call,
+    options: &WriteOptions,
+    live: Option<&Value>,
+    config: &Value,
+) -> Result<Value, Status> {
     let resource = &call.resource;
     let ty = fields::type_of(resource).ok_or_else(Status::unprocessable)?;
     let api_version = resource.api_version();

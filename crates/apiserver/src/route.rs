@@ -12,7 +12,7 @@ use crate::{
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Make one.
     Create,
     /// Read one.
@@ -33,7 +33,7 @@ pub enum Verb {
 
 impl Verb {
     /// As authorization names it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Verb::Create => "create",
             Verb::Get => "get",
@@ -49,7 +49,7 @@ impl Verb {
 
 /// A request for objects.
 #[derive(Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// The row.
     pub resource: Arc<Resource>,
     /// Namespace; empty for all, and for cluster-scoped resources.
@@ -63,7 +63,7 @@ pub struct Target {
 }
 
 /// Where a request goes.
-pub enum Route {
+pub(crate) enum Route {
     /// To objects.
     Objects(Target),
     /// To a document of its own, e.g. `/version`.
@@ -76,9 +76,8 @@ pub enum Route {
 ///
 /// # Errors
 /// 404 for a resource that is not served, 405 for a verb it does not have.
-pub fn route(registry: &Registry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
-    let segments: Vec<String> =
-        path.split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false)).collect();
+pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+    let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match segments.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),

@@ -206,7 +206,8 @@ impl Status {
 
     /// 415 with what is understood.
     pub fn unsupported_media_type(accepted: &str) -> Self {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+        let message =
+            format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
         Self::new(415, "UnsupportedMediaType", message)
     }
 
@@ -311,7 +312,8 @@ impl Details {
 
 /// The success that answers an immediate deletion.
 pub fn deleted(group: &str, plural: &str, name: &str, uid: &str) -> Value {
-    let details = Details { name: name.into(), group: group.into(), kind: plural.into(), uid: uid.into(), ..Details::default() };
+    let details =
+        Details { name: name.into(), group: group.into(), kind: plural.into(), uid: uid.into(), ..Details::default() };
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_json()})
 }
 
@@ -328,7 +330,10 @@ mod tests {
     fn one_cause_stands_alone_and_several_stand_in_brackets() {
         let a = Cause::required("a", "");
         let b = Cause::invalid("b", &json!("x"), "must be y");
-        assert_eq!(Status::invalid("apps", "Deployment", "d", vec![a.clone()]).message, r#"Deployment.apps "d" is invalid: a: Required value"#);
+        assert_eq!(
+            Status::invalid("apps", "Deployment", "d", vec![a.clone()]).message,
+            r#"Deployment.apps "d" is invalid: a: Required value"#
+        );
         assert_eq!(
             Status::invalid("apps", "Deployment", "d", vec![a, b]).message,
             r#"Deployment.apps "d" is invalid: [a: Required value, b: Invalid value: "x": must be y]"#

@@ -5,12 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Admission;
-use crate::{
-    ApiServer, object,
-    resources::Committed,
-    server::SYSTEM_NAMESPACE,
-    status::Status,
-};
+use crate::{ApiServer, object, resources::Committed, server::SYSTEM_NAMESPACE, status::Status};
 
 /// Refuses a configuration that cannot be read.
 pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {

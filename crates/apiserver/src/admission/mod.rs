@@ -1,11 +1,11 @@
 //! What happens to an object between its writer and the store: defaults, changes, checks.
 
-pub mod config_map;
-pub mod job;
+pub(crate) mod config_map;
+pub(crate) mod job;
 mod knative;
-pub mod namespace;
-pub mod pod;
-pub mod service;
+pub(crate) mod namespace;
+pub(crate) mod pod;
+pub(crate) mod service;
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::{ApiServer, Identity, addresses::Hold, object, resources::Resource, s
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// It is new.
     Create,
     /// It changes.

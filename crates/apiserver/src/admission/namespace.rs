@@ -46,8 +46,5 @@ pub(crate) fn companions(server: &ApiServer, namespace: &Value) -> Vec<Companion
         "kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.",
     });
     root_ca["data"] = json!({"ca.crt": server.config.root_ca});
-    vec![
-        Companion { plural: "serviceaccounts", object: account },
-        Companion { plural: "configmaps", object: root_ca },
-    ]
+    vec![Companion { plural: "serviceaccounts", object: account }, Companion { plural: "configmaps", object: root_ca }]
 }

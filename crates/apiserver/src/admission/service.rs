@@ -73,9 +73,11 @@ fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         "None" => "None".to_owned(),
         given if !given.is_empty() && given == had => given.to_owned(),
         "" => {
-            let (address, hold) = admission.server.addresses.any_address().map_err(|_| {
-                Status::internal("failed to allocate a serviceIP: range is full")
-            })?;
+            let (address, hold) = admission
+                .server
+                .addresses
+                .any_address()
+                .map_err(|_| Status::internal("failed to allocate a serviceIP: range is full"))?;
             admission.held.push(hold);
             address.to_string()
         }
@@ -118,16 +120,17 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         }
         let field = format!("spec.ports[{at}].nodePort");
         if wanted == 0 {
-            let (given, hold) = admission.server.addresses.any_port().map_err(|_| {
-                Status::internal("failed to allocate a nodePort: range is full")
-            })?;
+            let (given, hold) = admission
+                .server
+                .addresses
+                .any_port()
+                .map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
             admission.held.push(hold);
             port["nodePort"] = given.into();
             continue;
         }
-        let refuse = |why: &str| {
-            admission.resource.invalid(&name, vec![Cause::invalid(field.clone(), &wanted.into(), why)])
-        };
+        let refuse =
+            |why: &str| admission.resource.invalid(&name, vec![Cause::invalid(field.clone(), &wanted.into(), why)]);
         let out = "provided port is not in the valid range. The range of valid ports is 30000-32767";
         let number = u16::try_from(wanted).map_err(|_| refuse(out))?;
         let hold = admission.server.addresses.port(number).map_err(|refused| match refused {

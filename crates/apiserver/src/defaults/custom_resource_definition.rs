@@ -22,9 +22,10 @@ pub(crate) fn default(definition: &mut Value) {
     }
     let names = definition["spec"]["names"].clone();
     let current = definition.pointer("/status/acceptedNames") == Some(&names)
-        && object::list(definition, "/spec/versions").iter().filter(|v| v["storage"] == true).all(|v| {
-            object::list(definition, "/status/storedVersions").contains(&v["name"])
-        });
+        && object::list(definition, "/spec/versions")
+            .iter()
+            .filter(|v| v["storage"] == true)
+            .all(|v| object::list(definition, "/status/storedVersions").contains(&v["name"]));
     if !current {
         resources::established(definition, Timestamp::now());
     }

@@ -1,24 +1,24 @@
 //! What a writer may leave out: one file a kind. Each fills in the same values twice over without change.
 
-pub mod cron_job;
-pub mod custom_resource_definition;
-pub mod daemon_set;
-pub mod deployment;
-pub mod endpoints;
-pub mod horizontal_pod_autoscaler;
-pub mod job;
-pub mod namespace;
-pub mod network_policy;
-pub mod pod;
-pub mod priority_class;
-pub mod rbac;
-pub mod replica_set;
-pub mod replication_controller;
-pub mod secret;
-pub mod service;
-pub mod stateful_set;
-pub mod storage;
-pub mod webhook;
+pub(crate) mod cron_job;
+pub(crate) mod custom_resource_definition;
+pub(crate) mod daemon_set;
+pub(crate) mod deployment;
+pub(crate) mod endpoints;
+pub(crate) mod horizontal_pod_autoscaler;
+pub(crate) mod job;
+pub(crate) mod namespace;
+pub(crate) mod network_policy;
+pub(crate) mod pod;
+pub(crate) mod priority_class;
+pub(crate) mod rbac;
+pub(crate) mod replica_set;
+pub(crate) mod replication_controller;
+pub(crate) mod secret;
+pub(crate) mod service;
+pub(crate) mod stateful_set;
+pub(crate) mod storage;
+pub(crate) mod webhook;
 
 use serde_json::{Map, Value};
 

@@ -109,7 +109,9 @@ fn pull_policy(image: &str) -> &'static str {
 }
 
 fn probe(probe: &mut Map<String, Value>) {
-    for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (field, value) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe.get(field).and_then(Value::as_i64).unwrap_or(0) == 0 {
             probe.insert(field.into(), value.into());
         }

@@ -49,8 +49,7 @@ fn resource(row: &Resource) -> Value {
 }
 
 fn subresource(row: &Resource, part: Subresource) -> Value {
-    let (group, version, kind) =
-        part.speaks().unwrap_or((row.group.as_str(), row.version.as_str(), row.kind.as_str()));
+    let (group, version, kind) = part.speaks().unwrap_or((row.group.as_str(), row.version.as_str(), row.kind.as_str()));
     json!({
         "subresource": part.path(),
         "responseKind": {"group": group, "version": version, "kind": kind},

@@ -35,7 +35,9 @@ fn one(group: &str, versions: &[&str]) -> Value {
 pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Value {
     let rows = registry.rows().filter(|r| r.group == group && r.version == version);
     let resources: Vec<Value> = rows
-        .flat_map(|row| std::iter::once(resource(row)).chain(row.subresources.iter().map(|part| subresource(row, *part))))
+        .flat_map(|row| {
+            std::iter::once(resource(row)).chain(row.subresources.iter().map(|part| subresource(row, *part)))
+        })
         .collect();
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})

@@ -20,7 +20,11 @@ use crate::{
 };
 
 /// Answers a request that names no object.
-pub(crate) fn answer(server: &Arc<ApiServer>, request: &Request<Body>, query: &Query) -> Result<Response<Body>, Status> {
+pub(crate) fn answer(
+    server: &Arc<ApiServer>,
+    request: &Request<Body>,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
     }
@@ -37,7 +41,9 @@ pub(crate) fn answer(server: &Arc<ApiServer>, request: &Request<Body>, query: &Q
         }
         ["api"] => Ok(json(&legacy::core_versions())),
         ["apis"] => Ok(json(&legacy::groups(&registry))),
-        ["api", version] if registry.has_group("", Some(version)) => Ok(json(&legacy::resources(&registry, "", version))),
+        ["api", version] if registry.has_group("", Some(version)) => {
+            Ok(json(&legacy::resources(&registry, "", version)))
+        }
         ["apis", group] if registry.has_group(group, None) => Ok(json(&legacy::group(&registry, group))),
         ["apis", group, version] if registry.has_group(group, Some(version)) => {
             Ok(json(&legacy::resources(&registry, group, version)))
@@ -65,8 +71,11 @@ fn cached(request: &Request<Body>, media_type: &'static str, document: Vec<u8>) 
 fn tagged(request: &Request<Body>, media_type: &'static str, document: bytes::Bytes, tag: &str) -> Response<Body> {
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
     let same = known.is_some_and(|k| k.split(',').any(|t| t.trim() == tag || t.trim() == "*"));
-    let mut response =
-        if same { respond::with_type(304, media_type, body::empty()) } else { respond::with_type(200, media_type, body::full(document)) };
+    let mut response = if same {
+        respond::with_type(304, media_type, body::empty())
+    } else {
+        respond::with_type(200, media_type, body::full(document))
+    };
     if let Ok(value) = HeaderValue::from_str(tag) {
         response.headers_mut().insert(header::ETAG, value);
     }
@@ -90,7 +99,8 @@ fn version() -> Value {
 
 fn paths(server: &ApiServer) -> Vec<String> {
     let registry = server.registry();
-    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis"].map(String::from).into();
+    let mut paths: Vec<String> =
+        ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis"].map(String::from).into();
     for (group, versions) in registry.groups().into_iter().filter(|(g, _)| !g.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));

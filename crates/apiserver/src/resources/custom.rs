@@ -101,12 +101,10 @@ fn to_pointer(path: &str) -> String {
 }
 
 /// Fills in the status of a definition that was accepted: established from the first moment.
-pub fn established(definition: &mut Value, now: Timestamp) {
+pub(crate) fn established(definition: &mut Value, now: Timestamp) {
     let names = definition["spec"]["names"].clone();
     let since = crate::metadata::seconds(now);
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message})
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
     let storage = object::list(definition, "/spec/versions").iter().find(|v| v["storage"] == true);
     let stored = storage.map(|v| v["name"].clone());
     let mut versions: Vec<Value> = object::list(definition, "/status/storedVersions").to_vec();

@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn both_forms_turn_into_each_other() {
-        let core = json!({"apiVersion": "v1", "kind": "Event", "message": "m", "involvedObject": {"name": "p"}, "count": 2});
+        let core =
+            json!({"apiVersion": "v1", "kind": "Event", "message": "m", "involvedObject": {"name": "p"}, "count": 2});
         let mut event = core.clone();
         to_modern(&mut event);
         assert_eq!(event["note"], "m");

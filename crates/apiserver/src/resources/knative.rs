@@ -108,7 +108,13 @@ const DEFINITIONS: &[Definition] = &[
         ],
         labels: &[],
     },
-    Definition { kind: Kind::Certificate, short: &["kcert"], categories: NETWORKING, columns: &[READY, REASON], labels: &[] },
+    Definition {
+        kind: Kind::Certificate,
+        short: &["kcert"],
+        categories: NETWORKING,
+        columns: &[READY, REASON],
+        labels: &[],
+    },
     Definition { kind: Kind::ClusterDomainClaim, short: &["cdc"], categories: NETWORKING, columns: &[], labels: &[] },
     Definition {
         kind: Kind::Image,
@@ -138,7 +144,7 @@ fn row(definition: &Definition) -> Resource {
 }
 
 /// The CustomResourceDefinition objects of Knative's kinds, as writers would send them.
-pub fn definitions() -> Vec<Value> {
+pub(crate) fn definitions() -> Vec<Value> {
     DEFINITIONS.iter().map(definition_object).collect()
 }
 

@@ -1,9 +1,6 @@
 //! All rows, by where they are found.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::Resource;
 
@@ -121,8 +118,13 @@ mod tests {
     fn every_kind_that_controllers_know_is_served() {
         let registry = Registry::built_in();
         for kind in knoll_api::Kind::ALL {
-            let row = registry.get(kind.group(), kind.version(), kind.plural()).unwrap_or_else(|| panic!("{kind:?} is not served"));
-            assert_eq!((row.kind.as_str(), row.namespaced), (kind.kind(), kind.scope() == knoll_api::kind::Scope::Namespaced));
+            let row = registry
+                .get(kind.group(), kind.version(), kind.plural())
+                .unwrap_or_else(|| panic!("{kind:?} is not served"));
+            assert_eq!(
+                (row.kind.as_str(), row.namespaced),
+                (kind.kind(), kind.scope() == knoll_api::kind::Scope::Namespaced)
+            );
         }
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn decide(server: &ApiServer, identity: &Identity, spec: &Value) -> R
         let text = |field: &str| object::text(&spec["nonResourceAttributes"], &format!("/{field}")).to_owned();
         Attributes { verb: text("verb"), path: text("path"), ..Attributes::default() }
     } else {
-        return Err(Status::bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified"));
+        return Err(Status::bad_request(
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        ));
     };
     let (allowed, reason) = match server.config.authority.authorize(identity, &attributes) {
         Decision::Allow { reason } => (true, reason),

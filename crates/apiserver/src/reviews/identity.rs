@@ -22,7 +22,8 @@ pub(super) fn myself(identity: &Identity) -> Value {
 
 /// The status of a TokenReview.
 pub(super) fn token(server: &ApiServer, review: &Value) -> Value {
-    let audiences: Vec<String> = object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> =
+        object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
     match server.config.authority.review(object::text(review, "/spec/token"), &audiences) {
         Some((identity, accepted)) => json!({"authenticated": true, "user": user(&identity), "audiences": accepted}),
         None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),

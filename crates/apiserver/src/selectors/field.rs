@@ -17,32 +17,31 @@ struct Term {
 
 /// Comparisons that must all hold; none matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector(Vec<Term>);
+pub(crate) struct Selector(Vec<Term>);
 
 impl Selector {
     /// Parses `a.b=c,d!=e` over the fields that `resource` offers.
     ///
     /// # Errors
     /// 400 when it cannot be parsed or names another field.
-    pub fn parse(text: &str, resource: &Resource) -> Result<Self, Status> {
+    pub(crate) fn parse(text: &str, resource: &Resource) -> Result<Self, Status> {
         split(text).into_iter().map(|clause| term(&clause, text, resource)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether everything matches.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether an object matches.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|t| (read(object, t) == t.value) == t.equals)
     }
 
     /// The value that `label` must equal, if there is one.
-    pub fn exact(&self, label: &str) -> Option<&str> {
+    pub(crate) fn exact(&self, label: &str) -> Option<&str> {
         self.0.iter().find(|t| t.equals && t.label == label).map(|t| t.value.as_str())
     }
-
 }
 
 fn read<'a>(object: &'a Value, term: &'a Term) -> Cow<'a, str> {

@@ -23,19 +23,19 @@ struct Requirement {
 
 /// Requirements that must all hold; none matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector(Vec<Requirement>);
+pub(crate) struct Selector(Vec<Requirement>);
 
 impl Selector {
     /// Parses `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
     ///
     /// # Errors
     /// 400 with what was expected.
-    pub fn parse(text: &str) -> Result<Self, Status> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Status> {
         split(text).into_iter().map(|clause| requirement(clause.trim())).collect::<Result<_, _>>().map(Self)
     }
 
     /// From a `LabelSelector`; an absent one matches nothing, so there is none.
-    pub fn from_object(selector: &Value) -> Option<Self> {
+    pub(crate) fn from_object(selector: &Value) -> Option<Self> {
         let map = selector.as_object()?;
         let mut all = Vec::new();
         for (key, value) in map.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
@@ -50,19 +50,20 @@ impl Selector {
                 "DoesNotExist" => Operator::Absent,
                 _ => return None,
             };
-            let values = object::list(expression, "/values").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let values =
+                object::list(expression, "/values").iter().filter_map(Value::as_str).map(str::to_owned).collect();
             all.push(Requirement { key: object::text(expression, "/key").into(), operator, values });
         }
         Some(Self(all))
     }
 
     /// Whether everything matches.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether a map of labels (or null) matches.
-    pub fn matches(&self, labels: &Value) -> bool {
+    pub(crate) fn matches(&self, labels: &Value) -> bool {
         self.0.iter().all(|r| r.matches(labels.get(&r.key).and_then(Value::as_str)))
     }
 }
@@ -109,7 +110,9 @@ fn requirement(clause: &str) -> Result<Requirement, Status> {
     let of = |key: &str, operator, values: Vec<String>| {
         let key = key.trim();
         if !is_key(key) {
-            return Err(bad(&format!("<nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')")));
+            return Err(bad(&format!(
+                "<nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+            )));
         }
         Ok(Requirement { key: key.to_owned(), operator, values })
     };
@@ -126,9 +129,13 @@ fn requirement(clause: &str) -> Result<Requirement, Status> {
             _ => Err(bad(&format!("found '{word}', expected: in, notin, =, ==, !=, gt, lt"))),
         };
     }
-    for (sign, operator) in
-        [("!=", Operator::NotIn), ("==", Operator::In), ("=", Operator::In), (">", Operator::Greater), ("<", Operator::Less)]
-    {
+    for (sign, operator) in [
+        ("!=", Operator::NotIn),
+        ("==", Operator::In),
+        ("=", Operator::In),
+        (">", Operator::Greater),
+        ("<", Operator::Less),
+    ] {
         if let Some((key, value)) = clause.split_once(sign) {
             let value = value.trim();
             if value.contains(['=', ' ', '(', '!']) {
@@ -150,7 +157,7 @@ fn is_key(key: &str) -> bool {
 }
 
 /// A `LabelSelector` as people write it.
-pub fn format(selector: &Value) -> String {
+pub(crate) fn format(selector: &Value) -> String {
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
     let mut all: Vec<String> = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     for expression in object::list(selector, "/matchExpressions") {
@@ -176,7 +183,9 @@ mod tests {
     fn every_operator_selects() {
         let labels = json!({"a": "1", "tier": "web"});
         let matches = |text: &str| Selector::parse(text).unwrap().matches(&labels);
-        for yes in ["", "a", "a=1", "a==1", "b!=2", "tier in (web, db)", "tier notin (db)", "!b", "a>0,a<2", "a=1,tier=web"] {
+        for yes in
+            ["", "a", "a=1", "a==1", "b!=2", "tier in (web, db)", "tier notin (db)", "!b", "a>0,a<2", "a=1,tier=web"]
+        {
             assert!(matches(yes), "{yes}");
         }
         for no in ["b", "a=2", "a!=1", "tier in (db)", "tier notin (web)", "!a", "a>1", "a=1,tier=db"] {

@@ -1,7 +1,7 @@
 //! Label and field selectors.
 
-pub mod field;
-pub mod label;
+pub(crate) mod field;
+pub(crate) mod label;
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{query::Query, resources::Resource, status::Status};
 
 /// Both selectors of a request.
 #[derive(Clone, Debug, Default)]
-pub struct Selectors {
+pub(crate) struct Selectors {
     /// By labels.
     pub labels: label::Selector,
     /// By fields.
@@ -21,19 +21,19 @@ impl Selectors {
     ///
     /// # Errors
     /// 400 for a selector that cannot be parsed or names a field the resource does not offer.
-    pub fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
+    pub(crate) fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
         let labels = label::Selector::parse(query.get("labelSelector"))?;
         let fields = field::Selector::parse(query.get("fieldSelector"), resource)?;
         Ok(Self { labels, fields })
     }
 
     /// Whether everything matches.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
     /// Whether an object (in the resource's own form) matches.
-    pub fn matches(&self, object: &Value) -> bool {
+    pub(crate) fn matches(&self, object: &Value) -> bool {
         self.fields.matches(object) && self.labels.matches(&object["metadata"]["labels"])
     }
 }

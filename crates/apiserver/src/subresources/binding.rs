@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    ApiServer, body::Body, call::Call, metadata, object, respond,
+    ApiServer,
+    body::Body,
+    call::Call,
+    metadata, object, respond,
     status::{self, Status},
     verbs::write,
 };
@@ -29,7 +32,8 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
 
 fn bound(call: &Call, pod: &Value, binding: &Value, node: &str) -> Result<Value, Status> {
     let resource = &call.resource;
-    let conflict = |why: &str| Status::conflict(&resource.group, &format!("{}/binding", resource.plural), &call.name, why);
+    let conflict =
+        |why: &str| Status::conflict(&resource.group, &format!("{}/binding", resource.plural), &call.name, why);
     metadata::check_uid(resource, pod, object::uid(binding))?;
     if object::is_deleting(pod) {
         return Err(conflict(&format!("pod {} is being deleted, cannot be assigned to a host", call.name)));

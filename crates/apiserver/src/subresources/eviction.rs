@@ -6,7 +6,10 @@ use http::Response;
 use serde_json::Value;
 
 use crate::{
-    ApiServer, body::Body, call::Call, object, respond,
+    ApiServer,
+    body::Body,
+    call::Call,
+    object, respond,
     selectors::label::Selector,
     status::{self, Cause, Status},
     verbs::delete::{self, DeleteOptions},
@@ -37,11 +40,13 @@ fn ask_budgets(server: &ApiServer, namespace: &str, pod: &Value) -> Result<(), S
     let snapshot = server.store.snapshot();
     for entry in snapshot.range(&format!("/policy/poddisruptionbudgets/{namespace}/"), None) {
         let budget = server.trees.of(&entry.value, entry.revision)?;
-        let covers = Selector::from_object(&budget["spec"]["selector"]).is_some_and(|s| s.matches(&pod["metadata"]["labels"]));
+        let covers =
+            Selector::from_object(&budget["spec"]["selector"]).is_some_and(|s| s.matches(&pod["metadata"]["labels"]));
         if !covers || object::integer(&budget, "/status/disruptionsAllowed").unwrap_or(0) > 0 {
             continue;
         }
-        let mut refusal = Status::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+        let mut refusal =
+            Status::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
         let why = format!(
             "The disruption budget {} needs {} healthy pods and has {} currently",
             object::name(&budget),

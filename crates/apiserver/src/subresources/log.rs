@@ -73,7 +73,8 @@ pub(super) fn container(pod: &Value, wanted: &str) -> Result<String, Status> {
     if let [only] = containers.as_slice() {
         return Ok(only.clone());
     }
-    let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", containers.join(" "));
+    let mut message =
+        format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", containers.join(" "));
     if !init.is_empty() {
         message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
     }

@@ -26,9 +26,7 @@ pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Respo
         Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward) => {
             Err(Status::unavailable("streams to pods are not served yet"))
         }
-        Some(
-            Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval,
-        )
+        Some(Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval)
         | None => parts::run(server, &mut call).await,
     }
 }

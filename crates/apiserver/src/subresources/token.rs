@@ -65,12 +65,12 @@ fn bound_to(server: &ApiServer, call: &Call, reference: &Value) -> Result<Option
         "Node" => ("nodes", ""),
         other => return Err(Status::bad_request(format!("cannot bind token to object of type {other}"))),
     };
-    let object = server
-        .core_object(plural, namespace, name)
-        .ok_or_else(|| Status::not_found("", plural, name))?;
+    let object = server.core_object(plural, namespace, name).ok_or_else(|| Status::not_found("", plural, name))?;
     let uid = object::text(reference, "/uid");
     if !uid.is_empty() && uid != object::uid(&object) {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict("", plural, name, &why));
     }
     Ok(Some((kind.into(), name.into(), object::uid(&object).into())))

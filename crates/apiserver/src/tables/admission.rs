@@ -4,7 +4,7 @@ use super::{Table, age, name, number, text};
 use crate::object;
 
 /// Webhook configurations.
-pub static CONFIGURATION: Table = Table {
+pub(crate) static CONFIGURATION: Table = Table {
     columns: &[text("Name"), number("Webhooks"), text("Age")],
     cells: |o, now| vec![name(o), object::list(o, "/webhooks").len().into(), age(o, now)],
 };

@@ -4,7 +4,7 @@ use super::{Table, age, containers, count, name, number, pairs, selector, text, 
 use crate::object;
 
 /// Deployments.
-pub static DEPLOYMENT: Table = Table {
+pub(crate) static DEPLOYMENT: Table = Table {
     columns: &[
         text("Name"),
         text("Ready"),
@@ -43,13 +43,11 @@ const REPLICA_COLUMNS: &[super::Column] = &[
 ];
 
 /// ReplicaSets.
-pub static REPLICA_SET: Table = Table {
-    columns: REPLICA_COLUMNS,
-    cells: |o, now| replicas(o, now, selector(&o["spec"]["selector"])),
-};
+pub(crate) static REPLICA_SET: Table =
+    Table { columns: REPLICA_COLUMNS, cells: |o, now| replicas(o, now, selector(&o["spec"]["selector"])) };
 
 /// ReplicationControllers.
-pub static REPLICATION_CONTROLLER: Table =
+pub(crate) static REPLICATION_CONTROLLER: Table =
     Table { columns: REPLICA_COLUMNS, cells: |o, now| replicas(o, now, pairs(&o["spec"]["selector"])) };
 
 fn replicas(o: &serde_json::Value, now: jiff::Timestamp, selector: serde_json::Value) -> Vec<serde_json::Value> {
@@ -67,7 +65,7 @@ fn replicas(o: &serde_json::Value, now: jiff::Timestamp, selector: serde_json::V
 }
 
 /// StatefulSets.
-pub static STATEFUL_SET: Table = Table {
+pub(crate) static STATEFUL_SET: Table = Table {
     columns: &[text("Name"), text("Ready"), text("Age"), wide("Containers"), wide("Images")],
     cells: |o, now| {
         let (names, images) = containers(o, "/spec/template/spec/containers");
@@ -77,7 +75,7 @@ pub static STATEFUL_SET: Table = Table {
 };
 
 /// DaemonSets.
-pub static DAEMON_SET: Table = Table {
+pub(crate) static DAEMON_SET: Table = Table {
     columns: &[
         text("Name"),
         number("Desired"),
@@ -110,7 +108,7 @@ pub static DAEMON_SET: Table = Table {
 };
 
 /// ControllerRevisions.
-pub static CONTROLLER_REVISION: Table = Table {
+pub(crate) static CONTROLLER_REVISION: Table = Table {
     columns: &[text("Name"), text("Controller"), number("Revision"), text("Age")],
     cells: |o, now| {
         let owner = object::list(o, "/metadata/ownerReferences").iter().find(|r| r["controller"] == true);

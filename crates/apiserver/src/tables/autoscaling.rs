@@ -6,7 +6,7 @@ use super::{Table, age, count, joined, name, text};
 use crate::object;
 
 /// HorizontalPodAutoscalers.
-pub static HORIZONTAL_POD_AUTOSCALER: Table = Table {
+pub(crate) static HORIZONTAL_POD_AUTOSCALER: Table = Table {
     columns: &[
         text("Name"),
         text("Reference"),

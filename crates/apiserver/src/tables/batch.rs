@@ -7,7 +7,7 @@ use super::{Table, age, containers, count, human, name, number, selector, text, 
 use crate::object;
 
 /// Jobs.
-pub static JOB: Table = Table {
+pub(crate) static JOB: Table = Table {
     columns: &[
         text("Name"),
         text("Status"),
@@ -34,7 +34,8 @@ pub static JOB: Table = Table {
 };
 
 fn job_status(job: &Value) -> &'static str {
-    let is = |kind: &str| object::list(job, "/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True");
+    let is =
+        |kind: &str| object::list(job, "/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True");
     if is("Complete") {
         "Complete"
     } else if is("Failed") {
@@ -69,7 +70,7 @@ fn duration(job: &Value, now: Timestamp) -> Value {
 }
 
 /// CronJobs.
-pub static CRON_JOB: Table = Table {
+pub(crate) static CRON_JOB: Table = Table {
     columns: &[
         text("Name"),
         text("Schedule"),

@@ -6,7 +6,7 @@ use super::{Table, age, name, text};
 use crate::object;
 
 /// CertificateSigningRequests.
-pub static REQUEST: Table = Table {
+pub(crate) static REQUEST: Table = Table {
     columns: &[text("Name"), text("Age"), text("SignerName"), text("Requestor"), text("Condition")],
     cells: |o, now| {
         let field = |pointer: &str| object::text(o, pointer).into();
@@ -17,7 +17,13 @@ pub static REQUEST: Table = Table {
 fn condition(request: &Value) -> String {
     let is = |kind: &str| object::list(request, "/status/conditions").iter().any(|c| c["type"] == kind);
     let mut words = Vec::new();
-    words.push(if is("Denied") { "Denied" } else if is("Approved") { "Approved" } else { "Pending" });
+    words.push(if is("Denied") {
+        "Denied"
+    } else if is("Approved") {
+        "Approved"
+    } else {
+        "Pending"
+    });
     if is("Failed") {
         words.push("Failed");
     }

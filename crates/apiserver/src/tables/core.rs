@@ -6,19 +6,19 @@ use super::{Table, age, joined, name, none_if_empty, number, pairs, text, wide};
 use crate::object;
 
 /// Namespaces.
-pub static NAMESPACE: Table = Table {
+pub(crate) static NAMESPACE: Table = Table {
     columns: &[text("Name"), text("Status"), text("Age")],
     cells: |o, now| vec![name(o), object::text(o, "/status/phase").into(), age(o, now)],
 };
 
 /// ConfigMaps.
-pub static CONFIG_MAP: Table = Table {
+pub(crate) static CONFIG_MAP: Table = Table {
     columns: &[text("Name"), text("Data"), text("Age")],
     cells: |o, now| vec![name(o), (size(&o["data"]) + size(&o["binaryData"])).into(), age(o, now)],
 };
 
 /// Secrets.
-pub static SECRET: Table = Table {
+pub(crate) static SECRET: Table = Table {
     columns: &[text("Name"), text("Type"), number("Data"), text("Age")],
     cells: |o, now| vec![name(o), object::text(o, "/type").into(), size(&o["data"]).into(), age(o, now)],
 };
@@ -28,7 +28,7 @@ fn size(map: &Value) -> usize {
 }
 
 /// Services.
-pub static SERVICE: Table = Table {
+pub(crate) static SERVICE: Table = Table {
     columns: &[
         text("Name"),
         text("Type"),
@@ -40,7 +40,15 @@ pub static SERVICE: Table = Table {
     ],
     cells: |o, now| {
         let cluster_ip = none_if_empty(object::text(o, "/spec/clusterIP"));
-        vec![name(o), o["spec"]["type"].clone(), cluster_ip, external_ip(o), ports(o), age(o, now), pairs(&o["spec"]["selector"])]
+        vec![
+            name(o),
+            o["spec"]["type"].clone(),
+            cluster_ip,
+            external_ip(o),
+            ports(o),
+            age(o, now),
+            pairs(&o["spec"]["selector"]),
+        ]
     },
 };
 
@@ -71,7 +79,7 @@ fn ports(service: &Value) -> Value {
 }
 
 /// Endpoints.
-pub static ENDPOINTS: Table = Table {
+pub(crate) static ENDPOINTS: Table = Table {
     columns: &[text("Name"), text("Endpoints"), text("Age")],
     cells: |o, now| vec![name(o), addresses(o), age(o, now)],
 };
@@ -95,7 +103,7 @@ fn addresses(endpoints: &Value) -> Value {
 }
 
 /// Nodes.
-pub static NODE: Table = Table {
+pub(crate) static NODE: Table = Table {
     columns: &[
         text("Name"),
         text("Status"),

@@ -6,7 +6,7 @@ use super::{Table, age, name, none_if_empty, text};
 use crate::object;
 
 /// EndpointSlices.
-pub static ENDPOINT_SLICE: Table = Table {
+pub(crate) static ENDPOINT_SLICE: Table = Table {
     columns: &[text("Name"), text("AddressType"), text("Ports"), text("Endpoints"), text("Age")],
     cells: |o, now| {
         let ports = object::list(o, "/ports").iter().map(|p| p["port"].as_i64().map_or("*".into(), |n| n.to_string()));

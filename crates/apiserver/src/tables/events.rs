@@ -7,7 +7,7 @@ use super::{Table, human, name, number, text, wide};
 use crate::object;
 
 /// Events.
-pub static EVENT: Table = Table {
+pub(crate) static EVENT: Table = Table {
     columns: &[
         text("Last Seen"),
         text("Type"),
@@ -34,8 +34,12 @@ fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
     let last = if last.is_empty() { first } else { last };
     let regarding = if event["regarding"].is_object() { &event["regarding"] } else { &event["involvedObject"] };
     let kind = object::text(regarding, "/kind").to_lowercase();
-    let of = if object::name_of(regarding).is_empty() { kind } else { format!("{kind}/{}", object::name_of(regarding)) };
-    let source = either(event, &["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"]);
+    let of =
+        if object::name_of(regarding).is_empty() { kind } else { format!("{kind}/{}", object::name_of(regarding)) };
+    let source = either(
+        event,
+        &["/source/component", "/deprecatedSource/component", "/reportingComponent", "/reportingController"],
+    );
     let host = either(event, &["/source/host", "/deprecatedSource/host"]);
     let source = if host.is_empty() { source.to_owned() } else { format!("{source}, {host}") };
     let times = ["/series/count", "/count", "/deprecatedCount"].iter().find_map(|p| object::integer(event, p));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 /// Time since an RFC 3339 instant; `<unknown>` when it is none.
-pub fn since(at: &str, now: Timestamp) -> String {
+pub(crate) fn since(at: &str, now: Timestamp) -> String {
     match at.parse::<Timestamp>() {
         Ok(then) => duration(now.as_second() - then.as_second()),
         Err(_) => "<unknown>".into(),
@@ -11,7 +11,7 @@ pub fn since(at: &str, now: Timestamp) -> String {
 }
 
 /// Two units at most, coarser the longer: `118s`, `2m23s`, `47h`, `5d`, `3y45d`.
-pub fn duration(seconds: i64) -> String {
+pub(crate) fn duration(seconds: i64) -> String {
     if seconds < -1 {
         return "<invalid>".into();
     }

@@ -8,7 +8,11 @@ enum Step {
     Index(i64),
     All,
     /// `[?(@.field=='value')]`
-    Where { field: Vec<String>, equals: bool, value: String },
+    Where {
+        field: Vec<String>,
+        equals: bool,
+        value: String,
+    },
 }
 
 /// A parsed path. What cannot be parsed finds nothing.

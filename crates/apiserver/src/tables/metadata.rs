@@ -3,5 +3,5 @@
 use super::{Table, age, name, text};
 
 /// Name and age.
-pub static NAME_AGE: Table =
+pub(crate) static NAME_AGE: Table =
     Table { columns: &[text("Name"), text("Age")], cells: |object, now| vec![name(object), age(object, now)] };

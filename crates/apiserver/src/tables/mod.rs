@@ -1,24 +1,24 @@
 //! Rows for people: what `kubectl get` prints. One file a group.
 
-pub mod admission;
-pub mod apps;
-pub mod autoscaling;
-pub mod batch;
-pub mod certificates;
-pub mod coordination;
-pub mod core;
-pub mod discovery;
-pub mod events;
-pub mod extensions;
-pub mod human;
+pub(crate) mod admission;
+pub(crate) mod apps;
+pub(crate) mod autoscaling;
+pub(crate) mod batch;
+pub(crate) mod certificates;
+pub(crate) mod coordination;
+pub(crate) mod core;
+pub(crate) mod discovery;
+pub(crate) mod events;
+pub(crate) mod extensions;
+pub(crate) mod human;
 mod json_path;
-pub mod metadata;
-pub mod networking;
-pub mod pod;
-pub mod policy;
-pub mod rbac;
-pub mod scheduling;
-pub mod storage;
+pub(crate) mod metadata;
+pub(crate) mod networking;
+pub(crate) mod pod;
+pub(crate) mod policy;
+pub(crate) mod rbac;
+pub(crate) mod scheduling;
+pub(crate) mod storage;
 
 use std::sync::Arc;
 
@@ -159,7 +159,7 @@ impl Printer {
 
 /// Which part of an object goes into its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Include {
+pub(crate) enum Include {
     /// Its metadata.
     Metadata,
     /// All of it.
@@ -170,7 +170,7 @@ pub enum Include {
 
 impl Include {
     /// From the `includeObject` parameter.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "Object" => Include::Object,
             "None" => Include::None,
@@ -180,12 +180,12 @@ impl Include {
 }
 
 /// The metadata of an object alone.
-pub fn partial(object: &Value, version: &str) -> Value {
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": object["metadata"]})
 }
 
 /// A row.
-pub fn row(printer: &Printer, object: &Value, include: Include, version: &str, now: Timestamp) -> Value {
+pub(crate) fn row(printer: &Printer, object: &Value, include: Include, version: &str, now: Timestamp) -> Value {
     let mut row = json!({"cells": printer.cells(object, now)});
     match include {
         Include::Metadata => row["object"] = partial(object, version),
@@ -199,7 +199,7 @@ pub fn row(printer: &Printer, object: &Value, include: Include, version: &str, n
 }
 
 /// A table around rows.
-pub fn table(version: &str, metadata: Value, columns: Value, rows: Vec<Value>) -> Value {
+pub(crate) fn table(version: &str, metadata: Value, columns: Value, rows: Vec<Value>) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{version}"),

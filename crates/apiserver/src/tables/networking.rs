@@ -6,11 +6,18 @@ use super::{Table, age, joined, name, none_if_empty, selector, text};
 use crate::object;
 
 /// Ingresses.
-pub static INGRESS: Table = Table {
+pub(crate) static INGRESS: Table = Table {
     columns: &[text("Name"), text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")],
     cells: |o, now| {
         let ports = if object::list(o, "/spec/tls").is_empty() { "80" } else { "80, 443" };
-        vec![name(o), none_if_empty(object::text(o, "/spec/ingressClassName")), hosts(o), address(o), ports.into(), age(o, now)]
+        vec![
+            name(o),
+            none_if_empty(object::text(o, "/spec/ingressClassName")),
+            hosts(o),
+            address(o),
+            ports.into(),
+            age(o, now),
+        ]
     },
 };
 
@@ -29,7 +36,7 @@ fn address(ingress: &Value) -> Value {
 }
 
 /// IngressClasses.
-pub static INGRESS_CLASS: Table = Table {
+pub(crate) static INGRESS_CLASS: Table = Table {
     columns: &[text("Name"), text("Controller"), text("Parameters"), text("Age")],
     cells: |o, now| {
         let parameters = object::text(o, "/spec/parameters/name");
@@ -38,7 +45,7 @@ pub static INGRESS_CLASS: Table = Table {
 };
 
 /// NetworkPolicies.
-pub static NETWORK_POLICY: Table = Table {
+pub(crate) static NETWORK_POLICY: Table = Table {
     columns: &[text("Name"), text("Pod-Selector"), text("Age")],
     cells: |o, now| vec![name(o), selector(&o["spec"]["podSelector"]), age(o, now)],
 };

@@ -7,7 +7,7 @@ use super::{Table, age, human, name, none_if_empty, text, wide};
 use crate::object;
 
 /// Pods.
-pub static POD: Table = Table {
+pub(crate) static POD: Table = Table {
     columns: &[
         text("Name"),
         text("Ready"),
@@ -50,7 +50,8 @@ fn gates(pod: &Value) -> Value {
         return "<none>".into();
     }
     let conditions = object::list(pod, "/status/conditions");
-    let met = gates.iter().filter(|g| conditions.iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
+    let met =
+        gates.iter().filter(|g| conditions.iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
     format!("{}/{}", met.count(), gates.len()).into()
 }
 
@@ -143,7 +144,8 @@ impl Story {
             }
         }
         if self.status == "Completed" && has_running {
-            let ready = object::list(pod, "/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            let ready =
+                object::list(pod, "/status/conditions").iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
             self.status = if ready { "Running" } else { "NotReady" }.into();
         }
     }
@@ -194,7 +196,10 @@ mod tests {
                 "status": {"phase": "Pending", "initContainerStatuses": [init]}})),
             "Init:0/2"
         );
-        assert_eq!(status(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}})), "Terminating");
+        assert_eq!(
+            status(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}})),
+            "Terminating"
+        );
         let killed = json!({"name": "c", "state": {"terminated": {"exitCode": 137, "signal": 9}}});
         assert_eq!(status(json!({"status": {"phase": "Failed", "containerStatuses": [killed]}})), "Signal:9");
     }

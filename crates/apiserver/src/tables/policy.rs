@@ -5,8 +5,14 @@ use serde_json::Value;
 use super::{Table, age, count, name, number, text};
 
 /// PodDisruptionBudgets.
-pub static POD_DISRUPTION_BUDGET: Table = Table {
-    columns: &[text("Name"), text("Min Available"), text("Max Unavailable"), number("Allowed Disruptions"), text("Age")],
+pub(crate) static POD_DISRUPTION_BUDGET: Table = Table {
+    columns: &[
+        text("Name"),
+        text("Min Available"),
+        text("Max Unavailable"),
+        number("Allowed Disruptions"),
+        text("Age"),
+    ],
     cells: |o, now| {
         let of = |key: &str| match &o["spec"][key] {
             Value::Null => "N/A".into(),

@@ -6,17 +6,24 @@ use super::{Table, age, name, text, wide};
 use crate::object;
 
 /// Roles and ClusterRoles.
-pub static ROLE: Table = Table {
+pub(crate) static ROLE: Table = Table {
     columns: &[text("Name"), text("Created At")],
     cells: |o, _| vec![name(o), object::text(o, "/metadata/creationTimestamp").into()],
 };
 
 /// RoleBindings and ClusterRoleBindings.
-pub static BINDING: Table = Table {
+pub(crate) static BINDING: Table = Table {
     columns: &[text("Name"), text("Role"), text("Age"), wide("Users"), wide("Groups"), wide("ServiceAccounts")],
     cells: |o, now| {
         let role = format!("{}/{}", object::text(o, "/roleRef/kind"), object::text(o, "/roleRef/name"));
-        vec![name(o), role.into(), age(o, now), subjects(o, "User"), subjects(o, "Group"), subjects(o, "ServiceAccount")]
+        vec![
+            name(o),
+            role.into(),
+            age(o, now),
+            subjects(o, "User"),
+            subjects(o, "Group"),
+            subjects(o, "ServiceAccount"),
+        ]
     },
 };
 

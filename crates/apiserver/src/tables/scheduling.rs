@@ -4,7 +4,7 @@ use super::{Table, age, count, name, number, text};
 use crate::object;
 
 /// PriorityClasses.
-pub static PRIORITY_CLASS: Table = Table {
+pub(crate) static PRIORITY_CLASS: Table = Table {
     columns: &[text("Name"), number("Value"), text("Global-Default"), text("Age"), text("PreemptionPolicy")],
     cells: |o, now| {
         let policy = object::text(o, "/preemptionPolicy").into();
@@ -13,7 +13,7 @@ pub static PRIORITY_CLASS: Table = Table {
 };
 
 /// RuntimeClasses.
-pub static RUNTIME_CLASS: Table = Table {
+pub(crate) static RUNTIME_CLASS: Table = Table {
     columns: &[text("Name"), text("Handler"), text("Age")],
     cells: |o, now| vec![name(o), object::text(o, "/handler").into(), age(o, now)],
 };

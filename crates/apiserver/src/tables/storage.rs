@@ -17,7 +17,7 @@ fn modes(modes: &[Value]) -> Value {
 }
 
 /// PersistentVolumeClaims.
-pub static CLAIM: Table = Table {
+pub(crate) static CLAIM: Table = Table {
     columns: &[
         text("Name"),
         text("Status"),
@@ -47,7 +47,7 @@ pub static CLAIM: Table = Table {
 };
 
 /// PersistentVolumes.
-pub static VOLUME: Table = Table {
+pub(crate) static VOLUME: Table = Table {
     columns: &[
         text("Name"),
         text("Capacity"),
@@ -85,7 +85,7 @@ pub static VOLUME: Table = Table {
 };
 
 /// StorageClasses.
-pub static CLASS: Table = Table {
+pub(crate) static CLASS: Table = Table {
     columns: &[
         text("Name"),
         text("Provisioner"),

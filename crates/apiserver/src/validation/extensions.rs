@@ -19,7 +19,11 @@ pub(crate) fn definition(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     let name = format!("{plural}.{group}");
     if object::name(new) != name {
-        causes.push(Cause::invalid("metadata.name", &object::name(new).into(), &format!("must be spec.names.plural+\".\"+spec.group: {name:?}")));
+        causes.push(Cause::invalid(
+            "metadata.name",
+            &object::name(new).into(),
+            &format!("must be spec.names.plural+\".\"+spec.group: {name:?}"),
+        ));
     }
     let scope = object::text(new, "/spec/scope");
     if !matches!(scope, "Cluster" | "Namespaced") {
@@ -37,9 +41,12 @@ pub(crate) fn definition(new: &Value, old: Option<&Value>) -> Vec<Cause> {
         }
     }
     if let Some(old) = old {
-        for (field, pointer) in
-            [("spec.group", "/spec/group"), ("spec.scope", "/spec/scope"), ("spec.names.plural", "/spec/names/plural"), ("spec.names.kind", "/spec/names/kind")]
-        {
+        for (field, pointer) in [
+            ("spec.group", "/spec/group"),
+            ("spec.scope", "/spec/scope"),
+            ("spec.names.plural", "/spec/names/plural"),
+            ("spec.names.kind", "/spec/names/kind"),
+        ] {
             if old.pointer(pointer) != new.pointer(pointer) {
                 let value = new.pointer(pointer).cloned().unwrap_or(Value::Null);
                 causes.push(Cause::invalid(field, &value, "field is immutable"));

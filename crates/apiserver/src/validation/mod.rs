@@ -1,11 +1,11 @@
 //! What a kind's objects must look like, beyond the types of their fields.
 
-pub mod apps;
-pub mod batch;
-pub mod coordination;
-pub mod core;
-pub mod extensions;
-pub mod metadata;
-pub mod names;
-pub mod pod;
-pub mod rbac;
+pub(crate) mod apps;
+pub(crate) mod batch;
+pub(crate) mod coordination;
+pub(crate) mod core;
+pub(crate) mod extensions;
+pub(crate) mod metadata;
+pub(crate) mod names;
+pub(crate) mod pod;
+pub(crate) mod rbac;

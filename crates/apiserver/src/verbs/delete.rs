@@ -87,7 +87,11 @@ impl DeleteOptions {
             "Foreground" => Some(Propagation::Foreground),
             "Orphan" => Some(Propagation::Orphan),
             other => {
-                let cause = Cause::not_supported("propagationPolicy", &other.into(), &["Foreground", "Background", "Orphan", "nil"]);
+                let cause = Cause::not_supported(
+                    "propagationPolicy",
+                    &other.into(),
+                    &["Foreground", "Background", "Orphan", "nil"],
+                );
                 return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
             }
         };
@@ -134,7 +138,10 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, old: &Stored) -> Re
     metadata::check_uid(resource, &old.object, &options.uid)?;
     let wanted = &options.resource_version;
     if !wanted.is_empty() && *wanted != old.revision.to_string() {
-        let why = format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {}", old.revision);
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {}",
+            old.revision
+        );
         return Err(Status::conflict(&resource.group, &resource.plural, &call.name, &why));
     }
     Ok(())

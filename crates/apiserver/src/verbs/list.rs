@@ -49,7 +49,9 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
             let value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
             Ok(respond::value(200, &value, Format::Yaml))
         }
-        (View::Table(version), format) => Ok(respond::value(200, &table(server, call, version, metadata, &found.entries)?, format)),
+        (View::Table(version), format) => {
+            Ok(respond::value(200, &table(server, call, version, metadata, &found.entries)?, format))
+        }
         (View::Partial(version), format) => {
             let items = found.entries.iter().map(|entry| {
                 let stored = server.trees.stored(&call.resource, entry)?;
@@ -145,7 +147,8 @@ pub(crate) fn matching(server: &ApiServer, call: &Call, selectors: &Selectors) -
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Page, Status> {
     let query = &call.query;
     let limit = query.number::<i64>("limit")?.unwrap_or(0).max(0) as usize;
-    let (version, rule, token) = (query.get("resourceVersion"), query.get("resourceVersionMatch"), query.get("continue"));
+    let (version, rule, token) =
+        (query.get("resourceVersion"), query.get("resourceVersionMatch"), query.get("continue"));
     if !token.is_empty() {
         if !version.is_empty() && version != "0" {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
@@ -172,12 +175,14 @@ fn check_match(version: &str, rule: &str) -> Result<(), Status> {
     let refuse = |cause| Err(Status::invalid("meta.k8s.io", "ListOptions", "", vec![cause]));
     match rule {
         "" => Ok(()),
-        "Exact" | "NotOlderThan" if version.is_empty() => {
-            refuse(Cause::forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
-        }
-        "Exact" if version == "0" => {
-            refuse(Cause::forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""))
-        }
+        "Exact" | "NotOlderThan" if version.is_empty() => refuse(Cause::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        "Exact" if version == "0" => refuse(Cause::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
         "Exact" | "NotOlderThan" => Ok(()),
         other => refuse(Cause::not_supported("resourceVersionMatch", &other.into(), &["Exact", "NotOlderThan", ""])),
     }
@@ -188,7 +193,11 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| Status::bad_request(format!("invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")))
+    text.parse().map(Some).map_err(|_| {
+        Status::bad_request(format!(
+            "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
 }
 
 fn continued(server: &ApiServer, call: &Call, token: &str, limit: usize) -> Result<Page, Status> {

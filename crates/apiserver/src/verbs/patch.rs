@@ -22,7 +22,11 @@ pub(crate) async fn patch(server: &Arc<ApiServer>, call: &mut Call) -> Result<Re
 }
 
 /// Does the patch; the code to answer with, and the state.
-pub(crate) async fn run(server: &Arc<ApiServer>, call: &mut Call, options: &WriteOptions) -> Result<(u16, Done), Status> {
+pub(crate) async fn run(
+    server: &Arc<ApiServer>,
+    call: &mut Call,
+    options: &WriteOptions,
+) -> Result<(u16, Done), Status> {
     let patch = patches::Patch::read(call).await?;
     if patch.is_apply() {
         return apply(server, call, options, patch).await;

@@ -16,8 +16,9 @@ use crate::{
     accept::View,
     body::{self, Body, BodyError},
     call::Call,
-    objects, respond,
+    objects,
     resources::Resource,
+    respond,
     selectors::Selectors,
     status::{Cause, Status},
     tables::{self, Include},
@@ -172,7 +173,10 @@ impl Feed {
         }
         let mut out = Vec::new();
         if self.watch.is_none() {
-            self.fail(&mut out, &Status::expired(format!("too old resource version: {} ({})", self.seen, self.server.store.revision())));
+            self.fail(
+                &mut out,
+                &Status::expired(format!("too old resource version: {} ({})", self.seen, self.server.store.revision())),
+            );
             return Some(out.into());
         }
         self.send_initial(&mut out);
