@@ -1,0 +1,239 @@
+//! The loop over an API server in memory, on a paused clock.
+
+mod fake;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use fake::{Fake, key_of};
+use http::Method;
+use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
+use knoll_drive::{Counters, DriveError, Links, ResolveDigest, Resolving, run};
+use knoll_plan::{DigestRequest, Settings};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+/// Knows every image.
+struct Registry;
+
+impl ResolveDigest for Registry {
+    fn resolve<'a>(&'a self, request: &'a DigestRequest) -> Resolving<'a> {
+        Box::pin(async move { Ok(format!("{}@sha256:{}", request.image, "0".repeat(64))) })
+    }
+}
+
+/// A running loop and what a gateway would hold of it.
+struct Running {
+    task: JoinHandle<Result<(), DriveError>>,
+    stop: oneshot::Sender<()>,
+    counters: Arc<Counters>,
+    table: watch::Receiver<Arc<Table>>,
+    wakes: mpsc::Sender<Key>,
+    stats: mpsc::Sender<Vec<RevisionStat>>,
+}
+
+fn start(fake: &Fake) -> Running {
+    let (table_in, table) = watch::channel(Arc::default());
+    let (stats, stats_out) = mpsc::channel(16);
+    let (wakes, wakes_out) = mpsc::channel(16);
+    let (stop, stopped) = oneshot::channel();
+    let counters = Arc::new(Counters::default());
+    let links = Links {
+        table: table_in,
+        stats: stats_out,
+        wakes: wakes_out,
+        resolver: Arc::new(Registry),
+        counters: counters.clone(),
+    };
+    let shutdown = async move {
+        // A dropped sender is a test that ended.
+        drop(stopped.await);
+    };
+    let task = tokio::spawn(run(fake.client(), links, Settings::default(), shutdown));
+    Running { task, stop, counters, table, wakes, stats }
+}
+
+/// A namespace and a node.
+fn cluster() -> Fake {
+    let fake = Fake::default();
+    fake.put(Kind::Namespace, json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}));
+    fake.put(Kind::Node, json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4"}}}));
+    fake
+}
+
+fn deployment(replicas: i32) -> Value {
+    json!({"metadata": {"namespace": "a", "name": "d"}, "spec": {
+        "replicas": replicas, "selector": {"matchLabels": {"app": "x"}},
+        "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+fn bound_pods(fake: &Fake) -> usize {
+    fake.all(Kind::Pod).iter().filter(|pod| pod["spec"]["nodeName"] == "n").count()
+}
+
+fn deployment_condition(fake: &Fake, type_: &str) -> Option<String> {
+    let deployment = fake.get(Kind::Deployment, &Key::new("a", "d"))?;
+    let conditions = deployment["status"]["conditions"].as_array()?.clone();
+    Some(conditions.iter().find(|c| c["type"] == type_)?["reason"].as_str()?.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_becomes_bound_pods_and_follows_its_scale() {
+    let fake = cluster();
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(3));
+    fake.until("three bound pods", |fake| bound_pods(fake) == 3).await;
+    fake.edit(Kind::Deployment, &Key::new("a", "d"), |d| d["spec"]["replicas"] = 1.into());
+    fake.until("one pod", |fake| fake.all(Kind::Pod).len() == 1).await;
+    fake.put(Kind::Deployment, json!({"metadata": {"namespace": "a", "name": "other"}}));
+    running.stop.send(()).expect("it runs");
+    running.task.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_while_nobody_watched_is_made_again() {
+    let fake = cluster();
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(2));
+    fake.until("two bound pods", |fake| bound_pods(fake) == 2).await;
+    let lost = key_of(&fake.all(Kind::Pod)[0]);
+    fake.lose(Kind::Pod, &lost);
+    fake.until("two bound pods again", |fake| bound_pods(fake) == 2).await;
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_goes_on_where_it_ended() {
+    let fake = cluster();
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+    let listed = running.counters.read().listed;
+    fake.hang_up();
+    fake.edit(Kind::Deployment, &Key::new("a", "d"), |d| d["spec"]["replicas"] = 2.into());
+    fake.until("two bound pods", |fake| bound_pods(fake) == 2).await;
+    assert_eq!(running.counters.read().listed, listed, "no listing was needed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_are_planned_again() {
+    let fake = cluster();
+    let left = AtomicUsize::new(7);
+    fake.set_fault(move |method, _, _| {
+        let writes = *method == Method::PUT || *method == Method::POST;
+        let hit = writes && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        hit.then_some((409, "Conflict"))
+    });
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(2));
+    fake.until("two bound pods", |fake| bound_pods(fake) == 2).await;
+    assert!(running.counters.read().conflicts >= 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_pods_are_reported_and_tried_again_ever_more_slowly() {
+    let fake = cluster();
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = refused.clone();
+    fake.set_fault(move |method, path, _| {
+        let create = *method == Method::POST && path.ends_with("/pods");
+        if create {
+            counted.fetch_add(1, SeqCst);
+        }
+        create.then_some((403, "Forbidden"))
+    });
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("the failure is reported", |fake| {
+        deployment_condition(fake, "ReplicaFailure").as_deref() == Some("FailedCreate")
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let attempts = refused.load(SeqCst);
+    assert!((8..=25).contains(&attempts), "{attempts} attempts in a minute");
+    fake.set_fault(|_, _, _| None);
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+    fake.until("the failure is over", |fake| deployment_condition(fake, "ReplicaFailure").is_none()).await;
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_namespace_empties_and_goes() {
+    let fake = cluster();
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(2));
+    fake.until("two bound pods and the default account", |fake| {
+        bound_pods(fake) == 2 && fake.get(Kind::ServiceAccount, &Key::new("a", "default")).is_some()
+    })
+    .await;
+    // As the API server does once the namespace is being deleted.
+    fake.set_fault(|method, path, _| {
+        (*method == Method::POST && path.starts_with("/api/v1/namespaces/a/")).then_some((403, "Forbidden"))
+    });
+    fake.edit(Kind::Namespace, &Key::new("", "a"), |namespace| {
+        namespace["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    });
+    fake.until("the namespace is gone", |fake| fake.get(Kind::Namespace, &Key::new("", "a")).is_none()).await;
+    for kind in [Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::ServiceAccount] {
+        assert!(fake.all(kind).is_empty(), "{kind:?}");
+    }
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_loses_its_owner_goes_but_only_once_the_server_agrees() {
+    let fake = cluster();
+    let running = start(&fake);
+    let owned = |name: &str, owner: &str| {
+        json!({"metadata": {"namespace": "a", "name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Secret", "name": owner, "uid": format!("Secret/a/{owner}")}]}})
+    };
+    fake.put(Kind::Secret, json!({"metadata": {"namespace": "a", "name": "owner"}}));
+    fake.put(Kind::ConfigMap, owned("kept", "owner"));
+    fake.put(Kind::ConfigMap, owned("stray", "nobody"));
+    let stray = Key::new("a", "stray");
+    fake.until("the stray is gone", |fake| fake.get(Kind::ConfigMap, &stray).is_none()).await;
+    assert!(fake.requests().contains(&"GET /api/v1/namespaces/a/secrets/nobody".to_owned()), "it was asked for");
+    assert!(fake.get(Kind::ConfigMap, &Key::new("a", "kept")).is_some());
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gateway_gets_a_table_before_anything_else_happens() {
+    let fake = cluster();
+    let mut running = start(&fake);
+    running.table.changed().await.expect("it runs");
+    assert_eq!(running.counters.read().published, 1);
+    running.stats.send(Vec::new()).await.expect("it listens");
+    running.wakes.send(Key::new("a", "unknown")).await.expect("it listens");
+}
+
+/// Fails at once, and loudly.
+struct Broken;
+
+impl ResolveDigest for Broken {
+    fn resolve<'a>(&'a self, _: &'a DigestRequest) -> Resolving<'a> {
+        panic!("no registry in this test")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_dies_is_named() {
+    let fake = cluster();
+    let (table, _kept) = watch::channel(Arc::default());
+    let (_stats, stats) = mpsc::channel(1);
+    let (_wakes, wakes) = mpsc::channel(1);
+    let links = Links { table, stats, wakes, resolver: Arc::new(Broken), counters: Arc::default() };
+    fake.put(
+        Kind::Revision,
+        json!({"metadata": {"namespace": "a", "name": "r", "labels": {"serving.knative.dev/configuration": "c"}},
+               "spec": {"containers": [{"name": "user-container", "image": "example.com/image"}]}}),
+    );
+    let error = run(fake.client(), links, Settings::default(), std::future::pending()).await.expect_err("it died");
+    assert_eq!(error.to_string(), "the task digest resolver panicked: no registry in this test");
+}

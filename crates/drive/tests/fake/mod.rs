@@ -1,0 +1,328 @@
+//! As much of an API server as the loop needs, in memory, with faults to order.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use knoll_api::{Key, Kind};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Answers a request instead of the server, or lets it pass: method, path, body.
+type Fault = Box<dyn FnMut(&Method, &str, &Value) -> Option<(u16, &'static str)> + Send>;
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<(Kind, Key), Value>,
+    revision: u64,
+    /// Every change so far: revision, kind, line of the watch.
+    history: Vec<(u64, Kind, Value)>,
+    watchers: Vec<(Kind, mpsc::UnboundedSender<Value>)>,
+    /// Watches from before this revision are told to list again.
+    compacted: u64,
+    fault: Option<Fault>,
+    requests: Vec<String>,
+}
+
+/// The server.
+#[derive(Clone, Default)]
+pub(crate) struct Fake {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+impl Fake {
+    /// A client of it.
+    pub(crate) fn client(&self) -> kube::Client {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let fake = fake.clone();
+            async move { Ok::<_, Infallible>(fake.handle(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the lock")
+    }
+
+    /// Answers requests with `fault` first, from now on.
+    pub(crate) fn set_fault(
+        &self,
+        fault: impl FnMut(&Method, &str, &Value) -> Option<(u16, &'static str)> + Send + 'static,
+    ) {
+        self.state().fault = Some(Box::new(fault));
+    }
+
+    /// As a user would: creates or replaces an object.
+    pub(crate) fn put(&self, kind: Kind, mut value: Value) {
+        let key = key_of(&value);
+        let metadata = value["metadata"].as_object_mut().expect("metadata");
+        metadata.entry("uid").or_insert(format!("{kind:?}/{key}").into());
+        metadata.entry("creationTimestamp").or_insert("2026-01-01T00:00:00Z".into());
+        metadata.entry("generation").or_insert(1.into());
+        self.store(&mut self.state(), kind, key, Some(value));
+    }
+
+    /// As a user would: changes an object.
+    pub(crate) fn edit(&self, kind: Kind, key: &Key, edit: impl FnOnce(&mut Value)) {
+        let mut state = self.state();
+        let mut value = state.objects[&(kind, key.clone())].clone();
+        edit(&mut value);
+        bump_generation(&mut value);
+        self.store(&mut state, kind, key.clone(), Some(value));
+    }
+
+    /// Takes an object away without telling any watch, and makes every watch list again.
+    pub(crate) fn lose(&self, kind: Kind, key: &Key) {
+        let mut state = self.state();
+        state.objects.remove(&(kind, key.clone())).expect("it exists");
+        state.revision += 1;
+        state.compacted = state.revision;
+        state.watchers.clear();
+    }
+
+    /// Ends every watch, as a server does after some time.
+    pub(crate) fn hang_up(&self) {
+        self.state().watchers.clear();
+    }
+
+    /// An object.
+    pub(crate) fn get(&self, kind: Kind, key: &Key) -> Option<Value> {
+        self.state().objects.get(&(kind, key.clone())).cloned()
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn all(&self, kind: Kind) -> Vec<Value> {
+        self.state().objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// Requests so far: `METHOD path`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state().requests.clone()
+    }
+
+    /// Waits until the objects are as wanted.
+    ///
+    /// # Panics
+    /// When that takes more than an hour of the (paused) clock.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Fake) -> bool) {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if wanted(self) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(3600), waiting).await.is_err() {
+            panic!("never: {what}; last requests: {:#?}", self.requests().iter().rev().take(20).collect::<Vec<_>>());
+        }
+    }
+
+    fn store(&self, state: &mut State, kind: Kind, key: Key, value: Option<Value>) -> Value {
+        state.revision += 1;
+        let revision = state.revision;
+        let id = (kind, key);
+        let existed = state.objects.contains_key(&id);
+        let (type_, mut object) = match value {
+            Some(value) if existed => ("MODIFIED", value),
+            Some(value) => ("ADDED", value),
+            None => ("DELETED", state.objects[&id].clone()),
+        };
+        object["apiVersion"] = kind.api_version().into();
+        object["kind"] = kind.kind().into();
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
+        if type_ == "DELETED" {
+            state.objects.remove(&id);
+        } else {
+            state.objects.insert(id, object.clone());
+        }
+        let line = json!({"type": type_, "object": object});
+        state.history.push((revision, kind, line.clone()));
+        state.watchers.retain(|(of, to)| *of != kind || to.send(line.clone()).is_ok());
+        self.changed.notify_waiters();
+        object
+    }
+
+    async fn handle(&self, request: Request<kube::client::Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect_bytes().await.unwrap_or_default();
+        let sent: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let mut state = self.state();
+        let is_watch = query.contains("watch=1");
+        if !is_watch {
+            state.requests.push(format!("{} {path}", parts.method));
+        }
+        if let Some(mut fault) = state.fault.take() {
+            let answer = fault(&parts.method, &path, &sent);
+            state.fault = Some(fault);
+            if let Some((code, reason)) = answer {
+                return refusal(code, reason);
+            }
+        }
+        match path.as_str() {
+            "/apis" => return answer(&json!({"groups": []})),
+            "/api/v1" => return answer(&json!({"resources": []})),
+            _ => {}
+        }
+        let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
+        if key.name.is_empty() && parts.method == Method::GET {
+            return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind) };
+        }
+        self.one(&mut state, &parts.method, kind, key, &subresource, sent)
+    }
+
+    fn one(
+        &self,
+        state: &mut State,
+        method: &Method,
+        kind: Kind,
+        key: Key,
+        subresource: &str,
+        mut sent: Value,
+    ) -> Response<Body> {
+        if *method == Method::POST && subresource.is_empty() {
+            let key = Key::new(key.namespace, sent["metadata"]["name"].as_str().unwrap_or_default());
+            if state.objects.contains_key(&(kind, key.clone())) {
+                return refusal(409, "AlreadyExists");
+            }
+            sent["metadata"]["uid"] = format!("{kind:?}/{key}/{}", state.revision).into();
+            sent["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+            sent["metadata"]["generation"] = 1.into();
+            return answer(&self.store(state, kind, key, Some(sent)));
+        }
+        let Some(mut current) = state.objects.get(&(kind, key.clone())).cloned() else {
+            return refusal(404, "NotFound");
+        };
+        match (method.as_str(), subresource) {
+            ("GET", "") => return answer(&current),
+            ("DELETE", "") => {
+                let wanted = &sent["preconditions"]["uid"];
+                if wanted.is_string() && *wanted != current["metadata"]["uid"] {
+                    return refusal(409, "Conflict");
+                }
+                if current["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+                    current["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                    return answer(&self.store(state, kind, key, Some(current)));
+                }
+                return answer(&self.store(state, kind, key, None));
+            }
+            ("PATCH", "scale") => {
+                current["spec"]["replicas"] = sent["spec"]["replicas"].clone();
+                bump_generation(&mut current);
+            }
+            ("POST", "binding") => current["spec"]["nodeName"] = sent["target"]["name"].clone(),
+            ("PUT", _) if sent["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"] => {
+                return refusal(409, "Conflict");
+            }
+            ("PUT", "status") => current["status"] = sent["status"].clone(),
+            ("PUT", "finalize") => {
+                current["spec"] = sent["spec"].clone();
+                if current["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+                    return answer(&self.store(state, kind, key, None));
+                }
+            }
+            ("PUT", "") => {
+                let status = current["status"].take();
+                let same = sent["spec"] == current["spec"];
+                current = sent;
+                current["status"] = status;
+                if !same {
+                    bump_generation(&mut current);
+                }
+                let held = current["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+                if current["metadata"]["deletionTimestamp"].is_string() && !held {
+                    return answer(&self.store(state, kind, key, None));
+                }
+            }
+            _ => return refusal(405, "MethodNotAllowed"),
+        }
+        answer(&self.store(state, kind, key, Some(current)))
+    }
+}
+
+fn bump_generation(value: &mut Value) {
+    let next = value["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
+    value["metadata"]["generation"] = next.into();
+}
+
+/// Name of an object.
+pub(crate) fn key_of(value: &Value) -> Key {
+    let text = |name: &str| value["metadata"][name].as_str().unwrap_or_default().to_owned();
+    Key::new(text("namespace"), text("name"))
+}
+
+/// Kind, key (without a name for a collection) and subresource of a path.
+fn parse(path: &str) -> Option<(Kind, Key, String)> {
+    for kind in Kind::ALL {
+        let collection = kind.collection_path(None);
+        let root = collection.strip_suffix(kind.plural())?;
+        let Some(rest) = path.strip_prefix(root) else { continue };
+        let mut parts: Vec<&str> = rest.split('/').collect();
+        let mut namespace = "";
+        if parts[0] == "namespaces" && parts.len() > 2 && *kind != Kind::Namespace {
+            namespace = parts[1];
+            parts.drain(..2);
+        }
+        if parts[0] != kind.plural() {
+            continue;
+        }
+        let part = |at: usize| parts.get(at).copied().unwrap_or_default();
+        if *kind == Kind::Namespace && !matches!(part(2), "" | "status" | "finalize") {
+            continue;
+        }
+        return Some((*kind, Key::new(namespace, part(1)), part(2).to_owned()));
+    }
+    None
+}
+
+fn list(state: &State, kind: Kind) -> Response<Body> {
+    let items: Vec<&Value> = state.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, value)| value).collect();
+    answer(&json!({"metadata": {"resourceVersion": state.revision.to_string()}, "items": items}))
+}
+
+fn watch(state: &mut State, kind: Kind, query: &str) -> Response<Body> {
+    let from = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+    let from: u64 = from.and_then(|text| text.parse().ok()).unwrap_or_default();
+    let (to, lines) = mpsc::unbounded_channel();
+    if from < state.compacted {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410,
+            "reason": "Expired", "message": "too old resource version"});
+        to.send(json!({"type": "ERROR", "object": status})).expect("the other end is below");
+    } else {
+        for (_, _, line) in state.history.iter().filter(|(revision, of, _)| *revision > from && *of == kind) {
+            to.send(line.clone()).expect("the other end is below");
+        }
+        state.watchers.push((kind, to));
+    }
+    let frames = stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n")))), lines))
+    });
+    Response::new(StreamBody::new(frames).boxed_unsync())
+}
+
+fn answer(value: &Value) -> Response<Body> {
+    Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync())
+}
+
+fn refusal(code: u16, reason: &str) -> Response<Body> {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "reason": reason, "message": format!("{reason} it was")});
+    let body = Full::new(Bytes::from(status.to_string())).boxed_unsync();
+    Response::builder().status(code).body(body).expect("a status code in range")
+}
