@@ -6,8 +6,6 @@
 mod paths;
 mod schemas;
 
-use std::fmt::Write;
-
 use serde_json::{Map as JsonMap, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -82,11 +80,7 @@ pub fn index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> Val
 
 /// A name for a document's content, fit for URLs and ETags: equal for equal bytes.
 pub fn hash(document: &[u8]) -> String {
-    Sha256::digest(document).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02X}");
-        text
-    })
+    Sha256::digest(document).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 #[cfg(test)]
