@@ -28,7 +28,7 @@ use crate::{
 /// Reports taken in before the next keys are planned.
 const BATCH: usize = 256;
 /// Keys planned before the next reports are taken in. Hurried keys do not count.
-const PLANS: usize = 64;
+const PLANS: usize = 16;
 /// Errands under way: above this, only hurried keys and those of the normal lane are planned.
 const SPREAD_UNDER_WAY: usize = 16;
 /// Errands under way: above this, only hurried keys are planned.

@@ -237,3 +237,66 @@ async fn a_task_that_dies_is_named() {
     let error = run(fake.client(), links, Settings::default(), std::future::pending()).await.expect_err("it died");
     assert_eq!(error.to_string(), "the task digest resolver panicked: no registry in this test");
 }
+
+/// Reports pods as a node would: bound ones run and are ready after a moment.
+fn kubelet(fake: &Fake) -> JoinHandle<()> {
+    let fake = fake.clone();
+    tokio::spawn(async move {
+        loop {
+            let waits = |pod: &Value| pod["spec"]["nodeName"] == "n" && pod["status"]["phase"] != "Running";
+            fake.until("a pod to start", |fake| fake.all(Kind::Pod).iter().any(waits)).await;
+            for pod in fake.all(Kind::Pod).into_iter().filter(waits) {
+                fake.edit(Kind::Pod, &key_of(&pod), |pod| {
+                    pod["status"] = json!({
+                        "phase": "Running", "podIP": "10.244.0.2",
+                        "conditions": [{"type": "Ready", "status": "True"}],
+                    });
+                });
+            }
+        }
+    })
+}
+
+fn service_at_zero(fake: &Fake) {
+    fake.put(
+        Kind::ConfigMap,
+        json!({"metadata": {"namespace": "knative-serving", "name": "config-autoscaler"},
+               "data": {"allow-zero-initial-scale": "true"}}),
+    );
+    fake.put(
+        Kind::Service,
+        json!({"metadata": {"namespace": "a", "name": "hello"}, "spec": {
+            "template": {
+                "metadata": {"annotations": {"autoscaling.knative.dev/initial-scale": "0"}},
+                "spec": {"containerConcurrency": 0, "timeoutSeconds": 300, "containers": [
+                    {"name": "user-container", "image": "example.com/hello", "ports": [{"containerPort": 8080}]}]}},
+            "traffic": [{"latestRevision": true, "percent": 100}]}}),
+    );
+}
+
+fn is_ready(fake: &Fake, kind: Kind, name: &str) -> bool {
+    let conditions = fake.get(kind, &Key::new("a", name)).map(|object| object["status"]["conditions"].clone());
+    let conditions = conditions.unwrap_or_default();
+    let ready = conditions.as_array().and_then(|list| list.iter().find(|c| c["type"] == "Ready").cloned());
+    ready.is_some_and(|ready| ready["status"] == "True")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_starts_an_instance_without_a_tick() {
+    let fake = cluster();
+    let running = start(&fake);
+    service_at_zero(&fake);
+    let _kubelet = kubelet(&fake);
+    fake.until("the service is ready at zero", |fake| is_ready(fake, Kind::Service, "hello")).await;
+    assert!(fake.all(Kind::Pod).is_empty());
+
+    let before = tokio::time::Instant::now();
+    running.wakes.send(Key::new("a", "hello-00001")).await.expect("it listens");
+    fake.until("an instance is bound", |fake| bound_pods(fake) == 1).await;
+    assert_eq!(before.elapsed(), std::time::Duration::ZERO, "nothing waited for a clock");
+    assert!(running.counters.read().hurried >= 4, "autoscaler, deployment, replica set and pod");
+
+    let mut table = running.table.clone();
+    let serves = |table: &Arc<Table>| table.backends.values().any(|backend| !backend.instances.is_empty());
+    table.wait_for(serves).await.expect("it runs");
+}
