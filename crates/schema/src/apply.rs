@@ -209,30 +209,15 @@ fn apply_once(
     Ok((after, managers))
 }
 
-/// Takes out what an applier owned, no longer says, and nobody else owns.
+/// Takes out what an applier owned, no longer says, and nobody else owns. An item of a list goes with all in it unless
+/// somebody else owns the item itself: parts alone would be an item without its key.
 fn prune(ty: &Type, merged: &Value, last: &Set, set: &Set, managers: &Managers) -> Value {
     let mut kept = set.clone();
     for owned in managers.values() {
         kept.unite(&owned.set);
     }
     let gone = last.with_declared_fields(ty).difference(&kept.with_declared_fields(ty));
-    let gone = below_nothing_kept(&gone, &kept);
     if gone.is_empty() { merged.clone() } else { merge::remove(ty, merged, &gone) }
-}
-
-/// Without what has something kept below it: an item nobody lists any more stays while somebody owns a part of it.
-fn below_nothing_kept(gone: &Set, kept: &Set) -> Set {
-    let mut rest = Set::default();
-    for path in gone.paths() {
-        let mut at = Some(kept);
-        for element in &path {
-            at = at.and_then(|set| set.below(element));
-        }
-        if at.is_none() {
-            rest.insert(&path);
-        }
-    }
-    rest
 }
 
 /// Takes changed fields from their owners, and removed ones from everybody.

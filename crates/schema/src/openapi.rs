@@ -24,7 +24,7 @@ pub struct Served<'a> {
     pub subresources: &'a [&'a str],
     /// The `openAPIV3Schema` of a CustomResourceDefinition; `None` for a built-in kind.
     pub schema: Option<&'a Value>,
-    /// Names of the kinds of lists that have no table; `<kind>List` unless a definition says otherwise.
+    /// The kind of its lists; `<kind>List` unless a definition says otherwise.
     pub list_kind: &'a str,
 }
 

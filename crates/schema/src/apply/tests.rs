@@ -216,7 +216,7 @@ fn items_merge_by_key_and_keep_what_others_put_in() {
 }
 
 #[test]
-fn an_item_goes_with_its_defaults_and_stays_while_somebody_owns_a_part() {
+fn an_item_goes_with_all_in_it_unless_another_owns_it_too() {
     let two = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]}}}});
     let one = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}});
     let mut cluster = Cluster::new("apps", "Deployment");
@@ -226,10 +226,18 @@ fn an_item_goes_with_its_defaults_and_stays_while_somebody_owns_a_part() {
     cluster.apply("m1", one.clone());
     assert_eq!(cluster.live()["spec"]["template"]["spec"]["containers"], json!([{"name": "a", "image": "a"}]));
 
-    cluster.apply("m1", two);
+    cluster.apply("m1", two.clone());
     cluster.update("other", |object| object["spec"]["template"]["spec"]["containers"][1]["tty"] = json!(true));
+    cluster.apply("m1", one.clone());
+    assert_eq!(cluster.live()["spec"]["template"]["spec"]["containers"], json!([{"name": "a", "image": "a"}]));
+    assert_eq!(cluster.fields("other"), Value::Null);
+
+    cluster.apply("m1", two);
+    let part = json!({"spec": {"template": {"spec": {"containers": [{"name": "b", "tty": true}]}}}});
+    cluster.apply("m2", part);
     cluster.apply("m1", one);
-    assert_eq!(cluster.live()["spec"]["template"]["spec"]["containers"][1]["tty"], json!(true));
+    let wanted = json!([{"name": "a", "image": "a"}, {"name": "b", "tty": true}]);
+    assert_eq!(cluster.live()["spec"]["template"]["spec"]["containers"], wanted);
 }
 
 #[test]
@@ -241,6 +249,20 @@ fn ports_without_a_protocol_are_tcp() {
     cluster.live.as_mut().unwrap()["spec"]["ports"][0]["protocol"] = json!("TCP");
     cluster.apply("m1", json!({"spec": {"ports": [{"port": 80, "name": "http"}]}}));
     assert_eq!(cluster.live()["spec"]["ports"], json!([{"port": 80, "protocol": "TCP", "name": "http"}]));
+}
+
+#[test]
+fn applied_items_keep_the_applied_order_and_others_their_neighbours() {
+    let list = |names: &[&str]| {
+        let env: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": env}]}}}})
+    };
+    let mut cluster = Cluster::new("apps", "Deployment");
+    cluster.apply("m1", list(&["a", "b", "c"]));
+    cluster.apply("m2", list(&["x", "c", "a", "y"]));
+    let env = cluster.live()["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    let names: Vec<&str> = env.iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["b", "x", "c", "a", "y"]);
 }
 
 #[test]
