@@ -343,3 +343,6 @@ fn activity(next: &mut PodAutoscaler, want: i32, ready: i32, threshold: i32, now
         conditions.mark_true(ACTIVE);
     }
 }
+
+#[cfg(test)]
+mod tests;

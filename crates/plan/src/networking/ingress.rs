@@ -5,14 +5,17 @@ use knoll_api::{
     networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus},
 };
 
-use crate::{Plan, Row, World, serving::route::{domains::local_host, ingress_class}, status::Reporting};
+use crate::{
+    Plan, Row, World,
+    serving::route::{domains::local_host, ingress_class},
+    status::Reporting,
+};
 
 const NETWORK_CONFIGURED: &str = "NetworkConfigured";
 const LOAD_BALANCER_READY: &str = "LoadBalancerReady";
 
 /// The controller.
-pub(crate) const ROW: Row =
-    Row { name: "ingress", of: Kind::Ingress, wakes: &[], configs: &["config-network"], plan };
+pub(crate) const ROW: Row = Row { name: "ingress", of: Kind::Ingress, wakes: &[], configs: &["config-network"], plan };
 
 /// Whether this process routes the Ingress. Where Knoll is its own cluster, it also serves the class that the
 /// configuration makes the default, whatever its name.
@@ -47,4 +50,66 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     }
     plan.report(ingress.as_ref(), next);
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use knoll_api::Key;
+
+    use super::ROW;
+    use crate::check::{Cluster, check, check_in};
+
+    const INGRESS: &str = r#"
+apiVersion: networking.internal.knative.dev/v1alpha1
+kind: Ingress
+metadata:
+  name: hello
+  generation: 2
+  annotations: {networking.knative.dev/ingress.class: knoll.ingress.networking.knative.dev}
+spec: {}
+"#;
+
+    #[test]
+    fn an_ingress_waits_for_the_table_of_its_generation() {
+        let mut cluster = Cluster::of(INGRESS);
+        cluster.world.observed.published.insert(Key::new("default", "hello"), 1);
+        check_in(
+            &ROW,
+            "default/hello",
+            cluster,
+            expect![[r#"
+            status Ingress default/hello
+              observedGeneration 2
+              LoadBalancerReady=Unknown Uninitialized Waiting for load balancer to be ready
+              NetworkConfigured=True
+              Ready=Unknown Uninitialized Waiting for load balancer to be ready
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_ingress_in_the_table_is_ready() {
+        let mut cluster = Cluster::of(INGRESS);
+        cluster.world.observed.published.insert(Key::new("default", "hello"), 2);
+        check_in(
+            &ROW,
+            "default/hello",
+            cluster,
+            expect![[r#"
+            status Ingress default/hello
+              observedGeneration 2
+              privateLoadBalancer {"ingress":[{"domainInternal":"knoll-gateway.knative-serving.svc.cluster.local"}]}
+              publicLoadBalancer {"ingress":[{"domainInternal":"knoll-gateway.knative-serving.svc.cluster.local"}]}
+              LoadBalancerReady=True
+              NetworkConfigured=True
+              Ready=True
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_ingress_of_another_class_is_left_alone() {
+        check(&ROW, "default/hello", &INGRESS.replace("class: knoll", "class: other"), expect![[""]]);
+    }
 }

@@ -192,12 +192,7 @@ fn settle_service(
     Ok(())
 }
 
-fn check_owner<R: Resource>(
-    next: &mut ServerlessService,
-    child: &R,
-    kind: &str,
-    now: Timestamp,
-) -> Result<(), Taken> {
+fn check_owner<R: Resource>(next: &mut ServerlessService, child: &R, kind: &str, now: Timestamp) -> Result<(), Taken> {
     if child.is_controlled_by(next) {
         return Ok(());
     }
@@ -266,4 +261,98 @@ fn gateway_subset(world: &World, sks: &ServerlessService) -> EndpointSubset {
     };
     let address = EndpointAddress { ip: gateway.address.to_string(), ..EndpointAddress::default() };
     EndpointSubset { addresses: Some(vec![address]), ports: Some(vec![port]), ..EndpointSubset::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::ROW;
+    use crate::{
+        QueuePlacement, Settings,
+        check::{Cluster, check, check_in},
+    };
+
+    const SKS: &str = r#"
+apiVersion: networking.internal.knative.dev/v1alpha1
+kind: ServerlessService
+metadata: {name: r, owner: PodAutoscaler/r, labels: {serving.knative.dev/revision: r}}
+spec: {mode: Serve, protocolType: h2c, objectRef: {apiVersion: apps/v1, kind: Deployment, name: r-deployment}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: r-deployment}
+spec: {selector: {matchLabels: {serving.knative.dev/revisionUID: u}}, template: {}}
+"#;
+
+    #[test]
+    fn both_services_are_made_and_the_public_one_leads_to_the_gateway() {
+        check(
+            &ROW,
+            "default/r",
+            SKS,
+            expect![[r#"
+            create Service default/r-private
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Private" serving.knative.dev/revision="r"
+              ports [{"appProtocol":"kubernetes.io/h2c","name":"http2","port":80,"protocol":"TCP","targetPort":"user-port"}]
+              selector {"serving.knative.dev/revisionUID":"u"}
+            create Service default/r
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Public" serving.knative.dev/revision="r"
+              ports [{"appProtocol":"kubernetes.io/h2c","name":"http2","port":81,"protocol":"TCP","targetPort":80}]
+            create Endpoints default/r
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Public" serving.knative.dev/revision="r"
+              subsets [{"addresses":[{"ip":"169.254.77.1"}],"ports":[{"appProtocol":"kubernetes.io/h2c","name":"http2","port":80,"protocol":"TCP"}]}]
+            status ServerlessService default/r
+              observedGeneration 1
+              privateServiceName "r-private"
+              serviceName "r"
+              ActivatorEndpointsPopulated=True ActivatorEndpointsPopulated Revision is backed by Activator
+              EndpointsPopulated=Unknown NoHealthyBackends K8s Service is not ready
+              Ready=Unknown NoHealthyBackends K8s Service is not ready
+        "#]],
+        );
+    }
+
+    #[test]
+    fn with_sidecars_the_public_service_leads_to_the_pods_when_it_serves() {
+        let mut cluster = Cluster::with(Settings { queue_placement: QueuePlacement::Sidecar, ..Settings::default() });
+        cluster.add(SKS);
+        cluster.add(
+            r#"
+apiVersion: v1
+kind: Endpoints
+metadata: {name: r-private, labels: {networking.internal.knative.dev/serverlessservice: r}}
+subsets:
+- addresses: [{ip: 10.1.1.1}]
+  ports: [{name: http2, port: 8013}, {name: http-autometric, port: 9090}, {name: https, port: 8112}]
+"#,
+        );
+        cluster.edit(knoll_api::Kind::ServerlessService, &knoll_api::Key::new("default", "r"), |value| {
+            value["status"] = serde_json::json!({"privateServiceName": "r-private"});
+        });
+        check_in(
+            &ROW,
+            "default/r",
+            cluster,
+            expect![[r#"
+            create Service default/r-private
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Private" serving.knative.dev/revision="r"
+              ports [{"appProtocol":"kubernetes.io/h2c","name":"http2","port":80,"protocol":"TCP","targetPort":8013},{"name":"https","port":443,"protocol":"TCP","targetPort":8112},{"name":"http-autometric","port":9090,"protocol":"TCP","targetPort":"http-autometric"},{"name":"http-usermetric","port":9091,"protocol":"TCP","targetPort":"http-usermetric"},{"name":"http2-istio","port":8013,"protocol":"TCP","targetPort":8013}]
+              selector {"serving.knative.dev/revisionUID":"u"}
+            create Service default/r
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Public" serving.knative.dev/revision="r"
+              ports [{"appProtocol":"kubernetes.io/h2c","name":"http2","port":81,"protocol":"TCP","targetPort":8013},{"name":"https","port":443,"protocol":"TCP","targetPort":8112}]
+            create Endpoints default/r
+              labels networking.internal.knative.dev/serverlessservice="r" networking.internal.knative.dev/serviceType="Public" serving.knative.dev/revision="r"
+              subsets [{"addresses":[{"ip":"10.1.1.1"}],"ports":[{"name":"http2","port":8013},{"name":"https","port":8112}]}]
+            status ServerlessService default/r
+              observedGeneration 1
+              privateServiceName "r-private"
+              serviceName "r"
+              ActivatorEndpointsPopulated=False ActivatorEndpointsPopulated Revision is backed by Activator
+              EndpointsPopulated=True
+              Ready=True
+        "#]],
+        );
+    }
 }

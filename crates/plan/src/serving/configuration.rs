@@ -250,3 +250,144 @@ fn present<const N: usize>(pairs: [(&str, Option<String>); N]) -> impl Iterator<
 pub(super) fn rfc3339(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use knoll_api::{Key, Kind};
+
+    use super::ROW;
+    use crate::{
+        Refusal,
+        check::{Cluster, NOW, check, check_in},
+    };
+
+    const CONFIGURATION: &str = r#"
+apiVersion: serving.knative.dev/v1
+kind: Configuration
+metadata:
+  name: hello
+  generation: 2
+  labels: {serving.knative.dev/service: hello}
+  annotations: {serving.knative.dev/lastModifier: me, serving.knative.dev/routes: hello}
+spec: {template: {metadata: {labels: {app: x}}, spec: {containers: [{name: user-container, image: "img:2"}]}}}
+status: {observedGeneration: 1, latestCreatedRevisionName: hello-00001, latestReadyRevisionName: hello-00001}
+"#;
+
+    fn revision(generation: u32, ready: &str) -> String {
+        format!(
+            r#"
+---
+apiVersion: serving.knative.dev/v1
+kind: Revision
+metadata:
+  name: hello-0000{generation}
+  owner: Configuration/hello
+  labels: {{serving.knative.dev/configuration: hello, serving.knative.dev/configurationGeneration: "{generation}"}}
+spec: {{containers: [{{name: user-container, image: "img:{generation}"}}]}}
+status: {{observedGeneration: 1, conditions: [{{type: Ready, status: "{ready}", reason: R, message: m}}]}}
+"#
+        )
+    }
+
+    #[test]
+    fn a_second_generation_stamps_a_second_revision() {
+        let fixture = format!("{CONFIGURATION}{}", revision(1, "True"));
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            create Revision default/hello-00002
+              labels app="x" serving.knative.dev/configuration="hello" serving.knative.dev/configurationGeneration="2" serving.knative.dev/configurationUID="uid-Configuration-hello" serving.knative.dev/routingState="active" serving.knative.dev/service="hello"
+              annotations serving.knative.dev/creator="me" serving.knative.dev/routes="hello" serving.knative.dev/routingStateModified="2026-01-01T12:00:00Z"
+              containers [{"image":"img:2","name":"user-container"}]
+            note Created: Created Revision "hello-00002"
+            status Configuration default/hello
+              latestCreatedRevisionName "hello-00002"
+              latestReadyRevisionName "hello-00001"
+              observedGeneration 2
+              Ready=Unknown
+        "#]],
+        );
+    }
+
+    #[test]
+    fn the_newest_ready_revision_is_the_latest_ready_one() {
+        let fixture = format!("{CONFIGURATION}{}{}", revision(1, "True"), revision(2, "True"));
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            note LatestReadyUpdate: LatestReadyRevisionName updated to "hello-00002"
+            status Configuration default/hello
+              latestCreatedRevisionName "hello-00002"
+              latestReadyRevisionName "hello-00002"
+              observedGeneration 2
+              Ready=True
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_failed_revision_leaves_the_one_before_it_in_service() {
+        let fixture = format!("{CONFIGURATION}{}{}", revision(1, "True"), revision(2, "False"));
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            note LatestCreatedFailed: Latest created revision "hello-00002" has failed
+            status Configuration default/hello
+              latestCreatedRevisionName "hello-00002"
+              latestReadyRevisionName "hello-00001"
+              observedGeneration 2
+              Ready=False RevisionFailed Revision "hello-00002" failed with message: m.
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_refused_revision_is_reported_before_it_is_tried_again() {
+        let mut cluster = Cluster::of(CONFIGURATION);
+        let refusal = Refusal { reason: "Forbidden".into(), message: "quota is used up".into(), at: NOW };
+        cluster.world.observed.refusals.insert((Kind::Revision, Key::new("default", "hello-00002")), refusal);
+        check_in(
+            &ROW,
+            "default/hello",
+            cluster,
+            expect![[r#"
+            status Configuration default/hello
+              latestCreatedRevisionName "hello-00001"
+              latestReadyRevisionName "hello-00001"
+              observedGeneration 2
+              Ready=False RevisionFailed Revision creation failed with message: quota is used up.
+            create Revision default/hello-00002
+              labels app="x" serving.knative.dev/configuration="hello" serving.knative.dev/configurationGeneration="2" serving.knative.dev/configurationUID="uid-Configuration-hello" serving.knative.dev/routingState="active" serving.knative.dev/service="hello"
+              annotations serving.knative.dev/creator="me" serving.knative.dev/routes="hello" serving.knative.dev/routingStateModified="2026-01-01T12:00:00Z"
+              containers [{"image":"img:2","name":"user-container"}]
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_older_template_of_the_same_name_rolls_back() {
+        let named = CONFIGURATION
+            .replace("metadata: {labels: {app: x}}", "metadata: {name: hello-00001}")
+            .replace("img:2", "img:1");
+        let fixture = format!("{named}{}", revision(1, "True"));
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            status Configuration default/hello
+              latestCreatedRevisionName "hello-00001"
+              latestReadyRevisionName "hello-00001"
+              observedGeneration 2
+              Ready=True
+        "#]],
+        );
+    }
+}

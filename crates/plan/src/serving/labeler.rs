@@ -165,3 +165,113 @@ fn release(route: &Route, plan: &mut Plan) {
     }
     plan.update(route, next);
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::ROW;
+    use crate::check::check;
+
+    fn fixture(route_ready: &str) -> String {
+        format!(
+            r#"
+apiVersion: serving.knative.dev/v1
+kind: Route
+metadata: {{name: hello, labels: {{serving.knative.dev/service: hello}}}}
+spec: {{traffic: [{{percent: 100, latestRevision: true, configurationName: hello}}]}}
+status:
+  observedGeneration: 1
+  traffic: [{{percent: 100, latestRevision: true, revisionName: hello-00002}}]
+  conditions: [{{type: Ready, status: "{route_ready}"}}]
+---
+apiVersion: serving.knative.dev/v1
+kind: Configuration
+metadata: {{name: hello, labels: {{serving.knative.dev/service: hello}}}}
+spec: {{}}
+status: {{latestCreatedRevisionName: hello-00003}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Revision
+metadata:
+  name: hello-00001
+  owner: Configuration/hello
+  labels: {{serving.knative.dev/service: hello, serving.knative.dev/routingState: active}}
+  annotations: {{serving.knative.dev/routes: hello}}
+spec: {{containers: []}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Revision
+metadata:
+  name: hello-00002
+  owner: Configuration/hello
+  labels: {{serving.knative.dev/service: hello, serving.knative.dev/routingState: active}}
+  annotations: {{serving.knative.dev/routes: "hello,other"}}
+spec: {{containers: []}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Revision
+metadata:
+  name: hello-00003
+  owner: Configuration/hello
+  labels: {{serving.knative.dev/service: hello, serving.knative.dev/routingState: pending}}
+spec: {{containers: []}}
+"#
+        )
+    }
+
+    #[test]
+    fn while_traffic_moves_marks_are_only_added() {
+        check(
+            &ROW,
+            "default/hello",
+            &fixture("Unknown"),
+            expect![[r#"
+            update Revision default/hello-00003
+              metadata/labels/serving.knative.dev/routingState "pending" -> "active"
+              metadata/annotations null -> {"serving.knative.dev/routes":"hello","serving.knative.dev/routingStateModified":"2026-01-01T12:00:00Z"}
+            update Configuration default/hello
+              metadata/annotations null -> {"serving.knative.dev/routes":"hello"}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn once_traffic_has_moved_marks_are_taken_back() {
+        check(
+            &ROW,
+            "default/hello",
+            &fixture("True"),
+            expect![[r#"
+            update Revision default/hello-00001
+              metadata/annotations/serving.knative.dev/routes "hello" -> null
+              metadata/annotations/serving.knative.dev/routingStateModified null -> "2026-01-01T12:00:00Z"
+              metadata/labels/serving.knative.dev/routingState "active" -> "reserve"
+            update Revision default/hello-00003
+              metadata/labels/serving.knative.dev/routingState "pending" -> "active"
+              metadata/annotations null -> {"serving.knative.dev/routes":"hello","serving.knative.dev/routingStateModified":"2026-01-01T12:00:00Z"}
+            update Configuration default/hello
+              metadata/annotations null -> {"serving.knative.dev/routes":"hello"}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_route_that_is_gone_leads_nowhere() {
+        let fixture = fixture("True");
+        let (_, rest) = fixture.split_once("---").expect("several documents");
+        check(
+            &ROW,
+            "default/hello",
+            rest,
+            expect![[r#"
+            update Revision default/hello-00001
+              metadata/annotations/serving.knative.dev/routes "hello" -> null
+              metadata/annotations/serving.knative.dev/routingStateModified null -> "2026-01-01T12:00:00Z"
+              metadata/labels/serving.knative.dev/routingState "active" -> "reserve"
+            update Revision default/hello-00002
+              metadata/annotations/serving.knative.dev/routes "hello,other" -> "other"
+        "#]],
+        );
+    }
+}

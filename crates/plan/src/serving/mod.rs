@@ -12,5 +12,13 @@ use crate::Row;
 
 /// Every controller of this module.
 pub(crate) fn rows() -> Vec<Row> {
-    vec![service::ROW, configuration::ROW, labeler::ROW, revision::ROW, revision_gc::ROW, route::ROW, domain_mapping::ROW]
+    vec![
+        service::ROW,
+        configuration::ROW,
+        labeler::ROW,
+        revision::ROW,
+        revision_gc::ROW,
+        route::ROW,
+        domain_mapping::ROW,
+    ]
 }

@@ -228,3 +228,149 @@ fn check_migrated(next: &mut Service, route: &Route, configuration: Option<&Conf
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::ROW;
+    use crate::check::check;
+
+    const SERVICE: &str = r#"
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata:
+  name: hello
+  labels: {team: a}
+  annotations: {serving.knative.dev/creator: me, serving.knative.dev/rollout-duration: 60s, kubectl.kubernetes.io/last-applied-configuration: "{}"}
+spec:
+  template: {spec: {containers: [{name: user-container, image: "img:1"}]}}
+  traffic: [{percent: 100, latestRevision: true}]
+"#;
+
+    #[test]
+    fn a_new_service_gets_a_configuration_and_a_route_of_its_name() {
+        check(
+            &ROW,
+            "default/hello",
+            SERVICE,
+            expect![[r#"
+            create Configuration default/hello
+              labels serving.knative.dev/service="hello" serving.knative.dev/serviceUID="uid-Service-hello" team="a"
+              annotations serving.knative.dev/creator="me" serving.knative.dev/routes="hello"
+              template {"metadata":{},"spec":{"containers":[{"image":"img:1","name":"user-container"}]}}
+            note Created: Created Configuration "hello"
+            create Route default/hello
+              labels serving.knative.dev/service="hello" team="a"
+              annotations serving.knative.dev/creator="me" serving.knative.dev/rollout-duration="60s"
+              traffic [{"configurationName":"hello","latestRevision":true,"percent":100}]
+            note Created: Created Route "hello"
+            status Service default/hello
+              observedGeneration 1
+              ConfigurationsReady=Unknown OutOfDate The Configuration is still working to reflect the latest desired specification.
+              Ready=Unknown OutOfDate The Route is still working to reflect the latest desired specification.
+              RoutesReady=Unknown OutOfDate The Route is still working to reflect the latest desired specification.
+        "#]],
+        );
+    }
+
+    #[test]
+    fn children_that_follow_are_copied_and_metadata_that_went_goes() {
+        let fixture = format!(
+            "{SERVICE}{}",
+            r#"
+---
+apiVersion: serving.knative.dev/v1
+kind: Configuration
+metadata:
+  name: hello
+  owner: Service/hello
+  labels: {team: a, gone: b, serving.knative.dev/service: hello, serving.knative.dev/serviceUID: uid-Service-hello}
+  annotations: {serving.knative.dev/creator: me, serving.knative.dev/routes: "hello,other"}
+spec: {template: {spec: {containers: [{name: user-container, image: "img:1"}]}}}
+status:
+  observedGeneration: 1
+  latestCreatedRevisionName: hello-00002
+  latestReadyRevisionName: hello-00001
+  conditions: [{type: Ready, status: "Unknown"}]
+---
+apiVersion: serving.knative.dev/v1
+kind: Route
+metadata:
+  name: hello
+  owner: Service/hello
+  labels: {team: a, serving.knative.dev/service: hello}
+  annotations: {serving.knative.dev/creator: me, serving.knative.dev/rollout-duration: 60s}
+spec: {traffic: [{percent: 100, latestRevision: true, configurationName: hello}]}
+status:
+  observedGeneration: 1
+  url: http://hello.default.example.com
+  traffic: [{percent: 100, latestRevision: true, revisionName: hello-00000}]
+  conditions: [{type: Ready, status: "True"}]
+"#
+        );
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            update Configuration default/hello
+              metadata/labels/gone "b" -> null
+            status Service default/hello
+              latestCreatedRevisionName "hello-00002"
+              latestReadyRevisionName "hello-00001"
+              observedGeneration 1
+              traffic [{"latestRevision":true,"percent":100,"revisionName":"hello-00000"}]
+              url "http://hello.default.example.com"
+              ConfigurationsReady=Unknown
+              Ready=Unknown TrafficNotMigrated Traffic is not yet migrated to the latest revision.
+              RoutesReady=Unknown TrafficNotMigrated Traffic is not yet migrated to the latest revision.
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_named_revision_holds_the_route_back_until_the_configuration_has_it() {
+        let fixture = SERVICE.replace("template: {spec", "template: {metadata: {name: hello-v1}, spec");
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            create Configuration default/hello
+              labels serving.knative.dev/service="hello" serving.knative.dev/serviceUID="uid-Service-hello" team="a"
+              annotations serving.knative.dev/creator="me" serving.knative.dev/routes="hello"
+              template {"metadata":{"name":"hello-v1"},"spec":{"containers":[{"image":"img:1","name":"user-container"}]}}
+            note Created: Created Configuration "hello"
+            status Service default/hello
+              observedGeneration 1
+              ConfigurationsReady=Unknown OutOfDate The Configuration is still working to reflect the latest desired specification.
+              Ready=Unknown OutOfDate The Configuration is still working to reflect the latest desired specification.
+              RoutesReady=Unknown
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_configuration_of_someone_else_is_not_touched() {
+        let foreign = "
+---
+apiVersion: serving.knative.dev/v1
+kind: Configuration
+metadata: {name: hello}
+spec: {}
+";
+        check(
+            &ROW,
+            "default/hello",
+            &format!("{SERVICE}{foreign}"),
+            expect![[r#"
+            status Service default/hello
+              observedGeneration 1
+              ConfigurationsReady=False NotOwned There is an existing Configuration "hello" that we do not own.
+              Ready=False NotOwned There is an existing Configuration "hello" that we do not own.
+              RoutesReady=Unknown
+        "#]],
+        );
+    }
+}

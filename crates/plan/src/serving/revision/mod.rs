@@ -91,3 +91,6 @@ fn not_owned(next: &mut Revision, kind: &str, name: &str, now: Timestamp) {
     let message = crate::children::not_owned(kind, name);
     next.conditions(now).mark_false(RESOURCES_AVAILABLE, "NotOwned", &message);
 }
+
+#[cfg(test)]
+mod tests;

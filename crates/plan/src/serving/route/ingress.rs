@@ -261,4 +261,3 @@ fn add_header_routing(
     let tagged: Vec<_> = tagged.collect();
     paths.splice(0..0, tagged);
 }
-

@@ -187,3 +187,6 @@ fn shares(target: &Target, rollout: &Rollout) -> Vec<(String, i64)> {
         None => vec![(target.revision.clone(), target.percent)],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,12 +208,7 @@ fn can_become(had: &ServiceSpec, wanted: &ServiceSpec) -> bool {
     type_of(had) != CLUSTER_IP || headless(had) == headless(wanted)
 }
 
-fn point_endpoints(
-    route: &Route,
-    placeholder: &Placeholder,
-    subsets: Option<Vec<EndpointSubset>>,
-    plan: &mut Plan,
-) {
+fn point_endpoints(route: &Route, placeholder: &Placeholder, subsets: Option<Vec<EndpointSubset>>, plan: &mut Plan) {
     match (&placeholder.endpoints, subsets) {
         (None, Some(subsets)) => {
             let ObjectMeta { labels, annotations, .. } = bare(route, placeholder.service.name()).metadata;
