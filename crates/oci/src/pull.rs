@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use oci_client::{
     client::{ClientConfig, ClientProtocol},
     errors::OciDistributionError,
@@ -227,11 +227,12 @@ impl ImageStore {
             None => manifest,
             Some(chosen) => self.fetch_platform(reference, chosen, &auth).await?,
         };
-        let wanted: Vec<&Descriptor> = manifest.config.iter().chain(&manifest.layers).collect();
-        stream::iter(wanted.into_iter().map(|d| self.fetch_blob(reference, d, progress)))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<Vec<()>>()
-            .await?;
+        // Boxed, so that the future is known to be Send whatever the lifetimes in it.
+        let mut fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
+        for descriptor in manifest.config.iter().chain(&manifest.layers) {
+            fetches.push(Box::pin(self.fetch_blob(reference, descriptor, progress)));
+        }
+        stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
         if let Some(tag) = &reference.tag {
             let pin = Pin { digest: digest.to_string(), origin: Origin::Pulled, media_type };
             self.pin(&reference.name(), tag, &pin).map_err(|source| io("remember a tag", source))?;
