@@ -68,6 +68,29 @@ pub struct Gateway {
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
+/// Tells a gateway of instances ahead of its table. Cheap to clone; outlives the gateway harmlessly.
+#[derive(Clone, Debug)]
+pub struct Hints {
+    shared: Arc<Shared>,
+}
+
+impl Hints {
+    /// Sends requests to an instance from now on, ahead of the table.
+    ///
+    /// It is used until a table lists it (which then decides), until [`Hints::instance_down`], or until it
+    /// cannot be reached.
+    pub fn instance_up(&self, revision: Key, instance: Instance) {
+        let now = self.shared.now_millis();
+        self.shared.registry().instance_up(revision, instance, now);
+    }
+
+    /// Sends no further request to an instance, ahead of the table. Those in flight go on.
+    pub fn instance_down(&self, revision: &Key, instance: &Instance) {
+        let now = self.shared.now_millis();
+        self.shared.registry().instance_down(revision, instance, now);
+    }
+}
+
 /// What all threads of a gateway share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -128,19 +151,19 @@ impl Gateway {
         self.control.try_send(Control::Listen(listener, side)).map_err(|_| GatewayError::Stopped)
     }
 
-    /// Sends requests to an instance from now on, ahead of the table.
-    ///
-    /// It is used until a table lists it (which then decides), until [`Gateway::instance_down`], or until it
-    /// cannot be reached.
-    pub fn instance_up(&self, revision: Key, instance: Instance) {
-        let now = self.shared.now_millis();
-        self.shared.registry().instance_up(revision, instance, now);
+    /// For whoever hears of instances before the table does.
+    pub fn hints(&self) -> Hints {
+        Hints { shared: self.shared.clone() }
     }
 
-    /// Sends no further request to an instance, ahead of the table. Those in flight go on.
+    /// See [`Hints::instance_up`].
+    pub fn instance_up(&self, revision: Key, instance: Instance) {
+        self.hints().instance_up(revision, instance);
+    }
+
+    /// See [`Hints::instance_down`].
     pub fn instance_down(&self, revision: &Key, instance: &Instance) {
-        let now = self.shared.now_millis();
-        self.shared.registry().instance_down(revision, instance, now);
+        self.hints().instance_down(revision, instance);
     }
 
     /// The table in force: every request that begins after a value was seen here is routed by it or a newer one.

@@ -38,4 +38,4 @@ mod upgrade;
 
 pub use config::{Config, ConfigError};
 pub use drain::Drained;
-pub use gateway::{Feeds, Gateway, GatewayError, Side};
+pub use gateway::{Feeds, Gateway, GatewayError, Hints, Side};

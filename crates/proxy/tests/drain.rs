@@ -1,0 +1,94 @@
+//! Ending without cutting anyone off.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use knoll_api::table::Instance;
+use knoll_proxy::Drained;
+use support::*;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// An instance that answers one request a ticket, after saying that it has it.
+async fn held() -> (Instance, Arc<Semaphore>, Arc<Semaphore>) {
+    let (tickets, taken) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (ticket, take) = (tickets.clone(), taken.clone());
+    let instance = instance(move |_| {
+        let (tickets, taken) = (ticket.clone(), take.clone());
+        async move {
+            taken.add_permits(1);
+            tickets.acquire().await.expect("open").forget();
+            Response::new(full("done"))
+        }
+    })
+    .await;
+    (instance, tickets, taken)
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_requests_in_flight() {
+    let (instance, tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", &[instance])]));
+    let external = world.external;
+    let idle = world.http1().await;
+    let request = tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    let gateway = world.gateway;
+    let ended = tokio::spawn(gateway.shutdown(PATIENCE));
+    // New clients are refused while the old one is still served.
+    soon(async { while TcpStream::connect(external).await.is_ok() {} }).await;
+    assert!(!ended.is_finished());
+    tickets.add_permits(1);
+    let answer = soon(request).await.expect("no panic");
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "done"));
+    assert_eq!(soon(ended).await.expect("no panic"), Drained::Clean);
+    until(|| idle.0.is_closed()).await;
+}
+
+#[tokio::test]
+async fn grace_ends() {
+    let (instance, _tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", &[instance])]));
+    let external = world.external;
+    let mut client = Client1::open(external).await;
+    let request = tokio::spawn(async move { client.0.send_request(request("/")).await });
+    soon(taken.acquire()).await.expect("open").forget();
+    assert_eq!(soon(world.gateway.shutdown(Duration::from_millis(50))).await, Drained::Cut(1));
+    soon(request).await.expect("no panic").expect_err("cut off");
+}
+
+#[tokio::test]
+async fn an_instance_that_leaves_finishes_its_requests() {
+    let (leaving, tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", &[leaving])]));
+    let external = world.external;
+    let first = tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    world.publish(table(vec![revision("rev", &[saying("next").await])])).await;
+    assert_eq!(world.get().await.body, "next");
+    tickets.add_permits(1);
+    assert_eq!(soon(first).await.expect("no panic").body, "done");
+}
+
+#[tokio::test]
+async fn an_instance_announced_as_gone_gets_nothing_more() {
+    let instances = [saying("stays").await, saying("goes").await];
+    let world = world(table(vec![revision("rev", &instances)]));
+    world.gateway.instance_down(&key("rev"), &instances[1]);
+    let mut client = world.http1().await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.body, "stays");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_gateway_frees_its_port() {
+    let world = world(table(vec![revision("rev", &[saying("hello").await])]));
+    assert_eq!(world.get().await.body, "hello");
+    let external = world.external;
+    drop(world);
+    soon(async { while TcpStream::connect(external).await.is_ok() {} }).await;
+}
