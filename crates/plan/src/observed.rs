@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
 
-use crate::{Changed, World};
+use crate::{Changed, World, serving::revision};
 
 /// Longest wait between two attempts to resolve a digest.
 const LONGEST_DIGEST_WAIT: Duration = Duration::from_secs(1000);
+
+/// Most refusals that are kept; the oldest goes first.
+const MOST_REFUSALS: usize = 10_000;
 
 /// An image, and whose credentials may be used to ask for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +74,9 @@ pub struct Refusal {
 /// What is known beside the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// Digests by image and credentials. `Ok("")` where the registry is exempt from resolution.
-    pub digests: BTreeMap<DigestRequest, DigestOutcome>,
+    /// Digests by the Revision that asked, for as long as it waits for any: a tag may mean something else to the
+    /// next Revision.
+    pub digests: BTreeMap<(Key, DigestRequest), DigestOutcome>,
     /// Decisions by Revision.
     pub decisions: BTreeMap<Key, ScaleDecision>,
     /// Generation of each Ingress that the gateway's table holds.
@@ -126,14 +130,15 @@ impl World {
     pub fn observe(&mut self, observation: Observation) -> Vec<Changed> {
         match observation {
             Observation::Digest { request, asker, result, at } => {
+                let about = (asker.clone(), request);
                 let outcome = result.map_err(|message| {
-                    let failures = match self.observed.digests.get(&request) {
+                    let failures = match self.observed.digests.get(&about) {
                         Some(Err(last)) => last.failures.saturating_add(1),
                         _ => 1,
                     };
                     DigestFailure { message, at, failures }
                 });
-                self.observed.digests.insert(request, outcome);
+                self.observed.digests.insert(about, outcome);
                 vec![Changed::Observed(Kind::Revision, asker)]
             }
             Observation::Decision { revision, decision } => {
@@ -157,7 +162,7 @@ impl World {
                 changed
             }
             Observation::Refused { asker, object, refusal } => {
-                self.observed.refusals.insert(object, refusal);
+                self.note_refusal(object, refusal);
                 vec![Changed::Observed(asker.0, asker.1)]
             }
             Observation::Accepted { object } => {
@@ -167,11 +172,32 @@ impl World {
         }
     }
 
-    /// Forgets digests that no Revision asks for any more. Call now and then; it walks every Revision.
-    pub fn forget_unused_digests(&mut self, in_use: impl Fn(&World, &DigestRequest) -> bool) {
-        let unused: Vec<_> = self.observed.digests.keys().filter(|request| !in_use(self, request)).cloned().collect();
-        for request in unused {
-            self.observed.digests.remove(&request);
+    /// Keeps the newest refusals.
+    fn note_refusal(&mut self, object: (Kind, Key), refusal: Refusal) {
+        let refusals = &mut self.observed.refusals;
+        refusals.insert(object, refusal);
+        if refusals.len() > MOST_REFUSALS {
+            let oldest = refusals.iter().min_by_key(|(_, refusal)| refusal.at).map(|(object, _)| object.clone());
+            oldest.map(|oldest| refusals.remove(&oldest));
+        }
+    }
+
+    /// Forgets what is of no use once the object is there, or gone.
+    pub(crate) fn forget(&mut self, kind: Kind, key: &Key) {
+        self.observed.refusals.remove(&(kind, key.clone()));
+        match (kind, self.revisions.get(key)) {
+            (Kind::Revision, Some(revision)) if !revision::is_resolved(revision) => {}
+            (Kind::Revision, _) => {
+                let first = (key.clone(), DigestRequest::default());
+                let asked = self.observed.digests.range(first..).map(|(about, _)| about.clone());
+                for about in asked.take_while(|(asker, _)| asker == key).collect::<Vec<_>>() {
+                    self.observed.digests.remove(&about);
+                }
+            }
+            (Kind::PodAutoscaler, _) if self.pod_autoscalers.get(key).is_none() => {
+                self.observed.decisions.remove(key);
+            }
+            _ => {}
         }
     }
 }

@@ -108,7 +108,10 @@ impl World {
         if before == after {
             return Vec::new();
         }
-        let config = after.as_ref().or(before.as_ref()).and_then(|object| self.read_config(object));
+        let config = after.as_ref().or(before.as_ref()).and_then(|object| {
+            self.forget(object.kind(), &object.key());
+            self.read_config(object)
+        });
         config.into_iter().chain([Changed::Object { before, after }]).collect()
     }
 

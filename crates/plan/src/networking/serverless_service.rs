@@ -62,7 +62,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut next = ServerlessService::clone(sks);
     next.conditions(now).initialize();
     // A taken name is a result like any other here: what there is to say is in the status.
-    let _: Result<(), Taken> = reconcile(world, &mut next, &mut plan, now);
+    reconcile(world, &mut next, &mut plan, now).unwrap_or_else(|Taken| ());
     plan.report(sks.as_ref(), next);
     plan
 }

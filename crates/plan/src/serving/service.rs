@@ -217,9 +217,10 @@ fn check_migrated(next: &mut Service, route: &Route, configuration: Option<&Conf
     let latest = configuration.and_then(|c| c.status.latest_ready_revision_name.clone()).unwrap_or_default();
     let wanted = route.spec.traffic.iter().map(|target| {
         let revision = if target.configuration_name == route.name() { &latest } else { &target.revision_name };
-        (target.tag.as_str(), revision.as_str(), target.percent)
+        (target.tag.as_str(), revision.as_str(), target.percent.unwrap_or_default())
     });
-    let routed = route.status.traffic.iter().map(|t| (t.tag.as_str(), t.revision_name.as_str(), t.percent));
+    let routed =
+        route.status.traffic.iter().map(|t| (t.tag.as_str(), t.revision_name.as_str(), t.percent.unwrap_or_default()));
     if !wanted.eq(routed) {
         next.conditions(now).mark_unknown(
             ROUTES_READY,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use knoll_api::{
     Key, Resource,
-    conditions::{READY, is_false},
+    conditions::{READY, is_false, is_true},
     k8s_openapi::{
         api::core::v1::{Endpoints, Service, ServicePort},
         apimachinery::pkg::util::intstr::IntOrString,
@@ -55,7 +55,10 @@ pub(super) fn backend(world: &World, key: &Key) -> Backend {
 }
 
 fn of_revision(world: &World, revision: &Revision) -> Backend {
-    let ready = revision.condition(READY).filter(|ready| is_false(ready));
+    // One that came up once may come up again.
+    let autoscaler = world.pod_autoscalers.get(&revision.key());
+    let was_up = autoscaler.is_some_and(|a| a.condition("ScaleTargetInitialized").is_some_and(is_true));
+    let ready = revision.condition(READY).filter(|ready| is_false(ready) && !was_up);
     Backend {
         protocol: if is_h2c(revision) { Protocol::H2c } else { Protocol::Http1 },
         revision: Some(Arc::new(policy(revision))),

@@ -45,8 +45,9 @@ fn claim(hosts: &mut BTreeMap<String, Arc<Host>>, claimed: BTreeMap<String, Arc<
 }
 
 fn add_backend(world: &World, table: &mut Table, key: Key) {
-    if !table.backends.contains_key(&key) {
-        let backend = Arc::new(backend::backend(world, &key));
-        table.backends.insert(key, backend);
-    }
+    let backend = || Arc::new(backend::backend(world, &key));
+    table.backends.entry(key.clone()).or_insert_with(backend);
 }
+
+#[cfg(test)]
+mod tests;

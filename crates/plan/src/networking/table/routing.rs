@@ -115,6 +115,9 @@ impl Routing {
                 touched.ingresses.extend(self.named.get(&key).into_iter().flatten().cloned());
                 touched.backends.insert(key);
             }
+            Object::PodAutoscaler(_) => {
+                touched.backends.insert(key);
+            }
             Object::Pod(pod) => {
                 let revision = pod.label(keys::REVISION).map(|revision| key.sibling(revision));
                 touched.backends.extend(revision);

@@ -11,14 +11,21 @@ use knoll_api::{
 use super::{CONTAINER_HEALTHY, RESOURCES_AVAILABLE};
 use crate::{DigestRequest, Plan, Want, World, children, status::Reporting};
 
+/// Whether the status holds a digest for every container.
+pub(crate) fn is_resolved(revision: &Revision) -> bool {
+    let spec = &revision.spec.pod_spec;
+    let status = &revision.status;
+    let known = status.container_statuses.len() + status.init_container_statuses.len();
+    known == spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
+}
+
 /// Makes sure the status of `next` holds a digest for every container. Breaks while it does not.
 pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: Timestamp) -> ControlFlow<()> {
-    let spec = &next.spec.pod_spec;
-    let init = spec.init_containers.as_deref().unwrap_or_default();
-    let known = next.status.container_statuses.len() + next.status.init_container_statuses.len();
-    if known == spec.containers.len() + init.len() {
+    if is_resolved(next) {
         return ControlFlow::Continue(());
     }
+    let spec = &next.spec.pod_spec;
+    let init = spec.init_containers.as_deref().unwrap_or_default();
     let all: Vec<(String, Digest)> = spec
         .containers
         .iter()
@@ -92,7 +99,7 @@ fn digest(world: &World, revision: &Revision, container: &Container) -> Digest {
         return Digest::Known(String::new());
     }
     let request = request(revision, image);
-    match world.observed.digests.get(&request) {
+    match world.observed.digests.get(&(knoll_api::Resource::key(revision), request.clone())) {
         None => Digest::Unknown(request),
         Some(Ok(digest)) => Digest::Known(digest.clone()),
         Some(Err(failure)) => {

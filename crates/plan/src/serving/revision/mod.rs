@@ -20,6 +20,7 @@ use knoll_api::{
 };
 
 pub(crate) use deployment::name as deployment_name;
+pub(crate) use digests::is_resolved;
 pub(crate) use pods::{USER_PORT_NAME, is_h2c, user_port};
 pub(crate) use queue::{H2C_PORT, HTTP1_PORT, HTTPS_PORT};
 

@@ -4,7 +4,7 @@ use knoll_api::{Key, Kind, Resource};
 use super::ROW;
 use crate::{
     QueuePlacement, Settings, World,
-    check::{Cluster, NOW, check, check_in},
+    check::{Cluster, NOW, check},
     status::Reporting,
 };
 

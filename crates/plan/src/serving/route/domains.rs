@@ -83,3 +83,21 @@ pub(super) fn tag_url(world: &World, route: &Route, tag: &str, hidden: &Hidden) 
     let name = tagged_name(world, route, tag)?;
     Ok(url(world, &host(world, route, &name, local)?, local))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Gateway, Settings};
+
+    #[test]
+    fn a_url_shows_a_port_only_where_it_must() {
+        let settings = Settings::default();
+        let gateway = Gateway { http_port: 8080, https_port: 8443, ..settings.gateway.clone() };
+        let odd = World::new(Settings { gateway, ..settings.clone() });
+        let usual = World::new(settings);
+        assert_eq!(url(&usual, "a.localhost", false), "http://a.localhost");
+        assert_eq!(url(&odd, "a.localhost", false), "http://a.localhost:8080");
+        assert_eq!(with_port(&odd, "https", "a.localhost", false), "https://a.localhost:8443");
+        assert_eq!(url(&odd, "a.b.svc.cluster.local", true), "http://a.b.svc.cluster.local");
+    }
+}

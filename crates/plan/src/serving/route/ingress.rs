@@ -117,7 +117,6 @@ fn roll(
     goal.step(before, now)
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of it shows in the Ingress")]
 fn make(
     world: &World,
     route: &Route,
