@@ -11,7 +11,7 @@ mod usage;
 
 /// How this machine's control groups are set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Controllers in their own hierarchies, no unified tree.
     V1,
     /// Controllers in their own hierarchies beside a unified tree without any.

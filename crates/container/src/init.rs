@@ -125,8 +125,9 @@ fn report(status: BorrowedFd<'_>, outcome: Result<Infallible, Failure>) -> i32 {
     let Err(failure) = outcome;
     let refusal = Refusal { kind: failure.kind, message: failure.message };
     let text = serde_json::to_vec(&refusal).unwrap_or_default();
-    // When the parent is gone too, nobody is left to be told.
-    drop(nix::sys::socket::send(status.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL));
+    if let Err(error) = nix::sys::socket::send(status.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL) {
+        tracing::debug!(%error, "the monitor is not there to be told");
+    }
     125
 }
 
@@ -233,9 +234,9 @@ fn own_stdio(uid: u32) {
     for fd in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
         let shared = nix::sys::stat::fstat(fd)
             .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && nix::sys::stat::major(stat.st_rdev) == 1);
-        if !shared {
-            // A stream of a kind that has no owner keeps what it has.
-            drop(nix::unistd::fchown(fd, Some(uid.into()), None));
+        // A stream of a kind that has no owner keeps what it has.
+        if !shared && let Err(error) = nix::unistd::fchown(fd, Some(uid.into()), None) {
+            tracing::debug!(%error, "a stream keeps its owner");
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod launch;
 pub mod monitor;
 mod netlink;
 pub mod network;
+mod nft;
 pub mod protocol;
 mod seccomp;
 mod sys;

@@ -1,10 +1,18 @@
 //! The host's side of the network: forwarding, the gateway address, masquerading, and service addresses.
 //!
-//! All of it is synchronous netlink; call it from a blocking context. Everything lives in one nftables table and on
-//! the loopback interface, so that it neither disturbs nor depends on other firewalls' tables.
+//! All of it is synchronous netlink and takes about a millisecond; call it from a blocking context. Everything lives
+//! in one nftables table, on the loopback interface and in one route, so that it neither disturbs nor depends on other
+//! firewalls' tables.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+
+use crate::netlink::Socket;
+use crate::netlink::route::{RT_SCOPE_LINK, Route};
+use crate::nft::{self, Batch, Element, Expr, REG, Values};
 
 /// What the host needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +21,8 @@ pub struct Config {
     pub table: String,
     /// The pods' addresses.
     pub pods: (Ipv4Addr, u8),
+    /// The services' addresses. Connections to one that no rule names are refused.
+    pub services: (Ipv4Addr, u8),
     /// The pods' default route and the address the host answers them on; put on the loopback interface.
     pub gateway: Ipv4Addr,
 }
@@ -20,11 +30,12 @@ pub struct Config {
 /// One service port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceRule {
-    /// The address and port clients use.
+    /// The address and port clients use; may lie outside [`Config::services`] (external addresses).
     pub service: SocketAddrV4,
     /// Its transport.
     pub protocol: Transport,
-    /// Where connections go, evenly. Empty: they are refused.
+    /// Where connections go, evenly. Empty: they are refused. The host's own programs are reached by the gateway
+    /// address, not by 127.0.0.1.
     pub endpoints: Vec<SocketAddrV4>,
     /// Whether a client stays on its endpoint: by a hash of its address instead of at random.
     pub by_client: bool,
@@ -39,6 +50,15 @@ pub enum Transport {
     Udp,
 }
 
+impl Transport {
+    fn number(self) -> u8 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }
+    }
+}
+
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -48,7 +68,7 @@ pub enum NetworkError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The kernel refused a routing change.
     #[error("cannot {what}")]
@@ -56,7 +76,7 @@ pub enum NetworkError {
         /// What was tried.
         what: &'static str,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The kernel refused the firewall table.
     #[error("cannot {what} with nf_tables")]
@@ -64,6 +84,251 @@ pub enum NetworkError {
         /// What was tried.
         what: &'static str,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+/// The host's network, set up. Knows which services the kernel has, so that changes cost what they change.
+#[derive(Debug)]
+pub struct HostNetwork {
+    config: Config,
+    /// None until the first call, which replaces whatever an earlier program left.
+    services: Option<BTreeMap<Key, Held>>,
+    next: u32,
+}
+
+type Key = (SocketAddrV4, Transport);
+
+/// A service in the kernel.
+#[derive(Debug)]
+struct Held {
+    endpoints: Vec<SocketAddrV4>,
+    by_client: bool,
+    /// The number in the names of its chain and map, when it has several endpoints.
+    chain: Option<u32>,
+}
+
+/// Sets the host up: forwarding on, the gateway address, the route that leads service addresses to the firewall, and
+/// the table. Service rules that an earlier program left stay until [`HostNetwork::set_services`]. May be repeated.
+pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    let route = |what| move |source| NetworkError::Route { what, source };
+    let mut socket = Socket::route().map_err(route("open a routing socket"))?;
+    let loopback = socket.link("lo").map_err(route("find the loopback interface"))?;
+    socket.up(loopback).map_err(route("switch the loopback interface on"))?;
+    let gateway = config.gateway;
+    socket.add_address(loopback, gateway, RT_SCOPE_LINK).map_err(route("add the gateway address"))?;
+    // Without it a machine without a default route has no way to a service, and one with it would ask its neighbours.
+    let services = service_route(&config, loopback);
+    socket.add_route(&services).map_err(route("add the route to services"))?;
+    let table = |what| move |source| NetworkError::Table { what, source };
+    if !nft::table_exists(&config.table).map_err(table("look for the table"))? {
+        let mut batch = Batch::new(&config.table);
+        batch.replace_table();
+        frame(&mut batch, &config);
+        batch.commit().map_err(table("make the table"))?;
+    }
+    Ok(HostNetwork { config, services: None, next: 0 })
+}
+
+/// Removes what [`setup`] made, except for forwarding, which others may rely on by now. Absent parts are fine.
+pub fn teardown(config: &Config) -> Result<(), NetworkError> {
+    let table = |source| NetworkError::Table { what: "remove the table", source };
+    if nft::table_exists(&config.table).map_err(table)? {
+        let mut batch = Batch::new(&config.table);
+        batch.delete_table();
+        batch.commit().map_err(table)?;
+    }
+    let route = |what| move |source| NetworkError::Route { what, source };
+    let mut socket = Socket::route().map_err(route("open a routing socket"))?;
+    let loopback = socket.link("lo").map_err(route("find the loopback interface"))?;
+    socket.remove_route(&service_route(config, loopback)).map_err(route("remove the route to services"))?;
+    socket.remove_address(loopback, config.gateway).map_err(route("remove the gateway address"))
+}
+
+fn service_route(config: &Config, loopback: u32) -> Route {
+    Route { destination: config.services, gateway: None, source: Some(config.gateway), link: loopback }
+}
+
+fn set(path: &str, value: &str) -> Result<(), NetworkError> {
+    if fs::read_to_string(path).is_ok_and(|now| now.trim() == value) {
+        return Ok(());
+    }
+    fs::write(path, value).map_err(|source| NetworkError::Setting { path: path.into(), source })
+}
+
+impl HostNetwork {
+    /// Makes these the services, in one transaction. Of rules for the same address, port and transport the last wins.
+    pub fn set_services(&mut self, rules: &[ServiceRule]) -> Result<(), NetworkError> {
+        let wanted: BTreeMap<Key, &ServiceRule> =
+            rules.iter().map(|rule| ((rule.service, rule.protocol), rule)).collect();
+        let mut batch = Batch::new(&self.config.table);
+        let mut held = match self.services.take() {
+            Some(held) => held,
+            None => {
+                batch.replace_table();
+                frame(&mut batch, &self.config);
+                BTreeMap::new()
+            }
+        };
+        let before = addresses(held.values().map(|service| service.endpoints.as_slice()));
+        held.retain(|key, service| {
+            let same = wanted.get(key).is_some_and(|rule| service.holds(rule));
+            if !same {
+                withdraw(&mut batch, key, service);
+            }
+            same
+        });
+        for (key, rule) in wanted {
+            if !held.contains_key(&key) {
+                let service = self.publish(&mut batch, key, rule);
+                held.insert(key, service);
+            }
+        }
+        let after = addresses(held.values().map(|service| service.endpoints.as_slice()));
+        let pairs = |set: Vec<&Ipv4Addr>| -> Vec<Element> { set.into_iter().map(|a| Element::key(pair(*a))).collect() };
+        batch.remove("loops", &pairs(before.difference(&after).collect()));
+        batch.add("loops", &pairs(after.difference(&before).collect()));
+        let outcome = if batch.is_empty() { Ok(()) } else { batch.commit() };
+        // After a failure the kernel's state is the old one, but ours is not: the next call replaces everything.
+        outcome.map_err(|source| NetworkError::Table { what: "set the services", source })?;
+        self.services = Some(held);
+        Ok(())
+    }
+
+    fn publish(&mut self, batch: &mut Batch, key: Key, rule: &ServiceRule) -> Held {
+        let mut number = None;
+        match rule.endpoints.as_slice() {
+            [] => {}
+            [endpoint] => batch.add("one", &[Element::data(service_key(&key), endpoint_data(endpoint))]),
+            several => {
+                self.next += 1;
+                number = Some(self.next);
+                publish_several(batch, &key, several, rule.by_client, self.next);
+            }
+        }
+        // Addresses outside the service range would otherwise be left to themselves.
+        if rule.endpoints.is_empty() {
+            batch.add("none", &[Element::key(service_key(&key))]);
+        }
+        Held { endpoints: rule.endpoints.clone(), by_client: rule.by_client, chain: number }
+    }
+}
+
+impl Held {
+    fn holds(&self, rule: &ServiceRule) -> bool {
+        self.endpoints == rule.endpoints && self.by_client == rule.by_client
+    }
+}
+
+/// The fixed part of the table.
+///
+/// `services` finds a service with one endpoint in the map `one`, and the chain of one with several in `several`. What
+/// still has a service's address after that is refused. Pods are masqueraded when they leave the machine, and when
+/// they reach themselves by a service, since nobody accepts packets from themselves.
+fn frame(batch: &mut Batch, config: &Config) {
+    let (address, port) = (REG + 4, REG + 5);
+    batch.chain("services", None);
+    batch.chain("refuse", None);
+    batch.set("one", (nft::TYPE_SERVICE, 12), Values::Data(nft::TYPE_ADDRESS_PORT, 8));
+    batch.set("several", (nft::TYPE_SERVICE, 12), Values::Verdicts);
+    batch.set("none", (nft::TYPE_SERVICE, 12), Values::None);
+    batch.set("loops", (nft::TYPE_ADDRESS_PAIR, 8), Values::None);
+    let found = [Expr::lookup("one", REG, address), Expr::redirect(address, port)];
+    batch.rule("services", &with_service_key(found));
+    batch.rule("services", &with_service_key([Expr::dispatch("several", REG)]));
+    for (name, hook) in [("prerouting", nft::PREROUTING), ("output", nft::OUTPUT)] {
+        batch.chain(name, Some(hook));
+        batch.rule(name, &[Expr::jump("services")]);
+    }
+
+    let (services, prefix) = config.services;
+    let tcp = [Transport::Tcp.number()];
+    batch.rule("refuse", &[Expr::protocol(REG), Expr::compare(REG, true, &tcp), Expr::reject(true)]);
+    batch.rule("refuse", &[Expr::reject(false)]);
+    for (name, hook) in [("forward", nft::FILTER_FORWARD), ("leave", nft::FILTER_OUTPUT)] {
+        batch.chain(name, Some(hook));
+        let unclaimed = chain([inside(Expr::destination(REG), services, prefix, true), vec![Expr::jump("refuse")]]);
+        batch.rule(name, &unclaimed);
+        batch.rule(name, &with_service_key([Expr::member("none", REG), Expr::jump("refuse")]));
+    }
+
+    let (pods, pods_prefix) = config.pods;
+    batch.chain("postrouting", Some(nft::POSTROUTING));
+    let itself = [Expr::source(REG), Expr::destination(REG + 1), Expr::member("loops", REG), Expr::masquerade()];
+    batch.rule("postrouting", &itself);
+    let from_pod = inside(Expr::source(REG), pods, pods_prefix, true);
+    let to_elsewhere = || inside(Expr::destination(REG), pods, pods_prefix, false);
+    batch.rule("postrouting", &chain([from_pod, to_elsewhere(), vec![Expr::masquerade()]]));
+    let from_gateway = inside(Expr::source(REG), config.gateway, 32, true);
+    let not_to_itself = inside(Expr::destination(REG), config.gateway, 32, false);
+    batch.rule("postrouting", &chain([from_gateway, to_elsewhere(), not_to_itself, vec![Expr::masquerade()]]));
+}
+
+fn chain<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {
+    parts.into_iter().flatten().collect()
+}
+
+/// Goes on only when what `load` loads lies in (or outside) a network.
+fn inside(load: Expr, network: Ipv4Addr, prefix: u8, equal: bool) -> Vec<Expr> {
+    let base = Ipv4Addr::from(u32::from(network) & u32::from(nft::netmask(prefix)));
+    vec![load, Expr::mask(REG, prefix), Expr::compare(REG, equal, &base.octets())]
+}
+
+/// Loads destination, protocol and port side by side.
+fn with_service_key<const N: usize>(then: [Expr; N]) -> Vec<Expr> {
+    let mut all = vec![Expr::destination(REG), Expr::protocol(REG + 1), Expr::load(true, 2, 2, REG + 2)];
+    all.extend(then);
+    all
+}
+
+fn publish_several(batch: &mut Batch, key: &Key, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
+    let (chain, map) = (format!("service-{number}"), format!("endpoints-{number}"));
+    let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+    batch.set(&map, (nft::TYPE_INTEGER, 4), Values::Data(nft::TYPE_ADDRESS_PORT, 8));
+    let numbered = endpoints.iter().zip(0u32..);
+    let elements: Vec<Element> = numbered.map(|(e, n)| Element::data(n.to_ne_bytes(), endpoint_data(e))).collect();
+    batch.add(&map, &elements);
+    batch.chain(&chain, None);
+    let mut rule = match by_client {
+        true => vec![Expr::source(REG + 1), Expr::hash(REG + 1, count, REG)],
+        false => vec![Expr::random(count, REG)],
+    };
+    rule.extend([Expr::lookup(&map, REG, REG + 4), Expr::redirect(REG + 4, REG + 5)]);
+    batch.rule(&chain, &rule);
+    batch.add("several", &[Element::chain(service_key(key), chain)]);
+}
+
+fn withdraw(batch: &mut Batch, key: &Key, service: &Held) {
+    let element = [Element::key(service_key(key))];
+    match (service.chain, service.endpoints.is_empty()) {
+        (Some(number), _) => {
+            batch.remove("several", &element);
+            batch.delete_chain(&format!("service-{number}"));
+            batch.delete_set(&format!("endpoints-{number}"));
+        }
+        (None, true) => batch.remove("none", &element),
+        (None, false) => batch.remove("one", &element),
+    }
+}
+
+fn addresses<'a>(endpoints: impl Iterator<Item = &'a [SocketAddrV4]>) -> BTreeSet<Ipv4Addr> {
+    endpoints.flatten().map(|endpoint| *endpoint.ip()).collect()
+}
+
+/// Each part fills a register.
+fn service_key((service, protocol): &Key) -> Vec<u8> {
+    let [a, b, c, d] = service.ip().octets();
+    let [high, low] = service.port().to_be_bytes();
+    vec![a, b, c, d, protocol.number(), 0, 0, 0, high, low, 0, 0]
+}
+
+fn endpoint_data(endpoint: &SocketAddrV4) -> Vec<u8> {
+    let [a, b, c, d] = endpoint.ip().octets();
+    let [high, low] = endpoint.port().to_be_bytes();
+    vec![a, b, c, d, high, low, 0, 0]
+}
+
+fn pair(address: Ipv4Addr) -> Vec<u8> {
+    [address.octets(), address.octets()].concat()
 }

@@ -79,11 +79,11 @@ pub(crate) fn spawn(
     child: impl FnOnce() -> i32,
 ) -> io::Result<Spawned> {
     let mut pidfd: RawFd = -1;
-    let mut request = clone_args {
+    let mut request = CloneArgs {
         flags: u64::from((flags | libc::CLONE_PIDFD).cast_unsigned()),
         pidfd: (&raw mut pidfd).addr() as u64,
         exit_signal: libc::SIGCHLD as u64,
-        ..clone_args::default()
+        ..CloneArgs::default()
     };
     if let Some(cgroup) = cgroup {
         request.flags |= CLONE_INTO_CGROUP;
@@ -91,7 +91,7 @@ pub(crate) fn spawn(
     }
     // SAFETY: without CLONE_VM this is a fork: the child has its own copy of memory and stack. `request` and `pidfd`
     // live across the call.
-    let outcome = unsafe { libc::syscall(libc::SYS_clone3, &raw mut request, size_of::<clone_args>()) };
+    let outcome = unsafe { libc::syscall(libc::SYS_clone3, &raw mut request, size_of::<CloneArgs>()) };
     if outcome == 0 {
         let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(70);
         // SAFETY: ends this process at once, without the parent's exit handlers.
@@ -104,10 +104,10 @@ pub(crate) fn spawn(
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// `struct clone_args`.
 #[repr(C)]
 #[derive(Default)]
-#[expect(non_camel_case_types, reason = "the kernel's name")]
-struct clone_args {
+struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,

@@ -120,12 +120,13 @@ impl Cable {
         }
         self.quiet(host, here)?;
         let near = outside.link(&self.interface)?;
+        let far = inside.link("eth0")?;
         outside.up(near)?;
+        inside.up(far)?;
         let to_pod = Route { destination: (self.address, 32), gateway: None, source: Some(gateway), link: near };
         outside.add_route(&to_pod)?;
         outside.add_neighbour(near, self.address, far_mac)?;
 
-        let far = inside.link("eth0")?;
         inside.add_address(far, self.address, 0)?;
         inside.add_route(&Route { destination: (gateway, 32), gateway: None, source: None, link: far })?;
         let everywhere = (Ipv4Addr::UNSPECIFIED, 0);

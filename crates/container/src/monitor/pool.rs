@@ -318,7 +318,9 @@ impl Monitor {
 /// The helper's work: make it, report, wait until it has been picked up.
 fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs: i32) -> i32 {
     // The monitor's end, inherited, would keep this helper from hearing that the monitor has let go.
-    drop(nix::unistd::close(theirs));
+    if nix::unistd::close(theirs).is_err() {
+        return 1;
+    }
     let report = match plan.make(cgroups) {
         Ok(()) => b"R".to_vec(),
         Err(error) => format!("cannot make a sandbox: {error}").into_bytes(),
@@ -327,8 +329,7 @@ fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs:
     if send(status.as_raw_fd(), &report[..length], MsgFlags::MSG_NOSIGNAL).is_err() {
         return 1;
     }
-    drop(recv(status.as_raw_fd(), &mut [0; 1], MsgFlags::empty()));
-    0
+    i32::from(recv(status.as_raw_fd(), &mut [0; 1], MsgFlags::empty()).is_err())
 }
 
 fn pick_up(filler: &Filler) -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd)> {

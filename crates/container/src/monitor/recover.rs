@@ -240,8 +240,8 @@ fn fresh_names(hostname: &str) -> io::Result<(OwnedFd, OwnedFd)> {
         drop(ours.take());
         let named = nix::unistd::sethostname(&hostname[..end]);
         // The monitor lets go when it has picked the namespaces up, or hears nothing when the name cannot be set.
-        drop(nix::unistd::read(&read, &mut [0; 1]));
-        i32::from(named.is_err())
+        let left = nix::unistd::read(&read, &mut [0; 1]);
+        i32::from(named.is_err() || left.is_err())
     })?;
     let opened = daemon::namespace(child.pid, "uts").and_then(|uts| Ok((uts, daemon::namespace(child.pid, "ipc")?)));
     drop(ours);

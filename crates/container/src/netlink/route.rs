@@ -12,6 +12,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -67,7 +68,7 @@ fn with_zero(text: &str) -> Vec<u8> {
 }
 
 impl Socket {
-    /// Makes a virtual cable: `near` here, down; `far` in another network namespace, up.
+    /// Makes a virtual cable: `near` here, `far` in another network namespace, both down.
     pub(crate) fn add_cable(
         &mut self,
         near: &End<'_>,
@@ -83,7 +84,7 @@ impl Socket {
                 attribute(info, IFLA_INFO_KIND, b"veth");
                 nested(info, IFLA_INFO_DATA, |data| {
                     nested(data, VETH_INFO_PEER, |peer| {
-                        peer.extend_from_slice(&link_header(0, true));
+                        peer.extend_from_slice(&link_header(0, false));
                         attribute(peer, IFLA_IFNAME, &with_zero(far.name));
                         attribute(peer, IFLA_ADDRESS, &far.mac);
                         attribute(peer, IFLA_MTU, &mtu.to_ne_bytes());
@@ -129,27 +130,15 @@ impl Socket {
 
     /// Adds a route, replacing one to the same destination.
     pub(crate) fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        const RTA_DST: u16 = 1;
-        const RTA_OIF: u16 = 4;
-        const RTA_GATEWAY: u16 = 5;
-        const RTA_PREFSRC: u16 = 7;
-        let (scope, flags) = match route.gateway {
-            Some(_) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
-            None => (RT_SCOPE_LINK, 0),
-        };
-        let (to, prefix) = route.destination;
-        let mut header = vec![AF_INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST];
-        header.extend_from_slice(&flags.to_ne_bytes());
-        let mut message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &header)
-            .attribute(RTA_DST, &to.octets())
-            .attribute(RTA_OIF, &route.link.to_ne_bytes());
-        if let Some(gateway) = route.gateway {
-            message = message.attribute(RTA_GATEWAY, &gateway.octets());
+        self.request(route_message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route))
+    }
+
+    /// Removes a route; absent is fine.
+    pub(crate) fn remove_route(&mut self, route: &Route) -> io::Result<()> {
+        match self.request(route_message(RTM_DELROUTE, 0, route)) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            outcome => outcome,
         }
-        if let Some(source) = route.source {
-            message = message.attribute(RTA_PREFSRC, &source.octets());
-        }
-        self.request(message)
     }
 
     /// States for good which hardware address a neighbour has, so that nobody needs to ask.
@@ -166,6 +155,30 @@ impl Socket {
                 .attribute(NDA_LLADDR, &mac),
         )
     }
+}
+
+fn route_message(kind: u16, flags: u16, route: &Route) -> Message {
+    const RTA_DST: u16 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_PREFSRC: u16 = 7;
+    let (scope, onlink) = match route.gateway {
+        Some(_) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
+        None => (RT_SCOPE_LINK, 0),
+    };
+    let (to, prefix) = route.destination;
+    let mut header = vec![AF_INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST];
+    header.extend_from_slice(&onlink.to_ne_bytes());
+    let mut message = Message::new(kind, flags, &header)
+        .attribute(RTA_DST, &to.octets())
+        .attribute(RTA_OIF, &route.link.to_ne_bytes());
+    if let Some(gateway) = route.gateway {
+        message = message.attribute(RTA_GATEWAY, &gateway.octets());
+    }
+    if let Some(source) = route.source {
+        message = message.attribute(RTA_PREFSRC, &source.octets());
+    }
+    message
 }
 
 fn address_message(kind: u16, flags: u16, link: u32, address: Ipv4Addr, scope: u8) -> Message {

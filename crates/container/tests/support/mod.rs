@@ -55,6 +55,12 @@ impl Site {
         site
     }
 
+    /// With a network of its own for this thread, so that rules and routes are nobody else's.
+    pub(crate) fn isolated(file: u8) -> Site {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        Site::new(file)
+    }
+
     /// Starts (or finds) the monitor and connects.
     pub(crate) async fn connect(&self) -> Client {
         self.launcher.ensure().expect("a monitor");
@@ -97,6 +103,12 @@ impl Site {
         let mut spec = SandboxSpec::new(sandbox_id(name), name);
         spec.network = knoll_container::protocol::Network::None;
         client.prepare_sandbox(spec).await.expect("a sandbox")
+    }
+
+    /// A sandbox with an address.
+    pub(crate) async fn pod(&self, client: &Client, name: &str) -> Ipv4Addr {
+        let status = client.prepare_sandbox(SandboxSpec::new(sandbox_id(name), name)).await.expect("a sandbox");
+        status.address.expect("an address")
     }
 
     /// A container that runs a shell script, with a log.
@@ -202,9 +214,11 @@ pub(crate) fn cgroups(group: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The interfaces of this thread's network.
 pub(crate) fn interfaces(prefix: &str) -> Vec<String> {
-    let entries = fs::read_dir("/sys/class/net").expect("interfaces");
-    entries.flatten().filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect()
+    let text = fs::read_to_string("/proc/thread-self/net/dev").expect("interfaces");
+    let names = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
 }
 
 /// Waits for a condition, for at most ten seconds.

@@ -1,0 +1,219 @@
+//! Sandboxes on the network: each other, the host, services, the outside. Needs root and busybox-static.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use knoll_container::client::Client;
+use knoll_container::network::{self, Config, HostNetwork, ServiceRule, Transport};
+use support::{Site, interfaces, sandbox_id, until};
+
+const FILE: u8 = 1;
+const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
+
+fn config(site: &Site) -> Config {
+    Config {
+        table: "knoll".into(),
+        pods: (site.network.address, site.network.prefix),
+        services: SERVICES,
+        gateway: site.network.gateway,
+    }
+}
+
+/// A pod whose web server on port 8080 says its name.
+async fn server(site: &Site, client: &Client, name: &str) -> Ipv4Addr {
+    let address = site.pod(client, name).await;
+    let script = format!("echo {name} > /tmp/index.html; echo up; exec httpd -f -p 8080 -h /tmp");
+    site.start(client, name, name, &script).await;
+    site.wait_for_output(name, "up").await;
+    until("the server listens", || get(SocketAddrV4::new(address, 8080)).is_ok()).await;
+    address
+}
+
+fn get(address: SocketAddrV4) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text.rsplit("\r\n\r\n").next().unwrap_or("").trim().to_owned())
+}
+
+fn service(last: u8) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, last), 80)
+}
+
+fn rule(service: SocketAddrV4, endpoints: &[Ipv4Addr]) -> ServiceRule {
+    let endpoints = endpoints.iter().map(|address| SocketAddrV4::new(*address, 8080)).collect();
+    ServiceRule { service, protocol: Transport::Tcp, endpoints, by_client: false }
+}
+
+fn set_up(site: &Site) -> HostNetwork {
+    network::setup(config(site)).expect("a host network")
+}
+
+async fn tear_down(site: Site, client: &Client) {
+    let config = config(&site);
+    site.finish(client).await;
+    network::teardown(&config).expect("a teardown");
+    network::teardown(&config).expect("a second teardown");
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_the_host_and_the_host_them() {
+    let site = Site::isolated(FILE);
+    let _network = set_up(&site);
+    let client = site.networked(0).await;
+    let one = server(&site, &client, "one").await;
+    let two = site.pod(&client, "two").await;
+    assert_ne!(one, two);
+    let script = format!(
+        "ping -c 1 -W 2 {gateway} > /dev/null && echo gateway; ping -c 1 -W 2 {one} > /dev/null && echo pod; \
+         wget -T 2 -qO- http://{one}:8080/; hostname; ip -o addr show eth0 | awk '{{ print $4 }}'; ip route | wc -l",
+        gateway = site.network.gateway,
+    );
+    let (_, output) = site.run(&client, site.spec("two", "two", &script)).await;
+    assert_eq!(output, format!("gateway\npod\none\ntwo\n{two}/32\n2\n"));
+    assert_eq!(get(SocketAddrV4::new(one, 8080)).unwrap(), "one");
+    let forwarded = client.socket(sandbox_id("one")).await.unwrap();
+    let stream = forwarded.connect("127.0.0.1:8080".parse().unwrap()).await.unwrap();
+    assert_eq!(stream.peer_addr().unwrap().port(), 8080);
+    tear_down(site, &client).await;
+}
+
+#[tokio::test]
+async fn services_lead_to_their_endpoints_from_everywhere() {
+    let site = Site::isolated(FILE);
+    let mut network = set_up(&site);
+    let client = site.networked(0).await;
+    let red = server(&site, &client, "red").await;
+    let blue = server(&site, &client, "blue").await;
+    let (single, both, nobody, sticky) = (service(1), service(2), service(3), service(4));
+    let mut by_client = rule(sticky, &[red, blue]);
+    by_client.by_client = true;
+    let rules = [rule(single, &[red]), rule(both, &[red, blue]), rule(nobody, &[]), by_client];
+    network.set_services(&rules).unwrap();
+
+    assert_eq!(get(single).unwrap(), "red");
+    let mut seen: Vec<String> = (0..40).map(|_| get(both).unwrap()).collect();
+    let first = get(sticky).unwrap();
+    assert!((0..20).all(|_| get(sticky).unwrap() == first));
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, ["blue", "red"]);
+    for unclaimed in [nobody, service(99)] {
+        assert_eq!(get(unclaimed).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    // From a pod; red reaches itself too.
+    let script = format!("wget -T 2 -qO- http://{single}/; wget -T 2 -qO- http://{nobody}/ 2>&1 || true");
+    let (_, output) = site.run(&client, site.spec("red", "inside-red", &script)).await;
+    assert!(output.starts_with("red\n") && output.contains("refused"), "{output}");
+    let (_, output) = site.run(&client, site.spec("blue", "inside-blue", &script)).await;
+    assert!(output.starts_with("red\n"), "{output}");
+
+    // Changes, one after the other, and a restart of whoever set them.
+    network.set_services(&[rule(single, &[blue]), rule(both, &[blue, red])]).unwrap();
+    assert_eq!(get(single).unwrap(), "blue");
+    assert_eq!(get(sticky).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    network.set_services(&[rule(single, &[red, blue]), rule(both, &[blue])]).unwrap();
+    assert!((0..10).all(|_| get(both).unwrap() == "blue"));
+    drop(network);
+    let mut network = set_up(&site);
+    assert_eq!(get(both).unwrap(), "blue");
+    network.set_services(&[rule(both, &[red])]).unwrap();
+    assert_eq!(get(both).unwrap(), "red");
+    network.set_services(&[]).unwrap();
+    assert_eq!(get(both).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    tear_down(site, &client).await;
+}
+
+#[tokio::test]
+async fn datagrams_and_the_hosts_own_servers_have_services_too() {
+    let site = Site::isolated(FILE);
+    let mut network = set_up(&site);
+    let client = site.networked(0).await;
+    let listener = UdpSocket::bind((site.network.gateway, 0)).unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let to = SocketAddrV4::new(site.network.gateway, listener.local_addr().unwrap().port());
+    let at = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
+    let rule = ServiceRule { service: at, protocol: Transport::Udp, endpoints: vec![to], by_client: false };
+    network.set_services(&[rule]).unwrap();
+    let pod = site.pod(&client, "asks").await;
+    site.start(&client, "asks", "asks", "echo question | nc -u -w 1 10.96.0.10 53").await;
+    let mut buffer = [0; 64];
+    let (length, from) = listener.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from.ip()), (&b"question\n"[..], pod.into()));
+    tear_down(site, &client).await;
+}
+
+struct Outside(Child);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.0.kill().expect("a kill");
+        self.0.wait().expect("an end");
+    }
+}
+
+fn command(words: &str) {
+    let mut words = words.split(' ');
+    let program = words.next().expect("a program");
+    let outcome = Command::new(program).args(words.clone()).status().expect("a command");
+    assert!(outcome.success(), "{program} {words:?}");
+}
+
+#[tokio::test]
+async fn pods_leave_the_machine_under_its_address() {
+    let site = Site::isolated(FILE);
+    let _network = set_up(&site);
+    let client = site.networked(0).await;
+    // A neighbour that knows no way back to pods.
+    let web = site.dir.path().join("web");
+    fs::create_dir(&web).unwrap();
+    fs::write(web.join("index.html"), "outside\n").unwrap();
+    let httpd = ["--net", "/bin/busybox", "httpd", "-f", "-p", "80", "-h"];
+    let child = Command::new("unshare").args(httpd).arg(&web).spawn().expect("unshare");
+    let pid = child.id();
+    let _outside = Outside(child);
+    let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
+    until("it has its own network", || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != ours)).await;
+    command(&format!("ip link add kout type veth peer name kin netns {pid}"));
+    command("ip addr add 192.0.2.1/24 dev kout");
+    command("ip link set kout up");
+    command(&format!("nsenter -t {pid} -n ip addr add 192.0.2.2/24 dev kin"));
+    command(&format!("nsenter -t {pid} -n ip link set kin up"));
+    site.pod(&client, "leaves").await;
+    let script = "wget -T 5 -qO- http://192.0.2.2/";
+    let (exit, output) = site.run(&client, site.spec("leaves", "leaves", script)).await;
+    assert_eq!((exit.code, output.as_str()), (0, "outside\n"));
+    tear_down(site, &client).await;
+}
+
+#[tokio::test]
+async fn the_pool_hands_out_identities_and_fills_up_again() {
+    let site = Site::isolated(FILE);
+    let client = site.networked(3).await;
+    let prefix = site.network.interface_prefix.clone();
+    let pooled = async || client.list().await.unwrap().pooled;
+    while pooled().await < 3 {}
+    assert_eq!(interfaces(&prefix).len(), 3);
+    let mut addresses = Vec::new();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        addresses.push(site.pod(&client, name).await);
+    }
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 6);
+    while pooled().await < 3 {}
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        client.remove_sandbox(sandbox_id(name)).await.unwrap();
+    }
+    until("the cables of removed pods go", || interfaces(&prefix).len() == 3).await;
+    let again = site.pod(&client, "a").await;
+    assert!(!addresses.contains(&again), "an address came back at once");
+    site.finish(&client).await;
+}
