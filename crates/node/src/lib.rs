@@ -5,12 +5,29 @@
 //! the monitor process (`knoll-container`), images to `knoll-oci`; this crate is the only one that joins pods and
 //! containers.
 
+mod agent;
+mod api;
+mod config;
 pub mod env;
 pub mod exec;
+mod feed;
+mod images;
 pub mod logs;
+mod machine;
+pub mod network;
 pub mod pod;
 pub mod probes;
 pub mod quantity;
+mod recorder;
 pub mod resources;
+pub mod runtime;
 pub mod security;
+mod shared;
+mod sources;
+mod streams;
 pub mod volumes;
+mod worker;
+
+pub use agent::{Node, NodeError};
+pub use config::{Callbacks, Config, InstanceEvent};
+pub use streams::{StreamError, Whom};

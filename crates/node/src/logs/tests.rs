@@ -5,7 +5,8 @@ use futures_util::StreamExt;
 use super::*;
 
 const OLD: &str = "2026-01-01T00:00:00.000000001Z stdout F one\n2026-01-01T00:00:01Z stderr F two\n";
-const NEW: &str = "2026-01-01T00:00:02Z stdout P thr\n2026-01-01T00:00:02.5Z stdout F ee\n2026-01-01T00:00:03Z stdout F four\n";
+const NEW: &str =
+    "2026-01-01T00:00:02Z stdout P thr\n2026-01-01T00:00:02.5Z stdout F ee\n2026-01-01T00:00:03Z stdout F four\n";
 
 fn log() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");

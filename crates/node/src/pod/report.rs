@@ -36,6 +36,12 @@ pub fn status(
     previous: Option<&PodStatus>,
     now: Timestamp,
 ) -> PodStatus {
+    // A pod that ended before this node knew it stays as it was reported.
+    if seen.containers.is_empty()
+        && let Some(ended) = pod.status.as_ref().filter(|s| is_ended(s))
+    {
+        return ended.clone();
+    }
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let view = View { pod, spec, seen, now };
@@ -77,6 +83,11 @@ pub fn is_ready(pod: &Pod, seen: &ObservedPod) -> bool {
         && closed_gate(pod, spec).is_none()
 }
 
+/// Whether a status says that the pod has run to its end.
+fn is_ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// When the report of a failed pull changes by time alone.
 pub(super) fn pull_report_changes(seen: &ObservedContainer, now: Timestamp) -> Option<Timestamp> {
     let failure = seen.image.failure().filter(|f| f.reason == "ErrImagePull")?;
@@ -113,6 +124,12 @@ impl View<'_> {
     }
 
     fn phase(&self) -> &'static str {
+        // An end that was reported is final.
+        match self.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
+            Some("Succeeded") => return "Succeeded",
+            Some("Failed") => return "Failed",
+            _ => {}
+        }
         if self.seen.verdict.is_some() {
             return "Failed";
         }

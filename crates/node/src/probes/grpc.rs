@@ -19,7 +19,8 @@ const SERVING: u64 = 1;
 /// Asks once.
 pub(super) async fn ask(address: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let whom = SocketAddr::new(address, port);
-    let late = || format!("timeout: failed to connect service \"{whom}\" within {timeout:?}: context deadline exceeded");
+    let late =
+        || format!("timeout: failed to connect service \"{whom}\" within {timeout:?}: context deadline exceeded");
     match tokio::time::timeout(timeout, check(whom, service, timeout)).await {
         Err(_) => Err(late()),
         Ok(outcome) => outcome,
@@ -49,7 +50,8 @@ async fn check(whom: SocketAddr, service: &str, timeout: Duration) -> Result<(),
     let status = |name: &str| trailers.get(name).or_else(|| head.headers.get(name)).and_then(|v| v.to_str().ok());
     match status("grpc-status").unwrap_or("0") {
         "0" => verdict(&body.to_bytes()),
-        "12" => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ".to_owned()
+        "12" => Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
+            .to_owned()
             + status("grpc-message").unwrap_or_default()),
         code => {
             let message = status("grpc-message").unwrap_or_default();
@@ -151,7 +153,12 @@ mod tests {
             outcome(b"\0\0\0\0\x02\x08\x02", "0").await,
             Err("service unhealthy (responded with \"NOT_SERVING\")".into())
         );
-        assert!(outcome(b"", "12").await.expect_err("unimplemented").contains("does not implement the grpc health protocol"));
+        assert!(
+            outcome(b"", "12")
+                .await
+                .expect_err("unimplemented")
+                .contains("does not implement the grpc health protocol")
+        );
         assert!(outcome(b"", "5").await.expect_err("not found").contains("code = 5"));
     }
 

@@ -51,10 +51,10 @@ impl Get {
     fn request(&self, address: IpAddr) -> Result<http::Request<Empty<Bytes>>, http::Error> {
         let mut request = http::Request::get(&self.path).body(Empty::new())?;
         let headers = request.headers_mut();
-        let authority = self.host.clone().map_or_else(
-            || SocketAddr::new(address, self.port).to_string(),
-            |host| format!("{host}:{}", self.port),
-        );
+        let authority = self
+            .host
+            .clone()
+            .map_or_else(|| SocketAddr::new(address, self.port).to_string(), |host| format!("{host}:{}", self.port));
         headers.insert(HOST, HeaderValue::try_from(authority)?);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
@@ -88,16 +88,17 @@ pub(super) async fn ask(get: &Get, address: IpAddr, timeout: Duration) -> Result
 /// # Errors
 /// When there is no answer, in the words that users know.
 pub(crate) async fn fetch(get: &Get, address: IpAddr, timeout: Duration) -> Result<http::StatusCode, String> {
-    let late = || format!("Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", get.url(address));
+    let late = || {
+        format!(
+            "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            get.url(address)
+        )
+    };
     let told = |why: String| format!("Get \"{}\": {why}", get.url(address));
     let exchange = async {
         let stream = tcp::connect(get.host.as_deref(), address, get.port, timeout).await?;
         let request = get.request(address).map_err(|error| error.to_string())?;
-        if get.tls {
-            send(tls::wrap(stream, address).await?, request).await
-        } else {
-            send(stream, request).await
-        }
+        if get.tls { send(tls::wrap(stream, address).await?, request).await } else { send(stream, request).await }
     };
     match tokio::time::timeout(timeout, exchange).await {
         Err(_) => Err(late()),
@@ -196,7 +197,9 @@ mod tests {
         let why = ask(&get(port), Ipv4Addr::LOCALHOST.into(), Duration::from_secs(5)).await.expect_err("nobody");
         assert_eq!(
             why,
-            format!("Get \"http://127.0.0.1:{port}/healthz?x=1\": dial tcp 127.0.0.1:{port}: connect: connection refused")
+            format!(
+                "Get \"http://127.0.0.1:{port}/healthz?x=1\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+            )
         );
     }
 }

@@ -4,7 +4,7 @@
 
 mod exec;
 mod grpc;
-mod http;
+pub(crate) mod http;
 pub mod schedule;
 mod tcp;
 mod tls;
@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knoll_container::{client::Client, protocol::ContainerId};
 
 pub use schedule::Kind;
-pub use watch::{Probes, Report, watch};
+pub use watch::{ContainerReport, Probes, Report, Reporter, watch};
 
 /// Whom to ask.
 #[derive(Clone)]
@@ -62,7 +62,8 @@ impl Question {
         let question = if let Some(get) = &probe.http_get {
             port(&get.port, container).map(|port| Question::Http(http::Get::of(get, port)))
         } else if let Some(tcp) = &probe.tcp_socket {
-            port(&tcp.port, container).map(|port| Question::Tcp { host: tcp.host.clone().filter(|h| !h.is_empty()), port })
+            port(&tcp.port, container)
+                .map(|port| Question::Tcp { host: tcp.host.clone().filter(|h| !h.is_empty()), port })
         } else if let Some(grpc) = &probe.grpc {
             port(&IntOrString::Int(grpc.port), container)
                 .map(|port| Question::Grpc { port, service: grpc.service.clone().unwrap_or_default() })
@@ -94,7 +95,7 @@ impl Question {
 }
 
 /// A port by number or by name. Zero stands for the container's first port.
-fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let ports = container.ports.as_deref().unwrap_or_default();
     let number = match port {
         IntOrString::Int(0) => ports.first().map(|p| p.container_port).ok_or("the container has no ports")?,

@@ -55,7 +55,9 @@ pub struct Schedule {
 impl Schedule {
     /// The numbers of a probe. A period of zero (Knative's "as fast as it can") is ten seconds once it is ready.
     pub fn of(probe: &Probe) -> Schedule {
-        let number = |value: Option<i32>, default: u32| value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+        let number = |value: Option<i32>, default: u32| {
+            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+        };
         let seconds = |value, default| Duration::from_secs(number(value, default).into());
         Schedule {
             initial_delay: seconds(probe.initial_delay_seconds, 0),
@@ -85,7 +87,17 @@ impl Course {
     /// A course that has not begun.
     pub fn new(kind: Kind, schedule: Schedule, costly: bool) -> Course {
         let pause = if costly { FIRST_COSTLY } else { FIRST };
-        Course { kind, schedule, costly, pause, verdict: None, was_good: false, successes: 0, failures: 0, counted_failure_at: None }
+        Course {
+            kind,
+            schedule,
+            costly,
+            pause,
+            verdict: None,
+            was_good: false,
+            successes: 0,
+            failures: 0,
+            counted_failure_at: None,
+        }
     }
 
     /// Takes an answer that came `age` after the course began. Returns the verdict if it changed: yes when enough

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Container;
+use tokio::sync::mpsc;
 
 use super::schedule::{Course, Kind, Schedule};
 use super::{Question, Target};
@@ -84,9 +85,38 @@ impl Probes {
     }
 }
 
-/// Asks until the future is dropped, the container is condemned, or nothing is left to ask. `report` returns `false`
-/// when nobody listens any more. A container that `was_ready` (it was adopted) is taken to be so until a probe denies it.
-pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: impl AsyncFn(Report) -> bool) {
+/// Who a report is about, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerReport {
+    /// The container.
+    pub container: String,
+    /// Identity of the attempt that was asked.
+    pub id: String,
+    /// What was found.
+    pub report: Report,
+}
+
+/// Where the reports about one container go.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    /// The container.
+    pub container: String,
+    /// Identity of the attempt that is asked.
+    pub id: String,
+    /// Who hears of it; a slow one slows the asking down.
+    pub to: mpsc::Sender<ContainerReport>,
+}
+
+impl Reporter {
+    /// Tells; `false` when nobody listens any more.
+    async fn tell(&self, report: Report) -> bool {
+        let report = ContainerReport { container: self.container.clone(), id: self.id.clone(), report };
+        self.to.send(report).await.is_ok()
+    }
+}
+
+/// Asks until the future is dropped, the container is condemned, nothing is left to ask, or nobody listens. A container that `was_ready` (it was adopted) is taken to be so until a probe denies it.
+pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Reporter) {
     if let Some(startup) = &probes.startup
         && !was_ready
         && !ask_until_settled(startup, &target, &report).await
@@ -94,10 +124,10 @@ pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: impl
         return;
     }
     if !was_ready {
-        if probes.startup.is_some() && !report(Report::Started).await {
+        if probes.startup.is_some() && !report.tell(Report::Started).await {
             return;
         }
-        if probes.readiness.is_none() && probes.startup.is_some() && !report(Report::Ready).await {
+        if probes.readiness.is_none() && probes.startup.is_some() && !report.tell(Report::Ready).await {
             return;
         }
     }
@@ -115,7 +145,7 @@ pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: impl
 }
 
 /// Asks the startup probe until it is content (`true`) or has condemned the container.
-async fn ask_until_settled(probe: &Probe, target: &Target, report: &impl AsyncFn(Report) -> bool) -> bool {
+async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) -> bool {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
     let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
@@ -127,7 +157,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &impl AsyncFn
             (Some(true), _) => return true,
             (Some(false), Err(message)) => {
                 told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await;
-                report(Report::Condemned { kind: Kind::Startup, message, grace: probe.grace }).await;
+                report.tell(Report::Condemned { kind: Kind::Startup, message, grace: probe.grace }).await;
                 return false;
             }
             (_, Err(message)) if !told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await => {
@@ -140,7 +170,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &impl AsyncFn
 }
 
 /// Asks a readiness or liveness probe for good.
-async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &impl AsyncFn(Report) -> bool) {
+async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
     let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
@@ -149,13 +179,14 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &impl AsyncFn
         let answer = probe.question.ask(target, probe.schedule.timeout).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         let listened = match (kind, verdict, answer) {
-            (Kind::Readiness, Some(true), _) => report(Report::Ready).await,
+            (Kind::Readiness, Some(true), _) => report.tell(Report::Ready).await,
             (Kind::Readiness, Some(false), Err(message)) => {
-                told.unhealthy(kind, &message, probe, begun.elapsed(), report).await && report(Report::NotReady).await
+                told.unhealthy(kind, &message, probe, begun.elapsed(), report).await
+                    && report.tell(Report::NotReady).await
             }
             (Kind::Liveness, Some(false), Err(message)) => {
                 told.unhealthy(kind, &message, probe, begun.elapsed(), report).await;
-                report(Report::Condemned { kind, message, grace: probe.grace }).await;
+                report.tell(Report::Condemned { kind, message, grace: probe.grace }).await;
                 return;
             }
             (_, _, Err(message)) => told.unhealthy(kind, &message, probe, begun.elapsed(), report).await,
@@ -173,20 +204,13 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &impl AsyncFn
 struct Told(Option<Duration>);
 
 impl Told {
-    async fn unhealthy(
-        &mut self,
-        kind: Kind,
-        message: &str,
-        probe: &Probe,
-        age: Duration,
-        report: &impl AsyncFn(Report) -> bool,
-    ) -> bool {
+    async fn unhealthy(&mut self, kind: Kind, message: &str, probe: &Probe, age: Duration, report: &Reporter) -> bool {
         // While a container starts, a refusal within its first period is no news.
         let since = self.0.unwrap_or(Duration::ZERO);
         if age.saturating_sub(since) < probe.schedule.period {
             return true;
         }
         self.0 = Some(age);
-        report(Report::Unhealthy { kind, message: message.to_owned() }).await
+        report.tell(Report::Unhealthy { kind, message: message.to_owned() }).await
     }
 }

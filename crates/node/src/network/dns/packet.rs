@@ -1,0 +1,435 @@
+//! DNS messages: what is needed of RFC 1035 to answer for a cluster. Pure.
+
+use std::net::Ipv4Addr;
+
+/// Types of records.
+pub mod kind {
+    /// An IPv4 address.
+    pub const A: u16 = 1;
+    /// An alias.
+    pub const CNAME: u16 = 5;
+    /// The beginning of a zone; says how long "no" holds.
+    pub const SOA: u16 = 6;
+    /// A name for an address.
+    pub const PTR: u16 = 12;
+    /// An IPv6 address.
+    pub const AAAA: u16 = 28;
+    /// Host and port of a service.
+    pub const SRV: u16 = 33;
+    /// Extensions.
+    pub const OPT: u16 = 41;
+    /// Whatever there is.
+    pub const ANY: u16 = 255;
+}
+
+/// Outcomes.
+pub mod code {
+    /// It went well.
+    pub const OK: u8 = 0;
+    /// The question cannot be read.
+    pub const FORMAT: u8 = 1;
+    /// The server failed.
+    pub const FAILURE: u8 = 2;
+    /// There is no such name.
+    pub const NO_NAME: u8 = 3;
+    /// The server does not do that.
+    pub const NOT_IMPLEMENTED: u8 = 4;
+}
+
+const HEADER: usize = 12;
+/// Most bytes of a message over UDP without extensions.
+const PLAIN_UDP: usize = 512;
+/// Most bytes we send over UDP, whatever a client says it takes.
+const MOST_UDP: usize = 4096;
+const IN: u16 = 1;
+/// Most pointers followed in one name.
+const MOST_POINTERS: usize = 16;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The client's number.
+    pub id: u16,
+    /// Lower-case, without the last dot.
+    pub name: String,
+    /// Type of record.
+    pub kind: u16,
+    /// Most bytes the client takes over UDP.
+    pub udp_limit: usize,
+    /// Whether the client speaks extensions.
+    pub extended: bool,
+    /// Whether it wants others to be asked.
+    recursion: bool,
+    /// The question as it came, case included, to be sent back.
+    raw: Vec<u8>,
+}
+
+/// Why a message is no question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not even a header: there is nothing to answer.
+    Hopeless,
+    /// It has a number to be answered with, and a code that says what is wrong.
+    Refused(u16, u8),
+}
+
+/// A record of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose; empty stands for the name asked for.
+    pub name: String,
+    /// How long it holds, seconds.
+    pub ttl: u32,
+    /// What it says.
+    pub data: Data,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// An address.
+    A(Ipv4Addr),
+    /// Another name.
+    Cname(String),
+    /// A name for an address.
+    Ptr(String),
+    /// Host and port.
+    Srv {
+        /// The port.
+        port: u16,
+        /// The host.
+        target: String,
+    },
+    /// The zone, for how long a "no" holds.
+    Soa {
+        /// The zone.
+        zone: String,
+        /// Seconds.
+        minimum: u32,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Outcome, see [`code`].
+    pub code: u8,
+    /// Answers.
+    pub answers: Vec<Record>,
+    /// The zone, when there is no answer.
+    pub authority: Vec<Record>,
+    /// Addresses of hosts in the answers.
+    pub additional: Vec<Record>,
+}
+
+impl Query {
+    /// Reads a question.
+    ///
+    /// # Errors
+    /// When it is none that can be answered.
+    pub fn parse(message: &[u8]) -> Result<Query, Malformed> {
+        let id = be16(message, 0).ok_or(Malformed::Hopeless)?;
+        let flags = be16(message, 2).ok_or(Malformed::Hopeless)?;
+        if flags & 0x8000 != 0 {
+            return Err(Malformed::Hopeless);
+        }
+        let bad = Malformed::Refused(id, code::FORMAT);
+        if flags & 0x7800 != 0 {
+            return Err(Malformed::Refused(id, code::NOT_IMPLEMENTED));
+        }
+        if be16(message, 4) != Some(1) {
+            return Err(bad);
+        }
+        let (name, after) = read_name(message, HEADER).ok_or(bad)?;
+        let kind = be16(message, after).ok_or(bad)?;
+        let class = be16(message, after + 2).ok_or(bad)?;
+        if class != IN {
+            return Err(Malformed::Refused(id, code::NOT_IMPLEMENTED));
+        }
+        let (mut udp_limit, mut extended) = (PLAIN_UDP, false);
+        let mut at = after + 4;
+        let others = [6, 8, 10].iter().map(|offset| usize::from(be16(message, *offset).unwrap_or(0))).sum::<usize>();
+        for _ in 0..others {
+            let Some(record) = read_record(message, at) else { break };
+            if record.kind == kind::OPT {
+                extended = true;
+                udp_limit = usize::from(record.class).clamp(PLAIN_UDP, MOST_UDP);
+            }
+            at = record.end;
+        }
+        let raw = message[HEADER..after + 4].to_vec();
+        Ok(Query { id, name, kind, udp_limit, extended, recursion: flags & 0x0100 != 0, raw })
+    }
+
+    /// Writes the answer, at most `limit` bytes; what does not fit is left out and the client told so.
+    pub fn answer(&self, answer: &Answer, limit: usize) -> Vec<u8> {
+        let mut flags = 0x8000 | 0x0400 | 0x0080 | u16::from(answer.code);
+        if self.recursion {
+            flags |= 0x0100;
+        }
+        let mut out = Vec::with_capacity(PLAIN_UDP);
+        for field in [self.id, flags, 1, 0, 0, 0] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+        out.extend_from_slice(&self.raw);
+        let room = limit.saturating_sub(if self.extended { 11 } else { 0 });
+        let mut truncated = false;
+        for (section, records) in [(6, &answer.answers), (8, &answer.authority), (10, &answer.additional)] {
+            let mut count = 0u16;
+            for record in records {
+                let before = out.len();
+                write_record(&mut out, record);
+                if out.len() > room {
+                    out.truncate(before);
+                    // What stands beside the answer may be missing without harm.
+                    truncated |= section == 6;
+                    break;
+                }
+                count += 1;
+            }
+            out[section..section + 2].copy_from_slice(&count.to_be_bytes());
+        }
+        if self.extended {
+            out.extend_from_slice(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+            let count = be16(&out, 10).unwrap_or(0) + 1;
+            out[10..12].copy_from_slice(&count.to_be_bytes());
+        }
+        if truncated {
+            out[2] |= 0x02;
+        }
+        out
+    }
+}
+
+/// An answer that says nothing but `code`, to a question that could not be read.
+pub fn refusal(id: u16, code: u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER);
+    for field in [id, 0x8080 | u16::from(code), 0, 0, 0, 0] {
+        out.extend_from_slice(&field.to_be_bytes());
+    }
+    out
+}
+
+/// What a cache needs to know of somebody else's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Outcome.
+    pub code: u8,
+    /// Whether parts are missing.
+    pub truncated: bool,
+    /// How long the shortest-lived record holds, seconds; `None` without records.
+    pub ttl: Option<u32>,
+    /// Where times to live stand.
+    pub ttl_offsets: Vec<usize>,
+}
+
+/// Reads the shape of an answer; `None` when it is none.
+pub fn shape(message: &[u8]) -> Option<Shape> {
+    let flags = be16(message, 2)?;
+    let mut at = HEADER;
+    for _ in 0..be16(message, 4)? {
+        at = read_name(message, at)?.1 + 4;
+    }
+    let (mut ttl, mut ttl_offsets) = (None, Vec::new());
+    let count = [6, 8, 10].iter().map(|offset| usize::from(be16(message, *offset).unwrap_or(0))).sum::<usize>();
+    for _ in 0..count {
+        let record = read_record(message, at)?;
+        if record.kind != kind::OPT {
+            ttl = Some(ttl.map_or(record.ttl, |known: u32| known.min(record.ttl)));
+            ttl_offsets.push(record.ttl_at);
+        }
+        at = record.end;
+    }
+    let code = u8::try_from(flags & 0x000f).ok()?;
+    Some(Shape { code, truncated: flags & 0x0200 != 0, ttl, ttl_offsets })
+}
+
+struct RawRecord {
+    kind: u16,
+    class: u16,
+    ttl: u32,
+    ttl_at: usize,
+    end: usize,
+}
+
+fn read_record(message: &[u8], at: usize) -> Option<RawRecord> {
+    let (_, after) = read_name(message, at)?;
+    let ttl = u32::from(be16(message, after + 4)?) << 16 | u32::from(be16(message, after + 6)?);
+    let length = usize::from(be16(message, after + 8)?);
+    let end = after + 10 + length;
+    (end <= message.len()).then_some(RawRecord {
+        kind: be16(message, after)?,
+        class: be16(message, after + 2)?,
+        ttl,
+        ttl_at: after + 4,
+        end,
+    })
+}
+
+/// Reads a name; returns it in lower case without its last dot, and where it ends.
+fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
+    let mut name = String::new();
+    let mut end = None;
+    let mut pointers = 0;
+    loop {
+        let length = *message.get(at)?;
+        match length & 0xc0 {
+            0xc0 => {
+                pointers += 1;
+                if pointers > MOST_POINTERS {
+                    return None;
+                }
+                end.get_or_insert(at + 2);
+                at = usize::from(be16(message, at)? & 0x3fff);
+            }
+            0 if length == 0 => return Some((name, end.unwrap_or(at + 1))),
+            0 => {
+                let label = message.get(at + 1..at + 1 + usize::from(length))?;
+                if !name.is_empty() {
+                    name.push('.');
+                }
+                // Labels are bytes; what is no plain text cannot be a name of ours and is only passed on.
+                name.extend(label.iter().map(|b| char::from(b.to_ascii_lowercase())));
+                if name.len() > 1024 {
+                    return None;
+                }
+                at += 1 + usize::from(length);
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn write_name(out: &mut Vec<u8>, name: &str) {
+    for label in name.split('.').filter(|l| !l.is_empty()) {
+        let bytes = &label.as_bytes()[..label.len().min(63)];
+        out.push(u8::try_from(bytes.len()).unwrap_or(63));
+        out.extend_from_slice(bytes);
+    }
+    out.push(0);
+}
+
+fn write_record(out: &mut Vec<u8>, record: &Record) {
+    if record.name.is_empty() {
+        out.extend_from_slice(&[0xc0, 0x0c]);
+    } else {
+        write_name(out, &record.name);
+    }
+    let kind = match &record.data {
+        Data::A(_) => kind::A,
+        Data::Cname(_) => kind::CNAME,
+        Data::Ptr(_) => kind::PTR,
+        Data::Srv { .. } => kind::SRV,
+        Data::Soa { .. } => kind::SOA,
+    };
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&IN.to_be_bytes());
+    out.extend_from_slice(&record.ttl.to_be_bytes());
+    let length_at = out.len();
+    out.extend_from_slice(&[0, 0]);
+    match &record.data {
+        Data::A(address) => out.extend_from_slice(&address.octets()),
+        Data::Cname(name) | Data::Ptr(name) => write_name(out, name),
+        Data::Srv { port, target } => {
+            out.extend_from_slice(&[0, 0, 0, 100]);
+            out.extend_from_slice(&port.to_be_bytes());
+            write_name(out, target);
+        }
+        Data::Soa { zone, minimum } => {
+            write_name(out, &format!("ns.dns.{zone}"));
+            write_name(out, &format!("hostmaster.{zone}"));
+            for number in [1, 7200, 1800, 86400, *minimum] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+    let length = u16::try_from(out.len() - length_at - 2).unwrap_or(u16::MAX);
+    out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+}
+
+fn be16(message: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]))
+}
+
+/// A question as a client would write it.
+#[cfg(test)]
+pub(crate) fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    for field in [id, 0x0100, 1, 0, 0, 0] {
+        out.extend_from_slice(&field.to_be_bytes());
+    }
+    write_name(&mut out, name);
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&IN.to_be_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(last: u8) -> Record {
+        Record { name: String::new(), ttl: 5, data: Data::A(Ipv4Addr::new(10, 0, 0, last)) }
+    }
+
+    #[test]
+    fn questions_are_read_and_answered_in_their_own_words() {
+        let message = question(7, "Hello.NS.svc", kind::A);
+        let query = Query::parse(&message).expect("a question");
+        assert_eq!((query.id, query.name.as_str(), query.kind), (7, "hello.ns.svc", kind::A));
+        let answer = query.answer(&Answer { answers: vec![record(1)], ..Answer::default() }, query.udp_limit);
+        assert_eq!(answer[..12], [0, 7, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(answer[12..message.len()], message[12..]);
+        assert_eq!(answer[message.len()..], [0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 0, 1]);
+        let shape = shape(&answer).expect("an answer");
+        assert_eq!((shape.code, shape.ttl, shape.truncated), (0, Some(5), false));
+        assert_eq!(shape.ttl_offsets, [message.len() + 6]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_said() {
+        let query = Query::parse(&question(1, "a.b", kind::A)).expect("a question");
+        let many = Answer { answers: (0..60).map(record).collect(), ..Answer::default() };
+        let answer = query.answer(&many, query.udp_limit);
+        assert!(answer.len() <= 512 && shape(&answer).expect("an answer").truncated);
+        assert!(!shape(&query.answer(&many, 65535)).expect("an answer").truncated);
+    }
+
+    #[test]
+    fn extensions_raise_the_limit() {
+        let mut message = question(1, "a.b", kind::A);
+        message[11] = 1;
+        message.extend_from_slice(&[0, 0, 41, 0x20, 0, 0, 0, 0, 0, 0, 0]);
+        let query = Query::parse(&message).expect("a question");
+        assert_eq!((query.udp_limit, query.extended), (4096, true));
+        let answer = query.answer(&Answer::default(), query.udp_limit);
+        assert_eq!(be16(&answer, 10), Some(1));
+    }
+
+    #[test]
+    fn nonsense_is_refused_without_panic() {
+        let good = question(9, "a.b", kind::A);
+        assert_eq!(Query::parse(&good[..1]), Err(Malformed::Hopeless));
+        for end in 4..good.len() {
+            assert_eq!(Query::parse(&good[..end]), Err(Malformed::Refused(9, code::FORMAT)), "{end}");
+        }
+        let mut looped = good.clone();
+        looped[12..14].copy_from_slice(&[0xc0, 12]);
+        assert_eq!(Query::parse(&looped), Err(Malformed::Refused(9, code::FORMAT)));
+        let mut notify = good;
+        notify[2] |= 0x20;
+        assert_eq!(Query::parse(&notify), Err(Malformed::Refused(9, code::NOT_IMPLEMENTED)));
+        assert_eq!(shape(&[0; 5]), None);
+    }
+
+    #[test]
+    fn services_and_zones_are_written() {
+        let query = Query::parse(&question(1, "_h._tcp.s", kind::SRV)).expect("a question");
+        let srv = Record { name: String::new(), ttl: 1, data: Data::Srv { port: 80, target: "s.x".into() } };
+        let soa = Record { name: "z".into(), ttl: 1, data: Data::Soa { zone: "z".into(), minimum: 5 } };
+        let answer = Answer { answers: vec![srv], authority: vec![soa], ..Answer::default() };
+        let bytes = query.answer(&answer, 512);
+        assert!(bytes.windows(13).any(|w| w == [0, 11, 0, 0, 0, 100, 0, 80, 1, b's', 1, b'x', 0]), "{bytes:?}");
+        assert_eq!(shape(&bytes).expect("an answer").ttl_offsets.len(), 2);
+    }
+}

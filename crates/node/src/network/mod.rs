@@ -1,0 +1,5 @@
+//! Names and addresses: what pods find in their files, who answers their questions, where Services lead.
+
+pub mod dns;
+pub mod files;
+pub mod services;

@@ -1,0 +1,160 @@
+//! What every pod of a node shares.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use knoll_container::client::{Client, ClientError};
+use knoll_container::protocol::RefusalKind;
+use knoll_container::protocol::{ContainerId, Exit};
+use knoll_oci::{Image, ImageStore, Keychain, Policy, PullError};
+use tokio::sync::{Semaphore, watch};
+
+use crate::api::Api;
+use crate::config::{Callbacks, Config};
+use crate::env::Allocatable;
+use crate::recorder::Recorder;
+
+/// Services by namespace.
+pub(crate) type ServiceIndex = BTreeMap<String, Vec<Arc<Service>>>;
+
+/// Images remembered ready to run.
+const REMEMBERED_IMAGES: usize = 512;
+/// Status writes at a time.
+const PARALLEL_WRITES: usize = 32;
+
+/// What every pod of a node shares.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) api: Api,
+    pub(crate) monitor: Monitor,
+    pub(crate) store: ImageStore,
+    pub(crate) images: Mutex<BTreeMap<String, Image>>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) recorder: Recorder,
+    pub(crate) allocatable: Allocatable,
+    pub(crate) memory_capacity: u64,
+    /// `None` until they were listed for the first time.
+    pub(crate) services: watch::Receiver<Option<Arc<ServiceIndex>>>,
+    pub(crate) pulls: Semaphore,
+    pub(crate) writes: Semaphore,
+}
+
+impl Shared {
+    pub(crate) fn write_slots() -> Semaphore {
+        Semaphore::new(PARALLEL_WRITES)
+    }
+
+    /// Remembers an image under the reference it was pulled by.
+    pub(crate) fn remember(&self, reference: &str, image: Image) {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if images.len() >= REMEMBERED_IMAGES {
+            images.clear();
+        }
+        images.insert(reference.to_owned(), image);
+    }
+
+    /// An image that is known to be here.
+    pub(crate) fn remembered(&self, reference: &str) -> Option<Image> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
+    }
+
+    /// Pulls an image. Looking at the store and unpacking block, so all of it runs where blocking is fine.
+    pub(crate) async fn pull(&self, reference: &str, policy: Policy, keychain: Keychain) -> Result<Image, PullError> {
+        let (store, reference) = (self.store.clone(), reference.to_owned());
+        let runtime = tokio::runtime::Handle::current();
+        let pulled =
+            tokio::task::spawn_blocking(move || runtime.block_on(store.pull(&reference, policy, &keychain, &|_| {})));
+        match pulled.await {
+            Ok(pulled) => pulled,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// The Services whose addresses a pod of `namespace` may be told. Waits until they are known.
+    pub(crate) async fn services_for(&self, namespace: &str) -> Vec<Arc<Service>> {
+        let mut services = self.services.clone();
+        let Ok(index) = services.wait_for(Option::is_some).await else { return Vec::new() };
+        let Some(index) = index.as_ref() else { return Vec::new() };
+        let of = |namespace: &str| index.get(namespace).into_iter().flatten().cloned();
+        let master =
+            of("default").filter(|s| namespace != "default" && s.metadata.name.as_deref() == Some("kubernetes"));
+        of(namespace).chain(master).collect()
+    }
+}
+
+/// The monitor, across lost connections.
+pub(crate) struct Monitor {
+    client: watch::Sender<Client>,
+}
+
+impl Monitor {
+    pub(crate) fn new(client: Client) -> Monitor {
+        Monitor { client: watch::Sender::new(client) }
+    }
+
+    /// The connection that is used now.
+    pub(crate) fn get(&self) -> Client {
+        self.client.borrow().clone()
+    }
+
+    /// Hears when a new connection is made.
+    pub(crate) fn changes(&self) -> watch::Receiver<Client> {
+        self.client.subscribe()
+    }
+
+    /// Waits until a container has exited, however often the connection is lost meanwhile. A container that the
+    /// monitor does not know has exited without a witness.
+    pub(crate) async fn wait(&self, id: &ContainerId) -> Exit {
+        let mut changes = self.changes();
+        loop {
+            let client = changes.borrow_and_update().clone();
+            match client.wait(id.clone()).await {
+                Ok(exit) => return exit,
+                Err(error) if error.kind() == Some(RefusalKind::NotFound) => return unseen(),
+                Err(error) => {
+                    tracing::debug!(%id, %error, "waiting for a container again");
+                    let pause = tokio::time::timeout(Duration::from_millis(500), changes.changed());
+                    // Either way the next try asks whoever is connected then.
+                    drop(pause.await);
+                }
+            }
+        }
+    }
+
+    /// Keeps a connection for as long as it is polled.
+    pub(crate) async fn keep(&self, callbacks: &Callbacks) {
+        loop {
+            let client = self.get();
+            if let Ok(mut events) = client.subscribe().await {
+                while events.recv().await.is_some() {}
+            }
+            if client.list().await.is_ok() {
+                // Only the subscription was too slow.
+                continue;
+            }
+            tracing::warn!("the monitor is gone: connecting again");
+            let mut pause = Duration::from_millis(50);
+            let fresh = loop {
+                match (callbacks.reconnect)().await {
+                    Ok(client) => break client,
+                    Err(error) => tracing::warn!(%error, "the monitor cannot be reached"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            };
+            self.client.send_replace(fresh);
+        }
+    }
+}
+
+/// The exit of a container that nobody saw.
+pub(crate) fn unseen() -> Exit {
+    Exit { code: 255, signal: None, oom_killed: false, known: false, at: jiff::Timestamp::now() }
+}
+
+/// Whether an error means that the connection was lost rather than that the monitor said no.
+pub(crate) fn is_lost(error: &ClientError) -> bool {
+    matches!(error, ClientError::Closed | ClientError::Io(_))
+}

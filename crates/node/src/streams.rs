@@ -1,0 +1,195 @@
+//! What the outside asks of a running pod: its output, a program in it, a port of it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use knoll_container::client::ClientError;
+use knoll_container::protocol::{ContainerId, SandboxId};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::agent::Node;
+use crate::exec::{self, ExecError, ExecOptions, Running};
+use crate::logs::{self, LogOptions, LogStream};
+use crate::pod;
+use crate::runtime::container_id;
+
+/// A container, as a request names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whom {
+    /// uid of the pod.
+    pub uid: String,
+    /// The container; empty stands for the only one.
+    pub container: String,
+}
+
+/// Why a request about a pod fails.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The pod is not here.
+    #[error("pod {0} is not on this node")]
+    NoPod(String),
+    /// The pod has no such container.
+    #[error("container {container} is not valid for pod {pod}")]
+    NoContainer {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
+    /// The container has not started yet.
+    #[error("container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}")]
+    Waiting {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+        /// Why it waits.
+        reason: String,
+    },
+    /// There was no attempt before this one.
+    #[error("previous terminated container \"{container}\" in pod \"{pod}\" not found")]
+    NoPrevious {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
+    /// The container does not run.
+    #[error("container not found (\"{0}\")")]
+    NotRunning(String),
+    /// A program could not be run.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The monitor refused or is gone.
+    #[error(transparent)]
+    Monitor(#[from] ClientError),
+    /// Nobody listens on the port.
+    #[error("cannot connect to port {port}")]
+    Connect {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Node {
+    /// The output of a container; of the attempt before the present one with `previous`. Reading runs in a task of its
+    /// own that ends with the stream.
+    ///
+    /// # Errors
+    /// When there is no such container or no such output.
+    pub async fn logs(&self, whom: &Whom, previous: bool, options: LogOptions) -> Result<LogStream, StreamError> {
+        let (pod, name) = self.find(whom)?;
+        let (restarts, started) = self.attempts(&pod, &name).await?;
+        let pod_name = || pod.metadata.name.clone().unwrap_or_default();
+        let attempt = match (previous, restarts) {
+            (true, 0) => return Err(StreamError::NoPrevious { pod: pod_name(), container: name }),
+            (true, restarts) => restarts - 1,
+            (false, restarts) => restarts,
+        };
+        let path = self.shared.config.log_path(&whom.uid, &name, attempt);
+        if !started && !previous && !path.exists() {
+            let reason = self.waiting_reason(&pod, &name);
+            return Err(StreamError::Waiting { pod: pod_name(), container: name, reason });
+        }
+        let (ended, over) = watch::channel(!options.follow || previous);
+        if options.follow && !previous {
+            let Ok(id) = container_id(&whom.uid, &name, attempt) else { return Err(StreamError::NotRunning(name)) };
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                tokio::select! {
+                    exit = shared.monitor.wait(&id) => {
+                        tracing::trace!(code = exit.code, "a followed container has ended");
+                        ended.send_replace(true);
+                    }
+                    () = ended.closed() => {}
+                }
+            });
+        }
+        Ok(logs::read(path, options, over))
+    }
+
+    /// Runs a program in a container.
+    ///
+    /// # Errors
+    /// When the container does not run or the program cannot be run.
+    pub async fn exec(&self, whom: &Whom, options: ExecOptions) -> Result<Running, StreamError> {
+        let id = self.running(whom).await?;
+        Ok(exec::exec(&self.shared.monitor.get(), id, options).await?)
+    }
+
+    /// Connects to a port inside the pod's network, as if from within.
+    ///
+    /// # Errors
+    /// When the pod is not here or nobody listens.
+    pub async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, StreamError> {
+        let whom = Whom { uid: uid.to_owned(), container: String::new() };
+        let id = SandboxId::new(uid).map_err(|_| StreamError::NoPod(whom.uid))?;
+        let socket = self.shared.monitor.get().socket(id).await?;
+        let connected = tokio::time::timeout(Duration::from_secs(30), socket.connect(([127, 0, 0, 1], port).into()));
+        let connected = connected.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        connected.map_err(|source| StreamError::Connect { port, source })
+    }
+
+    /// Options of a log request that says how long ago instead of when.
+    pub fn since(seconds: Option<u64>, time: Option<Timestamp>) -> Option<Timestamp> {
+        time.or_else(|| Timestamp::now().checked_sub(Duration::from_secs(seconds?)).ok())
+    }
+
+    fn find(&self, whom: &Whom) -> Result<(Arc<Pod>, String), StreamError> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let pod = pods.get(&whom.uid).cloned().ok_or_else(|| StreamError::NoPod(whom.uid.clone()))?;
+        drop(pods);
+        let spec = pod.spec.clone().unwrap_or_default();
+        let found = match whom.container.as_str() {
+            "" => spec.containers.first().map(|c| c.name.clone()),
+            name => pod::containers(&spec).find(|(_, c)| c.name == name).map(|(_, c)| c.name.clone()),
+        };
+        let missing = || StreamError::NoContainer {
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            container: whom.container.clone(),
+        };
+        let name = found.ok_or_else(missing)?;
+        Ok((pod, name))
+    }
+
+    /// How often a container was started again, and whether it ever was started. What the monitor has counts for more
+    /// than the API, which lags behind.
+    async fn attempts(&self, pod: &Pod, name: &str) -> Result<(u32, bool), StreamError> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let listing = self.shared.monitor.get().list().await?;
+        let ids = listing.containers.iter().map(|c| c.spec.id.as_str());
+        let newest = ids
+            .filter_map(|id| crate::runtime::parse_container_id(id, uid))
+            .filter(|(container, _)| *container == name)
+            .map(|(_, attempt)| attempt)
+            .max();
+        if let Some(attempt) = newest {
+            return Ok((attempt, true));
+        }
+        let status = status_of(pod, name);
+        let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
+        Ok((restarts, status.is_some_and(|s| s.container_id.is_some())))
+    }
+
+    fn waiting_reason(&self, pod: &Pod, name: &str) -> String {
+        let waiting = status_of(pod, name).and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.clone());
+        waiting.unwrap_or_else(|| "ContainerCreating".into())
+    }
+
+    async fn running(&self, whom: &Whom) -> Result<ContainerId, StreamError> {
+        let (pod, name) = self.find(whom)?;
+        let (attempt, _) = self.attempts(&pod, &name).await?;
+        container_id(&whom.uid, &name, attempt).map_err(|_| StreamError::NotRunning(name))
+    }
+}
+
+fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    all.into_iter().find(|s| s.name == name)
+}

@@ -1,0 +1,662 @@
+//! One pod's actor: asks [`crate::pod`] what to do, starts it, takes the outcome in.
+//!
+//! Everything slow runs in tasks of its own that end with the worker; the worker itself only decides.
+
+mod adopt;
+mod ending;
+mod scribe;
+mod tasks;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use knoll_oci::Image;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::config::InstanceEvent;
+use crate::env::Sources;
+use crate::pod::{
+    self, Act, Exit, Failure, ImageInfo, Life, ObservedPod, Role, SandboxInfo, Step, StopCause, Verdict, decide,
+    is_ready,
+};
+use crate::probes::{ContainerReport, Probes, Report, Reporter, Target, watch as ask};
+use crate::shared::Shared;
+
+pub(crate) use adopt::{adopt, load_record};
+pub(crate) use scribe::Record;
+use scribe::{Scribe, Snapshot};
+pub(crate) use tasks::references;
+use tasks::{Prepared, PullFailure, StartFailure};
+
+/// Probe reports that wait.
+const REPORTS: usize = 64;
+/// Pauses between tries of what the machine refused.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+/// Between two looks at how much limited scratch space is used.
+const SCRATCH_CHECK: Duration = Duration::from_secs(30);
+
+/// What the agent tells a worker: the newest version, or that the API has none any more.
+#[derive(Clone)]
+pub(crate) struct PodVersion {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) gone: bool,
+}
+
+/// What comes back from a task.
+enum Outcome {
+    Volumes(Result<Prepared, (String, String)>),
+    Refreshed(Result<Prepared, (String, String)>),
+    Sandbox(Result<SandboxInfo, String>),
+    Pulled {
+        container: String,
+        result: Result<Image, PullFailure>,
+    },
+    /// An image that a container already runs from.
+    Found {
+        container: String,
+        image: Option<Image>,
+    },
+    Started {
+        container: String,
+        result: Result<(String, Timestamp), StartFailure>,
+    },
+    Exited {
+        container: String,
+        exit: Exit,
+    },
+    Stopped,
+    ScratchChecked(Option<String>),
+    TornDown(Result<(), String>),
+    Forgotten(Result<(), String>),
+}
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    seen: ObservedPod,
+    sources: Arc<Sources>,
+    images: HashMap<String, Image>,
+    tasks: JoinSet<Outcome>,
+    probes: HashMap<String, AbortHandle>,
+    reports: (mpsc::Sender<ContainerReport>, mpsc::Receiver<ContainerReport>),
+    scribe: Scribe,
+    /// How the last try of something failed, for the pause after the next.
+    failures: HashMap<String, Failure>,
+    up: bool,
+    refresh_at: Option<Timestamp>,
+    refreshing: bool,
+    check_scratch_at: Option<Timestamp>,
+}
+
+/// Lives a pod's life. Returns when the API has forgotten the pod and nothing of it is left on this machine.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    seen: ObservedPod,
+    mut versions: watch::Receiver<PodVersion>,
+    sources_changed: Arc<Notify>,
+) {
+    let first = versions.borrow_and_update().clone();
+    let mut worker = Worker::new(shared, first, seen);
+    worker.resume();
+    loop {
+        let recheck = worker.act();
+        if worker.is_over() {
+            break;
+        }
+        let deadline = recheck.map(|at| tokio::time::Instant::now() + until(at));
+        let sleep = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(report) = worker.reports.1.recv() => worker.take_report(report),
+            Some(outcome) = worker.tasks.join_next(), if !worker.tasks.is_empty() => match outcome {
+                Ok(outcome) => worker.take(outcome),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            },
+            changed = versions.changed() => match changed {
+                Ok(()) => { let version = versions.borrow_and_update().clone(); worker.take_version(version) }
+                // The agent is gone: the server stops, containers go on.
+                Err(_) => return worker.scribe.flush(worker.snapshot()).await,
+            },
+            () = sources_changed.notified() => worker.refresh(),
+            () = sleep => {}
+        }
+    }
+    worker.leave().await;
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, version: PodVersion, mut seen: ObservedPod) -> Worker {
+        seen.accepted = seen.accepted.or_else(|| Some(Timestamp::now()));
+        seen.gone |= version.gone;
+        let limited =
+            !crate::volumes::limited_scratch(&version.pod, &shared.config.places(uid(&version.pod))).is_empty();
+        Worker {
+            scribe: Scribe::new(Arc::clone(&shared), &version.pod),
+            pod: version.pod,
+            sources: Arc::default(),
+            images: HashMap::new(),
+            tasks: JoinSet::new(),
+            probes: HashMap::new(),
+            reports: mpsc::channel(REPORTS),
+            failures: HashMap::new(),
+            up: false,
+            refresh_at: None,
+            refreshing: false,
+            check_scratch_at: limited.then(|| Timestamp::now() + SCRATCH_CHECK),
+            seen,
+            shared,
+        }
+    }
+
+    /// Takes up what already runs.
+    fn resume(&mut self) {
+        let running: Vec<_> = self
+            .seen
+            .containers
+            .iter()
+            .filter_map(|(name, c)| Some((name.clone(), c.running_id()?.to_owned(), c.ready, is_stopping(&c.life))))
+            .collect();
+        for (name, id, ready, stopping) in running {
+            self.await_exit(&name, &id);
+            self.find_image(&name);
+            if stopping {
+                // Whoever stopped it is gone; the grace begins anew.
+                if let Some(seen) = self.seen.containers.get_mut(&name)
+                    && let Life::Stopping { id, since, .. } = seen.life.clone()
+                {
+                    seen.life = Life::Running { id, since };
+                }
+            } else {
+                self.begin_probes(&name, &id, ready);
+            }
+        }
+        if matches!(self.seen.volumes, Step::Done(())) {
+            // Tokens may have aged and files may have changed meanwhile.
+            self.refresh();
+        }
+    }
+
+    /// Starts everything that is due. Returns when to look again.
+    fn act(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let mut recheck = loop {
+            let decision = decide(&self.pod, &self.seen, now);
+            let again = decision.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
+            for act in decision.acts {
+                self.begin(act, now);
+            }
+            if !again {
+                break decision.recheck;
+            }
+        };
+        let mut sooner = |at: Option<Timestamp>| recheck = [recheck, at].into_iter().flatten().min();
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh();
+        }
+        sooner(self.refresh_at);
+        if self.check_scratch_at.is_some_and(|at| at <= now) {
+            self.check_scratch_at = None;
+            let (pod, places) = (Arc::clone(&self.pod), self.shared.config.places(uid(&self.pod)));
+            self.tasks.spawn(async move { Outcome::ScratchChecked(tasks::scratch_overuse(pod, places).await) });
+        }
+        sooner(self.check_scratch_at);
+        self.announce();
+        self.scribe.write(self.snapshot());
+        recheck
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { pod: Arc::clone(&self.pod), seen: self.seen.clone() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.seen.gone && matches!(self.seen.teardown, Step::Done(()))
+    }
+
+    // ---- acts ----
+
+    fn begin(&mut self, act: Act, now: Timestamp) {
+        let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
+        match act {
+            Act::PrepareVolumes => {
+                self.seen.volumes = Step::Doing;
+                self.tasks.spawn(async move { Outcome::Volumes(tasks::fill_volumes(&shared, &pod).await) });
+            }
+            Act::PrepareSandbox => {
+                self.seen.sandbox = Step::Doing;
+                self.tasks.spawn(async move { Outcome::Sandbox(tasks::prepare_sandbox(&shared, &pod).await) });
+            }
+            Act::Pull(name) => {
+                let Some(container) = self.container(&name) else { return };
+                self.seen.container_mut(&name).image = Step::Doing;
+                self.tasks.spawn(async move {
+                    let result = tasks::pull(&shared, &pod, &container).await;
+                    Outcome::Pulled { container: container.name.clone(), result }
+                });
+            }
+            Act::Start(name) => self.start(&name, now),
+            Act::Stop { container, grace, cause } => self.stop(&container, grace, cause),
+            Act::Kill(name) => {
+                let Some(seen) = self.seen.containers.get_mut(&name) else { return };
+                let id = seen.running_id().map(str::to_owned);
+                if let (Some(id), Ok(())) = (id, seen.stop(true)) {
+                    self.tasks.spawn(async move {
+                        ending::kill(&shared, &id).await;
+                        Outcome::Stopped
+                    });
+                }
+            }
+            Act::Fail { reason, message } => {
+                self.shared.recorder.normal(&self.pod, None, reason, message);
+                self.seen.verdict = Some(Verdict { reason: reason.into(), message: message.into() });
+            }
+            Act::TearDown => {
+                self.seen.teardown = Step::Doing;
+                self.tasks.spawn(async move { Outcome::TornDown(tasks::tear_down(&shared, &pod).await) });
+            }
+            Act::Forget => {
+                self.seen.forgotten = Step::Doing;
+                let last = self.scribe.render(&self.snapshot());
+                let writer = self.scribe.writer();
+                self.tasks.spawn(async move {
+                    writer.write_status(&last).await;
+                    let result = shared.api.forget(&pod).await.map_err(|e| e.to_string());
+                    Outcome::Forgotten(result)
+                });
+            }
+        }
+    }
+
+    fn start(&mut self, name: &str, now: Timestamp) {
+        let (Some(container), Some(image)) = (self.container(name), self.images.get(name).cloned()) else {
+            // Known from a record only: the image is looked up again.
+            self.seen.container_mut(name).image = Step::Todo;
+            return self.begin(Act::Pull(name.to_owned()), now);
+        };
+        let seen = self.seen.container_mut(name);
+        let before = seen.exit().map(|e| e.id.clone());
+        let rejected = matches!(seen.life, Life::Rejected(_));
+        if let Err(error) = seen.begin(now) {
+            tracing::error!(%error, container = name, "a container was to be started twice");
+            return;
+        }
+        let attempt = seen.restarts;
+        let start = tasks::Start {
+            pod: Arc::clone(&self.pod),
+            container,
+            image,
+            attempt,
+            address: self.seen.sandbox.done().cloned(),
+            // A first start may use what the volumes were just filled from.
+            sources: (attempt == 0 && !rejected).then(|| Arc::clone(&self.sources)),
+            before,
+        };
+        let shared = Arc::clone(&self.shared);
+        let name = name.to_owned();
+        self.tasks
+            .spawn(async move { Outcome::Started { container: name, result: tasks::start(&shared, start).await } });
+    }
+
+    fn stop(&mut self, name: &str, grace: Duration, cause: StopCause) {
+        let Some(container) = self.container(name) else { return };
+        let stop_signal = self.images.get(name).and_then(|image| image.config.stop_signal.clone());
+        let Some(seen) = self.seen.containers.get_mut(name) else { return };
+        let Some(id) = seen.running_id().map(str::to_owned) else { return };
+        if let Err(error) = seen.stop(false) {
+            tracing::error!(%error, container = name, "a container was to be stopped twice");
+            return;
+        }
+        if cause != StopCause::Condemned {
+            self.shared.recorder.normal(&self.pod, Some(name), "Killing", format!("Stopping container {name}"));
+        }
+        // A stopping pod is asked for its readiness no more: it takes no new requests from now on.
+        self.end_probes(name);
+        let stop = ending::Stop {
+            pod: Arc::clone(&self.pod),
+            container,
+            id,
+            grace,
+            stop_signal,
+            address: self.seen.sandbox.done().cloned(),
+        };
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            ending::stop(&shared, stop).await;
+            Outcome::Stopped
+        });
+    }
+
+    // ---- outcomes ----
+
+    fn take(&mut self, outcome: Outcome) {
+        let now = Timestamp::now();
+        match outcome {
+            Outcome::Volumes(result) => {
+                self.seen.volumes = match result {
+                    Ok(prepared) => {
+                        self.adopt_prepared(prepared);
+                        self.failures.remove("volumes");
+                        Step::Done(())
+                    }
+                    Err((volume, message)) => {
+                        let text = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
+                        self.shared.recorder.warning(&self.pod, None, "FailedMount", &text);
+                        Step::Failed(self.failed("volumes", "FailedMount", text, now))
+                    }
+                };
+            }
+            Outcome::Refreshed(result) => {
+                self.refreshing = false;
+                match result {
+                    Ok(prepared) => self.adopt_prepared(prepared),
+                    Err((volume, message)) => {
+                        tracing::warn!(
+                            pod = pod::describe(&self.pod),
+                            volume,
+                            message,
+                            "a volume keeps its old content"
+                        );
+                        self.refresh_at = Some(now + RETRY.1);
+                    }
+                }
+            }
+            Outcome::Sandbox(result) => {
+                self.seen.sandbox = match result {
+                    Ok(info) => {
+                        self.failures.remove("sandbox");
+                        Step::Done(info)
+                    }
+                    Err(message) => {
+                        let text = format!("Failed to create pod sandbox: {message}");
+                        self.shared.recorder.warning(&self.pod, None, "FailedCreatePodSandBox", &text);
+                        Step::Failed(self.failed("sandbox", "FailedCreatePodSandBox", text, now))
+                    }
+                };
+            }
+            Outcome::Pulled { container, result } => self.take_pull(container, result, now),
+            Outcome::Found { container, image } => self.images.extend(image.map(|image| (container, image))),
+            Outcome::Started { container, result } => self.take_start(&container, result, now),
+            Outcome::Exited { container, exit } => {
+                self.end_probes(&container);
+                let seen = self.seen.container_mut(&container);
+                if seen.running_id() == Some(&exit.id) {
+                    seen.end(exit);
+                    self.tell_backoff(&container);
+                }
+            }
+            Outcome::ScratchChecked(overuse) => {
+                self.check_scratch_at = Some(now + SCRATCH_CHECK);
+                if let Some(message) = overuse {
+                    self.shared.recorder.warning(&self.pod, None, "Evicted", &message);
+                    self.seen.verdict = Some(Verdict { reason: "Evicted".into(), message });
+                }
+            }
+            Outcome::Stopped => {}
+            Outcome::TornDown(result) => {
+                self.seen.teardown = match result {
+                    Ok(()) => {
+                        self.refresh_at = None;
+                        self.check_scratch_at = None;
+                        Step::Done(())
+                    }
+                    Err(message) => {
+                        tracing::warn!(pod = pod::describe(&self.pod), message, "a pod cannot be taken down");
+                        Step::Failed(self.failed("teardown", "TearDown", message, now))
+                    }
+                };
+            }
+            Outcome::Forgotten(result) => {
+                self.seen.forgotten = match result {
+                    Ok(()) => Step::Done(()),
+                    Err(message) => Step::Failed(self.failed("forget", "Forget", message, now)),
+                };
+            }
+        }
+    }
+
+    fn take_pull(&mut self, name: String, result: Result<Image, PullFailure>, now: Timestamp) {
+        let reference = self.container(&name).and_then(|c| c.image.clone()).unwrap_or_default();
+        let seen = self.seen.container_mut(&name);
+        match result {
+            Ok(image) => {
+                seen.pulled(ImageInfo { id: format!("{}@{}", image.name, image.digest), name: reference });
+                self.images.insert(name, image);
+            }
+            Err(failure) => seen.pull_failed(failure.reason, failure.message, now),
+        }
+    }
+
+    fn take_start(&mut self, name: &str, result: Result<(String, Timestamp), StartFailure>, now: Timestamp) {
+        let seen = self.seen.container_mut(name);
+        match result {
+            Ok((id, since)) => {
+                if seen.run(id.clone(), since).is_ok() {
+                    self.failures.remove(name);
+                    self.await_exit(name, &id);
+                    self.begin_probes(name, &id, false);
+                }
+            }
+            Err(StartFailure::Config { reason, message }) => {
+                self.shared.recorder.warning(&self.pod, Some(name), "Failed", format!("Error: {message}"));
+                if seen.reject(reason, message, self.failures.get(name), now).is_ok()
+                    && let Life::Rejected(failure) = &seen.life
+                {
+                    self.failures.insert(name.to_owned(), failure.clone());
+                }
+            }
+            Err(StartFailure::Run { message, code, id }) => {
+                self.shared.recorder.warning(&self.pod, Some(name), "Failed", format!("Error: {message}"));
+                let (reason, signal) = ("StartError".to_owned(), None);
+                seen.end(Exit { id, code, signal, reason, message, started: now, finished: now });
+                self.tell_backoff(name);
+            }
+        }
+    }
+
+    fn tell_backoff(&self, name: &str) {
+        let Some(seen) = self.seen.containers.get(name) else { return };
+        if seen.backoff.is_some() && seen.exit().is_some() {
+            let text = format!("Back-off restarting failed container {name} in pod {}", pod::describe(&self.pod));
+            self.shared.recorder.warning(&self.pod, Some(name), "BackOff", text);
+        }
+    }
+
+    fn adopt_prepared(&mut self, prepared: Prepared) {
+        self.sources = prepared.sources;
+        self.refresh_at = prepared.refresh_at;
+        // What could not be resolved before may be resolvable now.
+        for seen in self.seen.containers.values_mut() {
+            if let Life::Rejected(failure) = &mut seen.life
+                && self.refresh_at.is_none_or(|at| at > failure.at)
+            {
+                failure.delay = failure.delay.min(RETRY.0);
+            }
+        }
+    }
+
+    fn take_version(&mut self, version: PodVersion) {
+        let told_before = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+        let changed = told_before(&version.pod) != told_before(&self.pod);
+        self.pod = version.pod;
+        self.seen.gone |= version.gone;
+        if changed && matches!(self.seen.volumes, Step::Done(())) {
+            self.refresh();
+        }
+    }
+
+    /// Fills the volumes again from what the API holds now; retries at once what waits for it.
+    fn refresh(&mut self) {
+        self.refresh_at = None;
+        for seen in self.seen.containers.values_mut() {
+            if let Life::Rejected(failure) = &mut seen.life {
+                failure.delay = Duration::ZERO;
+            }
+        }
+        match self.seen.volumes {
+            Step::Failed(_) => self.seen.volumes = Step::Todo,
+            Step::Done(()) if !self.refreshing && matches!(self.seen.teardown, Step::Todo) => {
+                self.refreshing = true;
+                let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
+                self.tasks.spawn(async move { Outcome::Refreshed(tasks::fill_volumes(&shared, &pod).await) });
+            }
+            _ => {}
+        }
+    }
+
+    // ---- probes ----
+
+    fn begin_probes(&mut self, name: &str, id: &str, was_ready: bool) {
+        let Some(container) = self.container(name) else { return };
+        let role = self.role(name);
+        let probes = if role == Role::Init { Probes::default() } else { Probes::of(&container) };
+        let seen = self.seen.container_mut(name);
+        seen.started = was_ready || probes.starts_at_once();
+        seen.ready = was_ready || (seen.started && probes.ready_at_once());
+        let Some(info) = self.seen.sandbox.done() else { return };
+        let Ok(container_id) = knoll_container::protocol::ContainerId::new(id) else { return };
+        if probes.is_empty() {
+            return;
+        }
+        let address = if info.host_network { self.shared.config.address } else { info.address };
+        let target = Target { address: address.into(), container: container_id, monitor: self.shared.monitor.get() };
+        let report = Reporter { container: name.to_owned(), id: id.to_owned(), to: self.reports.0.clone() };
+        let key = name.to_owned();
+        let task = tokio::spawn(ask(probes, target, was_ready, report));
+        if let Some(old) = self.probes.insert(key, task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn end_probes(&mut self, name: &str) {
+        if let Some(probes) = self.probes.remove(name) {
+            probes.abort();
+        }
+    }
+
+    fn take_report(&mut self, report: ContainerReport) {
+        let ContainerReport { container: name, id, report } = report;
+        let seen = self.seen.container_mut(&name);
+        if !matches!(&seen.life, Life::Running { id: running, .. } if *running == id) {
+            return;
+        }
+        match report {
+            Report::Started => seen.started = true,
+            Report::Ready => seen.ready = true,
+            Report::NotReady => seen.ready = false,
+            Report::Unhealthy { kind, message } => {
+                let text = format!("{} probe failed: {message}", kind.title());
+                self.shared.recorder.warning(&self.pod, Some(&name), "Unhealthy", text);
+            }
+            Report::Condemned { kind, message, grace } => {
+                seen.condemned = Some(Verdict { reason: "Unhealthy".into(), message });
+                seen.condemned_grace = grace;
+                let text = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
+                self.shared.recorder.normal(&self.pod, Some(&name), "Killing", text);
+            }
+        }
+    }
+
+    // ---- helpers ----
+
+    fn find_image(&mut self, name: &str) {
+        let Some(container) = self.container(name) else { return };
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let image = tasks::find(&shared, container.image.as_deref().unwrap_or_default()).await;
+            Outcome::Found { container: container.name.clone(), image }
+        });
+    }
+
+    fn failed(&mut self, what: &str, reason: &str, text: String, now: Timestamp) -> Failure {
+        let failure = Failure::after(self.failures.get(what), reason, text, now, RETRY);
+        self.failures.insert(what.to_owned(), failure.clone());
+        failure
+    }
+
+    fn await_exit(&mut self, name: &str, id: &str) {
+        let Some(container) = self.container(name) else { return };
+        let since = match self.seen.containers.get(name).map(|c| &c.life) {
+            Some(Life::Running { since, .. } | Life::Stopping { since, .. }) => *since,
+            _ => Timestamp::now(),
+        };
+        let (shared, pod, id) = (Arc::clone(&self.shared), Arc::clone(&self.pod), id.to_owned());
+        self.tasks.spawn(async move {
+            let exit = ending::exit(&shared, &pod, &container, id, since).await;
+            Outcome::Exited { container: container.name.clone(), exit }
+        });
+    }
+
+    /// Tells when the pod begins or ceases to take requests.
+    fn announce(&mut self) {
+        let up = is_ready(&self.pod, &self.seen);
+        if up == self.up {
+            return;
+        }
+        self.up = up;
+        if let Some(info) = self.seen.sandbox.done() {
+            let address = if info.host_network { self.shared.config.address } else { info.address };
+            let event = InstanceEvent { pod: Arc::clone(&self.pod), address: address.into(), up };
+            (self.shared.callbacks.on_instance)(event);
+        }
+    }
+
+    fn container(&self, name: &str) -> Option<Arc<Container>> {
+        let spec = self.pod.spec.as_ref()?;
+        pod::containers(spec).find(|(_, c)| c.name == name).map(|(_, c)| Arc::new(c.clone()))
+    }
+
+    fn role(&self, name: &str) -> Role {
+        let spec = self.pod.spec.iter();
+        spec.flat_map(pod::containers).find(|(_, c)| c.name == name).map_or(Role::Main, |(role, _)| role)
+    }
+
+    /// Removes what the pod left on disk.
+    async fn leave(mut self) {
+        self.tasks.abort_all();
+        for (_, probes) in self.probes.drain() {
+            probes.abort();
+        }
+        self.scribe.stop().await;
+        let dir = self.shared.config.pod_dir(uid(&self.pod));
+        let content = self.shared.config.runtime_dir.join("pods").join(uid(&self.pod));
+        for dir in [dir, content] {
+            match tokio::fs::remove_dir_all(&dir).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(dir = %dir.display(), %error, "what a pod left cannot be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for probes in self.probes.values() {
+            probes.abort();
+        }
+    }
+}
+
+fn is_stopping(life: &Life) -> bool {
+    matches!(life, Life::Stopping { .. })
+}
+
+/// A pod's uid; empty when it has none, which the API never lets happen.
+pub(crate) fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}

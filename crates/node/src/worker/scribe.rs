@@ -1,0 +1,301 @@
+//! Writes down what became of a pod: its record beside the sandbox, its status in the API.
+//!
+//! Both lag behind the pod on purpose: nothing that happens to a pod waits for them, and what changes again at once
+//! is written once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::uid;
+use crate::api::pod_path;
+use crate::config::Config;
+use crate::pod::{NodeFacts, ObservedPod, status};
+use crate::shared::Shared;
+
+/// How long a status that is not urgent waits for the next.
+const PATIENCE: Duration = Duration::from_millis(25);
+/// Pauses after a failed write.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Tries when others change the pod at the same time.
+const CONFLICTS: u32 = 5;
+/// Fields of a status that the node answers for.
+const OURS: [&str; 13] = [
+    "phase",
+    "conditions",
+    "containerStatuses",
+    "initContainerStatuses",
+    "hostIP",
+    "hostIPs",
+    "podIP",
+    "podIPs",
+    "qosClass",
+    "startTime",
+    "observedGeneration",
+    "reason",
+    "message",
+];
+
+/// A pod at one moment.
+#[derive(Clone, PartialEq)]
+pub(super) struct Snapshot {
+    pub(super) pod: Arc<Pod>,
+    pub(super) seen: ObservedPod,
+}
+
+/// What is kept of a pod on disk.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// As the API had it.
+    pub(crate) pod: Pod,
+    /// As this machine knew it.
+    pub(crate) seen: ObservedPod,
+}
+
+impl Record {
+    pub(crate) fn path(config: &Config, uid: &str) -> std::path::PathBuf {
+        config.pod_dir(uid).join("record.json")
+    }
+}
+
+pub(super) struct Scribe {
+    snapshots: watch::Sender<Option<Snapshot>>,
+    writer: Writer,
+    task: JoinHandle<()>,
+}
+
+/// Writes a pod's status.
+#[derive(Clone)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// What the API has, as far as we know.
+    written: Arc<Mutex<PodStatus>>,
+    latest: Arc<std::sync::Mutex<PodStatus>>,
+}
+
+impl Scribe {
+    pub(super) fn new(shared: Arc<Shared>, pod: &Pod) -> Scribe {
+        let (snapshots, changes) = watch::channel(None);
+        let known = pod.status.clone().unwrap_or_default();
+        let writer = Writer {
+            shared,
+            written: Arc::new(Mutex::new(known.clone())),
+            latest: Arc::new(std::sync::Mutex::new(known)),
+        };
+        let task = tokio::spawn(run(writer.clone(), changes));
+        Scribe { snapshots, writer, task }
+    }
+
+    /// Has a snapshot written soon.
+    pub(super) fn write(&self, snapshot: Snapshot) {
+        self.snapshots.send_if_modified(|held| {
+            let news = held.as_ref() != Some(&snapshot);
+            if news {
+                *held = Some(snapshot);
+            }
+            news
+        });
+    }
+
+    pub(super) fn writer(&self) -> Writer {
+        self.writer.clone()
+    }
+
+    /// The status of a snapshot, with the pod it belongs to.
+    pub(super) fn render(&self, snapshot: &Snapshot) -> (Arc<Pod>, PodStatus) {
+        (Arc::clone(&snapshot.pod), self.writer.render(snapshot))
+    }
+
+    /// Keeps the last snapshot on disk, for the server that comes after this one.
+    pub(super) async fn flush(&self, snapshot: Snapshot) {
+        self.task.abort();
+        save(&self.writer.shared.config, &snapshot).await;
+    }
+
+    /// Writes no more.
+    pub(super) async fn stop(&mut self) {
+        self.task.abort();
+        // Being aborted is how it ends.
+        drop((&mut self.task).await);
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(writer: Writer, mut changes: watch::Receiver<Option<Snapshot>>) {
+    let mut pause = RETRY.0;
+    let mut again = false;
+    loop {
+        if !again && changes.changed().await.is_err() {
+            return;
+        }
+        let Some(mut snapshot) = changes.borrow_and_update().clone() else { continue };
+        let mut status = writer.render(&snapshot);
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        while !is_urgent(&status) && tokio::time::timeout_at(patience, changes.changed()).await.is_ok_and(|c| c.is_ok())
+        {
+            if let Some(newer) = changes.borrow_and_update().clone() {
+                snapshot = newer;
+                status = writer.render(&snapshot);
+            }
+        }
+        let pod = Arc::clone(&snapshot.pod);
+        let last = (pod, status);
+        let (_, written) = tokio::join!(save(&writer.shared.config, &snapshot), writer.write_status(&last));
+        again = !written && !snapshot.seen.gone;
+        if again {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        } else {
+            pause = RETRY.0;
+        }
+    }
+}
+
+/// Whether others wait for this status.
+fn is_urgent(status: &PodStatus) -> bool {
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    ended || ready
+}
+
+async fn save(config: &Config, snapshot: &Snapshot) {
+    let path = Record::path(config, uid(&snapshot.pod));
+    let snapshot = snapshot.clone();
+    let saved = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+        let record = Record { pod: Pod::clone(&snapshot.pod), seen: snapshot.seen };
+        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other)?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let next = path.with_extension("next");
+        std::fs::write(&next, bytes)?;
+        std::fs::rename(&next, &path)
+    });
+    match saved.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a pod's record cannot be kept"),
+        Err(error) => tracing::warn!(%error, "a pod's record was not kept"),
+    }
+}
+
+impl Writer {
+    fn render(&self, snapshot: &Snapshot) -> PodStatus {
+        let facts = NodeFacts { host_ip: self.shared.config.address.to_string() };
+        let mut latest = self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let previous = with_conditions_of_others(&latest, snapshot.pod.status.as_ref());
+        let status = status(&snapshot.pod, &snapshot.seen, &facts, Some(&previous), Timestamp::now());
+        latest.clone_from(&status);
+        status
+    }
+
+    /// Writes what differs from what the API has. Returns `false` when that has to be tried again.
+    pub(super) async fn write_status(&self, (pod, status): &(Arc<Pod>, PodStatus)) -> bool {
+        let mut written = self.written.lock().await;
+        let Some(mut patch) = difference(&written, status) else { return true };
+        let Ok(_slot) = self.shared.writes.acquire().await else { return true };
+        let gated = pod.spec.as_ref().is_some_and(|s| s.readiness_gates.as_ref().is_some_and(|g| !g.is_empty()));
+        let mut version = pod.metadata.resource_version.clone().filter(|_| gated);
+        let path = pod_path(pod);
+        for _ in 0..CONFLICTS {
+            let mut meta = json!({"uid": pod.metadata.uid});
+            if let Some(version) = &version {
+                meta["resourceVersion"] = version.clone().into();
+            }
+            let body = json!({"metadata": meta, "status": patch});
+            match self.shared.api.merge(&format!("{path}/status"), &body).await {
+                Ok(_) => {
+                    written.clone_from(status);
+                    return true;
+                }
+                // The pod is gone: there is nothing to write to.
+                Err(kube::Error::Api(status)) if status.code == 404 => return true,
+                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
+                    let now: Option<Pod> = self.shared.api.get(path.clone()).await.ok().flatten();
+                    let Some(now) = now.filter(|n| n.metadata.uid == pod.metadata.uid) else { return true };
+                    if !gated {
+                        continue;
+                    }
+                    version.clone_from(&now.metadata.resource_version);
+                    let merged = with_conditions_of_others(status, now.status.as_ref());
+                    match difference(now.status.as_ref().unwrap_or(&PodStatus::default()), &merged) {
+                        Some(newer) => patch = newer,
+                        None => return true,
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(pod = path, %error, "a status was not written");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// `status` with the conditions that others set, as the API has them.
+fn with_conditions_of_others(status: &PodStatus, api: Option<&PodStatus>) -> PodStatus {
+    const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let mut out = status.clone();
+    let Some(api) = api.and_then(|s| s.conditions.as_ref()) else { return out };
+    let conditions = out.conditions.get_or_insert_default();
+    conditions.retain(|c| OURS.contains(&c.type_.as_str()));
+    conditions.extend(api.iter().filter(|c| !OURS.contains(&c.type_.as_str())).cloned());
+    out
+}
+
+/// The fields of `new` that differ from `old`, those that vanished as null; `None` when none does.
+fn difference(old: &PodStatus, new: &PodStatus) -> Option<Value> {
+    let fields = |status: &PodStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let (old, new) = (fields(old), fields(new));
+    let mut patch = Map::new();
+    for field in OURS {
+        match (old.get(field), new.get(field)) {
+            (before, Some(now)) if before != Some(now) => drop(patch.insert(field.to_owned(), now.clone())),
+            (Some(_), None) => drop(patch.insert(field.to_owned(), Value::Null)),
+            _ => {}
+        }
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(json: Value) -> PodStatus {
+        serde_json::from_value(json).expect("a status")
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let old = status(json!({"phase": "Pending", "podIP": "10.244.0.5", "reason": "x", "resize": "kept"}));
+        let new = status(json!({"phase": "Running", "podIP": "10.244.0.5"}));
+        assert_eq!(difference(&old, &new), Some(json!({"phase": "Running", "reason": null})));
+        assert_eq!(difference(&new, &new), None);
+    }
+
+    #[test]
+    fn conditions_of_others_are_kept_as_the_api_has_them() {
+        let ours =
+            status(json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "x/y", "status": "False"}]}));
+        let api =
+            status(json!({"conditions": [{"type": "Ready", "status": "False"}, {"type": "x/y", "status": "True"}]}));
+        let merged = with_conditions_of_others(&ours, Some(&api)).conditions.expect("conditions");
+        let seen: Vec<_> = merged.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+        assert_eq!(seen, [("Ready", "True"), ("x/y", "True")]);
+    }
+}

@@ -1,0 +1,468 @@
+//! What a worker has done for it: each function one act, returning what came of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
+use knoll_container::client::ClientError;
+use knoll_container::protocol::{ContainerId, Network, RefusalKind, SandboxId};
+use knoll_oci::{Image, Keychain, Policy, PullError};
+
+use super::uid;
+use crate::env::{Inputs, Sources};
+use crate::network::files::{self, Resolv};
+use crate::pod::SandboxInfo;
+use crate::probes::http;
+use crate::runtime::{self, SpecError};
+use crate::shared::{Shared, is_lost};
+use crate::volumes::{self, Content, Places, empty_dir};
+
+/// Volumes that are filled.
+pub(super) struct Prepared {
+    /// What they were filled from, environments included.
+    pub(super) sources: Arc<Sources>,
+    /// When a token in them should be replaced.
+    pub(super) refresh_at: Option<Timestamp>,
+}
+
+/// Why an image is not here.
+pub(super) struct PullFailure {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// Why a container does not run.
+pub(super) enum StartFailure {
+    /// It cannot be made now; nothing ran.
+    Config { reason: &'static str, message: String },
+    /// It was made, but its program cannot be run.
+    Run { id: String, message: String, code: i32 },
+}
+
+/// Names of all ConfigMaps and Secrets that a pod refers to, for volumes and environments.
+pub(crate) fn references(pod: &Pod) -> (Vec<String>, Vec<String>) {
+    let (mut maps, mut secrets) = volumes::references(pod);
+    let (more_maps, more_secrets) = crate::env::references(pod);
+    maps.extend(more_maps);
+    secrets.extend(more_secrets);
+    for list in [&mut maps, &mut secrets] {
+        list.sort();
+        list.dedup();
+    }
+    (maps, secrets)
+}
+
+fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// Fills the pod's volumes. An error names the volume.
+pub(super) async fn fill_volumes(shared: &Shared, pod: &Arc<Pod>) -> Result<Prepared, (String, String)> {
+    let first = || {
+        let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
+        volumes.and_then(|list| list.first()).map(|v| v.name.clone()).unwrap_or_default()
+    };
+    let api = |error: kube::Error| (first(), error.to_string());
+    let sources = Arc::new(shared.api.sources(namespace(pod), &references(pod)).await.map_err(api)?);
+    let (tokens, refresh_at) =
+        fetch_tokens(shared, pod).await.map_err(|error| (first(), format!("failed to fetch token: {error}")))?;
+    let group = crate::security::fs_group(pod).map_err(|error| (first(), error.to_string()))?;
+    let inputs = Inputs {
+        pod,
+        host_ip: &shared.config.address.to_string(),
+        pod_ip: "",
+        allocatable: shared.allocatable,
+        sources: &sources,
+        services: &[],
+        node_name: &shared.config.name,
+    };
+    let content = Content { inputs: &inputs, tokens: &tokens, group };
+    let work = volumes::work(pod, &content).map_err(|(name, error)| (name, error.to_string()))?;
+    if !work.is_empty() {
+        let places = shared.config.places(uid(pod));
+        let stamp = stamp();
+        let done = tokio::task::spawn_blocking(move || volumes::prepare(&work, &places, group, &stamp)).await;
+        done.map_err(|error| (first(), error.to_string()))?.map_err(|(name, error)| (name, error.to_string()))?;
+    }
+    Ok(Prepared { sources, refresh_at })
+}
+
+/// A name for a generation of files, as kubelets name theirs.
+fn stamp() -> String {
+    jiff::fmt::strtime::format("%Y_%m_%d_%H_%M_%S.%9f", Timestamp::now())
+        .unwrap_or_else(|_| Timestamp::now().as_nanosecond().to_string())
+}
+
+/// The tokens a pod needs, and when the first of them has lived four fifths of its life.
+async fn fetch_tokens(
+    shared: &Shared,
+    pod: &Pod,
+) -> kube::Result<(BTreeMap<volumes::TokenRequest, String>, Option<Timestamp>)> {
+    let mut tokens = BTreeMap::new();
+    let mut refresh_at = None;
+    for request in volumes::tokens(pod) {
+        let asked = Timestamp::now();
+        let token = shared.api.token(pod, &request.audience, request.expiration_seconds).await?;
+        let life = Duration::try_from(token.expires.duration_since(asked)).unwrap_or_default();
+        // Never sooner than every ten seconds, whatever the server says.
+        let at = asked + (life / 5 * 4).clamp(Duration::from_secs(10), Duration::from_secs(24 * 3600));
+        refresh_at = [refresh_at, Some(at)].into_iter().flatten().min();
+        tokens.insert(request, token.text);
+    }
+    Ok((tokens, refresh_at))
+}
+
+/// Makes the pod's network, control group and files.
+pub(super) async fn prepare_sandbox(shared: &Shared, pod: &Arc<Pod>) -> Result<SandboxInfo, String> {
+    let spec = runtime::sandbox_spec(&shared.config, pod).map_err(|error| error.to_string())?;
+    let host_network = spec.network == Network::Host;
+    let id = spec.id.clone();
+    let monitor = shared.monitor.get();
+    let status = match monitor.prepare_sandbox(spec).await {
+        // Made before the connection was lost or the server stopped.
+        Err(error) if error.kind() == Some(RefusalKind::Exists) => {
+            let listing = monitor.list().await.map_err(|error| error.to_string())?;
+            listing.sandboxes.into_iter().find(|s| s.spec.id == id).ok_or_else(|| error.to_string())?
+        }
+        status => status.map_err(|error| error.to_string())?,
+    };
+    let address = status.address.unwrap_or(shared.config.address);
+    let (config, pod) = (shared.config.clone(), Arc::clone(pod));
+    let written = tokio::task::spawn_blocking(move || {
+        let etc = runtime::etc_dir(&config, uid(&pod));
+        let host = Resolv::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default());
+        let dns = config.dns_port.map(|_| config.gateway);
+        std::fs::create_dir_all(&etc)?;
+        std::fs::create_dir_all(runtime::empty_layer(&config))?;
+        std::fs::write(etc.join("hostname"), files::hostname(&pod) + "\n")?;
+        std::fs::write(etc.join("hosts"), files::hosts(&pod, Some(address), &config.cluster_domain))?;
+        let resolv = files::resolv(&pod, &host, dns, &config.cluster_domain);
+        std::fs::write(etc.join("resolv.conf"), resolv.render())
+    });
+    let written = written.await.map_err(|error| error.to_string())?;
+    written.map_err(|error| format!("cannot write the pod's files: {error}"))?;
+    Ok(SandboxInfo { address, host_network })
+}
+
+/// Gets a container's image.
+pub(super) async fn pull(shared: &Shared, pod: &Pod, container: &Container) -> Result<Image, PullFailure> {
+    let reference = container.image.as_deref().unwrap_or_default();
+    let name = Some(container.name.as_str());
+    let policy = policy(container.image_pull_policy.as_deref(), reference);
+    if policy != Policy::Always {
+        if let Some(image) = shared.remembered(reference) {
+            shared.recorder.normal(pod, name, "Pulled", present(reference));
+            return Ok(image);
+        }
+        match shared.pull(reference, Policy::Never, Keychain::default()).await {
+            Ok(image) => {
+                shared.remember(reference, image.clone());
+                shared.recorder.normal(pod, name, "Pulled", present(reference));
+                return Ok(image);
+            }
+            Err(error @ PullError::Reference(_)) => {
+                let message = format!(
+                    "Failed to apply default image tag \"{reference}\": couldn't parse image name \"{reference}\": {error}"
+                );
+                shared.recorder.warning(pod, name, "InspectFailed", &message);
+                return Err(PullFailure { reason: "InvalidImageName", message });
+            }
+            Err(_) if policy == Policy::Never => {
+                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+                shared.recorder.warning(pod, name, "ErrImageNeverPull", &message);
+                return Err(PullFailure { reason: "ErrImageNeverPull", message });
+            }
+            // Not here, or not whole: it is fetched.
+            Err(_) => {}
+        }
+    }
+    let asked = Instant::now();
+    let Ok(_slot) = shared.pulls.acquire().await else {
+        return Err(PullFailure { reason: "ErrImagePull", message: "the node is stopping".into() });
+    };
+    let begun = Instant::now();
+    shared.recorder.normal(pod, name, "Pulling", format!("Pulling image \"{reference}\""));
+    let keychain = keychain(shared, pod).await;
+    match shared.pull(reference, policy, keychain).await {
+        Ok(image) => {
+            let text = format!(
+                "Successfully pulled image \"{reference}\" in {} ({} including waiting). Image size: {} bytes.",
+                took(begun.elapsed()),
+                took(asked.elapsed()),
+                image.size
+            );
+            shared.recorder.normal(pod, name, "Pulled", text);
+            shared.remember(reference, image.clone());
+            Ok(image)
+        }
+        Err(error) => {
+            let invalid = matches!(error, PullError::Reference(_));
+            let reason = if invalid { "InvalidImageName" } else { "ErrImagePull" };
+            let message = explain(&error);
+            shared.recorder.warning(pod, name, "Failed", format!("Failed to pull image \"{reference}\": {message}"));
+            shared.recorder.warning(pod, name, "Failed", format!("Error: {reason}"));
+            Err(PullFailure { reason, message })
+        }
+    }
+}
+
+/// An image that is here already, without asking anybody.
+pub(super) async fn find(shared: &Shared, reference: &str) -> Option<Image> {
+    if let Some(image) = shared.remembered(reference) {
+        return Some(image);
+    }
+    let image = shared.pull(reference, Policy::Never, Keychain::default()).await.ok()?;
+    shared.remember(reference, image.clone());
+    Some(image)
+}
+
+fn present(reference: &str) -> String {
+    format!("Container image \"{reference}\" already present on machine")
+}
+
+fn took(duration: Duration) -> String {
+    if duration >= Duration::from_secs(1) {
+        format!("{:.3}s", duration.as_secs_f64())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
+/// An error with its sources.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn policy(policy: Option<&str>, reference: &str) -> Policy {
+    match policy {
+        Some("Always") => Policy::Always,
+        Some("Never") => Policy::Never,
+        Some("IfNotPresent") => Policy::IfNotPresent,
+        _ => {
+            let tail = reference.rsplit('/').next().unwrap_or(reference);
+            let latest = !reference.contains('@') && (tail.ends_with(":latest") || !tail.contains(':'));
+            if latest { Policy::Always } else { Policy::IfNotPresent }
+        }
+    }
+}
+
+/// The pod's credentials, then the machine's.
+async fn keychain(shared: &Shared, pod: &Pod) -> Keychain {
+    let mut keychain = Keychain::default();
+    let names = pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).map(|r| r.name.as_str());
+    for name in names {
+        let path = format!("/api/v1/namespaces/{}/secrets/{name}", namespace(pod));
+        match shared.api.get::<Secret>(path).await {
+            Ok(Some(secret)) => {
+                let data = secret.data.unwrap_or_default();
+                let added = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
+                    (Some(json), _) => keychain.add_docker_config(&json.0),
+                    (None, Some(json)) => keychain.add_dockercfg(&json.0),
+                    (None, None) => Ok(()),
+                };
+                if let Err(error) = added {
+                    tracing::warn!(secret = name, %error, "a pull secret cannot be read");
+                }
+            }
+            Ok(None) => {
+                let text = format!(
+                    "Unable to retrieve some image pull secrets ({name}); attempting to pull the image may not succeed."
+                );
+                shared.recorder.warning(pod, None, "FailedToRetrieveImagePullSecret", text);
+            }
+            Err(error) => tracing::warn!(secret = name, %error, "a pull secret cannot be fetched"),
+        }
+    }
+    if let Some(path) = shared.config.docker_config.clone() {
+        let mut machine = Keychain::default();
+        match machine.add_file(&path) {
+            Ok(()) => keychain.add_all(&machine),
+            Err(error) => tracing::warn!(%error, "the machine's registry credentials cannot be read"),
+        }
+    }
+    keychain
+}
+
+/// One attempt to start a container.
+pub(super) struct Start {
+    pub(super) pod: Arc<Pod>,
+    pub(super) container: Arc<Container>,
+    pub(super) image: Image,
+    pub(super) attempt: u32,
+    pub(super) address: Option<SandboxInfo>,
+    pub(super) sources: Option<Arc<Sources>>,
+    /// The attempt before, whose remains can go.
+    pub(super) before: Option<String>,
+}
+
+/// Makes and starts a container. Returns its identity and when it started.
+pub(super) async fn start(shared: &Shared, start: Start) -> Result<(String, Timestamp), StartFailure> {
+    let Start { pod, container, image, attempt, address, sources, before } = start;
+    let name = Some(container.name.as_str());
+    let config = |reason, message: String| StartFailure::Config { reason, message };
+    let sources = match sources {
+        Some(sources) => sources,
+        None => {
+            let found = shared.api.sources(namespace(&pod), &crate::env::references(&pod)).await;
+            Arc::new(found.map_err(|error| config("CreateContainerConfigError", error.to_string()))?)
+        }
+    };
+    let services = shared.services_for(namespace(&pod)).await;
+    let host_ip = shared.config.address.to_string();
+    let pod_ip = match &address {
+        Some(info) if !info.host_network => info.address.to_string(),
+        _ => host_ip.clone(),
+    };
+    let inputs = Inputs {
+        pod: &pod,
+        host_ip: &host_ip,
+        pod_ip: &pod_ip,
+        allocatable: shared.allocatable,
+        sources: &sources,
+        services: &services,
+        node_name: &shared.config.name,
+    };
+    let spec = runtime::container_spec(&shared.config, &inputs, &container, &image, attempt, shared.memory_capacity);
+    let spec = spec.map_err(|error| match error {
+        SpecError::NoCommand => config("CreateContainerError", error.to_string()),
+        error => config("CreateContainerConfigError", error.to_string()),
+    })?;
+    let words = runtime::termination_log(&shared.config, uid(&pod), &container.name, attempt);
+    make_writable(words).await.map_err(|error| config("CreateContainerError", error.to_string()))?;
+    let monitor = shared.monitor.get();
+    if let Some(before) = before.and_then(|id| ContainerId::new(id).ok()) {
+        // Its log stays; that its file system is still there bothers nobody until the pod goes.
+        drop(monitor.remove_container(before).await);
+    }
+    let id = spec.id.clone();
+    let since = match monitor.start_container(spec).await {
+        Ok(status) => status.started_at,
+        Err(error) => match error.kind() {
+            Some(RefusalKind::Start) => {
+                return Err(StartFailure::Run { id: id.into(), message: error.to_string(), code: 128 });
+            }
+            Some(RefusalKind::Exists) => {
+                already_running(&monitor, &id).await.ok_or_else(|| config("CreateContainerError", error.to_string()))?
+            }
+            _ => return Err(config("CreateContainerError", lost(&error))),
+        },
+    };
+    shared.recorder.normal(&pod, name, "Created", format!("Created container: {}", container.name));
+    shared.recorder.normal(&pod, name, "Started", format!("Started container {}", container.name));
+    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    if let Some(hook) = hook
+        && let Err(why) = run_hook(shared, &container, &id, address.as_ref(), hook, Duration::from_secs(3600)).await
+    {
+        shared.recorder.warning(&pod, name, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
+        super::ending::kill(shared, id.as_str()).await;
+    }
+    Ok((id.into(), since))
+}
+
+fn lost(error: &ClientError) -> String {
+    if is_lost(error) { "the container monitor is being reached again".into() } else { error.to_string() }
+}
+
+/// When a container that exists already was started.
+async fn already_running(monitor: &knoll_container::client::Client, id: &ContainerId) -> Option<Timestamp> {
+    let listing = monitor.list().await.ok()?;
+    listing.containers.into_iter().find(|c| c.spec.id == *id).map(|c| c.started_at)
+}
+
+/// Makes an empty file that any user may write to.
+async fn make_writable(path: PathBuf) -> std::io::Result<()> {
+    let made = tokio::task::spawn_blocking(move || {
+        use std::os::unix::fs::PermissionsExt;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&path, b"")?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+    });
+    made.await.map_err(std::io::Error::other)?
+}
+
+/// Runs a lifecycle hook, at most as long as `limit`.
+pub(super) async fn run_hook(
+    shared: &Shared,
+    container: &Container,
+    id: &ContainerId,
+    address: Option<&SandboxInfo>,
+    hook: &LifecycleHandler,
+    limit: Duration,
+) -> Result<(), String> {
+    if let Some(exec) = &hook.exec {
+        let command = exec.command.clone().unwrap_or_default();
+        return match crate::exec::run(&shared.monitor.get(), id.clone(), command, limit, 1024).await {
+            Err(error) => Err(error.to_string()),
+            Ok(None) => Err("it took too long".into()),
+            Ok(Some((exit, _))) if exit.code == 0 => Ok(()),
+            Ok(Some((exit, output))) => Err(format!("it ended with exit code {}: {output}", exit.code)),
+        };
+    }
+    if let Some(get) = &hook.http_get {
+        let port = crate::probes::port(&get.port, container)?;
+        let address = match address {
+            Some(info) if !info.host_network => info.address,
+            _ => shared.config.address,
+        };
+        let status = http::fetch(&http::Get::of(get, port), address.into(), limit).await?;
+        return if status.as_u16() < 400 { Ok(()) } else { Err(format!("it was answered with {status}")) };
+    }
+    if let Some(sleep) = &hook.sleep {
+        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0)).min(limit)).await;
+    }
+    Ok(())
+}
+
+/// Which scratch volume holds more than it may, as its pod's status tells it.
+pub(super) async fn scratch_overuse(pod: Arc<Pod>, places: Places) -> Option<String> {
+    let check = tokio::task::spawn_blocking(move || {
+        volumes::limited_scratch(&pod, &places).into_iter().find_map(|(name, dir, limit)| {
+            let used = empty_dir::usage(&dir).ok()?;
+            (used > limit).then(|| format!("Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "))
+        })
+    });
+    check.await.ok().flatten()
+}
+
+/// Gives back sandbox and volumes.
+pub(super) async fn tear_down(shared: &Shared, pod: &Arc<Pod>) -> Result<(), String> {
+    let id = SandboxId::new(uid(pod)).map_err(|error| error.to_string())?;
+    shared.monitor.get().remove_sandbox(id).await.map_err(|error| error.to_string())?;
+    let (pod, places) = (Arc::clone(pod), shared.config.places(uid(pod)));
+    let released = tokio::task::spawn_blocking(move || volumes::release(&pod, &places)).await;
+    released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_policies_follow_the_tag() {
+        for (given, reference, expected) in [
+            (None, "app", Policy::Always),
+            (None, "reg:5000/app", Policy::Always),
+            (None, "app:latest", Policy::Always),
+            (None, "app:1", Policy::IfNotPresent),
+            (None, "app@sha256:abc", Policy::IfNotPresent),
+            (Some("Never"), "app", Policy::Never),
+            (Some("IfNotPresent"), "app", Policy::IfNotPresent),
+        ] {
+            assert_eq!(policy(given, reference), expected, "{given:?} {reference}");
+        }
+    }
+}
