@@ -5,7 +5,7 @@ use knoll_api::{Key, Kind, Resource, conditions::READY, table::Table};
 use serde_json::json;
 
 use super::platform::{Kubelet, Platform};
-use crate::status::Reporting;
+use crate::{QueuePlacement, Settings, status::Reporting};
 
 /// A Service as admission leaves it: `extra` goes below `metadata`, `template` below the template's metadata.
 fn service(name: &str, image: &str, extra: &str, template: &str, traffic: &str) -> String {
@@ -93,6 +93,42 @@ fn a_service_becomes_ready_with_its_whole_tree() {
             Ingress hello gen=1
             CoreService hello gen=2
     "#]]);
+}
+
+#[test]
+fn with_sidecars_a_service_becomes_ready_goes_to_zero_and_comes_back_too() {
+    let settings = Settings { queue_placement: QueuePlacement::Sidecar, ..Settings::default() };
+    let mut platform = Platform::with(settings, 0);
+    platform.add(&hello());
+    assert_eq!(platform.ready_of("hello"), "True");
+    let pod = platform.routing.table().backends[&key("hello-00001")].instances[0].address;
+    assert_eq!(pod, "10.244.0.7:8012".parse().unwrap());
+    platform.decide("hello-00001", 0);
+    platform.pass(120);
+    assert_eq!(platform.replicas("hello-00001-deployment"), Some(0));
+    assert_eq!(platform.ready_of("hello"), "True");
+    platform.decide("hello-00001", 1);
+    assert_eq!(platform.routing.table().backends[&key("hello-00001")].instances.len(), 1);
+}
+
+#[test]
+fn in_whatever_order_controllers_act_they_end_with_the_same_objects() {
+    let journey = |seed| {
+        let mut platform = Platform::with(Settings::default(), seed);
+        platform.add(&hello());
+        platform.edit(Kind::Service, "hello", |value| {
+            value["spec"]["template"]["spec"]["containers"][0]["image"] = json!("hello:2");
+        });
+        assert_eq!(platform.ready_of("hello"), "True", "seed {seed}");
+        assert_eq!(platform.service("hello").metadata.generation, Some(2), "seed {seed}");
+        let route = platform.cluster.world.routes.get(&key("hello")).unwrap();
+        assert_eq!(route.metadata.generation, Some(1), "seed {seed}");
+        (platform.cluster.names(), platform.routing.table().clone())
+    };
+    let usual = journey(0);
+    for seed in 1..12 {
+        assert!(journey(seed) == usual, "seed {seed}");
+    }
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl Cluster {
                     Some(why) => Err(why.clone()),
                     None => Ok(format!("{}@sha256:{:064x}", request.image, request.image.len())),
                 };
-                let observation = Observation::Digest { request: request.clone(), asker: asker.clone(), result, at: now };
+                let observation =
+                    Observation::Digest { request: request.clone(), asker: asker.clone(), result, at: now };
                 self.changes.extend(self.world.observe(observation));
             }
         }

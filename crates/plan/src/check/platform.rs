@@ -71,15 +71,21 @@ pub(super) struct Platform {
     pub(super) now: Timestamp,
     /// What becomes of pods.
     pub(super) kubelet: Kubelet,
+    seed: u64,
     /// Rechecks that were asked for.
     deadlines: BTreeSet<(Timestamp, usize, Key)>,
 }
 
 impl Platform {
     pub(super) fn new() -> Platform {
-        let cluster = Cluster::new();
+        Platform::with(Settings::default(), 0)
+    }
+
+    /// With these settings; `seed` decides in which order keys are planned, 0 for the usual one.
+    pub(super) fn with(settings: Settings, seed: u64) -> Platform {
+        let rows = rows(&settings);
+        let cluster = Cluster::with(settings);
         let (routing, _) = table::Routing::new(&cluster.world);
-        let rows = rows(&Settings::default());
         let mut platform = Platform {
             cluster,
             rows,
@@ -88,6 +94,7 @@ impl Platform {
             now: NOW,
             kubelet: Kubelet::Starts,
             deadlines: BTreeSet::new(),
+            seed,
         };
         platform.add(CONFIG);
         platform
@@ -102,7 +109,7 @@ impl Platform {
     pub(super) fn settle(&mut self) {
         for _ in 0..STEPS {
             self.take_changes();
-            let Some((row, key)) = self.queue.pop_first() else {
+            let Some((row, key)) = self.pick() else {
                 if self.start_pods() {
                     continue;
                 }
@@ -122,6 +129,17 @@ impl Platform {
             }
         }
         panic!("no rest after {STEPS} steps; queue: {:?}", self.queue);
+    }
+
+    /// Takes a key out of the queue.
+    fn pick(&mut self) -> Option<(usize, Key)> {
+        if self.seed == 0 {
+            return self.queue.pop_first();
+        }
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = usize::try_from(self.seed >> 33).expect("31 bits") % self.queue.len().max(1);
+        let picked = self.queue.iter().nth(at).cloned()?;
+        self.queue.take(&picked)
     }
 
     /// Wakes who is concerned, and publishes the table.

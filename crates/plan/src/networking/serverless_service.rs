@@ -62,7 +62,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut next = ServerlessService::clone(sks);
     next.conditions(now).initialize();
     // A taken name is a result like any other here: what there is to say is in the status.
-    reconcile(world, &mut next, &mut plan, now).unwrap_or_else(|Taken| ());
+    reconcile(world, &mut next, &mut plan, now).unwrap_or(());
     plan.report(sks.as_ref(), next);
     plan
 }

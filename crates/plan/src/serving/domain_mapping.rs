@@ -95,7 +95,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         ingress_not_configured(&mut next, now);
     }
     // A stop is a result like any other here: what there is to say is in the status.
-    reconcile(world, &mut next, &mut plan, now).unwrap_or_else(|Stopped| ());
+    reconcile(world, &mut next, &mut plan, now).unwrap_or(());
     plan.report(mapping.as_ref(), next);
     plan
 }
