@@ -224,8 +224,8 @@ impl Held {
 /// The fixed part of the table.
 ///
 /// `services` finds a service with one endpoint in the map `one`, and the chain of one with several in `several`. What
-/// still has a service's address after that is refused. Pods are masqueraded when they leave the machine, and when
-/// they reach themselves by a service, since nobody accepts packets from themselves.
+/// still has a service's address after that is refused. Pods are masqueraded when they leave the machine, and go by
+/// the gateway's address when they reach themselves by a service, since nobody accepts packets from themselves.
 fn frame(batch: &mut Batch, config: &Config) {
     let (address, port) = (REG + 4, REG + 5);
     batch.chain("services", None);
@@ -255,8 +255,10 @@ fn frame(batch: &mut Batch, config: &Config) {
 
     let (pods, pods_prefix) = config.pods;
     batch.chain("postrouting", Some(nft::POSTROUTING));
-    let itself = [Expr::source(REG), Expr::destination(REG + 1), Expr::member("loops", REG), Expr::masquerade()];
-    batch.rule("postrouting", &itself);
+    let itself = vec![Expr::source(REG), Expr::destination(REG + 1), Expr::member("loops", REG)];
+    // The cables have no address to masquerade with.
+    let by_gateway = vec![Expr::value(&config.gateway.octets(), REG), Expr::pretend(REG)];
+    batch.rule("postrouting", &chain([itself, by_gateway]));
     let from_pod = inside(Expr::source(REG), pods, pods_prefix, true);
     let to_elsewhere = || inside(Expr::destination(REG), pods, pods_prefix, false);
     batch.rule("postrouting", &chain([from_pod, to_elsewhere(), vec![Expr::masquerade()]]));

@@ -187,7 +187,24 @@ impl Expr {
         })
     }
 
-    /// Rewrites the source to an address of this machine.
+    /// Loads a value.
+    pub(crate) fn value(value: &[u8], register: u32) -> Expr {
+        Expr::new("immediate", |data| {
+            attribute(data, 1, &be(register));
+            nested(data, 2, |inner| attribute(inner, DATA_VALUE, value));
+        })
+    }
+
+    /// Rewrites the source to the address in a register.
+    pub(crate) fn pretend(address: u32) -> Expr {
+        Expr::new("nat", |data| {
+            attribute(data, 1, &be(0));
+            attribute(data, 2, &be(u32::from(FAMILY)));
+            attribute(data, 3, &be(address));
+        })
+    }
+
+    /// Rewrites the source to the address of the interface the packet leaves by.
     pub(crate) fn masquerade() -> Expr {
         Expr::new("masq", |_| {})
     }

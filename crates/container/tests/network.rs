@@ -73,7 +73,7 @@ async fn pods_reach_each_other_the_host_and_the_host_them() {
     assert_ne!(one, two);
     let script = format!(
         "ping -c 1 -W 2 {gateway} > /dev/null && echo gateway; ping -c 1 -W 2 {one} > /dev/null && echo pod; \
-         wget -T 2 -qO- http://{one}:8080/; hostname; ip -o addr show eth0 | awk '{{ print $4 }}'; ip route | wc -l",
+         printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 {one} 8080 | tail -n 1; hostname; ip -o addr show eth0 | awk '{{ print $4 }}'; ip route | wc -l",
         gateway = site.network.gateway,
     );
     let (_, output) = site.run(&client, site.spec("two", "two", &script)).await;
@@ -82,6 +82,8 @@ async fn pods_reach_each_other_the_host_and_the_host_them() {
     let forwarded = client.socket(sandbox_id("one")).await.unwrap();
     let stream = forwarded.connect("127.0.0.1:8080".parse().unwrap()).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap().port(), 8080);
+    // A socket keeps the network it lives in.
+    drop(stream);
     tear_down(site, &client).await;
 }
 
@@ -109,7 +111,10 @@ async fn services_lead_to_their_endpoints_from_everywhere() {
         assert_eq!(get(unclaimed).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     }
     // From a pod; red reaches itself too.
-    let script = format!("wget -T 2 -qO- http://{single}/; wget -T 2 -qO- http://{nobody}/ 2>&1 || true");
+    let ask = |at: SocketAddrV4| {
+        format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} {} 2>&1 | tail -n 1", at.ip(), at.port())
+    };
+    let script = format!("{}; {}", ask(single), ask(nobody));
     let (_, output) = site.run(&client, site.spec("red", "inside-red", &script)).await;
     assert!(output.starts_with("red\n") && output.contains("refused"), "{output}");
     let (_, output) = site.run(&client, site.spec("blue", "inside-blue", &script)).await;
@@ -139,14 +144,14 @@ async fn datagrams_and_the_hosts_own_servers_have_services_too() {
     let listener = UdpSocket::bind((site.network.gateway, 0)).unwrap();
     listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let to = SocketAddrV4::new(site.network.gateway, listener.local_addr().unwrap().port());
-    let at = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
+    let at = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 69);
     let rule = ServiceRule { service: at, protocol: Transport::Udp, endpoints: vec![to], by_client: false };
     network.set_services(&[rule]).unwrap();
     let pod = site.pod(&client, "asks").await;
-    site.start(&client, "asks", "asks", "echo question | nc -u -w 1 10.96.0.10 53").await;
+    site.start(&client, "asks", "asks", "tftp -g -r question -l /tmp/x 10.96.0.10").await;
     let mut buffer = [0; 64];
     let (length, from) = listener.recv_from(&mut buffer).unwrap();
-    assert_eq!((&buffer[..length], from.ip()), (&b"question\n"[..], pod.into()));
+    assert_eq!((&buffer[..11], from.ip()), (&b"\0\x01question\0"[..], pod.into()), "{length}");
     tear_down(site, &client).await;
 }
 
@@ -187,7 +192,7 @@ async fn pods_leave_the_machine_under_its_address() {
     command(&format!("nsenter -t {pid} -n ip addr add 192.0.2.2/24 dev kin"));
     command(&format!("nsenter -t {pid} -n ip link set kin up"));
     site.pod(&client, "leaves").await;
-    let script = "wget -T 5 -qO- http://192.0.2.2/";
+    let script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 192.0.2.2 80 | tail -n 1";
     let (exit, output) = site.run(&client, site.spec("leaves", "leaves", script)).await;
     assert_eq!((exit.code, output.as_str()), (0, "outside\n"));
     tear_down(site, &client).await;
