@@ -80,6 +80,15 @@ impl Cgroups {
         self.mode
     }
 
+    /// Whether a controller can be had.
+    pub(crate) fn offers(&self, controller: &str) -> bool {
+        let unified = || fs::read_to_string(self.unified.as_ref()?.join("cgroup.controllers")).ok();
+        match self.mode {
+            Mode::V2 => unified().is_some_and(|names| names.split_whitespace().any(|name| name == controller)),
+            Mode::V1 | Mode::Hybrid => self.controller(controller, "").is_some(),
+        }
+    }
+
     /// Where a controller's files of a group are.
     fn controller(&self, name: &str, group: &str) -> Option<PathBuf> {
         let hierarchy = self.v1.iter().find(|h| h.controllers.iter().any(|c| c == name));

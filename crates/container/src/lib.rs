@@ -10,6 +10,7 @@
 mod capability;
 mod cgroup;
 pub mod client;
+pub mod doctor;
 mod init;
 pub mod launch;
 pub mod monitor;
@@ -17,6 +18,7 @@ mod netlink;
 pub mod network;
 mod nft;
 pub mod protocol;
+pub mod reset;
 mod seccomp;
 mod sys;
 mod wire;

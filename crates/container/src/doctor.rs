@@ -1,0 +1,208 @@
+//! What a machine lacks to run containers, found by trying. Nothing is changed: what has to be made is made in a
+//! network namespace that is thrown away.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+
+use crate::capability::Set;
+use crate::cgroup::{Cgroups, Mode};
+use crate::netlink::Socket;
+use crate::netlink::route::End;
+use crate::network::{self, Config};
+use crate::sys::Filesystem;
+
+/// The oldest kernel with every call the monitor makes (`mount_setattr`, `cgroup.kill`).
+const OLDEST_KERNEL: (u32, u32) = (5, 14);
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What, e.g. `kernel`.
+    pub name: &'static str,
+    /// Whether it will do.
+    pub ok: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty when there is nothing to do.
+    pub fix: String,
+}
+
+/// Looks at everything. `state_dir` need not exist; `ports` are those the server wants to listen on, on all addresses.
+pub fn examine(state_dir: &Path, ports: &[u16]) -> Vec<Check> {
+    let mut checks = vec![kernel(), root(), cgroups(), overlay(state_dir), seccomp()];
+    let scratch = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok::<_, nix::errno::Errno>((cables(), tables()))
+    });
+    match scratch.join() {
+        Ok(Ok((cables, tables))) => checks.extend([cables, tables]),
+        Ok(Err(errno)) => checks.push(failed("network namespaces", &io::Error::from(errno), "run as root")),
+        Err(_) => checks.push(Check {
+            name: "network namespaces",
+            ok: false,
+            found: "the check failed".into(),
+            fix: String::new(),
+        }),
+    }
+    checks.extend(ports.iter().map(|port| self::port(*port)));
+    checks
+}
+
+fn good(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, ok: true, found: found.into(), fix: String::new() }
+}
+
+fn bad(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name, ok: false, found: found.into(), fix: fix.into() }
+}
+
+fn failed(name: &'static str, error: &dyn std::error::Error, fix: &str) -> Check {
+    let mut found = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        found = format!("{found}: {cause}");
+        source = cause.source();
+    }
+    bad(name, found, fix)
+}
+
+fn kernel() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    let (major, minor) = OLDEST_KERNEL;
+    if version(&release).is_some_and(|found| found >= OLDEST_KERNEL) {
+        good("kernel", release)
+    } else {
+        bad("kernel", release, format!("use Linux {major}.{minor} or newer"))
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn root() -> Check {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.replace("CapBnd:", "").replace("CapEff:", "CapBnd:");
+    let has = Set::bounding(&effective);
+    let needed =
+        ["SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "KILL"];
+    let missing: Vec<&str> = needed.into_iter().filter(|name| !has.has(name)).collect();
+    if missing.is_empty() {
+        good("privileges", "root")
+    } else {
+        bad("privileges", format!("without {}", missing.join(", ")), "run as root, outside a restricted container")
+    }
+}
+
+fn cgroups() -> Check {
+    let cgroups = match Cgroups::discover() {
+        Ok(cgroups) => cgroups,
+        Err(error) => return failed("cgroups", &error, "mount cgroup2 at /sys/fs/cgroup"),
+    };
+    let missing: Vec<&str> = ["cpu", "memory", "pids"].into_iter().filter(|name| !cgroups.offers(name)).collect();
+    let mode = match cgroups.mode() {
+        Mode::V1 => "version 1",
+        Mode::Hybrid => "version 1 with a unified tree",
+        Mode::V2 => "version 2",
+    };
+    if missing.is_empty() {
+        good("cgroups", mode)
+    } else {
+        bad(
+            "cgroups",
+            format!("{mode}, without {}", missing.join(", ")),
+            "enable these controllers on the kernel's command line",
+        )
+    }
+}
+
+fn overlay(state_dir: &Path) -> Check {
+    let known = Filesystem::open(c"overlay");
+    if let Err(error) = known {
+        return failed("overlayfs", &error, "load the overlay module");
+    }
+    // An overlay's writable layer cannot lie on an overlay.
+    let existing = state_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match nix::sys::statfs::statfs(existing) {
+        Ok(stat) if stat.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC => {
+            let fix = "put the data directory on another file system, e.g. a volume";
+            bad("overlayfs", format!("{} lies on an overlay itself", existing.display()), fix)
+        }
+        Ok(_) => good("overlayfs", "available"),
+        Err(errno) => failed("overlayfs", &io::Error::from(errno), "make the data directory accessible"),
+    }
+}
+
+fn seccomp() -> Check {
+    match fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail") {
+        Ok(actions) if actions.contains("errno") => good("seccomp", "available"),
+        _ => bad("seccomp", "not available", "use a kernel built with CONFIG_SECCOMP_FILTER"),
+    }
+}
+
+fn cables() -> Check {
+    let make = || -> io::Result<()> {
+        let here = fs::File::open("/proc/thread-self/ns/net")?;
+        let near = End { name: "near", mac: [2, 0, 0, 0, 0, 1] };
+        let far = End { name: "far", mac: [2, 0, 0, 0, 0, 2] };
+        Socket::route()?.add_cable(&near, &far, here.as_fd(), 1500)
+    };
+    match make() {
+        Ok(()) => good("veth", "available"),
+        Err(error) => failed("veth", &error, "load the veth module"),
+    }
+}
+
+fn tables() -> Check {
+    let config = Config {
+        table: "knoll".into(),
+        pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
+        services: (Ipv4Addr::new(10, 96, 0, 0), 12),
+        gateway: crate::protocol::GATEWAY,
+    };
+    match network::setup(config) {
+        Ok(_) => good("nf_tables", "available"),
+        Err(error) => {
+            failed("nf_tables", &error, "load the modules nf_tables, nft_nat, nft_masq, nft_numgen and nft_hash")
+        }
+    }
+}
+
+fn port(port: u16) -> Check {
+    const NAME: &str = "port";
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => good(NAME, port.to_string()),
+        Err(error) => failed(
+            NAME,
+            &io::Error::new(error.kind(), format!("{port}: {error}")),
+            "stop what listens there, or choose another port",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version("5.4.0"), Some((5, 4)));
+        assert!(version("5.4.0").unwrap() < OLDEST_KERNEL && version("5.15").unwrap() > OLDEST_KERNEL);
+        assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn a_taken_port_is_reported() {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let taken = port(listener.local_addr().unwrap().port());
+        assert!(!taken.ok && taken.found.contains("in use"), "{taken:?}");
+    }
+}
