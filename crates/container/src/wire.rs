@@ -97,25 +97,24 @@ impl Outbox {
 }
 
 /// Bytes and descriptors that came in.
-#[derive(Default)]
 pub(crate) struct Inbox {
     bytes: Vec<u8>,
     fds: VecDeque<OwnedFd>,
+    /// Where a read lands first.
+    scratch: Box<[u8]>,
+}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox { bytes: Vec::new(), fds: VecDeque::new(), scratch: vec![0; 64 * 1024].into_boxed_slice() }
+    }
 }
 
 impl Inbox {
     /// Reads once. `Ok(0)` means the other side has closed.
     pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let start = self.bytes.len();
-        self.bytes.resize(start + 64 * 1024, 0);
-        let outcome = self.receive(socket, start);
-        self.bytes.truncate(start + *outcome.as_ref().unwrap_or(&0));
-        outcome
-    }
-
-    fn receive(&mut self, socket: BorrowedFd<'_>, start: usize) -> io::Result<usize> {
         let mut control = cmsg_space!([RawFd; MAX_FDS]);
-        let mut slices = [IoSliceMut::new(&mut self.bytes[start..])];
+        let mut slices = [IoSliceMut::new(&mut self.scratch)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
         let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
         for part in message.cmsgs()? {
@@ -129,7 +128,9 @@ impl Inbox {
         if self.fds.len() > MAX_WAITING_FDS {
             return Err(io::Error::other("too many file descriptors without a frame"));
         }
-        Ok(message.bytes)
+        let length = message.bytes;
+        self.bytes.extend_from_slice(&self.scratch[..length]);
+        Ok(length)
     }
 
     /// The next whole frame, if there is one.

@@ -203,8 +203,12 @@ async fn the_pool_hands_out_identities_and_fills_up_again() {
     let site = Site::isolated(FILE);
     let client = site.networked(3).await;
     let prefix = site.network.interface_prefix.clone();
-    let pooled = async || client.list().await.unwrap().pooled;
-    while pooled().await < 3 {}
+    let full = async || {
+        while client.list().await.unwrap().pooled < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    full().await;
     assert_eq!(interfaces(&prefix).len(), 3);
     let mut addresses = Vec::new();
     for name in ["a", "b", "c", "d", "e", "f"] {
@@ -213,7 +217,7 @@ async fn the_pool_hands_out_identities_and_fills_up_again() {
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 6);
-    while pooled().await < 3 {}
+    full().await;
     for name in ["a", "b", "c", "d", "e", "f"] {
         client.remove_sandbox(sandbox_id(name)).await.unwrap();
     }

@@ -16,6 +16,10 @@ use crate::netlink::Socket;
 use crate::protocol::{ContainerStatus, Network, Phase, SandboxId, Stdin};
 use crate::sys::{self, PidExit, Spawned};
 
+/// How often, and how far apart, a monitor that ends tries to remove its cgroups.
+const LAST_LOOKS: u32 = 200;
+const LAST_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl Monitor {
     /// Takes over every sandbox and container that is still there, and removes what nobody has a record of.
     pub(super) fn recover(&mut self) -> Result<(), MonitorError> {
@@ -192,9 +196,16 @@ impl Monitor {
         }
         let root = self.options.cgroup_root.clone();
         self.remove_group_with_all(&format!("{root}/monitor"));
-        let leftovers = std::mem::take(&mut self.leftovers);
-        leftovers.into_iter().for_each(|group| self.remove_group(group));
         self.remove_group(root);
+        // What is only just dying is gone in a moment; parents wait for their children.
+        for _ in 0..LAST_LOOKS {
+            if self.leftovers.is_empty() {
+                break;
+            }
+            std::thread::sleep(LAST_PAUSE);
+            let leftovers = std::mem::take(&mut self.leftovers);
+            leftovers.into_iter().for_each(|group| self.remove_group(group));
+        }
         if let Some(network) = self.pool.network() {
             let gateway = network.gateway;
             if let Err(error) = drop_gateway(gateway) {
