@@ -48,7 +48,7 @@ pub(crate) fn instances(world: &World, revision: &Revision) -> Vec<Instance> {
 }
 
 /// The port that the pod itself declares for requests.
-fn user_port(pod: &Pod) -> Option<i32> {
+pub fn user_port(pod: &Pod) -> Option<i32> {
     let containers = &pod.spec.as_ref()?.containers;
     let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
     ports.find(|port| port.name.as_deref() == Some(revision::USER_PORT_NAME)).map(|port| port.container_port)

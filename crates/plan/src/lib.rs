@@ -21,6 +21,7 @@ mod status;
 mod world;
 
 pub use autoscaling::{FollowedRevision, decider, deciders};
+pub use instances::user_port;
 pub use networking::table;
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
 pub use plan::{EventNote, NoteKind, Plan, Propagation, Want};
