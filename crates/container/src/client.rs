@@ -131,7 +131,7 @@ impl Client {
     /// Claims a sandbox. Needs no image; call it as soon as a pod is known.
     pub async fn prepare_sandbox(&self, spec: SandboxSpec) -> Result<SandboxStatus, ClientError> {
         match self.ask(Request::PrepareSandbox(spec)).await? {
-            Answer::Sandbox(status) => Ok(status),
+            Answer::Sandbox(status) => Ok(*status),
             _ => Err(ClientError::Unexpected),
         }
     }

@@ -197,7 +197,7 @@ fn run_exec(e: &Exec<'_>) -> Result<Infallible, Failure> {
 /// A session of its own, default signals, no keys of the host.
 fn fresh_process() -> Result<(), Failure> {
     nix::unistd::setsid().step(|| "cannot make a session".into())?;
-    sys::reset_signals().step(|| "cannot reset signals".into())?;
+    sys::program_signals().step(|| "cannot reset signals".into())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // Kernels without keys have none to leave behind; a full quota is no reason not to run.
     drop(sys::new_session_keyring());

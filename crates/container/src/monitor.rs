@@ -206,6 +206,7 @@ pub fn run(options: &Options) -> Result<(), MonitorError> {
 }
 
 fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), MonitorError> {
+    sys::default_signals().setup("reset signals")?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);

@@ -4,6 +4,7 @@
 //! in one nftables table, on the loopback interface and in one route, so that it neither disturbs nor depends on other
 //! firewalls' tables.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -180,9 +181,8 @@ impl HostNetwork {
             same
         });
         for (key, rule) in wanted {
-            if !held.contains_key(&key) {
-                let service = self.publish(&mut batch, key, rule);
-                held.insert(key, service);
+            if let Entry::Vacant(place) = held.entry(key) {
+                place.insert(self.publish(&mut batch, key, rule));
             }
         }
         let after = addresses(held.values().map(|service| service.endpoints.as_slice()));

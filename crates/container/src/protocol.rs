@@ -193,7 +193,7 @@ pub enum Answer {
     /// There is nothing to tell.
     Done,
     /// A claimed sandbox.
-    Sandbox(SandboxStatus),
+    Sandbox(Box<SandboxStatus>),
     /// A started container.
     Container(Box<ContainerStatus>),
     /// A container or an exec has exited.

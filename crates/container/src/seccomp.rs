@@ -61,7 +61,7 @@ fn verdicts(capabilities: Set) -> BTreeMap<u32, Verdict> {
     put(libc::SYS_clone, Verdict::Without(NEW_NAMESPACES));
     put(libc::SYS_clone3, Verdict::Unknown);
     for (capability, calls) in calls::WITH_CAPABILITY {
-        if capabilities.has(*capability) {
+        if capabilities.has(capability) {
             calls.iter().for_each(|call| put(*call, Verdict::Allow));
         }
     }

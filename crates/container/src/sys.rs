@@ -13,8 +13,8 @@ pub(crate) use mount::{
     Filesystem, MountAttributes, clone_tree, detached, move_mount, open_in_root, pivot_root_here, set_attributes,
 };
 pub(crate) use process::{
-    PidExit, boot_id, capset, drop_from_bounding, exit_of, new_session_keyring, pidfd_open, pidfd_signal,
-    process_start_ticks, reset_signals, set_filter, set_no_new_privileges,
+    PidExit, boot_id, capset, default_signals, drop_from_bounding, exit_of, new_session_keyring, pidfd_open,
+    pidfd_signal, process_start_ticks, program_signals, set_filter, set_no_new_privileges,
 };
 
 /// The result of a call that answers -1 and sets errno.

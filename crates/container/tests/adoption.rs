@@ -33,7 +33,7 @@ async fn containers_outlive_their_client() {
     drop(client);
     let client = site.connect().await;
     let listing = client.list().await.unwrap();
-    assert_eq!(listing.containers, [started.clone()]);
+    assert_eq!(listing.containers, [started]);
     assert_eq!(listing.sandboxes[0].spec.id, sandbox_id("adopt"));
     assert_eq!(listing.sandboxes[0].boot_id, client.monitor().boot_id);
     let lines = site.output("adopt").lines().count();

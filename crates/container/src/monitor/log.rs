@@ -64,7 +64,8 @@ impl Output {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         let stream = |number| -> io::Result<Stream> {
-            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            // Open for writing too: a pipe without writers would wake the loop until its container is reaped.
+            let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             let pipe = open(&fifo(directory, number), flags, Mode::empty())?;
             Ok(Stream { pipe, token: None, partial: Vec::new() })
         };
@@ -104,9 +105,9 @@ impl Output {
 
     /// Copies everything, for a container that has exited.
     pub(super) fn finish(&mut self) {
-        for stream in 0..2 {
+        for (stream, name) in NAMES.iter().enumerate() {
             while self.copy(stream) {}
-            let rest = self.streams[stream].rest(NAMES[stream], Timestamp::now());
+            let rest = self.streams[stream].rest(name, Timestamp::now());
             self.file.write(&rest);
         }
     }
@@ -237,7 +238,7 @@ mod tests {
         let mut bytes = vec![b'a'; MAX_LINE + 3];
         bytes.push(b'\n');
         let text = String::from_utf8(stream.lines("stderr", &bytes, at())).unwrap();
-        let parts: Vec<&str> = text.lines().map(|line| line.splitn(4, ' ').nth(2).unwrap()).collect();
+        let parts: Vec<&str> = text.lines().map(|line| line.split(' ').nth(2).unwrap()).collect();
         assert_eq!(parts, ["P", "F"]);
         assert!(text.ends_with("F aaa\n"));
     }

@@ -61,8 +61,8 @@ impl Monitor {
             Some(path) if status.spec.network != Network::Host => {
                 let member = containers.iter().filter_map(|(_, status)| status.as_ref());
                 let member = member.filter(|c| c.spec.sandbox == id && c.phase == Phase::Running);
-                let pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
-                Some(self.adopt_identity(path, &status, pids.last())?)
+                let mut pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
+                Some(self.adopt_identity(path, &status, pids.next_back())?)
             }
             _ => None,
         };

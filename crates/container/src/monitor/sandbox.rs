@@ -66,17 +66,17 @@ impl Monitor {
         }
         check(&spec)?;
         if spec.network == Network::Host {
-            return self.host_sandbox(spec).map(|status| Some(Answer::Sandbox(status)));
+            return self.host_sandbox(spec).map(|status| Some(Answer::Sandbox(Box::new(status))));
         }
         match self.claim(ticket, spec)? {
-            Some((spec, identity)) => self.dress(spec, identity).map(|status| Some(Answer::Sandbox(status))),
+            Some((spec, identity)) => self.dress(spec, identity).map(|status| Some(Answer::Sandbox(Box::new(status)))),
             None => Ok(None),
         }
     }
 
     /// An identity for a request that waited has been made.
     pub(super) fn sandbox_made(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Identity) {
-        let outcome = self.dress(spec, identity).map(Answer::Sandbox);
+        let outcome = self.dress(spec, identity).map(|status| Answer::Sandbox(Box::new(status)));
         self.reply(ticket, outcome);
     }
 

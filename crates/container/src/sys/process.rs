@@ -143,14 +143,23 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) }).map(drop)
 }
 
-/// Gives every signal its default meaning and blocks none: what a fresh program expects.
-pub(crate) fn reset_signals() -> io::Result<()> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default action runs no code of ours.
-        unsafe { sigaction(signal, &default) }?;
+/// Gives every signal its default meaning, except that writing to nobody is an error and not the end.
+pub(crate) fn default_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for which in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        let handler = if which == Signal::SIGPIPE { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        // SAFETY: neither the default action nor ignoring runs code of ours.
+        unsafe { signal(which, handler) }?;
     }
+    Ok(())
+}
+
+/// After [`default_signals`] and a fork: gives the remaining signal its default meaning and blocks none, which is what
+/// a fresh program expects.
+pub(crate) fn program_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
 }
