@@ -102,13 +102,19 @@ fn shrink_old(deployment: &Deployment, sets: &mut Sets) {
     }
 }
 
-/// One step of a recreation: the old to zero; once no pod of them runs, the new to all.
+/// One step of a recreation: the old to zero; once they know and no pod of them runs, the new to all.
 pub(super) fn recreate(world: &World, deployment: &Deployment, sets: &mut Sets) {
-    for old in sets.old.iter_mut().filter(|old| old.replicas() > 0) {
-        old.scale(deployment, 0);
+    let mut old_may_run = false;
+    for old in &mut sets.old {
+        if old.replicas() > 0 {
+            old.scale(deployment, 0);
+            old_may_run = true;
+        }
+        // One that has not seen its scale yet may still make pods.
+        old_may_run |= !old.is_settled();
+        old_may_run |= world.pods.owned_by(old.after.uid()).any(|pod| !pods::is_finished(pod));
     }
-    let mut old_pods = sets.old.iter().flat_map(|old| world.pods.owned_by(old.after.uid()));
-    if old_pods.any(|pod| !pods::is_finished(pod)) {
+    if old_may_run {
         return;
     }
     if let Some(new) = &mut sets.new {

@@ -45,6 +45,14 @@ impl Set {
         self.after.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
     }
 
+    /// Whether it was seen to have no pods, at its newest generation.
+    pub(super) fn is_settled(&self) -> bool {
+        self.after
+            .status
+            .as_ref()
+            .is_some_and(|status| status.replicas == 0 && status.observed_generation >= self.after.metadata.generation)
+    }
+
     /// Lets it have `replicas` of `deployment`'s.
     pub(super) fn scale(&mut self, deployment: &Deployment, replicas: i32) {
         self.after.spec.get_or_insert_default().replicas = Some(replicas.max(0));
@@ -157,17 +165,10 @@ impl Sets {
     /// Deletes the oldest sets beyond the history that is kept.
     pub(super) fn forget_history(&self, plan: &mut Plan, deployment: &Deployment) {
         let keep = usize::try_from(spec(deployment).revision_history_limit.unwrap_or(HISTORY)).unwrap_or_default();
-        let settled = |set: &&Set| {
-            let status = set.after.status.as_ref();
-            set.replicas() == 0
-                && status.is_some_and(|status| {
-                    status.replicas == 0 && status.observed_generation >= set.after.metadata.generation
-                })
-        };
         let mut old: Vec<&Set> = self.old.iter().collect();
         old.sort_by_key(|set| set.number(REVISION));
         let surplus = old.len().saturating_sub(keep);
-        for set in old.into_iter().take(surplus).filter(settled) {
+        for set in old.into_iter().take(surplus).filter(|set| set.replicas() == 0 && set.is_settled()) {
             plan.delete(&set.after);
         }
     }

@@ -1,0 +1,47 @@
+//! Chance that can be had again.
+
+/// A small generator (SplitMix64): the same seed, the same sequence.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    state: u64,
+}
+
+impl Seed {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Seed {
+        Seed { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678) }
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`; 0 when that is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        if bound == 0 {
+            return 0;
+        }
+        usize::try_from(self.next() % bound as u64).unwrap_or_default()
+    }
+
+    /// True once in `times`.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of them.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        if from.is_empty() { None } else { from.get(self.below(from.len())) }
+    }
+}
+
+/// The first `count` seeds; as many as `KNOLL_SIM_SEEDS` says instead, when that is set.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("KNOLL_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
+    0..asked.unwrap_or(count)
+}
