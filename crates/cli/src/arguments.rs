@@ -41,7 +41,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct DataDir {
     /// Where objects, images and keys are kept.
-    #[arg(long, env = "KNOLL_DATA_DIR", default_value = "/var/lib/knoll")]
+    #[arg(long, env = "KNOLL_DATA_DIR", default_value = "/var/lib/knoll", global = true)]
     pub data_dir: PathBuf,
 }
 

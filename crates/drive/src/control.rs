@@ -368,16 +368,6 @@ impl Control {
 
     fn tidy(&mut self, now: Instant) {
         self.hurried.retain(|_, until| *until >= now);
-        let images: BTreeSet<String> = self
-            .world
-            .revisions
-            .iter()
-            .flat_map(|revision| {
-                let pod = &revision.spec.pod_spec;
-                pod.containers.iter().chain(pod.init_containers.iter().flatten()).filter_map(|c| c.image.clone())
-            })
-            .collect();
-        self.world.forget_unused_digests(|_, request| images.contains(&request.image));
         let failing = self.queue.failing();
         if failing > 0 {
             tracing::info!(failing, "keys that wait to be tried again");

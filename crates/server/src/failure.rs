@@ -1,0 +1,60 @@
+//! Why a command failed, and the exit code that says so.
+
+use std::{error::Error, fmt, io};
+
+use knoll_cli::Exit;
+
+/// What goes to the terminal, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    text: String,
+}
+
+impl Failure {
+    /// From an error with all its causes.
+    pub(crate) fn new(exit: Exit, error: &dyn Error) -> Self {
+        Self { exit, text: chain(error) }
+    }
+
+    /// From a text.
+    pub(crate) fn text(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, text: text.into() }
+    }
+
+    /// From an I/O error while doing `what`.
+    pub(crate) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Exit::Unavailable,
+            _ => Exit::System,
+        };
+        let fix = match error.kind() {
+            io::ErrorKind::StorageFull => ": free some space there",
+            io::ErrorKind::PermissionDenied => ": run as root",
+            _ => "",
+        };
+        Self { exit, text: format!("{what}: {error}{fix}") }
+    }
+}
+
+/// An error and its causes, each said once.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

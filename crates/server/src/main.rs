@@ -1,0 +1,53 @@
+//! The `knoll` program: reads its arguments and does what they say.
+
+mod detach;
+mod doctor;
+mod failure;
+mod logging;
+mod paths;
+mod ports;
+mod reset;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use knoll_cli::{Arguments, Command, Exit, down, image};
+
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            return if error.print().is_ok() { exit.into() } else { Exit::System.into() };
+        }
+    };
+    match run(arguments.command) {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            eprintln!("knoll: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        // The monitor forks: it must run before any other thread does.
+        Command::Monitor { options } => up::monitor::serve(&options),
+        Command::Up(arguments) if arguments.detach => detach::run(&arguments),
+        Command::Up(arguments) => up::run(&arguments),
+        Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
+        Command::Doctor(data) => doctor::run(&data.data_dir),
+        Command::Reset(arguments) => reset::run(&arguments),
+        Command::Image(arguments) => {
+            let lines = image::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?;
+            lines.iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Where an instance keeps things.
+
+use std::path::{Path, PathBuf};
+
+use knoll_container::launch;
+
+/// Where an instance keeps things.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    pub(crate) data: PathBuf,
+}
+
+/// Until the machine restarts. One instance runs on a machine at a time, so there is one place.
+pub(crate) const RUNTIME: &str = "/run/knoll";
+/// The cgroup below which all containers are.
+pub(crate) const CGROUP: &str = "knoll";
+
+impl Paths {
+    pub(crate) fn new(data: &Path) -> Self {
+        Self { data: data.to_owned() }
+    }
+
+    /// Objects.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.data.join("store")
+    }
+
+    /// Images.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// Keys and certificates.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.data.join("pki")
+    }
+
+    /// The node's volumes and logs.
+    pub(crate) fn node(&self) -> PathBuf {
+        self.data.join("node")
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data.join("admin.kubeconfig")
+    }
+
+    /// Log of an instance in the background.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.data.join("knoll.log")
+    }
+
+    /// Held by the instance that runs on this machine.
+    pub(crate) fn lock() -> PathBuf {
+        Path::new(RUNTIME).join("lock")
+    }
+
+    /// What the monitor is told.
+    pub(crate) fn monitor(&self) -> launch::Options {
+        launch::Options {
+            socket: Path::new(RUNTIME).join("monitor.sock"),
+            state_dir: self.data.join("containers"),
+            runtime_dir: Path::new(RUNTIME).join("containers"),
+            cgroup_root: CGROUP.into(),
+            foreground: false,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `knoll up`: everything, in one process.
+
+mod backend;
+pub(crate) mod monitor;
+mod objects;
+mod planes;
+mod resolver;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use knoll_apiserver::auth::{Pki, kubeconfig};
+use knoll_cli::{
+    Exit, UpArguments,
+    instance::{Instance, process_start},
+};
+use knoll_container::protocol::GATEWAY;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    detach, doctor,
+    failure::Failure,
+    logging,
+    paths::{Paths, RUNTIME},
+    ports::Ports,
+    supervise::Tasks,
+};
+use planes::Planes;
+pub(crate) use planes::network_config;
+
+/// Address of `default/kubernetes`, the first of the Services' range.
+const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// How long requests under way may go on once the instance is told to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Runs an instance until it is told to stop.
+pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
+    logging::start(&arguments.log)?;
+    let paths = Paths::new(&arguments.data.data_dir);
+    doctor::require(&paths)?;
+    let _alone = claim_machine()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("start the runtime", &e))?;
+    let outcome = runtime.block_on(live(arguments, &paths));
+    Instance::retract(&paths.data);
+    // What hangs in a blocking thread must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+/// One instance a machine: addresses, cgroups and rules are the machine's.
+pub(crate) fn claim_machine() -> Result<fs::File, Failure> {
+    fs::create_dir_all(RUNTIME).map_err(|e| Failure::io(format!("make {RUNTIME}"), &e))?;
+    let path = Paths::lock();
+    let lock = fs::File::create(&path).map_err(|e| Failure::io(format!("open {}", path.display()), &e))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => {
+            let text = "another instance of knoll runs on this machine: stop it with `knoll down`";
+            Err(Failure::text(Exit::Unavailable, text))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(Failure::io(format!("lock {}", path.display()), &error)),
+    }
+}
+
+/// How the instance was told to stop.
+enum Call {
+    /// Stop, and stop the pods, too.
+    Everything,
+    /// Stop, and leave the pods for the next instance.
+    KeepPods,
+}
+
+async fn live(arguments: &UpArguments, paths: &Paths) -> Result<(), Failure> {
+    let ports = Ports::bind(arguments).await?;
+    let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
+    fs::create_dir_all(&paths.data).map_err(|e| Failure::io(format!("make {}", paths.data.display()), &e))?;
+    let pki = Pki::open(&paths.pki(), year).map_err(|e| Failure::new(Exit::Config, &e))?;
+    let instance = describe(arguments, paths, &ports)?;
+    write_kubeconfig(paths, &pki, &instance.api, year)?;
+    let certificate = pki.server_tls(&names(arguments), year).map_err(|e| Failure::new(Exit::Usage, &e))?;
+
+    let mut tasks = Tasks::new();
+    let planes = Planes::start(arguments, paths, ports, &pki, certificate, &mut tasks).await?;
+    instance.announce(&paths.data).map_err(|e| Failure::new(Exit::System, &e))?;
+    println!("{}", detach::summary(&instance));
+
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::io("listen for signals", &e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::io("listen for signals", &e))?;
+    let (call, outcome) = tokio::select! {
+        _ = interrupt.recv() => (Call::Everything, Ok(())),
+        _ = terminate.recv() => (Call::KeepPods, Ok(())),
+        (name, why) = tasks.first_end() => {
+            tracing::error!(task = name, why, "a task ended that must not");
+            (Call::KeepPods, Err(Failure::text(Exit::Software, format!("{name}: {why}"))))
+        }
+    };
+    tracing::info!("stopping");
+    planes.stop(tasks, matches!(call, Call::Everything), DRAIN).await;
+    outcome
+}
+
+/// Names under which clients may speak to the API server.
+fn names(arguments: &UpArguments) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ]
+    .map(str::to_owned)
+    .into();
+    names.push(KUBERNETES.to_string());
+    names.push(GATEWAY.to_string());
+    let address = arguments.api_addr.ip();
+    if !address.is_unspecified() {
+        names.push(address.to_string());
+    }
+    if let Ok(host) = fs::read_to_string("/proc/sys/kernel/hostname") {
+        names.push(host.trim().to_lowercase());
+    }
+    names.extend(arguments.api_names.iter().cloned());
+    names.sort();
+    names.dedup();
+    // A host name may hold what a certificate cannot; it is a courtesy, not a promise.
+    let fits = |name: &String| {
+        name.parse::<IpAddr>().is_ok() || name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+    };
+    names.retain(fits);
+    names
+}
+
+/// The address clients are told for a socket that listens on all of them.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()) } else { address }
+}
+
+fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Instance, Failure> {
+    let unknown = |e: std::io::Error| Failure::io("find the address of a socket", &e);
+    let api = reachable(ports.api.local_addr().map_err(unknown)?);
+    // The first name given is the one other machines use.
+    let api = match arguments.api_names.first() {
+        Some(name) => format!("https://{name}:{}", api.port()),
+        None => format!("https://{api}"),
+    };
+    let pid = i32::try_from(std::process::id()).expect("process numbers are small");
+    Ok(Instance {
+        pid,
+        started: process_start(pid).unwrap_or_default(),
+        api,
+        gateway: ports.http_addresses().into_iter().map(reachable).collect(),
+        registry: reachable(ports.registry.local_addr().map_err(unknown)?),
+        kubeconfig: paths.kubeconfig(),
+    })
+}
+
+fn write_kubeconfig(paths: &Paths, pki: &Pki, server: &str, year: i32) -> Result<(), Failure> {
+    let user = "kubernetes-admin";
+    let (certificate, key) = pki.client(user, "system:masters", year).map_err(|e| Failure::new(Exit::System, &e))?;
+    let text = kubeconfig(server, pki.ca_pem(), user, &certificate, &key);
+    let path = paths.kubeconfig();
+    write_private(&path, &text).map_err(|e| Failure::io(format!("write {}", path.display()), &e))
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, "")?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
+    fs::write(&temporary, text)?;
+    fs::rename(temporary, path)
+}

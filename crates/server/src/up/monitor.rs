@@ -1,0 +1,95 @@
+//! The monitor process: the other half of `knoll up`.
+
+use std::{ffi::OsString, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use knoll_cli::Exit;
+use knoll_container::{
+    client::{Client, ClientError},
+    launch::{Launcher, Options},
+    monitor,
+    protocol::{Configuration, ContainerStatus, GATEWAY, Phase, PodNetwork},
+};
+
+use crate::{
+    failure::{Failure, chain},
+    paths::Paths,
+};
+
+/// Sandboxes kept ready for pods to come.
+const POOL: u32 = 4;
+/// Largest packet between pods and the machine, bytes: what every link takes.
+const MTU: u32 = 1400;
+/// How long containers may take to end when everything is stopped.
+const GRACE: Duration = Duration::from_secs(10);
+/// `SIGTERM`.
+const TERM: i32 = 15;
+
+/// Runs the monitor in this process. Comes back when it was told to end.
+pub(crate) fn serve(options: &str) -> Result<(), Failure> {
+    let options: Options =
+        serde_json::from_str(options).map_err(|e| Failure::text(Exit::Usage, format!("monitor --options: {e}")))?;
+    monitor::run(&options).map_err(|e| Failure::new(Exit::System, &e))
+}
+
+/// Finds the monitor, or starts it.
+#[derive(Clone)]
+pub(crate) struct Finder {
+    launcher: Arc<Launcher>,
+    configuration: Configuration,
+}
+
+impl Finder {
+    pub(crate) fn new(paths: &Paths, pods: (Ipv4Addr, u8)) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;
+        let launcher = Launcher { program, args: vec![OsString::from("monitor")], options: paths.monitor() };
+        let (address, prefix) = pods;
+        let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: "knoll".into(), mtu: MTU };
+        let configuration = Configuration { network: Some(network), pool: POOL };
+        Ok(Self { launcher: Arc::new(launcher), configuration })
+    }
+
+    /// A connection to the monitor, which runs from here on.
+    pub(crate) async fn connect(&self) -> Result<Client, ClientError> {
+        let launcher = self.launcher.clone();
+        let launched = tokio::task::spawn_blocking(move || launcher.ensure()).await;
+        match launched {
+            Ok(Ok(_)) => {}
+            // Connecting says why it cannot be reached; this says why it was not started.
+            Ok(Err(error)) => tracing::error!(error = chain(&error), "start the monitor"),
+            Err(error) => tracing::error!(%error, "start the monitor"),
+        }
+        let client = Client::connect(&self.launcher.options.socket).await?;
+        client.configure(self.configuration.clone()).await?;
+        Ok(client)
+    }
+}
+
+impl Finder {
+    /// Asks what is left of the containers to end, then ends the monitor, and with it whatever did not.
+    pub(crate) async fn end(&self) {
+        let ended = async {
+            let client = Client::connect(&self.launcher.options.socket).await?;
+            let running: Vec<_> = client.list().await?.containers.into_iter().filter(is_running).collect();
+            for container in &running {
+                client.signal(container.spec.id.clone(), TERM).await?;
+            }
+            let all = async {
+                for container in running {
+                    client.wait(container.spec.id).await?;
+                }
+                Ok::<_, ClientError>(())
+            };
+            if let Ok(outcome) = tokio::time::timeout(GRACE, all).await {
+                outcome?;
+            }
+            client.shutdown(true).await
+        };
+        if let Err(error) = ended.await {
+            tracing::warn!(error = chain(&error), "end the containers");
+        }
+    }
+}
+
+fn is_running(container: &ContainerStatus) -> bool {
+    container.phase == Phase::Running
+}

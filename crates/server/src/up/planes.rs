@@ -1,0 +1,267 @@
+//! Assembly: the parts of an instance, started in the order they need each other, stopped in the reverse.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use knoll_api::{
+    Key,
+    labels::serving,
+    table::{Instance, Table},
+};
+use knoll_apiserver::{
+    ApiServer, Identity,
+    auth::{CONTROLLER, LocalAuthority, Pki, TokenKey, node_identity},
+};
+use knoll_cli::{Exit, UpArguments};
+use knoll_container::{
+    network::{self, HostNetwork},
+    protocol::GATEWAY,
+};
+use knoll_drive::{Counters, Links};
+use knoll_node::{Callbacks, InstanceEvent, Node};
+use knoll_oci::{ImageStore, Registry};
+use knoll_plan::{Gateway as GatewayPlace, Settings};
+use knoll_proxy::{Gateway, Hints, Side};
+use knoll_store::Store;
+use tokio::{net::TcpListener, sync::watch};
+
+use super::{backend::Backend, monitor::Finder, objects, resolver::Resolver};
+use crate::{
+    failure::{Failure, chain},
+    paths::{Paths, RUNTIME},
+    ports::{PodPorts, Ports},
+    supervise::Tasks,
+};
+
+/// Addresses of pods.
+const PODS: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 244, 0, 0), 16);
+/// Addresses of Services.
+const SERVICES: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 96, 0, 0), 12);
+/// The name of our nftables table.
+const TABLE: &str = "knoll";
+
+/// The parts that are stopped in an order.
+pub(crate) struct Planes {
+    store: Store,
+    gateway: Gateway,
+    finder: Finder,
+}
+
+/// The machine's side of the pods' network.
+pub(crate) fn network_config() -> network::Config {
+    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY }
+}
+
+fn system<E: std::error::Error>(error: E) -> Failure {
+    Failure::new(Exit::System, &error)
+}
+
+/// Where the machine keeps its own registry credentials.
+fn docker_config() -> Option<PathBuf> {
+    let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    Some(directory.or_else(home)?.join("config.json"))
+}
+
+impl Planes {
+    pub(crate) async fn start(
+        arguments: &UpArguments,
+        paths: &Paths,
+        ports: Ports,
+        pki: &Pki,
+        certificate: rustls::ServerConfig,
+        tasks: &mut Tasks,
+    ) -> Result<Self, Failure> {
+        let (http_port, api_port) = (ports.http_port(), port_of(&ports.api)?);
+        let registry_port = port_of(&ports.registry)?;
+        let http_address = ports.http_addresses().first().map_or(IpAddr::from([127, 0, 0, 1]), SocketAddr::ip);
+
+        // The store is read and the network set up while the monitor starts.
+        let finder = Finder::new(paths, PODS)?;
+        let connecting = tokio::spawn({
+            let finder = finder.clone();
+            async move { finder.connect().await }
+        });
+        let network = tokio::task::spawn_blocking(|| network::setup(network_config()));
+        let network = network.await.map_err(system)?.map_err(system)?;
+        let pod_ports = PodPorts::bind(GATEWAY, api_port, registry_port).await?;
+        let store = open_store(paths)?;
+        let images = open_images(arguments, paths, registry_port)?;
+
+        let backend = Backend::default();
+        let server = api_server(&store, pki, &backend, SocketAddr::from((GATEWAY, api_port)))?;
+        server.bootstrap().await.map_err(system)?;
+
+        let (table_in, table) = watch::channel(Arc::new(Table::default()));
+        let proxy_config = knoll_proxy::Config::default();
+        let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
+
+        let key = Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway");
+        let controller = Identity::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
+        let controllers = server.client(controller);
+        objects::publish_gateway(&controllers, &key, http_address, GATEWAY.into(), (http_port, 80))
+            .await
+            .map_err(system)?;
+        let settings = Settings {
+            cluster_ca: pki.ca_pem().to_owned(),
+            default_domain: arguments.domain.clone(),
+            node_name: arguments.node_name.clone(),
+            gateway: GatewayPlace { service: key, address: GATEWAY.into(), local_port: 80, http_port, https_port: 443 },
+            ..Settings::default()
+        };
+        let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
+        let links = Links {
+            table: table_in,
+            stats: feeds.stats,
+            wakes: feeds.wakes,
+            resolver: Arc::new(resolver),
+            counters: Arc::new(Counters::default()),
+        };
+        let stop = tasks.stop();
+        tasks.critical("controllers", async move {
+            knoll_drive::run(controllers, links, settings, stop.wait()).await.map_err(|e| chain(&e))
+        });
+
+        let node = Node::new(
+            node_config(arguments, paths),
+            server.client(node_identity(&arguments.node_name)),
+            connecting.await.map_err(system)?.map_err(system)?,
+            images.clone(),
+            callbacks(gateway.hints(), table, finder.clone(), network),
+        )
+        .map_err(system)?;
+        backend.set(node.clone());
+        let stop = tasks.stop();
+        tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
+
+        for listener in ports.http {
+            gateway.serve(blocking(listener)?, Side::External).map_err(system)?;
+        }
+        gateway.serve(blocking(pod_ports.http)?, Side::Local).map_err(system)?;
+        let certificate = Arc::new(certificate);
+        for listener in [ports.api, pod_ports.api] {
+            let (server, certificate, stop) = (server.clone(), certificate.clone(), tasks.stop());
+            tasks.critical("API server", async move {
+                server.serve_tls(listener, certificate, stop.wait()).await;
+                Ok(())
+            });
+        }
+        for listener in [ports.registry, pod_ports.registry] {
+            serve_registry(tasks, &images, listener);
+        }
+        Ok(Self { store, gateway, finder })
+    }
+
+    /// Stops: no new requests, those under way finish, then everything else, the store last.
+    pub(crate) async fn stop(self, tasks: Tasks, everything: bool, drain: Duration) {
+        let drained = self.gateway.shutdown(drain).await;
+        tracing::info!(?drained, "the gateway has stopped");
+        tasks.leave(Duration::from_secs(10)).await;
+        if everything {
+            self.finder.end().await;
+            let torn = tokio::task::spawn_blocking(|| network::teardown(&network_config())).await;
+            if let Ok(Err(error)) = torn {
+                tracing::warn!(error = chain(&error), "take the network down");
+            }
+        }
+        self.store.close().await;
+    }
+}
+
+fn port_of(listener: &TcpListener) -> Result<u16, Failure> {
+    listener.local_addr().map(|address| address.port()).map_err(|e| Failure::io("find the address of a socket", &e))
+}
+
+fn blocking(listener: TcpListener) -> Result<std::net::TcpListener, Failure> {
+    listener.into_std().map_err(|e| Failure::io("hand a socket over", &e))
+}
+
+fn open_store(paths: &Paths) -> Result<Store, Failure> {
+    use knoll_store::OpenError as E;
+    Store::open(&paths.store(), knoll_store::Options::default()).map_err(|error| {
+        let exit = match &error {
+            E::InUse { .. } => Exit::Unavailable,
+            E::Foreign { .. } | E::Newer | E::Log(_) | E::Checkpoint(_) => Exit::Config,
+            E::Directory { .. } => Exit::System,
+        };
+        Failure::new(exit, &error)
+    })
+}
+
+fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<ImageStore, Failure> {
+    let hosts =
+        ["localhost".to_owned(), "127.0.0.1".to_owned(), GATEWAY.to_string(), "registry.knoll.local".to_owned()];
+    let config = knoll_oci::Config {
+        registry_hosts: hosts.iter().map(|host| format!("{host}:{port}")).collect(),
+        insecure_registries: arguments.insecure_registry.clone(),
+    };
+    ImageStore::open(&paths.images(), config).map_err(system)
+}
+
+fn api_server(store: &Store, pki: &Pki, backend: &Backend, advertise: SocketAddr) -> Result<Arc<ApiServer>, Failure> {
+    let key = pki.token_key_pem().map_err(system)?;
+    let issuer = "https://kubernetes.default.svc.cluster.local";
+    let tokens = TokenKey::from_pem(&key, issuer).map_err(system)?;
+    let authority = LocalAuthority::new(store.clone(), tokens, Timestamp::now);
+    let config = knoll_apiserver::Config {
+        authority: Arc::new(authority),
+        node: Arc::new(backend.clone()),
+        root_ca: pki.ca_pem().to_owned(),
+        advertise,
+    };
+    Ok(ApiServer::new(store.clone(), config))
+}
+
+fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
+    let address = match arguments.api_addr.ip() {
+        IpAddr::V4(address) if !address.is_unspecified() && !address.is_loopback() => address,
+        _ => GATEWAY,
+    };
+    let runtime = PathBuf::from(RUNTIME).join("node");
+    let mut config = knoll_node::Config::new(&arguments.node_name, address, paths.node(), runtime);
+    config.pod_network = PODS;
+    config.docker_config = docker_config();
+    config
+}
+
+fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder, network: HostNetwork) -> Callbacks {
+    let network = Mutex::new(network);
+    Callbacks {
+        on_instance: Arc::new(move |event| tell(&gateway, &event)),
+        set_services: Arc::new(move |rules| {
+            let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
+            network.set_services(&rules).map_err(|e| chain(&e))
+        }),
+        reconnect: Arc::new(move || {
+            let finder = finder.clone();
+            Box::pin(async move { finder.connect().await })
+        }),
+        gateway_serves: Arc::new(move |host| table.borrow().local.contains_key(host)),
+    }
+}
+
+/// Tells the gateway of an instance, if its pod belongs to a revision.
+fn tell(gateway: &Hints, event: &InstanceEvent) {
+    let labels = event.pod.metadata.labels.as_ref();
+    let Some(revision) = labels.and_then(|labels| labels.get(serving::REVISION)) else { return };
+    let Some(port) = knoll_plan::user_port(&event.pod).and_then(|port| u16::try_from(port).ok()) else { return };
+    let pod = Key::of(&event.pod.metadata);
+    let revision = pod.sibling(revision);
+    let instance = Instance { address: SocketAddr::new(event.address, port), pod: pod.name };
+    if event.up { gateway.instance_up(revision, instance) } else { gateway.instance_down(&revision, &instance) }
+}
+
+fn serve_registry(tasks: &mut Tasks, images: &ImageStore, listener: TcpListener) {
+    let (registry, stop) = (Registry::new(images.clone()), tasks.stop());
+    // A task that is started again needs its socket again; the listener is shared by all its lives.
+    let listener = Arc::new(listener);
+    tasks.restartable("image registry", move || {
+        let (registry, stop, listener) = (registry.clone(), stop.clone(), listener.clone());
+        async move { registry.serve(&listener, stop.wait()).await.map_err(|e| e.to_string()) }
+    });
+}
