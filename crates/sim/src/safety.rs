@@ -136,7 +136,7 @@ fn traffic_adds_up(cluster: &Cluster) -> Result<(), String> {
     for object in cluster.all(Kind::Ingress) {
         let Object::Ingress(ingress) = object else { continue };
         for path in ingress.spec.rules.iter().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths) {
-            let sum: i64 = path.splits.iter().map(|split| i64::from(split.percent)).sum();
+            let sum: i64 = path.splits.iter().map(|split| split.percent).sum();
             if sum != 100 {
                 return Err(format!("traffic of {} adds up to {sum}", ingress.key()));
             }

@@ -50,8 +50,12 @@ fn is_mirrored(world: &World, key: &Key, endpoints: &Endpoints) -> bool {
         && endpoints.annotation(LEADER).is_none()
 }
 
+/// Ports, and who serves them.
+type Group = (Vec<EndpointPort>, Vec<Endpoint>);
+
 fn mirror(endpoints: &Endpoints) -> Vec<EndpointSlice> {
-    let mut groups: BTreeMap<(&'static str, String), (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
+    // By address family and ports.
+    let mut groups: BTreeMap<(&'static str, String), Group> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports = ports(subset);
         let ready = subset.addresses.iter().flatten().map(|address| (address, true));
