@@ -1,14 +1,17 @@
-//! What the black-box tests share: the instance under test, `kubectl`, and plain HTTP.
+//! What the black-box tests share: the instance under test, `kubectl`, plain HTTP, and load.
 //!
 //! `scripts/e2e` starts an instance and says where it is in the environment; nothing here knows more of it than
-//! another client would. Tests own their namespace, wait for states with a bound, and clean up.
+//! another client would. Tests own their namespace, wait for states with a bound, and clean up. A test that changes
+//! what is the whole instance's holds a lock that the other tests of its file share.
 
 mod cluster;
 mod http;
+mod load;
 mod namespace;
 mod wait;
 
-pub use cluster::Cluster;
-pub use http::{Answer, get, request};
-pub use namespace::Namespace;
-pub use wait::{PATIENCE, until};
+pub use cluster::{Cluster, Configured};
+pub use http::{Answer, Connection, get, request};
+pub use load::{Load, at_once};
+pub use namespace::{Namespace, condition, example, host_of};
+pub use wait::{PATIENCE, found_within, until, until_within};

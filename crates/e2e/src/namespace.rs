@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Answer, Cluster, get, until};
+use crate::{Answer, Cluster, PATIENCE, found_within, get};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -25,7 +25,14 @@ impl Namespace {
     /// # Panics
     /// When it cannot be made.
     pub fn new(prefix: &str) -> Self {
-        let cluster = Cluster::from_environment();
+        Self::within(Cluster::from_environment(), prefix)
+    }
+
+    /// Makes one of an instance, its name starting with `prefix`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn within(cluster: Cluster, prefix: &str) -> Self {
         let name = format!("{prefix}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         cluster.kubectl(&["create", "namespace", &name]);
         Self { cluster, name }
@@ -36,16 +43,46 @@ impl Namespace {
     /// # Panics
     /// When it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
-        let mut words = vec!["-n", &self.name];
-        words.extend(arguments);
-        self.cluster.kubectl(&words)
+        self.cluster.kubectl(&self.words(arguments))
     }
 
-    /// An object of it as JSON; `Null` when there is none.
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        let mut words = vec!["-n", &self.name, "get"];
+    /// Runs `kubectl` in it, which must fail, and returns its complaint.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    pub fn kubectl_refused(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.cluster.try_kubectl(&self.words(arguments), input);
+        assert!(!output.status.success(), "kubectl {} succeeds", arguments.join(" "));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn words<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut words = vec!["-n", &self.name];
         words.extend(arguments);
-        self.cluster.json(&words)
+        words
+    }
+
+    /// An object, by the plural of its kind; `Null` when there is none.
+    pub fn object(&self, kind: &str, name: &str) -> Value {
+        self.cluster.object(&self.name, kind, name)
+    }
+
+    /// The objects of a kind.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        self.cluster.list(&self.name, kind, "")
+    }
+
+    /// The pods of a Knative Service that are not on their way out.
+    pub fn pods(&self, service: &str) -> Vec<Value> {
+        let query = format!("labelSelector=serving.knative.dev/service={service}");
+        let mut pods = self.cluster.list(&self.name, "pods", &query);
+        pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        pods
+    }
+
+    /// How many pods of a Knative Service are ready.
+    pub fn ready_pods(&self, service: &str) -> usize {
+        self.pods(service).iter().filter(|pod| condition(pod, "Ready")["status"] == "True").count()
     }
 
     /// Applies YAML in it.
@@ -56,17 +93,36 @@ impl Namespace {
         self.cluster.kubectl_with(&["-n", &self.name, "apply", "-f", "-"], yaml)
     }
 
+    /// Applies one of the project's examples in it.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn apply_example(&self, file: &str) -> String {
+        self.kubectl(&["apply", "-f", &example(file)])
+    }
+
     /// Waits until a Knative Service is ready for its present generation.
     ///
     /// # Panics
     /// When it does not become ready.
     pub fn ready(&self, service: &str) -> Value {
-        until(&format!("service {service} is ready"), || {
-            let service = self.json(&["ksvc", service]);
-            let ready = condition(&service, "Ready") == "True"
-                && service["status"]["observedGeneration"] == service["metadata"]["generation"];
-            ready.then_some(service)
-        })
+        self.service(service, "is ready", |service| condition(service, "Ready")["status"] == "True")
+    }
+
+    /// Waits until a Knative Service's present generation was seen and it is `right`.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    pub fn service(&self, name: &str, what: &str, right: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let look = || {
+            let service = self.object("ksvc", name);
+            last = service["status"].clone();
+            let seen = service["status"]["observedGeneration"] == service["metadata"]["generation"];
+            (seen && !service.is_null() && right(&service)).then_some(service)
+        };
+        let found = found_within(PATIENCE, look);
+        found.unwrap_or_else(|| panic!("waited in vain until service {name} {what}; its status: {last:#}"))
     }
 
     /// The public host of a Knative Service.
@@ -74,7 +130,7 @@ impl Namespace {
     /// # Panics
     /// When it has no URL.
     pub fn host(&self, service: &str) -> String {
-        host_of(self.json(&["ksvc", service])["status"]["url"].as_str().expect("a service that is ready has a URL"))
+        host_of(self.object("ksvc", service)["status"]["url"].as_str().expect("a service that is ready has a URL"))
     }
 
     /// Asks a Knative Service at its public host.
@@ -82,21 +138,33 @@ impl Namespace {
     /// # Panics
     /// When the gateway does not answer.
     pub fn ask(&self, service: &str) -> Answer {
-        get(&self.cluster.gateway, &self.host(service), "/").expect("the gateway answers")
+        self.ask_for(service, "/")
+    }
+
+    /// Asks a Knative Service for a path at its public host.
+    ///
+    /// # Panics
+    /// When the gateway does not answer.
+    pub fn ask_for(&self, service: &str, path: &str) -> Answer {
+        get(&self.cluster.gateway, &self.host(service), path).expect("the gateway answers")
     }
 }
 
+/// Path of one of the project's examples.
+pub fn example(file: &str) -> String {
+    format!("{}/../../examples/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// Host of a URL, without port.
-fn host_of(url: &str) -> String {
+pub fn host_of(url: &str) -> String {
     let rest = url.split("//").last().unwrap_or_default();
     rest.split(['/', ':']).next().unwrap_or_default().to_owned()
 }
 
-/// The status of a condition; empty when it is not there.
-fn condition(object: &Value, kind: &str) -> String {
+/// A condition of an object; `Null` when it is not there.
+pub fn condition(object: &Value, kind: &str) -> Value {
     let conditions = object["status"]["conditions"].as_array();
-    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
-    found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
+    conditions.into_iter().flatten().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
 }
 
 impl Drop for Namespace {
