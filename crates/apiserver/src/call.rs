@@ -30,8 +30,10 @@ pub(crate) struct Call {
     pub(crate) identity: Identity,
     /// Taken by the first reader. Behind a lock only because calls are shared and bodies cannot be.
     body: Mutex<Option<Body>>,
+    /// Fields that the body gave twice.
+    duplicates: Vec<String>,
     /// The connection, should it change its protocol.
-    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 /// What becomes of fields nobody knows.
@@ -51,6 +53,8 @@ pub(crate) struct WriteOptions {
     pub(crate) force: bool,
     /// Whether the record of managers is already made, by apply.
     pub(crate) applied: bool,
+    /// Fields that the body gives twice, each as `duplicate field "data.a"`.
+    pub(crate) duplicates: Vec<String>,
 }
 
 impl Call {
@@ -73,6 +77,7 @@ impl Call {
             headers: parts.headers,
             identity,
             body: Mutex::new(Some(body)),
+            duplicates: Vec::new(),
         })
     }
 
@@ -119,10 +124,22 @@ impl Call {
         }
     }
 
+    /// The connection, once, where it can change its protocol.
+    pub(crate) fn take_upgrade(&mut self) -> Option<hyper::upgrade::OnUpgrade> {
+        self.upgrade.take()
+    }
+
     /// The body as an object of the call's kind (or of what its subresource speaks).
     pub(crate) async fn read_object(&mut self) -> Result<Value, Status> {
         let bytes = self.read_body().await?;
-        let mut object = decode(self.content_type(), &bytes)?;
+        let mut object = match self.content_type() {
+            "" | "application/json" => {
+                let parsed = knoll_schema::json::from_json(&bytes).map_err(|e| malformed(&e))?;
+                self.duplicates = parsed.duplicates;
+                parsed.value
+            }
+            other => decode(other, &bytes)?,
+        };
         let (api_version, kind) = self.speaks();
         check_type(&mut object, &api_version, &kind)?;
         Ok(object)
@@ -163,6 +180,7 @@ impl Call {
             field_validation,
             force: self.query.flag("force"),
             applied: false,
+            duplicates: self.duplicates.clone(),
         })
     }
 
@@ -197,6 +215,10 @@ pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> 
             "application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Status {
+    Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
 }
 
 fn yaml(bytes: &[u8]) -> Result<Value, Status> {

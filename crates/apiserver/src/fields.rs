@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use knoll_schema::{
     apply::{self, Writer},
+    crd::Schema,
     ty::TypeRef,
 };
 use serde_json::Value;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use crate::{
     call::{Call, FieldValidation, WriteOptions},
     resources::{Resource, Subresource},
-    status::Status,
+    status::{Cause, Status},
 };
 
 /// Brings an object into the form its type stores; says which fields nobody knows, or refuses them, as asked.
@@ -23,11 +24,18 @@ pub(crate) fn check_unknown(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    let Some(ty) = type_of(resource) else { return Ok(()) };
     let kind = &resource.kind;
-    let unknown = knoll_schema::conform(&ty, object).map_err(|error| {
+    let conformed = match structural(resource) {
+        Some(schema) => schema.prune(object),
+        None => match type_of(resource) {
+            Some(ty) => knoll_schema::conform(&ty, object),
+            None => return Ok(()),
+        },
+    };
+    let mut unknown = conformed.map_err(|error| {
         Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {error}", resource.version))
     })?;
+    unknown.extend(options.duplicates.iter().cloned());
     if unknown.is_empty() {
         return Ok(());
     }
@@ -47,10 +55,28 @@ pub(crate) fn check_unknown(
     Ok(())
 }
 
+fn structural(resource: &Resource) -> Option<&Schema> {
+    resource.custom.as_ref()?.structural.as_ref()
+}
+
+/// Fills in what a custom resource's schema says of absent fields.
+pub(crate) fn fill_defaults(resource: &Resource, object: &mut Value) {
+    if let Some(schema) = structural(resource) {
+        schema.fill_defaults(object);
+    }
+}
+
+/// Where a custom resource does not fit its schema.
+pub(crate) fn misfits(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let Some(schema) = structural(resource) else { return Vec::new() };
+    let problems = schema.validate(object);
+    problems.into_iter().map(|p| Cause::other(p.reason.as_str(), p.field, p.message)).collect()
+}
+
 /// The type of a resource's objects.
 pub(crate) fn type_of(resource: &Resource) -> Option<TypeRef> {
-    match resource.custom.as_ref().and_then(|custom| custom.ty.clone()) {
-        Some(ty) => Some(ty),
+    match structural(resource) {
+        Some(schema) => Some(schema.ty().clone()),
         None => knoll_schema::lookup_ref(&resource.group, &resource.version, &resource.kind),
     }
 }

@@ -31,6 +31,7 @@ mod selectors;
 mod serve;
 mod server;
 pub mod status;
+mod streams;
 mod subresources;
 mod tables;
 mod validation;

@@ -9,7 +9,7 @@ pub(crate) mod service;
 
 use serde_json::Value;
 
-use crate::{ApiServer, Identity, addresses::Hold, object, resources::Resource, status::Status, validation};
+use crate::{ApiServer, Identity, addresses::Hold, fields, object, resources::Resource, status::Status, validation};
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,6 @@ pub struct Admission<'a> {
     pub(crate) operation: Operation,
     /// What it replaces.
     pub(crate) old: Option<&'a Value>,
-    /// Whether nothing is to be stored.
-    pub(crate) dry_run: bool,
     /// For the client.
     pub(crate) warnings: &'a mut Vec<String>,
     /// Addresses and ports that the write will use.
@@ -49,6 +47,7 @@ pub struct Admission<'a> {
 pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
     let hooks = admission.resource.hooks.clone();
     (hooks.default)(object);
+    fields::fill_defaults(admission.resource, object);
     if admission.operation == Operation::Create {
         namespace::lifecycle(admission, object)?;
     }
@@ -57,6 +56,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
     (hooks.default)(object);
     knative::default(admission, object);
     let mut causes = validation::metadata::check(admission.resource, object);
+    causes.extend(fields::misfits(admission.resource, object));
     causes.extend((hooks.validate)(object, admission.old));
     if !causes.is_empty() {
         return Err(admission.resource.invalid(object::name(object), causes));

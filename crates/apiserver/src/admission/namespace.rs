@@ -17,7 +17,6 @@ pub(super) fn lifecycle(admission: &Admission<'_>, object: &Value) -> Result<(),
     }
     match admission.server.namespace_state(admission.namespace) {
         Some(true) => Ok(()),
-        // The namespace's own clean-up writes Events.
         None => Err(Status::not_found("", "namespaces", admission.namespace)),
         Some(false) => {
             let namespace = admission.namespace;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use knoll_schema::ty::{Field, Object, Presence, Shape, Strategy, Type, TypeRef};
+use knoll_schema::crd::Schema;
+use knoll_store::{Durability, Expect, Store};
 use serde_json::{Value, json};
 
 use super::{Committed, Resource, ScalePaths, Subresource};
@@ -17,8 +18,8 @@ use crate::{
 pub struct Custom {
     /// The version's `openAPIV3Schema`; null when there is none.
     pub schema: Value,
-    /// The type of its objects, where the compiled-in tables have none.
-    pub ty: Option<TypeRef>,
+    /// The schema, ready for use; the compiled-in tables know Knative's kinds.
+    pub structural: Option<Schema>,
     /// JSON paths that field selectors may name, as they are written there (`.spec.x`).
     pub selectable: Vec<String>,
     /// Whether it is one of Knative's own kinds, whose admission is compiled in.
@@ -62,9 +63,10 @@ fn row(spec: &Value, version: &Value) -> Resource {
         });
     }
     row.printer = Printer::Paths(Arc::new(PathColumn::from_definition(version)));
+    let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(Value::Null);
     row.custom = Some(Arc::new(Custom {
-        schema: version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(Value::Null),
-        ty: Some(open_type()),
+        structural: Some(Schema::new(&row.group, &row.version, &row.kind, &schema)),
+        schema,
         selectable: object::list(version, "/selectableFields")
             .iter()
             .map(|field| object::text(field, "/jsonPath").to_owned())
@@ -72,27 +74,6 @@ fn row(spec: &Value, version: &Value) -> Resource {
         knative: false,
     }));
     row
-}
-
-/// A type that has metadata and otherwise anything.
-fn open_type() -> TypeRef {
-    let field = |name: &'static str, ty: TypeRef| Field {
-        name: name.into(),
-        ty,
-        required: false,
-        presence: Presence::Explicit,
-        atomic: None,
-        merge_key: None,
-        strategy: Strategy::default(),
-        default: None,
-    };
-    let text = || TypeRef::new(Type::unnamed(Shape::String));
-    let fields = vec![
-        field("apiVersion", text()),
-        field("kind", text()),
-        field("metadata", knoll_schema::builtin::object_meta()),
-    ];
-    TypeRef::new(Type::unnamed(Shape::Object(Object { fields, open: true, ..Object::default() })))
 }
 
 /// `.spec.replicas` as `/spec/replicas`.
@@ -128,10 +109,22 @@ pub(super) fn committed(server: &ApiServer, change: Committed<'_>) {
             return;
         }
         registry.remove(group, plural);
-        if change.new.is_some() {
+        if change.new.is_none() {
+            tokio::spawn(purge(server.store.clone(), format!("/{group}/{plural}/")));
+        } else {
             from_definition(definition).into_iter().for_each(|row| registry.insert(row));
         }
     });
+}
+
+/// Deletes what was left of a definition that is gone: nobody can reach it any more.
+async fn purge(store: Store, prefix: String) {
+    let keys: Vec<Arc<str>> = store.snapshot().range(&prefix, None).map(|entry| entry.key.clone()).collect();
+    for key in keys {
+        if let Err(error) = store.delete(&key, Expect::Any, Durability::Durable).await {
+            tracing::debug!(%error, %key, "delete an object of a definition that is gone");
+        }
+    }
 }
 
 /// Serves what a stored definition says.

@@ -2,6 +2,7 @@
 
 mod binding;
 mod eviction;
+mod exec;
 mod finalize;
 mod log;
 mod parts;
@@ -23,9 +24,8 @@ pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Respo
         Some(Subresource::Log) => log::get(server, &call).await,
         Some(Subresource::Finalize) => finalize::update(server, &mut call).await,
         Some(Subresource::Token) => token::create(server, &mut call).await,
-        Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward) => {
-            Err(Status::unavailable("streams to pods are not served yet"))
-        }
+        Some(Subresource::Exec | Subresource::Attach) => exec::open(server, &mut call).await,
+        Some(Subresource::PortForward) => Err(Status::bad_request("port forwarding is not served")),
         Some(Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval)
         | None => parts::run(server, &mut call).await,
     }

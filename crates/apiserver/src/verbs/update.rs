@@ -16,8 +16,8 @@ use crate::{
 
 /// Replaces an object; makes it where the resource allows that.
 pub(crate) async fn update(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
-    let options = call.write_options()?;
     let mut wanted = call.read_object().await?;
+    let options = call.write_options()?;
     check_name(call, &mut wanted)?;
     if server.store.get(&call.key()).is_none() {
         if !call.resource.create_on_update {

@@ -134,7 +134,8 @@ async fn definitions_are_there_and_new_ones_are_served_at_once() {
             "group": "example.com", "scope": "Namespaced",
             "names": {"plural": "things", "kind": "Thing", "shortNames": ["th"]},
             "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+                    "n": {"type": "integer", "minimum": 0}, "m": {"type": "string", "default": "d"}}}}}}}],
         },
     });
     let made = h.post(definitions, definition).await.expect(201);
@@ -147,11 +148,18 @@ async fn definitions_are_there_and_new_ones_are_served_at_once() {
         )
         .await
         .expect(201);
-    assert_eq!(thing["spec"]["n"], 1);
+    assert_eq!(thing["spec"], json!({"n": 1, "m": "d"}));
+    let bad =
+        json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "u"}, "spec": {"n": -1, "x": 1}});
+    let message = h.post(things, bad).await.failure(422);
+    assert!(message.contains("spec.n in body should be greater than or equal to 0"), "{message}");
     let resources = h.get("/apis/example.com/v1").await.expect(200);
     assert_eq!(resources["resources"][0]["shortNames"], json!(["th"]));
     h.send("DELETE", &format!("{definitions}/things.example.com"), Value::Null).await.expect(200);
     assert_eq!(h.get(things).await.code, 404);
+    while h.store.snapshot().count("/example.com/things/") > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -5,4 +5,5 @@ mod discovery;
 mod lists_and_watches;
 mod objects;
 mod patches;
+mod streams;
 mod support;

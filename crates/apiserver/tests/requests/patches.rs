@@ -64,6 +64,9 @@ async fn unknown_fields_warn_or_are_refused() {
     object["dataa"] = json!({"k": "v"});
     let message = h.post(&format!("{MAPS}?fieldValidation=Strict"), object.clone()).await.failure(400);
     assert!(message.contains("strict decoding error: unknown field \"dataa\""), "{message}");
+    let twice = r#"{"metadata": {"name": "b"}, "data": {"k": "1", "k": "2"}}"#;
+    let message = h.send_text("POST", &format!("{MAPS}?fieldValidation=Strict"), twice).await.failure(400);
+    assert!(message.contains("duplicate field \"data.k\""), "{message}");
     let answer = h.post(MAPS, object).await;
     assert_eq!(answer.warnings(), [r#"299 - "unknown field \"dataa\"""#]);
     assert!(answer.expect(201).get("dataa").is_none());

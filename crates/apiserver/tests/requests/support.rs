@@ -9,7 +9,7 @@ use knoll_apiserver::{
     ApiServer, Body, Config, Identity,
     auth::{LocalAuthority, Pki, TokenKey},
     body,
-    node_backend::NoNode,
+    node_backend::{NoNode, NodeBackend},
 };
 use knoll_store::{Options, Store};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub(crate) struct Harness {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) store: Store,
     pub(crate) pki: Pki,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 /// An answer.
@@ -58,19 +58,24 @@ impl Answer {
 impl Harness {
     /// A server with its bootstrap objects.
     pub(crate) async fn new() -> Self {
+        Self::with_node(Arc::new(NoNode)).await
+    }
+
+    /// The same, with a machine.
+    pub(crate) async fn with_node(node: Arc<dyn NodeBackend>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
         let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
         let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
         let config = Config {
             authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),
-            node: Arc::new(NoNode),
+            node,
             root_ca: pki.ca_pem().to_owned(),
             advertise: "127.0.0.1:6443".parse().unwrap(),
         };
         let server = ApiServer::new(store.clone(), config);
         server.bootstrap().await.unwrap();
-        Self { server, store, pki, directory }
+        Self { server, store, pki, _directory: directory }
     }
 
     /// Sends a request as the administrator.
@@ -92,7 +97,16 @@ impl Harness {
         media_type: &str,
         body: Value,
     ) -> Answer {
-        let bytes = if body.is_null() { String::new() } else { body.to_string() };
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.request(identity, method, path, media_type, text).await
+    }
+
+    /// Sends JSON text as it is.
+    pub(crate) async fn send_text(&self, method: &str, path: &str, text: &str) -> Answer {
+        self.request(Identity::admin(), method, path, "application/json", text.to_owned()).await
+    }
+
+    async fn request(&self, identity: Identity, method: &str, path: &str, media_type: &str, bytes: String) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)

@@ -1,0 +1,65 @@
+//! `exec` and `attach`: a command in a container, or its own streams.
+
+use std::sync::Arc;
+
+use http::Response;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::log;
+use crate::{
+    ApiServer,
+    body::Body,
+    call::Call,
+    node_backend::{ContainerRef, ExecRequest},
+    object,
+    resources::Subresource,
+    status::Status,
+    streams::{channels, web_socket},
+};
+
+/// Opens the streams; everything that can fail does so before the connection changes its protocol.
+pub(super) async fn open(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
+    let pod = server.core_object("pods", &call.namespace, &call.name).ok_or_else(|| call.not_found())?;
+    let container = log::container(&pod, call.query.get("container"))?;
+    let phase = object::text(&pod, "/status/phase");
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Err(Status::bad_request(format!(
+            "cannot exec into a container in a completed pod; current phase is {phase}"
+        )));
+    }
+    let query = &call.query;
+    let request = ExecRequest {
+        target: ContainerRef {
+            namespace: call.namespace.clone(),
+            pod: call.name.clone(),
+            uid: object::uid(&pod).to_owned(),
+            container,
+        },
+        command: query.all("command").map(str::to_owned).collect(),
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        tty: query.flag("tty"),
+    };
+    if request.command.is_empty() && call.subresource == Some(Subresource::Exec) {
+        return Err(Status::bad_request("you must specify at least 1 command for the container"));
+    }
+    if !web_socket::is_wanted(&call.headers) {
+        return Err(Status::bad_request("Upgrade request required: only WebSocket is spoken"));
+    }
+    let protocol = web_socket::protocol(&call.headers, channels::PROTOCOLS).ok_or_else(|| {
+        Status::bad_request(format!("the client must offer one of {}", channels::PROTOCOLS.join(", ")))
+    })?;
+    let answer = web_socket::switch(&call.headers, protocol)?;
+    let upgrade =
+        call.take_upgrade().ok_or_else(|| Status::bad_request("this connection cannot change its protocol"))?;
+    let streams = server.config.node.exec(request).await?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(socket) => channels::carry(TokioIo::new(socket), streams).await,
+            Err(error) => debug!(%error, "a connection did not change its protocol"),
+        }
+    });
+    Ok(answer)
+}

@@ -1,0 +1,137 @@
+//! Commands in containers, over a real connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use knoll_apiserver::{
+    Status,
+    node_backend::{
+        ContainerRef, ExecInput, ExecOutput, ExecRequest, ExecStreams, LogRequest, NodeBackend, PortStream,
+    },
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::{Harness, pod};
+
+/// A machine whose commands say what they are told, and end with 7 when their input ends.
+struct Echo;
+
+impl NodeBackend for Echo {
+    fn logs(&self, _: LogRequest) -> BoxFuture<'_, Result<BoxStream<'static, std::io::Result<Bytes>>, Status>> {
+        Box::pin(async { Err(Status::bad_request("no logs here")) })
+    }
+
+    fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecStreams, Status>> {
+        let (input, mut inputs) = mpsc::channel(8);
+        let (outputs, output) = mpsc::channel(8);
+        tokio::spawn(async move {
+            outputs.send(ExecOutput::Stderr(request.command.join(" ").into())).await.unwrap();
+            while let Some(ExecInput::Stdin(bytes)) = inputs.recv().await {
+                outputs.send(ExecOutput::Stdout(bytes)).await.unwrap();
+            }
+            outputs.send(ExecOutput::Exit(7)).await.unwrap();
+        });
+        Box::pin(async { Ok(ExecStreams { input, output }) })
+    }
+
+    fn connect(&self, _: ContainerRef, _: u16) -> BoxFuture<'_, Result<PortStream, Status>> {
+        Box::pin(async { Err(Status::bad_request("no ports here")) })
+    }
+}
+
+async fn connect(h: &Harness) -> TlsStream<TcpStream> {
+    let tls = h.pki.server_tls(&["127.0.0.1".into()], 2026).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = h.server.clone();
+    tokio::spawn(async move { server.serve_tls(listener, Arc::new(tls), std::future::pending()).await });
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(h.pki.ca_pem().as_bytes()).unwrap()).unwrap();
+    let (certificate, key) = h.pki.client("kubernetes-admin", "system:masters", 2026).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+/// One unmasked frame of the server: its code and payload.
+async fn frame(stream: &mut TlsStream<TcpStream>) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.unwrap();
+    let length = match head[1] {
+        126 => usize::from(stream.read_u16().await.unwrap()),
+        short => usize::from(short),
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.unwrap();
+    (head[0] & 0x0f, payload)
+}
+
+/// The next message with data: its channel and text.
+async fn message(stream: &mut TlsStream<TcpStream>) -> (u8, String) {
+    loop {
+        let (code, payload) = frame(stream).await;
+        assert_eq!(code, 2);
+        if payload.len() > 1 {
+            return (payload[0], String::from_utf8(payload[1..].to_vec()).unwrap());
+        }
+    }
+}
+
+/// A frame of the client, masked with zeros.
+async fn send(stream: &mut TlsStream<TcpStream>, payload: &[u8]) {
+    let mut frame = vec![0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    stream.write_all(&frame).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_talks_over_channels_and_tells_its_exit_code() {
+    let h = Harness::with_node(Arc::new(Echo)).await;
+    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let mut stream = connect(&h).await;
+    let request = "GET /api/v1/namespaces/default/pods/p/exec?command=say&command=it&stdin=true&stdout=true HTTP/1.1\r\n\
+        host: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: v5.channel.k8s.io\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert!(head.contains("sec-websocket-protocol: v5.channel.k8s.io"), "{head}");
+    assert_eq!(message(&mut stream).await, (2, "say it".into()));
+    send(&mut stream, b"\0hello").await;
+    assert_eq!(message(&mut stream).await, (1, "hello".into()));
+    send(&mut stream, b"\xff\0").await;
+    let (channel, status) = message(&mut stream).await;
+    assert_eq!(channel, 3);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "7");
+    assert_eq!(frame(&mut stream).await.0, 8);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_upgrade_is_refused_as_a_status() {
+    let h = Harness::with_node(Arc::new(Echo)).await;
+    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=x";
+    assert_eq!(h.get(path).await.failure(400), "Upgrade request required: only WebSocket is spoken");
+    let message = h.get("/api/v1/namespaces/default/pods/p/log?container=zz").await.failure(400);
+    assert_eq!(message, "container zz is not valid for pod p");
+}
