@@ -11,7 +11,6 @@ mod upstream;
 mod wrk;
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use cpu::Whose;
@@ -75,15 +74,13 @@ fn tell(names: &[&str], figures: &[Vec<Figures>]) -> String {
         String::from("contestant                          req/s  x nginx  CPU us/req  nginx / it   p50 us   p99 us\n");
     for (at, name) in names.iter().enumerate() {
         let (p50, p99) = (middle(at, |figures| figures.p50_micros), middle(at, |figures| figures.p99_micros));
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{name:<33} {:>7.0} {:>8.2} {:>11} {:>11} {p50:>8.0} {p99:>8.0}",
+        text.push_str(&format!(
+            "{name:<33} {:>7.0} {:>8.2} {:>11} {:>11} {p50:>8.0} {p99:>8.0}\n",
             rate(at),
             rate(at) / rate(nginx),
             figure(cost(at)),
             figure(cost(nginx) / cost(at)),
-        );
+        ));
     }
     let raw: serde_json::Map<String, serde_json::Value> = names
         .iter()

@@ -81,10 +81,8 @@ impl Seen {
 
     /// The protocol a request asks to change to.
     pub(crate) fn upgrade_to(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        if !(self.upgrade && self.connection) || !lists(headers, &header::CONNECTION, "upgrade") {
-            return None;
-        }
-        headers.get(header::UPGRADE).cloned()
+        let asked = self.upgrade && self.connection && lists(headers, &header::CONNECTION, "upgrade");
+        headers.get(header::UPGRADE).filter(|_| asked).cloned()
     }
 }
 

@@ -55,13 +55,13 @@ pub(crate) async fn life(client: Rc<Client>, mut request: Request<Incoming>) -> 
     // Account from here until the response has ended.
     let presence = target.desk.arrive(started.into_std());
     let timeouts = Timeouts::new(started, target.backend.revision.as_deref());
-    let exceeded = Rc::new(Cell::new(false));
+    let most = thread.shared.config.max_body_bytes.map(|bytes| (bytes, Rc::<Cell<bool>>::default()));
     let wish = seen.upgrade_to(request.headers()).map(|protocol| Wish::new(protocol, &mut request));
     let protocol = if wish.is_some() { Protocol::Http1 } else { target.backend.protocol };
     if too_large(thread, request.headers()) {
         return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
     }
-    let outbound = match to_instance(&client, request, seen, &host, &found, protocol, wish.as_ref(), &exceeded) {
+    let outbound = match to_instance(&client, request, seen, &host, &found, protocol, wish.as_ref(), most.clone()) {
         Ok(outbound) => outbound,
         Err(error) => return errors::text(StatusCode::BAD_REQUEST, error.to_string()),
     };
@@ -69,7 +69,7 @@ pub(crate) async fn life(client: Rc<Client>, mut request: Request<Incoming>) -> 
     // Admit, pick, forward.
     let (response, lease, permit) = match exchange(thread, target, protocol, outbound, timeouts).await {
         Ok(answered) => answered,
-        Err(_) if exceeded.get() => {
+        Err(_) if most.is_some_and(|(_, exceeded)| exceeded.get()) => {
             return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
         }
         Err(failed) => return failed.answer(thread.shared.config.retry_after),
@@ -206,7 +206,7 @@ fn to_instance(
     found: &Match,
     protocol: Protocol,
     wish: Option<&Wish>,
-    exceeded: &Rc<Cell<bool>>,
+    most: Option<(u64, Rc<Cell<bool>>)>,
 ) -> Result<Request<Outbound>, http::Error> {
     let (mut parts, body) = request.into_parts();
     headers::to_instance(&mut parts.headers, seen, &client.origin, host);
@@ -233,8 +233,8 @@ fn to_instance(
             parts.version = Version::HTTP_2;
         }
     }
-    let body = match client.thread.shared.config.max_body_bytes {
-        Some(most) => Outbound::limited(body, most, exceeded.clone()),
+    let body = match most {
+        Some((bytes, exceeded)) => Outbound::limited(body, bytes, exceeded),
         None => Outbound::new(body),
     };
     Ok(Request::from_parts(parts, body))

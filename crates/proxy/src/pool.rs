@@ -281,7 +281,6 @@ impl Lease {
     }
 
     /// Sends a request. An error holds the request when none of it was sent.
-    #[expect(clippy::result_large_err, reason = "the error carries the request back, on a cold path")]
     pub(crate) async fn send(
         &mut self,
         request: Request<Outbound>,

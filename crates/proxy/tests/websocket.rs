@@ -64,9 +64,9 @@ async fn an_open_socket_holds_its_place_until_it_closes() {
 
 #[tokio::test]
 async fn each_clock_cuts_a_busy_socket() {
-    let short = Some(Duration::from_millis(100));
+    let short = Duration::from_millis(100);
     let hour = Duration::from_secs(3600);
-    for (timeout, start, idle) in [(short.expect("set"), None, None), (hour, short, None), (hour, None, short)] {
+    for (timeout, start, idle) in [(short, None, None), (hour, Some(short), None), (hour, None, Some(short))] {
         let timed = Revision { timeout, response_start: start, idle, ..revision("rev", &[echo().await]) };
         let world = world(table(vec![timed]));
         let (mut stream, _) = upgrade(&world).await;
