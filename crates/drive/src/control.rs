@@ -8,10 +8,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, labels};
+use knoll_api::{Key, Kind, Object, labels, table::Table};
 use knoll_plan::{Changed, FollowedRevision, Observation, Rows, ScaleDecision, Want, World};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Inputs {
     pub(crate) sightings: mpsc::Receiver<Sighting>,
     pub(crate) decisions: Mailbox<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
+    /// The table that the gateway routes by.
+    pub(crate) applied: watch::Receiver<Arc<Table>>,
 }
 
 /// The loop's state.
@@ -141,6 +143,12 @@ impl Control {
                     self.sighted(batch.drain(..));
                 }
                 Some(observation) = inputs.digests.recv() => self.observed(observation, Lane::Normal),
+                Ok(()) = inputs.applied.changed() => {
+                    let applied = inputs.applied.borrow_and_update().clone();
+                    for observation in self.publisher.applied(&applied) {
+                        self.observed(observation, Lane::Normal);
+                    }
+                }
                 () = ready(more) => {}
                 () = tokio::time::sleep_until(due) => {}
             }
@@ -361,9 +369,7 @@ impl Control {
         if !self.seen.is_complete() {
             return;
         }
-        if let Some(observation) = self.publisher.publish(&self.world, now) {
-            self.observed(observation, Lane::Normal);
-        }
+        self.publisher.publish(&self.world, now);
     }
 
     fn tidy(&mut self, now: Instant) {

@@ -1,9 +1,16 @@
 //! Hands the gateway its table: at once when nothing was handed over lately, else together with what follows shortly.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use knoll_api::table::Table;
-use knoll_plan::{Changed, Observation, World, table::Routing};
+use knoll_api::{Key, table::Table};
+use knoll_plan::{
+    Changed, Observation, World,
+    table::{Routing, Update},
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::counters::{Counters, count};
@@ -15,6 +22,12 @@ const APART_BY_COST: u32 = 4;
 /// Changes kept for the next table; more are taken in at once.
 const PENDING: usize = 4096;
 
+/// Tables the gateway may be behind before the oldest are joined.
+const HANDED: usize = 64;
+
+/// Generations of Ingresses that a table holds.
+type Published = BTreeMap<Key, Option<i64>>;
+
 /// Keeps the table and hands it over.
 pub(crate) struct Publisher {
     routing: Option<Routing>,
@@ -22,12 +35,14 @@ pub(crate) struct Publisher {
     last: Option<Instant>,
     apart: Duration,
     into: watch::Sender<Arc<Table>>,
+    /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
+    handed: VecDeque<(Arc<Table>, Published)>,
     counters: Arc<Counters>,
 }
 
 impl Publisher {
     pub(crate) fn new(into: watch::Sender<Arc<Table>>, counters: Arc<Counters>) -> Self {
-        Self { routing: None, pending: Vec::new(), last: None, apart: APART, into, counters }
+        Self { routing: None, pending: Vec::new(), last: None, apart: APART, into, handed: VecDeque::new(), counters }
     }
 
     /// Notes a change that the World holds already.
@@ -45,8 +60,33 @@ impl Publisher {
         Some(self.last.map_or_else(Instant::now, |last| last + self.apart))
     }
 
-    /// Hands over what changed, if it is time. What the gateway holds then is told to the World.
-    pub(crate) fn publish(&mut self, world: &World, now: Instant) -> Option<Observation> {
+    /// Hands over what changed, if it is time.
+    pub(crate) fn publish(&mut self, world: &World, now: Instant) {
+        if let Some(Update { table, published }) = self.update(world, now) {
+            count(&self.counters.published);
+            self.handed.push_back((table.clone(), published));
+            if self.handed.len() > HANDED {
+                self.join_oldest();
+            }
+            self.into.send_replace(table);
+        }
+    }
+
+    /// What the gateway holds from here on, now that it routes by `applied`.
+    pub(crate) fn applied(&mut self, applied: &Arc<Table>) -> Vec<Observation> {
+        let taken = self.handed.iter().position(|(table, _)| Arc::ptr_eq(table, applied)).map_or(0, |at| at + 1);
+        self.handed.drain(..taken).map(|(_, published)| Observation::Published(published)).collect()
+    }
+
+    /// A gateway that is behind is told of the oldest table when it takes the next.
+    fn join_oldest(&mut self) {
+        if let (Some((_, mut oldest)), Some((_, next))) = (self.handed.pop_front(), self.handed.front_mut()) {
+            oldest.append(next);
+            *next = oldest;
+        }
+    }
+
+    fn update(&mut self, world: &World, now: Instant) -> Option<Update> {
         let due = self.due().is_some_and(|due| due <= now) || self.pending.len() >= PENDING;
         let begun = Instant::now();
         let update = match &mut self.routing {
@@ -63,8 +103,6 @@ impl Publisher {
         }?;
         self.apart = APART.max(begun.elapsed() * APART_BY_COST);
         self.last = Some(now);
-        count(&self.counters.published);
-        self.into.send_replace(update.table);
-        Some(Observation::Published(update.published))
+        Some(update)
     }
 }

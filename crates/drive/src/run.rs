@@ -32,6 +32,8 @@ const DIGESTS: usize = 64;
 pub struct Links {
     /// The gateway's table.
     pub table: watch::Sender<Arc<Table>>,
+    /// The table the gateway routes by: an Ingress is ready once it is in that one.
+    pub applied: watch::Receiver<Arc<Table>>,
     /// What the gateway measures, every second.
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.
@@ -112,7 +114,7 @@ pub async fn run(
     let publisher = Publisher::new(links.table, counters.clone());
     let rows = knoll_plan::rows(&settings);
     let control = Control::new(World::new(settings), rows, executor, publisher, follow, counters);
-    let inputs = Inputs { sightings, decisions, digests };
+    let inputs = Inputs { sightings, decisions, digests, applied: links.applied };
     tokio::select! {
         biased;
         ended = control.run(inputs, shutdown) => match ended {

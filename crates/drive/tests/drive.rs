@@ -44,6 +44,7 @@ fn start(fake: &Fake) -> Running {
     let (stop, stopped) = oneshot::channel();
     let counters = Arc::new(Counters::default());
     let links = Links {
+        applied: table_in.subscribe(),
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
@@ -228,7 +229,8 @@ async fn a_task_that_dies_is_named() {
     let (table, _kept) = watch::channel(Arc::default());
     let (_stats, stats) = mpsc::channel(1);
     let (_wakes, wakes) = mpsc::channel(1);
-    let links = Links { table, stats, wakes, resolver: Arc::new(Broken), counters: Arc::default() };
+    let applied = table.subscribe();
+    let links = Links { table, applied, stats, wakes, resolver: Arc::new(Broken), counters: Arc::default() };
     fake.put(
         Kind::Revision,
         json!({"metadata": {"namespace": "a", "name": "r", "labels": {"serving.knative.dev/configuration": "c"}},

@@ -117,6 +117,7 @@ impl Planes {
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
         let links = Links {
             table: table_in,
+            applied: gateway.applied(),
             stats: feeds.stats,
             wakes: feeds.wakes,
             resolver: Arc::new(resolver),
