@@ -87,6 +87,8 @@ pub(crate) struct Worker {
     /// How the last try of something failed, for the pause after the next.
     failures: HashMap<String, Failure>,
     up: bool,
+    /// How often time alone woke the worker.
+    turn: u64,
     refresh_at: Option<Timestamp>,
     refreshing: bool,
     check_scratch_at: Option<Timestamp>,
@@ -128,7 +130,8 @@ pub(crate) async fn run(
                 Err(_) => return worker.scribe.flush(worker.snapshot()).await,
             },
             () = sources_changed.notified() => worker.refresh(),
-            () = sleep => {}
+            // Time alone may change what is reported.
+            () = sleep => worker.turn += 1,
         }
     }
     worker.leave().await;
@@ -154,6 +157,7 @@ impl Worker {
             reports: mpsc::channel(REPORTS),
             failures: HashMap::new(),
             up: false,
+            turn: 0,
             refresh_at: None,
             refreshing: false,
             check_scratch_at: limited.then(|| Timestamp::now() + SCRATCH_CHECK),
@@ -220,7 +224,7 @@ impl Worker {
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot { pod: Arc::clone(&self.pod), seen: self.seen.clone() }
+        Snapshot { pod: Arc::clone(&self.pod), seen: self.seen.clone(), turn: self.turn }
     }
 
     fn is_over(&self) -> bool {

@@ -47,6 +47,8 @@ const OURS: [&str; 13] = [
 pub(super) struct Snapshot {
     pub(super) pod: Arc<Pod>,
     pub(super) seen: ObservedPod,
+    /// Differs when time alone may have changed the report.
+    pub(super) turn: u64,
 }
 
 /// What is kept of a pod on disk.

@@ -1,0 +1,513 @@
+//! The life of real pods on a real machine: an API server, a monitor, containers from an image of busybox, all in a
+//! network of this process's own. Needs root and busybox; run as the monitor when its options are given.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use knoll_apiserver::auth::{LocalAuthority, Pki, TokenKey, node_identity};
+use knoll_apiserver::node_backend::NoNode;
+use knoll_apiserver::{ApiServer, Identity};
+use knoll_container::client::Client as Monitor;
+use knoll_container::launch::{Launcher, Options};
+use knoll_container::monitor;
+use knoll_container::network::{self, HostNetwork};
+use knoll_container::protocol::{Configuration, Phase, PodNetwork};
+use knoll_node::exec::ExecOptions;
+use knoll_node::logs::LogOptions;
+use knoll_node::{Callbacks, Config, InstanceEvent, Node, Whom};
+use knoll_oci::ImageStore;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 24);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
+const IMAGE: &str = "localhost:5000/busybox:1";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, flag, options] = &args[..]
+        && flag == "--options"
+    {
+        return Ok(monitor::run(&serde_json::from_str(options)?)?);
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        println!("pods: test");
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        println!("pods: not run, it needs root and /bin/busybox");
+        return Ok(());
+    }
+    if std::env::var_os("KNOLL_TEST_LOG").is_some() {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let site = Arc::new(Site::new().await?);
+        let traveller = Arc::clone(&site);
+        // In a task of its own, so that a failed assertion does not leave the monitor behind.
+        let outcome = tokio::spawn(async move { journey(&traveller).await }).await.unwrap_or_else(|e| Err(e.into()));
+        if outcome.is_err() {
+            site.tell().await?;
+        }
+        site.monitor.shutdown(true).await?;
+        outcome
+    });
+    println!("pods: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+    outcome
+}
+
+/// Everything but the node.
+struct Site {
+    dir: tempfile::TempDir,
+    server: Arc<ApiServer>,
+    api: kube::Client,
+    monitor: Monitor,
+    launcher: Launcher,
+    images: ImageStore,
+    network: Arc<Mutex<HostNetwork>>,
+}
+
+/// A node that runs.
+struct Running {
+    node: Node,
+    events: mpsc::UnboundedReceiver<(Instant, InstanceEvent)>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<Result<(), knoll_node::NodeError>>,
+}
+
+impl Site {
+    async fn new() -> Result<Site, Failure> {
+        let dir = tempfile::Builder::new().prefix("knoll-node-").tempdir()?;
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+        let services = (Ipv4Addr::new(10, 96, 0, 0), 12);
+        let config = network::Config { table: "knolltest".into(), pods: PODS, services, gateway: GATEWAY };
+        let network = tokio::task::spawn_blocking(move || network::setup(config)).await??;
+        let options = Options {
+            socket: dir.path().join("monitor.sock"),
+            state_dir: dir.path().join("state"),
+            runtime_dir: dir.path().join("run"),
+            cgroup_root: format!("knollnode{}", std::process::id()),
+            foreground: false,
+        };
+        let launcher = Launcher { program: std::env::current_exe()?, args: vec![], options };
+        let starting = launcher.clone();
+        tokio::task::spawn_blocking(move || starting.ensure()).await??;
+        let monitor = Monitor::connect(&launcher.options.socket).await?;
+        let network_of_pods =
+            PodNetwork { address: PODS.0, prefix: PODS.1, gateway: GATEWAY, interface_prefix: "ktn".into(), mtu: 1500 };
+        monitor.configure(Configuration { network: Some(network_of_pods), pool: 2 }).await?;
+        let hosts = knoll_oci::Config { registry_hosts: vec!["localhost:5000".into()], ..knoll_oci::Config::default() };
+        let images = ImageStore::open(&dir.path().join("images"), hosts)?;
+        let tarball = busybox_image(dir.path())?;
+        images.load_tar(&tarball, None).await?;
+
+        let store = knoll_store::Store::open(&dir.path().join("store"), knoll_store::Options::default())?;
+        let pki = Pki::open(&dir.path().join("pki"), 2026)?;
+        let tokens = TokenKey::from_pem(&pki.token_key_pem()?, "https://kubernetes.default.svc.cluster.local")?;
+        let config = knoll_apiserver::Config {
+            authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),
+            node: Arc::new(NoNode),
+            root_ca: pki.ca_pem().to_owned(),
+            advertise: (GATEWAY, 6443).into(),
+        };
+        let server = ApiServer::new(store, config);
+        server.bootstrap().await?;
+        let api = server.client(Identity::admin());
+        let network = Arc::new(Mutex::new(network));
+        Ok(Site { dir, server, api, monitor, launcher, images, network })
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::new("n1", GATEWAY, self.dir.path().join("data"), self.dir.path().join("runtime"));
+        config.pod_network = PODS;
+        config
+    }
+
+    fn start(&self) -> Result<Running, Failure> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (network, launcher) = (Arc::clone(&self.network), self.launcher.clone());
+        let callbacks = Callbacks {
+            on_instance: Arc::new(move |event| drop(sender.send((Instant::now(), event)))),
+            set_services: Arc::new(move |rules| {
+                network.lock().expect("no panic before").set_services(&rules).map_err(|e| e.to_string())
+            }),
+            reconnect: Arc::new(move || {
+                let socket = launcher.options.socket.clone();
+                Box::pin(async move { Monitor::connect(&socket).await })
+            }),
+            gateway_serves: Arc::new(|host| host == "app.default.svc.cluster.local"),
+        };
+        let client = self.server.client(node_identity("n1"));
+        let node = Node::new(self.config(), client, self.monitor.clone(), self.images.clone(), callbacks)?;
+        let (stop, stopped) = watch::channel(false);
+        let running = node.clone();
+        let task = tokio::spawn(async move { running.run(stopped).await });
+        Ok(Running { node, events, stop, task })
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> Result<Value, Failure> {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(bytes)?;
+        Ok(self.api.request(request).await.map_err(|e| format!("{method} {path}: {e}"))?)
+    }
+
+    /// Prints what is known, for a journey that failed.
+    async fn tell(&self) -> Result<(), Failure> {
+        let pods = self.send("GET", "/api/v1/namespaces/default/pods", Value::Null).await?;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            println!("{} {:#}", pod["metadata"]["name"], pod["status"]);
+        }
+        let events = self.send("GET", "/api/v1/namespaces/default/events", Value::Null).await?;
+        for event in events["items"].as_array().into_iter().flatten() {
+            println!("{} {} {}", event["involvedObject"]["name"], event["reason"], event["message"]);
+        }
+        Ok(())
+    }
+
+    async fn create(&self, kind: &str, body: Value) -> Result<Value, Failure> {
+        self.send("POST", &format!("/api/v1/namespaces/default/{kind}"), body).await
+    }
+
+    async fn pod(&self, name: &str, spec: Value) -> Result<String, Failure> {
+        let mut spec = spec;
+        spec["nodeName"] = "n1".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        let made = self.create("pods", pod).await?;
+        Ok(made["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn get(&self, name: &str) -> Result<Value, Failure> {
+        self.send("GET", &format!("/api/v1/namespaces/default/pods/{name}"), Value::Null).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<Value, Failure> {
+        self.send("DELETE", &format!("/api/v1/namespaces/default/pods/{name}"), Value::Null).await
+    }
+
+    /// Waits until a pod is as `wanted` says.
+    async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Failure> {
+        let begin = Instant::now();
+        loop {
+            let pod = self.get(name).await?;
+            if wanted(&pod) {
+                return Ok(pod);
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("waited in vain: {name} {what}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn until_gone(&self, name: &str) -> Result<(), Failure> {
+        let begin = Instant::now();
+        while self.get(name).await.is_ok() {
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("waited in vain: {name} is still there").into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    async fn event(&mut self) -> Result<(Instant, InstanceEvent), Failure> {
+        tokio::select! {
+            event = tokio::time::timeout(PATIENCE, self.events.recv()) => {
+                Ok(event.map_err(|_| "no instance event")?.ok_or("the node is gone")?)
+            }
+            ended = &mut self.task => Err(format!("the node ended: {ended:?}").into()),
+        }
+    }
+
+    async fn end(self) -> Result<(), Failure> {
+        self.stop.send_replace(true);
+        Ok(self.task.await??)
+    }
+
+    /// Runs a program in a pod and gives what it printed.
+    async fn run(&self, uid: &str, command: &[&str]) -> Result<(i32, String), Failure> {
+        let options =
+            ExecOptions { command: command.iter().map(|w| (*w).to_owned()).collect(), stdin: false, tty: false };
+        let whom = Whom { uid: uid.to_owned(), container: String::new() };
+        let mut running = self.node.exec(&whom, options).await?;
+        let (mut text, mut errors) = (String::new(), String::new());
+        running.stdout.take().ok_or("no output")?.read_to_string(&mut text).await?;
+        running.stderr.take().ok_or("no output")?.read_to_string(&mut errors).await?;
+        text += &errors;
+        Ok((running.wait().await?.code, text))
+    }
+
+    async fn logs(&self, uid: &str, previous: bool) -> Result<String, Failure> {
+        let whom = Whom { uid: uid.to_owned(), container: String::new() };
+        let pieces: Vec<_> = self.node.logs(&whom, previous, LogOptions::default()).await?.collect().await;
+        let bytes: Result<Vec<_>, _> = pieces.into_iter().collect();
+        Ok(String::from_utf8(bytes?.concat())?)
+    }
+}
+
+/// An image of busybox, as `docker save` writes it.
+fn busybox_image(dir: &Path) -> Result<PathBuf, Failure> {
+    let append = |tar: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32| -> std::io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_mtime(0);
+        header.set_gid(0);
+        tar.append_data(&mut header, path, bytes)
+    };
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox")?, 0o755)?;
+    append(&mut layer, "etc/passwd", b"root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n", 0o644)?;
+    for name in ["sh", "cat", "echo", "sleep", "httpd", "nslookup", "nc", "printf", "id", "env", "ls", "true"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_mtime(0);
+        header.set_gid(0);
+        layer.append_link(&mut header, format!("bin/{name}"), "busybox")?;
+    }
+    let layer = layer.into_inner()?;
+    let diff = knoll_oci::Digest::of(&layer);
+    let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff.to_string()]},
+        "config": {"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["sh"], "WorkingDir": "/"}});
+    let manifest = json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
+    let mut image = tar::Builder::new(Vec::new());
+    append(&mut image, "config.json", config.to_string().as_bytes(), 0o644)?;
+    append(&mut image, "layer.tar", &layer, 0o644)?;
+    append(&mut image, "manifest.json", manifest.to_string().as_bytes(), 0o644)?;
+    let path = dir.join("busybox.tar");
+    std::fs::write(&path, image.into_inner()?)?;
+    Ok(path)
+}
+
+fn ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+async fn http_get(address: IpAddr, port: u16) -> Result<String, Failure> {
+    let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn journey(site: &Site) -> Result<(), Failure> {
+    let mut node = site.start()?;
+    serves(site, &mut node).await.map_err(|e| format!("a web server: {e}"))?;
+    crashes(site, &node).await.map_err(|e| format!("a crash loop: {e}"))?;
+    completes(site, &node).await.map_err(|e| format!("a task: {e}"))?;
+    refused(site).await.map_err(|e| format!("refusals: {e}"))?;
+    let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;
+    node.end().await
+}
+
+/// A pod with volumes, variables, names and a probe comes up, is reached, follows its ConfigMap, and goes.
+async fn serves(site: &Site, node: &mut Running) -> Result<(), Failure> {
+    site.create("configmaps", json!({"metadata": {"name": "page"}, "data": {"index.html": "one"}})).await?;
+    let spec = json!({
+        "terminationGracePeriodSeconds": 5,
+        "volumes": [{"name": "page", "configMap": {"name": "page"}}, {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+        "containers": [{"name": "web", "image": IMAGE,
+            "command": ["sh", "-c", "trap 'echo bye; exit 0' TERM; echo hello $NAME; httpd -f -p 8080 -h /www & wait"],
+            "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "ports": [{"containerPort": 8080, "name": "http"}],
+            "readinessProbe": {"httpGet": {"path": "/index.html", "port": "http"}},
+            "resources": {"limits": {"memory": "64Mi", "cpu": "500m"}},
+            "volumeMounts": [{"name": "page", "mountPath": "/www"}, {"name": "tmp", "mountPath": "/tmp"}]}]});
+    let begin = Instant::now();
+    let uid = site.pod("web", spec).await?;
+    let (at, event) = node.event().await?;
+    println!("  ready after {:?}", at - begin);
+    assert!(event.up && event.pod.metadata.name.as_deref() == Some("web"));
+    assert!(http_get(event.address, 8080).await?.ends_with("one"));
+    let pod = site.until("web", "is ready", ready).await?;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["podIP"], event.address.to_string());
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed");
+    assert_eq!(node.logs(&uid, false).await?, "hello web\n");
+
+    let (_, environment) = node.run(&uid, &["env"]).await?;
+    for variable in
+        ["FROM_IMAGE=yes", "HOSTNAME=web", "KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443"]
+    {
+        assert!(environment.lines().any(|line| line == variable), "{variable} in {environment}");
+    }
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let (code, text) = node.run(&uid, &["cat", token]).await?;
+    assert!(code == 0 && text.split('.').count() == 3, "a token: {text}");
+
+    names(site, node, &uid).await?;
+
+    let path = "/api/v1/namespaces/default/configmaps/page";
+    site.send("PATCH", path, json!({"data": {"index.html": "two"}})).await?;
+    let begin = Instant::now();
+    while !http_get(event.address, 8080).await?.ends_with("two") {
+        assert!(begin.elapsed() < PATIENCE, "the page never changed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    site.delete("web").await?;
+    let (_, event) = node.event().await?;
+    assert!(!event.up);
+    site.until_gone("web").await?;
+    let left = site.dir.path().join("data/pods").join(&uid);
+    while left.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Names and Service addresses work from inside a pod.
+async fn names(site: &Site, node: &Running, uid: &str) -> Result<(), Failure> {
+    let service = json!({"metadata": {"name": "front"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}});
+    let service = site.create("services", service).await?;
+    let address = service["spec"]["clusterIP"].as_str().ok_or("no address")?.to_owned();
+    let pod = site.get("web").await?;
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "front-1", "labels": {"kubernetes.io/service-name": "front"}},
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [pod["status"]["podIP"]], "conditions": {"ready": true}}]});
+    site.send("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await?;
+    let begin = Instant::now();
+    loop {
+        // By number: a static program of this C library cannot look names up by itself.
+        let ask = format!("printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} 80");
+        let (_, text) = node.run(uid, &["sh", "-c", &ask]).await?;
+        if text.ends_with("one") {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "the Service {address} is not reached: {text}");
+    }
+    let (_, text) = node.run(uid, &["nslookup", "front"]).await?;
+    assert!(text.contains(&format!("Name:\tfront.default.svc.cluster.local\nAddress: {address}")), "{text}");
+    let (_, text) = node.run(uid, &["nslookup", "app.default.svc.cluster.local"]).await?;
+    assert!(text.contains(&GATEWAY.to_string()), "{text}");
+    Ok(())
+}
+
+/// A container that fails is started again, with its last words.
+async fn crashes(site: &Site, node: &Running) -> Result<(), Failure> {
+    let spec = json!({"containers": [{"name": "c", "image": IMAGE, "terminationMessagePolicy": "FallbackToLogsOnError",
+        "command": ["sh", "-c", "echo no luck; exit 3"]}]});
+    let uid = site.pod("crash", spec).await?;
+    let looped =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    let pod = site.until("crash", "loops", looped).await?;
+    let status = &pod["status"]["containerStatuses"][0];
+    let last = &status["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(3), &json!("Error")), "{status:#}");
+    assert_eq!(last["message"], "no luck\n");
+    assert_eq!(status["restartCount"], 1);
+    assert_eq!(node.logs(&uid, true).await?, "no luck\n");
+    site.delete("crash").await?;
+    site.until_gone("crash").await
+}
+
+/// A pod that is done is done; init containers come first.
+async fn completes(site: &Site, node: &Running) -> Result<(), Failure> {
+    let spec = json!({"restartPolicy": "Never", "volumes": [{"name": "v", "emptyDir": {}}],
+        "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
+        "initContainers": [{"name": "i", "image": IMAGE, "command": ["sh", "-c", "echo from init > /v/f"],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", "cat /v/f; id -u; echo last > /dev/termination-log"],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
+    let uid = site.pod("task", spec).await?;
+    let pod = site.until("task", "succeeds", |pod| pod["status"]["phase"] == "Succeeded").await?;
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["message"]), (&json!("Completed"), &json!("last\n")));
+    assert_eq!(node.logs(&uid, false).await?, "from init\n1000\n");
+    site.delete("task").await?;
+    site.until_gone("task").await
+}
+
+/// What cannot run says why.
+async fn refused(site: &Site) -> Result<(), Failure> {
+    let container = |extra: Value| {
+        let mut container = json!({"name": "c", "image": IMAGE, "command": ["sleep", "60"]});
+        container.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+        json!({"terminationGracePeriodSeconds": 0, "containers": [container]})
+    };
+    for (name, extra, reason, text) in [
+        (
+            "no-map",
+            json!({"envFrom": [{"configMapRef": {"name": "absent"}}]}),
+            "CreateContainerConfigError",
+            "configmap \"absent\" not found",
+        ),
+        (
+            "root",
+            json!({"securityContext": {"runAsNonRoot": true}}),
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+        ),
+        ("no-image", json!({"image": "localhost:5000/absent:1"}), "ImagePullBackOff", "Back-off pulling image"),
+    ] {
+        site.pod(name, container(extra)).await?;
+        let waits = |pod: &Value| {
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+            waiting["reason"] == reason && waiting["message"].as_str().is_some_and(|m| m.contains(text))
+        };
+        site.until(name, reason, waits).await?;
+    }
+    site.pod("no-program", container(json!({"command": ["/absent"]}))).await?;
+    let failed =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] == "StartError";
+    site.until("no-program", "cannot be run", failed).await?;
+    // A ConfigMap that appears is taken up without waiting for the next try.
+    site.create("configmaps", json!({"metadata": {"name": "absent"}, "data": {"A": "1"}})).await?;
+    site.until("no-map", "is ready", ready).await?;
+    for name in ["no-map", "root", "no-image", "no-program"] {
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
+    Ok(())
+}
+
+/// Containers go on while no node runs; the next node takes them up and removes what has no pod any more.
+async fn adopted(site: &Site, node: Running) -> Result<Running, Failure> {
+    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
+    let (kept, orphan) = (site.pod("kept", spec()).await?, site.pod("orphan", spec()).await?);
+    let before = site.until("kept", "is ready", ready).await?;
+    site.until("orphan", "is ready", ready).await?;
+    node.end().await?;
+    site.send("DELETE", "/api/v1/namespaces/default/pods/orphan", json!({"gracePeriodSeconds": 0})).await?;
+    let still_there = site.monitor.list().await?.containers;
+    for uid in [&kept, &orphan] {
+        assert!(still_there.iter().any(|c| c.spec.sandbox.as_str() == uid && c.phase == Phase::Running));
+    }
+
+    let mut node = site.start()?;
+    let (_, event) = node.event().await?;
+    assert!(event.up && event.pod.metadata.uid.as_deref() == Some(kept.as_str()));
+    let begin = Instant::now();
+    while site.monitor.list().await?.sandboxes.iter().any(|s| s.spec.id.as_str() != kept) {
+        assert!(begin.elapsed() < PATIENCE, "an orphan is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let after = site.until("kept", "is ready", ready).await?;
+    let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+    assert_eq!((id(&before), after["status"]["containerStatuses"][0]["restartCount"].clone()), (id(&after), json!(0)));
+    assert_eq!(node.run(&kept, &["true"]).await?.0, 0);
+    site.delete("kept").await?;
+    site.until_gone("kept").await?;
+    Ok(node)
+}
