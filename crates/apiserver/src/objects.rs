@@ -70,7 +70,10 @@ const LARGEST: usize = 64 * 1024;
 
 /// Trees of recent revisions, so that a write and its many readers share one.
 #[derive(Default)]
-pub(crate) struct Trees(Mutex<(HashMap<u64, Arc<Value>>, VecDeque<u64>)>);
+pub(crate) struct Trees(Mutex<Kept>);
+
+/// Trees by revision, and the revisions in the order they came.
+type Kept = (HashMap<u64, Arc<Value>>, VecDeque<u64>);
 
 impl Trees {
     /// The tree of an entry, in the stored form, with its version.

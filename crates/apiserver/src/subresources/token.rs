@@ -22,7 +22,7 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
     let mut request = call.read_object().await?;
     let account = server.core_object("serviceaccounts", &call.namespace, &call.name).ok_or_else(|| call.not_found())?;
     let seconds = object::integer(&request, "/spec/expirationSeconds").unwrap_or(3600);
-    if seconds < SHORTEST || seconds > LONGEST {
+    if !(SHORTEST..=LONGEST).contains(&seconds) {
         let why = if seconds < SHORTEST {
             "may not specify a duration less than 10 minutes"
         } else {
