@@ -98,19 +98,15 @@ async fn pump(path: &Path, out: &mut Output, mut ended: watch::Receiver<bool>) -
         // Asked before the last look, so that nothing written before the end is missed.
         let over = *ended.borrow() || ended.has_changed().is_err();
         let before = current.as_ref().map_or(0, |s| s.read);
-        match &mut current {
-            Some(source) if source.was_replaced(path).await => {
-                if source.drain(out).await?.is_some() {
-                    return Ok(());
-                }
+        if let Some(source) = &mut current {
+            // Asked before reading, so that the end of a rotated file is not missed.
+            let replaced = source.was_replaced(path).await;
+            if source.drain(out).await?.is_some() {
+                return Ok(());
+            }
+            if replaced {
                 current = None;
             }
-            Some(source) => {
-                if source.drain(out).await?.is_some() {
-                    return Ok(());
-                }
-            }
-            None => {}
         }
         if current.is_none() {
             current = match Source::open(path, 0).await {

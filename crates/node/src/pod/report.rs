@@ -171,7 +171,7 @@ impl View<'_> {
     fn initialized(&self, phase: &str) -> Verdicts {
         let incomplete: Vec<_> = containers(self.spec)
             .filter(|(role, c)| match role {
-                Role::Init => !self.seen(c).and_then(ObservedContainer::exit).is_some_and(|e| e.code == 0),
+                Role::Init => self.seen(c).and_then(ObservedContainer::exit).is_none_or(|e| e.code != 0),
                 Role::Sidecar => !self.seen(c).is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
                 Role::Main => false,
             })
