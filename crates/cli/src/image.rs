@@ -93,7 +93,7 @@ fn request(
         // A refusal may come, and the connection close, before all of the body is sent: read it all the same.
         let sent = io::copy(body, &mut stream);
         let answer = answer(BufReader::new(stream));
-        if answer.is_err() { sent.and_then(|_| answer) } else { answer }
+        if answer.is_err() { sent.and(answer) } else { answer }
     };
     let (status, body) = exchange().map_err(|source| ImageError::Registry { address, source })?;
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();

@@ -64,6 +64,11 @@ impl Slot {
         self.load.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
+    /// Requests in flight, limited or not; a moment's guess while threads count.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.used.load(Ordering::SeqCst) + self.load()
+    }
+
     /// Avoids the slot until `until`, milliseconds of the gateway's life.
     pub(crate) fn avoid(&self, until: u64) {
         self.avoid_until.fetch_max(until, Ordering::Relaxed);

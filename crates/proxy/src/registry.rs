@@ -105,6 +105,11 @@ impl Registry {
         }
     }
 
+    /// Requests in flight at an instance of a revision.
+    pub(crate) fn in_flight(&self, revision: &Key, instance: &Instance) -> u32 {
+        self.by_revision.get(revision).map_or(0, |station| station.in_flight(instance))
+    }
+
     fn station_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<Station> {
         if let Some(station) = self.stations.get(identity) {
             return station.clone();

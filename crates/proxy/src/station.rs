@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance};
@@ -54,6 +54,8 @@ struct Inner {
     /// Instances that were said to be gone ahead of the table.
     gone: Vec<Instance>,
     fleet: Arc<Fleet>,
+    /// Slots that left the fleet, as long as a request holds them.
+    leaving: Vec<Weak<Slot>>,
     failure: Option<Arc<str>>,
     /// In order of arrival.
     waiters: BTreeMap<u64, Waiter>,
@@ -202,6 +204,14 @@ impl Station {
         self.renew(&mut inner, now);
     }
 
+    /// Requests in flight at an instance, whether it still takes new ones or not.
+    pub(crate) fn in_flight(&self, instance: &Instance) -> u32 {
+        let inner = self.lock();
+        let leaving = inner.leaving.iter().filter_map(Weak::upgrade);
+        let all = inner.fleet.slots.iter().cloned().chain(leaving);
+        all.filter(|slot| slot.instance == *instance).map(|slot| slot.in_flight()).sum()
+    }
+
     /// Notes that `slot` could not be reached. A hint is dropped: the table did not confirm it either.
     pub(crate) fn unreachable(self: &Arc<Self>, slot: &Slot, now: u64, until: u64) {
         slot.avoid(until);
@@ -244,6 +254,9 @@ impl Station {
             })
             .collect();
         self.populated.store(!slots.is_empty(), Ordering::Relaxed);
+        let left = old.iter().filter(|slot| !slots.iter().any(|stays| Arc::ptr_eq(stays, slot))).map(Arc::downgrade);
+        inner.leaving.extend(left);
+        inner.leaving.retain(|slot| slot.strong_count() > 0);
         inner.fleet = Arc::new(Fleet { limit, slots });
         self.version.fetch_add(1, Ordering::Release);
         if !inner.fleet.slots.is_empty() {

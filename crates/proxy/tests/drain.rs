@@ -92,3 +92,25 @@ async fn a_dropped_gateway_frees_its_port() {
     drop(world);
     soon(async { while TcpStream::connect(external).await.is_ok() {} }).await;
 }
+
+#[tokio::test]
+async fn an_instance_said_to_be_down_is_drained_once_its_requests_are_answered() {
+    let (leaving, tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", std::slice::from_ref(&leaving))]));
+    let external = world.external;
+    let request = tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    let hints = world.gateway.hints();
+    hints.instance_down(&key("rev"), &leaving);
+    let drained = tokio::spawn({
+        let (hints, leaving) = (hints.clone(), leaving.clone());
+        async move { hints.drained(&key("rev"), &leaving).await }
+    });
+    // As long as the request is held, so is the end.
+    tokio::task::yield_now().await;
+    assert!(!drained.is_finished());
+    tickets.add_permits(1);
+    assert_eq!(soon(request).await.expect("no panic").body, "done");
+    soon(drained).await.expect("no panic");
+    soon(hints.drained(&key("rev"), &saying("idle").await)).await;
+}

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::{tasks, uid};
+use crate::config::InstanceEvent;
 use crate::logs::last_lines;
 use crate::pod::{Exit, SandboxInfo};
 use crate::runtime;
@@ -33,9 +34,22 @@ pub(super) struct Stop {
     pub(super) grace: Duration,
     pub(super) stop_signal: Option<String>,
     pub(super) address: Option<SandboxInfo>,
+    /// Set when the pod took requests: nobody is cut off while the grace lasts.
+    pub(super) instance: Option<InstanceEvent>,
 }
 
-/// Stops a container: its hook, its signal, and when the grace is over the end. Its exit is told by [`exit`].
+/// Longest wait for the requests under way before an instance is asked to end; as long as Knative's queue waits. A
+/// program that ends gracefully answers what is left.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Waits until the requests under way at an instance are answered, within bounds. Whether they are.
+async fn drain(shared: &Shared, instance: InstanceEvent, deadline: Instant) -> bool {
+    let bound = deadline.min(Instant::now() + DRAIN);
+    tokio::time::timeout_at(bound, (shared.callbacks.drained)(instance)).await.is_ok()
+}
+
+/// Stops a container: its hook, its requests, its signal, and when the grace is over the end. Its exit is told by
+/// [`exit`].
 pub(super) async fn stop(shared: &Shared, stop: Stop) {
     let Ok(id) = ContainerId::new(stop.id.as_str()) else { return };
     let deadline = Instant::now() + stop.grace;
@@ -50,6 +64,10 @@ pub(super) async fn stop(shared: &Shared, stop: Stop) {
             shared.recorder.warning(&stop.pod, Some(&stop.container.name), "FailedPreStopHook", text);
         }
     }
+    let drained = match stop.instance {
+        Some(instance) if !stop.grace.is_zero() => drain(shared, instance, deadline).await,
+        _ => false,
+    };
     let left = if stop.grace.is_zero() {
         Duration::ZERO
     } else {
@@ -60,11 +78,30 @@ pub(super) async fn stop(shared: &Shared, stop: Stop) {
         if let Err(error) = shared.monitor.get().signal(id.clone(), signal).await {
             tracing::debug!(%id, %error, "a stop signal was not delivered");
         }
+        // The first process of a container hears no signal that it does not ask for. One that has answered
+        // everything and would only sit the grace out can go now.
+        if drained && !hears(shared, &id, signal).await {
+            return kill(shared, id.as_str()).await;
+        }
         if tokio::time::timeout(left, shared.monitor.wait(&id)).await.is_ok() {
             return;
         }
     }
     kill(shared, id.as_str()).await;
+}
+
+/// Whether a container's first process asks for a signal (`SigCgt` of proc_pid_status(5)); `true` when in doubt.
+async fn hears(shared: &Shared, id: &ContainerId, signal: i32) -> bool {
+    let Ok(listing) = shared.monitor.get().list().await else { return true };
+    let Some(container) = listing.containers.iter().find(|container| container.spec.id == *id) else { return true };
+    let Ok(status) = tokio::fs::read_to_string(format!("/proc/{}/status", container.pid)).await else { return true };
+    caught(&status).is_none_or(|caught| caught >> (signal - 1) & 1 == 1)
+}
+
+/// The mask of caught signals in a process status.
+fn caught(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 /// Kills a container; tries again until the monitor has heard it.
@@ -146,6 +183,14 @@ fn end_of(path: &Path, most: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_asks_for_the_signals_of_its_mask() {
+        let status = "Name:\tapp\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000004002\n";
+        assert_eq!(caught(status).map(|mask| mask >> 14 & 1), Some(1));
+        assert_eq!(caught(status).map(|mask| mask >> 9 & 1), Some(0));
+        assert_eq!(caught("Name:\tapp\n"), None);
+    }
 
     #[test]
     fn signals_go_by_name_or_number() {

@@ -336,6 +336,7 @@ impl Worker {
             grace,
             stop_signal,
             address: self.seen.sandbox.done().cloned(),
+            instance: (cause == StopCause::Deleted).then(|| self.event(false)).flatten(),
         };
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -437,7 +438,7 @@ impl Worker {
         let seen = self.seen.container_mut(&name);
         match result {
             Ok(image) => {
-                seen.pulled(ImageInfo { id: format!("{}@{}", image.name, image.digest), name: reference });
+                seen.pulled(ImageInfo { id: image.name.clone(), name: reference });
                 self.images.insert(name, image);
             }
             Err(failure) => seen.pull_failed(failure.reason, failure.message, now),
@@ -559,10 +560,16 @@ impl Worker {
         }
         match report {
             Report::Started => seen.started = true,
-            Report::Ready => seen.ready = true,
+            Report::Ready => {
+                seen.ready = true;
+                seen.complaint = None;
+            }
             Report::NotReady => seen.ready = false,
             Report::Unhealthy { kind, message } => {
                 let text = format!("{} probe failed: {message}", kind.title());
+                if !seen.ready {
+                    seen.complaint = Some(text.clone());
+                }
                 self.shared.recorder.warning(&self.pod, Some(&name), "Unhealthy", text);
             }
             Report::Condemned { kind, message, grace } => {
@@ -611,11 +618,15 @@ impl Worker {
             return;
         }
         self.up = up;
-        if let Some(info) = self.seen.sandbox.done() {
-            let address = if info.host_network { self.shared.config.address } else { info.address };
-            let event = InstanceEvent { pod: Arc::clone(&self.pod), address: address.into(), up };
+        if let Some(event) = self.event(up) {
             (self.shared.callbacks.on_instance)(event);
         }
+    }
+
+    fn event(&self, up: bool) -> Option<InstanceEvent> {
+        let info = self.seen.sandbox.done()?;
+        let address = if info.host_network { self.shared.config.address } else { info.address };
+        Some(InstanceEvent { pod: Arc::clone(&self.pod), address: address.into(), up })
     }
 
     fn container(&self, name: &str) -> Option<Arc<Container>> {

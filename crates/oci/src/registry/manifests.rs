@@ -91,10 +91,8 @@ impl Registry {
         }
         let _not_collecting = self.store.inner.pins.read().await;
         let digest = self.store.blobs().put(&bytes).map_err(|e| Refusal::storage(&e))?;
-        if let Ok(expected) = reference.parse::<Digest>() {
-            if expected != digest {
-                return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}")));
-            }
+        if reference.parse::<Digest>().is_ok_and(|expected| expected != digest) {
+            return Err(Refusal::digest_invalid(format!("the manifest has digest {digest}")));
         }
         let sent = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let media_type = manifest.media_type.or(sent).unwrap_or_else(|| media_type_of(&bytes));

@@ -232,7 +232,16 @@ fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
 
 fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder, network: HostNetwork) -> Callbacks {
     let network = Mutex::new(network);
+    let draining = gateway.clone();
     Callbacks {
+        drained: Arc::new(move |event| {
+            let gateway = draining.clone();
+            Box::pin(async move {
+                if let Some((revision, instance)) = instance_of(&event) {
+                    gateway.drained(&revision, &instance).await;
+                }
+            })
+        }),
         on_instance: Arc::new(move |event| tell(&gateway, &event)),
         set_services: Arc::new(move |rules| {
             let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,15 +255,22 @@ fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder,
     }
 }
 
-/// Tells the gateway of an instance, if its pod belongs to a revision.
-fn tell(gateway: &Hints, event: &InstanceEvent) {
-    let labels = event.pod.metadata.labels.as_ref();
-    let Some(revision) = labels.and_then(|labels| labels.get(serving::REVISION)) else { return };
-    let Some(port) = knoll_plan::user_port(&event.pod).and_then(|port| u16::try_from(port).ok()) else { return };
+/// The revision and the instance that an event is about, if its pod belongs to a revision.
+fn instance_of(event: &InstanceEvent) -> Option<(Key, Instance)> {
+    let revision = event.pod.metadata.labels.as_ref()?.get(serving::REVISION)?;
+    let port = u16::try_from(knoll_plan::user_port(&event.pod)?).ok()?;
     let pod = Key::of(&event.pod.metadata);
     let revision = pod.sibling(revision);
-    let instance = Instance { address: SocketAddr::new(event.address, port), pod: pod.name };
-    if event.up { gateway.instance_up(revision, instance) } else { gateway.instance_down(&revision, &instance) }
+    Some((revision, Instance { address: SocketAddr::new(event.address, port), pod: pod.name }))
+}
+
+/// Tells the gateway of an instance.
+fn tell(gateway: &Hints, event: &InstanceEvent) {
+    match instance_of(event) {
+        Some((revision, instance)) if event.up => gateway.instance_up(revision, instance),
+        Some((revision, instance)) => gateway.instance_down(&revision, &instance),
+        None => {}
+    }
 }
 
 fn serve_registry(tasks: &mut Tasks, images: &ImageStore, listener: TcpListener) {
