@@ -148,6 +148,9 @@ pub struct ObservedContainer {
     pub ready: bool,
     /// Whether its startup probe is content; without a probe, whether it runs.
     pub started: bool,
+    /// What the probe it is not ready for said last.
+    #[serde(default)]
+    pub complaint: Option<String>,
     /// Why it must be restarted although it runs.
     pub condemned: Option<Verdict>,
     /// How long the condemned container may take to stop, when its probe says so.
@@ -255,6 +258,7 @@ impl ObservedContainer {
         }
         self.ready = false;
         self.started = false;
+        self.complaint = None;
         self.condemned = None;
         self.condemned_grace = None;
         Ok(())

@@ -195,7 +195,11 @@ impl View<'_> {
             _ => {}
         }
         let unready = self.unready();
-        let why = format!("containers with unready status: [{}]", unready.join(" "));
+        let names: Vec<&str> = unready.iter().map(|(name, _)| *name).collect();
+        let mut why = format!("containers with unready status: [{}]", names.join(" "));
+        for (name, complaint) in unready.iter().filter_map(|(name, complaint)| Some((name, complaint.as_ref()?))) {
+            why.push_str(&format!("; {name}: {complaint}"));
+        }
         Verdicts::new(
             "ContainersReady",
             unready.is_empty(),
@@ -212,11 +216,12 @@ impl View<'_> {
     }
 
     /// Names of the containers that should be ready and are not.
-    fn unready(&self) -> Vec<&str> {
+    /// The containers that keep the pod from being ready, each with what its probe said, if it was asked.
+    fn unready(&self) -> Vec<(&str, Option<&String>)> {
         containers(self.spec)
             .filter(|(role, _)| *role != Role::Init)
             .filter(|(_, c)| !self.seen(c).is_some_and(|s| s.ready && matches!(s.life, Life::Running { .. })))
-            .map(|(_, c)| c.name.as_str())
+            .map(|(_, c)| (c.name.as_str(), self.seen(c).and_then(|s| s.complaint.as_ref())))
             .collect()
     }
 

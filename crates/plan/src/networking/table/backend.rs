@@ -6,7 +6,7 @@ use knoll_api::{
     Key, Resource,
     conditions::{READY, is_false, is_true},
     k8s_openapi::{
-        api::core::v1::{Endpoints, Service, ServicePort},
+        api::core::v1::{Endpoints, Pod, Service, ServicePort},
         apimachinery::pkg::util::intstr::IntOrString,
     },
     labels::serving as keys,
@@ -55,16 +55,29 @@ pub(super) fn backend(world: &World, key: &Key) -> Backend {
 }
 
 fn of_revision(world: &World, revision: &Revision) -> Backend {
-    // One that came up once may come up again.
+    // One that came up once may come up again, unless what should come up now is held back.
     let autoscaler = world.pod_autoscalers.get(&revision.key());
     let was_up = autoscaler.is_some_and(|a| a.condition("ScaleTargetInitialized").is_some_and(is_true));
-    let ready = revision.condition(READY).filter(|ready| is_false(ready) && !was_up);
+    let ready = revision.condition(READY).filter(|ready| is_false(ready) && (!was_up || is_held_back(world, revision)));
     Backend {
         protocol: if is_h2c(revision) { Protocol::H2c } else { Protocol::Http1 },
         revision: Some(Arc::new(policy(revision))),
         instances: instances(world, revision),
         failure: ready.map(|ready| format!("{}: {}", ready.reason, ready.message)),
     }
+}
+
+/// Whether all the instances that there are wait for another try after a failed one.
+fn is_held_back(world: &World, revision: &Revision) -> bool {
+    let pods = world.pods.labelled(revision.namespace(), keys::REVISION, revision.name());
+    let mut staying = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).peekable();
+    staying.peek().is_some() && staying.all(|pod| waits_after_failure(pod))
+}
+
+fn waits_after_failure(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut reasons = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    reasons.any(|reason| matches!(reason, "CrashLoopBackOff" | "ImagePullBackOff" | "ErrImagePull"))
 }
 
 fn policy(revision: &Revision) -> RevisionPolicy {

@@ -85,6 +85,19 @@ fn follow_pod(world: &World, next: &mut Revision, pod: &Pod, deployment: &Deploy
             return;
         }
     }
+    if timed_out {
+        blame_probes(next, pod, now);
+    }
+}
+
+/// A Deployment that timed out says only that; what its pod's probes were told says why.
+fn blame_probes(next: &mut Revision, pod: &Pod, now: Timestamp) {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let unready = conditions.into_iter().find(|c| c.type_ == "ContainersReady" && c.status == FALSE);
+    let Some(why) = unready.and_then(|condition| condition.message.as_deref()) else { return };
+    let Some(told) = next.condition(RESOURCES_AVAILABLE).filter(|condition| condition.status == FALSE) else { return };
+    let (reason, message) = (told.reason.clone(), format!("{} {why}", told.message));
+    next.conditions(now).mark_false(RESOURCES_AVAILABLE, &reason, &message);
 }
 
 /// Takes over what one container reports; returns whether it reports anything.
