@@ -81,6 +81,8 @@ pub struct Observed {
     pub decisions: BTreeMap<Key, ScaleDecision>,
     /// Generation of each Ingress that the gateway's table holds.
     pub published: BTreeMap<Key, i64>,
+    /// Whether the gateway has taken a table since this process started; before that, `published` says nothing.
+    pub routes: bool,
     /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
     pub refusals: BTreeMap<(Kind, Key), Refusal>,
 }
@@ -150,12 +152,13 @@ impl World {
             }
             Observation::Published(generations) => {
                 let mut changed = Vec::new();
+                let first = !std::mem::replace(&mut self.observed.routes, true);
                 for (key, generation) in generations {
                     let before = match generation {
                         Some(generation) => self.observed.published.insert(key.clone(), generation),
                         None => self.observed.published.remove(&key),
                     };
-                    if before != generation {
+                    if first || before != generation {
                         changed.push(Changed::Observed(Kind::Ingress, key));
                     }
                 }

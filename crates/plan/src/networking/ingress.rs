@@ -1,7 +1,7 @@
 //! Ingress status: ready once the gateway routes by this very generation, never on hope.
 
 use knoll_api::{
-    Key, Kind, Resource, Timestamp,
+    Key, Kind, Resource, Timestamp, conditions,
     networking::{Ingress, LoadBalancerIngress, LoadBalancerStatus},
 };
 
@@ -30,10 +30,15 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     if ingress.is_deleting() || !is_ours(world, ingress) {
         return Plan::nothing();
     }
+    let generation = ingress.metadata.generation.unwrap_or_default();
+    if !world.observed.routes && conditions::is_ready(Some(generation), &ingress.status.common) {
+        // An earlier process had it ready. The gateway of this one is about to take its first table.
+        return Plan::nothing();
+    }
     let mut plan = Plan::nothing();
     let mut next = Ingress::clone(ingress);
     next.conditions(now).initialize().mark_true(NETWORK_CONFIGURED);
-    let routed = world.observed.published.get(key) == Some(&ingress.metadata.generation.unwrap_or_default());
+    let routed = world.observed.published.get(key) == Some(&generation);
     if routed {
         let gateway = &world.settings.gateway.service;
         let entry = LoadBalancerIngress {
@@ -85,6 +90,34 @@ spec: {}
               NetworkConfigured=True
               Ready=Unknown Uninitialized Waiting for load balancer to be ready
         "#]],
+        );
+    }
+
+    #[test]
+    fn an_ingress_that_was_ready_stays_so_until_the_gateway_has_its_first_table() {
+        let status = r#"
+status:
+  observedGeneration: 2
+  conditions:
+  - {type: LoadBalancerReady, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z"}
+  - {type: NetworkConfigured, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z"}
+  - {type: Ready, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z"}
+"#;
+        let restarted = || Cluster::of(&format!("{}{status}", INGRESS.trim_end()));
+        check_in(&ROW, "default/hello", restarted(), expect![[""]]);
+        let mut routing = restarted();
+        routing.world.observed.routes = true;
+        check_in(
+            &ROW,
+            "default/hello",
+            routing,
+            expect![[r#"
+                status Ingress default/hello
+                  observedGeneration 2
+                  LoadBalancerReady=Unknown Uninitialized Waiting for load balancer to be ready
+                  NetworkConfigured=True
+                  Ready=Unknown Uninitialized Waiting for load balancer to be ready
+            "#]],
         );
     }
 
