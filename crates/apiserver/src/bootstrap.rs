@@ -154,6 +154,15 @@ fn config_map(name: &str) -> Value {
                 "app.kubernetes.io/version": env!("CARGO_PKG_VERSION"),
             },
         },
-        "data": {},
+        "data": initial_data(name),
     })
+}
+
+/// What a map must say from the start: what its validation insists on, and which data plane is there.
+fn initial_data(name: &str) -> Value {
+    match name {
+        "config-deployment" => json!({"queue-sidecar-image": "knoll-queue"}),
+        "config-network" => json!({"ingress-class": "knoll.ingress.networking.knative.dev"}),
+        _ => json!({}),
+    }
 }

@@ -36,8 +36,6 @@ pub(super) fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<
     let config = admission.server.knative();
     let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
     let (errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);
-    if !warnings.is_empty() {
-        admission.warnings.push(warnings.to_string());
-    }
+    admission.warnings.extend(warnings.merged().iter().map(ToString::to_string));
     if errors.is_empty() { Ok(()) } else { Err(Status::bad_request(rules::denial(&errors))) }
 }

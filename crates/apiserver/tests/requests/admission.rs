@@ -124,6 +124,15 @@ async fn a_configuration_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
+async fn every_configuration_can_be_edited_as_it_stands() {
+    let h = Harness::new().await;
+    for name in knoll_api::config::NAMES {
+        let path = format!("/api/v1/namespaces/knative-serving/configmaps/{name}");
+        h.send("PATCH", &path, json!({"metadata": {"annotations": {"note": "mine"}}})).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn definitions_are_there_and_new_ones_are_served_at_once() {
     let h = Harness::new().await;
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
