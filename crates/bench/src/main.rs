@@ -1,34 +1,86 @@
-//! Benchmarks against peers: `cargo run -p knoll-bench -- <name> [seconds a run] [rounds]`.
+//! Benchmarks against peers: `scripts/bench [name] [size]`, which prepares what `cargo run -p knoll-bench` needs.
 //!
-//! Every figure is a ratio measured in one run on one machine, because absolute numbers of a shared machine say
-//! little. A missing peer is an error, not a gap.
+//! Every figure stands beside a peer or a measure of the machine taken in the same run, because absolute numbers of
+//! a shared machine say little. A missing peer is an error, not a gap.
 
+mod api;
+mod client;
+mod cold_start;
+mod cpu;
+mod figures;
 mod gateway;
+mod instance;
+mod memory;
+mod services;
+mod up;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: knoll-bench gateway [seconds a run, default 3] [rounds, default 3]";
+const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
+       knoll-bench gateway [seconds a run, default 3]
+       knoll-bench api [seconds, default 5]
+       knoll-bench up [rounds, default 5]
+       knoll-bench memory
+       knoll-bench all
+set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
+
+/// Rounds in which the gateway and its peers take turns.
+const ROUNDS: u32 = 3;
+const ALL: [&str; 5] = ["cold-start", "gateway", "api", "up", "memory"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |at: usize, default: u32| match arguments.get(at) {
-        Some(text) => text.parse().ok().filter(|number| *number > 0),
-        None => Some(default),
+    let name = arguments.first().map(String::as_str).unwrap_or_default();
+    let size = match arguments.get(1).map(|text| text.parse::<u32>()) {
+        None => None,
+        Some(Ok(size)) if size > 0 && arguments.len() == 2 && name != "all" => Some(size),
+        Some(_) => return misused(),
     };
-    let (Some("gateway"), Some(seconds), Some(rounds)) =
-        (arguments.first().map(String::as_str), number(1, 3), number(2, 3))
-    else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(64);
-    };
-    match gateway::run(seconds, rounds) {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("benchmark failed: {error}");
-            ExitCode::FAILURE
+    let names = if name == "all" { &ALL[..] } else { &[name] };
+    if names.iter().any(|name| !ALL.contains(name)) {
+        return misused();
+    }
+    for name in names {
+        match measure(name, size) {
+            Ok(report) => println!("{report}\n"),
+            Err(error) => {
+                eprintln!("benchmark {name} failed: {error}");
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
+}
+
+fn misused() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(64)
+}
+
+fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
+    match name {
+        "cold-start" => cold_start::run(size.unwrap_or(20).try_into()?),
+        "gateway" => gateway::run(size.unwrap_or(3), ROUNDS),
+        "api" => api::run(size.unwrap_or(5)),
+        "up" => up::run(size.unwrap_or(5)),
+        _ => memory::run(),
+    }
+}
+
+/// Fails unless all of these programs are found.
+fn require(programs: &[&str]) -> Result<(), Box<dyn Error>> {
+    for program in programs {
+        let found = std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
+        if !found {
+            return Err(format!("{program} is missing; install it with `apt-get install {program}`").into());
+        }
+    }
+    Ok(())
+}
+
+/// Runs `work` to its end.
+fn block_on<T>(work: impl Future<Output = Result<T, Box<dyn Error>>>) -> Result<T, Box<dyn Error>> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
 }

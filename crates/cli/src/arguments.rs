@@ -75,6 +75,9 @@ pub struct UpArguments {
     /// Name of the Node object.
     #[arg(long, default_value = "knoll")]
     pub node_name: String,
+    /// Sandboxes (network namespace, address, cgroup) kept ready for pods to come.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=256))]
+    pub sandbox_pool: u32,
     /// Go to the background once everything is ready.
     #[arg(long, short)]
     pub detach: bool,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::cpu::Whose;
+use crate::cpu::Whose;
 
 /// A running nginx; stops when dropped.
 pub(crate) struct Nginx {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use super::cpu::Whose;
+use crate::cpu::Whose;
 
 /// What one run measured.
 #[derive(Clone, Debug, PartialEq)]

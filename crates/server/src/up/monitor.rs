@@ -15,8 +15,6 @@ use crate::{
     paths::Paths,
 };
 
-/// Sandboxes kept ready for pods to come.
-const POOL: u32 = 4;
 /// Largest packet between pods and the machine, bytes: what every link takes.
 const MTU: u32 = 1400;
 /// How long containers may take to end when everything is stopped.
@@ -39,12 +37,12 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
-    pub(crate) fn new(paths: &Paths, pods: (Ipv4Addr, u8)) -> Result<Self, Failure> {
+    pub(crate) fn new(paths: &Paths, pods: (Ipv4Addr, u8), pool: u32) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;
         let launcher = Launcher { program, args: vec![OsString::from("monitor")], options: paths.monitor() };
         let (address, prefix) = pods;
         let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: "knoll".into(), mtu: MTU };
-        let configuration = Configuration { network: Some(network), pool: POOL };
+        let configuration = Configuration { network: Some(network), pool };
         Ok(Self { launcher: Arc::new(launcher), configuration })
     }
 

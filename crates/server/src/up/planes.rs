@@ -82,7 +82,7 @@ impl Planes {
         let http_address = ports.http_addresses().first().map_or(IpAddr::from([127, 0, 0, 1]), SocketAddr::ip);
 
         // The store is read and the network set up while the monitor starts.
-        let finder = Finder::new(paths, PODS)?;
+        let finder = Finder::new(paths, PODS, arguments.sandbox_pool)?;
         let connecting = tokio::spawn({
             let finder = finder.clone();
             async move { finder.connect().await }

@@ -1,0 +1,62 @@
+//! What an idle instance holds in memory: the proportional set size of the program and of the monitor, summed.
+
+use std::error::Error;
+use std::fs;
+use std::time::Duration;
+
+use crate::figures::figure;
+use crate::instance::{self, Instance};
+use crate::{block_on, services};
+
+/// Services of the second figure.
+const SERVICES: usize = 50;
+/// What the design allows an idle instance, MB.
+const BUDGET: f64 = 60.0;
+/// Until an instance is idle.
+const REST: Duration = Duration::from_secs(5);
+
+/// Measures with and without services.
+pub(crate) fn run() -> Result<String, Box<dyn Error>> {
+    let folder = tempfile::Builder::new().prefix("knoll-bench").tempdir_in("/var/tmp")?;
+    let instance = Instance::start(&folder.path().join("data"), &[])?;
+    instance.load(&instance::sample()?)?;
+    let mut text = String::from("idle memory (PSS, MB)             knoll  monitor      sum  x 60 MB budget\n");
+    let mut tell = |name: &str| {
+        std::thread::sleep(REST);
+        let (server, monitor) = (pss(instance.process())?, pss(monitor()?)?);
+        let sum = server + monitor;
+        let ratio = figure(sum / BUDGET);
+        text.push_str(&format!("{name:<30} {server:>8.1} {monitor:>8.1} {sum:>8.1} {ratio:>15}\n"));
+        Ok::<_, Box<dyn Error>>(())
+    };
+    tell("no services")?;
+    block_on(async {
+        let mut client = instance.credentials.connect().await?;
+        services::create(&mut client, "idle", SERVICES).await
+    })?;
+    tell("50 services without instances")?;
+    instance.stop()?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Megabytes of a process, with its part of what it shares.
+fn pss(process: u32) -> Result<f64, Box<dyn Error>> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("smaps_rollup has no Pss")?;
+    let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes / 1024.0)
+}
+
+/// The process of the one monitor of this machine.
+fn monitor() -> Result<u32, Box<dyn Error>> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = words.split(|byte| *byte == 0).skip(1);
+        if words.next() == Some(b"monitor") && words.next() == Some(b"--options") {
+            return Ok(process);
+        }
+    }
+    Err("the monitor is not found".into())
+}
