@@ -12,8 +12,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// From an error with all its causes.
-    pub(crate) fn new(exit: Exit, error: &dyn Error) -> Self {
+    /// From an error with all its causes. A full disk is the system's failure, whatever it kept from being done.
+    pub(crate) fn new(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+        if is_full(error) {
+            return Self { exit: Exit::System, text: format!("{}: free some space there", chain(error)) };
+        }
         Self { exit, text: chain(error) }
     }
 
@@ -36,6 +39,18 @@ impl Failure {
         };
         Self { exit, text: format!("{what}: {error}{fix}") }
     }
+}
+
+/// Whether a full disk is behind an error.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error and its causes, each said once.

@@ -204,6 +204,9 @@ pub(super) async fn pull(shared: &Shared, pod: &Pod, container: &Container) -> R
             let message = explain(&error);
             shared.recorder.warning(pod, name, "Failed", format!("Failed to pull image \"{reference}\": {message}"));
             shared.recorder.warning(pod, name, "Failed", format!("Error: {reason}"));
+            if !invalid {
+                shared.recorder.normal(pod, name, "BackOff", format!("Back-off pulling image \"{reference}\""));
+            }
             Err(PullFailure { reason, message })
         }
     }

@@ -57,7 +57,7 @@ pub(crate) fn network_config() -> network::Config {
     network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY }
 }
 
-fn system<E: std::error::Error>(error: E) -> Failure {
+fn system<E: std::error::Error + 'static>(error: E) -> Failure {
     Failure::new(Exit::System, &error)
 }
 
