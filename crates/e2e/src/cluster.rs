@@ -143,11 +143,16 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).expect("kubectl prints JSON")
     }
 
-    /// Reads a path of the API; `Null` when there is nothing, or nobody answers.
+    /// Reads a path of the API; `Null` when there is nothing.
+    ///
+    /// # Panics
+    /// When the API does not answer.
     pub fn read(&self, path: &str) -> Value {
-        match crate::get(&self.proxy, "localhost", path) {
-            Ok(answer) if answer.status == 200 => serde_json::from_str(&answer.body).unwrap_or_default(),
-            _ => Value::Null,
+        let answer = crate::get(&self.proxy, "localhost", path).expect("the API answers");
+        match answer.status {
+            200 => serde_json::from_str(&answer.body).expect("it is JSON"),
+            404 => Value::Null,
+            status => panic!("{path}: {status}: {}", answer.body),
         }
     }
 

@@ -180,7 +180,7 @@ fn a_pod_reaches_the_api_with_its_token() {
     );
     assert_eq!(space.kubectl(&["logs", "reads"]), "configmap/kube-root-ca.crt\n");
     assert_eq!(run("who", &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]), "Succeeded");
-    assert_eq!(space.kubectl(&["logs", "who"]), format!("system:serviceaccount:{}:default", space.name));
+    assert_eq!(space.kubectl(&["logs", "who"]).trim(), format!("system:serviceaccount:{}:default", space.name));
     assert_eq!(run("writes", &["delete", "configmap", "kube-root-ca.crt"]), "Failed");
     assert!(space.kubectl(&["logs", "writes"]).contains("Forbidden"));
 }

@@ -83,11 +83,12 @@ impl Own {
     fn signal(&self, signal: &str) {
         let process = self.process();
         self.cluster.succeed("kill", &[&format!("-{signal}"), &process], "");
-        let stat = format!("/proc/{process}/stat");
+        let place = format!("/proc/{process}");
         until("the server is gone", || {
-            // A child that nobody waited for is gone, too.
-            let gone = fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
-            gone.then_some(())
+            // A child that nobody waited for is gone, too, once its other threads are.
+            let ended = fs::read_to_string(format!("{place}/stat")).map_or(true, |stat| stat.contains(") Z "));
+            let alone = fs::read_dir(format!("{place}/task")).map_or(true, |tasks| tasks.count() <= 1);
+            (ended && alone).then_some(())
         });
     }
 

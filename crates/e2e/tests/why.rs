@@ -13,10 +13,15 @@ fn service(name: &str, container: &Value) -> String {
         .to_string()
 }
 
-/// Waits until a service has failed; the failure of its revision, too.
+/// Waits until a service has failed: what it says of its configuration, and the failure of its revision.
 fn failed(space: &Namespace, name: &str) -> (Value, Value) {
-    let service = space.service(name, "has failed", |service| condition(service, "Ready")["status"] == "False");
-    (condition(&service, "Ready"), condition(&space.object("revisions", &format!("{name}-00001")), "Ready"))
+    let service = space.service(name, "has failed", |service| {
+        ["Ready", "ConfigurationsReady"].iter().all(|kind| condition(service, kind)["status"] == "False")
+    });
+    (
+        condition(&service, "ConfigurationsReady"),
+        condition(&space.object("revisions", &format!("{name}-00001")), "Ready"),
+    )
 }
 
 /// Waits for an event with this reason whose message has this part.
