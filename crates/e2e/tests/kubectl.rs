@@ -409,8 +409,8 @@ fn admission_refuses_in_knatives_words() {
                        "spec": {"containers": [container]}}),
                 json!({}),
             ),
-            "max-scale=2 is less than min-scale=5: spec.template.metadata.annotations[autoscaling.knative.dev/max-scale], \
-             spec.template.metadata.annotations[autoscaling.knative.dev/min-scale]",
+            "max-scale=2 is less than min-scale=5: spec.template.metadata.annotations.autoscaling.knative.dev/max-scale, \
+             spec.template.metadata.annotations.autoscaling.knative.dev/min-scale",
         ),
         (
             service(json!({"spec": {"containers": [container], "serviceAccountName": "foo@bar.baz"}}), json!({})),
