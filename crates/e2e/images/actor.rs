@@ -27,24 +27,11 @@ static SICK: AtomicBool = AtomicBool::new(false);
 static RELEASED: Mutex<bool> = Mutex::new(false);
 static RELEASE: Condvar = Condvar::new();
 
-unsafe extern "C" {
-    fn signal(number: i32, action: extern "C" fn(i32)) -> usize;
-    fn _exit(code: i32) -> !;
-}
-
-/// The first process of a container gets no signal that it does not ask for.
-extern "C" fn leave(_: i32) {
-    // SAFETY: may be called from a signal handler.
-    unsafe { _exit(0) }
-}
-
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
 fn main() -> Result<()> {
-    // SAFETY: the handler does nothing but leave.
-    unsafe { signal(15, leave) };
     println!("actor: start");
     if let Ok(code) = variable("ACTOR_EXIT").parse() {
         eprintln!("actor: the configuration is nowhere to be found");

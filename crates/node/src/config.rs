@@ -109,9 +109,9 @@ pub struct Callbacks {
     /// Hears that an instance is ready as soon as its probes say so, before the API does; and that it is not any
     /// more, as soon as it begins to stop. Must not block.
     pub on_instance: Arc<dyn Fn(InstanceEvent) + Send + Sync>,
-    /// Ends once nobody waits for an answer of an instance that was said to be down. The node waits for it, within
-    /// bounds, before it asks the instance to end.
-    pub drained: Arc<dyn Fn(InstanceEvent) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// For a pod that takes requests of others through us: ends once nobody waits for an answer of it. The node waits
+    /// for that, within bounds, before it asks the instance to end.
+    pub drained: Arc<dyn Fn(InstanceEvent) -> Option<BoxFuture<'static, ()>> + Send + Sync>,
     /// Puts the addresses of Services into force, all of them each time. May block; it is called from a thread that
     /// may. The text of an error is logged and the call repeated later.
     pub set_services: Arc<dyn Fn(Vec<ServiceRule>) -> Result<(), String> + Send + Sync>,

@@ -137,7 +137,7 @@ impl Site {
         let (sender, events) = mpsc::unbounded_channel();
         let (network, launcher) = (Arc::clone(&self.network), self.launcher.clone());
         let callbacks = Callbacks {
-            drained: Arc::new(|_| Box::pin(async {})),
+            drained: Arc::new(|_| None),
             on_instance: Arc::new(move |event| drop(sender.send((Instant::now(), event)))),
             set_services: Arc::new(move |rules| {
                 network.lock().expect("no panic before").set_services(&rules).map_err(|e| e.to_string())

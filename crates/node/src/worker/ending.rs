@@ -42,10 +42,12 @@ pub(super) struct Stop {
 /// program that ends gracefully answers what is left.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Waits until the requests under way at an instance are answered, within bounds. Whether they are.
+/// Waits until the requests under way at an instance are answered, within bounds. Whether they are; `false` for a pod
+/// whose requests are not ours to know.
 async fn drain(shared: &Shared, instance: InstanceEvent, deadline: Instant) -> bool {
+    let Some(drained) = (shared.callbacks.drained)(instance) else { return false };
     let bound = deadline.min(Instant::now() + DRAIN);
-    tokio::time::timeout_at(bound, (shared.callbacks.drained)(instance)).await.is_ok()
+    tokio::time::timeout_at(bound, drained).await.is_ok()
 }
 
 /// Stops a container: its hook, its requests, its signal, and when the grace is over the end. Its exit is told by

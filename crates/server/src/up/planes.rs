@@ -235,12 +235,9 @@ fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder,
     let draining = gateway.clone();
     Callbacks {
         drained: Arc::new(move |event| {
+            let (revision, instance) = instance_of(&event)?;
             let gateway = draining.clone();
-            Box::pin(async move {
-                if let Some((revision, instance)) = instance_of(&event) {
-                    gateway.drained(&revision, &instance).await;
-                }
-            })
+            Some(Box::pin(async move { gateway.drained(&revision, &instance).await }))
         }),
         on_instance: Arc::new(move |event| tell(&gateway, &event)),
         set_services: Arc::new(move |rules| {
