@@ -35,8 +35,8 @@ where
     W: AsyncWrite + Unpin,
 {
     let ExecStreams { input, mut output } = streams;
-    // Clients take these as the sign that the channels are open.
-    for channel in [STDIN, STDOUT, STDERR, ERROR] {
+    // Clients take these as the sign that the channels they read are open; kubectl complains of one on its own.
+    for channel in [STDOUT, STDERR, ERROR] {
         writer.channel(channel, b"").await?;
     }
     loop {
