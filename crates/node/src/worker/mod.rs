@@ -74,6 +74,25 @@ enum Outcome {
     Forgotten(Result<(), String>),
 }
 
+impl Outcome {
+    /// What was done, for the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Outcome::Volumes(_) => "fill volumes",
+            Outcome::Refreshed(_) => "refresh volumes",
+            Outcome::Sandbox(_) => "prepare the sandbox",
+            Outcome::Pulled { .. } => "pull",
+            Outcome::Found { .. } => "find the image",
+            Outcome::Started { .. } => "start",
+            Outcome::Exited { .. } => "exit",
+            Outcome::Stopped => "stop",
+            Outcome::ScratchChecked(_) => "measure scratch space",
+            Outcome::TornDown(_) => "tear down",
+            Outcome::Forgotten(_) => "forget",
+        }
+    }
+}
+
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
@@ -349,6 +368,7 @@ impl Worker {
 
     fn take(&mut self, outcome: Outcome) {
         let now = Timestamp::now();
+        tracing::debug!(pod = pod::describe(&self.pod), outcome = outcome.name(), "done");
         match outcome {
             Outcome::Volumes(result) => {
                 self.seen.volumes = match result {
@@ -618,6 +638,7 @@ impl Worker {
             return;
         }
         self.up = up;
+        tracing::debug!(pod = pod::describe(&self.pod), up, "tell of an instance");
         if let Some(event) = self.event(up) {
             (self.shared.callbacks.on_instance)(event);
         }
