@@ -279,6 +279,25 @@ fn logs_follow_and_remember_the_container_before() {
 }
 
 #[test]
+fn exec_runs_in_the_container() {
+    let space = Namespace::new("exec");
+    let image = format!("docker-archive:{}", space.cluster.images.join("layers.tar").display());
+    space.cluster.succeed(
+        "skopeo",
+        &["copy", "--quiet", "--dest-tls-verify=false", &image, "docker://localhost:5000/e2e/exec:1"],
+        "",
+    );
+    space.apply(&deployment("shell").replace(ACTOR, "localhost:5000/e2e/exec:1"));
+    let pod = the_pod(&space);
+    let output = space.kubectl(&["exec", &pod, "--", "sh", "-c", "echo here; cat /site/added"]);
+    assert_eq!(output, "here\nmiddle\n");
+    let input = space.cluster.kubectl_with(&["-n", &space.name, "exec", "-i", &pod, "--", "cat"], "by hand\n");
+    assert_eq!(input, "by hand\n");
+    let output = space.cluster.try_kubectl(&["-n", &space.name, "exec", &pod, "--", "sh", "-c", "exit 7"], "");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
 fn wait_sees_deletions_and_json_paths() {
     let space = Namespace::new("wait");
     space.apply(&deployment("web"));
