@@ -9,7 +9,7 @@ use crate::instance::Instance;
 use crate::{block_on, instance, services};
 
 /// Objects besides those every instance has: ConfigMaps of 1 KB, and Services without instances.
-const CONFIG_MAPS: usize = 1000;
+const CONFIG_MAPS: usize = 10_000;
 const SERVICES: usize = 50;
 
 /// Measures so often.
@@ -29,7 +29,7 @@ pub(crate) fn run(rounds: u32) -> Result<String, Box<dyn Error>> {
     let rows = [
         ("first start, keys made", Spread::of(&first)),
         ("empty", Spread::of(&empty)),
-        ("1,000 ConfigMaps, 50 Services", Spread::of(&full)),
+        ("10,000 ConfigMaps, 50 Services", Spread::of(&full)),
     ];
     let base = Spread::of(&empty).at(50.0);
     for (name, spread) in rows {

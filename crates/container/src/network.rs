@@ -147,6 +147,22 @@ pub fn teardown(config: &Config) -> Result<(), NetworkError> {
     socket.remove_address(loopback, config.gateway).map_err(route("remove the gateway address"))
 }
 
+/// Removes the host's ends of the pods' cables: interfaces called `prefix` and up to eight hex digits. The kernel takes
+/// them away with their namespaces, too, but in its own time.
+pub fn remove_cables(prefix: &str) -> Result<(), NetworkError> {
+    let route = |what| move |source| NetworkError::Route { what, source };
+    let mut socket = Socket::route().map_err(route("open a routing socket"))?;
+    for entry in fs::read_dir("/sys/class/net").map_err(route("list interfaces"))? {
+        let name = entry.map_err(route("list interfaces"))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let ours = number.is_some_and(|n| (1..=8).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_hexdigit()));
+        if let (true, Some(name)) = (ours, name.to_str()) {
+            socket.remove_link(name).map_err(route("remove a pod's cable"))?;
+        }
+    }
+    Ok(())
+}
+
 fn service_route(config: &Config, loopback: u32) -> Route {
     Route { destination: config.services, gateway: None, source: Some(config.gateway), link: loopback }
 }

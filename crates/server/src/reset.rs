@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use knoll_cli::{Exit, arguments::ResetArguments, instance::Instance};
-use knoll_container::reset;
+use knoll_container::{network, reset};
 
 use crate::{
     failure::Failure,
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
     }
     let _alone = up::claim_machine()?;
     reset::reset(&paths.monitor(), Some(&up::network_config())).map_err(|e| Failure::new(Exit::System, &e))?;
+    network::remove_cables(up::monitor::CABLES).map_err(|e| Failure::new(Exit::System, &e))?;
     for name in OURS {
         remove(&paths.data.join(name))?;
     }

@@ -15,6 +15,8 @@ use crate::{
     paths::Paths,
 };
 
+/// What the host's ends of the pods' cables are called, before a number.
+pub(crate) const CABLES: &str = "knoll";
 /// Largest packet between pods and the machine, bytes: what every link takes.
 const MTU: u32 = 1400;
 /// How long containers may take to end when everything is stopped.
@@ -41,7 +43,7 @@ impl Finder {
         let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;
         let launcher = Launcher { program, args: vec![OsString::from("monitor")], options: paths.monitor() };
         let (address, prefix) = pods;
-        let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: "knoll".into(), mtu: MTU };
+        let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: CABLES.into(), mtu: MTU };
         let configuration = Configuration { network: Some(network), pool };
         Ok(Self { launcher: Arc::new(launcher), configuration })
     }
