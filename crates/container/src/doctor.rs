@@ -166,6 +166,7 @@ fn tables() -> Check {
         pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
         services: (Ipv4Addr::new(10, 96, 0, 0), 12),
         gateway: crate::protocol::GATEWAY,
+        cables: "knoll".into(),
     };
     match network::setup(config) {
         Ok(_) => good("nf_tables", "available"),

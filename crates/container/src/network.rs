@@ -26,6 +26,8 @@ pub struct Config {
     pub services: (Ipv4Addr, u8),
     /// The pods' default route and the address the host answers them on; put on the loopback interface.
     pub gateway: Ipv4Addr,
+    /// What the names of the host's ends of the pods' cables begin with.
+    pub cables: String,
 }
 
 /// One service port.
@@ -243,6 +245,7 @@ impl Held {
 /// still has a service's address after that is refused. Pods are masqueraded when they leave the machine, and go by
 /// the gateway's address when they reach themselves by a service, since nobody accepts packets from themselves.
 fn frame(batch: &mut Batch, config: &Config) {
+    guard(batch, config);
     let (address, port) = (REG + 4, REG + 5);
     batch.chain("services", None);
     batch.chain("refuse", None);
@@ -281,6 +284,19 @@ fn frame(batch: &mut Batch, config: &Config) {
     let from_gateway = inside(Expr::source(REG), config.gateway, 32, true);
     let not_to_itself = inside(Expr::destination(REG), config.gateway, 32, false);
     batch.rule("postrouting", &chain([from_gateway, to_elsewhere(), not_to_itself, vec![Expr::masquerade()]]));
+}
+
+/// Pods, services and the gateway's address are for the machine and its pods. A neighbour that routes to them by this
+/// machine, or asks the link for the gateway's address, would pass by what the outside is offered.
+fn guard(batch: &mut Batch, config: &Config) {
+    batch.chain("guard", Some(nft::FILTER_PREROUTING));
+    for inner in [&b"lo\0"[..], config.cables.as_bytes()] {
+        batch.rule("guard", &[Expr::arrival(REG), Expr::compare(REG, true, inner), Expr::accept()]);
+    }
+    for (network, prefix) in [config.pods, config.services, (config.gateway, 32)] {
+        let to_it = inside(Expr::destination(REG), network, prefix, true);
+        batch.rule("guard", &chain([to_it, vec![Expr::drop()]]));
+    }
 }
 
 fn chain<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {

@@ -27,6 +27,8 @@ const LIST_ELEM: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 
@@ -46,6 +48,7 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
+pub(crate) const FILTER_PREROUTING: Hook = Hook { kind: "filter", number: 0, priority: -150 };
 pub(crate) const PREROUTING: Hook = Hook { kind: "nat", number: 0, priority: -100 };
 pub(crate) const OUTPUT: Hook = Hook { kind: "nat", number: 3, priority: -100 };
 pub(crate) const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
@@ -111,6 +114,14 @@ impl Expr {
         Expr::new("meta", |data| {
             attribute(data, 1, &be(register));
             attribute(data, 2, &be(16));
+        })
+    }
+
+    /// Loads the name of the interface a packet came by: sixteen bytes, from `register` on.
+    pub(crate) fn arrival(register: u32) -> Expr {
+        Expr::new("meta", |data| {
+            attribute(data, 1, &be(register));
+            attribute(data, 2, &be(6));
         })
     }
 
@@ -214,6 +225,23 @@ impl Expr {
         Expr::new("reject", |data| {
             attribute(data, 1, &be(u32::from(tcp)));
             attribute(data, 2, &[if tcp { 0 } else { 3 }]);
+        })
+    }
+
+    /// Lets the packet through this chain.
+    pub(crate) fn accept() -> Expr {
+        Expr::judge(ACCEPT)
+    }
+
+    /// Drops the packet.
+    pub(crate) fn drop() -> Expr {
+        Expr::judge(DROP)
+    }
+
+    fn judge(code: i32) -> Expr {
+        Expr::new("immediate", |data| {
+            attribute(data, 1, &be(REG_VERDICT));
+            nested(data, 2, |inner| nested(inner, DATA_VERDICT, |inner| attribute(inner, 1, &code.to_be_bytes())));
         })
     }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ fn config(site: &Site) -> Config {
         pods: (site.network.address, site.network.prefix),
         services: SERVICES,
         gateway: site.network.gateway,
+        cables: site.network.interface_prefix.clone(),
     }
 }
 
@@ -155,7 +156,37 @@ async fn datagrams_and_the_hosts_own_servers_have_services_too() {
     tear_down(site, &client).await;
 }
 
+/// A neighbour, 192.0.2.2, of the machine, 192.0.2.1.
 struct Outside(Child);
+
+impl Outside {
+    /// Its one program.
+    async fn runs(words: &[&str]) -> Outside {
+        let outside = Outside(Command::new("unshare").arg("--net").args(words).spawn().expect("unshare"));
+        let pid = outside.0.id();
+        let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
+        until("it has its own network", || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != ours))
+            .await;
+        command(&format!("ip link add kout type veth peer name kin netns {pid}"));
+        command("ip addr add 192.0.2.1/24 dev kout");
+        command("ip link set kout up");
+        outside.command("ip addr add 192.0.2.2/24 dev kin");
+        outside.command("ip link set kin up");
+        outside
+    }
+
+    fn command(&self, words: &str) {
+        command(&format!("nsenter -t {} -n {words}", self.0.id()));
+    }
+
+    /// Whether it can connect.
+    fn reaches(&self, address: Ipv4Addr, port: u16) -> bool {
+        let pid = self.0.id().to_string();
+        let connect = format!("exec 3<>/dev/tcp/{address}/{port}");
+        let words = ["-t", &pid, "-n", "timeout", "1", "bash", "-c", &connect];
+        Command::new("nsenter").args(words).output().expect("nsenter").status.success()
+    }
+}
 
 impl Drop for Outside {
     fn drop(&mut self) {
@@ -180,21 +211,37 @@ async fn pods_leave_the_machine_under_its_address() {
     let web = site.dir.path().join("web");
     fs::create_dir(&web).unwrap();
     fs::write(web.join("index.html"), "outside\n").unwrap();
-    let httpd = ["--net", "/bin/busybox", "httpd", "-f", "-p", "80", "-h"];
-    let child = Command::new("unshare").args(httpd).arg(&web).spawn().expect("unshare");
-    let pid = child.id();
-    let _outside = Outside(child);
-    let ours = fs::read_link("/proc/thread-self/ns/net").unwrap();
-    until("it has its own network", || fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != ours)).await;
-    command(&format!("ip link add kout type veth peer name kin netns {pid}"));
-    command("ip addr add 192.0.2.1/24 dev kout");
-    command("ip link set kout up");
-    command(&format!("nsenter -t {pid} -n ip addr add 192.0.2.2/24 dev kin"));
-    command(&format!("nsenter -t {pid} -n ip link set kin up"));
+    let web = web.to_str().expect("text");
+    let _outside = Outside::runs(&["busybox", "httpd", "-f", "-p", "80", "-h", web]).await;
     site.pod(&client, "leaves").await;
     let script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 192.0.2.2 80 | tail -n 1";
     let (exit, output) = site.run(&client, site.spec("leaves", "leaves", script)).await;
     assert_eq!((exit.code, output.as_str()), (0, "outside\n"));
+    tear_down(site, &client).await;
+}
+
+#[tokio::test]
+async fn a_neighbour_finds_no_way_in() {
+    let site = Site::isolated(FILE);
+    let mut network = set_up(&site);
+    let client = site.networked(0).await;
+    let pod = server(&site, &client, "shy").await;
+    network.set_services(&[rule(service(7), &[pod])]).unwrap();
+    assert_eq!(get(SocketAddrV4::new(pod, 8080)).expect("the machine itself"), "shy");
+    let neighbour = Outside::runs(&["sleep", "600"]).await;
+    for inner in [pod, service(7).ip().to_owned(), site.network.gateway] {
+        neighbour.command(&format!("ip route add {inner} via 192.0.2.1"));
+    }
+    let ours = TcpListener::bind((site.network.gateway, 8080)).unwrap();
+    for (address, port) in [(pod, 8080), (*service(7).ip(), 80), (site.network.gateway, 8080)] {
+        assert!(!neighbour.reaches(address, port), "{address}:{port}");
+    }
+    // The same way leads to what the machine offers, and to services it publishes on its own address.
+    let published = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 8081);
+    network.set_services(&[rule(service(7), &[pod]), rule(published, &[pod])]).unwrap();
+    let offered = TcpListener::bind("192.0.2.1:8080").unwrap();
+    assert!(neighbour.reaches(*published.ip(), 8080) && neighbour.reaches(*published.ip(), 8081));
+    drop((ours, offered));
     tear_down(site, &client).await;
 }
 

@@ -30,6 +30,7 @@ async fn a_reset_removes_every_trace() {
         pods: (site.network.address, site.network.prefix),
         services: (Ipv4Addr::new(10, 96, 0, 0), 12),
         gateway: site.network.gateway,
+        cables: site.network.interface_prefix.clone(),
     };
     let _network = network::setup(config.clone()).unwrap();
     let client = site.networked(2).await;

@@ -33,7 +33,7 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Docker's credentials of the machine, tried for every pull after the pod's own.
     pub docker_config: Option<PathBuf>,
-    /// Variables given to every container that does not set them, such as proxy settings.
+    /// Variables given to every container that does not set them, in whatever case: proxy settings.
     pub extra_env: Vec<(String, String)>,
     /// Most pods.
     pub max_pods: u32,

@@ -162,7 +162,8 @@ fn command_line(container: &Container, image: &Image, own: &[(String, String)]) 
     if line.is_empty() { Err(SpecError::NoCommand) } else { Ok(line) }
 }
 
-/// The image's variables, overruled by the machine's, overruled by the container's own.
+/// The image's variables, overruled by the machine's, overruled by the container's own. Programs differ in the case
+/// they read proxy settings in, so what the container sets in one stands for the other, too.
 fn environment(config: &Config, pod: &Pod, image: &Image, own: Vec<(String, String)>) -> Vec<String> {
     let mut list: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| match list.iter_mut().find(|(n, _)| n == name) {
@@ -174,7 +175,8 @@ fn environment(config: &Config, pod: &Pod, image: &Image, own: Vec<(String, Stri
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         set(name, value);
     }
-    for (name, value) in &config.extra_env {
+    let free = |name: &str| !own.iter().any(|(taken, _)| taken.eq_ignore_ascii_case(name));
+    for (name, value) in config.extra_env.iter().filter(|(name, _)| free(name)) {
         set(name, value);
     }
     for (name, value) in &own {
@@ -276,6 +278,8 @@ mod tests {
     fn the_nearest_variable_wins() {
         let env = spec(json!({"name": "c", "env": [{"name": "A", "value": "own"}]})).expect("can be made").env;
         assert_eq!(env, ["HOSTNAME=p", "PATH=/bin", "A=own", "PROXY=x"]);
+        let env = spec(json!({"name": "c", "env": [{"name": "proxy", "value": "own"}]})).expect("can be made").env;
+        assert_eq!(env, ["HOSTNAME=p", "PATH=/bin", "A=image", "PROXY=image", "proxy=own"]);
     }
 
     #[test]

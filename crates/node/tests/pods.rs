@@ -27,6 +27,8 @@ use tokio::sync::{mpsc, watch};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What the host's ends of the cables are called, before a number.
+const CABLES: &str = "ktn";
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 24);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 const IMAGE: &str = "localhost:5000/busybox:1";
@@ -90,7 +92,13 @@ impl Site {
         let dir = tempfile::Builder::new().prefix("knoll-node-").tempdir()?;
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let services = (Ipv4Addr::new(10, 96, 0, 0), 12);
-        let config = network::Config { table: "knolltest".into(), pods: PODS, services, gateway: GATEWAY };
+        let config = network::Config {
+            table: "knolltest".into(),
+            pods: PODS,
+            services,
+            gateway: GATEWAY,
+            cables: CABLES.into(),
+        };
         let network = tokio::task::spawn_blocking(move || network::setup(config)).await??;
         let options = Options {
             socket: dir.path().join("monitor.sock"),
@@ -103,8 +111,13 @@ impl Site {
         let starting = launcher.clone();
         tokio::task::spawn_blocking(move || starting.ensure()).await??;
         let monitor = Monitor::connect(&launcher.options.socket).await?;
-        let network_of_pods =
-            PodNetwork { address: PODS.0, prefix: PODS.1, gateway: GATEWAY, interface_prefix: "ktn".into(), mtu: 1500 };
+        let network_of_pods = PodNetwork {
+            address: PODS.0,
+            prefix: PODS.1,
+            gateway: GATEWAY,
+            interface_prefix: CABLES.into(),
+            mtu: 1500,
+        };
         monitor.configure(Configuration { network: Some(network_of_pods), pool: 2 }).await?;
         let hosts = knoll_oci::Config { registry_hosts: vec!["localhost:5000".into()], ..knoll_oci::Config::default() };
         let images = ImageStore::open(&dir.path().join("images"), hosts)?;

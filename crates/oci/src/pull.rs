@@ -92,7 +92,7 @@ impl Remote {
             user_agent: concat!("knoll/", env!("CARGO_PKG_VERSION")),
             https_proxy: variable("HTTPS_PROXY", "https_proxy"),
             http_proxy: variable("HTTP_PROXY", "http_proxy"),
-            no_proxy: variable("NO_PROXY", "no_proxy"),
+            no_proxy: Some(no_proxy(variable("NO_PROXY", "no_proxy"))),
             ..ClientConfig::default()
         };
         Self {
@@ -110,6 +110,12 @@ impl Remote {
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if loopback || self.insecure.iter().any(|insecure| insecure == registry) { &self.http } else { &self.https }
     }
+}
+
+/// A registry on this machine is nothing that a proxy could reach.
+fn no_proxy(given: Option<String>) -> String {
+    let own = "localhost,127.0.0.0/8,::1".to_owned();
+    given.into_iter().filter(|names| !names.is_empty()).chain([own]).collect::<Vec<_>>().join(",")
 }
 
 fn explain(image: &Reference, error: &OciDistributionError) -> PullError {

@@ -4,6 +4,7 @@ mod backend;
 pub(crate) mod monitor;
 mod objects;
 mod planes;
+mod proxies;
 mod resolver;
 
 use std::{
@@ -26,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     detach, doctor,
     failure::Failure,
-    logging,
+    logging, notify,
     paths::{Paths, RUNTIME},
     ports::Ports,
     supervise::Tasks,
@@ -92,6 +93,7 @@ async fn live(arguments: &UpArguments, paths: &Paths) -> Result<(), Failure> {
     let planes = Planes::start(arguments, paths, ports, &pki, certificate, &mut tasks).await?;
     instance.announce(&paths.data).map_err(|e| Failure::new(Exit::System, &e))?;
     println!("{}", detach::summary(&instance));
+    notify::ready();
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::io("listen for signals", &e))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::io("listen for signals", &e))?;

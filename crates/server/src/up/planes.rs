@@ -30,7 +30,7 @@ use knoll_proxy::{Gateway, Hints, Side};
 use knoll_store::Store;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{backend::Backend, monitor::Finder, objects, resolver::Resolver};
+use super::{backend::Backend, monitor::Finder, objects, proxies, resolver::Resolver};
 use crate::{
     failure::{Failure, chain},
     paths::{Paths, RUNTIME},
@@ -39,9 +39,9 @@ use crate::{
 };
 
 /// Addresses of pods.
-const PODS: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 244, 0, 0), 16);
+pub(super) const PODS: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 244, 0, 0), 16);
 /// Addresses of Services.
-const SERVICES: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 96, 0, 0), 12);
+pub(super) const SERVICES: (std::net::Ipv4Addr, u8) = (std::net::Ipv4Addr::new(10, 96, 0, 0), 12);
 /// The name of our nftables table.
 const TABLE: &str = "knoll";
 
@@ -54,7 +54,13 @@ pub(crate) struct Planes {
 
 /// The machine's side of the pods' network.
 pub(crate) fn network_config() -> network::Config {
-    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY }
+    network::Config {
+        table: TABLE.into(),
+        pods: PODS,
+        services: SERVICES,
+        gateway: GATEWAY,
+        cables: super::monitor::CABLES.into(),
+    }
 }
 
 fn system<E: std::error::Error + 'static>(error: E) -> Failure {
@@ -227,6 +233,7 @@ fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
     let mut config = knoll_node::Config::new(&arguments.node_name, address, paths.node(), runtime);
     config.pod_network = PODS;
     config.docker_config = docker_config();
+    config.extra_env = proxies::for_containers(|name| std::env::var(name).ok());
     config
 }
 
