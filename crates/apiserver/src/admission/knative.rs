@@ -7,7 +7,7 @@ use knoll_api::{
 use serde_json::Value;
 
 use super::{Admission, Operation};
-use crate::status::Status;
+use crate::{object, status::Status};
 
 fn kind(admission: &Admission<'_>) -> Option<Kind> {
     let resource = admission.resource;
@@ -22,9 +22,16 @@ fn operation(admission: &Admission<'_>) -> rules::Operation {
     }
 }
 
+/// Whether the write only helps an object go that is being deleted: its spec stays. The rules may have changed
+/// since it was written (a feature was switched off), and must not keep it from going.
+fn is_leaving(admission: &Admission<'_>, object: &Value) -> bool {
+    let going = |old: &&Value| !object::is_empty(old.pointer("/metadata/deletionTimestamp"));
+    admission.old.filter(going).is_some_and(|old| old.get("spec") == object.get("spec"))
+}
+
 /// Fills in what the writer left out.
 pub(super) fn default(admission: &Admission<'_>, object: &mut Value) {
-    let Some(kind) = kind(admission) else { return };
+    let Some(kind) = kind(admission).filter(|_| !is_leaving(admission, object)) else { return };
     let config = admission.server.knative();
     let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
     rules::default(kind, operation(admission), object, admission.old, &context);
@@ -32,7 +39,7 @@ pub(super) fn default(admission: &Admission<'_>, object: &mut Value) {
 
 /// Refuses what the rules do not allow, as the webhook would; its warnings go to the client.
 pub(super) fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<(), Status> {
-    let Some(kind) = kind(admission) else { return Ok(()) };
+    let Some(kind) = kind(admission).filter(|_| !is_leaving(admission, object)) else { return Ok(()) };
     let config = admission.server.knative();
     let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
     let (errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);

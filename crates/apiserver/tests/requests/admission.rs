@@ -110,6 +110,30 @@ async fn knative_objects_are_checked_in_the_webhooks_words() {
 }
 
 #[tokio::test]
+async fn what_is_going_may_go_though_it_would_not_be_allowed_today() {
+    let h = Harness::new().await;
+    let features = "/api/v1/namespaces/knative-serving/configmaps/config-features";
+    let feature = |state: &str| json!({"data": {"kubernetes.podspec-init-containers": state}});
+    h.send("PATCH", features, feature("Enabled")).await.expect(200);
+    let services = "/apis/serving.knative.dev/v1/namespaces/default/services";
+    let service = json!({
+        "metadata": {"name": "s", "finalizers": ["example.org/wait"]},
+        "spec": {"template": {"spec": {
+            "initContainers": [{"name": "first", "image": "example/first"}],
+            "containers": [{"image": "example/app"}],
+        }}},
+    });
+    h.post(services, service).await.expect(201);
+    h.send("DELETE", &format!("{services}/s"), Value::Null).await.expect(200);
+    h.send("PATCH", features, feature("Disabled")).await.expect(200);
+    let other = json!({"spec": {"template": {"spec": {"timeoutSeconds": 5}}}});
+    let refused = h.send("PATCH", &format!("{services}/s"), other).await.failure(400);
+    assert!(refused.contains("must not set the field(s): spec.template.spec.initContainers"), "{refused}");
+    h.send("PATCH", &format!("{services}/s"), json!({"metadata": {"finalizers": null}})).await.expect(200);
+    h.get(&format!("{services}/s")).await.expect(404);
+}
+
+#[tokio::test]
 async fn a_configuration_that_cannot_be_read_is_refused() {
     let h = Harness::new().await;
     let path = "/api/v1/namespaces/knative-serving/configmaps/config-autoscaler";
