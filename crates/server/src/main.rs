@@ -4,6 +4,7 @@ mod detach;
 mod doctor;
 mod failure;
 mod logging;
+mod notify;
 mod paths;
 mod ports;
 mod reset;
