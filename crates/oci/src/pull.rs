@@ -1,6 +1,10 @@
 //! From a reference to an image on this machine.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use oci_client::{
@@ -73,10 +77,11 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
-/// The client side of registries.
+/// The client side of registries. Clients are made when first needed: one cannot be made on a machine without CA
+/// certificates, which may never pull anything, or get them later.
 pub(crate) struct Remote {
-    https: oci_client::Client,
-    http: oci_client::Client,
+    https: OnceLock<oci_client::Client>,
+    http: OnceLock<oci_client::Client>,
     insecure: Vec<String>,
 }
 
@@ -84,31 +89,43 @@ impl Remote {
     pub(crate) fn new(config: &Config) -> Self {
         // A process has one provider; whoever came first chose the same.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let variable = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).ok();
-        let settings = |protocol| ClientConfig {
-            protocol,
-            connect_timeout: Some(Duration::from_secs(15)),
-            read_timeout: Some(Duration::from_secs(60)),
-            user_agent: concat!("knoll/", env!("CARGO_PKG_VERSION")),
-            https_proxy: variable("HTTPS_PROXY", "https_proxy"),
-            http_proxy: variable("HTTP_PROXY", "http_proxy"),
-            no_proxy: Some(no_proxy(variable("NO_PROXY", "no_proxy"))),
-            ..ClientConfig::default()
-        };
-        Self {
-            https: oci_client::Client::new(settings(ClientProtocol::Https)),
-            http: oci_client::Client::new(settings(ClientProtocol::Http)),
-            insecure: config.insecure_registries.clone(),
-        }
+        let insecure = config.insecure_registries.clone();
+        Self { https: OnceLock::new(), http: OnceLock::new(), insecure }
     }
 
-    /// The client for a registry: plain http on loopback and where it was asked for.
-    fn client(&self, registry: &str) -> &oci_client::Client {
-        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+    /// The client for an image's registry: plain http on loopback and where it was asked for.
+    fn client(&self, image: &Reference) -> Result<&oci_client::Client, PullError> {
+        let registry = &image.registry;
+        let host = registry.rsplit_once(':').map_or(registry.as_str(), |(host, _)| host);
         let loopback = host == "localhost"
             || host.ends_with(".localhost")
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if loopback || self.insecure.iter().any(|insecure| insecure == registry) { &self.http } else { &self.https }
+        let plain = loopback || self.insecure.contains(registry);
+        let (kept, protocol) =
+            if plain { (&self.http, ClientProtocol::Http) } else { (&self.https, ClientProtocol::Https) };
+        if let Some(client) = kept.get() {
+            return Ok(client);
+        }
+        let client = oci_client::Client::try_from(settings(protocol)).map_err(|error| {
+            let reason =
+                format!("{}: does this machine have CA certificates (package ca-certificates)?", chain(&error));
+            PullError::Registry { image: image.clone(), reason }
+        })?;
+        Ok(kept.get_or_init(|| client))
+    }
+}
+
+fn settings(protocol: ClientProtocol) -> ClientConfig {
+    let variable = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).ok();
+    ClientConfig {
+        protocol,
+        connect_timeout: Some(Duration::from_secs(15)),
+        read_timeout: Some(Duration::from_secs(60)),
+        user_agent: concat!("knoll/", env!("CARGO_PKG_VERSION")),
+        https_proxy: variable("HTTPS_PROXY", "https_proxy"),
+        http_proxy: variable("HTTP_PROXY", "http_proxy"),
+        no_proxy: Some(no_proxy(variable("NO_PROXY", "no_proxy"))),
+        ..ClientConfig::default()
     }
 }
 
@@ -133,17 +150,20 @@ fn explain(image: &Reference, error: &OciDistributionError) -> PullError {
         {
             PullError::NotFound(image.clone())
         }
-        other => {
-            let mut reason = other.to_string();
-            let mut source = other.source();
-            while let Some(cause) = source {
-                reason.push_str(": ");
-                reason.push_str(&cause.to_string());
-                source = cause.source();
-            }
-            PullError::Registry { image: image.clone(), reason }
-        }
+        other => PullError::Registry { image: image.clone(), reason: chain(other) },
     }
+}
+
+/// An error with all that led to it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl ImageStore {
@@ -183,8 +203,8 @@ impl ImageStore {
             _ => {}
         }
         let auth = keychain.for_image(&reference);
-        let digest =
-            self.inner.remote.client(&reference.registry).fetch_manifest_digest(&reference.to_remote(), &auth).await;
+        let client = self.inner.remote.client(&reference)?;
+        let digest = client.fetch_manifest_digest(&reference.to_remote(), &auth).await;
         let digest = digest.map_err(|e| explain(&reference, &e))?;
         digest.parse().map_err(|e| PullError::Registry { image: reference, reason: format!("{e}") })
     }
@@ -222,7 +242,7 @@ impl ImageStore {
         // Shared with other downloads; the collector waits for it, so that it cannot remove what just came.
         let _not_collecting = self.inner.pins.read().await;
         let auth = keychain.for_image(reference);
-        let client = self.inner.remote.client(&reference.registry);
+        let client = self.inner.remote.client(reference)?;
         let remote = reference.to_remote();
         let pulled = client.pull_manifest_raw(&remote, &auth, ACCEPT).await;
         let (bytes, digest) = pulled.map_err(|e| explain(reference, &e))?;
@@ -265,12 +285,8 @@ impl ImageStore {
             chosen.digest.parse().map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}") })?;
         if !self.blobs().has(&digest) {
             let of_platform = Reference { tag: None, digest: Some(digest.clone()), ..image.clone() };
-            let pulled = self
-                .inner
-                .remote
-                .client(&image.registry)
-                .pull_manifest_raw(&of_platform.to_remote(), auth, ACCEPT)
-                .await;
+            let client = self.inner.remote.client(image)?;
+            let pulled = client.pull_manifest_raw(&of_platform.to_remote(), auth, ACCEPT).await;
             let (bytes, found) = pulled.map_err(|e| explain(image, &e))?;
             self.keep_manifest(image, &bytes, &found)?;
         }
@@ -289,7 +305,7 @@ impl ImageStore {
         if self.blobs().has(&digest) {
             return Ok(());
         }
-        let client = self.inner.remote.client(&image.registry);
+        let client = self.inner.remote.client(image)?;
         let stream = client.pull_blob_stream(&image.to_remote(), descriptor.digest.as_str()).await;
         let mut stream = stream.map_err(|e| explain(image, &e))?.stream;
         let mut incoming = self.blobs().begin().map_err(|source| io("store a layer", source))?;
@@ -314,4 +330,35 @@ impl ImageStore {
 
 fn io(what: &str, source: std::io::Error) -> StoreError {
     StoreError::Io { what: what.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where no certificates are.
+    const NOWHERE: &str = "/nowhere";
+
+    #[test]
+    fn without_ca_certificates_a_pull_fails_and_nothing_else() {
+        // What a process trusts is in its environment, so this looks from one of its own.
+        if std::env::var("SSL_CERT_FILE").as_deref() != Ok(NOWHERE) {
+            let name = "pull::tests::without_ca_certificates_a_pull_fails_and_nothing_else";
+            let mut same = Command::new(std::env::current_exe().expect("this program"));
+            same.args(["--exact", name]).env("SSL_CERT_FILE", NOWHERE).env("SSL_CERT_DIR", NOWHERE);
+            let output = same.output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let remote = Remote::new(&Config::default());
+        let image: Reference = "registry.example/app:v1".parse().expect("a reference");
+        let error = remote.client(&image).map(|_| ()).expect_err("nobody could be trusted");
+        assert!(
+            error.to_string().ends_with("does this machine have CA certificates (package ca-certificates)?"),
+            "{error}"
+        );
+    }
 }
