@@ -34,7 +34,7 @@ pub use config_map::validate_config_map;
 use crate::{
     Kind, Timestamp,
     config::Bundle,
-    field_error::{FieldErrors, Level},
+    field_error::{FieldError, FieldErrors, Level},
 };
 
 /// What is being done to the object.
@@ -111,6 +111,16 @@ pub fn validate(
 pub fn denial(errors: &FieldErrors) -> String {
     format!(
         "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation failed: {errors}"
+    )
+}
+
+/// The message of the 400 that refuses a dry run, because the pod would be refused with `why`.
+pub fn rehearsal_denial(why: &str) -> String {
+    let error = FieldError::new(format!("dry run failed with {why}"), &["spec.template"]);
+    format!(
+        "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation callback failed: \
+         {}",
+        FieldErrors::from(error)
     )
 }
 

@@ -6,7 +6,7 @@ use knoll_api::{
 };
 use serde_json::Value;
 
-use super::{Admission, Operation};
+use super::{Admission, Operation, rehearsal::rehearse};
 use crate::{object, status::Status};
 
 fn kind(admission: &Admission<'_>) -> Option<Kind> {
@@ -44,5 +44,8 @@ pub(super) fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<
     let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
     let (errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);
     admission.warnings.extend(warnings.merged().iter().map(ToString::to_string));
-    if errors.is_empty() { Ok(()) } else { Err(Status::bad_request(rules::denial(&errors))) }
+    if !errors.is_empty() {
+        return Err(Status::bad_request(rules::denial(&errors)));
+    }
+    rehearse(admission, kind, object)
 }

@@ -5,6 +5,7 @@ pub(crate) mod job;
 mod knative;
 pub(crate) mod namespace;
 pub(crate) mod pod;
+mod rehearsal;
 pub(crate) mod service;
 
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub struct Admission<'a> {
     pub(crate) operation: Operation,
     /// What it replaces.
     pub(crate) old: Option<&'a Value>,
+    /// Whether nothing will be written.
+    pub(crate) dry_run: bool,
     /// For the client.
     pub(crate) warnings: &'a mut Vec<String>,
     /// Addresses and ports that the write will use.

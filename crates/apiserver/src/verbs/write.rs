@@ -68,7 +68,7 @@ async fn create_named(
     fields::check_unknown(resource, &mut object, options, &mut warnings)?;
     metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
     let key = resource.key(&call.namespace, object::name(&object));
-    let held = admit(server, call, None, &mut object, &mut warnings)?;
+    let held = admit(server, call, options, None, &mut object, &mut warnings)?;
     if server.store.get(&key).is_some() {
         return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
     }
@@ -155,7 +155,7 @@ fn settle(
                 fields::check_unknown(resource, new, options, warnings)?;
             }
             metadata::prepare_update(resource, &old.object, new)?;
-            held = admit(server, call, Some(&old.object), new, warnings)?;
+            held = admit(server, call, options, Some(&old.object), new, warnings)?;
         }
         Some(Subresource::Status | Subresource::Approval) => *new = metadata::only(&old.object, new, &["status"]),
         Some(_) => {}
@@ -183,6 +183,7 @@ fn check_version(resource: &Resource, old: &Stored, new: &Value) -> Result<(), S
 fn admit(
     server: &Arc<ApiServer>,
     call: &Call,
+    options: &WriteOptions,
     old: Option<&Value>,
     new: &mut Value,
     warnings: &mut Vec<String>,
@@ -195,6 +196,7 @@ fn admit(
         namespace: &call.namespace,
         operation,
         old,
+        dry_run: options.dry_run,
         warnings,
         held: Vec::new(),
     };

@@ -110,6 +110,26 @@ async fn knative_objects_are_checked_in_the_webhooks_words() {
 }
 
 #[tokio::test]
+async fn a_dry_run_tells_that_the_pods_would_be_refused() {
+    let h = Harness::new().await;
+    let services = "/apis/serving.knative.dev/v1/namespaces/default/services";
+    let service = |name: &str| {
+        let container = json!({"name": name, "image": "example/app"});
+        json!({"metadata": {"name": "s"}, "spec": {"template": {"spec": {"containers": [container]}}}})
+    };
+    let dry = format!("{services}?dryRun=All");
+    h.post(&dry, service("good")).await.expect(201);
+    let refused = h.post(&dry, service("&Bad")).await.failure(400);
+    let head = "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: \
+                validation callback failed: dry run failed with Pod \"dry-run-validation";
+    assert!(refused.starts_with(head), "{refused}");
+    assert!(refused.contains("spec.containers[0].name: Invalid value: \"&Bad\""), "{refused}");
+    assert!(refused.ends_with(": spec.template"), "{refused}");
+    // Where it is not asked for, only the rules of the webhook count.
+    h.post(services, service("&Bad")).await.expect(201);
+}
+
+#[tokio::test]
 async fn what_is_going_may_go_though_it_would_not_be_allowed_today() {
     let h = Harness::new().await;
     let features = "/api/v1/namespaces/knative-serving/configmaps/config-features";
