@@ -1,5 +1,6 @@
 //! Control groups, version 1, version 2, or both: limits come from wherever the controllers are, killing and freezing
-//! from the unified tree wherever it is mounted.
+//! from the unified tree wherever it is mounted. Without one, systemd tells its services' processes by a hierarchy of
+//! its own, which has to be left, too, so that stopping a service does not stop what it has started.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -35,8 +36,10 @@ pub(crate) struct Cgroups {
     mode: Mode,
 }
 
-/// What containers are limited by, and, without a unified tree, frozen with.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "freezer"];
+/// What containers are limited by, and, without a unified tree, frozen and told from services with.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "freezer", SERVICES];
+/// How systemd's own hierarchy of version 1 is mounted.
+const SERVICES: &str = "name=systemd";
 
 impl Cgroups {
     /// Reads what is mounted.
@@ -62,6 +65,9 @@ impl Cgroups {
                 }
                 _ => {}
             }
+        }
+        if unified.is_some() {
+            v1.retain(|h| h.controllers != [SERVICES]);
         }
         let mode = match (&unified, v1.is_empty()) {
             (None, true) => return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted")),
@@ -243,7 +249,7 @@ impl View {
 
     fn of(hierarchy: &Hierarchy, group: &str) -> Option<View> {
         let name = hierarchy.mount.file_name()?.to_str()?.to_owned();
-        let links = hierarchy.controllers.iter().filter(|c| **c != name).cloned().collect();
+        let links = hierarchy.controllers.iter().filter(|c| **c != name && *c != SERVICES).cloned().collect();
         Some(View { name, source: hierarchy.mount.join(group), links })
     }
 }
@@ -306,11 +312,24 @@ mod tests {
     }
 
     #[test]
+    fn version_1_leaves_the_hierarchy_of_services_too() {
+        let text: Vec<&str> = HYBRID.lines().filter(|line| !line.contains("cgroup2")).collect();
+        let cgroups = Cgroups::from_mountinfo(&text.join("\n")).unwrap();
+        assert_eq!(cgroups.mode(), Mode::V1);
+        let names: Vec<String> = cgroups.view("k").into_iter().map(|view| view.name).collect();
+        assert_eq!(names, ["cpu,cpuacct", "memory", "freezer", "systemd"]);
+        assert_eq!(cgroups.controller(SERVICES, "k"), Some(PathBuf::from("/sys/fs/cgroup/systemd/k")));
+        assert_eq!(Cgroups::from_mountinfo(HYBRID).unwrap().controller(SERVICES, "k"), None);
+    }
+
+    #[test]
     fn pure_version_2_shows_itself() {
         let text = "41 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n";
         let cgroups = Cgroups::from_mountinfo(text).unwrap();
         assert_eq!(cgroups.mode(), Mode::V2);
         assert_eq!(cgroups.view("k"), [View::whole(PathBuf::from("/sys/fs/cgroup/k"))]);
+        let beside = text.to_owned() + HYBRID.lines().find(|line| line.contains("name=systemd")).unwrap();
+        assert_eq!(Cgroups::from_mountinfo(&beside).unwrap().mode(), Mode::V2);
         assert!(Cgroups::from_mountinfo("").is_err());
     }
 }

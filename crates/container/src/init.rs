@@ -165,6 +165,9 @@ fn run_container(c: &Container<'_>) -> Result<Infallible, Failure> {
 
 fn run_exec(e: &Exec<'_>) -> Result<Infallible, Failure> {
     e.cgroups.join(e.group).step(|| format!("cannot join cgroup {}", e.group))?;
+    if let Some(score) = e.container.oom_score_adj {
+        adjust_oom_score(score);
+    }
     let all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC

@@ -73,10 +73,16 @@ async fn streams_and_the_exit_code_come_back() {
 #[tokio::test]
 async fn an_exec_is_confined_like_its_container() {
     let site = Site::new(FILE);
-    let client = running(&site, |spec| spec.security.user = User::uid(1000)).await;
+    let change = |spec: &mut ContainerSpec| {
+        spec.security.user = User::uid(1000);
+        spec.oom_score_adj = Some(500);
+    };
+    let client = running(&site, change).await;
     let script = "id -u; awk '/^Seccomp:|^NoNewPrivs:|^CapBnd:/ { print $2 }' /proc/self/status; mount -t tmpfs x /tmp 2>/dev/null || echo denied";
     let (_, out, _) = run(&client, spec("box", script), "").await;
     assert_eq!(out, "1000\n00000000a80425fb\n1\n2\ndenied\n");
+    let score = run(&client, spec("box", "cat /proc/1/oom_score_adj /proc/self/oom_score_adj"), "").await.1;
+    assert_eq!(score, "500\n500\n");
     let mut root = spec("box", "id -u; echo $EXTRA");
     root.user = Some(User::uid(0));
     root.env = vec!["EXTRA=more".into()];
