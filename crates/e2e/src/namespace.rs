@@ -5,9 +5,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Answer, Cluster, PATIENCE, found_within, get};
+use crate::{Answer, Cluster, PATIENCE, found_within, get, until};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -99,6 +99,41 @@ impl Namespace {
     /// When it is refused.
     pub fn apply_example(&self, file: &str) -> String {
         self.kubectl(&["apply", "-f", &example(file)])
+    }
+
+    /// Makes a Knative Service `actor` of one instance that stays, waits until it is ready, and returns its host.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn actor(&self) -> String {
+        let service = json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "actor"},
+            "spec": {"template": {
+                "metadata": {"annotations": {"autoscaling.knative.dev/min-scale": "1"}},
+                "spec": {"containers": [{"image": "localhost:5000/e2e/actor:1"}]},
+            }},
+        });
+        self.apply(&service.to_string());
+        self.ready("actor");
+        self.host("actor")
+    }
+
+    /// Runs a Pod once and returns what its container, called `main`, says until it ends.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn run_pod(&self, name: &str, mut container: Value) -> String {
+        container["name"] = "main".into();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"restartPolicy": "Never", "containers": [container]},
+        });
+        self.apply(&pod.to_string());
+        until(&format!("pod {name} ends"), || {
+            let phase = self.object("pods", name)["status"]["phase"].clone();
+            (phase == "Succeeded" || phase == "Failed").then_some(())
+        });
+        self.kubectl(&["logs", name])
     }
 
     /// Waits until a Knative Service is ready for its present generation.

@@ -171,6 +171,45 @@ fn layers_add_change_remove_replace_and_hide() {
     assert_eq!(space.ask_for("layers", "/site/removed").status, 404);
 }
 
+/// What a pod of the image `marked` says once it ran a script as nobody in particular.
+fn marked(space: &Namespace, name: &str, security: &Value, script: &str) -> String {
+    let mut security = security.clone();
+    security["runAsUser"] = 65532.into();
+    let script = format!("exec 2>&1; {script}");
+    let container = json!({
+        "image": "localhost:5000/e2e/marked:1", "workingDir": "/marked", "command": ["/bin/sh", "-c", script],
+        "securityContext": security,
+    });
+    space.run_pod(name, container)
+}
+
+#[test]
+fn hard_links_owners_attributes_and_capabilities_of_files_are_kept() {
+    let space = Namespace::new("marked");
+    load(&space, &archive(&space, "marked"));
+    let script =
+        "ls; [ $(stat -c %i first) = $(stat -c %i second) ] && echo one file; stat -c '%n %h %u:%g %a' first owned;
+        getfattr --only-values -n user.origin noted; echo; getcap cat; ./cat owned second";
+    let wanted = "cat\nfirst\nnoted\nowned\nsecond\nsecret\none file\nfirst 2 0:0 644\nowned 1 4711:4712 2750\n\
+        made by a test\ncat cap_dac_override=ep\nof clerks\none file\n";
+    assert_eq!(marked(&space, "kept", &json!({}), script), wanted);
+}
+
+#[test]
+fn a_files_capability_is_for_containers_that_may_gain_privileges() {
+    let space = Namespace::new("capability");
+    load(&space, &archive(&space, "marked"));
+    let script = "cat secret; ./cat secret";
+    let denied = "cat: can't open 'secret': Permission denied\n";
+    assert_eq!(marked(&space, "may", &json!({}), script), format!("{denied}for root\n"));
+    let gains_nothing = json!({"allowPrivilegeEscalation": false});
+    assert_eq!(marked(&space, "may-not", &gains_nothing, script), format!("{denied}{denied}"));
+    // The kernel does not run what wants a capability that the container can never have.
+    let drops = json!({"capabilities": {"drop": ["ALL"]}});
+    let said = marked(&space, "cannot", &drops, script);
+    assert!(said.starts_with(denied) && said.contains("./cat: Operation not permitted"), "{said}");
+}
+
 #[test]
 fn containers_are_confined() {
     let space = Namespace::new("confined");

@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 const USAGE: &str = "usage: xtask image --name NAME --out FILE [options]
-  --layer DIR            a directory whose tree becomes the next layer (.wh. names are whiteouts)
+  --layer DIR|TAR        a directory whose tree becomes the next layer (.wh. names are whiteouts), or the layer as it is
   --file SOURCE:TARGET[:MODE[:UID]]
                          a file of the last layer, MODE octal (default 0755), UID also the group (default 0)
   --dir PATH[:MODE[:UID]]
@@ -58,8 +58,8 @@ fn parse(words: &[String]) -> Result<Spec, String> {
             "--name" => spec.name = value()?,
             "--out" => spec.out = value()?,
             "--layer" => {
-                let directory = value()?;
-                let layer = tree(Path::new(&directory)).map_err(|e| format!("pack {directory}: {e}"))?;
+                let source = value()?;
+                let layer = layer(Path::new(&source)).map_err(|e| format!("pack {source}: {e}"))?;
                 spec.layers.push(layer);
             }
             "--file" => spec.files.push(value()?),
@@ -79,11 +79,14 @@ fn parse(words: &[String]) -> Result<Spec, String> {
     Ok(spec)
 }
 
-/// A directory's tree with its modes and owners.
-fn tree(directory: &Path) -> io::Result<Layer> {
+/// A layer that is packed already, or a directory's tree with its modes and owners.
+fn layer(source: &Path) -> io::Result<Layer> {
+    if !source.is_dir() {
+        return Ok(Layer { tar: fs::read(source)? });
+    }
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
-    tar.append_dir_all("", directory)?;
+    tar.append_dir_all("", source)?;
     Ok(Layer { tar: tar.into_inner()? })
 }
 
