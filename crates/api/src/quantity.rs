@@ -32,6 +32,9 @@ pub struct Quantity {
 }
 
 impl Quantity {
+    /// Nothing.
+    pub const ZERO: Quantity = Quantity { nano: 0, format: Format::DecimalSi };
+
     /// Reads an amount.
     ///
     /// # Errors
@@ -69,6 +72,13 @@ impl Quantity {
     /// In nano-units, exactly.
     pub fn nano(self) -> i128 {
         self.nano
+    }
+
+    /// Both together, in the notation of the first unless that is nothing.
+    #[must_use]
+    pub fn plus(self, other: Quantity) -> Quantity {
+        let format = if self.nano == 0 { other.format } else { self.format };
+        Quantity { nano: self.nano.saturating_add(other.nano), format }
     }
 
     /// A part of it, rounded down to a thousandth of a unit, in the same notation.
@@ -209,6 +219,14 @@ mod tests {
 
     fn canonical(text: &str) -> String {
         Quantity::parse(text).expect("a quantity").to_string()
+    }
+
+    #[test]
+    fn sums_keep_the_notation_of_the_first_amount() {
+        let sum = |a: &str, b: &str| Quantity::parse(a).unwrap().plus(Quantity::parse(b).unwrap()).to_string();
+        assert_eq!(sum("200m", "800m"), "1");
+        assert_eq!(sum("1Gi", "1073741824"), "2Gi");
+        assert_eq!(sum("0", "1Ki"), "1Ki");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod object;
 mod objects;
 mod patches;
 mod query;
+mod quota;
 pub mod resources;
 mod respond;
 mod reviews;

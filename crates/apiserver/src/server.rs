@@ -23,6 +23,7 @@ use crate::{
     object,
     objects::Trees,
     query::Query,
+    quota::Quotas,
     resources::{self, Registry},
     respond,
     route::{self, Route},
@@ -51,6 +52,7 @@ pub struct ApiServer {
     pub(crate) config: Config,
     pub(crate) trees: Trees,
     pub(crate) addresses: Addresses,
+    pub(crate) quotas: Quotas,
     pub(crate) documents: discovery::Documents,
     registry: RwLock<Arc<Registry>>,
     knative: RwLock<Arc<Bundle>>,
@@ -62,6 +64,7 @@ impl ApiServer {
         let server = Self {
             trees: Trees::default(),
             addresses: Addresses::default(),
+            quotas: Quotas::default(),
             documents: discovery::Documents::default(),
             registry: RwLock::new(Arc::new(Registry::built_in())),
             knative: RwLock::default(),

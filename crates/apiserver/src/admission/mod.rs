@@ -10,7 +10,15 @@ pub(crate) mod service;
 
 use serde_json::Value;
 
-use crate::{ApiServer, Identity, addresses::Hold, fields, object, resources::Resource, status::Status, validation};
+use crate::{
+    ApiServer, Identity,
+    addresses::Hold,
+    fields, object,
+    quota::{self, Claim},
+    resources::Resource,
+    status::Status,
+    validation,
+};
 
 /// What is done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub struct Admission<'a> {
     pub(crate) warnings: &'a mut Vec<String>,
     /// Addresses and ports that the write will use.
     pub(crate) held: Vec<Hold>,
+    /// What the object will use of its namespace's quotas.
+    pub(crate) claim: Option<Claim>,
 }
 
 /// Default, mutate, validate.
@@ -64,5 +74,9 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
     if !causes.is_empty() {
         return Err(admission.resource.invalid(object::name(object), causes));
     }
-    knative::validate(admission, object)
+    knative::validate(admission, object)?;
+    if admission.operation == Operation::Create && admission.resource.namespaced {
+        admission.claim = quota::check(admission.server, admission.resource, admission.namespace, object)?;
+    }
+    Ok(())
 }

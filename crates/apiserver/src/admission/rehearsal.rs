@@ -43,6 +43,7 @@ pub(super) fn rehearse(admission: &Admission<'_>, kind: Kind, object: &Value) ->
         dry_run: true,
         warnings: &mut Vec::new(),
         held: Vec::new(),
+        claim: None,
     };
     let refused = |status: Status| Status::bad_request(rules::rehearsal_denial(&status.message));
     admit(&mut rehearsal, &mut pod).map_err(refused)

@@ -14,6 +14,7 @@ use crate::{
     call::{self, Call},
     metadata, object,
     objects::Stored,
+    quota,
     resources::Committed,
     respond,
     status::{self, Cause, Status},
@@ -195,6 +196,7 @@ async fn remove(server: &Arc<ApiServer>, call: &Call, key: &str, old: &Stored) -
             if let Some(hook) = call.resource.hooks.committed {
                 hook(server, Committed { old: Some(&last), new: None });
             }
+            quota::refresh(server, &call.namespace);
             Ok(Some(Deleted { object: Arc::new(last), gone: true }))
         }
         Err(WriteError::Conflict { .. }) => Ok(None),

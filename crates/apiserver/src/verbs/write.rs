@@ -13,6 +13,7 @@ use crate::{
     call::{Call, WriteOptions},
     fields, metadata, object,
     objects::{self, Stored},
+    quota::{self, Claim},
     resources::{Committed, Resource, Subresource},
     status::{Cause, Status},
 };
@@ -68,7 +69,8 @@ async fn create_named(
     fields::check_unknown(resource, &mut object, options, &mut warnings)?;
     metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
     let key = resource.key(&call.namespace, object::name(&object));
-    let held = admit(server, call, options, None, &mut object, &mut warnings)?;
+    // The claim stands for the object until it is written.
+    let (held, _claim) = admit(server, call, options, None, &mut object, &mut warnings)?;
     if server.store.get(&key).is_some() {
         return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
     }
@@ -86,6 +88,7 @@ async fn create_named(
             if let Some(hook) = resource.hooks.committed {
                 hook(server, Committed { old: None, new: Some(&object) });
             }
+            quota::refresh(server, &call.namespace);
             Ok(Done { object, warnings })
         }
         Err(WriteError::Conflict { .. }) => Err(Status::already_exists(&resource.group, &resource.plural, &name)),
@@ -155,7 +158,7 @@ fn settle(
                 fields::check_unknown(resource, new, options, warnings)?;
             }
             metadata::prepare_update(resource, &old.object, new)?;
-            held = admit(server, call, options, Some(&old.object), new, warnings)?;
+            (held, _) = admit(server, call, options, Some(&old.object), new, warnings)?;
         }
         Some(Subresource::Status | Subresource::Approval) => *new = metadata::only(&old.object, new, &["status"]),
         Some(_) => {}
@@ -187,7 +190,7 @@ fn admit(
     old: Option<&Value>,
     new: &mut Value,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Hold>, Status> {
+) -> Result<(Vec<Hold>, Option<Claim>), Status> {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut admission = Admission {
         server,
@@ -199,9 +202,10 @@ fn admit(
         dry_run: options.dry_run,
         warnings,
         held: Vec::new(),
+        claim: None,
     };
     admission::admit(&mut admission, new)?;
-    Ok(admission.held)
+    Ok((admission.held, admission.claim))
 }
 
 /// Writes a changed state, or deletes the object when nothing holds it any longer.
@@ -223,6 +227,7 @@ async fn commit(
         if let Some(hook) = resource.hooks.committed {
             hook(server, Committed { old: Some(&last), new: None });
         }
+        quota::refresh(server, &call.namespace);
         return Ok(Arc::new(last));
     }
     let revision = server.store.put(key, objects::to_stored(resource, &new), expect, durability).await?;
@@ -230,6 +235,7 @@ async fn commit(
     if let Some(hook) = resource.hooks.committed {
         hook(server, Committed { old: Some(&old.object), new: Some(&object) });
     }
+    quota::refresh(server, &call.namespace);
     Ok(object)
 }
 

@@ -5,5 +5,6 @@ mod discovery;
 mod lists_and_watches;
 mod objects;
 mod patches;
+mod quotas;
 mod streams;
 mod support;
