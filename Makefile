@@ -1,5 +1,5 @@
 # The two commands of the README, and the longer tiers beside them.
-.PHONY: up test down conformance bench crash
+.PHONY: up test down conformance upstream-e2e bench crash
 
 up: ## build, run in the background, deploy the sample and print its answer
 	@scripts/up
@@ -12,6 +12,9 @@ test: ## everything CI checks
 
 conformance: ## Knative's own suites against a fresh instance
 	@scripts/conformance
+
+upstream-e2e: ## Knative's own end-to-end suite against a fresh instance, half an hour
+	@scripts/conformance --suite e2e
 
 bench: ## benchmarks against peers
 	@scripts/bench

@@ -1,12 +1,21 @@
 //go:build tools
 
-// Package tools names what is built here: Knative's own conformance suite and its test images.
+// Package tools names what is built here: Knative's own conformance and end-to-end suites and their test images.
 package tools
 
 import (
 	_ "knative.dev/serving/test/conformance/api/v1"
 	_ "knative.dev/serving/test/conformance/api/v1beta1"
 	_ "knative.dev/serving/test/conformance/runtime"
+	_ "knative.dev/serving/test/e2e"
+	_ "knative.dev/serving/test/e2e/domainmapping"
+	_ "knative.dev/serving/test/e2e/gc"
+	_ "knative.dev/serving/test/e2e/initcontainers"
+	_ "knative.dev/serving/test/e2e/initscale"
+	_ "knative.dev/serving/test/e2e/multicontainerprobing"
+	_ "knative.dev/serving/test/e2e/pvc"
+	_ "knative.dev/serving/test/e2e/securedefaults"
+	_ "knative.dev/serving/test/e2e/tagheader"
 	_ "knative.dev/serving/test/test_images/autoscale"
 	_ "knative.dev/serving/test/test_images/failing"
 	_ "knative.dev/serving/test/test_images/grpc-ping"
