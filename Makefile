@@ -1,5 +1,5 @@
 # The two commands of the README, and the longer tiers beside them.
-.PHONY: up test down conformance upstream-e2e bench crash
+.PHONY: up test down conformance upstream-e2e machines bench crash
 
 up: ## build, run in the background, deploy the sample and print its answer
 	@scripts/up
@@ -15,6 +15,9 @@ conformance: ## Knative's own suites against a fresh instance
 
 upstream-e2e: ## Knative's own end-to-end suite against a fresh instance, half an hour
 	@scripts/conformance --suite e2e
+
+machines: ## reboots and power cuts of bare virtual machines, one for each layout of control groups
+	@scripts/machines
 
 bench: ## benchmarks against peers
 	@scripts/bench
