@@ -16,8 +16,10 @@ pub enum QueuePlacement {
 /// The gateway, as the rest of the world sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its Kubernetes Service.
+    /// Its Kubernetes Service for callers from outside.
     pub service: Key,
+    /// Its Kubernetes Service for callers inside, who reach what is visible to them alone, too.
+    pub local_service: Key,
     /// Where pods reach it.
     pub address: IpAddr,
     /// Port at `address` that takes plain http from pods.
@@ -62,6 +64,7 @@ impl Default for Settings {
             system_namespace: knoll_api::labels::SYSTEM_NAMESPACE.into(),
             gateway: Gateway {
                 service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway"),
+                local_service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-local-gateway"),
                 address: IpAddr::from([169, 254, 77, 1]),
                 local_port: 80,
                 http_port: 80,

@@ -24,6 +24,8 @@ pub(crate) struct Ports {
 pub(crate) struct PodPorts {
     pub(crate) api: TcpListener,
     pub(crate) http: TcpListener,
+    /// The gateway as the outside sees it. The LoadBalancer's Service leads here.
+    pub(crate) outside: TcpListener,
     pub(crate) registry: TcpListener,
 }
 
@@ -79,6 +81,7 @@ impl PodPorts {
         Ok(Self {
             api: bind(at(api), "Kubernetes API for pods", "--api-addr").await?,
             http: bind(at(80), "gateway for pods", "a free port 80 there").await?,
+            outside: bind(at(0), "gateway's Service", "a free port there").await?,
             registry: bind(at(registry), "image registry for pods", "--registry-addr").await?,
         })
     }

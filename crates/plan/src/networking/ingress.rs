@@ -40,14 +40,12 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     next.conditions(now).initialize().mark_true(NETWORK_CONFIGURED);
     let routed = world.observed.published.get(key) == Some(&generation);
     if routed {
-        let gateway = &world.settings.gateway.service;
-        let entry = LoadBalancerIngress {
-            domain_internal: local_host(world, &gateway.namespace, &gateway.name),
-            ..LoadBalancerIngress::default()
+        let balancer = |service: &Key| {
+            let domain_internal = local_host(world, &service.namespace, &service.name);
+            Some(LoadBalancerStatus { ingress: vec![LoadBalancerIngress { domain_internal, ..Default::default() }] })
         };
-        let balancer = LoadBalancerStatus { ingress: vec![entry] };
-        next.status.public_load_balancer = Some(balancer.clone());
-        next.status.private_load_balancer = Some(balancer);
+        next.status.public_load_balancer = balancer(&world.settings.gateway.service);
+        next.status.private_load_balancer = balancer(&world.settings.gateway.local_service);
         next.conditions(now).mark_true(LOAD_BALANCER_READY);
     } else {
         let text = "Waiting for load balancer to be ready";
@@ -132,7 +130,7 @@ status:
             expect![[r#"
             status Ingress default/hello
               observedGeneration 2
-              privateLoadBalancer {"ingress":[{"domainInternal":"knoll-gateway.knative-serving.svc.cluster.local"}]}
+              privateLoadBalancer {"ingress":[{"domainInternal":"knoll-local-gateway.knative-serving.svc.cluster.local"}]}
               publicLoadBalancer {"ingress":[{"domainInternal":"knoll-gateway.knative-serving.svc.cluster.local"}]}
               LoadBalancerReady=True
               NetworkConfigured=True

@@ -1,9 +1,10 @@
 //! Objects of the instance's own: the gateway's Services.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::Key;
+use knoll_plan::Gateway;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
@@ -13,52 +14,68 @@ use serde_json::{Value, json};
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
 
-/// Publishes the gateway as a Service of type LoadBalancer, as an ingress of a cluster would be, and as the
-/// activator, whose addresses callers compare with those of a revision's public Service.
+/// Where the gateway is.
+pub(crate) struct Places {
+    /// Address and port of its sockets for callers from outside.
+    pub(crate) outside: SocketAddr,
+    /// Where its Service for callers from outside leads.
+    pub(crate) public: SocketAddr,
+    /// Where pods reach it.
+    pub(crate) local: SocketAddr,
+}
+
+/// Publishes the gateway: as a Service of type LoadBalancer and one for callers inside, as an ingress of a cluster
+/// would be, and as the activator, whose addresses callers compare with those of a revision's public Service.
 ///
-/// `outside` is where clients outside reach it, `endpoint` where pods do.
-pub(crate) async fn publish_gateway(
-    client: &Client,
-    key: &Key,
-    outside: IpAddr,
-    endpoint: IpAddr,
-    ports: (u16, u16),
-) -> Result<(), kube::Error> {
-    let (http_port, local_port) = ports;
-    let http2 = json!({"name": "http2", "port": http_port, "targetPort": local_port, "protocol": "TCP"});
-    publish(client, key, "gateway", json!({"type": "LoadBalancer", "ports": [http2]}), endpoint).await?;
-    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": local_port, "protocol": "TCP"});
-    let activator = json!({"type": "ClusterIP", "ports": [port("http", 80), port("http2", 81)]});
-    publish(client, &key.sibling(ACTIVATOR), "activator", activator, endpoint).await?;
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": outside}]}}});
-    let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
-    services.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+/// The load balancer's address is the one the gateway listens on, where that is one address and means the same to
+/// everybody. Loopback addresses mean the pod itself to a pod, so then it is the Service's own.
+pub(crate) async fn publish_gateway(client: &Client, gateway: &Gateway, places: &Places) -> Result<(), kube::Error> {
+    let Places { outside, public, local } = places;
+    let Gateway { service, local_service, .. } = gateway;
+    let at = [("http2", outside.port())];
+    let published = publish(client, service, "gateway", "LoadBalancer", &at, *public).await?;
+    publish(client, local_service, "gateway", "ClusterIP", &[("http2", 80)], *local).await?;
+    let activator = service.sibling(ACTIVATOR);
+    publish(client, &activator, "activator", "ClusterIP", &[("http", 80), ("http2", 81)], *local).await?;
+    let everybodys = !outside.ip().is_loopback() && !outside.ip().is_unspecified();
+    let own = published.spec.and_then(|spec| spec.cluster_ip);
+    let address = own.filter(|_| !everybodys).unwrap_or_else(|| outside.ip().to_string());
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
+    let services: Api<Service> = Api::namespaced(client.clone(), &service.namespace);
+    services.patch_status(&service.name, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }
 
-/// Makes a Service without selector and its Endpoints, or brings what is there up to date.
+/// Makes a Service without selector, and Endpoints that lead all its ports `to` one place; or brings what is there up
+/// to date.
 async fn publish(
     client: &Client,
     key: &Key,
     component: &str,
-    spec: Value,
-    endpoint: IpAddr,
-) -> Result<(), kube::Error> {
+    kind: &str,
+    ports: &[(&str, u16)],
+    to: SocketAddr,
+) -> Result<Service, kube::Error> {
+    let port = |(name, port): &(&str, u16)| json!({"name": name, "port": port, "protocol": "TCP"});
+    let leading = |named: &(&str, u16)| {
+        let mut port = port(named);
+        port["targetPort"] = to.port().into();
+        port
+    };
+    let spec = json!({"type": kind, "ports": ports.iter().map(leading).collect::<Vec<_>>()});
+    let ends: Vec<Value> = ports.iter().map(|(name, _)| port(&(name, to.port()))).collect();
+    let subsets = json!([{"addresses": [{"ip": to.ip()}], "ports": ends}]);
     let labels = json!({"app.kubernetes.io/name": "knative-serving", "app.kubernetes.io/component": component});
-    let ports = spec["ports"].as_array().into_iter().flatten();
-    let ports: Vec<Value> =
-        ports.map(|port| json!({"name": port["name"], "port": port["targetPort"], "protocol": "TCP"})).collect();
-    let subsets = json!([{"addresses": [{"ip": endpoint}], "ports": ports}]);
     let metadata = json!({"name": key.name, "namespace": key.namespace, "labels": labels});
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
-    if services.get_opt(&key.name).await?.is_none() {
+    let service = if services.get_opt(&key.name).await?.is_none() {
         let wanted = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
         let wanted: Service = serde_json::from_value(wanted).expect("a Service by the book");
-        services.create(&PostParams::default(), &wanted).await?;
+        services.create(&PostParams::default(), &wanted).await?
     } else {
         let ports = json!({"spec": {"ports": spec["ports"]}});
-        services.patch(&key.name, &PatchParams::default(), &Patch::Merge(ports)).await?;
-    }
+        services.patch(&key.name, &PatchParams::default(), &Patch::Merge(ports)).await?
+    };
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &key.namespace);
     if endpoints.get_opt(&key.name).await?.is_none() {
         let metadata = json!({"name": key.name, "namespace": key.namespace});
@@ -69,5 +86,5 @@ async fn publish(
         let subsets = json!({"subsets": subsets});
         endpoints.patch(&key.name, &PatchParams::default(), &Patch::Merge(subsets)).await?;
     }
-    Ok(())
+    Ok(service)
 }

@@ -30,7 +30,13 @@ use knoll_proxy::{Gateway, Hints, Side};
 use knoll_store::Store;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{backend::Backend, monitor::Finder, objects, proxies, resolver::Resolver};
+use super::{
+    backend::Backend,
+    monitor::Finder,
+    objects::{self, Places},
+    proxies,
+    resolver::Resolver,
+};
 use crate::{
     failure::{Failure, chain},
     paths::{Paths, RUNTIME},
@@ -85,7 +91,7 @@ impl Planes {
     ) -> Result<Self, Failure> {
         let (http_port, api_port) = (ports.http_port(), port_of(&ports.api)?);
         let registry_port = port_of(&ports.registry)?;
-        let http_address = ports.http_addresses().first().map_or(IpAddr::from([127, 0, 0, 1]), SocketAddr::ip);
+        let outside = ports.http_addresses().first().copied().unwrap_or(SocketAddr::from(([127, 0, 0, 1], http_port)));
 
         // The store is read and the network set up while the monitor starts.
         let finder = Finder::new(paths, PODS, arguments.sandbox_pool)?;
@@ -107,17 +113,20 @@ impl Planes {
         let proxy_config = knoll_proxy::Config::default();
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
-        let key = Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway");
+        let place = GatewayPlace { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway };
         let controller = Identity::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = server.client(controller);
-        objects::publish_gateway(&controllers, &key, http_address, GATEWAY.into(), (http_port, 80))
-            .await
-            .map_err(system)?;
+        let places = Places {
+            outside,
+            public: SocketAddr::from((GATEWAY, port_of(&pod_ports.outside)?)),
+            local: SocketAddr::from((GATEWAY, 80)),
+        };
+        objects::publish_gateway(&controllers, &place, &places).await.map_err(system)?;
         let settings = Settings {
             cluster_ca: pki.ca_pem().to_owned(),
             default_domain: arguments.domain.clone(),
             node_name: arguments.node_name.clone(),
-            gateway: GatewayPlace { service: key, address: GATEWAY.into(), local_port: 80, http_port, https_port: 443 },
+            gateway: place,
             ..Settings::default()
         };
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
@@ -146,7 +155,7 @@ impl Planes {
         let stop = tasks.stop();
         tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
 
-        for listener in ports.http {
+        for listener in ports.http.into_iter().chain([pod_ports.outside]) {
             gateway.serve(blocking(listener)?, Side::External).map_err(system)?;
         }
         gateway.serve(blocking(pod_ports.http)?, Side::Local).map_err(system)?;
