@@ -63,8 +63,8 @@ pub(crate) struct Stored {
     pub(crate) revision: u64,
 }
 
-/// Most trees that are kept.
-const KEPT: usize = 2048;
+/// Most trees that are kept: readers of a write come within milliseconds of it, and a tree weighs ten times its bytes.
+const KEPT: usize = 256;
 /// Largest object whose tree is kept, in bytes.
 const LARGEST: usize = 64 * 1024;
 

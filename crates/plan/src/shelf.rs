@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 
@@ -22,19 +21,20 @@ const INDEXED: &[&str] = &[
 /// Stands in the label index for having no controller.
 const UNCONTROLLED: &str = "";
 
-type LabelIndex = BTreeMap<(&'static str, String, String), BTreeSet<String>>;
-
 /// All objects of one kind.
+///
+/// The indexes are flat sets, a row a fact: most owners and labels have one object, and a set of its own for each would
+/// weigh more than the objects.
 #[derive(Clone, Debug)]
 pub struct Shelf<R> {
-    objects: BTreeMap<Key, Arc<R>>,
-    by_owner: BTreeMap<String, BTreeSet<Key>>,
-    by_label: LabelIndex,
+    objects: BTreeMap<Arc<Key>, Arc<R>>,
+    by_owner: BTreeSet<(Box<str>, Arc<Key>)>,
+    by_label: BTreeSet<(&'static str, Box<str>, Arc<Key>)>,
 }
 
 impl<R> Default for Shelf<R> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), by_label: BTreeMap::new() }
+        Self { objects: BTreeMap::new(), by_owner: BTreeSet::new(), by_label: BTreeSet::new() }
     }
 }
 
@@ -51,7 +51,7 @@ impl<R: Resource> Shelf<R> {
 
     /// Every key, in order.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> {
-        self.objects.keys()
+        self.objects.keys().map(AsRef::as_ref)
     }
 
     /// How many there are.
@@ -66,9 +66,8 @@ impl<R: Resource> Shelf<R> {
 
     /// The objects of one namespace, ordered by name. `""` gives those of a cluster-scoped kind.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<R>> {
-        let first = Bound::Included(Key::new(namespace, ""));
         self.objects
-            .range((first, Bound::Unbounded))
+            .range(first_of(namespace)..)
             .take_while(move |(key, _)| key.namespace == namespace)
             .map(|(_, object)| object)
     }
@@ -80,7 +79,8 @@ impl<R: Resource> Shelf<R> {
 
     /// The objects with any owner reference to this uid, in order.
     pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Arc<R>> {
-        self.by_owner.get(uid).into_iter().flatten().filter_map(|key| self.objects.get(key))
+        let owned = self.by_owner.range((Box::from(uid), first_of(""))..).take_while(move |(owner, _)| **owner == *uid);
+        owned.filter_map(|(_, key)| self.objects.get(key))
     }
 
     /// The objects of a namespace that carry `label: value`, in order.
@@ -97,65 +97,49 @@ impl<R: Resource> Shelf<R> {
     }
 
     fn indexed(&self, label: &'static str, namespace: &str, value: &str) -> impl Iterator<Item = &Arc<R>> {
-        let names = self.by_label.get(&(label, namespace.to_owned(), value.to_owned()));
-        let namespace = namespace.to_owned();
-        names.into_iter().flatten().filter_map(move |name| self.objects.get(&Key::new(namespace.clone(), name)))
+        let rows = self.by_label.range((label, Box::from(value), first_of(namespace))..);
+        let rows = rows.take_while(move |(l, v, key)| *l == label && **v == *value && key.namespace == namespace);
+        rows.filter_map(|(_, _, key)| self.objects.get(key))
     }
 
     /// Puts `object` in place of the one with its key and returns that one.
     pub(crate) fn insert(&mut self, object: Arc<R>) -> Option<Arc<R>> {
-        let key = object.key();
+        let key = Arc::new(object.key());
         let before = self.remove(&key);
-        self.index(&key, object.meta());
+        self.by_owner.extend(owners(object.meta()).map(|owner| (owner, key.clone())));
+        self.by_label.extend(index_entries(object.meta()).map(|(label, value)| (label, value, key.clone())));
         self.objects.insert(key, object);
         before
     }
 
     /// Takes the object with this key out.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<R>> {
-        let before = self.objects.remove(key)?;
-        self.unindex(key, before.meta());
+        let (key, before) = self.objects.remove_entry(key)?;
+        for owner in owners(before.meta()) {
+            self.by_owner.remove(&(owner, key.clone()));
+        }
+        for (label, value) in index_entries(before.meta()) {
+            self.by_label.remove(&(label, value, key.clone()));
+        }
         Some(before)
     }
-
-    fn index(&mut self, key: &Key, meta: &ObjectMeta) {
-        for owner in meta.owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
-        }
-        for entry in index_entries(meta, &key.namespace) {
-            self.by_label.entry(entry).or_default().insert(key.name.clone());
-        }
-    }
-
-    fn unindex(&mut self, key: &Key, meta: &ObjectMeta) {
-        for owner in meta.owner_references.iter().flatten() {
-            drop_member(&mut self.by_owner, &owner.uid, key);
-        }
-        for entry in index_entries(meta, &key.namespace) {
-            drop_member(&mut self.by_label, &entry, &key.name);
-        }
-    }
 }
 
-/// Removes `member` from the set at `at`, and the set itself once it is empty, so that the index never
-/// outgrows what it indexes.
-fn drop_member<K: Ord, M: Ord>(index: &mut BTreeMap<K, BTreeSet<M>>, at: &K, member: &M) {
-    if let Some(members) = index.get_mut(at) {
-        members.remove(member);
-        if members.is_empty() {
-            index.remove(at);
-        }
-    }
+/// A key before all others of its namespace.
+fn first_of(namespace: &str) -> Arc<Key> {
+    Arc::new(Key::new(namespace, ""))
 }
 
-fn index_entries(meta: &ObjectMeta, namespace: &str) -> Vec<(&'static str, String, String)> {
+fn owners(meta: &ObjectMeta) -> impl Iterator<Item = Box<str>> {
+    meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str().into())
+}
+
+fn index_entries(meta: &ObjectMeta) -> impl Iterator<Item = (&'static str, Box<str>)> {
     let controlled = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
-    let uncontrolled = (!controlled).then(|| (UNCONTROLLED, namespace.to_owned(), String::new()));
-    let labelled = INDEXED.iter().filter_map(|label| {
-        let value = meta.labels.as_ref()?.get(*label)?;
-        Some((*label, namespace.to_owned(), value.clone()))
-    });
-    labelled.chain(uncontrolled).collect()
+    let uncontrolled = (!controlled).then(|| (UNCONTROLLED, Box::default()));
+    let labelled =
+        INDEXED.iter().filter_map(|label| Some((*label, meta.labels.as_ref()?.get(*label)?.as_str().into())));
+    labelled.chain(uncontrolled)
 }
 
 #[cfg(test)]

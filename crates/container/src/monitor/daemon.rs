@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 
@@ -119,13 +120,15 @@ pub(super) fn prepare(options: &Options, cgroups: &Cgroups) -> Result<(), Monito
 /// Makes the directory of network namespaces a mount that tells nobody about mounts below it.
 fn private_mounts(directory: &Path) -> io::Result<()> {
     let none = None::<&str>;
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    let wanted = fs::canonicalize(directory)?;
-    let mounted = text.lines().any(|line| line.split(' ').nth(4).is_some_and(|path| Path::new(path) == wanted));
-    if !mounted {
-        mount(Some(directory), directory, none, MsFlags::MS_BIND, none)?;
+    let private = || mount(none, directory, none, MsFlags::MS_PRIVATE, none);
+    match private() {
+        // No mount yet. The kernel is asked and not a list of mounts, in which a covered one looks like one to use.
+        Err(Errno::EINVAL) => {
+            mount(Some(directory), directory, none, MsFlags::MS_BIND, none)?;
+            Ok(private()?)
+        }
+        result => Ok(result?),
     }
-    Ok(mount(none, directory, none, MsFlags::MS_PRIVATE, none)?)
 }
 
 /// Opens the socket for its owner alone, replacing one a dead monitor has left (the lock says it is dead).

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knoll_api::Key;
 use knoll_container::network::{ServiceRule, Transport};
 use tokio::sync::{mpsc, watch};
@@ -28,8 +29,8 @@ const OF_SERVICE: &str = "kubernetes.io/service-name";
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     services: BTreeMap<Key, Arc<Service>>,
-    /// By namespace and Service, then by name of the slice.
-    slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
+    /// By namespace and Service, then by name of the slice, without metadata.
+    slices: BTreeMap<Key, BTreeMap<String, EndpointSlice>>,
 }
 
 /// The machine's own addresses.
@@ -64,7 +65,8 @@ impl Directory {
                 }
             }
         } else {
-            self.slices.entry(of).or_default().insert(name, Arc::new(slice));
+            let slice = EndpointSlice { metadata: ObjectMeta::default(), ..slice };
+            self.slices.entry(of).or_default().insert(name, slice);
         }
     }
 
@@ -152,6 +154,12 @@ impl Directory {
         }
         index
     }
+}
+
+/// A Service with nothing but its name and what it asks for: every Service there is stays in memory.
+fn lean(service: Service) -> Service {
+    let ObjectMeta { namespace, name, .. } = service.metadata;
+    Service { metadata: ObjectMeta { namespace, name, ..ObjectMeta::default() }, spec: service.spec, status: None }
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -256,9 +264,9 @@ impl State<'_> {
         match change {
             Change::All(all) => {
                 self.known.0 = true;
-                self.directory.services = all.into_iter().map(|s| (key(&s), Arc::new(s))).collect();
+                self.directory.services = all.into_iter().map(|s| (key(&s), Arc::new(lean(s)))).collect();
             }
-            Change::Put(s) => self.directory.put_service(key(&s), Some(Arc::new(s))),
+            Change::Put(s) => self.directory.put_service(key(&s), Some(Arc::new(lean(s)))),
             Change::Gone(s) => self.directory.put_service(key(&s), None),
         }
     }
