@@ -41,6 +41,9 @@ const INITIALIZED: &str = "ScaleTargetInitialized";
 const SKS_READY: &str = "SKSReady";
 /// No decision has been made.
 const UNKNOWN_SCALE: i32 = -1;
+/// How long an initial scale stays once it was reached, so that the first requests find it: as long as the autoscaler
+/// takes between decisions, and the second by which the times in a status may be off.
+const INITIAL_HOLD: Duration = Duration::from_secs(3);
 /// What the ServerlessService says when requests go to instances.
 const SERVE: &str = "Serve";
 /// What the ServerlessService says when requests go through the gateway.
@@ -204,7 +207,12 @@ fn scale(
     if desired < 0 && status_of(next, ACTIVE) != UNKNOWN {
         return desired;
     }
-    let bounded = bounds(wishes, next).clamp(desired);
+    let mut limits = bounds(wishes, next);
+    if let Some(left) = initial_hold(&limits, next, now) {
+        plan.recheck_after(left);
+        limits.initialized = false;
+    }
+    let bounded = limits.clamp(desired);
     if bounded > 0 {
         apply(world, next, bounded, plan);
         return bounded;
@@ -231,6 +239,13 @@ fn scale(
             0
         }
     }
+}
+
+/// How much longer an initial scale that was reached stays.
+fn initial_hold(limits: &Bounds, autoscaler: &PodAutoscaler, now: Timestamp) -> Option<Duration> {
+    let reached = limits.initial > 1 && limits.initialized;
+    let since = reached.then(|| age(autoscaler.condition(INITIALIZED), now))?;
+    INITIAL_HOLD.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 fn inputs(

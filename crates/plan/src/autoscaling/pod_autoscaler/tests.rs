@@ -198,6 +198,48 @@ fn a_decision_is_carried_out_within_the_users_limits() {
 }
 
 #[test]
+fn the_initial_scale_stays_for_a_moment() {
+    let initial = [("initial-scale", "3")];
+    let reached = Case { annotations: &initial, ready: 3, desired: Some(1), ..CASE };
+    check_case(
+        &Case { seconds: 1, ..reached },
+        expect![[r#"
+        scale Deployment default/r-deployment to 3
+        update ServerlessService default/r
+          spec/numActivators 4 -> 6
+        status PodAutoscaler default/r
+          actualScale 3
+          desiredScale 3
+          metricsServiceName "r-private"
+          observedGeneration 1
+          serviceName "r"
+          Active=True
+          Ready=Unknown NotReady
+          SKSReady=Unknown NotReady
+          ScaleTargetInitialized=True
+        recheck after 2s
+    "#]],
+    );
+    check_case(
+        &Case { seconds: 3, ..reached },
+        expect![[r#"
+        update ServerlessService default/r
+          spec/numActivators 4 -> 6
+        status PodAutoscaler default/r
+          actualScale 3
+          desiredScale 1
+          metricsServiceName "r-private"
+          observedGeneration 1
+          serviceName "r"
+          Active=True
+          Ready=Unknown NotReady
+          SKSReady=Unknown NotReady
+          ScaleTargetInitialized=True
+    "#]],
+    );
+}
+
+#[test]
 fn an_unreachable_revision_has_no_floor() {
     let limits = [("min-scale", "2")];
     let gone = Case { desired: Some(0), annotations: &limits, active: "False", seconds: 40, ..CASE };
