@@ -8,10 +8,12 @@ mod cluster;
 mod http;
 mod load;
 mod namespace;
+mod own;
 mod wait;
 
 pub use cluster::{Cluster, Configured};
 pub use http::{Answer, Connection, get, request};
 pub use load::{Load, at_once};
 pub use namespace::{Namespace, condition, example, host_of};
+pub use own::{Own, knoll, scratch, succeed};
 pub use wait::{PATIENCE, found_within, until, until_within};

@@ -2,11 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    path::Path,
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,111 +13,8 @@ use std::{
     thread,
 };
 
-use knoll_e2e::{Cluster, Load, Namespace, condition, get, request, until};
+use knoll_e2e::{Cluster, Load, Namespace, Own, condition, get, knoll, request, scratch, succeed, until};
 use serde_json::{Value, json};
-
-const ALONE: &str = "KNOLL_E2E_SCRATCH";
-
-/// An instance of a test's own.
-struct Own {
-    cluster: Cluster,
-    proxy: Child,
-}
-
-/// Runs `knoll` on a data directory of its own below the scratch directory.
-fn knoll(data: &Path, arguments: &[&str]) -> Output {
-    let program = std::env::var("KNOLL").expect("scripts/e2e sets it");
-    let mut command = Command::new(program);
-    command.args(arguments).env("KNOLL_DATA_DIR", data).output().expect("knoll runs")
-}
-
-fn succeed(data: &Path, arguments: &[&str]) -> String {
-    let output = knoll(data, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "knoll {}: {errors}", arguments.join(" "));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn scratch(name: &str) -> PathBuf {
-    let scratch =
-        std::env::var(ALONE).unwrap_or_else(|_| panic!("{ALONE} is not set: run these tests with scripts/e2e"));
-    Path::new(&scratch).join(name)
-}
-
-impl Own {
-    fn up(name: &str) -> Self {
-        let data = scratch(name);
-        succeed(&data, &["up", "--detach"]);
-        let kubeconfig = data.join("admin.kubeconfig");
-        let images: PathBuf = std::env::var("KNOLL_E2E_IMAGES").expect("scripts/e2e sets it").into();
-        for image in ["hello", "actor"] {
-            succeed(&data, &["image", "load", &images.join(format!("{image}.tar")).display().to_string()]);
-        }
-        let mut proxy = Command::new("kubectl");
-        proxy.args(["proxy", "--port=0"]).env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped());
-        let mut proxy = proxy.spawn().expect("kubectl starts");
-        let mut line = String::new();
-        BufReader::new(proxy.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
-        let mut cluster = Cluster {
-            kubeconfig,
-            gateway: String::new(),
-            proxy: line.split_whitespace().last().unwrap_or_default().to_owned(),
-            knoll: std::env::var("KNOLL").expect("scripts/e2e sets it").into(),
-            data_dir: data,
-            images,
-        };
-        cluster.instance()["gateway"][0].as_str().expect("it has one").clone_into(&mut cluster.gateway);
-        Self { cluster, proxy }
-    }
-
-    fn process(&self) -> String {
-        self.cluster.instance()["pid"].to_string()
-    }
-
-    fn data(&self) -> &Path {
-        &self.cluster.data_dir
-    }
-
-    /// Sends a signal to the server and waits until it is gone.
-    fn signal(&self, signal: &str) {
-        let process = self.process();
-        self.cluster.succeed("kill", &[&format!("-{signal}"), &process], "");
-        let place = format!("/proc/{process}");
-        until("the server is gone", || {
-            // A child that nobody waited for is gone, too, once its other threads are.
-            let ended = fs::read_to_string(format!("{place}/stat")).map_or(true, |stat| stat.contains(") Z "));
-            let alone = fs::read_dir(format!("{place}/task")).map_or(true, |tasks| tasks.count() <= 1);
-            (ended && alone).then_some(())
-        });
-    }
-
-    fn up_again(&self) {
-        succeed(self.data(), &["up", "--detach"]);
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        drop(self.proxy.kill());
-        drop(self.proxy.wait());
-        knoll(self.data(), &["down"]);
-        knoll(self.data(), &["reset", "--yes"]);
-    }
-}
-
-/// A service of one actor that stays, ready.
-fn actor(space: &Namespace) -> String {
-    let service = json!({
-        "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "actor"},
-        "spec": {"template": {
-            "metadata": {"annotations": {"autoscaling.knative.dev/min-scale": "1"}},
-            "spec": {"containers": [{"image": "localhost:5000/e2e/actor:1"}]},
-        }},
-    });
-    space.apply(&service.to_string());
-    space.ready("actor");
-    space.host("actor")
-}
 
 /// What tells a running container from a new one.
 fn containers(space: &Namespace) -> Vec<Value> {
@@ -162,7 +58,7 @@ fn settled(space: &Namespace) {
 fn killed_under_load_it_loses_nothing_and_adopts_its_containers() {
     let own = Own::up("killed");
     let space = Namespace::within(own.cluster.clone(), "load");
-    let host = actor(&space);
+    let host = space.actor();
     // The process remembers this; another would be well.
     assert_eq!(served(&own.cluster, &host, "/sicken"), "done\n");
     let before = containers(&space);
@@ -228,7 +124,7 @@ fn killed_under_load_it_loses_nothing_and_adopts_its_containers() {
 fn terminated_it_leaves_its_containers_to_the_next() {
     let own = Own::up("terminated");
     let space = Namespace::within(own.cluster.clone(), "kept");
-    let host = actor(&space);
+    let host = space.actor();
     assert_eq!(served(&own.cluster, &host, "/sicken"), "done\n");
     let before = containers(&space);
     own.signal("TERM");
@@ -244,7 +140,7 @@ fn terminated_it_leaves_its_containers_to_the_next() {
 fn down_stops_all_and_up_brings_all_back() {
     let own = Own::up("back");
     let space = Namespace::within(own.cluster.clone(), "back");
-    let host = actor(&space);
+    let host = space.actor();
     space.apply_example("hello.yaml");
     space.ready("hello");
     let hello = space.host("hello");
@@ -362,7 +258,7 @@ fn what_is_missing_is_told_with_the_fix() {
 fn reset_leaves_no_trace() {
     let own = Own::up("gone");
     let space = Namespace::within(own.cluster.clone(), "gone");
-    actor(&space);
+    space.actor();
     let here = traces(own.data());
     for part in ["mount", "cgroup", "rules", "link", "process", "file"] {
         assert!(here.iter().any(|trace| trace.starts_with(part)), "an instance that runs shows as {part}: {here:#?}");

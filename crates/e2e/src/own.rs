@@ -1,0 +1,145 @@
+//! Instances that tests start and stop themselves, one at a time on the machine.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use crate::{Cluster, until};
+
+/// An instance of a test's own, removed with all it has when this is dropped.
+pub struct Own {
+    /// How it is reached.
+    pub cluster: Cluster,
+    proxy: Child,
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests with scripts/e2e"))
+}
+
+/// A directory of this name below the one for all tests.
+///
+/// # Panics
+/// Without the environment of `scripts/e2e`.
+pub fn scratch(name: &str) -> PathBuf {
+    Path::new(&variable("KNOLL_E2E_SCRATCH")).join(name)
+}
+
+/// Runs `knoll` on a data directory.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn knoll(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(variable("KNOLL"));
+    command.args(arguments).env("KNOLL_DATA_DIR", data).output().expect("knoll runs")
+}
+
+/// Runs `knoll` on a data directory and returns what it prints.
+///
+/// # Panics
+/// When it fails.
+pub fn succeed(data: &Path, arguments: &[&str]) -> String {
+    printed(knoll(data, arguments), &arguments.join(" "))
+}
+
+fn printed(output: Output, what: &str) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "knoll {what}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Own {
+    /// Starts one on the directory of this name.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn up(name: &str) -> Self {
+        Self::up_as(name, Command::new(variable("KNOLL")), &[])
+    }
+
+    /// Starts one with further options, by a command that ends with the name of the program.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn up_as(name: &str, command: Command, options: &[&str]) -> Self {
+        let data = scratch(name);
+        up(&data, command, options);
+        let kubeconfig = data.join("admin.kubeconfig");
+        let images: PathBuf = variable("KNOLL_E2E_IMAGES").into();
+        for image in ["hello", "actor"] {
+            succeed(&data, &["image", "load", &images.join(format!("{image}.tar")).display().to_string()]);
+        }
+        let mut proxy = Command::new("kubectl");
+        proxy.args(["proxy", "--port=0"]).env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped());
+        let mut proxy = proxy.spawn().expect("kubectl starts");
+        let mut line = String::new();
+        BufReader::new(proxy.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
+        let mut cluster = Cluster {
+            kubeconfig,
+            gateway: String::new(),
+            proxy: line.split_whitespace().last().unwrap_or_default().to_owned(),
+            knoll: variable("KNOLL").into(),
+            data_dir: data,
+            images,
+        };
+        cluster.instance()["gateway"][0].as_str().expect("it has one").clone_into(&mut cluster.gateway);
+        Self { cluster, proxy }
+    }
+
+    /// Starts it again.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn up_again(&self) {
+        self.up_again_with(&[]);
+    }
+
+    /// Starts it again, with other options.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn up_again_with(&self, options: &[&str]) {
+        up(self.data(), Command::new(variable("KNOLL")), options);
+    }
+
+    /// Where it keeps what it has.
+    pub fn data(&self) -> &Path {
+        &self.cluster.data_dir
+    }
+
+    /// Sends a signal to the server and waits until it is gone.
+    ///
+    /// # Panics
+    /// When it does not go.
+    pub fn signal(&self, signal: &str) {
+        let process = self.cluster.instance()["pid"].to_string();
+        self.cluster.succeed("kill", &[&format!("-{signal}"), &process], "");
+        until("the server is gone", || is_gone(&process).then_some(()));
+    }
+}
+
+/// Whether a process is no more.
+fn is_gone(process: &str) -> bool {
+    let place = format!("/proc/{process}");
+    // A child that nobody waited for is gone, too, once its other threads are.
+    let ended = fs::read_to_string(format!("{place}/stat")).map_or(true, |stat| stat.contains(") Z "));
+    let alone = fs::read_dir(format!("{place}/task")).map_or(true, |tasks| tasks.count() <= 1);
+    ended && alone
+}
+
+fn up(data: &Path, mut command: Command, options: &[&str]) {
+    let command = command.args(["up", "--detach"]).args(options).env("KNOLL_DATA_DIR", data);
+    printed(command.output().expect("knoll runs"), "up");
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        drop(self.proxy.kill());
+        drop(self.proxy.wait());
+        knoll(self.data(), &["down"]);
+        knoll(self.data(), &["reset", "--yes"]);
+    }
+}
