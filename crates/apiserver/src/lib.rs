@@ -16,6 +16,7 @@ mod call;
 mod client;
 mod defaults;
 mod discovery;
+mod expiry;
 mod fields;
 mod metadata;
 pub mod node_backend;

@@ -25,7 +25,8 @@ pub(crate) fn encode(object: &Value) -> Bytes {
     out.push(b'}');
     write_fields(&mut out, object.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata"), true);
     out.push(b'}');
-    out.into()
+    // Kept as long as the object is: without the room that growing left.
+    out.into_boxed_slice().into()
 }
 
 fn write_fields<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a String, &'a Value)>, mut comma: bool) {

@@ -109,6 +109,9 @@ impl Planes {
         let server = api_server(&store, pki, &backend, SocketAddr::from((GATEWAY, api_port)))?;
         server.bootstrap().await.map_err(system)?;
 
+        let (expiring, stop) = (server.clone(), tasks.stop());
+        tasks.critical("event expiry", async move { expiring.expire_events(stop.wait()).await.map_err(|e| chain(&e)) });
+
         let (table_in, table) = watch::channel(Arc::new(Table::default()));
         let proxy_config = knoll_proxy::Config::default();
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
