@@ -24,7 +24,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Executor {
     pub(crate) api: Api,
     pub(crate) notes: mpsc::Sender<EventNote>,
-    pub(crate) digests: Mailbox<(DigestRequest, Key), ()>,
+    pub(crate) digests: Mailbox<(DigestRequest, Key), Duration>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -129,8 +129,8 @@ impl Trip<'_> {
                 }
                 Ok(())
             }
-            Want::ResolveDigest { request, asker } => {
-                self.executor.digests.put((request, asker), ());
+            Want::ResolveDigest { request, asker, within } => {
+                self.executor.digests.put((request, asker), within);
                 Ok(())
             }
         }

@@ -1,6 +1,11 @@
 //! Finds out digests of images, a few at a time. When to try again is the plan's decision.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use knoll_api::Key;
@@ -11,8 +16,6 @@ use crate::mailbox::Mailbox;
 
 /// Images asked for at the same time.
 const AT_ONCE: usize = 8;
-/// Longest time for one image.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The answer to come: `repository@digest`, empty where the registry is exempt, or what went wrong.
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<String, String>> + Send + 'a>>;
@@ -23,24 +26,24 @@ pub trait ResolveDigest: Send + Sync {
     fn resolve<'a>(&'a self, request: &'a DigestRequest) -> Resolving<'a>;
 }
 
-/// Resolves what is asked for until nobody wants to know.
+/// Resolves what is asked for, each within its time, until nobody wants to know.
 pub(crate) async fn run(
-    asked: Mailbox<(DigestRequest, Key), ()>,
+    asked: Mailbox<(DigestRequest, Key), Duration>,
     resolver: Arc<dyn ResolveDigest>,
     into: mpsc::Sender<Observation>,
 ) {
-    let mut waiting: BTreeSet<(DigestRequest, Key)> = BTreeSet::new();
+    let mut waiting: BTreeMap<(DigestRequest, Key), Duration> = BTreeMap::new();
     let mut under_way: BTreeSet<(DigestRequest, Key)> = BTreeSet::new();
     let mut tasks = JoinSet::new();
     loop {
         while tasks.len() < AT_ONCE {
-            let Some((request, asker)) = waiting.pop_first() else { break };
+            let Some(((request, asker), within)) = waiting.pop_first() else { break };
             under_way.insert((request.clone(), asker.clone()));
-            tasks.spawn(one(resolver.clone(), request, asker));
+            tasks.spawn(one(resolver.clone(), request, asker, within));
         }
         tokio::select! {
             new = asked.take() => {
-                waiting.extend(new.into_keys().filter(|one| !under_way.contains(one)));
+                waiting.extend(new.into_iter().filter(|(one, _)| !under_way.contains(one)));
             }
             Some(done) = tasks.join_next(), if !tasks.is_empty() => {
                 let (request, asker, result) = match done {
@@ -62,10 +65,40 @@ async fn one(
     resolver: Arc<dyn ResolveDigest>,
     request: DigestRequest,
     asker: Key,
+    within: Duration,
 ) -> (DigestRequest, Key, Result<String, String>) {
-    let result = match tokio::time::timeout(TIMEOUT, resolver.resolve(&request)).await {
+    let result = match tokio::time::timeout(within, resolver.resolve(&request)).await {
         Ok(result) => result,
-        Err(_) => Err(format!("{} did not answer within {} s", request.image, TIMEOUT.as_secs())),
+        Err(_) => Err(format!("{} did not answer within {within:?}", request.image)),
     };
     (request, asker, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Silent;
+
+    impl ResolveDigest for Silent {
+        fn resolve<'a>(&'a self, _request: &'a DigestRequest) -> Resolving<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_does_not_answer_is_given_up_in_the_time_asked_for() {
+        let asked = Mailbox::new();
+        let request = DigestRequest { image: "silent.example/a".into(), ..DigestRequest::default() };
+        asked.put((request.clone(), Key::new("ns", "r")), Duration::from_secs(3));
+        let (into, mut observations) = mpsc::channel(1);
+        let begun = tokio::time::Instant::now();
+        let observation = tokio::select! {
+            () = run(asked, Arc::new(Silent), into) => None,
+            observation = observations.recv() => observation,
+        };
+        assert_eq!(begun.elapsed().as_secs(), 3);
+        let Some(Observation::Digest { request: about, result, .. }) = observation else { panic!("{observation:?}") };
+        assert_eq!((about, result), (request, Err("silent.example/a did not answer within 3s".into())));
+    }
 }

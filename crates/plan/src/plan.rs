@@ -81,6 +81,8 @@ pub enum Want {
         request: DigestRequest,
         /// The Revision that waits for it.
         asker: Key,
+        /// How long that may take.
+        within: Duration,
     },
 }
 

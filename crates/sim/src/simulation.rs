@@ -169,7 +169,7 @@ impl Simulation {
     /// The registry answers, or does not.
     fn answer_digests(&mut self, harm: bool) {
         for want in std::mem::take(&mut self.manager.asked) {
-            let Want::ResolveDigest { request, asker } = want else { continue };
+            let Want::ResolveDigest { request, asker, .. } = want else { continue };
             let result = if harm && self.seed.once_in(3) {
                 Err("no route to host".to_owned())
             } else {

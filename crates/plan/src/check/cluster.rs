@@ -116,7 +116,7 @@ impl Cluster {
             }),
             Want::Finalize(object) => self.update(object),
             Want::Note(note) => self.notes.push(format!("{}: {}", note.reason, note.message)),
-            Want::ResolveDigest { request, asker } => {
+            Want::ResolveDigest { request, asker, .. } => {
                 let result = match self.broken_images.get(&request.image) {
                     Some(why) => Err(why.clone()),
                     None => Ok(format!("{}@sha256:{:064x}", request.image, request.image.len())),

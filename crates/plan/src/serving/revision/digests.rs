@@ -37,7 +37,8 @@ pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: 
         let already =
             plan.wants.iter().any(|want| matches!(want, Want::ResolveDigest { request: r, .. } if *r == request));
         if !already {
-            plan.wants.push(Want::ResolveDigest { request, asker: knoll_api::Resource::key(next) });
+            let within = world.config.deployment.digest_resolution_timeout;
+            plan.wants.push(Want::ResolveDigest { request, asker: knoll_api::Resource::key(next), within });
         }
     }
     let failure = all.iter().find_map(|(_, digest)| match digest {
