@@ -10,7 +10,7 @@ use std::{
 };
 
 use knoll_api::quantity::Quantity;
-use knoll_store::{Durability, Expect, Snapshot, Write};
+use knoll_store::{Durability, Expect, Snapshot, Write, WriteError};
 use serde_json::{Value, json};
 
 use crate::{ApiServer, object, objects, resources::Resource, status::Status};
@@ -178,7 +178,11 @@ async fn report(server: &Arc<ApiServer>, namespace: &str) {
             value: Some(objects::to_stored(row, &new)),
             expect: Expect::Revision(revision),
         };
-        // Lost to another writer, who refreshes it, too.
-        let _ = server.store.commit(vec![write], Durability::Relaxed).await;
+        match server.store.commit(vec![write], Durability::Relaxed).await {
+            Ok(_) => {}
+            // Who was faster may have counted earlier.
+            Err(WriteError::Conflict { .. }) => refresh(server, namespace),
+            Err(error) => tracing::warn!(%error, namespace, "keep what a quota's namespace uses"),
+        }
     }
 }
