@@ -1,9 +1,11 @@
 //! The routing snapshot that the control plane hands to the gateway.
 //!
-//! Immutable; a request reads one snapshot from start to end. Parts are shared between snapshots, so that
-//! a change costs what changed.
+//! Immutable; a request reads one snapshot from start to end. Snapshots share all that did not change between them, the
+//! maps' own nodes too, so that making one and comparing two cost what changed, however many hosts there are.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use imbl::OrdMap;
 
 use crate::Key;
 
@@ -11,11 +13,11 @@ use crate::Key;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Hosts by lower-case name without port, for requests from outside.
-    pub external: BTreeMap<String, Arc<Host>>,
+    pub external: OrdMap<String, Arc<Host>>,
     /// Hosts by lower-case name without port, for requests from inside (pods see these and `external`).
-    pub local: BTreeMap<String, Arc<Host>>,
+    pub local: OrdMap<String, Arc<Host>>,
     /// Who answers for a Service, by namespace and name of the Kubernetes Service.
-    pub backends: BTreeMap<Key, Arc<Backend>>,
+    pub backends: OrdMap<Key, Arc<Backend>>,
 }
 
 /// A host name and its paths.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance, Table};
 use tokio::sync::mpsc;
@@ -139,34 +141,15 @@ fn identity(service: &Key, backend: &Backend) -> String {
 
 type Difference<'a> = (&'a Key, Option<&'a Arc<Backend>>, Option<&'a Arc<Backend>>);
 
-/// Services whose backend is not the same value in both maps. Shared values are told apart by address, so the
-/// walk costs little where nothing changed.
+/// Services whose backend is not the same value in both maps.
 fn differences<'a>(
-    old: &'a BTreeMap<Key, Arc<Backend>>,
-    new: &'a BTreeMap<Key, Arc<Backend>>,
+    old: &'a OrdMap<Key, Arc<Backend>>,
+    new: &'a OrdMap<Key, Arc<Backend>>,
 ) -> impl Iterator<Item = Difference<'a>> {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    std::iter::from_fn(move || {
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (Some((left, _)), Some((right, _))) => left.cmp(right),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (None, None) => return None,
-            };
-            match order {
-                std::cmp::Ordering::Less => return old.next().map(|(key, backend)| (key, Some(backend), None)),
-                std::cmp::Ordering::Greater => return new.next().map(|(key, backend)| (key, None, Some(backend))),
-                std::cmp::Ordering::Equal => {
-                    if let (Some((key, left)), Some((_, right))) = (old.next(), new.next())
-                        && !Arc::ptr_eq(left, right)
-                        && left != right
-                    {
-                        return Some((key, Some(left), Some(right)));
-                    }
-                }
-            }
-        }
+    old.diff(new).map(|item| match item {
+        DiffItem::Add(service, backend) => (service, None, Some(backend)),
+        DiffItem::Remove(service, backend) => (service, Some(backend), None),
+        DiffItem::Update { old: (service, before), new: (_, after) } => (service, Some(before), Some(after)),
     })
 }
 
@@ -174,7 +157,7 @@ fn differences<'a>(
 mod tests {
     use super::*;
 
-    fn map(backends: &[(&str, &Arc<Backend>)]) -> BTreeMap<Key, Arc<Backend>> {
+    fn map(backends: &[(&str, &Arc<Backend>)]) -> OrdMap<Key, Arc<Backend>> {
         backends.iter().map(|&(name, backend)| (Key::new("ns", name), backend.clone())).collect()
     }
 

@@ -1,6 +1,5 @@
 //! Our gateway with one revision behind it, its statistics read as the autoscaler would.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -47,8 +46,8 @@ fn table(upstream: SocketAddr, container_concurrency: u32) -> Table {
     let path = Path { prefix: "/".into(), splits, ..Path::default() };
     let host = Host { redirect_to_https: false, paths: vec![path] };
     Table {
-        external: BTreeMap::from([("127.0.0.1".to_owned(), Arc::new(host))]),
-        local: BTreeMap::new(),
-        backends: BTreeMap::from([(key, Arc::new(backend))]),
+        external: [("127.0.0.1".to_owned(), Arc::new(host))].into_iter().collect(),
+        local: Default::default(),
+        backends: [(key, Arc::new(backend))].into_iter().collect(),
     }
 }

@@ -1,7 +1,6 @@
 //! A gateway on loopback with instances behind it, and clients in front.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -183,8 +182,8 @@ pub fn host(splits: &[(&str, u32)]) -> Arc<Host> {
 pub fn table(revisions: Vec<Revision>) -> Table {
     let first = revisions.first().map(|revision| revision.name).unwrap_or_default();
     Table {
-        external: BTreeMap::from([("hello.test".to_owned(), host(&[(first, 100)]))]),
-        local: BTreeMap::new(),
+        external: [("hello.test".to_owned(), host(&[(first, 100)]))].into_iter().collect(),
+        local: Default::default(),
         backends: revisions.into_iter().map(|revision| (key(revision.name), revision.backend())).collect(),
     }
 }

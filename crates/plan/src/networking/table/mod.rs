@@ -12,6 +12,7 @@ mod routing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use imbl::OrdMap;
 use knoll_api::{
     Key,
     table::{Host, Table},
@@ -38,7 +39,7 @@ pub fn build(world: &World) -> Table {
     table
 }
 
-fn claim(hosts: &mut BTreeMap<String, Arc<Host>>, claimed: BTreeMap<String, Arc<Host>>) {
+fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: BTreeMap<String, Arc<Host>>) {
     for (name, host) in claimed {
         hosts.entry(name).or_insert(host);
     }
