@@ -7,7 +7,9 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use crate::{Cluster, until};
+use serde_json::Value;
+
+use crate::{Cluster, PATIENCE, found_within, until};
 
 /// An instance of a test's own, removed with all it has when this is dropped.
 pub struct Own {
@@ -139,7 +141,13 @@ impl Drop for Own {
     fn drop(&mut self) {
         drop(self.proxy.kill());
         drop(self.proxy.wait());
-        knoll(self.data(), &["down"]);
+        // It is not asked to stop: its containers would be waited for.
+        let word = fs::read(self.data().join("instance.json")).unwrap_or_default();
+        if let Ok(instance) = serde_json::from_slice::<Value>(&word) {
+            let process = instance["pid"].to_string();
+            drop(Command::new("kill").args(["-KILL", &process]).output());
+            found_within(PATIENCE, || is_gone(&process).then_some(()));
+        }
         knoll(self.data(), &["reset", "--yes"]);
     }
 }

@@ -219,7 +219,7 @@ fn another_machine_uses_it_by_its_address_and_by_its_name() {
     assert!(!outside.reaches(HERE, 5000), "the registry is for this machine");
     assert!(TcpStream::connect("127.0.0.1:6443").is_err(), "it listens where it was told, and nowhere else");
 
-    knoll_e2e::succeed(own.data(), &["down"]);
+    own.signal("TERM");
     own.up_again_with(&[&options[..], &["--api-name", "machine.example.test"]].concat());
     let kubeconfig = fs::read_to_string(&own.cluster.kubeconfig).expect("it is there");
     assert!(kubeconfig.contains("https://machine.example.test:6443"), "{kubeconfig}");
