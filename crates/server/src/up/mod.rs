@@ -22,6 +22,7 @@ use knoll_cli::{
     instance::{Instance, process_start},
 };
 use knoll_container::protocol::GATEWAY;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -40,9 +41,24 @@ const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// How long requests under way may go on once the instance is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Most open files asked for: systemd's own bound for services.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// Lets this process open as many files as the machine allows it: every connection is one, and a shell gives 1,024.
+fn raise_open_files() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = hard.min(OPEN_FILES);
+    if soft < wanted
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    {
+        tracing::warn!(%error, soft, "cannot open as many files as the machine allows");
+    }
+}
+
 /// Runs an instance until it is told to stop.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     logging::start(&arguments.log)?;
+    raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
     doctor::require(&paths)?;
     let _alone = claim_machine()?;
