@@ -13,7 +13,7 @@ test: ## everything CI checks
 conformance: ## Knative's own suites against a fresh instance
 	@scripts/conformance
 
-upstream-e2e: ## Knative's own end-to-end suite against a fresh instance, half an hour
+upstream-e2e: ## Knative's own end-to-end suite against a fresh instance, twenty minutes
 	@scripts/conformance --suite e2e
 
 machines: ## reboots and power cuts of bare virtual machines, one for each layout of control groups

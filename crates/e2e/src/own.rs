@@ -71,9 +71,6 @@ impl Own {
         up(&data, command, options);
         let kubeconfig = data.join("admin.kubeconfig");
         let images: PathBuf = variable("KNOLL_E2E_IMAGES").into();
-        for image in ["hello", "actor"] {
-            succeed(&data, &["image", "load", &images.join(format!("{image}.tar")).display().to_string()]);
-        }
         let mut proxy = Command::new("kubectl");
         proxy.args(["proxy", "--port=0"]).env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped());
         let mut proxy = proxy.spawn().expect("kubectl starts");
@@ -88,7 +85,18 @@ impl Own {
             images,
         };
         cluster.instance()["gateway"][0].as_str().expect("it has one").clone_into(&mut cluster.gateway);
-        Self { cluster, proxy }
+        let own = Self { cluster, proxy };
+        ["hello", "actor"].map(|image| own.load(image));
+        own
+    }
+
+    /// Loads one of the images that the tests use.
+    ///
+    /// # Panics
+    /// When it is not taken.
+    pub fn load(&self, image: &str) {
+        let archive = self.cluster.images.join(format!("{image}.tar"));
+        succeed(self.data(), &["image", "load", &archive.display().to_string()]);
     }
 
     /// Starts it again.

@@ -161,8 +161,7 @@ fn pods_have_the_machines_resolvers_and_proxies() {
     command.env("HTTP_PROXY", format!("http://{THERE}:80")).env("https_proxy", format!("http://{THERE}:80"));
     let own = Own::up_as("resolved", command, &[]);
     for image in ["shell", "kubectl"] {
-        let archive = own.cluster.images.join(format!("{image}.tar")).display().to_string();
-        own.cluster.succeed(&own.cluster.knoll, &["image", "load", &archive], "");
+        own.load(image);
     }
     let space = Namespace::within(own.cluster.clone(), "resolved");
     let host = space.actor();
@@ -210,12 +209,16 @@ fn another_machine_uses_it_by_its_address_and_by_its_name() {
     kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "ksvc/hello"]);
     let url = ["get", "ksvc", "hello", "-o", "jsonpath={.status.url}"];
     assert_eq!(kubectl(&url), "http://hello.default.example.test");
-    for port in [80, 8080] {
-        let resolve = format!("hello.default.example.test:{port}:{HERE}");
-        let url = format!("http://hello.default.example.test:{port}/");
-        let mut curl = outside.command("curl");
-        assert_eq!(succeed(curl.args(["--silent", "--max-time", "30", "--resolve", &resolve, &url])), "Hello World!\n");
-    }
+    let greets = || {
+        for port in [80, 8080] {
+            let resolve = format!("hello.default.example.test:{port}:{HERE}");
+            let url = format!("http://hello.default.example.test:{port}/");
+            let mut curl = outside.command("curl");
+            let answer = succeed(curl.args(["--silent", "--max-time", "30", "--resolve", &resolve, &url]));
+            assert_eq!(answer, "Hello World!\n");
+        }
+    };
+    greets();
     assert!(!outside.reaches(HERE, 5000), "the registry is for this machine");
     assert!(TcpStream::connect("127.0.0.1:6443").is_err(), "it listens where it was told, and nowhere else");
 
@@ -224,4 +227,18 @@ fn another_machine_uses_it_by_its_address_and_by_its_name() {
     let kubeconfig = fs::read_to_string(&own.cluster.kubeconfig).expect("it is there");
     assert!(kubeconfig.contains("https://machine.example.test:6443"), "{kubeconfig}");
     assert_eq!(kubectl(&url), "http://hello.default.example.test");
+
+    // At every address, beside the sockets that pods have.
+    own.signal("TERM");
+    let everywhere = ["--api-addr", "0.0.0.0:6443", "--http-addr", "0.0.0.0:8080", "--registry-addr", "0.0.0.0:5000"];
+    own.up_again_with(&[&everywhere[..], &["--domain", "example.test"]].concat());
+    greets();
+    let server = format!("--server=https://{api}");
+    assert!(outside.reaches(HERE, 5000), "the registry is for everybody now");
+    assert!(!outside.reaches("169.254.77.1", 6443), "pods' sockets are for pods");
+    own.load("kubectl");
+    let words =
+        ["run", "inside", "--image=localhost:5000/e2e/kubectl:1", "--restart=Never", "--", "get", "--raw=/readyz"];
+    kubectl(&[&[server.as_str()], &words[..]].concat());
+    kubectl(&[&server, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", "pod/inside"]);
 }

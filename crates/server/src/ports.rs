@@ -6,7 +6,7 @@ use std::{
 };
 
 use knoll_cli::{Exit, UpArguments};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::failure::Failure;
 
@@ -29,8 +29,32 @@ pub(crate) struct PodPorts {
     pub(crate) registry: TcpListener,
 }
 
-async fn bind(address: SocketAddr, what: &str, option: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Listens, beside sockets of one address where this one is for all.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    // First without sharing: who has the port already must be noticed.
+    let alone = TcpListener::bind(address).await?;
+    if !address.ip().is_unspecified() {
+        return Ok(alone);
+    }
+    drop(alone);
+    listen_beside(address)
+}
+
+/// Listens on an address whose port another socket may have for all addresses; connections to this one come here.
+fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Says what is wrong with the address an option gave.
+fn refused(address: SocketAddr, what: &str, option: &str, error: &io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::AddrInUse => {
             let text = format!("{what}: {address} is in use: stop what uses it, or choose another with {option}");
             Failure::text(Exit::Unavailable, text)
@@ -39,8 +63,12 @@ async fn bind(address: SocketAddr, what: &str, option: &str) -> Result<TcpListen
             let text = format!("{what}: {address} is no address of this machine: correct {option}");
             Failure::text(Exit::Unavailable, text)
         }
-        _ => Failure::io(format!("{what}: listen on {address}"), &error),
-    })
+        _ => Failure::io(format!("{what}: listen on {address}"), error),
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str, option: &str) -> Result<TcpListener, Failure> {
+    listen(address).await.map_err(|error| refused(address, what, option, &error))
 }
 
 impl Ports {
@@ -55,7 +83,7 @@ impl Ports {
         let host = arguments.http_addr.first().map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
         let standard = SocketAddr::new(host, 80);
         if !arguments.no_port_80 && !arguments.http_addr.contains(&standard) {
-            match TcpListener::bind(standard).await {
+            match listen(standard).await {
                 Ok(listener) => http.insert(0, listener),
                 Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
             }
@@ -76,13 +104,16 @@ impl Ports {
 
 impl PodPorts {
     /// Binds the ports that pods use on `gateway`, which must be an address of this machine by now.
-    pub(crate) async fn bind(gateway: Ipv4Addr, api: u16, registry: u16) -> Result<Self, Failure> {
-        let at = |port| SocketAddr::from((gateway, port));
+    pub(crate) fn bind(gateway: Ipv4Addr, api: u16, registry: u16) -> Result<Self, Failure> {
+        let bind = |port, what: &str, option: &str| {
+            let address = SocketAddr::from((gateway, port));
+            listen_beside(address).map_err(|error| refused(address, what, option, &error))
+        };
         Ok(Self {
-            api: bind(at(api), "Kubernetes API for pods", "--api-addr").await?,
-            http: bind(at(80), "gateway for pods", "a free port 80 there").await?,
-            outside: bind(at(0), "gateway's Service", "a free port there").await?,
-            registry: bind(at(registry), "image registry for pods", "--registry-addr").await?,
+            api: bind(api, "Kubernetes API for pods", "--api-addr")?,
+            http: bind(80, "gateway for pods", "a free port 80 there")?,
+            outside: bind(0, "gateway's Service", "a free port there")?,
+            registry: bind(registry, "image registry for pods", "--registry-addr")?,
         })
     }
 }

@@ -22,7 +22,13 @@ use knoll_cli::{
     instance::{Instance, process_start},
 };
 use knoll_container::protocol::GATEWAY;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::SockaddrStorage,
+    },
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -142,7 +148,9 @@ fn names(arguments: &UpArguments) -> Vec<String> {
     names.push(KUBERNETES.to_string());
     names.push(GATEWAY.to_string());
     let address = arguments.api_addr.ip();
-    if !address.is_unspecified() {
+    if address.is_unspecified() {
+        names.extend(machine_addresses());
+    } else {
         names.push(address.to_string());
     }
     if let Ok(host) = fs::read_to_string("/proc/sys/kernel/hostname") {
@@ -157,6 +165,16 @@ fn names(arguments: &UpArguments) -> Vec<String> {
     };
     names.retain(fits);
     names
+}
+
+/// Every address the machine has now.
+fn machine_addresses() -> Vec<String> {
+    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+    let text = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_string());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().to_string()))
+    };
+    interfaces.filter_map(|interface| text(interface.address?)).collect()
 }
 
 /// The address clients are told for a socket that listens on all of them.

@@ -101,7 +101,7 @@ impl Planes {
         });
         let network = tokio::task::spawn_blocking(|| network::setup(network_config()));
         let network = network.await.map_err(system)?.map_err(system)?;
-        let pod_ports = PodPorts::bind(GATEWAY, api_port, registry_port).await?;
+        let pod_ports = PodPorts::bind(GATEWAY, api_port, registry_port)?;
         let store = open_store(paths)?;
         let images = open_images(arguments, paths, registry_port)?;
 
