@@ -8,8 +8,9 @@ use crate::figures::figure;
 use crate::instance::{self, Instance};
 use crate::{block_on, services};
 
-/// Services of the second figure.
-const SERVICES: usize = 50;
+/// Services of the second and the third figure; the difference between these is the weight of a service, without what
+/// the instance keeps once for all.
+const SERVICES: [usize; 2] = [50, 250];
 /// What the design allows an idle instance, MB.
 const BUDGET: f64 = 60.0;
 /// Until an instance is idle.
@@ -27,16 +28,23 @@ pub(crate) fn run() -> Result<String, Box<dyn Error>> {
         let sum = server + monitor;
         let ratio = figure(sum / BUDGET);
         text.push_str(&format!("{name:<30} {server:>8.1} {monitor:>8.1} {sum:>8.1} {ratio:>15}\n"));
-        Ok::<_, Box<dyn Error>>(())
+        Ok::<_, Box<dyn Error>>(sum)
     };
     tell("no services")?;
-    block_on(async {
-        let mut client = instance.credentials.connect().await?;
-        services::create(&mut client, "idle", SERVICES).await
-    })?;
-    tell("50 services without instances")?;
+    let mut sums = Vec::new();
+    let mut before = 0;
+    for count in SERVICES {
+        block_on(async {
+            let mut client = instance.credentials.connect().await?;
+            services::create(&mut client, &format!("of-{count}"), count - before).await
+        })?;
+        before = count;
+        sums.push(tell(&format!("{count} services without instances"))?);
+    }
     instance.stop()?;
-    Ok(text.trim_end().to_owned())
+    let each = (sums[1] - sums[0]) * 1024.0 / (SERVICES[1] - SERVICES[0]) as f64;
+    text.push_str(&format!("each service from {} to {}: {each:.0} KB", SERVICES[0], SERVICES[1]));
+    Ok(text)
 }
 
 /// Megabytes of a process, with its part of what it shares.
