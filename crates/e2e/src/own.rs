@@ -86,7 +86,7 @@ impl Own {
         };
         cluster.instance()["gateway"][0].as_str().expect("it has one").clone_into(&mut cluster.gateway);
         let own = Self { cluster, proxy };
-        ["hello", "actor"].map(|image| own.load(image));
+        ["hello", "actor"].into_iter().for_each(|image| own.load(image));
         own
     }
 

@@ -39,19 +39,14 @@ async fn collect(node: &Node) {
     }
     // Running containers whose image was pulled before this server started are looked up.
     for reference in &references {
-        if let Ok(digest) = reference_digest(node, reference).await {
-            in_use.insert(digest);
+        if let Ok(image) = node.shared.find(reference).await {
+            in_use.insert(image.digest);
         }
     }
     match node.shared.store.collect(&in_use, |_| true).await {
         Ok(done) => tracing::info!(blobs = done.blobs, layers = done.layers, "unused images were removed"),
         Err(error) => tracing::warn!(%error, "unused images cannot be removed"),
     }
-}
-
-async fn reference_digest(node: &Node, reference: &str) -> Result<knoll_oci::Digest, knoll_oci::PullError> {
-    let keychain = knoll_oci::Keychain::default();
-    Ok(node.shared.pull(reference, knoll_oci::Policy::Never, keychain).await?.digest)
 }
 
 fn used_percent(dir: &std::path::Path) -> Option<u8> {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
 use knoll_container::protocol::{ContainerId, Exit};
-use knoll_oci::{Image, ImageStore, Keychain, Policy, PullError};
+use knoll_oci::{Image, ImageStore, Keychain, Policy, Progress, PullError};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::Api;
@@ -60,12 +60,24 @@ impl Shared {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
     }
 
-    /// Pulls an image. Looking at the store and unpacking block, so all of it runs where blocking is fine.
-    pub(crate) async fn pull(&self, reference: &str, policy: Policy, keychain: Keychain) -> Result<Image, PullError> {
+    /// An image that is here already, though it may have to be looked at first.
+    pub(crate) async fn find(&self, reference: &str) -> Result<Image, PullError> {
+        self.pull(reference, Policy::Never, Keychain::default(), |_| {}).await
+    }
+
+    /// Pulls an image and tells how far it has come. Looking at the store and unpacking block, so all of it runs where
+    /// blocking is fine.
+    pub(crate) async fn pull(
+        &self,
+        reference: &str,
+        policy: Policy,
+        keychain: Keychain,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<Image, PullError> {
         let (store, reference) = (self.store.clone(), reference.to_owned());
         let runtime = tokio::runtime::Handle::current();
         let pulled =
-            tokio::task::spawn_blocking(move || runtime.block_on(store.pull(&reference, policy, &keychain, &|_| {})));
+            tokio::task::spawn_blocking(move || runtime.block_on(store.pull(&reference, policy, &keychain, &progress)));
         match pulled.await {
             Ok(pulled) => pulled,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -2,7 +2,10 @@
 
 use std::{
     error::Error,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,15 +41,27 @@ pub enum Policy {
     Never,
 }
 
-/// How far a layer has come.
-#[derive(Clone, Debug)]
+/// How far an image has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// The layer.
-    pub layer: Digest,
-    /// Bytes here.
+    /// Bytes of layers that are here.
     pub done: u64,
-    /// Bytes in all.
+    /// Bytes of all layers, as they are packed.
     pub total: u64,
+}
+
+/// Counts what comes of one image, and tells.
+struct Tally<'a> {
+    done: AtomicU64,
+    total: u64,
+    tell: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
+impl Tally<'_> {
+    fn add(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (self.tell)(Progress { done, total: self.total });
+    }
 }
 
 /// Why an image is not here.
@@ -253,10 +268,12 @@ impl ImageStore {
             None => manifest,
             Some(chosen) => self.fetch_platform(reference, chosen, &auth).await?,
         };
+        let blobs: Vec<&Descriptor> = manifest.config.iter().chain(&manifest.layers).collect();
+        let tally = Tally { done: AtomicU64::new(0), total: blobs.iter().map(|blob| blob.size).sum(), tell: progress };
         // Boxed, so that the future is known to be Send whatever the lifetimes in it.
         let mut fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
-        for descriptor in manifest.config.iter().chain(&manifest.layers) {
-            fetches.push(Box::pin(self.fetch_blob(reference, descriptor, progress)));
+        for descriptor in blobs {
+            fetches.push(Box::pin(self.fetch_blob(reference, descriptor, &tally)));
         }
         stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
         if let Some(tag) = &reference.tag {
@@ -293,16 +310,12 @@ impl ImageStore {
         Ok(self.manifest(&digest)?)
     }
 
-    async fn fetch_blob(
-        &self,
-        image: &Reference,
-        descriptor: &Descriptor,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<(), PullError> {
+    async fn fetch_blob(&self, image: &Reference, descriptor: &Descriptor, tally: &Tally<'_>) -> Result<(), PullError> {
         let digest = parse_digest(&Digest::of(b""), &descriptor.digest)?;
         let lock: Arc<_> = self.lock_for(digest.hex());
         let _fetching = lock.lock().await;
         if self.blobs().has(&digest) {
+            tally.add(descriptor.size);
             return Ok(());
         }
         let client = self.inner.remote.client(image)?;
@@ -317,7 +330,7 @@ impl ImageStore {
                 let reason = format!("layer {digest} is longer than the {} bytes announced", descriptor.size);
                 return Err(PullError::Registry { image: image.clone(), reason });
             }
-            progress(Progress { layer: digest.clone(), done: incoming.length(), total: descriptor.size });
+            tally.add(chunk.len() as u64);
         }
         let commit = tokio::task::spawn_blocking(move || incoming.commit(&digest)).await;
         commit

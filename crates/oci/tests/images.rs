@@ -9,7 +9,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use knoll_oci::{Config, Digest, ImageStore, Keychain, Policy, PullError, Registry};
+use knoll_oci::{Config, Digest, ImageStore, Keychain, Policy, Progress, PullError, Registry};
 use serde_json::json;
 
 fn header(kind: tar::EntryType, mode: u32, owner: u64) -> tar::Header {
@@ -97,7 +97,12 @@ async fn a_loaded_image_travels_through_the_registry_and_unpacks_for_overlayfs()
     let reference = format!("{host}/team/app:v1");
     let digest = second.resolve_digest(&reference, &nobody).await.expect("resolves over http");
     assert_eq!(digest, first.resolve_digest("registry.example/team/app:v1", &nobody).await.expect("resolves here"));
-    let image = second.pull(&reference, Policy::Always, &nobody, &quiet).await.expect("pulls");
+    let told = std::sync::Mutex::new(Vec::new());
+    let tell = |progress| told.lock().expect("one writer").push(progress);
+    let image = second.pull(&reference, Policy::Always, &nobody, &tell).await.expect("pulls");
+    let told = told.into_inner().expect("nobody writes");
+    let most = told.iter().max_by_key(|progress: &&Progress| progress.done).expect("it told something");
+    assert!(most.total > 0 && most.done == most.total, "{told:?}");
     assert_eq!((image.digest, image.layers.len()), (digest.clone(), 2));
     assert_eq!(image.config.entrypoint, ["/bin/tool"]);
     assert_eq!((image.config.user.as_str(), image.config.stop_signal.as_deref()), ("1000", Some("SIGINT")));

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
+use knoll_oci::Progress;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::{self, Backoff};
@@ -136,6 +137,9 @@ pub struct ObservedContainer {
     pub image: Step<ImageInfo>,
     /// How the pull before the one under way failed; lengthens the pause.
     pub pull_failure: Option<Failure>,
+    /// How far the pull under way has come.
+    #[serde(skip)]
+    pub pulling: Option<Progress>,
     /// What it does now.
     pub life: Life,
     /// How it ended before its present life.
@@ -341,12 +345,14 @@ impl ObservedContainer {
         let failure =
             Failure::after(self.pull_failure.as_ref(), reason, message, now, (backoff::FIRST, backoff::LONGEST));
         self.pull_failure = Some(failure.clone());
+        self.pulling = None;
         self.image = Step::Failed(failure);
     }
 
     /// Records an image that is there.
     pub fn pulled(&mut self, image: ImageInfo) {
         self.pull_failure = None;
+        self.pulling = None;
         self.image = Step::Done(image);
     }
 

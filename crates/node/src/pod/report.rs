@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use knoll_oci::Progress;
 
 use super::{
     Backoff, Exit, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, describe,
@@ -289,7 +290,7 @@ impl View<'_> {
         }
         let has_init = self.spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
         let creating = matches!(seen.life, Life::Creating) || !has_init;
-        waiting(if creating { "ContainerCreating" } else { "PodInitializing" }, None)
+        waiting(if creating { "ContainerCreating" } else { "PodInitializing" }, seen.pulling.map(coming))
     }
 
     fn pull_state(&self, container: &Container, failure: &Failure) -> ContainerState {
@@ -345,6 +346,12 @@ fn closed_gate(pod: &Pod, spec: &PodSpec) -> Option<String> {
             Some(_) => None,
         }
     })
+}
+
+/// How far a pull has come, for people.
+fn coming(progress: Progress) -> String {
+    let megabytes = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+    format!("pulling the image: {} of {} MB", megabytes(progress.done), megabytes(progress.total))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {

@@ -2,6 +2,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use knoll_oci::Progress;
 use serde_json::{Value, json};
 
 use super::*;
@@ -257,6 +258,20 @@ fn deletion_waits_for_what_is_being_made() {
     assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
     let seen = ObservedPod { sandbox: Step::Doing, ..ObservedPod::default() };
     assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
+}
+
+#[test]
+fn a_pull_under_way_says_how_far_it_has_come() {
+    let pod = pod(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let mut seen = prepared(&pod);
+    seen.container_mut("a").image = Step::Doing;
+    seen.container_mut("a").pulling = Some(Progress { done: 12_345_678, total: 45_600_000 });
+    let status = report(&pod, &seen, at(0));
+    let waiting = container(&status, 0).state.as_ref().and_then(|s| s.waiting.as_ref()).expect("waiting");
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    assert_eq!(waiting.message.as_deref(), Some("pulling the image: 12.3 of 45.6 MB"));
+    seen.container_mut("a").pulled(image());
+    assert_eq!(seen.container_mut("a").pulling, None);
 }
 
 #[test]

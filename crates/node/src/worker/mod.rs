@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use knoll_oci::Image;
+use knoll_oci::{Image, Progress};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -38,6 +38,8 @@ const REPORTS: usize = 64;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
 /// Between two looks at how much limited scratch space is used.
 const SCRATCH_CHECK: Duration = Duration::from_secs(30);
+/// Between two looks at how far a pull has come.
+const PULL_CHECK: Duration = Duration::from_secs(1);
 
 /// What the agent tells a worker: the newest version, or that the API has none any more.
 #[derive(Clone)]
@@ -99,6 +101,8 @@ pub(crate) struct Worker {
     seen: ObservedPod,
     sources: Arc<Sources>,
     images: HashMap<String, Image>,
+    /// What is being pulled, by container.
+    pulls: HashMap<String, watch::Receiver<Option<Progress>>>,
     tasks: JoinSet<Outcome>,
     probes: HashMap<String, AbortHandle>,
     reports: (mpsc::Sender<ContainerReport>, mpsc::Receiver<ContainerReport>),
@@ -171,6 +175,7 @@ impl Worker {
             pod: version.pod,
             sources: Arc::default(),
             images: HashMap::new(),
+            pulls: HashMap::new(),
             tasks: JoinSet::new(),
             probes: HashMap::new(),
             reports: mpsc::channel(REPORTS),
@@ -237,9 +242,18 @@ impl Worker {
             self.tasks.spawn(async move { Outcome::ScratchChecked(tasks::scratch_overuse(pod, places).await) });
         }
         sooner(self.check_scratch_at);
+        sooner(self.look_at_pulls(now));
         self.announce();
         self.scribe.write(self.snapshot());
         recheck
+    }
+
+    /// Notes how far pulls have come. Returns when to look again.
+    fn look_at_pulls(&mut self, now: Timestamp) -> Option<Timestamp> {
+        for (name, told) in &self.pulls {
+            self.seen.container_mut(name).pulling = *told.borrow();
+        }
+        (!self.pulls.is_empty()).then(|| now + PULL_CHECK)
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -266,8 +280,10 @@ impl Worker {
             Act::Pull(name) => {
                 let Some(container) = self.container(&name) else { return };
                 self.seen.container_mut(&name).image = Step::Doing;
+                let (tell, told) = watch::channel(None);
+                self.pulls.insert(name, told);
                 self.tasks.spawn(async move {
-                    let result = tasks::pull(&shared, &pod, &container).await;
+                    let result = tasks::pull(&shared, &pod, &container, tell).await;
                     Outcome::Pulled { container: container.name.clone(), result }
                 });
             }
@@ -455,6 +471,7 @@ impl Worker {
 
     fn take_pull(&mut self, name: String, result: Result<Image, PullFailure>, now: Timestamp) {
         let reference = self.container(&name).and_then(|c| c.image.clone()).unwrap_or_default();
+        self.pulls.remove(&name);
         let seen = self.seen.container_mut(&name);
         match result {
             Ok(image) => {

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 use knoll_container::client::ClientError;
 use knoll_container::protocol::{ContainerId, Network, RefusalKind, SandboxId};
-use knoll_oci::{Image, Keychain, Policy, PullError};
+use knoll_oci::{Image, Keychain, Policy, Progress, PullError};
+use tokio::sync::watch;
 
 use super::uid;
 use crate::env::{Inputs, Sources};
@@ -147,8 +148,13 @@ pub(super) async fn prepare_sandbox(shared: &Shared, pod: &Arc<Pod>) -> Result<S
     Ok(SandboxInfo { address, host_network })
 }
 
-/// Gets a container's image.
-pub(super) async fn pull(shared: &Shared, pod: &Pod, container: &Container) -> Result<Image, PullFailure> {
+/// Gets a container's image. How much of it has come is told meanwhile.
+pub(super) async fn pull(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    told: watch::Sender<Option<Progress>>,
+) -> Result<Image, PullFailure> {
     let reference = container.image.as_deref().unwrap_or_default();
     let name = Some(container.name.as_str());
     let policy = policy(container.image_pull_policy.as_deref(), reference);
@@ -157,7 +163,7 @@ pub(super) async fn pull(shared: &Shared, pod: &Pod, container: &Container) -> R
             shared.recorder.normal(pod, name, "Pulled", present(reference));
             return Ok(image);
         }
-        match shared.pull(reference, Policy::Never, Keychain::default()).await {
+        match shared.find(reference).await {
             Ok(image) => {
                 shared.remember(reference, image.clone());
                 shared.recorder.normal(pod, name, "Pulled", present(reference));
@@ -186,7 +192,10 @@ pub(super) async fn pull(shared: &Shared, pod: &Pod, container: &Container) -> R
     let begun = Instant::now();
     shared.recorder.normal(pod, name, "Pulling", format!("Pulling image \"{reference}\""));
     let keychain = keychain(shared, pod).await;
-    match shared.pull(reference, policy, keychain).await {
+    let tell = move |progress| {
+        told.send_replace(Some(progress));
+    };
+    match shared.pull(reference, policy, keychain, tell).await {
         Ok(image) => {
             let text = format!(
                 "Successfully pulled image \"{reference}\" in {} ({} including waiting). Image size: {} bytes.",
@@ -217,7 +226,7 @@ pub(super) async fn find(shared: &Shared, reference: &str) -> Option<Image> {
     if let Some(image) = shared.remembered(reference) {
         return Some(image);
     }
-    let image = shared.pull(reference, Policy::Never, Keychain::default()).await.ok()?;
+    let image = shared.find(reference).await.ok()?;
     shared.remember(reference, image.clone());
     Some(image)
 }
