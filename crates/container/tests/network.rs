@@ -251,9 +251,12 @@ async fn the_pool_hands_out_identities_and_fills_up_again() {
     let client = site.networked(3).await;
     let prefix = site.network.interface_prefix.clone();
     let full = async || {
-        while client.list().await.unwrap().pooled < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let filled = async {
+            while client.list().await.unwrap().pooled < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), filled).await.expect("the pool fills up");
     };
     full().await;
     assert_eq!(interfaces(&prefix).len(), 3);

@@ -77,6 +77,11 @@ spec: {}
     fn an_ingress_waits_for_the_table_of_its_generation() {
         let mut cluster = Cluster::of(INGRESS);
         cluster.world.observed.published.insert(Key::new("default", "hello"), 1);
+        check_waits(cluster);
+    }
+
+    /// The Ingress becomes one that waits.
+    fn check_waits(cluster: Cluster) {
         check_in(
             &ROW,
             "default/hello",
@@ -105,18 +110,7 @@ status:
         check_in(&ROW, "default/hello", restarted(), expect![[""]]);
         let mut routing = restarted();
         routing.world.observed.routes = true;
-        check_in(
-            &ROW,
-            "default/hello",
-            routing,
-            expect![[r#"
-                status Ingress default/hello
-                  observedGeneration 2
-                  LoadBalancerReady=Unknown Uninitialized Waiting for load balancer to be ready
-                  NetworkConfigured=True
-                  Ready=Unknown Uninitialized Waiting for load balancer to be ready
-            "#]],
-        );
+        check_waits(routing);
     }
 
     #[test]
