@@ -1,5 +1,5 @@
 //! Every kind Knoll serves, as plain values: types, defaults, validation, conditions, names and labels,
-//! and the snapshots (`table`, `stats`) that cross from one plane to another.
+//! and the snapshots (`table`, `stats`, `metrics`) that cross from one plane to another.
 //!
 //! Pure: nothing here reads a clock, a file, the environment or the network. `now` and configuration
 //! are arguments.
@@ -15,6 +15,7 @@ pub mod field_error;
 pub mod key;
 pub mod kind;
 pub mod labels;
+pub mod metrics;
 pub mod names;
 pub mod networking;
 mod number;

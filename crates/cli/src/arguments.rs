@@ -28,6 +28,8 @@ pub enum Command {
     Reset(ResetArguments),
     /// Images of this machine.
     Image(ImageArguments),
+    /// Look at the running instance: readiness, metrics, log level, what its parts do.
+    Admin(AdminArguments),
     /// The process that holds the containers. Started by `up`.
     #[command(hide = true)]
     Monitor {
@@ -69,6 +71,10 @@ pub struct UpArguments {
     /// Address of the embedded image registry (http).
     #[arg(long, default_value = "127.0.0.1:5000")]
     pub registry_addr: SocketAddr,
+    /// Address of the admin endpoint (https: health, metrics, log level). Without it there is only the local socket that
+    /// `knoll admin` uses.
+    #[arg(long)]
+    pub admin_addr: Option<SocketAddr>,
     /// Registries to speak to over plain http.
     #[arg(long, value_name = "HOST")]
     pub insecure_registry: Vec<String>,
@@ -135,4 +141,34 @@ pub enum ImageCommand {
     },
     /// Names and digests of the images that are here.
     List,
+}
+
+/// Options of `knoll admin`.
+#[derive(Debug, Args)]
+pub struct AdminArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What to look at.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Whether every part is ready, a line each.
+    Ready,
+    /// Every number the instance counts, as Prometheus reads them.
+    Metrics,
+    /// The level of what is logged; with a level, changes it until the next start.
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: Option<String>,
+    },
+    /// Any path of the endpoint; `/` lists them.
+    Get {
+        /// For example `/debug/queue`.
+        path: String,
+    },
 }

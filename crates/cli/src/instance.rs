@@ -20,6 +20,8 @@ pub struct Instance {
     pub api: String,
     /// The gateway.
     pub gateway: Vec<SocketAddr>,
+    /// The admin endpoint's local socket.
+    pub admin: PathBuf,
     /// The registry.
     pub registry: SocketAddr,
     /// Administrator's kubeconfig.

@@ -2,6 +2,7 @@
 //!
 //! Links no server crate, so that it cannot rely on anything another client could not see.
 
+pub mod admin;
 pub mod arguments;
 pub mod down;
 pub mod exit;

@@ -2,18 +2,27 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use knoll_api::metrics::Metric;
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($name:ident: $help:literal,)*) => {
         /// Counts since the process started; shared by every task here. Each field only grows.
         #[derive(Debug, Default)]
         pub struct Counters {
-            $($(#[$doc])* pub(crate) $name: AtomicU64,)*
+            $(#[doc = $help] pub(crate) $name: AtomicU64,)*
         }
 
         /// The counts at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Reading {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $help] pub $name: u64,)*
+        }
+
+        impl Reading {
+            /// The counts with what they mean.
+            pub fn metrics(&self) -> Vec<Metric> {
+                vec![$(Metric::counter(concat!("controllers_", stringify!($name)), $help, self.$name),)*]
+            }
         }
 
         impl Counters {
@@ -25,38 +34,22 @@ macro_rules! counters {
     };
 }
 counters! {
-    /// Watch events taken in.
-    watched,
-    /// Listings taken in.
-    listed,
-    /// Watches that broke and were begun again.
-    rewatched,
-    /// Objects that could not be read and were left out.
-    unreadable,
-    /// Keys planned.
-    planned,
-    /// Keys planned ahead of others, because a request waits for them.
-    hurried,
-    /// Plans that wanted something.
-    executed,
-    /// Writes that succeeded.
-    written,
-    /// Writes refused because the object had changed.
-    conflicts,
-    /// Writes that failed otherwise.
-    failures,
-    /// Keys that were planned before the World had caught up with their last write, after waiting too long for it.
-    overdue,
-    /// Kubernetes Events recorded.
-    noted,
-    /// Kubernetes Events left out: too many at once.
-    notes_dropped,
-    /// Tables handed to the gateway.
-    published,
-    /// Decisions of the autoscaler that differed from the one before.
-    decided,
-    /// Wake-ups left out: too many for revisions nobody knows.
-    wakes_dropped,
+    watched: "Watch events taken in",
+    listed: "Listings taken in",
+    rewatched: "Watches that broke and were begun again",
+    unreadable: "Objects that could not be read and were left out",
+    planned: "Keys planned",
+    hurried: "Keys planned ahead of others, because a request waits for them",
+    executed: "Plans that wanted something",
+    written: "Writes that succeeded",
+    conflicts: "Writes refused because the object had changed",
+    failures: "Writes that failed otherwise",
+    overdue: "Keys that were planned before the World had caught up with their last write, after waiting too long for it",
+    noted: "Kubernetes Events recorded",
+    notes_dropped: "Kubernetes Events left out: too many at once",
+    published: "Tables handed to the gateway",
+    decided: "Decisions of the autoscaler that differed from the one before",
+    wakes_dropped: "Wake-ups left out: too many for revisions nobody knows",
 }
 
 /// Adds one.

@@ -3,20 +3,65 @@
 use std::io::IsTerminal as _;
 
 use knoll_cli::Exit;
-use tracing::Level;
+use tracing::{Level, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use crate::failure::Failure;
 
+/// The level below which nothing is written; can be changed while the process runs.
+#[derive(Clone)]
+pub(crate) struct LogLevel(reload::Handle<LevelFilter, Registry>);
+
+impl LogLevel {
+    /// The level now, as [`LogLevel::set`] takes it.
+    pub(crate) fn get(&self) -> String {
+        self.0.clone_current().map_or_else(String::new, |level| level.to_string().to_lowercase())
+    }
+
+    /// Changes the level.
+    ///
+    /// # Errors
+    /// When there is no such level.
+    pub(crate) fn set(&self, level: &str) -> Result<(), String> {
+        let level = parse(level)?;
+        self.0.reload(LevelFilter::from_level(level)).map_err(|e| e.to_string())
+    }
+}
+
+fn parse(level: &str) -> Result<Level, String> {
+    level.trim().parse().map_err(|_| format!("{level:?} is no level: error, warn, info, debug or trace"))
+}
+
+/// A subscriber that writes events of at least this level to standard error, and what changes the level.
+fn subscriber(level: Level) -> (impl Subscriber + Send + Sync, LogLevel) {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    (tracing_subscriber::registry().with(filter).with(lines), LogLevel(handle))
+}
+
 /// Sends events of at least this level to standard error.
-pub(crate) fn start(level: &str) -> Result<(), Failure> {
-    let level: Level = level.parse().map_err(|_| {
-        let text = format!("--log {level}: it is one of error, warn, info, debug and trace");
-        Failure::text(Exit::Usage, text)
-    })?;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    Ok(())
+pub(crate) fn start(level: &str) -> Result<LogLevel, Failure> {
+    let level = parse(level).map_err(|e| Failure::text(Exit::Usage, format!("--log: {e}")))?;
+    let (subscriber, handle) = subscriber(level);
+    subscriber.init();
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Level, debug_span, enabled, subscriber::with_default};
+
+    #[test]
+    fn a_level_changes_while_the_process_runs_and_a_bad_one_is_refused() {
+        let (subscriber, level) = super::subscriber(Level::INFO);
+        with_default(subscriber, || {
+            assert!(!enabled!(Level::DEBUG));
+            level.set("debug\n").unwrap();
+            assert_eq!(level.get(), "debug");
+            assert!(enabled!(Level::DEBUG) && !debug_span!("looked at").is_disabled());
+            assert!(level.set("loud").unwrap_err().contains("error, warn, info, debug or trace"));
+            assert_eq!(level.get(), "debug");
+        });
+    }
 }

@@ -1,5 +1,6 @@
 //! The `knoll` program: reads its arguments and does what they say.
 
+mod admin;
 mod detach;
 mod doctor;
 mod failure;
@@ -14,7 +15,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use knoll_cli::{Arguments, Command, Exit, down, image};
+use knoll_cli::{Arguments, Command, Exit, admin as look, down, image};
 
 use crate::failure::Failure;
 
@@ -45,6 +46,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),
+        Command::Admin(arguments) => {
+            print!("{}", look::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?);
+            Ok(())
+        }
         Command::Image(arguments) => {
             let lines = image::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?;
             lines.iter().for_each(|line| println!("{line}"));

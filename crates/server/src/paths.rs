@@ -55,6 +55,11 @@ impl Paths {
         Path::new(RUNTIME).join("lock")
     }
 
+    /// The admin endpoint's local socket.
+    pub(crate) fn admin() -> PathBuf {
+        Path::new(RUNTIME).join("admin.sock")
+    }
+
     /// What the monitor is told.
     pub(crate) fn monitor(&self) -> launch::Options {
         launch::Options {

@@ -18,6 +18,8 @@ pub(crate) struct Ports {
     pub(crate) http: Vec<TcpListener>,
     /// The image registry.
     pub(crate) registry: TcpListener,
+    /// The admin endpoint, where it is wanted.
+    pub(crate) admin: Option<TcpListener>,
 }
 
 /// The sockets that pods use, on the gateway's address.
@@ -76,6 +78,10 @@ impl Ports {
     pub(crate) async fn bind(arguments: &UpArguments) -> Result<Self, Failure> {
         let api = bind(arguments.api_addr, "Kubernetes API", "--api-addr").await?;
         let registry = bind(arguments.registry_addr, "image registry", "--registry-addr").await?;
+        let admin = match arguments.admin_addr {
+            Some(address) => Some(bind(address, "admin endpoint", "--admin-addr").await?),
+            None => None,
+        };
         let mut http = Vec::new();
         for address in &arguments.http_addr {
             http.push(bind(*address, "gateway", "--http-addr").await?);
@@ -88,7 +94,7 @@ impl Ports {
                 Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
             }
         }
-        Ok(Self { api, http, registry })
+        Ok(Self { api, http, registry, admin })
     }
 
     /// The port that URLs speak of.

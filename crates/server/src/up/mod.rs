@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,12 +30,17 @@ use nix::{
         socket::SockaddrStorage,
     },
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
+    admin::Admin,
     detach, doctor,
     failure::Failure,
-    logging, notify,
+    logging::{self, LogLevel},
+    notify,
     paths::{Paths, RUNTIME},
     ports::Ports,
     supervise::Tasks,
@@ -63,7 +69,7 @@ fn raise_open_files() {
 
 /// Runs an instance until it is told to stop.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
-    logging::start(&arguments.log)?;
+    let level = logging::start(&arguments.log)?;
     raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
     doctor::require(&paths)?;
@@ -72,7 +78,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::io("start the runtime", &e))?;
-    let outcome = runtime.block_on(live(arguments, &paths));
+    let outcome = runtime.block_on(live(arguments, &paths, level));
     Instance::retract(&paths.data);
     // What hangs in a blocking thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -102,8 +108,8 @@ enum Call {
     KeepPods,
 }
 
-async fn live(arguments: &UpArguments, paths: &Paths) -> Result<(), Failure> {
-    let ports = Ports::bind(arguments).await?;
+async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result<(), Failure> {
+    let mut ports = Ports::bind(arguments).await?;
     let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
     fs::create_dir_all(&paths.data).map_err(|e| Failure::io(format!("make {}", paths.data.display()), &e))?;
     let pki = Pki::open(&paths.pki(), year).map_err(|e| Failure::new(Exit::Config, &e))?;
@@ -111,8 +117,13 @@ async fn live(arguments: &UpArguments, paths: &Paths) -> Result<(), Failure> {
     write_kubeconfig(paths, &pki, &instance.api, year)?;
     let certificate = pki.server_tls(&names(arguments), year).map_err(|e| Failure::new(Exit::Usage, &e))?;
 
+    let certificate = Arc::new(certificate);
+    let admin = Admin::new(level, Handle::current());
+    let outside = ports.admin.take().map(|listener| (listener, certificate.clone()));
+    admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
+
     let mut tasks = Tasks::new();
-    let planes = Planes::start(arguments, paths, ports, &pki, certificate, &mut tasks).await?;
+    let planes = Planes::start(arguments, paths, ports, &pki, certificate, &admin, &mut tasks).await?;
     instance.announce(&paths.data).map_err(|e| Failure::new(Exit::System, &e))?;
     println!("{}", detach::summary(&instance));
     notify::ready();
@@ -196,6 +207,7 @@ fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Ins
         started: process_start(pid).unwrap_or_default(),
         api,
         gateway: ports.http_addresses().into_iter().map(reachable).collect(),
+        admin: Paths::admin(),
         registry: reachable(ports.registry.local_addr().map_err(unknown)?),
         kubeconfig: paths.kubeconfig(),
     })

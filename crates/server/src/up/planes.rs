@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use knoll_api::{
     Key,
     labels::serving,
+    metrics::{Metric, MetricKind},
     table::{Instance, Table},
 };
 use knoll_apiserver::{
     ApiServer, Identity,
     auth::{CONTROLLER, LocalAuthority, Pki, TokenKey, node_identity},
+    authority::Authority,
 };
 use knoll_cli::{Exit, UpArguments};
 use knoll_container::{
@@ -28,6 +30,7 @@ use knoll_oci::{ImageStore, Registry};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
 use knoll_proxy::{Gateway, Hints, Side};
 use knoll_store::Store;
+use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
@@ -38,10 +41,11 @@ use super::{
     resolver::Resolver,
 };
 use crate::{
+    admin::{Admin, Sources},
     failure::{Failure, chain},
     paths::{Paths, RUNTIME},
     ports::{PodPorts, Ports},
-    supervise::Tasks,
+    supervise::{Restarts, Tasks},
 };
 
 /// Addresses of pods.
@@ -86,7 +90,8 @@ impl Planes {
         paths: &Paths,
         ports: Ports,
         pki: &Pki,
-        certificate: rustls::ServerConfig,
+        certificate: Arc<rustls::ServerConfig>,
+        admin: &Admin,
         tasks: &mut Tasks,
     ) -> Result<Self, Failure> {
         let (http_port, api_port) = (ports.http_port(), port_of(&ports.api)?);
@@ -106,7 +111,9 @@ impl Planes {
         let images = open_images(arguments, paths, registry_port)?;
 
         let backend = Backend::default();
-        let server = api_server(&store, pki, &backend, SocketAddr::from((GATEWAY, api_port)))?;
+        let authority = authority(&store, pki)?;
+        let advertise = SocketAddr::from((GATEWAY, api_port));
+        let server = api_server(&store, pki, authority.clone(), &backend, advertise);
         server.bootstrap().await.map_err(system)?;
 
         let (expiring, stop) = (server.clone(), tasks.stop());
@@ -133,13 +140,14 @@ impl Planes {
             ..Settings::default()
         };
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
+        let counters = Arc::new(Counters::default());
         let links = Links {
             table: table_in,
             applied: gateway.applied(),
             stats: feeds.stats,
             wakes: feeds.wakes,
             resolver: Arc::new(resolver),
-            counters: Arc::new(Counters::default()),
+            counters: counters.clone(),
         };
         let stop = tasks.stop();
         tasks.critical("controllers", async move {
@@ -162,7 +170,6 @@ impl Planes {
             gateway.serve(blocking(listener)?, Side::External).map_err(system)?;
         }
         gateway.serve(blocking(pod_ports.http)?, Side::Local).map_err(system)?;
-        let certificate = Arc::new(certificate);
         for listener in [ports.api, pod_ports.api] {
             let (server, certificate, stop) = (server.clone(), certificate.clone(), tasks.stop());
             tasks.critical("API server", async move {
@@ -173,6 +180,7 @@ impl Planes {
         for listener in [ports.registry, pod_ports.registry] {
             serve_registry(tasks, &images, listener);
         }
+        admin.attend(sources(counters, gateway.applied(), tasks.restarts()), authority);
         Ok(Self { store, gateway, finder })
     }
 
@@ -190,6 +198,29 @@ impl Planes {
         }
         self.store.close().await;
     }
+}
+
+/// What the admin endpoint reads.
+fn sources(counters: Arc<Counters>, table: watch::Receiver<Arc<Table>>, restarts: Restarts) -> Sources {
+    let mut sources = Sources::default();
+    let counted = counters.clone();
+    sources.metrics(move || counters.read().metrics());
+    sources.metrics(move || {
+        let each = restarts.read().map(|(task, count)| (task.to_owned(), count));
+        vec![Metric::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]
+    });
+    sources.check("controllers", move || match counted.read().published {
+        0 => Err("the gateway has no table yet".to_owned()),
+        _ => Ok(()),
+    });
+    sources.dump("hosts", move || {
+        let table = table.borrow().clone();
+        json!({
+            "external": table.external.keys().collect::<Vec<_>>(),
+            "local": table.local.keys().collect::<Vec<_>>(),
+        })
+    });
+    sources
 }
 
 fn port_of(listener: &TcpListener) -> Result<u16, Failure> {
@@ -222,18 +253,27 @@ fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<Imag
     ImageStore::open(&paths.images(), config).map_err(system)
 }
 
-fn api_server(store: &Store, pki: &Pki, backend: &Backend, advertise: SocketAddr) -> Result<Arc<ApiServer>, Failure> {
+fn authority(store: &Store, pki: &Pki) -> Result<Arc<dyn Authority>, Failure> {
     let key = pki.token_key_pem().map_err(system)?;
     let issuer = "https://kubernetes.default.svc.cluster.local";
     let tokens = TokenKey::from_pem(&key, issuer).map_err(system)?;
-    let authority = LocalAuthority::new(store.clone(), tokens, Timestamp::now);
+    Ok(Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)))
+}
+
+fn api_server(
+    store: &Store,
+    pki: &Pki,
+    authority: Arc<dyn Authority>,
+    backend: &Backend,
+    advertise: SocketAddr,
+) -> Arc<ApiServer> {
     let config = knoll_apiserver::Config {
-        authority: Arc::new(authority),
+        authority,
         node: Arc::new(backend.clone()),
         root_ca: pki.ca_pem().to_owned(),
         advertise,
     };
-    Ok(ApiServer::new(store.clone(), config))
+    ApiServer::new(store.clone(), config)
 }
 
 fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {

@@ -1,0 +1,68 @@
+//! `knoll admin`: looks at the running instance through its admin endpoint's local socket.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::{
+    arguments::{AdminArguments, AdminCommand},
+    instance::{Instance, InstanceError},
+};
+
+/// Longest silence of the endpoint.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No instance runs.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The endpoint cannot be spoken to.
+    #[error("speak to the admin endpoint at {socket}: {source}")]
+    Socket {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The endpoint says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Runs the command; returns what to print.
+///
+/// # Errors
+/// When no instance runs, it does not answer, or it answers anything but success.
+pub fn run(arguments: &AdminArguments) -> Result<String, AdminError> {
+    let socket = Instance::find(&arguments.data.data_dir)?.admin;
+    let (method, path, body) = match &arguments.command {
+        AdminCommand::Ready => ("GET", "/readyz?verbose", ""),
+        AdminCommand::Metrics => ("GET", "/metrics", ""),
+        AdminCommand::Get { path } => ("GET", path.as_str(), ""),
+        AdminCommand::LogLevel { level: None } => ("GET", "/log-level", ""),
+        AdminCommand::LogLevel { level: Some(level) } => ("PUT", "/log-level", level.as_str()),
+    };
+    let answer = request(&socket, method, path, body).map_err(|source| AdminError::Socket { socket, source })?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status == "200" { Ok(body.to_owned()) } else { Err(AdminError::Refused(body.trim_end().to_owned())) }
+}
+
+/// One request on one connection. HTTP/1.0, so that the answer ends where the connection does.
+fn request(socket: &PathBuf, method: &str, path: &str, body: &str) -> io::Result<String> {
+    if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a path has no blanks"));
+    }
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: knoll\r\ncontent-length: {length}\r\n\r\n{body}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
