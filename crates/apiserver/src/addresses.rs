@@ -155,6 +155,11 @@ fn offset(address: Ipv4Addr) -> Option<u32> {
     u32::from(address).checked_sub(FIRST).filter(|&o| o < COUNT)
 }
 
+/// Whether an address is of the Services' range.
+pub(crate) fn in_range(address: Ipv4Addr) -> bool {
+    offset(address).is_some()
+}
+
 fn node_ports(service: &Value) -> impl Iterator<Item = u16> {
     let ports = object::list(service, "/spec/ports").iter();
     ports.filter_map(|p| p["nodePort"].as_u64()).filter_map(|p| u16::try_from(p).ok()).filter(|&p| p > 0)

@@ -26,6 +26,11 @@ impl Identity {
         Self::new("kubernetes-admin", &["system:masters", "system:authenticated"])
     }
 
+    /// Whether it is of the group that may do anything, whatever the stored roles say.
+    pub(crate) fn is_master(&self) -> bool {
+        self.groups.iter().any(|group| group == "system:masters")
+    }
+
     /// Somebody without credentials.
     pub fn anonymous() -> Self {
         Self::new("system:anonymous", &["system:unauthenticated"])

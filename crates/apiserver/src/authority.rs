@@ -1,10 +1,13 @@
 //! What the server asks about identities. Implemented by `auth`.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
     attributes::{Attributes, Decision, Identity},
+    auth::Rule,
     status::Status,
 };
 
@@ -43,6 +46,15 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Everything `identity` may do in a namespace: the `status` of a SelfSubjectRulesReview.
     fn rules(&self, identity: &Identity, namespace: &str) -> Value;
+
+    /// The rules of a role, with what is aggregated into it; `namespace` counts for a `Role`.
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>>;
+
+    /// Whether `identity` holds `rules` in `namespace` (everywhere, for an empty one), so that it may grant them.
+    ///
+    /// # Errors
+    /// What it lacks, in the words of the refusal.
+    fn confirm_no_escalation(&self, identity: &Identity, namespace: &str, rules: &[Rule]) -> Result<(), String>;
 
     /// Who sent these headers, given whom the client certificate names.
     ///

@@ -30,8 +30,11 @@ impl ApiServer {
         for name in knoll_api::config::NAMES {
             self.ensure(config_map(name)).await?;
         }
-        for object in auth::bootstrap_objects() {
-            self.ensure(object).await?;
+        for object in auth::rbac_objects() {
+            self.reconcile(object).await?;
+        }
+        for account in auth::accounts() {
+            self.ensure(account).await?;
         }
         for (name, value) in [("system-node-critical", 2_000_001_000_i64), ("system-cluster-critical", 2_000_000_000)] {
             self.ensure(json!({
@@ -123,6 +126,42 @@ impl ApiServer {
         }
     }
 
+    /// Makes a role or binding, or brings the one that is there up to date: what it lacks is added, what others added
+    /// stays. One that says `autoupdate: "false"` is left alone. One that says nothing was made before this was kept,
+    /// and becomes what it is now.
+    async fn reconcile(self: &Arc<Self>, wanted: Value) -> Result<(), Status> {
+        let row = self.row_of(&wanted)?;
+        let key = row.key("", object::name(&wanted));
+        let Some(entry) = self.store.get(&key) else { return self.ensure(wanted).await };
+        let old = self.trees.of(&entry.value, entry.revision)?;
+        let kept = object::annotation(&old, auth::AUTO_UPDATE);
+        if kept == Some("false") {
+            return Ok(());
+        }
+        let mut new = (*old).clone();
+        for part in ["labels", "annotations"] {
+            for (name, value) in wanted["metadata"][part].as_object().into_iter().flatten() {
+                new["metadata"][part][name] = value.clone();
+            }
+        }
+        for part in ["rules", "subjects"] {
+            if kept.is_none() {
+                metadata::keep(&wanted, &mut new, part);
+            } else {
+                add_missing(&wanted[part], &mut new[part]);
+            }
+        }
+        for part in ["aggregationRule", "roleRef"] {
+            metadata::keep(&wanted, &mut new, part);
+        }
+        object::strip_nulls(&mut new);
+        if metadata::is_no_op(&old, &new) {
+            return Ok(());
+        }
+        let stored = objects::to_stored(&row, &new);
+        self.store.put(key, stored, Expect::Any, row.durability).await.map(drop).map_err(Status::internal)
+    }
+
     /// Makes an object, or brings the one that is there to what it says.
     async fn replace(self: &Arc<Self>, object: Value) -> Result<(), Status> {
         let row = self.row_of(&object)?;
@@ -138,6 +177,17 @@ impl ApiServer {
         }
         let stored = objects::to_stored(&row, &new);
         self.store.put(key, stored, Expect::Any, row.durability).await.map(drop).map_err(Status::internal)
+    }
+}
+
+/// Adds to a list what of another it has not.
+fn add_missing(wanted: &Value, list: &mut Value) {
+    for item in wanted.as_array().into_iter().flatten() {
+        match list.as_array_mut() {
+            Some(list) if list.contains(item) => {}
+            Some(list) => list.push(item.clone()),
+            None => *list = json!([item]),
+        }
     }
 }
 

@@ -100,6 +100,11 @@ impl Call {
         }
     }
 
+    /// What authorization is asked where a write turns out to make the object.
+    pub(crate) fn attributes_of_create(&self) -> Attributes {
+        Attributes { verb: Verb::Create.name().into(), ..self.attributes() }
+    }
+
     /// The key of the object it names.
     pub(crate) fn key(&self) -> String {
         self.resource.key(&self.namespace, &self.name)

@@ -17,6 +17,7 @@ mod client;
 mod defaults;
 mod discovery;
 mod expiry;
+mod external;
 mod fields;
 mod metadata;
 pub mod node_backend;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -42,8 +42,12 @@ pub struct Config {
     pub node: Arc<dyn NodeBackend>,
     /// Certificate of the authority that signs the server's certificate, PEM; goes into every namespace.
     pub root_ca: String,
-    /// Where pods reach the server: the endpoint of `default/kubernetes`.
+    /// Where pods reach the server: the endpoint of `default/kubernetes`. Its address is the gateway's.
     pub advertise: SocketAddr,
+    /// The machine's own addresses at this moment: users lead no traffic to them.
+    pub machine: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
+    /// The pods' network: its first address, and how many bits are the same in all.
+    pub pod_network: (Ipv4Addr, u8),
 }
 
 /// A Kubernetes API server.

@@ -52,6 +52,17 @@ impl Cause {
         Self::new("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"))
     }
 
+    /// A list with too many items.
+    pub fn too_many(field: impl Into<String>, count: usize, limit: usize) -> Self {
+        let message = format!("Too many: {count}: must have at most {limit} items");
+        Self::new("FieldValueTooMany", field, message)
+    }
+
+    /// A reference to something that is not there.
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        Self::new("FieldValueNotFound", field, format!("Not found: {}", shown(value)))
+    }
+
     /// A cause outside the field vocabulary.
     pub fn other(reason: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(reason, field, message.into())

@@ -132,6 +132,8 @@ impl Site {
             node: Arc::new(NoNode),
             root_ca: pki.ca_pem().to_owned(),
             advertise: (GATEWAY, 6443).into(),
+            machine: Arc::new(Vec::new),
+            pod_network: (Ipv4Addr::new(10, 244, 0, 0), 16),
         };
         let server = ApiServer::new(store, config);
         server.bootstrap().await?;

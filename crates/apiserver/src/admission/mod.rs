@@ -1,10 +1,15 @@
 //! What happens to an object between its writer and the store: defaults, changes, checks.
 
 pub(crate) mod config_map;
+pub(crate) mod endpoints;
 pub(crate) mod job;
 mod knative;
 pub(crate) mod namespace;
+pub(crate) mod node;
 pub(crate) mod pod;
+pub(crate) mod pod_security;
+mod promises;
+pub(crate) mod rbac;
 mod rehearsal;
 pub(crate) mod service;
 
@@ -15,7 +20,7 @@ use crate::{
     addresses::Hold,
     fields, object,
     quota::{self, Claim},
-    resources::Resource,
+    resources::{Resource, Subresource},
     status::Status,
     validation,
 };
@@ -39,6 +44,8 @@ pub struct Admission<'a> {
     pub(crate) identity: &'a Identity,
     /// Namespace of the request.
     pub(crate) namespace: &'a str,
+    /// The part of the object that is written; `None` for the object itself.
+    pub(crate) part: Option<Subresource>,
     /// What is done.
     pub(crate) operation: Operation,
     /// What it replaces.
@@ -75,6 +82,8 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
         return Err(admission.resource.invalid(object::name(object), causes));
     }
     knative::validate(admission, object)?;
+    pod_security::admit(admission, object)?;
+    promises::warn(admission, object);
     if admission.operation == Operation::Create && admission.resource.namespaced {
         admission.claim = quota::check(admission.server, admission.resource, admission.namespace, object)?;
     }

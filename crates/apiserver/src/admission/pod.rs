@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Admission, Operation};
-use crate::{metadata, object, status::Status};
+use super::{Admission, Operation, node};
+use crate::{metadata, object, status::Status, validation};
 
 /// Where a container finds its token.
 const TOKEN_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -11,8 +11,13 @@ const TOKEN_VOLUME: &str = "kube-api-access-";
 
 /// Gives a new pod its ServiceAccount's token and pull secrets.
 pub(crate) fn admit(admission: &mut Admission<'_>, pod: &mut Value) -> Result<(), Status> {
+    node::pod(admission, pod)?;
     if admission.operation == Operation::Update {
-        return Ok(());
+        let causes = admission.old.map(|old| validation::pod::unchanged_parts(old, pod, admission.part));
+        return match causes.filter(|causes| !causes.is_empty()) {
+            Some(causes) => Err(admission.resource.invalid(object::name(pod), causes)),
+            None => Ok(()),
+        };
     }
     set_status(pod);
     set_priority(admission, pod)?;
@@ -56,7 +61,9 @@ fn mount_token(pod: &mut Value) {
     let volume = existing.map_or_else(|| metadata::generate_name(TOKEN_VOLUME), str::to_owned);
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        let Some(containers) = pod["spec"][list].as_array_mut() else { continue };
+        // Not by index: that would leave a null where there is no list.
+        let list = pod.get_mut("spec").and_then(|spec| spec.get_mut(list));
+        let Some(containers) = list.and_then(Value::as_array_mut) else { continue };
         for container in containers {
             if object::list(container, "/volumeMounts").iter().any(|m| m["mountPath"] == TOKEN_DIRECTORY) {
                 continue;

@@ -38,6 +38,7 @@ pub(super) fn rehearse(admission: &Admission<'_>, kind: Kind, object: &Value) ->
         resource: pods,
         identity: admission.identity,
         namespace: admission.namespace,
+        part: None,
         operation: Operation::Create,
         old: None,
         dry_run: true,

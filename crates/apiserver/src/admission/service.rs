@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Admission;
+use super::{Admission, endpoints};
 use crate::{
     ApiServer,
     addresses::Refused,
@@ -14,6 +14,7 @@ use crate::{
 /// Hands out what the Service needs and does not have.
 pub(crate) fn admit(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), Status> {
     keep_assigned(admission.old, service);
+    endpoints::external(admission, service)?;
     let kind = object::text(service, "/spec/type").to_owned();
     if kind == "ExternalName" {
         let spec = object::map_at(service, "spec");

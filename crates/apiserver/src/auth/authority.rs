@@ -1,11 +1,19 @@
 //! The authority of a standalone machine: its own certificates and tokens, RBAC from its own store.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use jiff::Timestamp;
 use knoll_store::Store;
 use serde_json::Value;
 
-use super::{TokenKey, rbac::Rbac, tokens::Bearer};
+use super::{
+    TokenKey,
+    impersonation::impersonate,
+    node,
+    rbac::{Rbac, Rule},
+    tokens::Bearer,
+};
 use crate::{
     attributes::{Attributes, Decision, Identity},
     authority::{Authority, Token, TokenOrder},
@@ -45,54 +53,30 @@ impl LocalAuthority {
         }
         Some(bearer)
     }
-
-    /// Acts as somebody else where the headers ask for it and RBAC allows it.
-    fn impersonate(&self, identity: Identity, headers: &HeaderMap) -> Result<Identity, Status> {
-        let all = |name: &str| -> Vec<String> {
-            headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
-        };
-        let Some(user) = all("impersonate-user").pop() else { return Ok(identity) };
-        let may = |resource: &str, namespace: &str, name: &str| {
-            let attributes = Attributes {
-                verb: "impersonate".into(),
-                resource: resource.into(),
-                namespace: namespace.into(),
-                name: name.into(),
-                ..Attributes::default()
-            };
-            if self.rbac.authorize(&identity, &attributes).is_allowed() {
-                return Ok(());
-            }
-            Err(Status::forbidden("", resource, name, &attributes.refusal(&identity, "")))
-        };
-        let account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-        let mut groups = all("impersonate-group");
-        for group in &groups {
-            may("groups", "", group)?;
-        }
-        match account {
-            Some((namespace, name)) => {
-                may("serviceaccounts", namespace, name)?;
-                if groups.is_empty() {
-                    groups = Identity::service_account(namespace, name).groups;
-                }
-            }
-            None => may("users", "", &user)?,
-        }
-        if user != "system:anonymous" && !groups.iter().any(|group| group == "system:authenticated") {
-            groups.push("system:authenticated".into());
-        }
-        Ok(Identity { user, groups, ..Identity::default() })
-    }
 }
 
 impl Authority for LocalAuthority {
     fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
-        self.rbac.authorize(identity, attributes)
+        let decision = self.rbac.authorize(identity, attributes);
+        if !decision.is_allowed() {
+            return decision;
+        }
+        match node::restrict(&self.store, identity, attributes) {
+            Ok(()) => decision,
+            Err(reason) => Decision::Deny { reason },
+        }
     }
 
     fn rules(&self, identity: &Identity, namespace: &str) -> Value {
         self.rbac.rules(identity, namespace)
+    }
+
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
+        self.rbac.role(kind, namespace, name)
+    }
+
+    fn confirm_no_escalation(&self, identity: &Identity, namespace: &str, rules: &[Rule]) -> Result<(), String> {
+        self.rbac.confirm_no_escalation(identity, namespace, rules)
     }
 
     fn authenticate(&self, headers: &HeaderMap, certificate: Option<Identity>) -> Result<Identity, Status> {
@@ -107,7 +91,7 @@ impl Authority for LocalAuthority {
                 bearer.ok_or_else(Status::unauthorized)?.identity
             }
         };
-        self.impersonate(identity, headers)
+        impersonate(&self.rbac, identity, headers)
     }
 
     fn issue(&self, order: &TokenOrder) -> Result<Token, Status> {

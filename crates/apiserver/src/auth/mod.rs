@@ -3,13 +3,18 @@
 mod authority;
 mod bootstrap;
 mod certificates;
+mod impersonation;
 mod jwt;
+mod node;
 mod rbac;
 mod subject;
 mod tokens;
 
 pub use authority::LocalAuthority;
-pub use bootstrap::{CONTROLLER, GATEWAY, bootstrap_objects, node_identity};
+pub(crate) use bootstrap::{AUTO_UPDATE, accounts, rbac_objects};
+pub use bootstrap::{CONTROLLER, GATEWAY, node_identity};
 pub use certificates::{Pki, PkiError, kubeconfig};
+pub(crate) use node::name as node_name;
+pub use rbac::Rule;
 pub use subject::identity_of_certificate;
 pub use tokens::TokenKey;

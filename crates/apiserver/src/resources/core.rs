@@ -35,7 +35,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(NAMESPACE_FIELDS)
             .table(&tables::core::NAMESPACE)
             .default_with(defaults::namespace::default)
-            .validate_with(validation::core::namespace)
+            .admit_with(admission::pod_security::namespace)
             .with_companions(admission::namespace::companions),
         row("nodes", "Node")
             .cluster()
@@ -43,6 +43,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .no_generation()
             .fields(NODE_FIELDS)
+            .admit_with(admission::node::admit)
             .table(&tables::core::NODE),
         row("pods", "Pod")
             .short(&["po"])
@@ -76,7 +77,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .table(&tables::core::SERVICE)
             .default_with(defaults::service::default)
             .admit_with(admission::service::admit)
-            .validate_with(validation::core::service)
+            .validate_with(validation::service::service)
             .then(admission::service::committed),
         row("endpoints", "Endpoints")
             .short(&["ep"])
@@ -84,7 +85,9 @@ pub(super) fn rows() -> Vec<Resource> {
             .no_generation()
             .create_on_update()
             .table(&tables::core::ENDPOINTS)
-            .default_with(defaults::endpoints::default),
+            .default_with(defaults::endpoints::default)
+            .admit_with(admission::endpoints::endpoints)
+            .validate_with(validation::endpoints::endpoints),
         row("configmaps", "ConfigMap")
             .short(&["cm"])
             .no_generation()
@@ -127,7 +130,10 @@ pub(super) fn rows() -> Vec<Resource> {
             .table(&tables::apps::REPLICATION_CONTROLLER)
             .default_with(defaults::replication_controller::default)
             .validate_with(validation::apps::replication_controller),
-        row("podtemplates", "PodTemplate").answers_with_object().default_with(defaults::pod::template_object),
+        row("podtemplates", "PodTemplate")
+            .answers_with_object()
+            .default_with(defaults::pod::template_object)
+            .validate_with(validation::pod::template_object),
         row("limitranges", "LimitRange").short(&["limits"]).no_generation().create_on_update(),
         row("resourcequotas", "ResourceQuota").short(&["quota"]).status().no_generation().answers_with_object(),
         row("bindings", "Binding").computed(),

@@ -20,6 +20,8 @@ use crate::{
 
 /// Opens the streams; everything that can fail does so before the connection changes its protocol.
 pub(super) async fn open(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
+    // A WebSocket begins with GET, but it runs a command: who may only read pods may not.
+    server.authorize(&call.identity, &call.attributes_of_create())?;
     let pod = server.core_object("pods", &call.namespace, &call.name).ok_or_else(|| call.not_found())?;
     let container = log::container(&pod, call.query.get("container"))?;
     let phase = object::text(&pod, "/status/phase");

@@ -6,7 +6,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use crate::{
-    ApiServer,
+    ApiServer, auth,
     authority::TokenOrder,
     body::Body,
     call::Call,
@@ -31,6 +31,7 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
         let cause = Cause::invalid("spec.expirationSeconds", &seconds.into(), why);
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", &call.name, vec![cause]));
     }
+    of_node(server, call, &request["spec"]["boundObjectRef"])?;
     let audiences = object::list(&request, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned);
     let order = TokenOrder {
         namespace: call.namespace.clone(),
@@ -51,6 +52,23 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
     });
     request["status"] = json!({"token": token.token, "expirationTimestamp": metadata::seconds(token.expires)});
     Ok(respond::value(201, &request, call.accept.format))
+}
+
+/// A node gets tokens for the pods that run on it, bound to them.
+fn of_node(server: &ApiServer, call: &Call, reference: &Value) -> Result<(), Status> {
+    let Some(node) = auth::node_name(&call.identity) else { return Ok(()) };
+    let refuse = |why: &str| Err(Status::forbidden("", "serviceaccounts", &call.name, why));
+    if object::text(reference, "/kind") != "Pod" || object::text(reference, "/uid").is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    let pod = server.core_object("pods", &call.namespace, object::name_of(reference));
+    let Some(pod) = pod.filter(|pod| object::text(pod, "/spec/nodeName") == node) else {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    };
+    if object::text(&pod, "/spec/serviceAccountName") != call.name {
+        return refuse("node requested token for a service account that the pod does not run as");
+    }
+    Ok(())
 }
 
 /// The object that the token dies with; it must exist.

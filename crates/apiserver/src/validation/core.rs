@@ -2,57 +2,14 @@
 
 use serde_json::Value;
 
+use super::names;
 use crate::{object, status::Cause};
 
 /// Largest ConfigMap or Secret, in bytes of values.
 const LARGEST: usize = 1024 * 1024;
 
-/// Namespaces.
-pub(crate) fn namespace(_new: &Value, _old: Option<&Value>) -> Vec<Cause> {
-    Vec::new()
-}
-
-/// Services.
-pub(crate) fn service(new: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let kind = object::text(new, "/spec/type");
-    let headless = object::text(new, "/spec/clusterIP") == "None";
-    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        let known = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-        causes.push(Cause::not_supported("spec.type", &kind.into(), &known));
-    }
-    let ports = object::list(new, "/spec/ports");
-    if kind == "ExternalName" {
-        if object::text(new, "/spec/externalName").is_empty() {
-            causes.push(Cause::required("spec.externalName", ""));
-        }
-    } else if ports.is_empty() && !headless {
-        causes.push(Cause::required("spec.ports", ""));
-    }
-    for (at, port) in ports.iter().enumerate() {
-        let field = |name: &str| format!("spec.ports[{at}].{name}");
-        port_number(&port["port"], field("port"), &mut causes);
-        if ports.len() > 1 && object::is_empty(port.get("name")) {
-            causes.push(Cause::required(field("name"), ""));
-        }
-        if ports[..at].iter().any(|o| !object::is_empty(o.get("name")) && o["name"] == port["name"]) {
-            causes.push(Cause::duplicate(field("name"), &port["name"]));
-        }
-        if ports[..at].iter().any(|o| o["port"] == port["port"] && o["protocol"] == port["protocol"]) {
-            let shown = serde_json::json!({"port": port["port"], "protocol": port["protocol"]});
-            causes.push(Cause::duplicate(format!("spec.ports[{at}]"), &shown));
-        }
-    }
-    if let Some(old) = old {
-        let (was, is) = (object::text(old, "/spec/clusterIP"), object::text(new, "/spec/clusterIP"));
-        if !was.is_empty() && kind != "ExternalName" && object::text(old, "/spec/type") != "ExternalName" && was != is {
-            causes.push(Cause::invalid("spec.clusterIPs[0]", &is.into(), "may not change once set"));
-        }
-    }
-    causes
-}
-
-fn port_number(port: &Value, field: String, causes: &mut Vec<Cause>) {
+/// A port.
+pub(super) fn port_number(port: &Value, field: String, causes: &mut Vec<Cause>) {
     if port.is_null() {
         causes.push(Cause::invalid(field, &0.into(), "must be between 1 and 65535, inclusive"));
     } else if !port.as_i64().is_some_and(|n| (1..=65535).contains(&n)) {
@@ -97,10 +54,8 @@ fn keys(object: &Value, fields: &[&str]) -> Vec<Cause> {
     for field in fields {
         for (key, value) in object[*field].as_object().into_iter().flatten() {
             total += value.as_str().map_or(0, str::len);
-            let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if key.is_empty() || key.len() > 253 || !key.chars().all(fine) || key == "." || key == ".." {
-                let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-                causes.push(Cause::invalid(format!("{field}[{key}]"), &key.as_str().into(), why));
+            if let Err(why) = names::config_key(key) {
+                causes.push(Cause::invalid(format!("{field}[{key}]"), &key.as_str().into(), &why));
             }
         }
     }

@@ -96,3 +96,39 @@ pub(crate) fn label_value(text: &str) -> Result<(), String> {
     }
     if text.is_empty() || shaped(text, word, alphanumeric) { Ok(()) } else { Err(LABEL_VALUE.into()) }
 }
+
+/// Whether it is the name of a port: a service's name as IANA has them.
+pub(crate) fn port_name(text: &str) -> Result<(), String> {
+    let why = if text.len() > 15 {
+        "must be no more than 15 characters"
+    } else if text.is_empty() || !text.chars().all(lower_or_dash) {
+        "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
+    } else if !text.contains(|c: char| c.is_ascii_lowercase()) {
+        "must contain at least one letter (a-z)"
+    } else if text.contains("--") {
+        "must not contain consecutive hyphens"
+    } else if text.starts_with('-') || text.ends_with('-') {
+        "must not begin or end with a hyphen"
+    } else {
+        return Ok(());
+    };
+    Err(why.into())
+}
+
+/// Whether it can be a key of a ConfigMap or Secret, and so the name of a file.
+pub(crate) fn config_key(text: &str) -> Result<(), String> {
+    let why = if text.len() > 253 {
+        "must be no more than 253 characters"
+    } else if text.is_empty() || !text.chars().all(word) {
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+    } else if text == "." {
+        "must not be '.'"
+    } else if text == ".." {
+        "must not be '..'"
+    } else if text.starts_with("..") {
+        "must not start with '..'"
+    } else {
+        return Ok(());
+    };
+    Err(why.into())
+}

@@ -56,6 +56,7 @@ async fn apply(
     let options = &WriteOptions { applied: true, ..options.clone() };
     patches::check_apply(call, options, &config)?;
     if server.store.get(&call.key()).is_none() && call.subresource.is_none() {
+        server.authorize(&call.identity, &call.attributes_of_create())?;
         let created = patches::apply(call, options, None, &config)?;
         match write::create(server, call, options, created).await {
             Err(status) if status.reason == "AlreadyExists" => {}

@@ -23,6 +23,7 @@ pub(crate) async fn update(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
         if !call.resource.create_on_update {
             return Err(call.not_found());
         }
+        server.authorize(&call.identity, &call.attributes_of_create())?;
         object::meta_mut(&mut wanted).remove("resourceVersion");
         let done = write::create(server, call, &options, wanted).await?;
         return Ok(respond::object(call, 201, &done.object, &done.warnings));

@@ -197,6 +197,7 @@ fn admit(
         resource: &call.resource,
         identity: &call.identity,
         namespace: &call.namespace,
+        part: call.subresource,
         operation,
         old,
         dry_run: options.dry_run,

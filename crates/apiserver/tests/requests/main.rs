@@ -1,10 +1,14 @@
 //! Whole requests against a server in this process, one file a theme.
 
+mod addresses;
 mod admission;
 mod discovery;
 mod lists_and_watches;
 mod objects;
 mod patches;
+mod pods;
+mod promises;
 mod quotas;
+mod rbac;
 mod streams;
 mod support;

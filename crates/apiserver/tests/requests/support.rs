@@ -71,7 +71,9 @@ impl Harness {
             authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),
             node,
             root_ca: pki.ca_pem().to_owned(),
-            advertise: "127.0.0.1:6443".parse().unwrap(),
+            advertise: "169.254.77.1:6443".parse().unwrap(),
+            machine: Arc::new(|| vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]),
+            pod_network: ("10.244.0.0".parse().unwrap(), 16),
         };
         let server = ApiServer::new(store.clone(), config);
         server.bootstrap().await.unwrap();

@@ -160,7 +160,7 @@ fn names(arguments: &UpArguments) -> Vec<String> {
     names.push(GATEWAY.to_string());
     let address = arguments.api_addr.ip();
     if address.is_unspecified() {
-        names.extend(machine_addresses());
+        names.extend(machine_addresses().iter().map(IpAddr::to_string));
     } else {
         names.push(address.to_string());
     }
@@ -179,13 +179,13 @@ fn names(arguments: &UpArguments) -> Vec<String> {
 }
 
 /// Every address the machine has now.
-fn machine_addresses() -> Vec<String> {
+fn machine_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
-    let text = |address: SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_string());
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().to_string()))
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    interfaces.filter_map(|interface| text(interface.address?)).collect()
+    interfaces.filter_map(|interface| ip(interface.address?)).collect()
 }
 
 /// The address clients are told for a socket that listens on all of them.

@@ -272,6 +272,8 @@ fn api_server(
         node: Arc::new(backend.clone()),
         root_ca: pki.ca_pem().to_owned(),
         advertise,
+        machine: Arc::new(super::machine_addresses),
+        pod_network: PODS,
     };
     ApiServer::new(store.clone(), config)
 }

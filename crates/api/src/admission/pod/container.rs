@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Role, Volumes, env, image, json, mask, mount, port, probe, security};
+use super::{Role, Volumes, env, image, json, mask, mount, port, probe, resources, security};
 use crate::{
     config::Features,
     field_error::{FieldError, FieldErrors, HERE},
@@ -74,6 +74,7 @@ fn validate_fields(container: &Value, role: Role, volumes: &Volumes<'_>, feature
             errors.push(FieldError::invalid(value, field));
         }
     }
+    errors.also(resources::validate(json::member(container, "resources")).via_field("resources"));
     let mounts = json::list(container, "volumeMounts");
     errors.also(mount::validate(mounts, volumes, features).via_field("volumeMounts"));
     errors

@@ -7,6 +7,7 @@ mod mask;
 mod mount;
 mod port;
 mod probe;
+mod resources;
 mod security;
 mod volume;
 

@@ -238,6 +238,17 @@ fn container_names_of_the_platform_are_reserved() {
         .assert_eq(&container(json!({"resources": {"claims": [{"name": "x"}]}})));
 }
 
+#[test]
+fn requests_above_limits_are_refused_in_the_words_of_kubernetes() {
+    let resources =
+        |requests: Value| container(json!({"resources": {"limits": {"cpu": "500m"}, "requests": requests}}));
+    expect![[r#"Invalid value: "540m": must be less than or equal to cpu limit of 500m: ~resources.requests"#]]
+        .assert_eq(&resources(json!({"cpu": "540m"})));
+    assert_eq!(resources(json!({"cpu": "0.5", "memory": "1Gi"})), "");
+    expect![[r#"Invalid value: "-1": must be greater than or equal to 0: ~resources.requests[memory]"#]]
+        .assert_eq(&resources(json!({"memory": "-1"})));
+}
+
 fn mounted(volume: Value, mount: Value) -> Value {
     json!({"containers": [{"image": "busybox", "volumeMounts": [mount]}], "volumes": [volume]})
 }

@@ -1,0 +1,277 @@
+//! One rule of a role: what it allows, and whether others cover it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::attributes::Attributes;
+
+/// Most single rights that rules may come to before they are compared. A rule's lists multiply: without a bound three
+/// lists of a thousand names are a thousand million rights.
+const MOST_RIGHTS: usize = 100_000;
+
+/// A rule of a Role or ClusterRole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rule {
+    pub(super) verbs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) api_groups: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) resources: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) resource_names: Vec<String>,
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
+    pub(super) non_resource_urls: Vec<String>,
+}
+
+fn contains(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|item| item == "*" || item == wanted)
+}
+
+fn contains_all(list: &[String], wanted: &[String]) -> bool {
+    list.iter().any(|item| item == "*") || wanted.iter().all(|one| list.contains(one))
+}
+
+/// Whether a path, or a pattern of paths, is within a pattern.
+fn path_within(pattern: &str, path: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => pattern == path,
+    }
+}
+
+impl Rule {
+    /// Everything there is: what aggregation asks of who sets it up.
+    pub(crate) fn everything() -> Vec<Self> {
+        let all = || vec!["*".to_owned()];
+        vec![
+            Self { verbs: all(), api_groups: all(), resources: all(), ..Self::default() },
+            Self { verbs: all(), non_resource_urls: all(), ..Self::default() },
+        ]
+    }
+
+    /// Whether it allows what is asked for.
+    pub(super) fn allows(&self, wanted: &Attributes) -> bool {
+        if !contains(&self.verbs, &wanted.verb) {
+            return false;
+        }
+        if wanted.resource.is_empty() {
+            return self.non_resource_urls.iter().any(|pattern| path_within(pattern, &wanted.path));
+        }
+        contains(&self.api_groups, &wanted.group)
+            && self.names_resource(wanted)
+            && (self.resource_names.is_empty() || self.resource_names.contains(&wanted.name))
+    }
+
+    /// `*`, `pods`, `pods/log` and `*/scale` are the forms.
+    fn names_resource(&self, wanted: &Attributes) -> bool {
+        self.resources.iter().any(|resource| match resource.split_once('/') {
+            _ if resource == "*" => true,
+            None => wanted.subresource.is_empty() && *resource == wanted.resource,
+            Some((plural, part)) => part == wanted.subresource && (plural == "*" || plural == wanted.resource),
+        })
+    }
+
+    /// Whether it grants everything that `other` does.
+    fn covers(&self, other: &Rule) -> bool {
+        contains_all(&self.verbs, &other.verbs)
+            && contains_all(&self.api_groups, &other.api_groups)
+            && other.resources.iter().all(|resource| self.covers_resource(resource))
+            && other.non_resource_urls.iter().all(|path| self.non_resource_urls.iter().any(|p| path_within(p, path)))
+            && self.covers_names(other)
+    }
+
+    fn covers_resource(&self, wanted: &str) -> bool {
+        let any_of_part = wanted.split_once('/').map(|(_, part)| format!("*/{part}"));
+        contains(&self.resources, wanted) || any_of_part.is_some_and(|any| self.resources.contains(&any))
+    }
+
+    fn covers_names(&self, other: &Rule) -> bool {
+        if other.resource_names.is_empty() {
+            return self.resource_names.is_empty();
+        }
+        self.resource_names.is_empty() || other.resource_names.iter().all(|name| self.resource_names.contains(name))
+    }
+
+    /// How many single rights it comes to.
+    fn rights(&self) -> usize {
+        let resources =
+            self.api_groups.len().saturating_mul(self.resources.len()).saturating_mul(self.resource_names.len().max(1));
+        self.verbs.len().saturating_mul(resources.saturating_add(self.non_resource_urls.len()))
+    }
+
+    /// The same rights, one a rule.
+    fn single_rights(&self) -> Vec<Rule> {
+        let mut single = Vec::with_capacity(self.rights());
+        let one = |text: &String| vec![text.clone()];
+        for verb in &self.verbs {
+            for group in &self.api_groups {
+                for resource in &self.resources {
+                    let right =
+                        Rule { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Rule::default() };
+                    if self.resource_names.is_empty() {
+                        single.push(right);
+                        continue;
+                    }
+                    let named = self.resource_names.iter();
+                    single.extend(named.map(|name| Rule { resource_names: one(name), ..right.clone() }));
+                }
+            }
+            let paths = self.non_resource_urls.iter();
+            single.extend(paths.map(|path| Rule { verbs: one(verb), non_resource_urls: one(path), ..Rule::default() }));
+        }
+        single
+    }
+
+    /// The form in which refusals name a rule.
+    fn compact(&self) -> String {
+        let parts = [
+            ("APIGroups", &self.api_groups),
+            ("Resources", &self.resources),
+            ("NonResourceURLs", &self.non_resource_urls),
+            ("ResourceNames", &self.resource_names),
+            ("Verbs", &self.verbs),
+        ];
+        let set = parts.into_iter().filter(|(_, list)| !list.is_empty());
+        let shown: Vec<String> = set.map(|(name, list)| format!("{name}:{}", quoted(list))).collect();
+        format!("{{{}}}", shown.join(", "))
+    }
+}
+
+/// A list as refusals show it: `["a" "b"]`.
+pub(super) fn quoted(list: &[String]) -> String {
+    let items: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
+    format!("[{}]", items.join(" "))
+}
+
+/// Why rules cannot be granted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Uncovered {
+    /// These rights are not held; each in the form of refusals.
+    Missing(Vec<String>),
+    /// The rules come to more single rights than are compared.
+    TooMany,
+}
+
+/// Whether `held` grants everything that `wanted` does; what is missing, when not.
+pub(super) fn cover(held: &[&Rule], wanted: &[Rule]) -> Result<(), Uncovered> {
+    let mut missing = Vec::new();
+    let mut compared = 0_usize;
+    for rule in wanted {
+        if held.iter().any(|own| own.covers(rule)) {
+            continue;
+        }
+        compared = compared.saturating_add(rule.rights());
+        if compared > MOST_RIGHTS {
+            return Err(Uncovered::TooMany);
+        }
+        missing.extend(rule.single_rights().into_iter().filter(|right| !held.iter().any(|own| own.covers(right))));
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Uncovered::Missing(compacted(missing))) }
+}
+
+/// Rights that differ only by their verb become one rule.
+fn compacted(rights: Vec<Rule>) -> Vec<String> {
+    let mut verbs: BTreeMap<(Vec<String>, Vec<String>), Rule> = BTreeMap::new();
+    let mut shown = BTreeSet::new();
+    for right in rights {
+        if !right.resource_names.is_empty() || !right.non_resource_urls.is_empty() {
+            shown.insert(right.compact());
+            continue;
+        }
+        let key = (right.api_groups.clone(), right.resources.clone());
+        match verbs.get_mut(&key) {
+            Some(rule) => rule.verbs.extend(right.verbs),
+            None => drop(verbs.insert(key, right)),
+        }
+    }
+    shown.extend(verbs.values().map(Rule::compact));
+    shown.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Vec<String> {
+        text.split_terminator(',').map(str::to_owned).collect()
+    }
+
+    fn rule(groups: &str, resources: &str, names: &str, verbs: &str) -> Rule {
+        Rule {
+            verbs: list(verbs),
+            api_groups: if groups == "core" { vec![String::new()] } else { list(groups) },
+            resources: list(resources),
+            resource_names: list(names),
+            ..Rule::default()
+        }
+    }
+
+    fn urls(paths: &str, verbs: &str) -> Rule {
+        Rule { verbs: list(verbs), non_resource_urls: list(paths), ..Rule::default() }
+    }
+
+    fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
+        match cover(&held.iter().collect::<Vec<_>>(), wanted) {
+            Ok(()) => Vec::new(),
+            Err(Uncovered::Missing(list)) => list,
+            Err(Uncovered::TooMany) => vec!["too many".into()],
+        }
+    }
+
+    #[test]
+    fn several_rules_together_cover_one() {
+        let held =
+            [rule("core", "pods", "", "get,list"), rule("core", "secrets", "", "get"), rule("apps", "*", "", "*")];
+        assert!(missing(&held, &[rule("core", "pods,secrets", "", "get")]).is_empty());
+        assert!(missing(&held, &[rule("apps", "deployments/scale", "a", "patch")]).is_empty());
+        assert_eq!(
+            missing(&held, &[rule("core", "pods,secrets", "", "get,list,watch")]),
+            [
+                r#"{APIGroups:[""], Resources:["pods"], Verbs:["watch"]}"#,
+                r#"{APIGroups:[""], Resources:["secrets"], Verbs:["list" "watch"]}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_right_to_some_names_does_not_cover_all_names() {
+        let held = [rule("core", "secrets", "a,b", "get")];
+        assert!(missing(&held, &[rule("core", "secrets", "a", "get")]).is_empty());
+        assert_eq!(missing(&held, &[rule("core", "secrets", "", "get")]).len(), 1);
+        assert_eq!(
+            missing(&held, &[rule("core", "secrets", "a,c", "get")]),
+            [r#"{APIGroups:[""], Resources:["secrets"], ResourceNames:["c"], Verbs:["get"]}"#]
+        );
+    }
+
+    #[test]
+    fn stars_are_covered_by_stars_alone() {
+        let held = [rule("core", "pods", "", "get,list,watch,create,update,patch,delete,deletecollection")];
+        assert_eq!(missing(&held, &[rule("core", "pods", "", "*")]).len(), 1);
+        assert_eq!(missing(&held, &[rule("core", "*", "", "get")]).len(), 1);
+        assert!(
+            missing(&[rule("*", "*/scale", "", "get")], &[rule("apps", "deployments/scale", "", "get")]).is_empty()
+        );
+        assert_eq!(missing(&[rule("*", "*/scale", "", "get")], &[rule("apps", "deployments", "", "get")]).len(), 1);
+        let everything = Rule::everything();
+        assert!(missing(&everything, &Rule::everything()).is_empty());
+    }
+
+    #[test]
+    fn paths_are_covered_by_their_prefixes() {
+        let held = [urls("/metrics/*,/version", "get")];
+        assert!(missing(&held, &[urls("/metrics/a,/metrics/a/*,/version", "get")]).is_empty());
+        assert_eq!(missing(&held, &[urls("/metric", "get")]), [r#"{NonResourceURLs:["/metric"], Verbs:["get"]}"#]);
+    }
+
+    #[test]
+    fn rules_that_multiply_without_end_are_refused_before_they_are_spelled_out() {
+        let many = (0..1000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let bomb = rule(&many, &many, &many, "get");
+        assert_eq!(missing(&[rule("core", "pods", "", "get")], std::slice::from_ref(&bomb)), ["too many"]);
+        // Who holds everything need not be compared right by right.
+        assert!(missing(&Rule::everything(), &[bomb]).is_empty());
+    }
+}
