@@ -91,8 +91,18 @@ fn root() -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.replace("CapBnd:", "").replace("CapEff:", "CapBnd:");
     let has = Set::bounding(&effective);
-    let needed =
-        ["SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "KILL"];
+    let needed = [
+        "SYS_ADMIN",
+        "NET_ADMIN",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SETUID",
+        "SETGID",
+        "SETPCAP",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "KILL",
+    ];
     let missing: Vec<&str> = needed.into_iter().filter(|name| !has.has(name)).collect();
     if missing.is_empty() {
         good("privileges", "root")

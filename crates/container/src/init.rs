@@ -2,6 +2,11 @@
 //!
 //! The child tells its parent over a packet socket: one packet when everything is ready for the program, then either
 //! nothing (the socket closes as the program is executed) or a refusal.
+//!
+//! A program that starts where others run already, which is an exec, or a container in a process-id namespace that
+//! several share, could be looked at by them before it is one: with `SYS_PTRACE` they would see the monitor's memory.
+//! So the child that prepares stays in the monitor's process-id namespace, and at its end becomes a program of a few
+//! instructions ([`sys::birth`]) without any memory of ours, whose sibling is born among the others and becomes theirs.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -11,23 +16,71 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libc::sock_filter;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
+use self::descriptors::Kept;
 use crate::capability::Set;
 use crate::cgroup::Cgroups;
 use crate::protocol::{ContainerSpec, ExecSpec, Refusal, RefusalKind, Security};
 use crate::sys;
 
+mod descriptors;
 mod device;
+mod pause;
 mod program;
 mod rootfs;
 mod target;
 mod user;
 mod volume;
 
+pub(crate) use pause::{Pause, pause};
+
 /// A packet that says: the program is executed next.
 pub(crate) const READY: u8 = b'R';
+
+/// How a program begins among processes that are there already.
+pub(crate) struct Birth<'a> {
+    /// What [`sys::birth`] gives.
+    pub(crate) program: BorrowedFd<'a>,
+    /// A process of the process-id namespace it is born in.
+    pub(crate) namespace: BorrowedFd<'a>,
+}
+
+/// What a child says.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// The program is executed next.
+    Ready,
+    /// The process that becomes the program is this one.
+    Born(i32),
+    /// The program cannot be executed, for this reason.
+    Failed(io::Error),
+    /// A step before that failed.
+    Refused(Refusal),
+}
+
+impl Word {
+    /// Reads a packet, which is not empty.
+    pub(crate) fn read(packet: &[u8]) -> Word {
+        if packet == [READY] {
+            return Word::Ready;
+        }
+        if let Ok(number) = <[u8; 8]>::try_from(packet) {
+            let number = i32::try_from(i64::from_le_bytes(number)).unwrap_or(-libc::EINVAL);
+            return if number > 0 { Word::Born(number) } else { Word::Failed(io::Error::from_raw_os_error(-number)) };
+        }
+        Word::Refused(serde_json::from_slice(packet).unwrap_or_else(|error| Refusal {
+            kind: RefusalKind::Internal,
+            message: format!("the child's report cannot be understood: {error}"),
+        }))
+    }
+}
+
+/// The refusal for a program that cannot be executed.
+pub(crate) fn not_executed(program: &str, error: &io::Error) -> Refusal {
+    Refusal { kind: RefusalKind::Start, message: format!("exec {program}: {}", describe(error)) }
+}
 
 /// What a program may do.
 pub(crate) struct Privileges<'a> {
@@ -51,6 +104,10 @@ pub(crate) struct Container<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     pub(crate) status: BorrowedFd<'a>,
+    /// With a process-id namespace of several containers: how it begins there.
+    pub(crate) birth: Option<Birth<'a>>,
+    /// With such a namespace, where its `/proc` is mounted.
+    pub(crate) proc: Option<&'a Path>,
 }
 
 /// Everything an exec needs.
@@ -61,8 +118,10 @@ pub(crate) struct Exec<'a> {
     pub(crate) privileges: Privileges<'a>,
     pub(crate) cgroups: &'a Cgroups,
     pub(crate) group: &'a str,
-    /// The container's first process.
-    pub(crate) process: BorrowedFd<'a>,
+    /// How it begins beside the container's first process, whose namespaces it joins.
+    pub(crate) birth: Birth<'a>,
+    /// Whether the container has a user namespace of its own.
+    pub(crate) in_user_namespace: bool,
     /// Without a terminal: stdin, stdout and stderr.
     pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
     pub(crate) status: BorrowedFd<'a>,
@@ -113,21 +172,32 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 
 /// Becomes a container's program, or reports why not and gives the child's exit code.
 pub(crate) fn container(container: &Container<'_>) -> i32 {
-    report(container.status, run_container(container))
+    match Kept::of_container(container) {
+        Ok(mut kept) => {
+            let outcome = run_container(container, &mut kept);
+            report(kept.status.as_fd(), outcome)
+        }
+        Err(failure) => report(container.status, Err(failure)),
+    }
 }
 
 /// Becomes an exec's program, or reports why not and gives the child's exit code.
 pub(crate) fn exec(exec: &Exec<'_>) -> i32 {
-    report(exec.status, run_exec(exec))
+    match Kept::of_exec(exec) {
+        Ok(mut kept) => {
+            let outcome = run_exec(exec, &mut kept);
+            report(kept.status.as_fd(), outcome)
+        }
+        Err(failure) => report(exec.status, Err(failure)),
+    }
 }
 
 fn report(status: BorrowedFd<'_>, outcome: Result<Infallible, Failure>) -> i32 {
     let Err(failure) = outcome;
     let refusal = Refusal { kind: failure.kind, message: failure.message };
     let text = serde_json::to_vec(&refusal).unwrap_or_default();
-    if let Err(error) = nix::sys::socket::send(status.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL) {
-        tracing::debug!(%error, "the monitor is not there to be told");
-    }
+    // A monitor that is not there any more cannot be told.
+    nix::sys::socket::send(status.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL).ok();
     125
 }
 
@@ -142,50 +212,34 @@ fn ready(status: BorrowedFd<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failu
     Ok(())
 }
 
-fn run_container(c: &Container<'_>) -> Result<Infallible, Failure> {
+fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     c.cgroups.join(c.group).step(|| format!("cannot join cgroup {}", c.group))?;
-    for (fd, kind) in &c.namespaces {
-        setns(fd, *kind).step(|| format!("cannot join the sandbox's namespaces ({kind:?})"))?;
-    }
-    fresh_process()?;
     if let Some(score) = c.spec.oom_score_adj {
         adjust_oom_score(score);
     }
+    kept.join()?;
+    fresh_process()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "cannot unshare the cgroup namespace".into())?;
     rootfs::enter(c)?;
-    stdio(&c.stdio)?;
     for (name, limit) in &c.spec.rlimits {
         set_rlimit(name, *limit)?;
     }
+    kept.close_others()?;
     let user = user::resolve_here(&c.spec.security.user)?;
     own_stdio(user.uid);
     let env = program::environment(&c.spec.env, &user)?;
-    finish(&c.spec.security, &c.privileges, &user, &c.spec.cwd, &c.spec.args, &env, &|| ready(c.status, None))
+    let program = Program { cwd: &c.spec.cwd, args: &c.spec.args, env: &env, user: &user };
+    finish(&c.spec.security, &c.privileges, &program, kept, None)
 }
 
-fn run_exec(e: &Exec<'_>) -> Result<Infallible, Failure> {
+fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     e.cgroups.join(e.group).step(|| format!("cannot join cgroup {}", e.group))?;
     if let Some(score) = e.container.oom_score_adj {
         adjust_oom_score(score);
     }
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP;
-    setns(e.process, all).step(|| "cannot join the container's namespaces".into())?;
+    kept.join()?;
     fresh_process()?;
-    let terminal = match e.stdio {
-        Some(fds) => {
-            stdio(&fds)?;
-            None
-        }
-        None => {
-            let (control, program) = sys::open_terminal().step(|| "cannot make a terminal".into())?;
-            stdio(&[program.as_fd(), program.as_fd(), program.as_fd()])?;
-            Some(control)
-        }
-    };
+    let terminal = if e.stdio.is_none() { Some(open_terminal()?) } else { None };
     let user = user::resolve_here(e.spec.user.as_ref().unwrap_or(&e.container.security.user))?;
     if terminal.is_some() {
         own_stdio(user.uid);
@@ -193,8 +247,17 @@ fn run_exec(e: &Exec<'_>) -> Result<Infallible, Failure> {
     let both: Vec<String> = e.container.env.iter().chain(&e.spec.env).cloned().collect();
     let env = program::environment(&both, &user)?;
     let cwd = e.spec.cwd.as_deref().unwrap_or(&e.container.cwd);
-    let tell = || ready(e.status, terminal.as_ref());
-    finish(&e.container.security, &e.privileges, &user, cwd, &e.spec.args, &env, &tell)
+    let program = Program { cwd, args: &e.spec.args, env: &env, user: &user };
+    finish(&e.container.security, &e.privileges, &program, kept, terminal.as_ref())
+}
+
+/// Makes a terminal, gives its program's side to the streams, and returns its controlling side.
+fn open_terminal() -> Result<OwnedFd, Failure> {
+    let (control, program) = sys::open_terminal().step(|| "cannot make a terminal".into())?;
+    nix::unistd::dup2_stdin(&program).step(|| "cannot set stdin".into())?;
+    nix::unistd::dup2_stdout(&program).step(|| "cannot set stdout".into())?;
+    nix::unistd::dup2_stderr(&program).step(|| "cannot set stderr".into())?;
+    Ok(control)
 }
 
 /// A session of its own, default signals, no keys of the host.
@@ -209,27 +272,15 @@ fn fresh_process() -> Result<(), Failure> {
 
 /// Best effort: lowering needs a capability that the monitor itself may lack.
 fn adjust_oom_score(score: i32) {
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
-        tracing::debug!(%error, score, "the out-of-memory score stays as it is");
-    }
+    drop(fs::write("/proc/self/oom_score_adj", score.to_string()));
 }
 
 /// Best effort upwards: raising a hard limit needs a capability that the monitor itself may lack.
 fn set_rlimit(name: &str, limit: crate::protocol::Rlimit) -> Result<(), Failure> {
     match sys::set_rlimit(name, limit.soft, limit.hard) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            tracing::debug!(%error, name, "a process limit stays as it is");
-            Ok(())
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         outcome => outcome.blame_spec(|| format!("cannot set limit {name:?}")),
     }
-}
-
-fn stdio(fds: &[BorrowedFd<'_>; 3]) -> Result<(), Failure> {
-    let [input, output, errors] = fds;
-    nix::unistd::dup2_stdin(input).step(|| "cannot set stdin".into())?;
-    nix::unistd::dup2_stdout(output).step(|| "cannot set stdout".into())?;
-    nix::unistd::dup2_stderr(errors).step(|| "cannot set stderr".into())
 }
 
 /// Lets the user reopen `/dev/stdout` and its like, as programs do that log to a file name.
@@ -237,38 +288,53 @@ fn own_stdio(uid: u32) {
     for fd in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
         let shared = nix::sys::stat::fstat(fd)
             .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && nix::sys::stat::major(stat.st_rdev) == 1);
-        // A stream of a kind that has no owner keeps what it has.
-        if !shared && let Err(error) = nix::unistd::fchown(fd, Some(uid.into()), None) {
-            tracing::debug!(%error, "a stream keeps its owner");
+        if !shared {
+            // A stream of a kind that has no owner keeps what it has.
+            nix::unistd::fchown(fd, Some(uid.into()), None).ok();
         }
     }
+}
+
+/// What is executed in the end.
+struct Program<'a> {
+    cwd: &'a Path,
+    args: &'a [String],
+    env: &'a [CString],
+    user: &'a user::Identity,
 }
 
 /// The last steps: working directory, program, privileges, execution.
 fn finish(
     security: &Security,
     privileges: &Privileges<'_>,
-    user: &user::Identity,
-    cwd: &Path,
-    args: &[String],
-    env: &[CString],
-    tell: &dyn Fn() -> Result<(), Failure>,
+    program: &Program<'_>,
+    kept: &Kept,
+    terminal: Option<&OwnedFd>,
 ) -> Result<Infallible, Failure> {
-    let entered = program::enter_directory(cwd)?;
-    let argv = program::arguments(args)?;
-    confine(security, privileges, user)?;
+    let entered = program::enter_directory(program.cwd)?;
+    let mut argv = program::arguments(program.args)?;
+    confine(security, privileges, program.user)?;
     if !entered {
-        program::enter_directory_as_user(cwd)?;
+        program::enter_directory_as_user(program.cwd)?;
     }
-    let program = program::find(args, env)?;
-    tell()?;
+    let file = program::find(program.args, program.env)?;
+    ready(kept.status.as_fd(), terminal)?;
     if security.no_new_privileges
         && let Some(filter) = privileges.filter
     {
         sys::set_filter(filter).step(|| "cannot install the system call filter".into())?;
     }
-    let error = sys::execve(&program, &argv, env);
-    Err(Failure::start(format!("exec {}: {}", program.to_string_lossy(), describe(&error))))
+    let error = match &kept.birth {
+        Some(birth) => {
+            argv.insert(0, file.clone());
+            let inherit = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty());
+            nix::fcntl::fcntl(&kept.status, inherit).step(|| "cannot hand the report on".into())?;
+            sys::execute(birth.as_fd(), &argv, program.env)
+        }
+        None => sys::execve(&file, &argv, program.env),
+    };
+    let refusal = not_executed(&file.to_string_lossy(), &error);
+    Err(Failure { kind: refusal.kind, message: refusal.message })
 }
 
 fn confine(security: &Security, privileges: &Privileges<'_>, user: &user::Identity) -> Result<(), Failure> {

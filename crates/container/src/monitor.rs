@@ -23,8 +23,9 @@ use crate::capability::Set;
 use crate::cgroup::Cgroups;
 use crate::launch::Options;
 use crate::protocol::{ContainerId, ExecId, SandboxId};
-use crate::sys;
+use crate::sys::{self, Spawned};
 
+mod child;
 mod connection;
 mod container;
 mod daemon;
@@ -32,6 +33,7 @@ mod exec;
 mod helper;
 mod identity;
 mod log;
+mod pause;
 mod pool;
 mod recover;
 mod request;
@@ -84,8 +86,10 @@ enum Source {
     Signals,
     Connection,
     Filler,
-    FillerExit,
+    /// A child whose work is done.
+    Leaving,
     Helper,
+    PauseStatus(SandboxId),
     Pause(SandboxId),
     Status(ContainerId),
     Process(ContainerId),
@@ -99,7 +103,14 @@ struct Home {
     net: OwnedFd,
     uts: OwnedFd,
     ipc: OwnedFd,
-    pid: OwnedFd,
+}
+
+/// Programs in sealed memory.
+struct Programs {
+    /// Holds a process-id namespace.
+    pause: OwnedFd,
+    /// Is born in one and becomes the program of a container or an exec.
+    birth: OwnedFd,
 }
 
 /// Everything the loop owns.
@@ -110,6 +121,7 @@ struct Monitor {
     bounding: Set,
     started_at: Timestamp,
     home: Home,
+    programs: Programs,
     events: Events,
     connections: Connections,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
@@ -117,6 +129,12 @@ struct Monitor {
     execs: BTreeMap<ExecId, Exec>,
     pool: Pool,
     helpers: Helpers,
+    /// Children whose work is done, by their number in the epoll set.
+    leaving: BTreeMap<u64, Spawned>,
+    /// Such that have no place there.
+    unwatched: Vec<Spawned>,
+    /// Some child has ended, perhaps one that nobody here has made.
+    children_ended: bool,
     filters: BTreeMap<Set, Rc<[sock_filter]>>,
     /// Names things of which there must never be two, across restarts too.
     serial: u64,
@@ -190,11 +208,15 @@ impl Events {
 /// connections.
 ///
 /// Call it before any thread is started. It takes a lock on the state directory, takes over what an earlier monitor
-/// left running, and removes what nobody knows.
+/// left running, and removes what nobody knows. It goes on from a copy of the program in sealed memory, which begins with
+/// the same arguments: so it must be the first thing the program does.
 pub fn run(options: &Options) -> Result<(), MonitorError> {
     if fs::read_dir("/proc/self/task").setup("count threads")?.count() != 1 {
         return Err(MonitorError::Threads);
     }
+    // Whoever started us may have left things open; nothing of them may reach a container.
+    sys::close_from(3).setup("close inherited descriptors")?;
+    sys::run_sealed(c"knoll-monitor").setup("run from sealed memory (is vm.memfd_noexec 2? 0 or 1 will do)")?;
     for directory in [&options.state_dir, &options.runtime_dir] {
         fs::create_dir_all(directory).setup("make its directories")?;
     }
@@ -207,9 +229,12 @@ pub fn run(options: &Options) -> Result<(), MonitorError> {
 
 fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), MonitorError> {
     sys::default_signals().setup("reset signals")?;
+    // Children inherit it from the moment they are forked.
+    nix::sys::prctl::set_dumpable(false).setup("close its memory to others")?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGCHLD);
     signals.thread_block().setup("block signals")?;
     let signals =
         SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).setup("take signals")?;
@@ -219,7 +244,7 @@ fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), Mo
     monitor.events.add(&listener, Source::Listener).setup("watch its socket")?;
     monitor.events.add(&signals, Source::Signals).setup("watch signals")?;
     ready();
-    let outcome = monitor.turn(&listener);
+    let outcome = monitor.turn(&listener, &signals);
     monitor.withdraw();
     outcome
 }
@@ -230,7 +255,7 @@ impl Monitor {
         daemon::prepare(options, &cgroups)?;
         let own =
             |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from).setup("open its namespaces");
-        let home = Home { net: own("net")?, uts: own("uts")?, ipc: own("ipc")?, pid: own("pid")? };
+        let home = Home { net: own("net")?, uts: own("uts")?, ipc: own("ipc")? };
         let status = fs::read_to_string("/proc/self/status").setup("read its capabilities")?;
         let events = Events::new().setup("make an epoll set")?;
         let started_at = Timestamp::now();
@@ -241,6 +266,10 @@ impl Monitor {
             bounding: Set::bounding(&status),
             started_at,
             home,
+            programs: Programs {
+                pause: sys::pause().setup("make the pause program")?,
+                birth: sys::birth().setup("make the birth program")?,
+            },
             events,
             connections: Connections::default(),
             sandboxes: BTreeMap::new(),
@@ -248,6 +277,9 @@ impl Monitor {
             execs: BTreeMap::new(),
             pool: Pool::default(),
             helpers: Helpers::default(),
+            leaving: BTreeMap::new(),
+            unwatched: Vec::new(),
+            children_ended: true,
             filters: BTreeMap::new(),
             serial: started_at.as_millisecond().cast_unsigned() << 8,
             leftovers: Vec::new(),
@@ -256,7 +288,7 @@ impl Monitor {
     }
 
     /// The loop.
-    fn turn(&mut self, listener: &UnixListener) -> Result<(), MonitorError> {
+    fn turn(&mut self, listener: &UnixListener, signals: &SignalFd) -> Result<(), MonitorError> {
         let mut ready = [EpollEvent::empty(); 64];
         while !self.finished() {
             if self.events.due.is_some_and(|due| due <= Instant::now()) {
@@ -268,34 +300,49 @@ impl Monitor {
                 outcome => outcome.map_err(|errno| MonitorError::Loop(errno.into()))?,
             };
             for event in &ready[..count] {
-                self.dispatch(event.data(), event.events(), listener);
+                self.dispatch(event.data(), event.events(), listener, signals);
+            }
+            if self.children_ended {
+                self.reap_strangers();
             }
         }
         self.connections.flush_blocking();
         Ok(())
     }
 
-    fn dispatch(&mut self, token: u64, flags: EpollFlags, listener: &UnixListener) {
+    fn dispatch(&mut self, token: u64, flags: EpollFlags, listener: &UnixListener, signals: &SignalFd) {
         let Some(source) = self.events.sources.get(&token).cloned() else { return };
         match source {
             Source::Listener => self.accept(listener),
-            Source::Signals => self.ending = Some(Ending::Now),
+            Source::Signals => self.take_signals(signals),
             Source::Connection => self.serve_connection(token, flags),
             Source::Filler => self.filler_says(token),
-            Source::FillerExit => self.filler_exited(token),
+            Source::Leaving => self.left(token),
             Source::Helper => self.helper_exited(token),
+            Source::PauseStatus(sandbox) => self.pause_says(&sandbox),
             Source::Pause(sandbox) => self.pause_exited(&sandbox),
-            Source::Status(container) => self.container_says(&container),
+            Source::Status(container) => self.container_says(&container, None),
             Source::Process(container) => self.container_exited(&container),
             Source::Output(container, stream) => self.copy_output(&container, stream),
-            Source::ExecStatus(exec) => self.exec_says(exec),
+            Source::ExecStatus(exec) => self.exec_says(exec, None),
             Source::ExecProcess(exec) => self.exec_exited(exec),
+        }
+    }
+
+    fn take_signals(&mut self, signals: &SignalFd) {
+        while let Ok(Some(signal)) = signals.read_signal() {
+            if i32::try_from(signal.ssi_signo) == Ok(libc::SIGCHLD) {
+                self.children_ended = true;
+            } else {
+                self.ending = Some(Ending::Now);
+            }
         }
     }
 
     /// What is done now and then: filling the pool, removing groups that were busy.
     fn tick(&mut self) {
         self.fill_pool();
+        self.reap_unwatched();
         let leftovers = std::mem::take(&mut self.leftovers);
         leftovers.into_iter().for_each(|group| self.remove_group(group));
     }
@@ -314,7 +361,7 @@ impl Monitor {
     fn finished(&mut self) -> bool {
         match &self.ending {
             Some(Ending::Now) => true,
-            Some(Ending::Removing(ticket)) if self.sandboxes.is_empty() && self.pool.is_idle() => {
+            Some(Ending::Removing(ticket)) if self.sandboxes.is_empty() && self.is_idle() => {
                 let ticket = *ticket;
                 self.remove_everything();
                 self.withdraw();
@@ -323,6 +370,11 @@ impl Monitor {
             }
             _ => false,
         }
+    }
+
+    /// Whether no child is on its way.
+    fn is_idle(&self) -> bool {
+        self.pool.is_idle() && self.leaving.is_empty() && self.unwatched.is_empty()
     }
 
     /// Takes the socket away: whoever connects from now on should start another monitor.

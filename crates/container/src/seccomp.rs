@@ -47,6 +47,12 @@ pub(crate) fn compile(capabilities: Set) -> Vec<sock_filter> {
     program(&verdicts(capabilities))
 }
 
+/// A filter that allows these calls and no others.
+pub(crate) fn only(calls: &[libc::c_long]) -> Vec<sock_filter> {
+    let allowed = calls.iter().filter_map(|call| u32::try_from(*call).ok());
+    program(&allowed.map(|call| (call, Verdict::Allow)).collect())
+}
+
 fn verdicts(capabilities: Set) -> BTreeMap<u32, Verdict> {
     let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
     let mut put = |call: libc::c_long, verdict| {

@@ -8,14 +8,17 @@ use std::path::Path;
 
 mod mount;
 mod process;
+mod program;
 
 pub(crate) use mount::{
     Filesystem, MountAttributes, clone_tree, detached, move_mount, open_in_root, pivot_root_here, set_attributes,
 };
 pub(crate) use process::{
-    PidExit, boot_id, capset, default_signals, drop_from_bounding, exit_of, new_session_keyring, pidfd_open,
-    pidfd_signal, process_start_ticks, program_signals, set_filter, set_no_new_privileges,
+    PidExit, boot_id, capset, default_signals, drop_from_bounding, exit_of, exited_child, has_exited, ignore_children,
+    is_child, new_session_keyring, pidfd_open, pidfd_signal, process_start_ticks, program_signals, reap, set_filter,
+    set_no_new_privileges,
 };
+pub(crate) use program::{birth, execute, pause, run_sealed};
 
 /// The result of a call that answers -1 and sets errno.
 fn checked(outcome: libc::c_long) -> io::Result<libc::c_long> {
@@ -43,23 +46,44 @@ pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, columns: u1
     checked(outcome.into()).map(drop)
 }
 
-/// A new terminal from the `/dev/ptmx` of the current root: the controlling side and the program's side, which becomes
-/// the controlling terminal of this session.
+/// A new terminal from the `/dev/pts` of the current root: the controlling side and the program's side. What a container
+/// may have put in its place is refused.
 pub(crate) fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     use nix::fcntl::{OFlag, open};
     use nix::sys::stat::Mode;
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let control = open("/dev/ptmx", flags, Mode::empty())?;
-    let mut number: libc::c_uint = 0;
+    const CONTROL: libc::dev_t = libc::makedev(5, 2);
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let control = open("/dev/pts/ptmx", flags, Mode::empty())?;
+    let stat = nix::sys::stat::fstat(&control)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != CONTROL {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "/dev/pts/ptmx is no terminal multiplexer"));
+    }
+    nix::fcntl::fcntl(&control, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_RDWR))?;
     let unlock: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which lives across the call.
     checked(unsafe { libc::ioctl(control.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }.into())?;
-    // SAFETY: TIOCGPTN writes one unsigned int, which lives across the call.
-    checked(unsafe { libc::ioctl(control.as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into())?;
-    let program = open(format!("/dev/pts/{number}").as_str(), flags, Mode::empty())?;
-    // SAFETY: TIOCSCTTY takes a plain number.
-    checked(unsafe { libc::ioctl(program.as_raw_fd(), libc::TIOCSCTTY, 0) }.into())?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // Not by its name below `/dev/pts`, which may lead elsewhere.
+    // SAFETY: TIOCGPTPEER takes plain numbers and answers with a new descriptor.
+    let program = owned(unsafe { libc::ioctl(control.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
     Ok((control, program))
+}
+
+/// Receives one packet that is there, and the last descriptor that came with it.
+pub(crate) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [io::IoSliceMut::new(packet)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut received = None;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            // SAFETY: the kernel has just installed these descriptors for us; nobody else knows them.
+            received = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).next_back().or(received);
+        }
+    }
+    Ok((message.bytes, received))
 }
 
 /// A child made by [`spawn`].
@@ -93,6 +117,8 @@ pub(crate) fn spawn(
     // live across the call.
     let outcome = unsafe { libc::syscall(libc::SYS_clone3, &raw mut request, size_of::<CloneArgs>()) };
     if outcome == 0 {
+        // What the child remembers of its parent is nobody's business.
+        let child = || nix::sys::prctl::set_dumpable(false).map_or(71, |()| child());
         let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(70);
         // SAFETY: ends this process at once, without the parent's exit handlers.
         unsafe { libc::_exit(code) }
@@ -132,6 +158,25 @@ pub(crate) fn execve(program: &CStr, args: &[CString], env: &[CString]) -> io::E
 pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
     // SAFETY: the caller is a forked child that uses none of these any more and will not drop their owners.
     checked(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+}
+
+/// In a forked child: puts these descriptors at 0, 1, 2 and so on, and closes every other one. The first `inherited`
+/// stay open when a program is executed. What the parent calls its own numbers must not be used any more.
+pub(crate) fn keep_only(fds: &[BorrowedFd<'_>], inherited: usize) -> io::Result<Vec<OwnedFd>> {
+    const ASIDE: RawFd = 64;
+    let aside: Vec<RawFd> = fds
+        .iter()
+        .map(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(ASIDE)))
+        .collect::<nix::Result<_>>()?;
+    let mut kept = Vec::with_capacity(fds.len());
+    for (place, fd) in (0..).zip(aside) {
+        let inherited = usize::try_from(place).is_ok_and(|place| place < inherited);
+        let flags = if inherited { 0 } else { libc::O_CLOEXEC };
+        // SAFETY: takes plain numbers. What was at `place` belongs to code of the parent that never runs here again.
+        kept.push(owned(unsafe { libc::dup3(fd, place, flags) }.into())?);
+    }
+    close_from(RawFd::try_from(fds.len()).map_err(io::Error::other)?)?;
+    Ok(kept)
 }
 
 /// The limits a process may be given, by their names in Kubernetes and `ulimit`.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::target::{self, Kind, find_or_make};
 use super::user::Identity;
 use super::{Failure, Step, describe};
+use crate::sys;
 
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,21 +41,13 @@ fn text(text: &str) -> Result<CString, Failure> {
 /// Makes the working directory when it is missing and enters it. `false`: this user may not, but the one the program
 /// runs as might.
 pub(super) fn enter_directory(cwd: &Path) -> Result<bool, Failure> {
-    let cwd = if cwd.as_os_str().is_empty() { Path::new("/") } else { cwd };
-    if !cwd.is_absolute() {
+    if !cwd.as_os_str().is_empty() && !cwd.is_absolute() {
         return Err(Failure::start(format!("cannot use {cwd:?} as working directory: it is not absolute")));
     }
-    match std::env::set_current_dir(cwd) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut builder = fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o755)
-                .create(cwd)
-                .blame_spec(|| format!("cannot make working directory {cwd:?}"))?;
-            std::env::set_current_dir(cwd).blame_spec(|| format!("cannot use {cwd:?} as working directory"))?;
-            Ok(true)
-        }
+    let make = |root: BorrowedFd<'_>, cwd: &Path| {
+        find_or_make(root, cwd, Kind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755))
+    };
+    match enter(cwd, make) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
         outcome => outcome.blame_spec(|| format!("cannot use {cwd:?} as working directory")).map(|()| true),
     }
@@ -60,7 +55,20 @@ pub(super) fn enter_directory(cwd: &Path) -> Result<bool, Failure> {
 
 /// Enters the working directory as the program's own user.
 pub(super) fn enter_directory_as_user(cwd: &Path) -> Result<(), Failure> {
-    std::env::set_current_dir(cwd).blame_spec(|| format!("cannot use {cwd:?} as working directory"))
+    let open = |root: BorrowedFd<'_>, cwd: &Path| sys::open_in_root(root, cwd, libc::O_PATH);
+    enter(cwd, open).blame_spec(|| format!("cannot use {cwd:?} as working directory"))
+}
+
+/// Enters what `open` finds, without following links of `/proc`, and sees that it lies below the root: a directory of
+/// the host that were still open somewhere must be no way out (CVE-2024-21626).
+fn enter(cwd: &Path, open: impl FnOnce(BorrowedFd<'_>, &Path) -> io::Result<OwnedFd>) -> io::Result<()> {
+    let root = target::open(Path::new("/"))?;
+    let directory = if cwd.as_os_str().is_empty() { root.try_clone()? } else { open(root.as_fd(), cwd)? };
+    nix::unistd::fchdir(&directory)?;
+    if !nix::unistd::getcwd()?.is_absolute() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it lies outside the container"));
+    }
+    Ok(())
 }
 
 /// The program's file. The texts are those of other runtimes, since people search for them.

@@ -44,13 +44,14 @@ pub(super) fn enter(c: &Container<'_>) -> Result<(), Failure> {
     let devices = device::collect(privileged)?;
     let volumes = volume::collect(&c.spec.mounts, privileged)?;
     let cgroups = collect_cgroups(c.cgroups.view(c.group), privileged)?;
+    let shared_proc = c.proc.map(collect_proc).transpose()?;
 
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).step(|| "cannot make mounts private".into())?;
     let root = mount_root(c)?;
     sys::pivot_root_here(&root).step(|| "cannot change the root directory".into())?;
 
-    proc_and_sys(privileged)?;
+    proc_and_sys(shared_proc, privileged)?;
     place_cgroups(cgroups, privileged)?;
     device::place(devices, c.spec.shm_bytes)?;
     volume::place(volumes)?;
@@ -130,10 +131,26 @@ fn escape(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }
 
-fn proc_and_sys(privileged: bool) -> Result<(), Failure> {
+/// Picks up the `/proc` of a process-id namespace that this process is not in itself.
+fn collect_proc(path: &Path) -> Result<OwnedFd, Failure> {
+    let collect = || {
+        let tree = sys::clone_tree(None, path, false)?;
+        let attributes = MountAttributes { no_suid: true, no_dev: true, no_exec: true, ..MountAttributes::default() };
+        sys::set_attributes(tree.as_fd(), attributes, MsFlags::MS_PRIVATE.bits(), false)?;
+        Ok::<_, io::Error>(tree)
+    };
+    collect().step(|| format!("cannot pick up the sandbox's /proc from {}", path.display()))
+}
+
+fn proc_and_sys(shared_proc: Option<OwnedFd>, privileged: bool) -> Result<(), Failure> {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    target::own_directory(Path::new("/proc"))?;
-    mount(Some("proc"), "/proc", Some("proc"), safe, None::<&str>).step(|| "cannot mount /proc".into())?;
+    let proc = Path::new("/proc");
+    target::own_directory(proc)?;
+    match shared_proc {
+        Some(tree) => target::open(proc).and_then(|at| sys::move_mount(tree.as_fd(), at.as_fd())),
+        None => mount(Some("proc"), proc, Some("proc"), safe, None::<&str>).map_err(io::Error::from),
+    }
+    .step(|| "cannot mount /proc".into())?;
     target::own_directory(Path::new("/sys"))?;
     let flags = if privileged { safe } else { safe | MsFlags::MS_RDONLY };
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>).step(|| "cannot mount /sys".into())

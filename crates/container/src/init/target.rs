@@ -1,7 +1,7 @@
 //! Places to mount on, found and made inside the current root, which by now is the container's.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -22,6 +22,26 @@ pub(super) enum Kind {
 pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
+/// Reads a file of the current root, at most `limit` bytes of it; an absent one is empty. It must be a regular file of a
+/// real file system: others may never end, never begin, or tell about whoever reads them.
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let root = open(Path::new("/"))?;
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match sys::open_in_root(root.as_fd(), path, flags) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(Vec::new()),
+        outcome => File::from(outcome?),
+    };
+    let of_kernel = nix::sys::statfs::fstatfs(&file)?.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC;
+    if of_kernel || !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut content = Vec::new();
+    if file.take(limit + 1).read_to_end(&mut content)? as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes")));
+    }
+    Ok(content)
 }
 
 /// Makes a directory that must not be a link, since the kernel's own file systems are mounted there.

@@ -1,8 +1,8 @@
 //! Users and groups, looked up in the container's own files.
 
-use std::fs;
+use std::path::Path;
 
-use super::Failure;
+use super::{Failure, Step, target};
 use crate::protocol::User;
 
 /// Who a program runs as.
@@ -14,10 +14,13 @@ pub(super) struct Identity {
     pub(super) home: String,
 }
 
+/// The most that is read of a file of users or groups.
+const LONGEST: u64 = 4 << 20;
+
 /// Looks a user up in the current root's files.
 pub(super) fn resolve_here(user: &User) -> Result<Identity, Failure> {
-    let passwd = fs::read("/etc/passwd").unwrap_or_default();
-    let group = fs::read("/etc/group").unwrap_or_default();
+    let read = |path: &str| target::read(Path::new(path), LONGEST).blame_spec(|| format!("cannot read {path}"));
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     resolve(user, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,17 +10,18 @@ use std::rc::Rc;
 use jiff::Timestamp;
 use libc::sock_filter;
 use nix::sched::CloneFlags;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use super::child::{self, Progress};
 use super::connection::Ticket;
 use super::log::{self, Output};
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
-use super::{Monitor, Source, daemon};
+use super::{Monitor, Source};
 use crate::capability::Set;
-use crate::init::{self, Privileges, READY};
+use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
     Answer, ContainerId, ContainerSpec, ContainerStatus, Event, Exit, Network, Phase, Refusal, RefusalKind, Resources,
     Rootfs, Seccomp, Security, Stdin,
@@ -63,8 +64,7 @@ pub(super) struct Starting {
     pub(super) ticket: Ticket,
     pub(super) status: OwnedFd,
     pub(super) token: u64,
-    pub(super) ready: bool,
-    pub(super) failure: Option<Refusal>,
+    pub(super) progress: Progress,
 }
 
 impl Container {
@@ -85,6 +85,14 @@ impl Container {
             started_at: self.started_at,
             stdin: self.stdin.clone(),
         })
+    }
+
+    /// What its child has said, until its program runs.
+    pub(super) fn progress(&self) -> Option<&Progress> {
+        match &self.stage {
+            Stage::Starting(starting) => Some(&starting.progress),
+            Stage::Running | Stage::Exited(_) => None,
+        }
     }
 
     /// Whether its first process has not exited.
@@ -147,6 +155,9 @@ impl Monitor {
         let sandbox = self.sandboxes.get(&spec.sandbox).ok_or_else(|| absent_sandbox(&spec.sandbox))?;
         if sandbox.removing.is_some() {
             return Err(refuse(RefusalKind::State, format!("sandbox {} is being removed", spec.sandbox)));
+        }
+        if sandbox.pause.as_ref().is_some_and(|pause| pause.starting.is_some()) {
+            return Err(refuse(RefusalKind::State, format!("sandbox {} is being made", spec.sandbox)));
         }
         if self.containers.contains_key(&spec.id) {
             return Err(refuse(RefusalKind::Exists, format!("container {} exists", spec.id)));
@@ -245,6 +256,11 @@ impl Monitor {
         let sandbox = self.sandboxes.get(&spec.sandbox).ok_or_else(|| absent_sandbox(&spec.sandbox))?;
         let (namespaces, mut flags) = namespaces(sandbox);
         flags |= libc::CLONE_NEWNS;
+        let birth = sandbox
+            .pause
+            .as_ref()
+            .map(|pause| Birth { program: self.programs.birth.as_fd(), namespace: pause.spawned.pidfd.as_fd() });
+        let proc = birth.is_some().then(|| self.shared_proc(&sandbox.status.cgroup));
         let container = init::Container {
             spec,
             privileges: confinement.privileges(),
@@ -254,14 +270,12 @@ impl Monitor {
             directory: &places.state,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
             status: theirs.as_fd(),
+            birth,
+            proc: proc.as_deref(),
         };
         let birthplace = birthplace.as_ref().map(AsFd::as_fd);
-        let fork = || sys::spawn(flags, birthplace, || init::container(&container));
-        let spawned = match &sandbox.pause {
-            Some(pause) => daemon::inside(&pause.spawned.pidfd, &self.home.pid, CloneFlags::CLONE_NEWPID, fork),
-            None => fork(),
-        };
-        Ok(Child { spawned: spawned.internal("fork")?, status })
+        let spawned = sys::spawn(flags, birthplace, || init::container(&container)).internal("fork")?;
+        Ok(Child { spawned, status })
     }
 
     fn admit_container(
@@ -275,8 +289,20 @@ impl Monitor {
     ) -> Result<(), Refusal> {
         let id = spec.id.clone();
         let Child { spawned, status } = child;
-        let token = self.events.add(&status, Source::Status(id.clone())).internal("watch a child")?;
-        let process_token = self.events.add(&spawned.pidfd, Source::Process(id.clone())).internal("watch a child")?;
+        let by_sibling = self.sandboxes.get(&spec.sandbox).is_some_and(|sandbox| sandbox.pause.is_some());
+        let watched = self.events.add(&status, Source::Status(id.clone())).and_then(|token| {
+            let process = self.events.add(&spawned.pidfd, Source::Process(id.clone()));
+            process.inspect_err(|_| self.events.remove(&status, token)).map(|process| (token, process))
+        });
+        let (token, process_token) = match watched {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                self.dismiss(spawned);
+                let places = self.places(&id);
+                self.remove_places(&group, &places);
+                return Err(error).internal("watch a child");
+            }
+        };
         let container = Container {
             group,
             pid: spawned.pid,
@@ -284,7 +310,12 @@ impl Monitor {
             start_ticks: 0,
             boot_id: self.boot_id.clone(),
             started_at: Timestamp::now(),
-            stage: Stage::Starting(Starting { ticket, status, token, ready: false, failure: None }),
+            stage: Stage::Starting(Starting {
+                ticket,
+                status,
+                token,
+                progress: Progress { by_sibling, ..Progress::default() },
+            }),
             output,
             stdin,
             waiters: Vec::new(),
@@ -313,26 +344,57 @@ impl Monitor {
         }
     }
 
-    /// The child has something to say, or has become its program.
-    pub(super) fn container_says(&mut self, id: &ContainerId) {
+    /// The child has something to say, or has become its program. What `ended` has not said by now it will not say.
+    pub(super) fn container_says(&mut self, id: &ContainerId, ended: Option<i32>) {
+        loop {
+            let Some(container) = self.containers.get_mut(id) else { return };
+            let Stage::Starting(starting) = &mut container.stage else { return };
+            match child::packet(&starting.status) {
+                Err(()) if ended != Some(container.pid) => return,
+                Err(()) | Ok(None) => break,
+                Ok(Some(packet)) => {
+                    let program = container.spec.args.first().map_or("", String::as_str);
+                    if let Some(pid) = starting.progress.take(&packet, program) {
+                        self.container_born(id, pid);
+                    }
+                }
+            }
+        }
         let Some(container) = self.containers.get_mut(id) else { return };
         let Stage::Starting(starting) = &mut container.stage else { return };
-        let executed = loop {
-            let mut packet = vec![0; 16 * 1024];
-            match recv(starting.status.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => break true,
-                Ok(1) if packet[0] == READY => starting.ready = true,
-                Ok(length) => starting.failure = Some(refusal_of(&packet[..length])),
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => return,
-                Err(_) => break true,
-            }
-        };
         self.events.remove(&starting.status, starting.token);
-        if executed && starting.ready && starting.failure.is_none() {
+        if starting.progress.executed() {
             let ticket = starting.ticket;
             self.container_runs(id, ticket);
         }
         // Otherwise the child is about to exit, and is answered for then.
+    }
+
+    /// A sibling of the child that prepared everything is the container's first process.
+    fn container_born(&mut self, id: &ContainerId, pid: i32) {
+        let watched = self.sibling(pid).and_then(|sibling| {
+            let token = self.events.add(&sibling.pidfd, Source::Process(id.clone())).internal("watch a child")?;
+            Ok((sibling, token))
+        });
+        let Some(container) = self.containers.get_mut(id) else { return };
+        match watched {
+            Ok((sibling, token)) => {
+                let parent = std::mem::replace(&mut container.pid, sibling.pid);
+                if let Some((pidfd, token)) = container.process.replace((sibling.pidfd, token)) {
+                    self.events.remove(&pidfd, token);
+                    self.reap_later(Spawned { pid: parent, pidfd });
+                }
+            }
+            Err(refusal) => {
+                tracing::error!(error = refusal.message, container = %id, "a container's process is lost");
+                if let Stage::Starting(starting) = &mut container.stage {
+                    starting.progress.failure = Some(refusal);
+                }
+                if let Err(error) = self.cgroups.kill(&container.group) {
+                    tracing::error!(%error, container = %id, "it cannot be killed either");
+                }
+            }
+        }
     }
 
     fn container_runs(&mut self, id: &ContainerId, ticket: Ticket) {
@@ -351,8 +413,14 @@ impl Monitor {
 
     /// A container's first process has exited.
     pub(super) fn container_exited(&mut self, id: &ContainerId) {
-        self.container_says(id);
+        let Some(container) = self.containers.get(id) else { return };
+        let ended = container.process.as_ref().is_some_and(|(process, _)| sys::has_exited(process.as_fd()));
+        let before = container.pid;
+        self.container_says(id, ended.then_some(before));
         let Some(container) = self.containers.get_mut(id) else { return };
+        if !ended || container.pid != before {
+            return;
+        }
         let Some((process, token)) = container.process.take() else { return };
         let Some(ended) = sys::exit_of(container.pid, process.as_fd()) else {
             container.process = Some((process, token));
@@ -362,7 +430,7 @@ impl Monitor {
         let sandbox = container.spec.sandbox.clone();
         if let Stage::Starting(starting) = &mut container.stage {
             let died = || refuse(RefusalKind::Start, "the container was killed before its program ran");
-            let (ticket, refusal) = (starting.ticket, starting.failure.take().unwrap_or_else(died));
+            let (ticket, refusal) = (starting.ticket, starting.progress.failure.take().unwrap_or_else(died));
             self.forget_container(id);
             self.reply(ticket, Err(refusal));
         } else {
@@ -508,12 +576,6 @@ fn namespaces(sandbox: &super::Sandbox) -> (Vec<(BorrowedFd<'_>, CloneFlags)>, l
         flags |= libc::CLONE_NEWPID;
     }
     (join, flags)
-}
-
-/// What a child reports when it fails.
-pub(super) fn refusal_of(packet: &[u8]) -> Refusal {
-    let unclear = |error| refuse(RefusalKind::Internal, format!("the child's report cannot be understood: {error}"));
-    serde_json::from_slice(packet).unwrap_or_else(unclear)
 }
 
 /// How a process ended, in the protocol's words.

@@ -1,19 +1,15 @@
 //! Further programs in running containers.
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::sched::CloneFlags;
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use super::child::Progress;
 use super::connection::Ticket;
-use super::container::{exit, refusal_of};
+use super::container::exit;
 use super::request::{Internal, Outcome, refuse};
-use super::{Monitor, Source, daemon};
-use crate::init::{self, READY};
+use super::{Monitor, Source};
+use crate::init::{self, Birth};
 use crate::protocol::{Answer, ExecId, ExecSpec, Exit, Refusal, RefusalKind};
 use crate::sys::{self, Spawned};
 
@@ -22,6 +18,8 @@ const MAX_EXECS: usize = 1024;
 
 /// A further program.
 pub(super) struct Exec {
+    /// As asked for.
+    program: String,
     spawned: Spawned,
     token: Option<u64>,
     status: OwnedFd,
@@ -29,8 +27,7 @@ pub(super) struct Exec {
     /// Who started it; answered when the program runs.
     ticket: Ticket,
     answered: bool,
-    ready: bool,
-    failure: Option<Refusal>,
+    pub(super) progress: Progress,
     terminal: Option<OwnedFd>,
     exit: Option<Exit>,
     waiter: Option<Ticket>,
@@ -53,14 +50,13 @@ impl Monitor {
         let confinement = self.confinement(&security)?;
         let (status, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .internal("make a socket")?;
-        let container = self.running(&spec.container)?;
-        let (group, pid) = (container.group.clone(), container.pid);
-        let container = &*container;
+        let container = &*self.running(&spec.container)?;
+        let group = container.group.clone();
+        // By a handle, never by the pid: it may be somebody else's by now.
         let process = container.process.as_ref().map(|(process, _)| process.try_clone());
         let gone = || refuse(RefusalKind::State, format!("container {} does not run", spec.container));
         let process = process.ok_or_else(gone)?.internal("open a container's process")?;
         let of = container.spec.clone();
-        let pid_namespace = daemon::namespace(pid, "pid").internal("open a container's process-id namespace")?;
         let birthplace = self.cgroups.birthplace(&group).internal("open a container's cgroup")?;
         let stdio = match fds.as_slice() {
             [input, output, errors] => Some([input.as_fd(), output.as_fd(), errors.as_fd()]),
@@ -72,26 +68,34 @@ impl Monitor {
             privileges: confinement.privileges(),
             cgroups: &self.cgroups,
             group: &group,
-            process: process.as_fd(),
+            birth: Birth { program: self.programs.birth.as_fd(), namespace: process.as_fd() },
+            in_user_namespace: false,
             stdio,
             status: theirs.as_fd(),
         };
-        let fork = || sys::spawn(0, birthplace.as_ref().map(AsFd::as_fd), || init::exec(&exec));
-        let spawned =
-            daemon::inside(&pid_namespace, &self.home.pid, CloneFlags::CLONE_NEWPID, fork).internal("fork")?;
+        let spawned = sys::spawn(0, birthplace.as_ref().map(AsFd::as_fd), || init::exec(&exec)).internal("fork")?;
         drop((theirs, fds));
         let id = ExecId(self.next_serial());
-        let status_token = self.events.add(&status, Source::ExecStatus(id)).internal("watch a child")?;
-        let token = self.events.add(&spawned.pidfd, Source::ExecProcess(id)).internal("watch a child")?;
+        let watched = self.events.add(&status, Source::ExecStatus(id)).and_then(|token| {
+            let process = self.events.add(&spawned.pidfd, Source::ExecProcess(id));
+            process.inspect_err(|_| self.events.remove(&status, token)).map(|process| (token, process))
+        });
+        let (status_token, token) = match watched {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                self.dismiss(spawned);
+                return Err(error).internal("watch a child");
+            }
+        };
         let exec = Exec {
+            program: spec.args.first().cloned().unwrap_or_default(),
             spawned,
             token: Some(token),
             status,
             status_token: Some(status_token),
             ticket,
             answered: false,
-            ready: false,
-            failure: None,
+            progress: Progress { by_sibling: true, ..Progress::default() },
             terminal: None,
             exit: None,
             waiter: None,
@@ -101,36 +105,68 @@ impl Monitor {
         Ok(None)
     }
 
-    /// The child has something to say, or has become its program.
-    pub(super) fn exec_says(&mut self, id: ExecId) {
-        let Some(exec) = self.execs.get_mut(&id) else { return };
+    /// The child has something to say, or has become its program. What `ended` has not said by now it will not say.
+    pub(super) fn exec_says(&mut self, id: ExecId, ended: Option<i32>) {
         loop {
+            let Some(exec) = self.execs.get_mut(&id) else { return };
             match exec.receive() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(()) => return,
+                Ok(Some(packet)) => {
+                    if let Some(pid) = exec.progress.take(&packet, &exec.program) {
+                        self.exec_born(id, pid);
+                    }
+                }
+                Err(()) if ended != Some(exec.spawned.pid) => return,
+                Err(()) | Ok(None) => break,
             }
         }
+        let Some(exec) = self.execs.get_mut(&id) else { return };
         if let Some(token) = exec.status_token.take() {
             self.events.remove(&exec.status, token);
         }
-        if exec.ready && exec.failure.is_none() && !exec.answered {
+        if exec.progress.executed() && !exec.answered {
             exec.answered = true;
             let (ticket, terminal) = (exec.ticket, exec.terminal.take());
             self.reply_with(ticket, Ok(Answer::Exec(id)), terminal.into_iter().collect());
         }
     }
 
-    pub(super) fn exec_exited(&mut self, id: ExecId) {
-        self.exec_says(id);
+    /// A sibling of the child that prepared everything becomes the program.
+    fn exec_born(&mut self, id: ExecId, pid: i32) {
+        let watched = self.sibling(pid).and_then(|sibling| {
+            let token = self.events.add(&sibling.pidfd, Source::ExecProcess(id)).internal("watch a child")?;
+            Ok((sibling, token))
+        });
         let Some(exec) = self.execs.get_mut(&id) else { return };
+        match watched {
+            Ok((sibling, token)) => {
+                let parent = std::mem::replace(&mut exec.spawned, sibling);
+                if let Some(token) = exec.token.replace(token) {
+                    self.events.remove(&parent.pidfd, token);
+                }
+                self.reap_later(parent);
+            }
+            Err(refusal) => {
+                tracing::error!(error = refusal.message, "an exec's process is lost");
+                exec.progress.failure = Some(refusal);
+            }
+        }
+    }
+
+    pub(super) fn exec_exited(&mut self, id: ExecId) {
+        let Some(exec) = self.execs.get(&id) else { return };
+        let (before, ended) = (exec.spawned.pid, sys::has_exited(exec.spawned.pidfd.as_fd()));
+        self.exec_says(id, ended.then_some(before));
+        let Some(exec) = self.execs.get_mut(&id) else { return };
+        if !ended || exec.spawned.pid != before {
+            return;
+        }
         let Some(ended) = sys::exit_of(exec.spawned.pid, exec.spawned.pidfd.as_fd()) else { return };
         if let Some(token) = exec.token.take() {
             self.events.remove(&exec.spawned.pidfd, token);
         }
         if !exec.answered {
             let died = || refuse(RefusalKind::Start, "the exec was killed before its program ran");
-            let (ticket, refusal) = (exec.ticket, exec.failure.take().unwrap_or_else(died));
+            let (ticket, refusal) = (exec.ticket, exec.progress.failure.take().unwrap_or_else(died));
             self.execs.remove(&id);
             return self.reply(ticket, Err(refusal));
         }
@@ -184,31 +220,24 @@ impl Monitor {
 }
 
 impl Exec {
-    /// Takes one packet: `Ok(false)` at the end, `Err` when there is none yet.
-    fn receive(&mut self) -> Result<bool, ()> {
+    /// Its process, as long as that has not been reaped; 0 afterwards.
+    pub(super) fn pid(&self) -> i32 {
+        if self.token.is_some() { self.spawned.pid } else { 0 }
+    }
+
+    /// Takes one packet: `Ok(None)` at the end, `Err` when there is none yet.
+    fn receive(&mut self) -> Result<Option<Vec<u8>>, ()> {
         let mut packet = vec![0; 16 * 1024];
-        let mut control = cmsg_space!([RawFd; 1]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let mut slices = [IoSliceMut::new(&mut packet)];
-        let length = match recvmsg::<UnixAddr>(self.status.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => return Err(()),
-            Err(_) => return Ok(false),
-            Ok(message) => {
-                for part in message.cmsgs().into_iter().flatten() {
-                    if let ControlMessageOwned::ScmRights(fds) = part {
-                        // SAFETY: the kernel has just installed these descriptors for us; nobody else knows them.
-                        self.terminal = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).next_back();
-                    }
-                }
-                message.bytes
+        let (length, fd) = match sys::receive(self.status.as_fd(), &mut packet) {
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {
+                return Err(());
             }
+            Err(_) | Ok((0, _)) => return Ok(None),
+            Ok(received) => received,
         };
-        match &packet[..length] {
-            [] => return Ok(false),
-            [READY] => self.ready = true,
-            text => self.failure = Some(refusal_of(text)),
-        }
-        Ok(true)
+        self.terminal = fd.or(self.terminal.take());
+        packet.truncate(length);
+        Ok(Some(packet))
     }
 }
 

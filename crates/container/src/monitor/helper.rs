@@ -28,6 +28,13 @@ struct Helper {
     ticket: Option<Ticket>,
 }
 
+impl Helpers {
+    /// Whether a process is one of them.
+    pub(super) fn has(&self, pid: i32) -> bool {
+        self.running.values().any(|helper| helper.spawned.pid == pid)
+    }
+}
+
 impl Monitor {
     /// Starts a helper. Whoever holds the ticket hears `Done` when it has ended, however it went.
     fn help(&mut self, ticket: Option<Ticket>, work: impl FnOnce()) -> std::io::Result<()> {

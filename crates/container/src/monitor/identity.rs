@@ -70,12 +70,16 @@ impl Plan {
     }
 }
 
-/// Lets go of a bound namespace.
+/// Lets go of a bound namespace, or of a mounted directory.
 pub(super) fn unbind(path: &Path) {
-    let outcome = umount2(path, MntFlags::MNT_DETACH).map_err(io::Error::from).and_then(|()| fs::remove_file(path));
-    if let Err(error) = outcome {
-        tracing::debug!(%error, path = %path.display(), "a network namespace is not bound");
-        drop(fs::remove_file(path));
+    if let Err(error) = umount2(path, MntFlags::MNT_DETACH) {
+        tracing::debug!(%error, path = %path.display(), "nothing is mounted there");
+    }
+    let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "a place for a mount stays");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -35,8 +35,6 @@ pub(super) struct Pool {
     target: usize,
     ready: VecDeque<Identity>,
     fillers: BTreeMap<u64, Filler>,
-    /// Helpers that have reported and are to be reaped.
-    leaving: BTreeMap<u64, Spawned>,
     waiting: VecDeque<(Ticket, SandboxSpec)>,
     addresses: BTreeSet<Ipv4Addr>,
     last: u32,
@@ -64,7 +62,12 @@ impl Pool {
 
     /// Whether nothing is in the making.
     pub(super) fn is_idle(&self) -> bool {
-        self.fillers.is_empty() && self.leaving.is_empty() && self.waiting.is_empty()
+        self.fillers.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether a process is one of its helpers.
+    pub(super) fn has_helper(&self, pid: i32) -> bool {
+        self.fillers.values().any(|filler| filler.spawned.pid == pid)
     }
 
     /// Gives an address back.
@@ -254,9 +257,7 @@ impl Monitor {
         let Filler { plan, spawned, status, only_for } = filler;
         self.events.remove(&status, token);
         drop(status);
-        if let Ok(token) = self.events.add(&spawned.pidfd, Source::FillerExit) {
-            self.pool.leaving.insert(token, spawned);
-        }
+        self.reap_later(spawned);
         match outcome {
             Ok((net, uts, ipc)) => self.identity_made(Identity { plan, net, uts, ipc }, only_for),
             Err(refusal) => {
@@ -283,16 +284,6 @@ impl Monitor {
             self.discard(&identity);
         }
         self.fill_pool();
-    }
-
-    /// A helper has gone.
-    pub(super) fn filler_exited(&mut self, token: u64) {
-        let Some(spawned) = self.pool.leaving.remove(&token) else { return };
-        if sys::exit_of(spawned.pid, spawned.pidfd.as_fd()).is_none() {
-            self.pool.leaving.insert(token, spawned);
-            return;
-        }
-        self.events.remove(&spawned.pidfd, token);
     }
 
     /// Throws every ready identity away.

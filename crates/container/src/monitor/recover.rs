@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::container::{Container, Stage};
 use super::identity::{Cable, Identity, Plan, unbind};
 use super::log::Output;
-use super::sandbox::{Pause, Sandbox};
+use super::pause::Pause;
+use super::sandbox::Sandbox;
 use super::state::SandboxRecord;
 use super::{Monitor, MonitorError, Setup, Source, daemon};
 use crate::netlink::Socket;
@@ -107,7 +108,7 @@ impl Monitor {
     fn adopt_pause(&mut self, id: &SandboxId, pid: i32, start_ticks: u64) -> io::Result<Option<Pause>> {
         let Some(pidfd) = same_process(pid, start_ticks) else { return Ok(None) };
         let token = self.events.add(&pidfd, Source::Pause(id.clone()))?;
-        Ok(Some(Pause { spawned: Spawned { pid, pidfd }, token, start_ticks }))
+        Ok(Some(Pause { spawned: Spawned { pid, pidfd }, token, start_ticks, starting: None }))
     }
 
     fn adopt_container(&mut self, status: ContainerStatus) -> io::Result<()> {
@@ -166,7 +167,12 @@ impl Monitor {
                 self.remove_group_with_all(&group);
             }
         }
-        let known = |path: &Path| self.sandboxes.values().any(|s| s.status.network_namespace.as_deref() == Some(path));
+        let known = |path: &Path| {
+            self.sandboxes.values().any(|s| {
+                let shared = || s.status.spec.shared_pid && self.shared_proc(&s.status.cgroup) == path;
+                s.status.network_namespace.as_deref() == Some(path) || shared()
+            })
+        };
         let namespaces = paths(&self.options.runtime_dir.join("net"));
         namespaces.iter().filter(|path| !known(path)).for_each(|path| unbind(path));
         for path in paths(&self.options.runtime_dir.join("containers")) {

@@ -1,24 +1,22 @@
 //! Sandboxes: claimed, dressed for their pod, frozen, removed.
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::connection::Ticket;
-use super::identity::Identity;
+use super::identity::{Identity, unbind};
+use super::pause::Pause;
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
-use super::{Monitor, Source, daemon};
+use super::{Monitor, daemon};
 use crate::cgroup::Mode;
 use crate::protocol::{
     Answer, ContainerId, Network, Refusal, RefusalKind, Resources, SandboxId, SandboxSpec, SandboxStatus,
 };
-use crate::sys::{self, Spawned};
+use crate::sys;
 
 /// The most sandboxes at a time.
 const MAX_SANDBOXES: usize = 16_384;
@@ -37,13 +35,6 @@ pub(super) struct Sandbox {
     pub(super) pause: Option<Pause>,
     /// Who waits for its removal, once that has begun.
     pub(super) removing: Option<Vec<Ticket>>,
-}
-
-/// A process that does nothing but hold a namespace and reap.
-pub(super) struct Pause {
-    pub(super) spawned: Spawned,
-    pub(super) token: u64,
-    pub(super) start_ticks: u64,
 }
 
 impl Sandbox {
@@ -66,35 +57,38 @@ impl Monitor {
         }
         check(&spec)?;
         if spec.network == Network::Host {
-            return self.host_sandbox(spec).map(|status| Some(Answer::Sandbox(Box::new(status))));
+            return self.host_sandbox(ticket, spec);
         }
         match self.claim(ticket, spec)? {
-            Some((spec, identity)) => self.dress(spec, identity).map(|status| Some(Answer::Sandbox(Box::new(status)))),
+            Some((spec, identity)) => self.dress(ticket, spec, identity),
             None => Ok(None),
         }
     }
 
     /// An identity for a request that waited has been made.
     pub(super) fn sandbox_made(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Identity) {
-        let outcome = self.dress(spec, identity).map(|status| Answer::Sandbox(Box::new(status)));
-        self.reply(ticket, outcome);
+        match self.dress(ticket, spec, identity) {
+            Ok(Some(answer)) => self.reply(ticket, Ok(answer)),
+            Ok(None) => {}
+            Err(refusal) => self.reply(ticket, Err(refusal)),
+        }
     }
 
-    fn host_sandbox(&mut self, spec: SandboxSpec) -> Result<SandboxStatus, Refusal> {
+    fn host_sandbox(&mut self, ticket: Ticket, spec: SandboxSpec) -> Outcome {
         let serial = self.next_serial();
         let group = format!("{}/{serial:x}", self.options.cgroup_root);
         self.cgroups.create(&group).internal("make a cgroup")?;
-        self.admit(spec, None, group)
+        self.admit(ticket, spec, None, group)
     }
 
     /// Gives an identity the name and the limits of a sandbox.
-    fn dress(&mut self, spec: SandboxSpec, identity: Identity) -> Result<SandboxStatus, Refusal> {
+    fn dress(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Identity) -> Outcome {
         if let Err(refusal) = self.name_and_settings(&spec, &identity) {
             self.discard(&identity);
             return Err(refusal);
         }
         let group = identity.plan.group.clone();
-        self.admit(spec, Some(identity), group)
+        self.admit(ticket, spec, Some(identity), group)
     }
 
     fn name_and_settings(&self, spec: &SandboxSpec, identity: &Identity) -> Result<(), Refusal> {
@@ -118,12 +112,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn admit(
-        &mut self,
-        spec: SandboxSpec,
-        identity: Option<Identity>,
-        group: String,
-    ) -> Result<SandboxStatus, Refusal> {
+    fn admit(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Option<Identity>, group: String) -> Outcome {
         let cable = identity.as_ref().and_then(|identity| identity.plan.cable.as_ref());
         let status = SandboxStatus {
             address: cable.map(|cable| cable.address),
@@ -137,49 +126,23 @@ impl Monitor {
         };
         let id = status.spec.id.clone();
         self.sandboxes.insert(id.clone(), Sandbox { status: status.clone(), identity, pause: None, removing: None });
-        match self.settle(&id, &status) {
-            Ok(()) => Ok(status),
-            Err(refusal) => {
-                self.begin_removal(&id, None);
-                Err(refusal)
-            }
+        let outcome = self.settle(ticket, &id, &status);
+        if outcome.is_err() {
+            self.begin_removal(&id, None);
         }
+        outcome
     }
 
-    fn settle(&mut self, id: &SandboxId, status: &SandboxStatus) -> Result<(), Refusal> {
+    fn settle(&mut self, ticket: Ticket, id: &SandboxId, status: &SandboxStatus) -> Outcome {
         if status.spec.resources != Resources::default() {
             self.cgroups.limit(&status.cgroup, &status.spec.resources, false).internal("set limits")?;
         }
         if status.spec.shared_pid {
-            let pause = self.start_pause(id, &status.cgroup).internal("share a process-id namespace")?;
-            if let Some(sandbox) = self.sandboxes.get_mut(id) {
-                sandbox.pause = Some(pause);
-            }
+            self.start_pause(id, ticket)?;
+            return Ok(None);
         }
-        self.save_sandbox(id).internal("record a sandbox")
-    }
-
-    fn start_pause(&mut self, id: &SandboxId, group: &str) -> io::Result<Pause> {
-        let group = format!("{group}/pause");
-        self.cgroups.create(&group)?;
-        let birthplace = self.cgroups.birthplace(&group)?;
-        let cgroups = &self.cgroups;
-        let spawned = sys::spawn(libc::CLONE_NEWPID, birthplace.as_ref().map(AsFd::as_fd), || pause(cgroups, &group))?;
-        let start_ticks = sys::process_start_ticks(spawned.pid)?;
-        let token = self.events.add(&spawned.pidfd, Source::Pause(id.clone()))?;
-        Ok(Pause { spawned, token, start_ticks })
-    }
-
-    /// The holder of a shared process-id namespace has gone, and everything in the namespace with it.
-    pub(super) fn pause_exited(&mut self, id: &SandboxId) {
-        let Some(sandbox) = self.sandboxes.get_mut(id) else { return };
-        let Some(pause) = sandbox.pause.take() else { return };
-        if sys::exit_of(pause.spawned.pid, pause.spawned.pidfd.as_fd()).is_none() {
-            sandbox.pause = Some(pause);
-            return;
-        }
-        self.events.remove(&pause.spawned.pidfd, pause.token);
-        self.finish_removal(id);
+        self.save_sandbox(id).internal("record a sandbox")?;
+        Ok(Some(Answer::Sandbox(Box::new(status.clone()))))
     }
 
     pub(super) fn freeze(&mut self, id: &SandboxId, frozen: bool) -> Outcome {
@@ -247,6 +210,7 @@ impl Monitor {
         drop(fs::remove_file(self.sandbox_file(id)));
         if sandbox.status.spec.shared_pid {
             self.remove_group(format!("{}/pause", sandbox.status.cgroup));
+            unbind(&self.shared_proc(&sandbox.status.cgroup));
         }
         match &sandbox.identity {
             Some(identity) => self.discard(identity),
@@ -260,24 +224,6 @@ impl Monitor {
 
     pub(super) fn sandbox_file(&self, id: &SandboxId) -> PathBuf {
         self.options.state_dir.join("sandboxes").join(format!("{id}.json"))
-    }
-}
-
-/// The first process of a shared namespace: reaps whatever is handed to it, until it is killed.
-fn pause(cgroups: &crate::cgroup::Cgroups, group: &str) -> i32 {
-    if cgroups.join(group).is_err() || sys::close_from(0).is_err() {
-        return 1;
-    }
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    if children.thread_block().is_err() {
-        return 1;
-    }
-    loop {
-        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
-        if children.wait().is_err() {
-            return 1;
-        }
     }
 }
 

@@ -19,6 +19,34 @@ pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<(
     checked(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) }).map(drop)
 }
 
+/// Whether a process is a child of this one, ended or not, that has not been reaped; so its number is its own.
+pub(crate) fn is_child(pid: libc::pid_t) -> bool {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), flags).is_ok()
+}
+
+/// A child that has exited and has not been reaped, if there is one.
+pub(crate) fn exited_child() -> Option<libc::pid_t> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    waitid(Id::All, flags).ok()?.pid().map(nix::unistd::Pid::as_raw)
+}
+
+/// Reaps a child that has exited.
+pub(crate) fn reap(pid: libc::pid_t) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    // It was there a moment ago, and nobody else reaps.
+    waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG).ok();
+}
+
+/// Whether the process behind a handle has exited, reaped or not.
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PidExit {
@@ -151,6 +179,14 @@ pub(crate) fn default_signals() -> io::Result<()> {
         // SAFETY: neither the default action nor ignoring runs code of ours.
         unsafe { signal(which, handler) }?;
     }
+    Ok(())
+}
+
+/// Has the kernel reap children that exit, in a program executed next, too.
+pub(crate) fn ignore_children() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     Ok(())
 }
 
