@@ -1,18 +1,21 @@
 //! Tarballs of images: what `docker save` writes, and OCI layouts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Digest, ImageStore, Reference,
-    local::{Descriptor, Manifest, Origin, Pin, StoreError},
+    Digest, Entries, EntryKind, ImageStore, Limits, Reference, TarError, decompress,
+    durable::{private_directory, private_file},
+    limits::{Bounded, has_room, read_bounded},
+    local::{Descriptor, Manifest, Origin, Pin, StoreError, parse_manifest},
+    remove,
 };
 
 /// Why a tarball was not loaded.
@@ -25,6 +28,14 @@ pub enum LoadError {
         path: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// It is no sound archive, or too large.
+    #[error("read {path}")]
+    Damaged {
+        /// The tarball.
+        path: String,
+        /// What is wrong.
+        source: TarError,
     },
     /// It is neither form.
     #[error("{path} is neither a `docker save` archive nor an OCI layout: it has no manifest.json and no index.json")]
@@ -60,32 +71,39 @@ struct Saved {
     layers: Vec<String>,
 }
 
-/// The files of a tarball, extracted below a temporary directory by their names in it.
+/// The files of a tarball: each in a file of its own below a temporary directory, found by its name in the tarball.
 struct Files {
     path: String,
-    directory: tempdir::Scratch,
+    limits: Limits,
+    files: BTreeMap<PathBuf, PathBuf>,
     links: BTreeMap<PathBuf, PathBuf>,
+    _scratch: Scratch,
 }
 
-mod tempdir {
-    use std::{fs, io, path::PathBuf};
+/// A directory that goes with its owner.
+struct Scratch(PathBuf);
 
-    /// A directory that goes with its owner.
-    pub(super) struct Scratch(pub(super) PathBuf);
-
-    impl Scratch {
-        pub(super) fn new(parent: PathBuf) -> io::Result<Self> {
-            let path = parent.join(uuid::Uuid::new_v4().to_string());
-            fs::create_dir_all(&path).map(|()| Self(path))
-        }
+impl Scratch {
+    fn new(parent: &Path) -> io::Result<Self> {
+        let path = parent.join(uuid::Uuid::new_v4().to_string());
+        private_directory(&path).map(|()| Self(path))
     }
+}
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).ok();
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove::tree(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "what was loaded from cannot be removed");
         }
     }
 }
+
+/// What a configuration's bound is called.
+const CONFIGURATION: &str = "bytes of an image's configuration";
+/// Manifests that one index, and the indexes in it, may name.
+const MANIFESTS: usize = 1000;
+/// Files and links of a tarball.
+const FILES: u64 = 100_000;
 
 impl ImageStore {
     /// Loads the images of a tarball. `tag` names them where the tarball does not. Returns their references.
@@ -102,9 +120,9 @@ impl ImageStore {
 
     fn load_blocking(&self, path: &Path, tag: Option<&str>) -> Result<Vec<String>, LoadError> {
         let name = path.display().to_string();
-        let scratch = tempdir::Scratch::new(self.inner.root.join("unpacking"));
+        let scratch = Scratch::new(&self.inner.root.join("unpacking"));
         let read = |source| LoadError::Read { path: name.clone(), source };
-        let files = Files::extract(path, scratch.map_err(read)?).map_err(read)?;
+        let files = Files::extract(path, scratch.map_err(read)?, self.limits())?;
         if files.has("index.json") {
             self.load_layout(&files, tag)
         } else if files.has("manifest.json") {
@@ -118,7 +136,7 @@ impl ImageStore {
         let saved: Vec<Saved> = files.json("manifest.json")?;
         let mut loaded = Vec::new();
         for image in saved {
-            let config = files.bytes(&image.config)?;
+            let config = files.bytes(&image.config, CONFIGURATION, self.limits().config_bytes)?;
             let config_digest = self.keep(&config)?;
             let mut layers = Vec::new();
             for layer in &image.layers {
@@ -166,23 +184,39 @@ impl ImageStore {
 
     /// Stores a manifest or index of an OCI layout with all it names.
     fn keep_tree(&self, files: &Files, descriptor: &Descriptor) -> Result<Digest, LoadError> {
-        let digest = files.digest(&descriptor.digest)?;
-        let bytes = files.bytes(&format!("blobs/sha256/{}", digest.hex()))?;
-        if self.keep(&bytes)? != digest {
-            return Err(files.invalid(format!("blob {digest} has other content")));
-        }
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| files.invalid(e.to_string()))?;
-        for child in &manifest.manifests {
-            // A layout may leave out the images of other platforms.
-            if files.has(&format!("blobs/sha256/{}", files.digest(&child.digest)?.hex())) {
-                self.keep_tree(files, child)?;
+        let top = files.digest(&descriptor.digest)?;
+        let (mut open, mut seen) = (vec![top.clone()], BTreeSet::new());
+        while let Some(digest) = open.pop() {
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            if seen.len() > MANIFESTS {
+                return Err(files.invalid(format!("index {top} names more than the {MANIFESTS} manifests allowed")));
+            }
+            let manifest = self.keep_manifest_of(files, &digest)?;
+            for child in &manifest.manifests {
+                let child = files.digest(&child.digest)?;
+                // A layout may leave out the images of other platforms.
+                if files.has(&blob_name(&child)) {
+                    open.push(child);
+                }
             }
         }
+        Ok(top)
+    }
+
+    /// Stores one manifest of an OCI layout, its configuration and its layers.
+    fn keep_manifest_of(&self, files: &Files, digest: &Digest) -> Result<Manifest, LoadError> {
+        let bytes = files.bytes(&blob_name(digest), "bytes of a manifest", self.limits().manifest_bytes)?;
+        if self.keep(&bytes)? != *digest {
+            return Err(files.invalid(format!("blob {digest} has other content")));
+        }
+        let manifest = parse_manifest(&bytes).map_err(|reason| files.invalid(reason))?;
         for blob in manifest.config.iter().chain(&manifest.layers) {
             let expected = files.digest(&blob.digest)?;
-            self.keep_file(&files.at(&format!("blobs/sha256/{}", expected.hex()))?, Some(&expected))?;
+            self.keep_file(&files.at(&blob_name(&expected))?, Some(&expected))?;
         }
-        Ok(digest)
+        Ok(manifest)
     }
 
     fn give(&self, files: &Files, name: &str, digest: &Digest, media_type: &str) -> Result<String, LoadError> {
@@ -220,53 +254,87 @@ impl ImageStore {
     }
 }
 
-impl Files {
-    /// Unpacks regular files; symbolic links (`docker save` of old writes them) are followed when read.
-    fn extract(path: &Path, directory: tempdir::Scratch) -> io::Result<Self> {
-        let mut archive = tar::Archive::new(crate::layer::decompressed(path)?);
-        let mut links = BTreeMap::new();
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let name = entry.path()?.into_owned();
-            if entry.header().entry_type().is_symlink() {
-                if let Some(target) = entry.link_name()? {
-                    links.insert(name.clone(), name.parent().unwrap_or(Path::new("")).join(target));
-                }
-            } else if entry.header().entry_type().is_file() || entry.header().entry_type().is_dir() {
-                entry.unpack_in(&directory.0)?;
-            }
-        }
-        Ok(Self { path: path.display().to_string(), directory, links })
-    }
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
 
-    fn resolve(&self, name: &str) -> PathBuf {
-        let target = self.links.get(Path::new(name)).cloned().unwrap_or_else(|| PathBuf::from(name));
-        let mut path = self.directory.0.clone();
-        for part in target.components() {
-            match part {
-                std::path::Component::Normal(part) => path.push(part),
-                std::path::Component::ParentDir if path != self.directory.0 => drop(path.pop()),
+/// A name without what means nothing in it. Climbing leads no higher than the top, and nowhere on any disk.
+fn plain(name: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) => plain.push(part),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
+}
+
+/// Writes what `from` gives to a new file, as long as the disk has room.
+fn save(from: &mut impl Read, to: &Path) -> io::Result<()> {
+    let mut file = private_file(to)?;
+    loop {
+        has_room(to.parent().unwrap_or(to))?;
+        if io::copy(&mut from.by_ref().take(16 << 20), &mut file)? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+impl Files {
+    /// Takes regular files; symbolic links (`docker save` of old writes them) are followed when read.
+    fn extract(path: &Path, scratch: Scratch, limits: &Limits) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        let read = |source| LoadError::Read { path: name.clone(), source };
+        let stream = decompress(fs::File::open(path).map_err(read)?).map_err(read)?;
+        let stream = Bounded::new(stream, "bytes of an unpacked tarball", limits.image_bytes);
+        let limits = Limits { entries: limits.entries.min(FILES), layer_bytes: limits.blob_bytes, ..limits.clone() };
+        let mut entries = Entries::new(stream, limits.clone());
+        let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
+        let damaged = |source| LoadError::Damaged { path: name.clone(), source };
+        while let Some(entry) = entries.next_entry().map_err(damaged)? {
+            let inside = plain(&entry.path);
+            match entry.kind {
+                EntryKind::Symlink => {
+                    let target = plain(&inside.parent().unwrap_or(Path::new("")).join(&entry.target));
+                    links.insert(inside, target);
+                }
+                // Nobody writes holes here; they would be read as missing.
+                EntryKind::File if entry.segments.is_none() => {
+                    let to = scratch.0.join(files.len().to_string());
+                    save(&mut entries, &to).map_err(read)?;
+                    files.insert(inside, to);
+                }
                 _ => {}
             }
         }
-        path
+        Ok(Self { path: name, limits, files, links, _scratch: scratch })
+    }
+
+    fn find(&self, name: &str) -> Option<&Path> {
+        let name = plain(Path::new(name));
+        let target = self.links.get(&name).unwrap_or(&name);
+        self.files.get(target).map(PathBuf::as_path)
     }
 
     fn has(&self, name: &str) -> bool {
-        self.resolve(name).is_file()
+        self.find(name).is_some()
     }
 
     fn at(&self, name: &str) -> Result<PathBuf, LoadError> {
-        let path = self.resolve(name);
-        if path.is_file() { Ok(path) } else { Err(self.invalid(format!("it names {name}, which is not in it"))) }
+        let found = self.find(name).map(Path::to_owned);
+        found.ok_or_else(|| self.invalid(format!("it names {name}, which is not in it")))
     }
 
-    fn bytes(&self, name: &str) -> Result<Vec<u8>, LoadError> {
-        fs::read(self.at(name)?).map_err(|source| LoadError::Read { path: self.path.clone(), source })
+    fn bytes(&self, name: &str, what: &'static str, limit: u64) -> Result<Vec<u8>, LoadError> {
+        let read = read_bounded(&self.at(name)?, what, limit);
+        read.map_err(|source| LoadError::Read { path: format!("{name} of {}", self.path), source })
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, LoadError> {
-        serde_json::from_slice(&self.bytes(name)?).map_err(|e| self.invalid(format!("{name}: {e}")))
+        let bytes = self.bytes(name, "bytes of a manifest", self.limits.manifest_bytes)?;
+        serde_json::from_slice(&bytes).map_err(|e| self.invalid(format!("{name}: {e}")))
     }
 
     fn digest(&self, text: &str) -> Result<Digest, LoadError> {

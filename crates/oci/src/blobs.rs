@@ -8,7 +8,14 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::Digest;
+use crate::{
+    Digest,
+    durable::{private_file, sync_directory},
+    limits::{has_room, read_bounded},
+};
+
+/// Bytes written between two looks at how full the disk is.
+const LOOK: u64 = 16 << 20;
 
 /// A directory of blobs. A blob is there whole, with the right content, or not at all.
 #[derive(Clone, Debug)]
@@ -24,18 +31,13 @@ pub(crate) struct Incoming {
     file: fs::File,
     hasher: Sha256,
     length: u64,
+    since_look: u64,
 }
 
 impl Blobs {
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        let blobs = Self { root: root.join("blobs/sha256"), incoming: root.join("incoming") };
-        fs::create_dir_all(&blobs.root)?;
-        // What an earlier process did not finish is of no use to this one.
-        if blobs.incoming.exists() {
-            fs::remove_dir_all(&blobs.incoming)?;
-        }
-        fs::create_dir_all(&blobs.incoming)?;
-        Ok(blobs)
+    /// Of the store in `root`, whose directories are there.
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.join("blobs/sha256"), incoming: root.join("incoming") }
     }
 
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
@@ -50,8 +52,9 @@ impl Blobs {
         self.length(digest).is_some()
     }
 
-    pub(crate) fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
-        fs::read(self.path(digest))
+    /// The blob's content, refused when longer than `limit`.
+    pub(crate) fn read(&self, digest: &Digest, what: &'static str, limit: u64) -> io::Result<Vec<u8>> {
+        read_bounded(&self.path(digest), what, limit)
     }
 
     pub(crate) fn remove(&self, digest: &Digest) -> io::Result<()> {
@@ -71,8 +74,9 @@ impl Blobs {
 
     pub(crate) fn begin(&self) -> io::Result<Incoming> {
         let path = self.incoming.join(uuid::Uuid::new_v4().to_string());
-        let file = fs::File::create_new(&path)?;
-        Ok(Incoming { blobs: self.clone(), path, file, hasher: Sha256::new(), length: 0 })
+        has_room(&self.root)?;
+        let file = private_file(&path)?;
+        Ok(Incoming { blobs: self.clone(), path, file, hasher: Sha256::new(), length: 0, since_look: 0 })
     }
 
     /// Stores `bytes` and returns their digest.
@@ -92,6 +96,11 @@ impl Incoming {
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
+        self.since_look += bytes.len() as u64;
+        if self.since_look >= LOOK {
+            self.since_look = 0;
+            has_room(&self.blobs.root)?;
+        }
         Ok(())
     }
 
@@ -107,7 +116,8 @@ impl Incoming {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         self.file.sync_data()?;
-        fs::rename(&self.path, self.blobs.path(expected))
+        fs::rename(&self.path, self.blobs.path(expected))?;
+        sync_directory(&self.blobs.root)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io};
 
-use crate::{Digest, ImageStore};
+use crate::{Digest, ImageStore, remove};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl ImageStore {
             }
         }
         if let Some(config) = manifest.config.as_ref().and_then(|d| parse(&d.digest)) {
-            let parsed = self.blobs().read(&config).ok().and_then(|json| crate::ImageConfig::parse(&json).ok());
+            let parsed = self.image_config(&config).ok();
             layers.extend(parsed.into_iter().flat_map(|config| config.diff_ids));
             blobs.insert(config);
         }
@@ -73,7 +73,12 @@ impl ImageStore {
             let entry = entry?;
             let digest: Option<Digest> = format!("sha256:{}", entry.file_name().to_string_lossy()).parse().ok();
             if digest.is_none_or(|digest| !layers.contains(&digest)) {
-                fs::remove_dir_all(entry.path())?;
+                // The record first: without it, what a crash leaves of the directory is not trusted.
+                let record = self.inner.root.join("unpacked").join(entry.file_name());
+                match fs::remove_file(record) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => remove::tree(&entry.path())?,
+                }
                 collected.layers += 1;
             }
         }

@@ -61,7 +61,7 @@ impl ImageConfig {
     ///
     /// # Errors
     /// A text that says what is wrong with it.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, String> {
+    pub fn parse(json: &[u8]) -> Result<Self, String> {
         let file: File = serde_json::from_slice(json).map_err(|e| format!("image configuration: {e}"))?;
         let section = file.config.unwrap_or_default();
         let diff_ids = file.rootfs.diff_ids.iter().map(|id| id.parse().map_err(|e| format!("diff id: {e}")));

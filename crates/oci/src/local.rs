@@ -9,7 +9,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ImageConfig, LayerError, Reference, blobs::Blobs, layer, pull::Remote};
+use crate::{
+    Digest, ImageConfig, LayerError, LimitError, Limits, Reference,
+    blobs::Blobs,
+    durable::{private_directory, replace},
+    layers::WantedLayer,
+    pull::Remote,
+    remove,
+};
 
 /// How the store is set up.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +26,8 @@ pub struct Config {
     pub registry_hosts: Vec<String>,
     /// Registries spoken to over plain http. Loopback hosts always are.
     pub insecure_registries: Vec<String>,
+    /// What an image may cost.
+    pub limits: Limits,
 }
 
 /// Why the store could not be opened.
@@ -54,8 +63,15 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A layer cannot be unpacked.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
+    #[error("{image}: layer {layer}")]
+    Layer {
+        /// The image.
+        image: String,
+        /// The layer.
+        layer: Digest,
+        /// Why not.
+        source: LayerError,
+    },
 }
 
 /// An image ready to run.
@@ -157,16 +173,22 @@ impl ImageStore {
     /// When the directory cannot be used.
     pub fn open(root: &Path, config: Config) -> Result<Self, OpenError> {
         let fail = |source| OpenError { path: root.display().to_string(), source };
-        for part in ["layers", "refs", "unpacking"] {
-            fs::create_dir_all(root.join(part)).map_err(fail)?;
+        private_directory(root).map_err(fail)?;
+        // What an earlier process did not finish is of no use to this one.
+        for scratch in ["unpacking", "incoming"] {
+            remove::tree(&root.join(scratch)).map_err(fail)?;
         }
-        for leftover in fs::read_dir(root.join("unpacking")).map_err(fail)? {
-            fs::remove_dir_all(leftover.map_err(fail)?.path()).map_err(fail)?;
+        for part in ["layers", "refs", "unpacked", "unpacking", "incoming", "blobs", "blobs/sha256"] {
+            private_directory(&root.join(part)).map_err(fail)?;
         }
-        let blobs = Blobs::open(root).map_err(fail)?;
+        let blobs = Blobs::new(root);
         let remote = Remote::new(&config);
         let (busy, pins) = (Mutex::default(), tokio::sync::RwLock::default());
         Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), blobs, config, remote, busy, pins }) })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.config.limits
     }
 
     pub(crate) fn blobs(&self) -> &Blobs {
@@ -194,10 +216,7 @@ impl ImageStore {
     /// Names `tag` of `name` (`registry/repository`) as `digest`.
     pub(crate) fn pin(&self, name: &str, tag: &str, pin: &Pin) -> io::Result<()> {
         let path = self.pin_path(&format!("{name}:{tag}"));
-        let temporary = self.inner.root.join("unpacking").join(format!("{}.ref", uuid::Uuid::new_v4()));
-        fs::write(&temporary, serde_json::to_vec(pin).map_err(io::Error::other)?)?;
-        fs::File::open(&temporary)?.sync_all()?;
-        fs::rename(temporary, path)
+        replace(&path, &serde_json::to_vec(pin).map_err(io::Error::other)?, &self.inner.root.join("unpacking"))
     }
 
     pub(crate) fn unpin(&self, name: &str, tag: &str) -> io::Result<()> {
@@ -236,9 +255,15 @@ impl ImageStore {
     }
 
     pub(crate) fn manifest(&self, digest: &Digest) -> Result<Manifest, StoreError> {
-        let bytes = self.blobs().read(digest).map_err(|_| StoreError::Unknown(format!("manifest {digest}")))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| StoreError::Invalid { image: digest.to_string(), reason: e.to_string() })
+        let bytes = self.blobs().read(digest, "bytes of a manifest", self.limits().manifest_bytes);
+        let bytes = bytes.map_err(|source| unreadable(format!("manifest {digest}"), source))?;
+        parse_manifest(&bytes).map_err(|reason| StoreError::Invalid { image: digest.to_string(), reason })
+    }
+
+    pub(crate) fn image_config(&self, digest: &Digest) -> Result<ImageConfig, StoreError> {
+        let json = self.blobs().read(digest, "bytes of an image's configuration", self.limits().config_bytes);
+        let json = json.map_err(|source| unreadable(format!("configuration {digest}"), source))?;
+        ImageConfig::parse(&json).map_err(|reason| StoreError::Invalid { image: digest.to_string(), reason })
     }
 
     /// The image manifest that `digest` stands for on this machine, through an index where there is one.
@@ -260,48 +285,42 @@ impl ImageStore {
         let invalid = |reason: String| StoreError::Invalid { image: format!("{name}@{digest}"), reason };
         let descriptor = manifest.config.ok_or_else(|| invalid("the manifest names no configuration".into()))?;
         let config_digest = parse_digest(digest, &descriptor.digest)?;
-        let json = self.blobs().read(&config_digest);
-        let json = json.map_err(|_| StoreError::Unknown(format!("configuration {config_digest}")))?;
-        let config = ImageConfig::parse(&json).map_err(invalid)?;
+        let config = self.image_config(&config_digest)?;
         if config.diff_ids.len() != manifest.layers.len() {
             let counts = (manifest.layers.len(), config.diff_ids.len());
             return Err(invalid(format!("{} layers but {} diff ids", counts.0, counts.1)));
         }
-        let mut layers = Vec::new();
-        for (descriptor, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
-            layers.push(self.unpacked(&parse_digest(digest, &descriptor.digest)?, diff_id).await?);
+        let limits = self.limits();
+        if config.diff_ids.len() > limits.layers {
+            return Err(invalid(format!("{} layers: more than the {} allowed", config.diff_ids.len(), limits.layers)));
         }
-        let size = manifest.layers.iter().map(|layer| layer.size).sum();
+        let (mut layers, mut budget) = (Vec::new(), limits.image_bytes);
+        for (descriptor, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
+            let blob = parse_digest(digest, &descriptor.digest)?;
+            let (image, diff_id) = (format!("{name}@{digest}"), diff_id.clone());
+            let layer = self.unpacked_layer(WantedLayer { image, blob, diff_id, budget }).await?;
+            budget -= layer.bytes;
+            layers.push(layer.path);
+        }
+        let size = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
         Ok(Image { name: format!("{name}@{digest}"), digest: digest.clone(), config, layers, size })
     }
+}
 
-    /// The directory of an unpacked layer.
-    async fn unpacked(&self, blob: &Digest, diff_id: &Digest) -> Result<PathBuf, StoreError> {
-        let target = self.inner.root.join("layers").join(diff_id.hex());
-        if target.exists() {
-            return Ok(target);
-        }
-        let lock = self.lock_for(diff_id.hex());
-        let _unpacking = lock.lock().await;
-        if target.exists() {
-            return Ok(target);
-        }
-        let temporary = self.inner.root.join("unpacking").join(uuid::Uuid::new_v4().to_string());
-        let (path, diff_id, done) = (self.blobs().path(blob), diff_id.clone(), target.clone());
-        let work = move || -> Result<(), StoreError> {
-            let io = |what: &str| {
-                let what = format!("{what} {}", temporary.display());
-                move |source| StoreError::Io { what, source }
-            };
-            fs::create_dir_all(&temporary).map_err(io("make"))?;
-            layer::unpack(&path, &diff_id, &temporary).inspect_err(|_| {
-                fs::remove_dir_all(&temporary).ok();
-            })?;
-            fs::rename(&temporary, done).map_err(io("move"))
-        };
-        let joined = tokio::task::spawn_blocking(work).await;
-        joined.map_err(|e| StoreError::Io { what: "unpack a layer".into(), source: io::Error::other(e) })??;
-        Ok(target)
+/// Reads a manifest or an index.
+///
+/// # Errors
+/// A text that says what is wrong with it.
+pub(crate) fn parse_manifest(json: &[u8]) -> Result<Manifest, String> {
+    serde_json::from_slice(json).map_err(|e| e.to_string())
+}
+
+/// Why a blob of an image gives nothing.
+fn unreadable(what: String, source: io::Error) -> StoreError {
+    match (source.kind(), LimitError::in_io(&source)) {
+        (_, Some(limit)) => StoreError::Invalid { image: what, reason: limit.to_string() },
+        (io::ErrorKind::NotFound, _) => StoreError::Unknown(what),
+        _ => StoreError::Io { what: format!("read {what}"), source },
     }
 }
 

@@ -136,26 +136,132 @@ async fn a_missing_image_is_not_found_and_a_policy_of_never_asks_nobody() {
     assert!(matches!(never, Err(PullError::Absent(_))), "{never:?}");
 }
 
-#[tokio::test]
-async fn an_entry_that_leads_out_of_the_layer_is_refused() {
-    let scratch = tempfile::tempdir().expect("a directory");
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut link = header(tar::EntryType::Symlink, 0o777, 0);
-    layer.append_link(&mut link, "out", scratch.path()).expect("appends");
-    file(&mut layer, "out/.wh.victim", b"", 0o644, 0);
-    let layer = layer.into_inner().expect("finishes");
-    fs::write(scratch.path().join("victim"), b"mine").expect("writes");
-    let config = json!({"rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]}});
-    let manifest = json!([{"Config": "c.json", "RepoTags": ["evil:v1"], "Layers": ["l.tar"]}]);
+/// A `docker save` archive of one image: its layers as they are, under digests as told.
+fn one_image(path: &Path, name: &str, layers: &[(Vec<u8>, Digest)]) {
+    let ids: Vec<String> = layers.iter().map(|(_, diff_id)| diff_id.to_string()).collect();
+    let names: Vec<String> = (0..layers.len()).map(|index| format!("{index}.tar")).collect();
+    let config = json!({"rootfs": {"type": "layers", "diff_ids": ids}});
+    let manifest = json!([{"Config": "c.json", "RepoTags": [name], "Layers": names}]);
     let mut tar = tar::Builder::new(Vec::new());
-    file(&mut tar, "l.tar", &layer, 0o644, 0);
+    for ((layer, _), name) in layers.iter().zip(&names) {
+        file(&mut tar, name, layer, 0o644, 0);
+    }
     file(&mut tar, "c.json", config.to_string().as_bytes(), 0o644, 0);
     file(&mut tar, "manifest.json", manifest.to_string().as_bytes(), 0o644, 0);
-    let archive = scratch.path().join("evil.tar");
-    fs::write(&archive, tar.into_inner().expect("finishes")).expect("writes");
-    let store = store(&scratch.path().join("store"), &["localhost:1"]);
+    fs::write(path, tar.into_inner().expect("finishes")).expect("writes");
+}
+
+async fn open(store: &ImageStore, name: &str) -> Result<knoll_oci::Image, PullError> {
+    store.pull(name, Policy::Never, &Keychain::default(), &|_| {}).await
+}
+
+/// An error with all that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(|e| format!("{e}: ")).collect()
+}
+
+#[tokio::test]
+async fn a_refused_layer_is_told_with_its_image_and_the_bound() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut climbing = header(tar::EntryType::Regular, 0o644, 0);
+    climbing.as_old_mut().name[..9].copy_from_slice(b"../victim");
+    climbing.set_cksum();
+    tar.append(&climbing, &b""[..]).expect("appends");
+    let climbing = tar.into_inner().expect("finishes");
+    let base = base_layer();
+    let archive = scratch.path().join("image.tar");
+    let limits = knoll_oci::Limits { image_bytes: 3 << 10, layers: 3, ..Default::default() };
+    let config = Config { registry_hosts: vec!["localhost:1".into()], limits, ..Config::default() };
+    let store = ImageStore::open(&scratch.path().join("store"), config).expect("opens");
+    let load = async |name: &str, layers: &[(Vec<u8>, Digest)]| {
+        one_image(&archive, name, layers);
+        store.load_tar(&archive, None).await.expect_err("is larger than the store allows");
+    };
+    load("large:v1", &[(base.clone(), Digest::of(&base))]).await;
+    let store = self::store(&scratch.path().join("other"), &["localhost:1"]);
+    one_image(&archive, "evil:v1", &[(climbing.clone(), Digest::of(&climbing))]);
     store.load_tar(&archive, None).await.expect("loads without unpacking");
-    let opened = store.pull("evil:v1", Policy::Never, &Keychain::default(), &|_| {}).await;
-    assert!(matches!(opened, Err(PullError::Store(_))), "{opened:?}");
-    assert_eq!(fs::read(scratch.path().join("victim")).expect("is untouched"), b"mine");
+    let error = chain(&open(&store, "evil:v1").await.expect_err("leads out"));
+    for part in ["docker.io/library/evil@sha256:", Digest::of(&climbing).hex(), "\"../victim\" leads out of the layer"]
+    {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!scratch.path().join("other/victim").exists());
+    one_image(&archive, "tall:v1", &vec![(base.clone(), Digest::of(&base)); 128]);
+    store.load_tar(&archive, None).await.expect("loads without unpacking");
+    let error = chain(&open(&store, "tall:v1").await.expect_err("is too tall"));
+    assert!(error.contains("128 layers: more than the 127 allowed"), "{error}");
+}
+
+#[tokio::test]
+async fn naming_a_layer_is_not_having_it() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = store(&scratch.path().join("store"), &["localhost:1"]);
+    let (private, other) = (base_layer(), upper_layer());
+    let archive = scratch.path().join("image.tar");
+    one_image(&archive, "private:v1", &[(private.clone(), Digest::of(&private))]);
+    store.load_tar(&archive, None).await.expect("loads");
+    open(&store, "private:v1").await.expect("opens");
+    one_image(&archive, "thief:v1", &[(other, Digest::of(&private))]);
+    store.load_tar(&archive, None).await.expect("loads without unpacking");
+    let error = chain(&open(&store, "thief:v1").await.expect_err("its blob is not that layer"));
+    assert!(error.contains("the image is damaged"), "{error}");
+    // The same layer packed in another way is the same layer.
+    one_image(&archive, "packed:v1", &[(gzip(&private), Digest::of(&private))]);
+    store.load_tar(&archive, None).await.expect("loads");
+    open(&store, "packed:v1").await.expect("opens");
+}
+
+#[tokio::test]
+async fn a_torn_layer_and_a_damaged_blob_are_found_and_made_again() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let root = scratch.path().join("store");
+    let archive = scratch.path().join("image.tar");
+    let base = base_layer();
+    one_image(&archive, "app:v1", &[(base.clone(), Digest::of(&base))]);
+    let store = store(&root, &["localhost:1"]);
+    store.load_tar(&archive, None).await.expect("loads");
+    let image = open(&store, "app:v1").await.expect("opens");
+    let kept = image.layers[0].join("etc/kept");
+    // What a power cut leaves: names without content, and no record, which is written last.
+    fs::write(&kept, b"").expect("writes");
+    fs::remove_file(root.join("unpacked").join(Digest::of(&base).hex())).expect("there was a record");
+    open(&store, "app:v1").await.expect("is unpacked again");
+    assert_eq!(fs::read(&kept).expect("is there"), b"kept");
+
+    // A blob that is not what its name says goes, so that it can come again.
+    let upper = upper_layer();
+    one_image(&archive, "app:v2", &[(upper.clone(), Digest::of(&upper))]);
+    store.load_tar(&archive, None).await.expect("loads");
+    let blob = root.join("blobs/sha256").join(Digest::of(&upper).hex());
+    let mut damaged = fs::read(&blob).expect("is there");
+    damaged[600] ^= 1;
+    fs::write(&blob, damaged).expect("writes");
+    open(&store, "app:v2").await.expect_err("is damaged");
+    assert!(!blob.exists());
+    store.load_tar(&archive, None).await.expect("loads again");
+    open(&store, "app:v2").await.expect("is whole");
+}
+
+#[tokio::test]
+async fn nobody_else_looks_into_the_store_and_an_old_one_is_mended() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let root = scratch.path().join("store");
+    fs::create_dir_all(root.join("layers")).expect("makes");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("allows");
+    let store = store(&root, &["localhost:1"]);
+    let archive = scratch.path().join("image.tar");
+    let base = base_layer();
+    one_image(&archive, "app:v1", &[(base.clone(), Digest::of(&base))]);
+    store.load_tar(&archive, None).await.expect("loads");
+    open(&store, "app:v1").await.expect("opens");
+    let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&root), 0o700);
+    for part in fs::read_dir(&root).expect("reads").map(|part| part.expect("reads").path()) {
+        assert_eq!(mode(&part), 0o700, "{}", part.display());
+        for inner in fs::read_dir(&part).expect("reads").map(|inner| inner.expect("reads").path()) {
+            assert!(inner.is_dir() || mode(&inner) == 0o600, "{}", inner.display());
+        }
+    }
 }

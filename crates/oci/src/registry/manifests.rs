@@ -58,7 +58,8 @@ impl Registry {
 
     pub(super) fn manifest_get(&self, name: &str, reference: &str) -> Answer {
         let (digest, media_type) = self.find(name, reference)?;
-        let bytes = self.store.blobs().read(&digest).map_err(|_| Refusal::manifest_unknown(reference))?;
+        let bytes = self.store.blobs().read(&digest, "bytes of a manifest", self.store.limits().manifest_bytes);
+        let bytes = bytes.map_err(|_| Refusal::manifest_unknown(reference))?;
         let media_type = media_type.filter(|t| !t.is_empty()).unwrap_or_else(|| media_type_of(&bytes));
         let response = Response::builder()
             .status(StatusCode::OK)

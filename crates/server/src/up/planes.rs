@@ -249,6 +249,7 @@ fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<Imag
     let config = knoll_oci::Config {
         registry_hosts: hosts.iter().map(|host| format!("{host}:{port}")).collect(),
         insecure_registries: arguments.insecure_registry.clone(),
+        ..knoll_oci::Config::default()
     };
     ImageStore::open(&paths.images(), config).map_err(system)
 }
