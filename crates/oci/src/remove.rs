@@ -18,6 +18,9 @@ use nix::{
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+/// Directories open at a time.
+const OPEN: usize = 64;
+
 /// Removes whatever is at `path`; nothing there is fine.
 pub(crate) fn tree(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -37,21 +40,57 @@ pub(crate) fn tree_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let top = openat(parent, name, DIRECTORY, Mode::empty())?;
-    let mut moved = 0;
-    // Each turn removes the first level; what is deeper is moved up to it.
-    loop {
-        let directories = empty_of_files(&top)?;
-        if directories.is_empty() {
-            break;
+    let top = Level::open(parent, name.as_bytes())?;
+    let (mut open, mut moved) = (vec![top], 0);
+    while let Some(level) = open.last_mut() {
+        let Some(name) = level.directories.pop() else {
+            let emptied = open.pop().map(|level| level.name).unwrap_or_default();
+            let above = open.last().map_or(parent, |level| &level.directory);
+            unlinkat(above, emptied.as_c_str(), UnlinkatFlags::RemoveDir)?;
+            continue;
+        };
+        if unlinkat(&level.directory, name.as_c_str(), UnlinkatFlags::RemoveDir).is_ok() {
+            continue;
         }
-        for directory in directories {
-            flatten(&top, &directory, &mut moved)?;
+        if open.len() < OPEN {
+            let inner = Level::open(&open[open.len() - 1].directory, name.as_bytes())?;
+            open.push(inner);
+        } else {
+            // Too deep to go on: it becomes one of the first level, which is done last.
+            let up = move_up(&open[open.len() - 1].directory, &name, &open[0].directory, &mut moved)?;
+            open[0].directories.push(up);
         }
     }
-    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
+    Ok(())
+}
+
+/// A directory that holds nothing but directories any more.
+struct Level {
+    name: CString,
+    directory: OwnedFd,
+    directories: Vec<CString>,
+}
+
+impl Level {
+    fn open(parent: &OwnedFd, name: &[u8]) -> io::Result<Self> {
+        let name = CString::new(name)?;
+        let directory = openat(parent, name.as_c_str(), DIRECTORY, Mode::empty())?;
+        let directories = empty_of_files(&directory)?;
+        Ok(Self { name, directory, directories })
+    }
+}
+
+/// Moves the directory `name` of `from` into `top`, under a name that is free there.
+fn move_up(from: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
+    loop {
+        *moved += 1;
+        let up = CString::new(format!(".removing-{moved}"))?;
+        match renameat(from, name.as_c_str(), top, up.as_c_str()) {
+            Ok(()) => return Ok(up),
+            // A name that the tree itself has.
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -74,27 +113,6 @@ fn empty_of_files(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(directories)
 }
 
-/// Empties the directory `name` of `top`, its own directories going to `top`, and removes it.
-fn flatten(top: &OwnedFd, name: &CString, moved: &mut u64) -> io::Result<()> {
-    let directory = openat(top, name.as_c_str(), DIRECTORY, Mode::empty())?;
-    for inner in empty_of_files(&directory)? {
-        if unlinkat(&directory, inner.as_c_str(), UnlinkatFlags::RemoveDir).is_ok() {
-            continue;
-        }
-        loop {
-            *moved += 1;
-            let up = format!(".removing-{moved}");
-            match renameat(&directory, inner.as_c_str(), top, OsStr::from_bytes(up.as_bytes())) {
-                Ok(()) => break,
-                // A name that the tree itself had.
-                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(unlinkat(top, name.as_c_str(), UnlinkatFlags::RemoveDir)?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink};
@@ -112,10 +130,11 @@ mod tests {
         let tree_path = scratch.path().join("tree");
         fs::create_dir(&tree_path).expect("makes");
         fs::create_dir(tree_path.join(".removing-1")).expect("makes");
+        fs::write(tree_path.join(".removing-2"), b"").expect("writes");
         fs::write(tree_path.join(".removing-1/file"), b"").expect("writes");
         symlink(&victim, tree_path.join("link")).expect("links");
         let mut at = open(&tree_path, DIRECTORY, Mode::empty()).expect("opens");
-        for _ in 0..5_000 {
+        for _ in 0..2_500 {
             mkdirat(&at, "d", Mode::from_bits_truncate(0o700)).expect("makes");
             at = openat(&at, "d", DIRECTORY, Mode::empty()).expect("opens");
             nix::unistd::symlinkat(&victim, &at, "link").expect("links");
