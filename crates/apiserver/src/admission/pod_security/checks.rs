@@ -76,6 +76,7 @@ struct Subject<'a> {
 }
 
 type Found = Option<Violation>;
+type Rule = fn(&Subject<'_>) -> Found;
 
 /// Where a pod, or what a template would make, breaks a standard.
 pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<Violation> {
@@ -89,7 +90,7 @@ pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<V
     let windows = spec["os"]["name"] == "windows" && subject.version >= 25;
     let restricted = standard.level == Level::Restricted;
     // Ordered as Kubernetes reports them: what `baseline` asks first.
-    let rules: &[(bool, fn(&Subject<'_>) -> Found)] = &[
+    let rules: &[(bool, Rule)] = &[
         (true, app_armor),
         (!restricted, added_capabilities),
         (true, host_namespaces),

@@ -58,10 +58,8 @@ pub(super) fn handler(handler: &Value, field: &str, known: &[&str], causes: &mut
     let Some(kind) = set.first() else { return };
     let (action, path) = (&handler[kind], format!("{field}.{kind}"));
     match *kind {
-        "exec" => {
-            if object::is_empty(action.get("command")) {
-                causes.push(Cause::required(format!("{path}.command"), ""));
-            }
+        "exec" if object::is_empty(action.get("command")) => {
+            causes.push(Cause::required(format!("{path}.command"), ""));
         }
         "httpGet" => http(action, &path, causes),
         "tcpSocket" => port(&action["port"], format!("{path}.port"), causes),
