@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::protocol::{
-    Answer, Call, Configuration, ContainerId, ContainerSpec, ContainerStatus, Event, ExecId, ExecSpec, Exit, Listing,
-    Message, MonitorInfo, Refusal, RefusalKind, Request, Resources, SandboxId, SandboxSpec, SandboxStatus, Stats,
-    VERSION,
+    Answer, Call, Configuration, ContainerId, ContainerSpec, ContainerStatus, Event, ExecId, ExecSpec, Exit,
+    ListenerName, Listing, MAX_CALL, MAX_FRAME, Message, MonitorInfo, Refusal, RefusalKind, Request, Resources,
+    SandboxId, SandboxSpec, SandboxStatus, Stats, VERSION,
 };
 use crate::wire::{self, FrameError, Inbox, Outbox};
 
@@ -44,7 +44,10 @@ pub enum ClientError {
     #[error("the monitor gave an answer of the wrong kind")]
     Unexpected,
     /// The monitor speaks another version.
-    #[error("the monitor speaks protocol version {0}, this program {VERSION}")]
+    #[error(
+        "the monitor speaks protocol version {0}, this program {VERSION}: stop everything with the program that \
+         started the monitor, or remove it with `knoll reset`"
+    )]
     Version(u32),
 }
 
@@ -197,10 +200,43 @@ impl Client {
 
     /// Everything the monitor holds: what a restarted server adopts.
     pub async fn list(&self) -> Result<Listing, ClientError> {
-        match self.ask(Request::List).await? {
-            Answer::Listing(listing) => Ok(listing),
+        let mut whole = Listing::default();
+        let mut after = None;
+        loop {
+            let Answer::Listing(part) = self.ask(Request::List { after }).await? else {
+                return Err(ClientError::Unexpected);
+            };
+            whole.sandboxes.extend(part.sandboxes);
+            whole.containers.extend(part.containers);
+            whole.pooled = part.pooled;
+            match part.next {
+                Some(next) => after = Some(next),
+                None => return Ok(whole),
+            }
+        }
+    }
+
+    /// Leaves listening sockets with the monitor, which keeps duplicates until it ends, [`Client::drop_listeners`] is
+    /// asked, or others come under the same names. While the server restarts, connections wait in them.
+    pub async fn keep_listeners(&self, listeners: Vec<(ListenerName, OwnedFd)>) -> Result<(), ClientError> {
+        let (names, fds) = listeners.into_iter().unzip();
+        match self.0.call(Request::KeepListeners { names }, fds).await? {
+            (Answer::Done, _) => Ok(()),
             _ => Err(ClientError::Unexpected),
         }
+    }
+
+    /// Duplicates of the sockets that were left with the monitor.
+    pub async fn listeners(&self) -> Result<Vec<(ListenerName, OwnedFd)>, ClientError> {
+        match self.0.call(Request::Listeners, Vec::new()).await? {
+            (Answer::Listeners(names), fds) if names.len() == fds.len() => Ok(names.into_iter().zip(fds).collect()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Has the monitor let go of sockets. Absent ones are fine.
+    pub async fn drop_listeners(&self, names: Vec<ListenerName>) -> Result<(), ClientError> {
+        self.done(Request::DropListeners { names }).await
     }
 
     /// What a sandbox and its containers use.
@@ -284,7 +320,7 @@ pub fn set_terminal_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Re
 impl Connection {
     async fn call(&self, request: Request, fds: Vec<OwnedFd>) -> Outcome {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let frame = wire::encode(&Call { number, fds: fds.len(), request })?;
+        let frame = wire::encode(&Call { number, fds: fds.len(), request }, MAX_CALL)?;
         let (sender, receiver) = oneshot::channel();
         lock(&self.shared.pending).insert(number, sender);
         if self.out.send((frame, fds)).await.is_err() || self.task.is_finished() {
@@ -297,7 +333,7 @@ impl Connection {
 
 /// Moves frames until either side closes, then fails whatever is unanswered.
 async fn serve(stream: Arc<UnixStream>, mut queue: mpsc::Receiver<(Vec<u8>, Vec<OwnedFd>)>, shared: Arc<Shared>) {
-    let mut inbox = Inbox::default();
+    let mut inbox = Inbox::new(MAX_FRAME);
     let mut outbox = Outbox::default();
     loop {
         let outcome = tokio::select! {

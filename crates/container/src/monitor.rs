@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ mod daemon;
 mod exec;
 mod helper;
 mod identity;
+mod listeners;
 mod log;
 mod pause;
 mod pool;
@@ -44,6 +46,7 @@ use connection::{Connections, Ticket};
 use container::Container;
 use exec::Exec;
 use helper::Helpers;
+use listeners::Listeners;
 use pool::Pool;
 use sandbox::Sandbox;
 
@@ -124,6 +127,7 @@ struct Monitor {
     programs: Programs,
     events: Events,
     connections: Connections,
+    listeners: Listeners,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     containers: BTreeMap<ContainerId, Container>,
     execs: BTreeMap<ExecId, Exec>,
@@ -135,6 +139,10 @@ struct Monitor {
     unwatched: Vec<Spawned>,
     /// Some child has ended, perhaps one that nobody here has made.
     children_ended: bool,
+    /// Whose output was copied last.
+    last_output: u64,
+    /// Given up for a moment when a client comes and no file can be opened.
+    spare: Option<File>,
     filters: BTreeMap<Set, Rc<[sock_filter]>>,
     /// Names things of which there must never be two, across restarts too.
     serial: u64,
@@ -156,9 +164,21 @@ struct Events {
     epoll: Epoll,
     /// When `tick` is due.
     due: Option<Instant>,
-    sources: BTreeMap<u64, Source>,
+    sources: BTreeMap<u64, Watched>,
     next: u64,
 }
+
+/// Something in the epoll set.
+struct Watched {
+    source: Source,
+    fd: RawFd,
+    panics: u32,
+}
+
+/// How often handling events of one source may panic before it is left alone.
+const MAX_PANICS: u32 = 3;
+/// Bytes of output that are copied between two looks at everything else.
+const OUTPUT_A_TURN: usize = 256 * 1024;
 
 impl Events {
     fn new() -> io::Result<Events> {
@@ -170,9 +190,23 @@ impl Events {
     fn add(&mut self, fd: impl AsFd, source: Source) -> io::Result<u64> {
         let token = self.next;
         self.next += 1;
-        self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-        self.sources.insert(token, source);
+        self.epoll.add(&fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.sources.insert(token, Watched { source, fd: fd.as_fd().as_raw_fd(), panics: 0 });
         Ok(token)
+    }
+
+    /// Counts a panic over an event. After too many its source is watched no longer, and is given.
+    fn panicked(&mut self, token: u64) -> Option<Source> {
+        let watched = self.sources.get_mut(&token)?;
+        watched.panics += 1;
+        if watched.panics < MAX_PANICS {
+            return None;
+        }
+        let watched = self.sources.remove(&token)?;
+        if let Err(error) = sys::epoll_forget(self.epoll.0.as_fd(), watched.fd) {
+            tracing::debug!(%error, "a descriptor was not watched");
+        }
+        Some(watched.source)
     }
 
     /// Stops watching. The descriptor must still be open, because a forked child may keep it open for longer.
@@ -184,9 +218,11 @@ impl Events {
         }
     }
 
-    /// Watches for room to write too, or no longer.
-    fn want_write(&self, fd: impl AsFd, token: u64, write: bool) -> io::Result<()> {
-        let flags = if write { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+    /// Watches for input, for room to write, for both or neither.
+    fn watch_for(&self, fd: impl AsFd, token: u64, read: bool, write: bool) -> io::Result<()> {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, read);
+        flags.set(EpollFlags::EPOLLOUT, write);
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
     }
 
@@ -196,7 +232,14 @@ impl Events {
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
-    fn timeout(&self) -> EpollTimeout {
+    fn is_output(&self, token: u64) -> bool {
+        self.sources.get(&token).is_some_and(|watched| matches!(watched.source, Source::Output(..)))
+    }
+
+    fn timeout(&self, at_once: bool) -> EpollTimeout {
+        if at_once {
+            return EpollTimeout::ZERO;
+        }
         let Some(due) = self.due else { return EpollTimeout::NONE };
         // Rounded up: waking early would only mean waiting again.
         let left = due.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
@@ -272,6 +315,7 @@ impl Monitor {
             },
             events,
             connections: Connections::default(),
+            listeners: Listeners::default(),
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
@@ -280,6 +324,8 @@ impl Monitor {
             leaving: BTreeMap::new(),
             unwatched: Vec::new(),
             children_ended: true,
+            last_output: 0,
+            spare: Some(File::open("/dev/null").setup("open /dev/null")?),
             filters: BTreeMap::new(),
             serial: started_at.as_millisecond().cast_unsigned() << 8,
             leftovers: Vec::new(),
@@ -293,15 +339,26 @@ impl Monitor {
         while !self.finished() {
             if self.events.due.is_some_and(|due| due <= Instant::now()) {
                 self.events.due = None;
-                self.tick();
+                self.guard(0, Monitor::tick);
             }
-            let count = match self.events.epoll.wait(&mut ready, self.events.timeout()) {
+            let timeout = self.events.timeout(self.connections.is_stalled());
+            let count = match self.events.epoll.wait(&mut ready, timeout) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 outcome => outcome.map_err(|errno| MonitorError::Loop(errno.into()))?,
             };
+            let mut outputs = Vec::new();
             for event in &ready[..count] {
-                self.dispatch(event.data(), event.events(), listener, signals);
+                if self.events.is_output(event.data()) {
+                    outputs.push(event.data());
+                } else {
+                    let act = |monitor: &mut Monitor| {
+                        monitor.dispatch(event.data(), event.events(), listener, signals);
+                    };
+                    self.guard(event.data(), act);
+                }
             }
+            self.copy_outputs(outputs);
+            self.serve_stalled();
             if self.children_ended {
                 self.reap_strangers();
             }
@@ -311,7 +368,7 @@ impl Monitor {
     }
 
     fn dispatch(&mut self, token: u64, flags: EpollFlags, listener: &UnixListener, signals: &SignalFd) {
-        let Some(source) = self.events.sources.get(&token).cloned() else { return };
+        let Some(source) = self.events.sources.get(&token).map(|watched| watched.source.clone()) else { return };
         match source {
             Source::Listener => self.accept(listener),
             Source::Signals => self.take_signals(signals),
@@ -323,9 +380,50 @@ impl Monitor {
             Source::Pause(sandbox) => self.pause_exited(&sandbox),
             Source::Status(container) => self.container_says(&container, None),
             Source::Process(container) => self.container_exited(&container),
-            Source::Output(container, stream) => self.copy_output(&container, stream),
+            Source::Output(container, stream) => drop(self.copy_output(&container, stream)),
             Source::ExecStatus(exec) => self.exec_says(exec, None),
             Source::ExecProcess(exec) => self.exec_exited(exec),
+        }
+    }
+
+    /// Handles an event. A panic costs what the event is about, and that only when it happens again and again.
+    fn guard(&mut self, token: u64, act: impl FnOnce(&mut Monitor)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_ok() {
+            return;
+        }
+        tracing::error!(source = ?self.events.sources.get(&token).map(|w| &w.source), "an event could not be handled");
+        match self.events.panicked(token) {
+            Some(Source::Status(id) | Source::Process(id) | Source::Output(id, _)) => {
+                tracing::error!(container = %id, "a container is given up");
+                if let Some(container) = self.containers.get(&id)
+                    && let Err(error) = self.cgroups.kill(&container.group)
+                {
+                    tracing::error!(%error, container = %id, "it cannot be killed either");
+                }
+            }
+            Some(source) => tracing::error!(?source, "no more events are taken from it"),
+            None => {}
+        }
+    }
+
+    /// Copies output of containers, a bounded part of it, beginning behind where the last turn ended: so whoever
+    /// writes much waits for whoever writes little, and requests wait for neither.
+    fn copy_outputs(&mut self, mut tokens: Vec<u64>) {
+        tokens.sort_unstable();
+        let behind = tokens.partition_point(|token| *token <= self.last_output);
+        tokens.rotate_left(behind);
+        let mut copied = 0;
+        for token in tokens {
+            if copied >= OUTPUT_A_TURN {
+                return;
+            }
+            self.last_output = token;
+            self.guard(token, |monitor| {
+                if let Some(Watched { source: Source::Output(id, stream), .. }) = monitor.events.sources.get(&token) {
+                    let (id, stream) = (id.clone(), *stream);
+                    copied += monitor.copy_output(&id, stream);
+                }
+            });
         }
     }
 

@@ -20,14 +20,20 @@ pub use container::{
     Capabilities, ContainerSpec, ContainerStatus, ExecSpec, Exit, Mount, MountSource, Phase, Propagation, Resources,
     Rlimit, Rootfs, Seccomp, Security, Stdin, User,
 };
-pub use id::{ContainerId, ExecId, InvalidId, SandboxId};
+pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
 pub use sandbox::{Network, PodNetwork, SandboxSpec, SandboxStatus};
 
 /// The protocol's version. A monitor refuses a client that speaks another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The largest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 16 * 1024 * 1024;
+
+/// The largest frame a client sends, in bytes: so that what it describes fits an answer.
+pub const MAX_CALL: usize = 4 * 1024 * 1024;
+
+/// The most sockets the monitor keeps for the server.
+pub const MAX_LISTENERS: usize = 32;
 
 /// A request and its number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,8 +107,12 @@ pub enum Request {
         /// A signal number.
         signal: i32,
     },
-    /// Everything there is. Answer: `Listing`.
-    List,
+    /// What there is, a part at a time: what follows `after`, or all from the beginning. Answer: `Listing`.
+    List {
+        /// [`Listing::next`] of the part before.
+        #[serde(default)]
+        after: Option<Cursor>,
+    },
     /// What a sandbox uses now. Answer: `Stats`.
     Stats {
         /// Which one.
@@ -131,6 +141,20 @@ pub enum Request {
     Socket {
         /// Which one.
         sandbox: SandboxId,
+    },
+    /// Keeps listening sockets for a server that restarts: connections wait in them meanwhile. Each replaces the one of
+    /// its name; as many descriptors come along, in the same order. Other names stay. They are let go of when the
+    /// monitor ends. Answer: `Done`.
+    KeepListeners {
+        /// Their names.
+        names: Vec<ListenerName>,
+    },
+    /// Duplicates of all kept sockets. Answer: `Listeners`.
+    Listeners,
+    /// Lets go of kept sockets. Absent ones are fine. Answer: `Done`.
+    DropListeners {
+        /// Their names.
+        names: Vec<ListenerName>,
     },
     /// From now on send an [`Event`] for every container that exits. Answer: `Done`.
     Subscribe,
@@ -200,12 +224,14 @@ pub enum Answer {
     Exit(Exit),
     /// A started exec; with a terminal its controlling side comes along.
     Exec(ExecId),
-    /// Everything there is.
+    /// What there is, or a part of it.
     Listing(Listing),
     /// What a sandbox uses.
     Stats(Stats),
     /// A socket comes along.
     Socket,
+    /// Kept sockets, by name; as many descriptors come along, in the same order.
+    Listeners(Vec<ListenerName>),
 }
 
 /// Who answers.
@@ -221,7 +247,17 @@ pub struct MonitorInfo {
     pub started_at: Timestamp,
 }
 
-/// Everything a monitor holds.
+/// Where a part of a listing ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cursor {
+    /// With this sandbox.
+    Sandbox(SandboxId),
+    /// With all sandboxes and this container.
+    Container(ContainerId),
+}
+
+/// What a monitor holds, or a part of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Listing {
     /// Claimed sandboxes, ordered by id.
@@ -230,6 +266,9 @@ pub struct Listing {
     pub containers: Vec<ContainerStatus>,
     /// Ready sandboxes nobody has claimed.
     pub pooled: u32,
+    /// What to ask for next; none with the last part.
+    #[serde(default)]
+    pub next: Option<Cursor>,
 }
 
 /// What a sandbox and each of its containers use.

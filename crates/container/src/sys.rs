@@ -86,6 +86,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, packet: &mut [u8]) -> io::Result<(
     Ok((message.bytes, received))
 }
 
+/// Takes a descriptor out of an epoll set, by its number alone.
+pub(crate) fn epoll_forget(epoll: BorrowedFd<'_>, fd: RawFd) -> io::Result<()> {
+    let nothing = std::ptr::null_mut::<libc::epoll_event>();
+    // SAFETY: takes plain numbers; a number that is not in the set is an error and nothing else.
+    checked(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, nothing) }.into()).map(drop)
+}
+
 /// A child made by [`spawn`].
 #[derive(Debug)]
 pub(crate) struct Spawned {

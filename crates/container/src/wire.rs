@@ -10,10 +10,10 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::MAX_FRAME;
+use crate::protocol::MAX_LISTENERS;
 
 /// The most descriptors one frame carries.
-pub(crate) const MAX_FDS: usize = 4;
+pub(crate) const MAX_FDS: usize = MAX_LISTENERS;
 /// Unsent bytes above which no more requests are accepted for now.
 pub(crate) const HIGH_WATER: usize = 1024 * 1024;
 /// The most received descriptors that wait for their frame.
@@ -22,9 +22,14 @@ const MAX_WAITING_FDS: usize = 64;
 /// A frame that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// It is longer than [`MAX_FRAME`].
-    #[error("a frame of {0} bytes is longer than {MAX_FRAME}")]
-    TooLong(usize),
+    /// It is longer than its receiver takes.
+    #[error("a frame of {length} bytes is longer than {limit}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The most its receiver takes.
+        limit: usize,
+    },
     /// It is no JSON, or not of the expected shape.
     #[error("a frame cannot be understood")]
     Shape(#[source] serde_json::Error),
@@ -33,13 +38,13 @@ pub enum FrameError {
     Descriptors,
 }
 
-/// A value as a frame.
-pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, FrameError> {
+/// A value as a frame of at most `limit` bytes.
+pub(crate) fn encode(value: &impl Serialize, limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, value).map_err(FrameError::Shape)?;
     let length = frame.len() - 4;
-    if length > MAX_FRAME {
-        return Err(FrameError::TooLong(length));
+    if length > limit {
+        return Err(FrameError::TooLong { length, limit });
     }
     frame[..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     Ok(frame)
@@ -98,19 +103,23 @@ impl Outbox {
 
 /// Bytes and descriptors that came in.
 pub(crate) struct Inbox {
+    /// The longest frame.
+    limit: usize,
     bytes: Vec<u8>,
+    /// Where the next frame begins.
+    start: usize,
     fds: VecDeque<OwnedFd>,
     /// Where a read lands first.
     scratch: Box<[u8]>,
 }
 
-impl Default for Inbox {
-    fn default() -> Inbox {
-        Inbox { bytes: Vec::new(), fds: VecDeque::new(), scratch: vec![0; 64 * 1024].into_boxed_slice() }
-    }
-}
-
 impl Inbox {
+    /// For frames of at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Inbox {
+        let scratch = vec![0; 64 * 1024].into_boxed_slice();
+        Inbox { limit, bytes: Vec::new(), start: 0, fds: VecDeque::new(), scratch }
+    }
+
     /// Reads once. `Ok(0)` means the other side has closed.
     pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let mut control = cmsg_space!([RawFd; MAX_FDS]);
@@ -129,20 +138,28 @@ impl Inbox {
             return Err(io::Error::other("too many file descriptors without a frame"));
         }
         let length = message.bytes;
+        self.bytes.drain(..std::mem::take(&mut self.start));
         self.bytes.extend_from_slice(&self.scratch[..length]);
         Ok(length)
     }
 
     /// The next whole frame, if there is one.
     pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
-        let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let unread = &self.bytes[self.start..];
+        let Some(head) = unread.first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX);
-        if length > MAX_FRAME {
-            return Err(FrameError::TooLong(length));
+        if length > self.limit {
+            return Err(FrameError::TooLong { length, limit: self.limit });
         }
-        let Some(body) = self.bytes.get(4..4 + length) else { return Ok(None) };
+        let Some(body) = unread.get(4..4 + length) else { return Ok(None) };
         let value = serde_json::from_slice(body).map_err(FrameError::Shape)?;
-        self.bytes.drain(..4 + length);
+        self.start += 4 + length;
+        if self.start == self.bytes.len() {
+            self.start = 0;
+            self.bytes.clear();
+            // A long frame is no reason to keep as much memory.
+            self.bytes.shrink_to(self.scratch.len());
+        }
         Ok(Some(value))
     }
 

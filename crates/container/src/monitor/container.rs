@@ -337,11 +337,10 @@ impl Monitor {
         }
     }
 
-    pub(super) fn copy_output(&mut self, id: &ContainerId, stream: usize) {
-        if let Some(output) = self.containers.get_mut(id).and_then(|container| container.output.as_mut()) {
-            // What is left wakes the loop again.
-            output.copy(stream);
-        }
+    /// Copies a turn's worth of output and says how much; what is left wakes the loop again.
+    pub(super) fn copy_output(&mut self, id: &ContainerId, stream: usize) -> usize {
+        let output = self.containers.get_mut(id).and_then(|container| container.output.as_mut());
+        output.map_or(0, |output| output.copy(stream))
     }
 
     /// The child has something to say, or has become its program. What `ended` has not said by now it will not say.

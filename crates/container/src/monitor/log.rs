@@ -17,8 +17,11 @@ const MAX_FILE: u64 = 10 * 1024 * 1024;
 const KEPT: u32 = 2;
 /// A longer line is cut into parts marked `P`, as other runtimes do.
 const MAX_LINE: usize = 16 * 1024;
-/// Bytes read before others get their turn.
-const MAX_TURN: usize = 256 * 1024;
+/// Bytes read before others get their turn: what a pipe holds as it is made. Each may become a line of its own, with a
+/// time stamp.
+const MAX_TURN: usize = 64 * 1024;
+/// The most that is read of the pipe of a container that has exited: more than unprivileged programs can make one hold.
+const MAX_REST: usize = 16 * 1024 * 1024;
 
 const NAMES: [&str; 2] = ["stdout", "stderr"];
 
@@ -38,7 +41,8 @@ struct LogFile {
     path: PathBuf,
     file: Option<File>,
     size: u64,
-    failing: bool,
+    /// Bytes that could not be written since the last that could.
+    lost: u64,
 }
 
 /// The named pipe of a stream.
@@ -61,7 +65,7 @@ impl Output {
     /// Opens the pipes below a container's runtime directory and the file.
     pub(super) fn open(directory: &Path, path: &Path) -> io::Result<Output> {
         if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
         let stream = |number| -> io::Result<Stream> {
             // Open for writing too: a pipe without writers would wake the loop until its container is reaped.
@@ -69,7 +73,7 @@ impl Output {
             let pipe = open(&fifo(directory, number), flags, Mode::empty())?;
             Ok(Stream { pipe, token: None, partial: Vec::new() })
         };
-        let mut file = LogFile { path: path.to_owned(), file: None, size: 0, failing: false };
+        let mut file = LogFile { path: path.to_owned(), file: None, size: 0, lost: 0 };
         file.reopen()?;
         Ok(Output { file, streams: [stream(0)?, stream(1)?] })
     }
@@ -84,29 +88,34 @@ impl Output {
         &mut self.streams[stream.min(1)].token
     }
 
-    /// Copies what is there, up to a turn's worth. `false` when nothing is left.
-    pub(super) fn copy(&mut self, stream: usize) -> bool {
-        let mut buffer = [0; 64 * 1024];
-        let mut copied = 0;
-        while copied < MAX_TURN {
-            match nix::unistd::read(self.streams[stream.min(1)].pipe.as_fd(), &mut buffer) {
-                Ok(length) if length > 0 => {
-                    copied += length;
-                    let lines =
-                        self.streams[stream.min(1)].lines(NAMES[stream.min(1)], &buffer[..length], Timestamp::now());
+    /// Copies what is there, up to a turn's worth, and says how much; 0 when nothing is left.
+    pub(super) fn copy(&mut self, stream: usize) -> usize {
+        let mut buffer = [0; MAX_TURN];
+        let from = &mut self.streams[stream.min(1)];
+        loop {
+            match nix::unistd::read(from.pipe.as_fd(), &mut buffer) {
+                Ok(length) => {
+                    let lines = from.lines(NAMES[stream.min(1)], &buffer[..length], Timestamp::now());
                     self.file.write(&lines);
+                    return length;
                 }
                 Err(nix::errno::Errno::EINTR) => {}
-                _ => return false,
+                Err(_) => return 0,
             }
         }
-        true
     }
 
-    /// Copies everything, for a container that has exited.
+    /// Copies everything, for a container that has exited: what its pipes hold now, and not what a process that lives
+    /// on may still write.
     pub(super) fn finish(&mut self) {
         for (stream, name) in NAMES.iter().enumerate() {
-            while self.copy(stream) {}
+            let mut left = self.streams[stream].capacity();
+            while left > 0 {
+                match self.copy(stream) {
+                    0 => break,
+                    copied => left = left.saturating_sub(copied),
+                }
+            }
             let rest = self.streams[stream].rest(name, Timestamp::now());
             self.file.write(&rest);
         }
@@ -114,19 +123,26 @@ impl Output {
 }
 
 impl Stream {
+    /// What the pipe can hold.
+    fn capacity(&self) -> usize {
+        let size = nix::fcntl::fcntl(&self.pipe, nix::fcntl::FcntlArg::F_GETPIPE_SZ);
+        size.ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(MAX_TURN).min(MAX_REST)
+    }
+
     /// Adds bytes and gives the lines that are complete, or too long to wait for.
     fn lines(&mut self, name: &str, mut bytes: &[u8], now: Timestamp) -> Vec<u8> {
         let mut lines = Vec::with_capacity(bytes.len() + 64);
+        let head = format!("{now:.9} {name}");
         while !bytes.is_empty() {
             let room = MAX_LINE - self.partial.len();
             let end = bytes.iter().take(room + 1).position(|byte| *byte == b'\n');
             match end {
                 Some(end) => {
-                    self.line(&mut lines, name, &bytes[..end], b'F', now);
+                    self.line(&mut lines, &head, &bytes[..end], b'F');
                     bytes = &bytes[end + 1..];
                 }
                 None if bytes.len() >= room => {
-                    self.line(&mut lines, name, &bytes[..room], b'P', now);
+                    self.line(&mut lines, &head, &bytes[..room], b'P');
                     bytes = &bytes[room..];
                 }
                 None => {
@@ -138,8 +154,9 @@ impl Stream {
         lines
     }
 
-    fn line(&mut self, lines: &mut Vec<u8>, name: &str, text: &[u8], tag: u8, now: Timestamp) {
-        lines.extend_from_slice(format!("{now:.9} {name} {} ", char::from(tag)).as_bytes());
+    fn line(&mut self, lines: &mut Vec<u8>, head: &str, text: &[u8], tag: u8) {
+        lines.extend_from_slice(head.as_bytes());
+        lines.extend_from_slice(&[b' ', tag, b' ']);
         lines.append(&mut self.partial);
         lines.extend_from_slice(text);
         lines.push(b'\n');
@@ -149,7 +166,7 @@ impl Stream {
     fn rest(&mut self, name: &str, now: Timestamp) -> Vec<u8> {
         let mut lines = Vec::new();
         if !self.partial.is_empty() {
-            self.line(&mut lines, name, &[], b'F', now);
+            self.line(&mut lines, &format!("{now:.9} {name}"), &[], b'F');
         }
         lines
     }
@@ -157,32 +174,45 @@ impl Stream {
 
 impl LogFile {
     fn reopen(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
         self.size = file.metadata()?.len();
         self.file = Some(file);
         Ok(())
     }
 
-    /// Writes lines. When the disk refuses, output is lost and said so once; the container is not held up.
+    /// Writes lines. When the disk refuses, output is lost, which is counted and said where it is missing as soon as
+    /// there is room again; the container is not held up.
     fn write(&mut self, lines: &[u8]) {
         if lines.is_empty() {
             return;
         }
-        let outcome = self.rotate_when_full(lines.len() as u64).and_then(|()| match &mut self.file {
-            Some(file) => file.write_all(lines),
-            None => Err(io::ErrorKind::NotFound.into()),
-        });
-        match outcome {
-            Ok(()) => {
-                self.failing = false;
-                self.size += lines.len() as u64;
-            }
-            Err(error) if !self.failing => {
-                self.failing = true;
+        if let Err(error) = self.append(lines) {
+            if self.lost == 0 {
                 tracing::warn!(%error, path = %self.path.display(), "container output is lost");
             }
-            Err(_) => {}
+            self.lost += lines.len() as u64;
         }
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.lost > 0 {
+            let told = format!("{:.9} stderr F knoll: {} bytes of output are lost here\n", Timestamp::now(), self.lost);
+            self.append_whole(told.as_bytes())?;
+            self.lost = 0;
+        }
+        self.append_whole(lines)
+    }
+
+    /// All or nothing, so that no line is torn.
+    fn append_whole(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.rotate_when_full(lines.len() as u64)?;
+        let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        if let Err(error) = file.write_all(lines) {
+            file.set_len(self.size)?;
+            return Err(error);
+        }
+        self.size += lines.len() as u64;
+        Ok(())
     }
 
     fn rotate_when_full(&mut self, more: u64) -> io::Result<()> {
@@ -244,9 +274,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_full_disk_refuses_is_told_where_it_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = LogFile { path: dir.path().join("log"), file: None, size: 0, lost: 0 };
+        file.write(b"one\n");
+        let good = file.file.replace(File::options().write(true).open("/dev/full").unwrap());
+        file.write(b"two\n");
+        file.write(b"three\n");
+        file.file = good;
+        file.write(b"four\n");
+        let text = fs::read_to_string(dir.path().join("log")).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[2], lines.len()), ("one", "four", 3));
+        assert!(lines[1].ends_with(" stderr F knoll: 10 bytes of output are lost here"), "{text}");
+    }
+
+    #[test]
     fn a_full_file_is_put_aside_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = LogFile { path: dir.path().join("log"), file: None, size: 0, failing: false };
+        let mut file = LogFile { path: dir.path().join("log"), file: None, size: 0, lost: 0 };
         file.reopen().unwrap();
         for round in 0..5u8 {
             file.write(&vec![b'0' + round; MAX_FILE as usize - 1]);

@@ -64,6 +64,11 @@ id!(
     ContainerId
 );
 
+id!(
+    /// A listening socket that the monitor keeps for the server.
+    ListenerName
+);
+
 /// A program started in a running container, numbered by the monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExecId(pub u64);

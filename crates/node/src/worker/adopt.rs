@@ -138,6 +138,7 @@ mod tests {
                 frozen: false,
             }],
             pooled: 0,
+            next: None,
         }
     }
 
