@@ -2,17 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::Table};
-use knoll_plan::{Changed, FollowedRevision, Observation, Rows, ScaleDecision, Want, World};
+use knoll_plan::{
+    Change, Changed, EventNote, FollowedRevision, NoteKind, Observation, Rows, ScaleDecision, Want, Woken, World,
+};
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -20,8 +22,9 @@ use crate::{
     counters::{Counters, count},
     execute::{Done, Errand, Executor},
     mailbox::Mailbox,
+    panics::{catch, caught},
     publish::Publisher,
-    queue::{Ended, Hold, Id, Lane, Queue},
+    queue::{Barrier, Ended, Id, Lane, Queue},
     watch::{Seen, Sighting},
 };
 
@@ -45,12 +48,23 @@ const LEAVE: Duration = Duration::from_secs(5);
 const AUTOSCALER_CONFIG: &str = "config-autoscaler";
 
 /// What the loop hears.
-pub(crate) struct Inputs {
+pub(crate) struct Inputs<'a> {
     pub(crate) sightings: mpsc::Receiver<Sighting>,
     pub(crate) decisions: Mailbox<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
-    pub(crate) applied: watch::Receiver<Arc<Table>>,
+    pub(crate) applied: &'a mut watch::Receiver<Arc<Table>>,
+    /// Ends when the loop is to end.
+    pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to.
+    Shutdown,
+    /// No watch is left.
+    Deaf,
 }
 
 /// The loop's state.
@@ -61,12 +75,13 @@ pub(crate) struct Control {
     seen: Progress,
     /// Objects that a hurried plan wrote: what their change wakes is hurried too.
     hurried: BTreeMap<(Kind, Key), Instant>,
-    followed: BTreeMap<Key, FollowedRevision>,
     follow: Mailbox<Key, Option<FollowedRevision>>,
     publisher: Publisher,
     executor: Executor,
     running: JoinSet<Done>,
     counters: Arc<Counters>,
+    /// Beginning of the queue's time.
+    origin: Instant,
 }
 
 /// How far the World is.
@@ -81,13 +96,13 @@ impl Progress {
         self.revisions.len() == Kind::ALL.len()
     }
 
-    fn reached(&self, world: &World, hold: &Hold) -> bool {
-        match hold {
-            Hold::Revision(kind, at) => self.revisions.get(kind).is_some_and(|revision| revision >= at),
-            Hold::Going(kind, key, uid) => world
+    fn reached(&self, world: &World, barrier: &Barrier) -> bool {
+        match barrier {
+            Barrier::Revision(kind, at) => self.revisions.get(kind).is_some_and(|revision| revision >= at),
+            Barrier::Going(kind, key, uid) => world
                 .meta(*kind, key)
                 .is_none_or(|meta| meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()),
-            Hold::Bound(key) => world.pods.get(key).is_none_or(|pod| {
+            Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
                 pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
             }),
         }
@@ -109,22 +124,23 @@ impl Control {
             queue: Queue::default(),
             seen: Progress::default(),
             hurried: BTreeMap::new(),
-            followed: BTreeMap::new(),
             follow,
             publisher,
             executor,
             running: JoinSet::new(),
             counters,
+            origin: Instant::now(),
         }
     }
 
-    /// Runs until `shutdown`, then lets what is under way end. An error when an errand panicked or no watch is left.
-    pub(crate) async fn run(
-        mut self,
-        mut inputs: Inputs,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), Option<JoinError>> {
-        let mut shutdown = pin!(shutdown);
+    /// Time as the queue counts it.
+    fn elapsed(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Runs until it is told to end, then lets what is under way end.
+    pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
+        let Inputs { mut sightings, decisions, mut digests, applied, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
         let mut tidy_at = Instant::now() + TIDY;
         loop {
@@ -133,52 +149,53 @@ impl Control {
             let more = self.seen.is_complete() && self.queue.is_ready(self.least_urgent());
             tokio::select! {
                 biased;
-                () = &mut shutdown => break,
-                decisions = inputs.decisions.take() => self.decided(decisions),
-                Some(done) = self.running.join_next(), if !self.running.is_empty() => self.done(done?),
-                got = inputs.sightings.recv_many(&mut batch, BATCH) => {
+                () = shutdown.as_mut() => break,
+                decisions = decisions.take() => self.decided(decisions),
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => {
+                    self.done(done.expect("a panic is caught inside and nobody aborts"));
+                }
+                got = sightings.recv_many(&mut batch, BATCH) => {
                     if got == 0 {
-                        return Err(None);
+                        return End::Deaf;
                     }
                     self.sighted(batch.drain(..));
                 }
-                Some(observation) = inputs.digests.recv() => self.observed(observation, Lane::Normal),
-                Ok(()) = inputs.applied.changed() => {
-                    let applied = inputs.applied.borrow_and_update().clone();
-                    for observation in self.publisher.applied(&applied) {
+                Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
+                Ok(()) = applied.changed() => {
+                    let table = applied.borrow_and_update().clone();
+                    for observation in self.publisher.applied(&table) {
                         self.observed(observation, Lane::Normal);
                     }
                 }
                 () = ready(more) => {}
                 () = tokio::time::sleep_until(due) => {}
             }
-            let now = Instant::now();
-            let overdue = self.queue.tick(now);
+            let overdue = self.queue.tick(self.elapsed());
             if overdue > 0 {
                 self.counters.overdue.fetch_add(overdue, std::sync::atomic::Ordering::Relaxed);
             }
+            let now = Instant::now();
             self.publish(now);
             if now >= tidy_at {
                 tidy_at = now + TIDY;
                 self.tidy(now);
             }
         }
-        self.leave().await
+        self.leave().await;
+        End::Shutdown
     }
 
     /// Lets errands end; those that take too long are dropped, which the next start makes good.
-    async fn leave(mut self) -> Result<(), Option<JoinError>> {
-        let all = async {
-            while let Some(done) = self.running.join_next().await {
-                done?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(LEAVE, all).await.unwrap_or(Ok(()))
+    async fn leave(mut self) {
+        let all = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(LEAVE, all).await.is_err() {
+            tracing::warn!(left = self.running.len(), "writes did not end in time; the next start makes them good");
+        }
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.queue.next_due().into_iter().chain(self.publisher.due()).min()
+        let queue = self.queue.next_due().map(|due| self.origin + due);
+        queue.into_iter().chain(self.publisher.due()).min()
     }
 
     /// The least urgent lane that may be served now.
@@ -207,14 +224,18 @@ impl Control {
 
     fn plan(&mut self, id: Id, lane: Lane, now: Timestamp) {
         let row = self.rows.all()[id.0];
-        let plan = (row.plan)(&self.world, &id.1, now);
         count(&self.counters.planned);
         if lane == Lane::Hurried {
             count(&self.counters.hurried);
         }
+        // A plan only reads: a panic leaves nothing half done.
+        let plan = match catch(|| (row.plan)(&self.world, &id.1, now)) {
+            Ok(plan) => plan,
+            Err(panic) => return self.panicked(&id, &panic),
+        };
         if plan.wants.is_empty() {
-            let ended = Ended::Well { holds: Vec::new(), recheck: plan.recheck };
-            self.queue.ended(&id, ended, Instant::now(), |_| true);
+            let ended = Ended::Well { barriers: Vec::new(), recheck: plan.recheck };
+            self.queue.ended(&id, ended, self.origin.elapsed(), |_| true);
             return;
         }
         if lane == Lane::Hurried {
@@ -222,7 +243,35 @@ impl Control {
         }
         tracing::trace!(row = row.name, key = %id.1, wants = plan.wants.len(), ?lane, "acting");
         let errand = Errand { id, row: row.name, of: row.of, wants: plan.wants, recheck: plan.recheck };
-        self.running.spawn(self.executor.clone().carry_out(errand));
+        let executor = self.executor.clone();
+        self.running.spawn(async move {
+            let id = errand.id.clone();
+            let done = caught(executor.carry_out(errand)).await;
+            done.unwrap_or_else(|panic| Done { id, ended: Ended::Panicked, observations: Vec::new(), panic })
+        });
+    }
+
+    /// A panic costs its key: it is told, tried again later each time, and left alone in the end.
+    fn panicked(&mut self, id: &Id, panic: &str) {
+        count(&self.counters.plan_panics);
+        let quarantined = self.queue.ended(id, Ended::Panicked, self.origin.elapsed(), |_| true);
+        let row = self.rows.all()[id.0];
+        let next = if quarantined {
+            count(&self.counters.quarantined);
+            "it is left alone until the object changes"
+        } else {
+            "it is tried again"
+        };
+        tracing::error!(row = row.name, key = %id.1, panic, quarantined, "a controller panicked; {next}");
+        let uid = self.world.meta(row.of, &id.1).and_then(|meta| meta.uid.clone()).unwrap_or_default();
+        self.executor.record(EventNote {
+            kind: row.of,
+            key: id.1.clone(),
+            uid,
+            note: NoteKind::Warning,
+            reason: "ControllerPanicked".into(),
+            message: format!("The controller {} failed on this object ({panic}); {next}", row.name),
+        });
     }
 
     /// Marks what a hurried plan writes, so that the chain goes on in a hurry.
@@ -253,34 +302,53 @@ impl Control {
     }
 
     fn done(&mut self, done: Done) {
+        if done.ended == Ended::Panicked {
+            return self.panicked(&done.id, &done.panic);
+        }
         for observation in done.observations {
             self.observed(observation, Lane::Normal);
         }
         let (world, seen) = (&self.world, &self.seen);
-        self.queue.ended(&done.id, done.ended, Instant::now(), |hold| seen.reached(world, hold));
+        self.queue.ended(&done.id, done.ended, self.origin.elapsed(), |barrier| seen.reached(world, barrier));
+    }
+
+    /// Takes a change in. Should that panic, the object is as far in as it came, and those it concerns are told.
+    fn apply(&mut self, change: Change) -> Vec<Changed> {
+        let (kind, key) = change.subject();
+        catch(|| self.world.apply(change)).unwrap_or_else(|panic| {
+            count(&self.counters.plan_panics);
+            tracing::error!(kind = kind.plural(), %key, panic, "taking in a change panicked");
+            vec![Changed::Object { before: None, after: self.world.object(kind, &key) }]
+        })
     }
 
     fn sighted(&mut self, batch: impl Iterator<Item = Sighting>) {
         let was_complete = self.seen.is_complete();
         for Sighting { kind, revision, seen } in batch {
-            let changes = match seen {
-                Seen::Listed(objects) => self.world.replace(kind, objects),
-                Seen::Changed(change) => self.world.apply(change),
+            let changes: Vec<Changed> = match seen {
+                Seen::Listed(objects) => {
+                    let changes = self.world.replaced(kind, objects);
+                    changes.into_iter().flat_map(|change| self.apply(change)).collect()
+                }
+                Seen::Changed(change) => self.apply(change),
                 Seen::Bookmark => Vec::new(),
             };
             let reached = self.seen.revisions.entry(kind).or_default();
             *reached = revision.max(*reached);
-            if was_complete {
-                for changed in changes {
+            for changed in changes {
+                if let Some((kind, key)) = changed.subject() {
+                    let (world, seen) = (&self.world, &self.seen);
+                    self.queue.changed(kind, &key, |barrier| seen.reached(world, barrier));
+                }
+                if was_complete {
                     self.changed(&changed, Lane::Normal);
                 }
             }
+            self.queue.reached(kind, revision);
         }
         if !was_complete && self.seen.is_complete() {
             self.begin();
         }
-        let (world, seen) = (&self.world, &self.seen);
-        self.queue.release(|hold| seen.reached(world, hold));
     }
 
     /// Everything was listed: every key is planned once.
@@ -302,7 +370,8 @@ impl Control {
     /// Wakes what a change concerns.
     fn changed(&mut self, changed: &Changed, lane: Lane) {
         let lane = lane.min(self.lane_of(changed));
-        let woken = self.rows.woken(&self.world, changed);
+        self.pardon(changed);
+        let woken = self.woken(changed);
         for id in &woken.keys {
             self.queue.wake(id, lane);
         }
@@ -313,6 +382,35 @@ impl Control {
         for revision in self.measured(changed) {
             self.refollow(&revision);
         }
+    }
+
+    /// A key that was left alone for its panics is tried again when its object changed.
+    fn pardon(&mut self, changed: &Changed) {
+        let Changed::Object { .. } = changed else { return };
+        let Some((kind, key)) = changed.subject() else { return };
+        for (index, _) in self.rows.all().iter().enumerate().filter(|(_, row)| row.of == kind) {
+            self.queue.pardon(&(index, key.clone()));
+        }
+    }
+
+    /// Whom a change concerns. Where finding out panics, everybody of that row is looked at again, in no hurry.
+    fn woken(&self, changed: &Changed) -> Woken {
+        let mut woken = Woken::default();
+        for index in 0..self.rows.all().len() {
+            match catch(|| self.rows.woken_of(index, &self.world, changed)) {
+                Ok(one) => {
+                    woken.keys.extend(one.keys);
+                    woken.all.extend(one.all);
+                }
+                Err(panic) => {
+                    count(&self.counters.plan_panics);
+                    let row = self.rows.all()[index].name;
+                    tracing::error!(row, panic, "cannot tell whom a change concerns; all are planned again");
+                    woken.all.insert(index);
+                }
+            }
+        }
+        woken
     }
 
     /// Whether a change was caused by a hurried plan. Only the first change of an object counts: what the node reports
@@ -352,16 +450,13 @@ impl Control {
         revisions
     }
 
-    /// Tells the autoscaler what to follow for a revision, if that changed.
+    /// Tells the autoscaler what to follow for a revision; it knows what it follows already.
     fn refollow(&mut self, revision: &Key) {
-        let followed = knoll_plan::decider(&self.world, revision);
-        if self.followed.get(revision) == followed.as_ref() {
-            return;
-        }
-        match &followed {
-            Some(followed) => self.followed.insert(revision.clone(), followed.clone()),
-            None => self.followed.remove(revision),
-        };
+        let followed = catch(|| knoll_plan::decider(&self.world, revision)).unwrap_or_else(|panic| {
+            count(&self.counters.plan_panics);
+            tracing::error!(%revision, panic, "the autoscaler cannot follow a revision");
+            None
+        });
         self.follow.put(revision.clone(), followed);
     }
 

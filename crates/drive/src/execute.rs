@@ -12,7 +12,7 @@ use crate::{
     api::{Answer, Api, ApiError, revision},
     counters::{Counters, count},
     mailbox::Mailbox,
-    queue::{Ended, Hold, Id},
+    queue::{Barrier, Ended, Id},
     sweep,
 };
 
@@ -44,13 +44,15 @@ pub(crate) struct Done {
     pub(crate) id: Id,
     pub(crate) ended: Ended,
     pub(crate) observations: Vec<Observation>,
+    /// What a panic said, if it ended in one.
+    pub(crate) panic: String,
 }
 
 /// One errand under way.
 struct Trip<'a> {
     executor: &'a Executor,
     asker: (Kind, Key),
-    holds: Vec<Hold>,
+    barriers: Vec<Barrier>,
     observations: Vec<Observation>,
     /// Newest resourceVersion of what this errand wrote: later wants of one plan were computed from the same state as
     /// the earlier ones, whose success proves that nobody else wrote in between.
@@ -58,29 +60,36 @@ struct Trip<'a> {
 }
 
 impl Executor {
+    /// Has a Kubernetes Event recorded. Best effort: counted when there is no room.
+    pub(crate) fn record(&self, note: EventNote) {
+        if self.notes.try_send(note).is_err() {
+            count(&self.counters.events_dropped);
+        }
+    }
+
     /// Carries an errand out.
     pub(crate) async fn carry_out(self, errand: Errand) -> Done {
         count(&self.counters.executed);
         let asker = (errand.of, errand.id.1.clone());
         let mut trip =
-            Trip { executor: &self, asker, holds: Vec::new(), observations: Vec::new(), versions: HashMap::new() };
+            Trip { executor: &self, asker, barriers: Vec::new(), observations: Vec::new(), versions: HashMap::new() };
         let result = trip.through(errand.wants).await;
-        let Trip { holds, observations, .. } = trip;
+        let Trip { barriers, observations, .. } = trip;
         let ended = match result {
-            Ok(()) => Ended::Well { holds, recheck: errand.recheck },
+            Ok(()) => Ended::Well { barriers, recheck: errand.recheck },
             Err(error) if error.is_conflict() => {
                 count(&self.counters.conflicts);
                 tracing::debug!(row = errand.row, key = %errand.id.1, %error, "planning again");
-                Ended::Conflict { holds }
+                Ended::Conflict { barriers }
             }
             Err(error) => {
                 count(&self.counters.failures);
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(row = errand.row, key = %errand.id.1, %error, cause, "a write failed");
-                Ended::Badly { holds }
+                Ended::Badly { barriers }
             }
         };
-        Done { id: errand.id, ended, observations }
+        Done { id: errand.id, ended, observations, panic: String::new() }
     }
 }
 
@@ -124,9 +133,7 @@ impl Trip<'_> {
             Want::Sweep { namespace } => sweep::sweep(api, &namespace).await,
             Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
             Want::Note(note) => {
-                if self.executor.notes.try_send(note).is_err() {
-                    count(&self.executor.counters.notes_dropped);
-                }
+                self.executor.record(note);
                 Ok(())
             }
             Want::ResolveDigest { request, asker, within } => {
@@ -192,7 +199,7 @@ impl Trip<'_> {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.holds.push(Hold::Going(kind, key, uid));
+        self.barriers.push(Barrier::Going(kind, key, uid));
         Ok(())
     }
 
@@ -206,7 +213,7 @@ impl Trip<'_> {
         match within(self.executor.api.post(&path, &binding)).await {
             Ok(_) => {
                 count(&self.executor.counters.written);
-                self.holds.push(Hold::Bound(pod));
+                self.barriers.push(Barrier::Bound(pod));
                 Ok(())
             }
             Err(error) if error.is_not_found() => Err(vanished(error)),
@@ -223,13 +230,13 @@ impl Trip<'_> {
         }
         self.versions.insert((kind, key.clone()), version.clone());
         let at = revision(version);
-        let earlier = self.holds.iter_mut().find_map(|hold| match hold {
-            Hold::Revision(other, at) if *other == kind => Some(at),
+        let earlier = self.barriers.iter_mut().find_map(|barrier| match barrier {
+            Barrier::Revision(other, at) if *other == kind => Some(at),
             _ => None,
         });
         match earlier {
             Some(earlier) => *earlier = at.max(*earlier),
-            None => self.holds.push(Hold::Revision(kind, at)),
+            None => self.barriers.push(Barrier::Revision(kind, at)),
         }
     }
 }

@@ -11,13 +11,16 @@ mod counters;
 mod execute;
 mod mailbox;
 mod notes;
+mod panics;
 mod publish;
-mod queue;
+pub mod queue;
 mod resolve;
+mod role;
 mod run;
 mod sweep;
 mod watch;
 
 pub use counters::{Counters, Reading};
 pub use resolve::{ResolveDigest, Resolving};
+pub use role::Role;
 pub use run::{DriveError, Links, run};

@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     api::Api,
     counters::{Counters, count},
+    panics::{Lives, caught},
 };
 
 /// Notes that may wait to be recorded.
@@ -45,7 +46,7 @@ struct Allowance {
 }
 
 /// Records notes as they come.
-pub(crate) struct Recorder {
+struct Recorder {
     api: Api,
     counters: Arc<Counters>,
     series: HashMap<Subject, Series>,
@@ -53,22 +54,34 @@ pub(crate) struct Recorder {
     serial: u64,
 }
 
+/// Records notes until nobody notes any more. A panic costs the note it happened at: what was remembered to count
+/// repeats is forgotten.
+pub(crate) async fn run(api: Api, counters: Arc<Counters>, mut notes: mpsc::Receiver<EventNote>) {
+    let mut lives = Lives::new("event recorder");
+    loop {
+        match caught(Recorder::new(api.clone(), counters.clone()).run(&mut notes)).await {
+            Ok(()) => return,
+            Err(panic) => lives.ended(&panic, &counters).await,
+        }
+    }
+}
+
 impl Recorder {
-    pub(crate) fn new(api: Api, counters: Arc<Counters>) -> Self {
+    fn new(api: Api, counters: Arc<Counters>) -> Self {
         Self { api, counters, series: HashMap::new(), allowances: BTreeMap::new(), serial: 0 }
     }
 
     /// Records until nobody notes any more.
-    pub(crate) async fn run(mut self, mut notes: mpsc::Receiver<EventNote>) {
+    async fn run(mut self, notes: &mut mpsc::Receiver<EventNote>) {
         while let Some(note) = notes.recv().await {
             if !self.allows(&note, Instant::now()) {
-                count(&self.counters.notes_dropped);
+                count(&self.counters.events_dropped);
                 continue;
             }
             match self.record(note).await {
-                Ok(()) => count(&self.counters.noted),
+                Ok(()) => count(&self.counters.events_recorded),
                 Err(error) => {
-                    count(&self.counters.notes_dropped);
+                    count(&self.counters.events_dropped);
                     tracing::debug!(%error, "cannot record an event");
                 }
             }

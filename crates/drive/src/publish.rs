@@ -37,12 +37,22 @@ pub(crate) struct Publisher {
     into: watch::Sender<Arc<Table>>,
     /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
     handed: VecDeque<(Arc<Table>, Published)>,
+    panics: u64,
     counters: Arc<Counters>,
 }
 
 impl Publisher {
     pub(crate) fn new(into: watch::Sender<Arc<Table>>, counters: Arc<Counters>) -> Self {
-        Self { routing: None, pending: Vec::new(), last: None, apart: APART, into, handed: VecDeque::new(), counters }
+        Self {
+            routing: None,
+            pending: Vec::new(),
+            last: None,
+            apart: APART,
+            into,
+            handed: VecDeque::new(),
+            panics: 0,
+            counters,
+        }
     }
 
     /// Notes a change that the World holds already.
@@ -86,6 +96,16 @@ impl Publisher {
         }
     }
 
+    /// A panic costs the Ingress or backend it happened at: the table keeps what it had of it.
+    fn count_panics(&mut self) {
+        let panics = self.routing.as_ref().map_or(0, Routing::panics);
+        if panics > self.panics {
+            tracing::error!(panics, "building the routing table panicked; it keeps what it had");
+            self.counters.plan_panics.fetch_add(panics - self.panics, std::sync::atomic::Ordering::Relaxed);
+            self.panics = panics;
+        }
+    }
+
     fn update(&mut self, world: &World, now: Instant) -> Option<Update> {
         let due = self.due().is_some_and(|due| due <= now) || self.pending.len() >= PENDING;
         let begun = Instant::now();
@@ -100,7 +120,9 @@ impl Publisher {
                 routing.update(world, &changes)
             }
             Some(_) => None,
-        }?;
+        };
+        self.count_panics();
+        let update = update?;
         self.apart = APART.max(begun.elapsed() * APART_BY_COST);
         self.last = Some(now);
         Some(update)

@@ -1,7 +1,12 @@
-//! Which key is planned next. Knows keys and time, nothing of objects.
+//! Which key is planned next. Knows keys and time, nothing of objects, and takes its time as an argument, so that the
+//! simulation runs this very queue.
 //!
 //! A key is in flight at most once; woken meanwhile, it comes again afterwards. A key that failed waits longer each
-//! time; one whose write the World has not yet heard of waits for that. Hurried keys overtake all others.
+//! time; one whose write the World has not yet heard of waits for that; one that panicked again and again is left alone
+//! until its object changes. Hurried keys overtake all others.
+//!
+//! Costs: waking, taking and ending a key are logarithmic in the keys that wait; news from a watch touches only the
+//! keys that waited for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -9,21 +14,26 @@ use std::{
 };
 
 use knoll_api::{Key, Kind};
-use tokio::time::Instant;
 
 /// A row, by its index, and a key of it.
-pub(crate) type Id = (usize, Key);
+pub type Id = (usize, Key);
 
 /// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(30));
 /// Conflicts in a row after which a key no longer comes back as soon as it is woken.
 const PATIENCE: u32 = 5;
 /// Longest wait for the World to catch up with a write.
-const LONGEST_HOLD: Duration = Duration::from_secs(5);
+const LONGEST_BARRIER: Duration = Duration::from_secs(5);
+/// First wait after a panic; doubled each time.
+const PANIC_BACKOFF: Duration = Duration::from_millis(100);
+/// Panics in a row after which a key is left alone until its object changes.
+const QUARANTINE_AFTER: u32 = 3;
+/// A key left alone is tried again after this long all the same: what made it panic may have been another object.
+const QUARANTINE: Duration = Duration::from_secs(600);
 
 /// How urgent a key is. The order is the order of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Lane {
+pub enum Lane {
     /// A request waits for it.
     Hurried,
     /// Something changed.
@@ -36,7 +46,7 @@ const LANES: [Lane; 3] = [Lane::Hurried, Lane::Normal, Lane::Spread];
 
 /// What the World must show before a key is planned again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub enum Barrier {
     /// This kind, up to this revision.
     Revision(Kind, u64),
     /// That the object with this uid is gone or going.
@@ -45,26 +55,56 @@ pub(crate) enum Hold {
     Bound(Key),
 }
 
+impl Barrier {
+    /// The object whose change may lift it; `None` when a revision does.
+    fn object(&self) -> Option<(Kind, &Key)> {
+        match self {
+            Barrier::Revision(..) => None,
+            Barrier::Going(kind, key, _) => Some((*kind, key)),
+            Barrier::Bound(key) => Some((Kind::Pod, key)),
+        }
+    }
+}
+
 /// How the work of a key ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// As planned.
     Well {
         /// What to wait for.
-        holds: Vec<Hold>,
+        barriers: Vec<Barrier>,
         /// Look again after this long.
         recheck: Option<Duration>,
     },
     /// An object was not as the World had it.
     Conflict {
         /// What to wait for.
-        holds: Vec<Hold>,
+        barriers: Vec<Barrier>,
     },
     /// Something failed.
     Badly {
         /// What to wait for.
-        holds: Vec<Hold>,
+        barriers: Vec<Barrier>,
     },
+    /// Planning it or carrying its plan out panicked.
+    Panicked,
+}
+
+/// Why a key is not planned now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is in line.
+    Queued(Lane),
+    /// It is being carried out.
+    InFlight,
+    /// It failed this often in a row and waits before it is tried again.
+    BackingOff(u32),
+    /// The World has not shown its last write yet.
+    Behind(Vec<Barrier>),
+    /// It panicked again and again.
+    Quarantined,
+    /// It asked to be looked at later.
+    Recheck,
 }
 
 #[derive(Debug, Default)]
@@ -75,42 +115,81 @@ struct Slot {
     /// Woken while it could not be queued.
     again: Option<Lane>,
     failures: u32,
+    panics: u32,
     /// Not before this, however often it is woken.
-    not_before: Option<Instant>,
+    not_before: Option<Duration>,
     /// At this time in any case.
-    timer: Option<Instant>,
-    holds: Vec<Hold>,
+    timer: Option<Duration>,
+    barriers: Vec<Barrier>,
+    /// When the barriers fall in any case.
+    barriers_until: Duration,
 }
 
-/// The keys that are to be planned.
+impl Slot {
+    fn is_quarantined(&self) -> bool {
+        self.panics >= QUARANTINE_AFTER && self.not_before.is_some()
+    }
+
+    fn is_free(&self) -> bool {
+        !self.in_flight && self.not_before.is_none() && self.barriers.is_empty()
+    }
+}
+
+/// The keys that are to be planned. Times are since any fixed moment.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub struct Queue {
     slots: HashMap<Id, Slot>,
     lines: [VecDeque<Id>; LANES.len()],
-    timers: BTreeSet<(Instant, Id)>,
-    held: BTreeMap<Id, Instant>,
+    timers: BTreeSet<(Duration, Id)>,
+    /// Keys by the revisions and objects they wait for, and by when they no longer do.
+    by_revision: BTreeMap<Kind, BTreeSet<(u64, Id)>>,
+    by_object: BTreeMap<(Kind, Key), BTreeSet<Id>>,
+    behind_until: BTreeSet<(Duration, Id)>,
     in_flight: usize,
+    failing: usize,
 }
 
 impl Queue {
     /// Keys in flight.
-    pub(crate) fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// Whether a key of this lane or a more urgent one could be taken now.
-    pub(crate) fn is_ready(&self, least: Lane) -> bool {
+    pub fn is_ready(&self, least: Lane) -> bool {
         self.lines[..=least as usize].iter().any(|line| !line.is_empty())
     }
 
+    /// Keys in the line of a lane, counting those that have moved to a more urgent one since.
+    pub fn queued(&self, lane: Lane) -> usize {
+        self.lines[lane as usize].len()
+    }
+
+    /// Whether nothing is in line, in flight or waiting for the World. Rechecks may be due later.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.behind_until.is_empty() && !self.is_ready(Lane::Spread)
+    }
+
     /// The key has something to do.
-    pub(crate) fn wake(&mut self, id: &Id, lane: Lane) {
+    pub fn wake(&mut self, id: &Id, lane: Lane) {
         let slot = self.slots.entry(id.clone()).or_default();
-        if slot.in_flight || slot.not_before.is_some() || !slot.holds.is_empty() {
+        if slot.is_free() {
+            self.enqueue(id, lane);
+        } else {
             slot.again = Some(slot.again.map_or(lane, |other| other.min(lane)));
-            return;
         }
-        self.enqueue(id, lane);
+    }
+
+    /// The key's own object changed: if it was left alone for its panics, it gets one more try.
+    pub fn pardon(&mut self, id: &Id) {
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.is_quarantined()) else { return };
+        slot.not_before = None;
+        slot.panics = QUARANTINE_AFTER - 1;
+        if let Some(timer) = slot.timer.take() {
+            self.timers.remove(&(timer, id.clone()));
+        }
+        slot.again = slot.again.or(Some(Lane::Normal));
+        self.settle(id);
     }
 
     fn enqueue(&mut self, id: &Id, lane: Lane) {
@@ -124,7 +203,7 @@ impl Queue {
     }
 
     /// The next key, in flight from now on, with its urgency. None less urgent than `least`.
-    pub(crate) fn take(&mut self, least: Lane) -> Option<(Id, Lane)> {
+    pub fn take(&mut self, least: Lane) -> Option<(Id, Lane)> {
         for lane in &LANES[..=least as usize] {
             while let Some(id) = self.lines[*lane as usize].pop_front() {
                 let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.queued == Some(*lane)) else { continue };
@@ -140,47 +219,102 @@ impl Queue {
         None
     }
 
-    /// The key's work ended. `reached` says whether the World already shows something.
-    pub(crate) fn ended(&mut self, id: &Id, ended: Ended, now: Instant, reached: impl Fn(&Hold) -> bool) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
+    /// The key's work ended. `reached` says whether the World already shows something. Whether the key is left alone
+    /// from now on.
+    pub fn ended(&mut self, id: &Id, ended: Ended, now: Duration, reached: impl Fn(&Barrier) -> bool) -> bool {
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.in_flight) else { return false };
         slot.in_flight = false;
         self.in_flight -= 1;
-        let holds = match ended {
-            Ended::Well { holds, recheck } => {
-                slot.failures = 0;
+        let failed_before = slot.failures > 0;
+        slot.panics = if ended == Ended::Panicked { slot.panics.saturating_add(1) } else { 0 };
+        slot.failures = if matches!(ended, Ended::Well { .. }) { 0 } else { slot.failures.saturating_add(1) };
+        let barriers = match ended {
+            Ended::Well { barriers, recheck } => {
                 slot.timer = recheck.and_then(|delay| now.checked_add(delay));
-                holds
+                barriers
             }
-            Ended::Conflict { holds } => {
-                slot.failures = slot.failures.saturating_add(1);
-                slot.timer = Some(now + backoff(slot.failures));
+            Ended::Conflict { barriers } => {
+                slot.timer = Some(now + backoff(BACKOFF.0, slot.failures));
                 slot.not_before = slot.timer.filter(|_| slot.failures > PATIENCE);
-                holds
+                barriers
             }
-            Ended::Badly { holds } => {
-                slot.failures = slot.failures.saturating_add(1);
-                slot.timer = Some(now + backoff(slot.failures));
+            Ended::Badly { barriers } => {
+                slot.timer = Some(now + backoff(BACKOFF.0, slot.failures));
                 slot.not_before = slot.timer;
-                holds
+                barriers
+            }
+            Ended::Panicked => {
+                let patient = slot.panics < QUARANTINE_AFTER;
+                let wait = if patient { backoff(PANIC_BACKOFF, slot.panics) } else { QUARANTINE };
+                slot.timer = Some(now + wait);
+                slot.not_before = slot.timer;
+                Vec::new()
             }
         };
-        slot.holds = holds;
-        slot.holds.retain(|hold| !reached(hold));
+        self.failing = self.failing + usize::from(slot.failures > 0) - usize::from(failed_before);
+        let quarantined = slot.is_quarantined();
         if let Some(timer) = slot.timer {
             self.timers.insert((timer, id.clone()));
         }
-        if !slot.holds.is_empty() {
-            self.held.insert(id.clone(), now + LONGEST_HOLD);
-        }
+        self.wait_for(id, barriers.into_iter().filter(|barrier| !reached(barrier)).collect(), now);
         self.settle(id);
+        quarantined
+    }
+
+    fn wait_for(&mut self, id: &Id, barriers: Vec<Barrier>, now: Duration) {
+        let Some(slot) = self.slots.get_mut(id).filter(|_| !barriers.is_empty()) else { return };
+        for barrier in &barriers {
+            match barrier {
+                Barrier::Revision(kind, at) => {
+                    self.by_revision.entry(*kind).or_default().insert((*at, id.clone()));
+                }
+                other => {
+                    let object = other.object().map(|(kind, key)| (kind, key.clone()));
+                    self.by_object.entry(object.unwrap_or((Kind::Pod, id.1.clone()))).or_default().insert(id.clone());
+                }
+            }
+        }
+        slot.barriers = barriers;
+        slot.barriers_until = now + LONGEST_BARRIER;
+        self.behind_until.insert((slot.barriers_until, id.clone()));
+    }
+
+    /// Takes down barriers of a key, those that `falls` says. When none is left the key may come again.
+    fn lower(&mut self, id: &Id, falls: impl Fn(&Barrier) -> bool) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let (fallen, left) = std::mem::take(&mut slot.barriers).into_iter().partition(|barrier| falls(barrier));
+        slot.barriers = left;
+        let fallen: Vec<Barrier> = fallen;
+        let over = slot.barriers.is_empty();
+        if over {
+            self.behind_until.remove(&(slot.barriers_until, id.clone()));
+        }
+        for barrier in fallen {
+            match &barrier {
+                Barrier::Revision(kind, at) => {
+                    if let Some(waiting) = self.by_revision.get_mut(kind) {
+                        waiting.remove(&(*at, id.clone()));
+                    }
+                }
+                other => {
+                    let Some(object) = other.object().map(|(kind, key)| (kind, key.clone())) else { continue };
+                    if let Some(waiting) = self.by_object.get_mut(&object) {
+                        waiting.remove(id);
+                        if waiting.is_empty() {
+                            self.by_object.remove(&object);
+                        }
+                    }
+                }
+            }
+        }
+        if over {
+            self.settle(id);
+        }
     }
 
     /// Queues a key that was woken while it could not be, if it can be now; forgets one with nothing to remember.
     fn settle(&mut self, id: &Id) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        if slot.in_flight || slot.not_before.is_some() || !slot.holds.is_empty() {
-            return;
-        }
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.is_free()) else { return };
         if let Some(lane) = slot.again.take() {
             self.enqueue(id, lane);
         } else if slot.queued.is_none() && slot.timer.is_none() && slot.failures == 0 {
@@ -188,64 +322,87 @@ impl Queue {
         }
     }
 
-    /// The World moved on: keys whose wait is over may come again.
-    pub(crate) fn release(&mut self, reached: impl Fn(&Hold) -> bool) {
-        let mut free = Vec::new();
-        for id in self.held.keys() {
-            let Some(slot) = self.slots.get_mut(id) else { continue };
-            slot.holds.retain(|hold| !reached(hold));
-            if slot.holds.is_empty() {
-                free.push(id.clone());
+    /// The World shows everything of `kind` up to `revision`.
+    pub fn reached(&mut self, kind: Kind, revision: u64) {
+        while let Some((at, id)) = self.by_revision.get(&kind).and_then(|waiting| waiting.first()).cloned() {
+            if at > revision {
+                break;
             }
+            self.lower(&id, |barrier| matches!(barrier, Barrier::Revision(of, at) if *of == kind && *at <= revision));
         }
-        for id in free {
-            self.held.remove(&id);
-            self.settle(&id);
+    }
+
+    /// An object came, changed or went. `reached` says whether the World now shows something.
+    pub fn changed(&mut self, kind: Kind, key: &Key, reached: impl Fn(&Barrier) -> bool) {
+        if self.by_object.is_empty() {
+            return;
+        }
+        let waiting = self.by_object.get(&(kind, key.clone())).cloned().unwrap_or_default();
+        for id in waiting {
+            self.lower(&id, |barrier| barrier.object().is_some() && reached(barrier));
         }
     }
 
     /// Queues what is due. How many keys no longer wait for the World, because that took too long.
-    pub(crate) fn tick(&mut self, now: Instant) -> u64 {
-        while let Some((due, id)) = self.timers.first().cloned() {
-            if due > now {
-                break;
-            }
-            self.timers.pop_first();
+    pub fn tick(&mut self, now: Duration) -> u64 {
+        while let Some((due, id)) = self.timers.first().filter(|(due, _)| *due <= now).cloned() {
+            self.timers.remove(&(due, id.clone()));
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.timer = None;
             slot.not_before = None;
             slot.again = slot.again.or(Some(Lane::Normal));
             self.settle(&id);
         }
-        let overdue: Vec<Id> = self.held.iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect();
-        for id in &overdue {
-            self.held.remove(id);
-            if let Some(slot) = self.slots.get_mut(id) {
-                slot.holds.clear();
+        let mut overdue = 0;
+        while let Some((until, id)) = self.behind_until.first().filter(|(until, _)| *until <= now).cloned() {
+            self.behind_until.remove(&(until, id.clone()));
+            overdue += 1;
+            if let Some(slot) = self.slots.get_mut(&id) {
                 slot.again = slot.again.or(Some(Lane::Normal));
             }
-            self.settle(id);
+            self.lower(&id, |_| true);
         }
-        u64::try_from(overdue.len()).unwrap_or_default()
+        overdue
     }
 
     /// When [`Queue::tick`] next has something to do.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Duration> {
         let timer = self.timers.first().map(|(due, _)| *due);
-        let hold = self.held.values().min().copied();
-        timer.into_iter().chain(hold).min()
+        let behind = self.behind_until.first().map(|(until, _)| *until);
+        timer.into_iter().chain(behind).min()
     }
 
-    /// Keys that could not be planned well last time, and how often in a row.
-    pub(crate) fn failing(&self) -> usize {
-        self.slots.values().filter(|slot| slot.failures > 0).count()
+    /// Keys that could not be planned well last time.
+    pub fn failing(&self) -> usize {
+        self.failing
+    }
+
+    /// Keys that wait, each with why; at most `most`, those that only asked to be looked at later last.
+    pub fn waiting(&self, most: usize) -> Vec<(Id, Reason)> {
+        let reasons = self.slots.iter().map(|(id, slot)| (id.clone(), reason(slot)));
+        let (later, now): (Vec<_>, Vec<_>) = reasons.partition(|(_, reason)| *reason == Reason::Recheck);
+        now.into_iter().chain(later).take(most).collect()
+    }
+}
+
+fn reason(slot: &Slot) -> Reason {
+    if slot.in_flight {
+        Reason::InFlight
+    } else if slot.is_quarantined() {
+        Reason::Quarantined
+    } else if slot.failures > 0 {
+        Reason::BackingOff(slot.failures)
+    } else if !slot.barriers.is_empty() {
+        Reason::Behind(slot.barriers.clone())
+    } else {
+        slot.queued.map_or(Reason::Recheck, Reason::Queued)
     }
 }
 
 /// Wait after this many failures in a row.
-fn backoff(failures: u32) -> Duration {
+fn backoff(first: Duration, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    (BACKOFF.0 * 2_u32.pow(doublings)).min(BACKOFF.1)
+    (first * 2_u32.pow(doublings)).min(BACKOFF.1)
 }
 
 #[cfg(test)]
@@ -256,12 +413,12 @@ mod tests {
         (0, Key::new("a", name))
     }
 
-    fn never(_: &Hold) -> bool {
+    fn never(_: &Barrier) -> bool {
         false
     }
 
     fn well() -> Ended {
-        Ended::Well { holds: Vec::new(), recheck: None }
+        Ended::Well { barriers: Vec::new(), recheck: None }
     }
 
     fn drain(queue: &mut Queue) -> Vec<String> {
@@ -282,7 +439,7 @@ mod tests {
     #[test]
     fn a_key_in_flight_comes_again_only_after_it_ended() {
         let mut queue = Queue::default();
-        let now = Instant::now();
+        let now = Duration::from_secs(9);
         queue.wake(&id("x"), Lane::Normal);
         let (taken, _) = queue.take(Lane::Spread).expect("a key");
         queue.wake(&id("x"), Lane::Hurried);
@@ -296,12 +453,12 @@ mod tests {
     #[test]
     fn failures_wait_longer_each_time_up_to_a_limit() {
         let mut queue = Queue::default();
-        let mut now = Instant::now();
+        let mut now = Duration::from_secs(9);
         queue.wake(&id("x"), Lane::Normal);
         let mut waits = Vec::new();
         for _ in 0..16 {
             let (taken, _) = queue.take(Lane::Spread).expect("a key");
-            queue.ended(&taken, Ended::Badly { holds: Vec::new() }, now, never);
+            queue.ended(&taken, Ended::Badly { barriers: Vec::new() }, now, never);
             queue.wake(&id("x"), Lane::Hurried);
             assert!(queue.take(Lane::Spread).is_none(), "waking does not shorten the wait");
             let due = queue.next_due().expect("a time");
@@ -316,10 +473,10 @@ mod tests {
     #[test]
     fn a_conflict_waits_for_news_rather_than_for_time() {
         let mut queue = Queue::default();
-        let now = Instant::now();
+        let now = Duration::from_secs(9);
         queue.wake(&id("x"), Lane::Normal);
         let (taken, _) = queue.take(Lane::Spread).expect("a key");
-        queue.ended(&taken, Ended::Conflict { holds: Vec::new() }, now, never);
+        queue.ended(&taken, Ended::Conflict { barriers: Vec::new() }, now, never);
         assert!(queue.take(Lane::Spread).is_none());
         queue.wake(&id("x"), Lane::Normal);
         assert!(queue.take(Lane::Spread).is_some());
@@ -328,20 +485,20 @@ mod tests {
     #[test]
     fn a_key_waits_until_the_world_shows_its_write_but_not_for_ever() {
         let mut queue = Queue::default();
-        let now = Instant::now();
-        let holds = vec![Hold::Revision(Kind::Pod, 7)];
+        let now = Duration::from_secs(9);
+        let barriers = vec![Barrier::Revision(Kind::Pod, 7)];
         for late in [false, true] {
             queue.wake(&id("x"), Lane::Normal);
             let (taken, _) = queue.take(Lane::Spread).expect("a key");
-            queue.ended(&taken, Ended::Well { holds: holds.clone(), recheck: None }, now, never);
+            queue.ended(&taken, Ended::Well { barriers: barriers.clone(), recheck: None }, now, never);
             queue.wake(&id("x"), Lane::Normal);
-            queue.release(|hold| matches!(hold, Hold::Revision(_, at) if *at <= 6));
+            queue.reached(Kind::Pod, 6);
             assert!(queue.take(Lane::Spread).is_none());
             if late {
-                assert_eq!(queue.next_due(), Some(now + LONGEST_HOLD));
-                assert_eq!(queue.tick(now + LONGEST_HOLD), 1);
+                assert_eq!(queue.next_due(), Some(now + LONGEST_BARRIER));
+                assert_eq!(queue.tick(now + LONGEST_BARRIER), 1);
             } else {
-                queue.release(|hold| matches!(hold, Hold::Revision(_, at) if *at <= 7));
+                queue.reached(Kind::Pod, 7);
             }
             let (taken, _) = queue.take(Lane::Spread).expect("a key");
             queue.ended(&taken, well(), now, never);
@@ -351,8 +508,8 @@ mod tests {
     #[test]
     fn a_recheck_comes_by_itself_and_an_earlier_plan_replaces_it() {
         let mut queue = Queue::default();
-        let now = Instant::now();
-        let recheck = Ended::Well { holds: Vec::new(), recheck: Some(Duration::from_secs(9)) };
+        let now = Duration::from_secs(9);
+        let recheck = Ended::Well { barriers: Vec::new(), recheck: Some(Duration::from_secs(9)) };
         queue.wake(&id("x"), Lane::Normal);
         let (taken, _) = queue.take(Lane::Spread).expect("a key");
         queue.ended(&taken, recheck, now, never);
@@ -361,5 +518,67 @@ mod tests {
         let (taken, _) = queue.take(Lane::Spread).expect("a key");
         queue.ended(&taken, well(), now, never);
         assert_eq!(queue.next_due(), None);
+    }
+
+    #[test]
+    fn a_key_waits_for_one_object_and_for_no_other() {
+        let mut queue = Queue::default();
+        let now = Duration::ZERO;
+        let (gone, other) = (Key::new("a", "gone"), Key::new("a", "other"));
+        queue.wake(&id("x"), Lane::Normal);
+        let (taken, _) = queue.take(Lane::Spread).expect("a key");
+        let barriers = vec![Barrier::Going(Kind::Secret, gone.clone(), "u".into()), Barrier::Bound(other.clone())];
+        queue.ended(&taken, Ended::Well { barriers, recheck: None }, now, never);
+        queue.wake(&id("x"), Lane::Hurried);
+        queue.changed(Kind::Secret, &other, |_| true);
+        queue.changed(Kind::Secret, &gone, |barrier| matches!(barrier, Barrier::Going(..)));
+        assert!(queue.take(Lane::Spread).is_none(), "the pod is not bound yet");
+        assert_eq!(queue.waiting(9), [(id("x"), Reason::Behind(vec![Barrier::Bound(other.clone())]))]);
+        queue.changed(Kind::Pod, &other, |_| true);
+        assert_eq!(queue.take(Lane::Spread), Some((id("x"), Lane::Hurried)));
+        assert!(queue.by_object.is_empty() && queue.behind_until.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_panics_again_and_again_is_left_alone_until_its_object_changes() {
+        let mut queue = Queue::default();
+        let mut now = Duration::ZERO;
+        queue.wake(&id("x"), Lane::Normal);
+        for panics in 1..=QUARANTINE_AFTER {
+            let (taken, _) = queue.take(Lane::Spread).expect("a try");
+            assert_eq!(queue.ended(&taken, Ended::Panicked, now, never), panics == QUARANTINE_AFTER);
+            if panics < QUARANTINE_AFTER {
+                now = queue.next_due().expect("a time");
+                queue.tick(now);
+            }
+        }
+        queue.wake(&id("x"), Lane::Hurried);
+        now += Duration::from_secs(60);
+        queue.tick(now);
+        assert!(queue.take(Lane::Spread).is_none());
+        assert_eq!(queue.waiting(9), [(id("x"), Reason::Quarantined)]);
+
+        queue.pardon(&id("x"));
+        let (taken, _) = queue.take(Lane::Spread).expect("one more try");
+        assert!(queue.ended(&taken, Ended::Panicked, now, never), "and no more");
+        queue.pardon(&id("x"));
+        let (taken, _) = queue.take(Lane::Spread).expect("the object changed again");
+        queue.ended(&taken, well(), now, never);
+        assert!(queue.slots.is_empty() && queue.timers.is_empty() && queue.failing() == 0);
+    }
+
+    #[test]
+    fn a_key_left_alone_is_tried_again_in_the_end() {
+        let mut queue = Queue::default();
+        let mut now = Duration::ZERO;
+        queue.wake(&id("x"), Lane::Normal);
+        for _ in 0..QUARANTINE_AFTER {
+            let (taken, _) = queue.take(Lane::Spread).expect("a try");
+            queue.ended(&taken, Ended::Panicked, now, never);
+            now = queue.next_due().expect("a time");
+            queue.tick(now);
+        }
+        assert!(now >= QUARANTINE);
+        assert!(queue.take(Lane::Spread).is_some());
     }
 }

@@ -12,7 +12,11 @@ use knoll_api::Key;
 use knoll_plan::{DigestRequest, Observation};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::mailbox::Mailbox;
+use crate::{
+    counters::{Counters, count},
+    mailbox::Mailbox,
+    panics::caught,
+};
 
 /// Images asked for at the same time.
 const AT_ONCE: usize = 8;
@@ -31,6 +35,7 @@ pub(crate) async fn run(
     asked: Mailbox<(DigestRequest, Key), Duration>,
     resolver: Arc<dyn ResolveDigest>,
     into: mpsc::Sender<Observation>,
+    counters: Arc<Counters>,
 ) {
     let mut waiting: BTreeMap<(DigestRequest, Key), Duration> = BTreeMap::new();
     let mut under_way: BTreeSet<(DigestRequest, Key)> = BTreeSet::new();
@@ -39,18 +44,14 @@ pub(crate) async fn run(
         while tasks.len() < AT_ONCE {
             let Some(((request, asker), within)) = waiting.pop_first() else { break };
             under_way.insert((request.clone(), asker.clone()));
-            tasks.spawn(one(resolver.clone(), request, asker, within));
+            tasks.spawn(one(resolver.clone(), request, asker, within, counters.clone()));
         }
         tokio::select! {
             new = asked.take() => {
                 waiting.extend(new.into_iter().filter(|(one, _)| !under_way.contains(one)));
             }
             Some(done) = tasks.join_next(), if !tasks.is_empty() => {
-                let (request, asker, result) = match done {
-                    Ok(done) => done,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => continue,
-                };
+                let (request, asker, result) = done.expect("a panic is caught inside and nobody aborts");
                 under_way.remove(&(request.clone(), asker.clone()));
                 let observation = Observation::Digest { request, asker, result, at: Timestamp::now() };
                 if into.send(observation).await.is_err() {
@@ -66,9 +67,17 @@ async fn one(
     request: DigestRequest,
     asker: Key,
     within: Duration,
+    counters: Arc<Counters>,
 ) -> (DigestRequest, Key, Result<String, String>) {
-    let result = match tokio::time::timeout(within, resolver.resolve(&request)).await {
-        Ok(result) => result,
+    // Called inside, too: the call itself may panic, not only what it returns.
+    let asking = caught(async { resolver.resolve(&request).await });
+    let result = match tokio::time::timeout(within, asking).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => {
+            count(&counters.task_panics);
+            tracing::error!(image = request.image, panic, "asking for a digest panicked");
+            Err(format!("asking for the digest of {} failed: {panic}", request.image))
+        }
         Err(_) => Err(format!("{} did not answer within {within:?}", request.image)),
     };
     (request, asker, result)
@@ -94,7 +103,7 @@ mod tests {
         let (into, mut observations) = mpsc::channel(1);
         let begun = tokio::time::Instant::now();
         let observation = tokio::select! {
-            () = run(asked, Arc::new(Silent), into) => None,
+            () = run(asked, Arc::new(Silent), into, Arc::default()) => None,
             observation = observations.recv() => observation,
         };
         assert_eq!(begun.elapsed().as_secs(), 3);

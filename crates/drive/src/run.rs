@@ -1,9 +1,12 @@
 //! Assembly and supervision: starts every task, and ends when one of them does.
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
-use knoll_plan::{Settings, World};
+use knoll_plan::World;
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
@@ -12,14 +15,16 @@ use tokio::{
 
 use crate::{
     api::Api,
-    autoscaler,
-    control::{Control, Inputs},
+    autoscaler::Autoscaler,
+    control::{Control, End, Inputs},
     counters::Counters,
     execute::Executor,
     mailbox::Mailbox,
-    notes::{self, Recorder},
+    notes,
+    panics::{Lives, caught},
     publish::Publisher,
     resolve::{self, ResolveDigest},
+    role::Role,
     watch::Watch,
 };
 
@@ -50,92 +55,88 @@ pub enum DriveError {
     /// A task ended that never should.
     #[error("the task {0} ended")]
     Ended(String),
-    /// A task panicked.
-    #[error("the task {task} panicked: {message}")]
-    Panicked {
-        /// Which.
-        task: String,
-        /// What it said.
-        message: String,
-    },
 }
 
 /// Runs every controller over `client` until `shutdown` ends; then finishes the writes under way (5 s at most).
 ///
 /// Must be called inside a runtime. Before every kind was listed nothing is planned; while the API server does not
-/// answer, listing is tried again for ever.
+/// answer, listing is tried again for ever. A panic costs the key, note, image or revision it happened at; one that
+/// cannot be pinned on any costs the task, which begins again with its state rebuilt.
 ///
 /// # Errors
-/// When any task inside ends or panics.
+/// When a task inside ends that never should.
 pub async fn run(
     client: Client,
-    links: Links,
-    settings: Settings,
+    role: Role,
+    mut links: Links,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), DriveError> {
-    let counters = links.counters;
     let api = Api::new(client);
-    let mut tasks: JoinSet<String> = JoinSet::new();
-    let mut names = std::collections::HashMap::new();
-    let mut spawn = |name: String, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-        let ended = name.clone();
-        let handle = tasks.spawn(async move {
-            task.await;
-            ended
-        });
-        names.insert(handle.id(), name);
-    };
+    let mut shutdown = pin!(shutdown);
+    let mut lives = Lives::new("control loop");
+    loop {
+        // Everything that was known is dropped with the tasks, and listed again by the next.
+        match caught(live(&api, &role, &mut links, shutdown.as_mut())).await {
+            Ok(ended) => return ended,
+            Err(panic) => tokio::select! {
+                () = lives.ended(&panic, &links.counters) => {}
+                () = shutdown.as_mut() => return Ok(()),
+            },
+        }
+    }
+}
 
+async fn live(
+    api: &Api,
+    role: &Role,
+    links: &mut Links,
+    shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
+) -> Result<(), DriveError> {
+    let Links { table, applied, stats, wakes, resolver, counters } = links;
+    let counters = counters.clone();
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (sightings_in, sightings) = mpsc::channel(SIGHTINGS);
     for kind in Kind::ALL {
         let watch = Watch { kind: *kind, api: api.clone(), into: sightings_in.clone(), counters: counters.clone() };
-        spawn(format!("watch {}.{}", kind.plural(), kind.group()), Box::pin(watch.run()));
+        spawn(&mut tasks, "watch", watch.run());
     }
     drop(sightings_in);
 
     let (notes_in, notes) = mpsc::channel(notes::WAITING);
-    spawn("event recorder".into(), Box::pin(Recorder::new(api.clone(), counters.clone()).run(notes)));
+    spawn(&mut tasks, "event recorder", notes::run(api.clone(), counters.clone(), notes));
 
     let asked = Mailbox::new();
     let (digests_in, digests) = mpsc::channel(DIGESTS);
-    spawn("digest resolver".into(), Box::pin(resolve::run(asked.clone(), links.resolver, digests_in)));
+    let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone());
+    spawn(&mut tasks, "digest resolver", resolving);
 
     let (follow, decisions) = (Mailbox::new(), Mailbox::new());
-    let ends = autoscaler::Ends {
-        stats: links.stats,
-        wakes: links.wakes,
-        follow: follow.clone(),
-        decisions: decisions.clone(),
-    };
-    let autoscaler_counters = counters.clone();
-    spawn("autoscaler".into(), Box::pin(async move { match autoscaler::run(ends, autoscaler_counters).await {} }));
+    let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), counters.clone());
+    let autoscaling = autoscaler.run(stats, wakes);
 
-    let executor = Executor { api, notes: notes_in, digests: asked, counters: counters.clone() };
-    let publisher = Publisher::new(links.table, counters.clone());
-    let rows = knoll_plan::rows(&settings);
-    let control = Control::new(World::new(settings), rows, executor, publisher, follow, counters);
-    let inputs = Inputs { sightings, decisions, digests, applied: links.applied };
+    let executor = Executor { api: api.clone(), notes: notes_in, digests: asked, counters: counters.clone() };
+    let publisher = Publisher::new(table.clone(), counters.clone());
+    let world = World::new(role.settings.clone());
+    let control = Control::new(world, role.rows.clone(), executor, publisher, follow, counters);
+    let inputs = Inputs { sightings, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;
-        ended = control.run(inputs, shutdown) => match ended {
-            Ok(()) => Ok(()),
-            Err(None) => Err(DriveError::Ended("control loop".into())),
-            Err(Some(error)) => Err(panicked("write".into(), error)),
+        ended = control.run(inputs) => match ended {
+            End::Shutdown => Ok(()),
+            End::Deaf => Err(DriveError::Ended("watch".into())),
         },
-        Some(ended) = tasks.join_next_with_id() => Err(match ended {
-            Ok((_, name)) => DriveError::Ended(name),
-            Err(error) => panicked(names.remove(&error.id()).unwrap_or_default(), error),
-        }),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(name) => Err(DriveError::Ended(name.into())),
+            // What cannot be caught inside goes the way of a panic in the loop itself.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        never = autoscaling => match never {},
     }
 }
 
-fn panicked(task: String, error: tokio::task::JoinError) -> DriveError {
-    let message = match error.try_into_panic() {
-        Ok(payload) => match payload.downcast::<String>() {
-            Ok(text) => *text,
-            Err(payload) => payload.downcast::<&str>().map_or_else(|_| String::new(), |text| (*text).to_owned()),
-        },
-        Err(_) => return DriveError::Ended(task),
-    };
-    DriveError::Panicked { task, message }
+fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
 }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     api::{Api, ApiError, revision},
     counters::{Counters, count},
+    panics::{Lives, caught},
 };
 
 /// Objects in one page of a listing.
@@ -82,8 +83,15 @@ enum End {
 }
 
 impl Watch {
-    /// Lists and watches until nobody listens.
+    /// Lists and watches until nobody listens. After a panic it begins again with a listing.
     pub(crate) async fn run(self) {
+        let mut lives = Lives::new(format!("watch {}.{}", self.kind.plural(), self.kind.group()));
+        while let Err(panic) = caught(self.live()).await {
+            lives.ended(&panic, &self.counters).await;
+        }
+    }
+
+    async fn live(&self) {
         let mut pause = PAUSE.0;
         let mut from: Option<String> = None;
         loop {

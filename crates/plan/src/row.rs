@@ -86,20 +86,28 @@ impl Rows {
     /// What `changed` wakes. `world` already holds the change.
     pub fn woken(&self, world: &World, changed: &Changed) -> Woken {
         let mut woken = Woken::default();
-        for (index, row) in self.rows.iter().enumerate() {
-            match changed {
-                Changed::Config(name) if row.configs.contains(&name.as_str()) => {
-                    woken.all.insert(index);
-                }
-                Changed::Config(_) => {}
-                Changed::Observed(kind, key) if *kind == row.of => {
-                    woken.keys.insert((index, key.clone()));
-                }
-                Changed::Observed(..) => {}
-                Changed::Object { before, after } => {
-                    for object in before.iter().chain(after) {
-                        woken.keys.extend(row.concerned(world, object).into_iter().map(|key| (index, key)));
-                    }
+        for index in 0..self.rows.len() {
+            let one = self.woken_of(index, world, changed);
+            woken.keys.extend(one.keys);
+            woken.all.extend(one.all);
+        }
+        woken
+    }
+
+    /// What `changed` wakes of one row.
+    pub fn woken_of(&self, index: usize, world: &World, changed: &Changed) -> Woken {
+        let (mut woken, row) = (Woken::default(), &self.rows[index]);
+        match changed {
+            Changed::Config(name) if row.configs.contains(&name.as_str()) => {
+                woken.all.insert(index);
+            }
+            Changed::Observed(kind, key) if *kind == row.of => {
+                woken.keys.insert((index, key.clone()));
+            }
+            Changed::Config(_) | Changed::Observed(..) => {}
+            Changed::Object { before, after } => {
+                for object in before.iter().chain(after) {
+                    woken.keys.extend(row.concerned(world, object).into_iter().map(|key| (index, key)));
                 }
             }
         }

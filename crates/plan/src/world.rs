@@ -21,6 +21,16 @@ pub enum Change {
     Gone(Kind, Key),
 }
 
+impl Change {
+    /// Kind and key of the object.
+    pub fn subject(&self) -> (Kind, Key) {
+        match self {
+            Change::Put(object) => (object.kind(), object.key()),
+            Change::Gone(kind, key) => (*kind, key.clone()),
+        }
+    }
+}
+
 /// What became different: input to [`crate::Rows::woken`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Changed {
@@ -133,13 +143,17 @@ impl World {
         Some(Changed::Config(map.name().to_owned()))
     }
 
-    /// Takes in a complete listing of `kind`: what it does not name is gone.
-    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Vec<Changed> {
+    /// What a complete listing of `kind` changes: what it does not name is gone.
+    pub fn replaced(&self, kind: Kind, objects: Vec<Object>) -> Vec<Change> {
         let listed: std::collections::BTreeSet<Key> = objects.iter().map(Object::key).collect();
         let vanished =
             self.keys(kind).into_iter().filter(|key| !listed.contains(key)).map(|key| Change::Gone(kind, key));
-        let changes: Vec<Change> = vanished.chain(objects.into_iter().map(Change::Put)).collect();
-        changes.into_iter().flat_map(|change| self.apply(change)).collect()
+        vanished.chain(objects.into_iter().map(Change::Put)).collect()
+    }
+
+    /// Takes in a complete listing of `kind`: what it does not name is gone.
+    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Vec<Changed> {
+        self.replaced(kind, objects).into_iter().flat_map(|change| self.apply(change)).collect()
     }
 
     /// Whether an object of `kind` with this key and this uid exists.

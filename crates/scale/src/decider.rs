@@ -238,6 +238,13 @@ impl Decider {
         self.last
     }
 
+    /// Whether deciding again gives the same answer for ever: without a report, a wake-up, another spec or another
+    /// number of ready instances there is nothing to decide.
+    pub fn is_at_rest(&self, now: Duration) -> bool {
+        let silent = self.stable.is_empty(now) && self.panic.is_empty(now);
+        silent && self.panic_since.is_none() && (self.delay.is_none() || self.last.desired == 0)
+    }
+
     fn desired(&mut self, now: Duration, ready: u32, stable: f64, panic_value: f64) -> i32 {
         let spec = &self.spec;
         let ready = f64::from(ready.max(1));

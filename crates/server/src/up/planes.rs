@@ -24,7 +24,7 @@ use knoll_container::{
     network::{self, HostNetwork},
     protocol::GATEWAY,
 };
-use knoll_drive::{Counters, Links};
+use knoll_drive::{Counters, Links, Role};
 use knoll_node::{Callbacks, InstanceEvent, Node};
 use knoll_oci::{ImageStore, Registry};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
@@ -151,7 +151,7 @@ impl Planes {
         };
         let stop = tasks.stop();
         tasks.critical("controllers", async move {
-            knoll_drive::run(controllers, links, settings, stop.wait()).await.map_err(|e| chain(&e))
+            knoll_drive::run(controllers, Role::everything(settings), links, stop.wait()).await.map_err(|e| chain(&e))
         });
 
         let node = Node::new(

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -30,6 +31,7 @@ pub struct Routing {
     used: BTreeMap<Key, BTreeSet<Key>>,
     /// Ingresses by the Ingresses they follow.
     followed: BTreeMap<Key, BTreeSet<Key>>,
+    panics: u64,
 }
 
 /// What an update gives the gateway and the Ingresses.
@@ -89,6 +91,18 @@ impl Routing {
         &self.table
     }
 
+    /// How often looking at one Ingress or backend panicked: the table keeps what it had of it.
+    pub fn panics(&self) -> u64 {
+        self.panics
+    }
+
+    /// Does pure `work`; a panic counts, and gives nothing.
+    fn try_to<T>(&mut self, work: impl FnOnce() -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(work)).ok();
+        self.panics += u64::from(done.is_none());
+        done
+    }
+
     fn touch(&self, world: &World, change: &Changed, touched: &mut Touched) {
         match change {
             Changed::Config(name) if name == "config-network" => {
@@ -142,7 +156,7 @@ impl Routing {
     fn redo(&mut self, world: &World, mut touched: Touched) -> (BTreeMap<Key, Option<i64>>, bool) {
         let (mut hosts, mut published) = (BTreeSet::new(), BTreeMap::new());
         for key in touched.ingresses {
-            let next = part(world, &key);
+            let Some(next) = self.try_to(|| part(world, &key)) else { continue };
             let before = self.parts.get(&key);
             if before == next.as_ref() {
                 continue;
@@ -212,7 +226,7 @@ impl Routing {
         if !self.used.contains_key(&key) && !is_revision(world, &key) {
             return self.table.backends.remove(&key).is_some();
         }
-        let next = backend(world, &key);
+        let Some(next) = self.try_to(|| backend(world, &key)) else { return false };
         let changed = self.table.backends.get(&key).is_none_or(|before| **before != next);
         if changed {
             self.table.backends.insert(key, Arc::new(next));

@@ -1,6 +1,7 @@
 //! The loop over an API server in memory, on a paused clock.
 
 mod fake;
+mod panics;
 
 use std::sync::{
     Arc,
@@ -10,7 +11,7 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
-use knoll_drive::{Counters, DriveError, Links, ResolveDigest, Resolving, run};
+use knoll_drive::{Counters, DriveError, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
 use serde_json::{Value, json};
 use tokio::{
@@ -38,6 +39,16 @@ struct Running {
 }
 
 fn start(fake: &Fake) -> Running {
+    start_with(fake, Role::everything(Settings::default()), Arc::new(Registry), |_| {})
+}
+
+/// `at_poll` is called whenever the loop looks whether it is to end.
+fn start_with(
+    fake: &Fake,
+    role: Role,
+    resolver: Arc<dyn ResolveDigest>,
+    at_poll: impl Fn(&Counters) + Send + 'static,
+) -> Running {
     let (table_in, table) = watch::channel(Arc::default());
     let (stats, stats_out) = mpsc::channel(16);
     let (wakes, wakes_out) = mpsc::channel(16);
@@ -48,14 +59,16 @@ fn start(fake: &Fake) -> Running {
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
-        resolver: Arc::new(Registry),
+        resolver,
         counters: counters.clone(),
     };
-    let shutdown = async move {
+    let (mut stopped, polled) = (stopped, counters.clone());
+    let shutdown = std::future::poll_fn(move |context| {
+        at_poll(&polled);
         // A dropped sender is a test that ended.
-        drop(stopped.await);
-    };
-    let task = tokio::spawn(run(fake.client(), links, Settings::default(), shutdown));
+        std::pin::Pin::new(&mut stopped).poll(context).map(drop)
+    });
+    let task = tokio::spawn(run(fake.client(), role, links, shutdown));
     Running { task, stop, counters, table, wakes, stats }
 }
 
@@ -212,32 +225,6 @@ async fn the_gateway_gets_a_table_before_anything_else_happens() {
     assert_eq!(running.counters.read().published, 1);
     running.stats.send(Vec::new()).await.expect("it listens");
     running.wakes.send(Key::new("a", "unknown")).await.expect("it listens");
-}
-
-/// Fails at once, and loudly.
-struct Broken;
-
-impl ResolveDigest for Broken {
-    fn resolve<'a>(&'a self, _: &'a DigestRequest) -> Resolving<'a> {
-        panic!("no registry in this test")
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_task_that_dies_is_named() {
-    let fake = cluster();
-    let (table, _kept) = watch::channel(Arc::default());
-    let (_stats, stats) = mpsc::channel(1);
-    let (_wakes, wakes) = mpsc::channel(1);
-    let applied = table.subscribe();
-    let links = Links { table, applied, stats, wakes, resolver: Arc::new(Broken), counters: Arc::default() };
-    fake.put(
-        Kind::Revision,
-        json!({"metadata": {"namespace": "a", "name": "r", "labels": {"serving.knative.dev/configuration": "c"}},
-               "spec": {"containers": [{"name": "user-container", "image": "example.com/image"}]}}),
-    );
-    let error = run(fake.client(), links, Settings::default(), std::future::pending()).await.expect_err("it died");
-    assert_eq!(error.to_string(), "the task digest resolver panicked: no registry in this test");
 }
 
 /// Reports pods as a node would: bound ones run and are ready after a moment.

@@ -18,6 +18,9 @@ use tokio::sync::{Notify, mpsc};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// The status that makes the connection panic where it is awaited.
+pub(crate) const PANIC: u16 = 0;
+
 /// Answers a request instead of the server, or lets it pass: method, path, body.
 type Fault = Box<dyn FnMut(&Method, &str, &Value) -> Option<(u16, &'static str)> + Send>;
 
@@ -32,6 +35,8 @@ struct State {
     compacted: u64,
     fault: Option<Fault>,
     requests: Vec<String>,
+    /// Kubernetes Events: kept, never watched.
+    events: Vec<Value>,
 }
 
 /// The server.
@@ -112,6 +117,11 @@ impl Fake {
         self.state().requests.clone()
     }
 
+    /// Kubernetes Events recorded so far.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.state().events.clone()
+    }
+
     /// Waits until the objects are as wanted.
     ///
     /// # Panics
@@ -171,6 +181,8 @@ impl Fake {
             let answer = fault(&parts.method, &path, &sent);
             state.fault = Some(fault);
             if let Some((code, reason)) = answer {
+                drop(state);
+                assert_ne!(code, PANIC, "{reason}");
                 return refusal(code, reason);
             }
         }
@@ -178,6 +190,11 @@ impl Fake {
             "/apis" => return answer(&json!({"groups": []})),
             "/api/v1" => return answer(&json!({"resources": []})),
             _ => {}
+        }
+        if parts.method == Method::POST && path.ends_with("/events") {
+            state.events.push(sent.clone());
+            self.changed.notify_waiters();
+            return answer(&sent);
         }
         let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
         if key.name.is_empty() && parts.method == Method::GET {
