@@ -1,5 +1,7 @@
 //! Requests to the API server, as far as carrying out plans needs them.
 
+use std::collections::BTreeMap;
+
 use http::{Method, Request};
 use knoll_api::{Key, Kind, Object};
 use kube::Client;
@@ -65,6 +67,8 @@ pub(crate) struct Answer {
 pub(crate) struct AnswerMeta {
     #[serde(default)]
     pub(crate) uid: String,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) resource_version: String,
 }

@@ -42,6 +42,8 @@ const HURRIED: usize = 4096;
 const HURRY: Duration = Duration::from_secs(5);
 /// How often digests that nobody asks for any more are forgotten.
 const TIDY: Duration = Duration::from_secs(600);
+/// How often the World packs what nobody has read since the last time.
+const AGE: Duration = Duration::from_secs(30);
 /// How long errands may take to end at shutdown.
 const LEAVE: Duration = Duration::from_secs(5);
 /// The ConfigMap whose change concerns every decider.
@@ -142,10 +144,10 @@ impl Control {
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
         let Inputs { mut sightings, decisions, mut digests, applied, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
-        let mut tidy_at = Instant::now() + TIDY;
+        let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
         loop {
             self.dispatch();
-            let due = self.next_due().unwrap_or(tidy_at).min(tidy_at);
+            let due = self.next_due().unwrap_or(tidy_at).min(tidy_at).min(age_at);
             let more = self.seen.is_complete() && self.queue.is_ready(self.least_urgent());
             tokio::select! {
                 biased;
@@ -176,6 +178,10 @@ impl Control {
             }
             let now = Instant::now();
             self.publish(now);
+            if now >= age_at {
+                age_at = now + AGE;
+                self.world.age();
+            }
             if now >= tidy_at {
                 tidy_at = now + TIDY;
                 self.tidy(now);
@@ -357,7 +363,7 @@ impl Control {
         for index in 0..self.rows.all().len() {
             self.wake_all(index, Lane::Normal);
         }
-        let revisions: Vec<Key> = self.world.pod_autoscalers.keys().cloned().collect();
+        let revisions: Vec<Key> = self.world.pod_autoscalers.keys().collect();
         revisions.into_iter().for_each(|revision| self.refollow(&revision));
     }
 
@@ -428,7 +434,7 @@ impl Control {
         let mut revisions = BTreeSet::new();
         match changed {
             Changed::Config(name) if name == AUTOSCALER_CONFIG => {
-                revisions.extend(self.world.pod_autoscalers.keys().cloned());
+                revisions.extend(self.world.pod_autoscalers.keys());
             }
             Changed::Object { before, after } => {
                 for object in before.iter().chain(after) {

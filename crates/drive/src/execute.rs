@@ -1,9 +1,12 @@
 //! Carries out what one key wants, in order, until something fails.
+//!
+//! The World does not keep what kubectl applied last, only that there is such an annotation: before an object that has it
+//! is replaced, the annotation is read again. The resourceVersion guards against a change in between.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object};
+use knoll_api::{Key, Kind, Object, labels};
 use knoll_plan::{DigestRequest, EventNote, Observation, Propagation, Refusal, Want};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -168,6 +171,18 @@ impl Trip<'_> {
     async fn replace(&mut self, object: &Object, subresource: &str) -> Result<(), ApiError> {
         let (kind, key) = (object.kind(), object.key());
         let mut value = object.to_json();
+        if object
+            .meta()
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(labels::LAST_APPLIED))
+            .is_some_and(String::is_empty)
+        {
+            let answer = within(self.executor.api.get(kind, &key)).await?;
+            let annotations = answer.metadata.annotations;
+            value["metadata"]["annotations"][labels::LAST_APPLIED] =
+                annotations.get(labels::LAST_APPLIED).cloned().unwrap_or_default().into();
+        }
         if let Some(version) = self.versions.get(&(kind, key.clone())) {
             value["metadata"]["resourceVersion"] = Value::String(version.clone());
         }

@@ -76,7 +76,8 @@ pub async fn run(
     let mut lives = Lives::new("control loop");
     loop {
         // Everything that was known is dropped with the tasks, and listed again by the next.
-        match caught(live(&api, &role, &mut links, shutdown.as_mut())).await {
+        let life = Box::pin(live(&api, &role, &mut links, shutdown.as_mut()));
+        match caught(life).await {
             Ok(ended) => return ended,
             Err(panic) => tokio::select! {
                 () = lives.ended(&panic, &links.counters) => {}

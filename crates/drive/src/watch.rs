@@ -7,7 +7,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use http::{Method, Request};
-use knoll_api::{Key, Kind, Object};
+use knoll_api::{Key, Kind, Object, labels};
 use knoll_plan::Change;
 use kube::core::WatchEvent;
 use serde::Deserialize;
@@ -201,10 +201,15 @@ impl Watch {
         }
     }
 
-    /// An object without what no plan reads. One that cannot be read is left out: it must not stop the others.
+    /// An object without what no plan reads: who manages which field, and a second copy of itself that kubectl leaves in
+    /// an annotation (of which only the name is kept, see [`crate::execute`]). One that cannot be read is left out: it must not stop the others.
     fn read(&self, mut value: Value) -> Option<Object> {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
+            let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
+            if let Some(applied) = annotations.and_then(|annotations| annotations.get_mut(labels::LAST_APPLIED)) {
+                *applied = Value::String(String::new());
+            }
         }
         let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match Object::from_json(self.kind, value) {

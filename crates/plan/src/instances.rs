@@ -17,11 +17,7 @@ pub(crate) fn takes_requests(pod: &Pod) -> bool {
 }
 
 /// The pods of a Revision that take requests, by name.
-pub(crate) fn ready_pods<'a>(
-    world: &'a World,
-    namespace: &str,
-    revision: &str,
-) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+pub(crate) fn ready_pods(world: &World, namespace: &str, revision: &str) -> impl Iterator<Item = Arc<Pod>> + use<> {
     world.pods.labelled(namespace, keys::REVISION, revision).into_iter().filter(|pod| takes_requests(pod))
 }
 
@@ -36,7 +32,7 @@ pub(crate) fn instances(world: &World, revision: &Revision) -> Vec<Instance> {
         .filter_map(|pod| {
             let address = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
             let port = match world.settings.queue_placement {
-                QueuePlacement::Gateway => user_port(pod).unwrap_or_else(|| revision::user_port(revision)),
+                QueuePlacement::Gateway => user_port(&pod).unwrap_or_else(|| revision::user_port(revision)),
                 QueuePlacement::Sidecar => revision::queue_port(revision),
             };
             let port = u16::try_from(port).ok()?;

@@ -189,7 +189,7 @@ impl World {
     pub(crate) fn forget(&mut self, kind: Kind, key: &Key) {
         self.observed.refusals.remove(&(kind, key.clone()));
         match (kind, self.revisions.get(key)) {
-            (Kind::Revision, Some(revision)) if !revision::is_resolved(revision) => {}
+            (Kind::Revision, Some(revision)) if !revision::is_resolved(&revision) => {}
             (Kind::Revision, _) => {
                 let first = (key.clone(), DigestRequest::default());
                 let asked = self.observed.digests.range(first..).map(|(about, _)| about.clone());

@@ -1,7 +1,7 @@
 //! Every object the control plane knows, as last seen. Changes only by what the watches and I/O report;
 //! plans read it and write nothing.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use knoll_api::{
     Key, Kind, Object, Resource,
@@ -10,7 +10,7 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Observed, Settings, Shelf};
+use crate::{Indexer, Observed, Settings};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +49,12 @@ pub enum Changed {
 
 macro_rules! world {
     ($($variant:ident, $field:ident, $group:literal, $version:literal, $plural:literal, $kind:literal, $scope:ident, $ty:ty;)*) => {
-        /// Every object, a shelf a kind, with what else plans read.
+        /// Every object, an index a kind, with what else plans read.
         #[derive(Clone, Debug)]
         pub struct World {
             $(
                 #[doc = concat!("Every `", $kind, "` of `", $group, "/", $version, "`.")]
-                pub $field: Shelf<$ty>,
+                pub $field: Indexer<$ty>,
             )*
             /// What the ConfigMaps of the system namespace say.
             pub config: Arc<Bundle>,
@@ -69,7 +69,7 @@ macro_rules! world {
             pub fn new(settings: Settings) -> World {
                 let mut config = Bundle::default();
                 config.domain = config.domain.or_else(&settings.default_domain);
-                World { $($field: Shelf::default(),)* config: Arc::new(config), observed: Observed::default(), settings }
+                World { $($field: Indexer::default(),)* config: Arc::new(config), observed: Observed::default(), settings }
             }
 
             /// Puts an object in its place; returns what was there.
@@ -84,31 +84,100 @@ macro_rules! world {
 
             /// The object of `kind` with this key.
             pub fn object(&self, kind: Kind, key: &Key) -> Option<Object> {
-                match kind { $(Kind::$variant => self.$field.get(key).cloned().map(Object::$variant),)* }
+                match kind { $(Kind::$variant => self.$field.get(key).map(Object::$variant),)* }
             }
 
-            /// Metadata of the object of `kind` with this key.
-            pub fn meta(&self, kind: Kind, key: &Key) -> Option<&ObjectMeta> {
-                match kind { $(Kind::$variant => self.$field.get(key).map(|object| object.meta()),)* }
+            /// Whether there is an object of `kind` with this key.
+            pub fn contains(&self, kind: Kind, key: &Key) -> bool {
+                match kind { $(Kind::$variant => self.$field.contains(key),)* }
+            }
+
+            fn version(&self, kind: Kind, key: &Key) -> Option<u64> {
+                match kind { $(Kind::$variant => self.$field.version(key),)* }
             }
 
             /// Keys of every object of `kind`, in order.
             pub fn keys(&self, kind: Kind) -> Vec<Key> {
-                match kind { $(Kind::$variant => self.$field.keys().cloned().collect(),)* }
+                match kind { $(Kind::$variant => self.$field.keys().collect(),)* }
             }
 
-            /// Objects of any kind with an owner reference to this uid, ordered by kind and key.
-            pub fn dependents(&self, uid: &str) -> Vec<(Kind, Key)> {
-                let mut found = Vec::new();
-                $(found.extend(self.$field.dependents(uid).map(|object| (Kind::$variant, object.key())));)*
-                found
+            /// The first `most` keys of `kind` after `after`, in order; from the first when that is nothing.
+            pub fn keys_after(&self, kind: Kind, after: Option<&Key>, most: usize) -> Vec<Key> {
+                match kind { $(Kind::$variant => self.$field.keys_after(after, most),)* }
+            }
+
+            /// Whether a namespace holds anything of `kind`.
+            pub fn is_any_in(&self, kind: Kind, namespace: &str) -> bool {
+                match kind { $(Kind::$variant => self.$field.keys_in(namespace).next().is_some(),)* }
+            }
+
+            /// Keys of the objects of `kind` with any owner reference to this uid, in order.
+            pub fn dependents_of(&self, kind: Kind, uid: &str) -> Vec<Key> {
+                match kind {
+                    $(Kind::$variant => self.$field.dependents(uid).iter().map(|object| object.key()).collect(),)*
+                }
+            }
+
+            /// Packs what was not read for one to two calls.
+            pub fn age(&mut self) {
+                $(self.$field.age();)*
+            }
+
+            /// How many objects plans have read so far.
+            pub fn visits(&self) -> u64 {
+                0 $(+ self.$field.visits())*
+            }
+
+            /// How many objects of each kind there are, in how many packed bytes, and how many of them are decoded.
+            pub fn sizes(&self) -> Vec<Size> {
+                vec![$({
+                    let (packed_bytes, decoded) = self.$field.sizes();
+                    Size { kind: Kind::$variant, objects: self.$field.len(), packed_bytes, decoded }
+                },)*]
             }
         }
     };
 }
 for_each_kind!(world);
 
+/// How much of a kind there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The kind.
+    pub kind: Kind,
+    /// Its objects.
+    pub objects: usize,
+    /// Bytes of those that are packed.
+    pub packed_bytes: usize,
+    /// How many are decoded.
+    pub decoded: usize,
+}
+
+/// Metadata of an object.
+#[derive(Clone, Debug)]
+pub struct Meta(Object);
+
+impl Deref for Meta {
+    type Target = ObjectMeta;
+
+    fn deref(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+}
+
 impl World {
+    /// Metadata of the object of `kind` with this key.
+    pub fn meta(&self, kind: Kind, key: &Key) -> Option<Meta> {
+        self.object(kind, key).map(Meta)
+    }
+
+    /// Objects of any kind with an owner reference to this uid, ordered by kind and key.
+    pub fn dependents(&self, uid: &str) -> Vec<(Kind, Key)> {
+        let of =
+            |kind: &Kind| self.dependents_of(*kind, uid).into_iter().map(move |key| (*kind, key)).collect::<Vec<_>>();
+        Kind::ALL.iter().flat_map(of).collect()
+    }
+
     /// Takes in what a watch reports, and says what became different. Applying the same change twice says nothing.
     pub fn apply(&mut self, change: Change) -> Vec<Changed> {
         let (before, after) = match change {
@@ -133,7 +202,10 @@ impl World {
             return None;
         }
         let maps = self.config_maps.in_namespace(&self.settings.system_namespace);
-        let maps = maps.map(|map| (map.name().to_owned(), map.data.clone().unwrap_or_default())).collect();
+        let maps = maps
+            .filter(|map| NAMES.contains(&map.name()))
+            .map(|map| (map.name().to_owned(), map.data.clone().unwrap_or_default()))
+            .collect();
         let mut config = self.config.updated(&maps);
         config.domain = config.domain.or_else(&self.settings.default_domain);
         if config == *self.config {
@@ -143,12 +215,17 @@ impl World {
         Some(Changed::Config(map.name().to_owned()))
     }
 
-    /// What a complete listing of `kind` changes: what it does not name is gone.
+    /// What a complete listing of `kind` changes: what it does not name is gone, what has the resourceVersion that is
+    /// known is as it was.
     pub fn replaced(&self, kind: Kind, objects: Vec<Object>) -> Vec<Change> {
         let listed: std::collections::BTreeSet<Key> = objects.iter().map(Object::key).collect();
         let vanished =
             self.keys(kind).into_iter().filter(|key| !listed.contains(key)).map(|key| Change::Gone(kind, key));
-        vanished.chain(objects.into_iter().map(Change::Put)).collect()
+        let differs = |object: &Object| {
+            let version = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
+            version.is_none_or(|version: u64| self.version(kind, &object.key()) != Some(version))
+        };
+        vanished.chain(objects.into_iter().filter(differs).map(Change::Put)).collect()
     }
 
     /// Takes in a complete listing of `kind`: what it does not name is gone.

@@ -1,5 +1,6 @@
 //! The loop over an API server in memory, on a paused clock.
 
+mod applied;
 mod fake;
 mod panics;
 

@@ -22,7 +22,7 @@ pub struct FollowedRevision {
 
 /// Every revision that the autoscaler follows, in order.
 pub fn deciders(world: &World) -> Vec<FollowedRevision> {
-    world.pod_autoscalers.keys().filter_map(|key| decider(world, key)).collect()
+    world.pod_autoscalers.keys().filter_map(|key| decider(world, &key)).collect()
 }
 
 /// What the autoscaler follows for one revision; `None` when it is not for us to scale, or not measured yet.
@@ -34,8 +34,8 @@ pub fn decider(world: &World, key: &Key) -> Option<FollowedRevision> {
     if autoscaler.is_deleting() || wishes.class() != KPA || !measured {
         return None;
     }
-    let ready = ready_count(world, autoscaler.namespace(), revision_name(autoscaler));
-    Some(FollowedRevision { revision: key.clone(), spec: spec(world, autoscaler, wishes), ready })
+    let ready = ready_count(world, autoscaler.namespace(), revision_name(&autoscaler));
+    Some(FollowedRevision { revision: key.clone(), spec: spec(world, &autoscaler, wishes), ready })
 }
 
 fn spec(world: &World, autoscaler: &PodAutoscaler, wishes: Annotations<'_>) -> DeciderSpec {

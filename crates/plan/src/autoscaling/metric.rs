@@ -24,7 +24,7 @@ pub(crate) const ROW: Row = Row { name: "metric", of: Kind::Metric, wakes: &[], 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let Some(metric) = world.metrics.get(key).filter(|metric| !metric.is_deleting()) else { return Plan::nothing() };
     let mut plan = Plan::nothing();
-    let mut next = Metric::clone(metric);
+    let mut next = Metric::clone(&metric);
     next.conditions(now).initialize().mark_true(READY);
     plan.report(metric.as_ref(), next);
     plan
@@ -48,7 +48,7 @@ pub(super) fn reconcile(
         foreign(next, "Metric", existing.name(), now);
         return None;
     }
-    plan.update(existing.as_ref(), Metric { spec, ..Metric::clone(existing) });
+    plan.update(existing.as_ref(), Metric { spec, ..Metric::clone(&existing) });
     Some(())
 }
 

@@ -78,7 +78,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();
-    let mut next = PodAutoscaler::clone(autoscaler);
+    let mut next = PodAutoscaler::clone(&autoscaler);
     next.conditions(now).initialize();
     if let Some(outcome) = reconcile(world, wishes, &mut next, &mut plan, now) {
         report(wishes, &mut next, &outcome, now);
@@ -105,7 +105,7 @@ fn reconcile(
     next.status.metrics_service_name = sks.status.private_service_name.clone();
     metric::reconcile(world, wishes, next, plan, now)?;
     let decision = deciders::decision(world, next, wishes);
-    let want = scale(world, wishes, next, sks, decision.desired, plan, now);
+    let want = scale(world, wishes, next, &sks, decision.desired, plan, now);
 
     let inactive = status_of(next, ACTIVE) == FALSE;
     let serve = want > 0 && decision.excess_burst_capacity >= 0 && !(want == UNKNOWN_SCALE && inactive);
@@ -170,7 +170,7 @@ fn want_sks(
         return None;
     }
     let settled = existing.spec == spec;
-    plan.update(existing.as_ref(), ServerlessService { spec, ..ServerlessService::clone(existing) });
+    plan.update(existing.as_ref(), ServerlessService { spec, ..ServerlessService::clone(&existing) });
     Some(settled)
 }
 
@@ -286,7 +286,7 @@ fn gateway_answers(world: &World, wishes: Annotations<'_>, next: &PodAutoscaler)
     }
     let gateway = world.settings.gateway.address.to_string();
     let public = world.endpoints.get(&next.key().sibling(&next.status.service_name));
-    let addresses = public.into_iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
+    let addresses = public.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
     addresses.flat_map(|subset| subset.addresses.iter().flatten()).any(|address| address.ip == gateway)
 }
 

@@ -8,7 +8,7 @@ use super::platform::{Kubelet, Platform};
 use crate::{QueuePlacement, Settings, status::Reporting};
 
 /// A Service as admission leaves it: `extra` goes below `metadata`, `template` below the template's metadata.
-fn service(name: &str, image: &str, extra: &str, template: &str, traffic: &str) -> String {
+pub(super) fn service(name: &str, image: &str, extra: &str, template: &str, traffic: &str) -> String {
     let traffic = if traffic.is_empty() { "[{percent: 100, latestRevision: true}]" } else { traffic };
     format!(
         r#"

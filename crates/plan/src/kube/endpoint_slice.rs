@@ -39,7 +39,7 @@ pub(super) fn by_service(_world: &World, object: &Object, _of: Kind) -> Vec<Key>
 pub(super) fn reconcile(plan: &mut Plan, world: &World, service: &Key, manager: &str, wanted: Vec<EndpointSlice>) {
     let labelled = world.endpoint_slices.labelled(&service.namespace, SERVICE_NAME, &service.name);
     let mut current: BTreeMap<Key, &EndpointSlice> = labelled
-        .into_iter()
+        .iter()
         .filter(|slice| slice.label(MANAGED_BY) == Some(manager))
         .map(|slice| (slice.key(), slice.as_ref()))
         .collect();

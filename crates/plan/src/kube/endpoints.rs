@@ -14,7 +14,7 @@ use knoll_api::{
 };
 
 use super::{endpoint_slice, pods, selector};
-use crate::{Plan, Row, World, by_same_key};
+use crate::{Plan, Row, World, by_same_key, terms::selectors_of};
 
 /// Label: who keeps an Endpoints object.
 pub(super) const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -43,8 +43,11 @@ pub(super) const ROW: Row = Row {
 /// Services whose selector picks the pod.
 fn by_selector(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
     let Object::Pod(pod) = object else { return Vec::new() };
-    let services = world.core_services.in_namespace(pod.namespace());
-    let picking = services.filter(|service| selector_of(service).is_some_and(|s| selector::picks_pod(s, pod)));
+    let terms = selectors_of(pod.namespace(), pod.metadata.labels.as_ref());
+    let services = terms.flat_map(|term| world.core_services.find(term));
+    let picking = services.filter(|service| {
+        service.namespace() == pod.namespace() && selector_of(service).is_some_and(|s| selector::picks_pod(s, pod))
+    });
     picking.map(|service| service.key()).collect()
 }
 
@@ -63,7 +66,8 @@ fn plan(world: &World, key: &Key, _now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let current = world.endpoints.get(key);
     let service = world.core_services.get(key).filter(|service| !service.is_deleting());
-    let Some((service, selector)) = service.and_then(|service| Some((service, selector_of(service)?))) else {
+    let selecting = service.as_ref().and_then(|service| Some((service.as_ref(), selector_of(service)?)));
+    let Some((service, selector)) = selecting else {
         let left = current.filter(|current| service.is_none() && current.label(MANAGED_BY) == Some(MANAGER));
         if let Some(left) = left {
             plan.delete(left.as_ref());
@@ -71,10 +75,10 @@ fn plan(world: &World, key: &Key, _now: Timestamp) -> Plan {
         endpoint_slice::reconcile(&mut plan, world, key, endpoint_slice::MANAGER, Vec::new());
         return plan;
     };
-    let picked = world.pods.in_namespace(&key.namespace).filter(|pod| selector::picks_pod(selector, pod));
-    let picked: Vec<&Pod> = picked.map(AsRef::as_ref).filter(|pod| has_address(pod)).collect();
-    let wanted = endpoints(service, &picked, current.map(AsRef::as_ref));
-    match current {
+    let found = pods::picked(world, &key.namespace, selector);
+    let picked: Vec<&Pod> = found.iter().map(AsRef::as_ref).filter(|pod| has_address(pod)).collect();
+    let wanted = endpoints(service, &picked, current.as_deref());
+    match &current {
         None => plan.create(wanted),
         Some(current) => plan.update(current.as_ref(), wanted),
     }
@@ -279,7 +283,7 @@ mod tests {
             list.iter().flatten().map(|address| address.ip.clone()).collect::<Vec<_>>().join(",")
         };
         let mut shown = String::new();
-        for subset in w.endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten()) {
+        for subset in w.endpoints.iter().flat_map(|endpoints| endpoints.subsets.clone().unwrap_or_default()) {
             let ports: Vec<_> = subset.ports.iter().flatten().map(|port| port.port).collect();
             shown += &format!(
                 "subset {ports:?} ready {} not {}\n",

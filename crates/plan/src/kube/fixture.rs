@@ -133,7 +133,7 @@ pub(super) fn make_ready(world: &mut World, pod: &Key) {
     let mut value = world.object(Kind::Pod, pod).expect("it exists").to_json();
     value["status"] = json!({
         "phase": "Running",
-        "podIP": format!("10.244.0.{}", world.pods.keys().position(|key| key == pod).expect("it exists") + 2),
+        "podIP": format!("10.244.0.{}", world.pods.keys().position(|key| key == *pod).expect("it exists") + 2),
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": NOW.to_string()}],
     });
     put(world, Kind::Pod, value);

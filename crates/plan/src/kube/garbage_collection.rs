@@ -45,12 +45,6 @@ macro_rules! collectors {
                 plan: row::$field,
             }),*]
         }
-
-        /// Keys of the objects of one kind with an owner reference to this uid.
-        fn dependents_of(world: &World, kind: Kind, uid: &str) -> Vec<Key> {
-            use knoll_api::Resource;
-            match kind { $(Kind::$variant => world.$field.dependents(uid).map(|object| object.key()).collect(),)* }
-        }
     };
 }
 for_each_kind!(collectors);
@@ -62,7 +56,7 @@ fn by_owner_or_dependent(world: &World, object: &Object, of: Kind) -> Vec<Key> {
     if let Some(uid) = meta.uid.as_deref()
         && (meta.deletion_timestamp.is_some() || !world.holds(kind, &object.key(), uid))
     {
-        keys = dependents_of(world, of, uid);
+        keys = world.dependents_of(of, uid);
     }
     for owner in meta.owner_references.iter().flatten().filter(|owner| owner.kind == of.kind()) {
         let key = key_of(of, owner, meta);
@@ -88,13 +82,13 @@ fn collect(world: &World, kind: Kind, key: &Key) -> Plan {
     let mut plan = Plan::nothing();
     let Some(meta) = world.meta(kind, key) else { return plan };
     if meta.deletion_timestamp.is_some() {
-        if has(meta, FOREGROUND) {
-            wait_for_dependents(&mut plan, world, kind, key, meta);
-        } else if has(meta, ORPHAN) {
-            orphan_dependents(&mut plan, world, kind, key, meta);
+        if has(&meta, FOREGROUND) {
+            wait_for_dependents(&mut plan, world, kind, key, &meta);
+        } else if has(&meta, ORPHAN) {
+            orphan_dependents(&mut plan, world, kind, key, &meta);
         }
     } else if meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
-        follow_owners(&mut plan, world, kind, key, meta);
+        follow_owners(&mut plan, world, kind, key, &meta);
     }
     plan
 }
@@ -114,7 +108,7 @@ fn standing(world: &World, owner: &OwnerReference, dependent: &ObjectMeta) -> St
     let key = key_of(kind, owner, dependent);
     match world.meta(kind, &key) {
         Some(meta) if meta.uid.as_deref() == Some(owner.uid.as_str()) => {
-            let waits = meta.deletion_timestamp.is_some() && has(meta, FOREGROUND);
+            let waits = meta.deletion_timestamp.is_some() && has(&meta, FOREGROUND);
             if waits && owner.block_owner_deletion == Some(true) { Standing::Waiting } else { Standing::Solid }
         }
         _ => Standing::Absent(kind, key),
@@ -152,7 +146,7 @@ fn wait_for_dependents(plan: &mut Plan, world: &World, kind: Kind, key: &Key, me
     let blocks = |dependent: &(Kind, Key)| {
         let Some(meta) = world.meta(dependent.0, &dependent.1) else { return false };
         let blocking = |owner: &&OwnerReference| owner.uid == uid && owner.block_owner_deletion == Some(true);
-        meta.owner_references.iter().flatten().any(|owner| blocking(&owner)) && !waits_for(world, meta, uid)
+        meta.owner_references.iter().flatten().any(|owner| blocking(&owner)) && !waits_for(world, &meta, uid)
     };
     if !world.dependents(uid).iter().any(blocks) {
         drop_finalizer(plan, world, kind, key, FOREGROUND);
@@ -171,7 +165,12 @@ fn waits_for(world: &World, dependent: &ObjectMeta, uid: &str) -> bool {
         if meta.deletion_timestamp.is_none() || !has(&meta, FOREGROUND) || !seen.insert(own.clone()) {
             continue;
         }
-        left.extend(world.dependents(&own).iter().filter_map(|(kind, key)| world.meta(*kind, key).cloned()));
+        left.extend(
+            world
+                .dependents(&own)
+                .iter()
+                .filter_map(|(kind, key)| world.meta(*kind, key).map(|meta| ObjectMeta::clone(&meta))),
+        );
     }
     false
 }

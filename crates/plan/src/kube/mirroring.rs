@@ -36,14 +36,14 @@ pub(super) const ROW: Row = Row {
 fn plan(world: &World, key: &Key, _now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let mirrored = world.endpoints.get(key).filter(|endpoints| is_mirrored(world, key, endpoints));
-    let wanted = mirrored.map(|endpoints| mirror(endpoints)).unwrap_or_default();
+    let wanted = mirrored.map(|endpoints| mirror(&endpoints)).unwrap_or_default();
     endpoint_slice::reconcile(&mut plan, world, key, MANAGER, wanted);
     plan
 }
 
 fn is_mirrored(world: &World, key: &Key, endpoints: &Endpoints) -> bool {
     let service = world.core_services.get(key);
-    service.is_some_and(|service| !service.is_deleting() && endpoints::selector_of(service).is_none())
+    service.is_some_and(|service| !service.is_deleting() && endpoints::selector_of(&service).is_none())
         && !endpoints.is_deleting()
         && endpoints.label(SKIP) != Some("true")
         && endpoints.label(endpoints::MANAGED_BY) != Some(ENDPOINTS_MANAGER)

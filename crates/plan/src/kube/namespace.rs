@@ -1,7 +1,7 @@
 //! Namespace being deleted → nothing left in it, then the namespace itself. Pods go first: nobody who could watch
 //! over them may go before them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp, for_each_kind,
@@ -17,6 +17,8 @@ use crate::{Plan, Propagation, Row, Want, World};
 
 /// The finalizer that is ours.
 const FINALIZER: &str = "kubernetes";
+/// How often what is left of a namespace is counted.
+const RECOUNT: Duration = Duration::from_secs(1);
 /// Most deletions in one plan; the rest follows once these are seen.
 const BURST: usize = 500;
 
@@ -25,11 +27,12 @@ macro_rules! content {
         const WAKES: &[(Kind, crate::Mapper)] = &[$((Kind::$variant, by_doomed_namespace)),*];
 
         /// What is in a namespace, by kind and name.
-        fn content<'a>(world: &'a World, namespace: &str) -> Vec<(Kind, &'a ObjectMeta)> {
+        fn content(world: &World, namespace: &str) -> Vec<(Kind, ObjectMeta)> {
             let mut found = Vec::new();
             $(
                 if Kind::$variant.scope() == Scope::Namespaced {
-                    found.extend(world.$field.in_namespace(namespace).map(|object| (Kind::$variant, object.meta())));
+                    let metas = world.$field.in_namespace(namespace).map(|object| object.meta().clone());
+                    found.extend(metas.map(|meta| (Kind::$variant, meta)));
                 }
             )*
             found
@@ -41,12 +44,15 @@ for_each_kind!(content);
 /// See the module.
 pub(super) const ROW: Row = Row { name: "namespace", of: Kind::Namespace, wakes: WAKES, configs: &[], plan };
 
-/// The namespace of the object, if it is being deleted.
+/// The namespace of the object, if it is being deleted, and if that makes a difference: one more to delete, or the last
+/// of its kind gone. What goes in between is counted once a second, for each look costs all that is left.
 fn by_doomed_namespace(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
-    let Some(namespace) = &object.meta().namespace else { return Vec::new() };
+    let (meta, kind) = (object.meta(), object.kind());
+    let Some(namespace) = &meta.namespace else { return Vec::new() };
     let key = Key::new("", namespace.clone());
     let doomed = world.namespaces.get(&key).is_some_and(|namespace| namespace.is_deleting());
-    if doomed { vec![key] } else { Vec::new() }
+    let stays = meta.deletion_timestamp.is_none() && world.contains(kind, &object.key());
+    if doomed && (stays || !world.is_any_in(kind, namespace)) { vec![key] } else { Vec::new() }
 }
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
@@ -57,7 +63,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return plan;
     }
     let content = content(world, &key.name);
-    report(&mut plan, namespace, &content, pods::whole_seconds(now));
+    report(&mut plan, &namespace, &content, pods::whole_seconds(now));
     if content.is_empty() {
         plan.wants.push(Want::Sweep { namespace: key.name.clone() });
         let mut wanted = namespace.as_ref().clone();
@@ -66,6 +72,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         plan.wants.push(Want::Finalize(Object::from(wanted)));
         return plan;
     }
+    plan.recheck_after(RECOUNT);
     let has_pods = content.iter().any(|(kind, _)| *kind == Kind::Pod);
     let doomed =
         content.iter().filter(|(kind, meta)| meta.deletion_timestamp.is_none() && (*kind == Kind::Pod) == has_pods);
@@ -82,7 +89,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
 }
 
 /// Says what is left.
-fn report(plan: &mut Plan, namespace: &Namespace, content: &[(Kind, &ObjectMeta)], now: Timestamp) {
+fn report(plan: &mut Plan, namespace: &Namespace, content: &[(Kind, ObjectMeta)], now: Timestamp) {
     let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
     let mut by_finalizer: BTreeMap<&str, usize> = BTreeMap::new();
     for (kind, meta) in content {

@@ -1,11 +1,23 @@
 //! What the controllers ask of a pod.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use knoll_api::{
     Resource, Timestamp,
     k8s_openapi::api::core::v1::{Pod, PodCondition},
 };
+
+use super::selector;
+use crate::World;
+
+/// The pods of a namespace that a Service's plain selector picks, in order: those that carry one of its labels are
+/// looked at, not the namespace.
+pub(super) fn picked(world: &World, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<Arc<Pod>> {
+    let Some((label, value)) = selector.last_key_value() else { return Vec::new() };
+    let mut found = world.pods.labelled(namespace, label, value);
+    found.retain(|pod| selector::picks_pod(selector, pod));
+    found
+}
 
 /// Phase; `Pending` until the node says otherwise.
 pub(super) fn phase(pod: &Pod) -> &str {

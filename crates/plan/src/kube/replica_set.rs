@@ -5,7 +5,12 @@
 //! again, which the API server refuses, instead of more of them. Slots whose pod is going away stay taken until
 //! it is gone.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::LazyLock, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
@@ -19,7 +24,7 @@ use knoll_api::{
 };
 
 use super::{hash, pods, selector};
-use crate::{NoteKind, Plan, Row, World, by_controller};
+use crate::{NoteKind, Plan, Row, World, by_controller, terms::selectors_of};
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 const BURST: usize = 500;
@@ -39,14 +44,19 @@ fn by_selector(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
     if meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)) {
         return Vec::new();
     }
-    let sets = world.replica_sets.in_namespace(meta.namespace.as_deref().unwrap_or_default());
-    sets.filter(|set| selector::picks(&spec(set).selector, meta.labels.as_ref())).map(|set| set.key()).collect()
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let sets = selectors_of(namespace, meta.labels.as_ref()).flat_map(|term| world.replica_sets.find(term));
+    let picking =
+        sets.filter(|set| set.namespace() == namespace && selector::picks(&spec(set).selector, meta.labels.as_ref()));
+    picking.map(|set| set.key()).collect()
 }
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(set) = world.replica_sets.get(key) else { return plan };
+    let set = set.as_ref();
     let (owned, strangers) = pods_of(world, set);
+    let owned: Vec<&Pod> = owned.iter().map(AsRef::as_ref).collect();
     let active: Vec<&Pod> = owned.iter().copied().filter(|pod| pods::is_active(pod)).collect();
     let mut failure = None;
     if !set.is_deleting() {
@@ -85,31 +95,34 @@ fn wanted(set: &ReplicaSet) -> i32 {
     spec(set).replicas.unwrap_or(1).max(0)
 }
 
-/// Pods it controls and that still match, and those to take in (`true`) or to let go (`false`).
-fn pods_of<'a>(world: &'a World, set: &ReplicaSet) -> (Vec<&'a Pod>, Vec<(&'a Pod, bool)>) {
+/// A pod to take in (`true`) or to let go (`false`).
+type Stranger = (Arc<Pod>, bool);
+
+/// Pods it controls and that still match, and those to take in or to let go.
+fn pods_of(world: &World, set: &ReplicaSet) -> (Vec<Arc<Pod>>, Vec<Stranger>) {
     let matches = |pod: &Pod| selector::picks(&spec(set).selector, pod.meta().labels.as_ref());
     let (mut owned, mut strangers) = (Vec::new(), Vec::new());
     for pod in world.pods.owned_by(set.uid()) {
-        if matches(pod) {
-            owned.push(pod.as_ref());
+        if matches(&pod) {
+            owned.push(pod);
         } else if !pod.is_deleting() {
-            strangers.push((pod.as_ref(), false));
+            strangers.push((pod, false));
         }
     }
-    let orphans = world.pods.in_namespace(set.namespace()).filter(|pod| pod.controller().is_none());
-    strangers.extend(orphans.filter(|pod| pods::is_active(pod) && matches(pod)).map(|pod| (pod.as_ref(), true)));
+    let orphans = world.pods.uncontrolled(set.namespace());
+    strangers.extend(orphans.filter(|pod| pods::is_active(pod) && matches(pod)).map(|pod| (pod, true)));
     (owned, strangers)
 }
 
-fn adopt(plan: &mut Plan, set: &ReplicaSet, strangers: Vec<(&Pod, bool)>) {
+fn adopt(plan: &mut Plan, set: &ReplicaSet, strangers: Vec<Stranger>) {
     for (pod, take) in strangers {
-        let mut wanted = pod.clone();
+        let mut wanted = Pod::clone(&pod);
         let owners = wanted.metadata.owner_references.get_or_insert_default();
         owners.retain(|owner| owner.uid != set.uid());
         if take {
             owners.push(set.controller_reference());
         }
-        plan.update(pod, wanted);
+        plan.update(pod.as_ref(), wanted);
     }
 }
 
@@ -123,7 +136,7 @@ fn missing(world: &World, set: &ReplicaSet, count: usize) -> Vec<Pod> {
     while made.len() < count.min(BURST) {
         let name = hash::name(set.name(), &[set.uid(), &slot.to_string()]);
         slot += 1;
-        if world.pods.get(&Key::new(set.namespace(), name.clone())).is_some() || !names.insert(name.clone()) {
+        if world.pods.contains(&Key::new(set.namespace(), name.clone())) || !names.insert(name.clone()) {
             continue;
         }
         made.push(Pod {
@@ -341,7 +354,7 @@ mod tests {
         let mut w = world(&[]);
         set(&mut w, 3);
         plan_of(&ROW, &mut w, "a/r");
-        let names: Vec<Key> = w.pods.keys().cloned().collect();
+        let names: Vec<Key> = w.pods.keys().collect();
         make_ready(&mut w, &names[0]);
         make_ready(&mut w, &names[2]);
         set(&mut w, 2);

@@ -1,6 +1,9 @@
 //! Pod → the node it runs on: the first node that is schedulable, has the labels it asks for, and room.
+//!
+//! Costs: placing a pod looks at the pods of the nodes it tries, of which a node takes a few hundred; a pod that frees
+//! room, or a node that changes, looks at the pods that wait.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
@@ -12,7 +15,7 @@ use knoll_api::{
 };
 
 use super::pods;
-use crate::{NoteKind, Plan, Row, Want, World};
+use crate::{NoteKind, Plan, Row, Term, Want, World};
 
 /// Pods a node takes when it does not say.
 const DEFAULT_PODS: i128 = 110;
@@ -37,7 +40,7 @@ fn freed(world: &World, object: &Object, of: Kind) -> Vec<Key> {
 }
 
 fn every_pending(world: &World, _object: &Object, _of: Kind) -> Vec<Key> {
-    world.pods.iter().filter(|pod| is_pending(pod)).map(|pod| pod.key()).collect()
+    world.pods.find(Term::Unbound).iter().filter(|pod| is_pending(pod)).map(|pod| pod.key()).collect()
 }
 
 /// Whether this scheduler is to place it.
@@ -51,24 +54,24 @@ fn is_pending(pod: &Pod) -> bool {
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(pod) = world.pods.get(key).filter(|pod| is_pending(pod)) else { return plan };
-    match place(world, pod) {
+    match place(world, &pod) {
         Ok(node) => {
             plan.wants.push(Want::Bind { pod: key.clone(), uid: pod.uid().to_owned(), node: node.name().to_owned() });
             let message = format!("Successfully assigned {key} to {}", node.name());
             plan.note(pod.as_ref(), NoteKind::Normal, "Scheduled", message);
         }
-        Err(message) => unschedulable(&mut plan, pod, message, now),
+        Err(message) => unschedulable(&mut plan, &pod, message, now),
     }
     plan
 }
 
 /// The node for a pod, or why there is none.
-fn place<'a>(world: &'a World, pod: &Pod) -> Result<&'a Node, String> {
+fn place(world: &World, pod: &Pod) -> Result<Arc<Node>, String> {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut nodes = 0;
     for node in world.nodes.iter() {
         nodes += 1;
-        let against = objections(world, node, pod);
+        let against = objections(world, &node, pod);
         if against.is_empty() {
             return Ok(node);
         }
@@ -126,10 +129,10 @@ fn shortages(world: &World, node: &Node, pod: &Pod) -> Vec<String> {
     let wanted = requests(pod);
     let mut used = [0_i128; RESOURCES.len()];
     let mut count = 0;
-    for other in world.pods.iter() {
-        if pods::node(other) == Some(node.name()) && !pods::is_finished(other) {
+    for other in world.pods.find(Term::OnNode(node.name())) {
+        if pods::node(&other) == Some(node.name()) && !pods::is_finished(&other) {
             count += 1;
-            for (sum, amount) in used.iter_mut().zip(requests(other)) {
+            for (sum, amount) in used.iter_mut().zip(requests(&other)) {
                 *sum = sum.saturating_add(amount);
             }
         }
@@ -222,7 +225,7 @@ mod tests {
 
     fn message(w: &World, name: &str) -> String {
         let pod = w.pods.get(&Key::new("a", name)).expect("it exists");
-        pods::condition(pod, "PodScheduled").and_then(|c| c.message.clone()).unwrap_or_default()
+        pods::condition(&pod, "PodScheduled").and_then(|c| c.message.clone()).unwrap_or_default()
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) fn is_ours(world: &World, ingress: &Ingress) -> bool {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let Some(ingress) = world.ingresses.get(key) else { return Plan::nothing() };
-    if ingress.is_deleting() || !is_ours(world, ingress) {
+    if ingress.is_deleting() || !is_ours(world, &ingress) {
         return Plan::nothing();
     }
     let generation = ingress.metadata.generation.unwrap_or_default();
@@ -36,7 +36,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();
-    let mut next = Ingress::clone(ingress);
+    let mut next = Ingress::clone(&ingress);
     next.conditions(now).initialize().mark_true(NETWORK_CONFIGURED);
     let routed = world.observed.published.get(key) == Some(&generation);
     if routed {

@@ -59,7 +59,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     };
     let mut plan = Plan::nothing();
-    let mut next = ServerlessService::clone(sks);
+    let mut next = ServerlessService::clone(&sks);
     next.conditions(now).initialize();
     // A taken name is a result like any other here: what there is to say is in the status.
     reconcile(world, &mut next, &mut plan, now).unwrap_or(());
@@ -187,7 +187,7 @@ fn settle_service(
     let selects = had.selector.clone().unwrap_or_default() == spec.selector.clone().unwrap_or_default();
     if !selects || !says(&had.ports, &spec.ports) {
         let spec = ServiceSpec { ports: spec.ports, selector: spec.selector, ..had };
-        plan.update(existing.as_ref(), Service { spec: Some(spec), ..Service::clone(existing) });
+        plan.update(existing.as_ref(), Service { spec: Some(spec), ..Service::clone(&existing) });
     }
     Ok(())
 }
@@ -234,7 +234,7 @@ fn settle_endpoints(
     check_owner(next, existing.as_ref(), "Endpoints", now)?;
     let subsets = Some(subsets);
     if !says(&existing.subsets, &subsets) {
-        plan.update(existing.as_ref(), Endpoints { subsets, ..Endpoints::clone(existing) });
+        plan.update(existing.as_ref(), Endpoints { subsets, ..Endpoints::clone(&existing) });
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) fn check_name(world: &World, configuration: &Configuration) -> NameCh
     };
     let Some(revision) = world.revisions.get(&configuration.key().sibling(name)) else { return NameCheck::Free };
     let ours = revision.is_controlled_by(configuration);
-    if ours && (is_of_generation(revision, configuration) || revision.spec == configuration.spec.template.spec) {
+    if ours && (is_of_generation(&revision, configuration) || revision.spec == configuration.spec.template.spec) {
         return NameCheck::Stamped(revision.clone());
     }
     NameCheck::Taken(format!("revisions.serving.knative.dev \"{name}\" already exists"))
@@ -54,12 +54,12 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();
-    let mut next = Configuration::clone(configuration);
+    let mut next = Configuration::clone(&configuration);
     next.conditions(now).initialize();
-    match latest_created(world, configuration) {
+    match latest_created(world, &configuration) {
         NameCheck::Taken(why) => creation_failed(&mut next, &why, now),
-        NameCheck::Stamped(revision) => follow(world, configuration, &revision, &mut next, &mut plan, now),
-        NameCheck::Free | NameCheck::Unnamed => stamp(world, configuration, &mut next, &mut plan, now),
+        NameCheck::Stamped(revision) => follow(world, &configuration, &revision, &mut next, &mut plan, now),
+        NameCheck::Free | NameCheck::Unnamed => stamp(world, &configuration, &mut next, &mut plan, now),
     }
     plan.report(configuration.as_ref(), next);
     // A creation that was refused is tried again only after the refusal is reported, for a refused want ends a plan.
@@ -179,7 +179,7 @@ fn newest_ready(world: &World, configuration: &Configuration, latest: &Revision)
     let last_ready = configuration.status.latest_ready_revision_name.as_deref();
     let last_ready = last_ready.and_then(|name| world.revisions.get(&configuration.key().sibling(name)));
     let oldest = last_ready
-        .map(|revision| generation(revision).unwrap_or(configuration.metadata.generation.unwrap_or_default()));
+        .map(|revision| generation(&revision).unwrap_or(configuration.metadata.generation.unwrap_or_default()));
     let in_range = |revision: &Revision| match (oldest, generation(revision)) {
         (None, _) => true,
         (Some(oldest), Some(at)) => at >= oldest || revision.name() == latest.name(),

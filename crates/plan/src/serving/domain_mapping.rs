@@ -23,9 +23,10 @@ use super::route::{
     http_option, ingress_class, without_excluded,
 };
 use crate::{
-    NoteKind, Plan, Row, World, by_controller,
+    NoteKind, Plan, Row, Term, World, by_controller,
     children::{annotations, child_of, labels, map, not_owned, union},
     status::Reporting,
+    terms::leads_to,
 };
 
 const DOMAIN_CLAIMED: &str = "DomainClaimed";
@@ -55,16 +56,18 @@ pub(crate) const ROW: Row = Row {
 /// Every mapping of the claimed domain, whatever its namespace.
 fn by_domain(world: &World, object: &Object, _: Kind) -> Vec<Key> {
     let domain = object.key().name;
-    world.domain_mappings.keys().filter(|key| key.name == domain).cloned().collect()
+    let named = world.domain_mappings.find(Term::Named(&domain)).into_iter();
+    named.map(|mapping| mapping.key()).filter(|key| key.name == domain).collect()
 }
 
 /// Mappings of the namespace that name the object.
 fn by_target(world: &World, object: &Object, _: Kind) -> Vec<Key> {
     let (kind, key) = (object.kind(), object.key());
-    let mappings = world.domain_mappings.in_namespace(&key.namespace);
+    let mappings = world.domain_mappings.find(leads_to(kind, &key)).into_iter();
     let naming = mappings.filter(|mapping| {
         let target = &mapping.spec.ref_;
-        target.name == key.name && Kind::from_api(&target.api_version, &target.kind) == Some(kind)
+        let near = mapping.namespace() == key.namespace && target.name == key.name;
+        near && Kind::from_api(&target.api_version, &target.kind) == Some(kind)
     });
     naming.map(|mapping| mapping.key()).collect()
 }
@@ -78,18 +81,18 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let held = mapping.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
     if mapping.is_deleting() {
         if held {
-            release(world, mapping, &mut plan);
+            release(world, &mapping, &mut plan);
         }
         return plan;
     }
     if !held {
         // By itself, for a status written beside it would carry an old resourceVersion.
-        let mut next = DomainMapping::clone(mapping);
+        let mut next = DomainMapping::clone(&mapping);
         next.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
         plan.update(mapping.as_ref(), next);
         return plan;
     }
-    let mut next = DomainMapping::clone(mapping);
+    let mut next = DomainMapping::clone(&mapping);
     next.conditions(now).initialize();
     if !mapping.is_observed() {
         ingress_not_configured(&mut next, now);
@@ -128,7 +131,7 @@ fn ingress_not_configured(next: &mut DomainMapping, now: Timestamp) {
 fn claim(world: &World, next: &mut DomainMapping, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
     let claim = world.cluster_domain_claims.get(&Key::new("", next.name()));
     let ours = match claim {
-        Some(claim) => claim.spec.namespace == next.namespace(),
+        Some(ref claim) => claim.spec.namespace == next.namespace(),
         None => world.config.network.autocreate_cluster_domain_claims,
     };
     if !ours {
@@ -207,7 +210,7 @@ fn certificate(
 ) -> Result<Certificate, Stopped> {
     if let Some(existing) = world.certificates.get(&next.key()) {
         if existing.is_controlled_by(next) {
-            return Ok(Certificate::clone(existing));
+            return Ok(Certificate::clone(&existing));
         }
         let text = format!("There is an existing certificate {} that we don't own.", next.name());
         next.conditions(now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &text);
@@ -314,7 +317,7 @@ fn settle_ingress(
         next.conditions(now).mark_false(INGRESS_READY, "NotOwned", &not_owned("Ingress", existing.name()));
         return Err(Stopped);
     }
-    let mut wanted = Ingress::clone(existing);
+    let mut wanted = Ingress::clone(&existing);
     wanted.metadata.labels = template.metadata.labels;
     wanted.metadata.annotations = template.metadata.annotations;
     wanted.spec = template.spec;

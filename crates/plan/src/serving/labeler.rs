@@ -3,7 +3,10 @@
 //! Reachability follows from it, and with it the floor of the scale. Marks are taken back only once the Route
 //! has settled, so that a Revision stays awake while traffic is still moving away from it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
@@ -13,9 +16,10 @@ use knoll_api::{
 
 use super::configuration::rfc3339;
 use crate::{
-    Plan, Row, Shelf, World,
+    Indexed, Indexer, Plan, Row, Term, World,
     children::{listed, some},
     status::Reporting,
+    terms::leads_to,
 };
 
 /// What other control planes hold a deleted Route with.
@@ -43,35 +47,42 @@ pub(super) fn by_reference(world: &World, object: &Object, _: Kind) -> Vec<Key> 
     let marked = marks.into_iter().flat_map(|list| list.split(',')).filter(|route| !route.is_empty());
     let service = meta.labels.as_ref().and_then(|labels| labels.get(keys::SERVICE)).map(String::as_str);
     let mut routes: BTreeSet<Key> = marked.chain(service).map(|route| Key::new(namespace, route)).collect();
-    // A Route of a Service names only what belongs to the Service; the few others are looked through.
+    // A Route of a Service names only what belongs to the Service; the few others are found by what they name.
     let names = |target: &TrafficTarget| {
         target.revision_name == name || configuration.is_some_and(|c| target.configuration_name == c)
     };
-    let others = world.routes.uncontrolled(namespace).filter(|route| route.spec.traffic.iter().any(names));
-    routes.extend(others.map(|route| route.key()));
+    let key = Key::new(namespace, name);
+    let by_name = leads_to(object.kind(), &key);
+    let of = configuration.map(|configuration| Key::new(namespace, configuration));
+    let by_configuration = of.as_ref().map(|key| leads_to(Kind::Configuration, key));
+    for term in by_configuration.into_iter().chain([by_name]) {
+        let others = world.routes.find(term).into_iter().filter(|route| route.namespace() == namespace);
+        let others = others.filter(|route| route.controller().is_none() && route.spec.traffic.iter().any(names));
+        routes.extend(others.map(|route| route.key()));
+    }
     routes.into_iter().collect()
 }
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let found = world.routes.get(key);
-    let route = found.filter(|route| !route.is_deleting());
+    let route = found.as_deref().filter(|route| !route.is_deleting());
     let (revisions, configurations) = route.map(|route| targets(world, route)).unwrap_or_default();
     let settled = route.is_none_or(|route| route.is_ready() || route.is_failed());
-    for revision in candidates(&world.revisions, key, route.map(Arc::as_ref), &revisions) {
-        if let Some(next) = relabel(revision, key, revisions.contains(revision.name()), settled, now) {
+    for revision in candidates(&world.revisions, key, route, &revisions) {
+        if let Some(next) = relabel(&revision, key, revisions.contains(revision.name()), settled, now) {
             plan.update(revision.as_ref(), next);
         }
     }
-    for configuration in candidates(&world.configurations, key, route.map(Arc::as_ref), &configurations) {
+    for configuration in candidates(&world.configurations, key, route, &configurations) {
         let is_target = configurations.contains(configuration.name());
         if let Some(routes) = next_routes(configuration.as_ref(), &key.name, is_target, settled) {
-            let mut next = Configuration::clone(configuration);
+            let mut next = Configuration::clone(&configuration);
             set_routes(&mut next, &routes);
             plan.update(configuration.as_ref(), next);
         }
     }
-    if let Some(deleting) = found.filter(|route| route.is_deleting()) {
+    if let Some(deleting) = found.as_deref().filter(|route| route.is_deleting()) {
         release(deleting, &mut plan);
     }
     plan
@@ -101,21 +112,23 @@ fn targets(world: &World, route: &Route) -> (BTreeSet<String>, BTreeSet<String>)
 }
 
 /// What may carry, or is to carry, the mark of the Route.
-fn candidates<'a, R: Resource>(
-    shelf: &'a Shelf<R>,
+fn candidates<R: Indexed>(
+    indexer: &Indexer<R>,
     key: &Key,
     route: Option<&Route>,
     targets: &BTreeSet<String>,
-) -> Vec<&'a Arc<R>> {
-    match route.and_then(|route| route.label(keys::SERVICE)) {
-        Some(service) => shelf.labelled(&key.namespace, keys::SERVICE, service),
-        None => shelf
-            .in_namespace(&key.namespace)
-            .filter(|object| {
-                targets.contains(object.name()) || listed(object.as_ref(), keys::ROUTES).contains(key.name.as_str())
-            })
-            .collect(),
+) -> Vec<Arc<R>> {
+    if let Some(service) = route.and_then(|route| route.label(keys::SERVICE)) {
+        return indexer.labelled(&key.namespace, keys::SERVICE, service);
     }
+    let marked = indexer.find(Term::Marked { namespace: &key.namespace, route: &key.name }).into_iter();
+    let marked = marked.filter(|object| {
+        object.namespace() == key.namespace && listed(object.as_ref(), keys::ROUTES).contains(key.name.as_str())
+    });
+    let named = targets.iter().filter_map(|name| indexer.get(&key.sibling(name)));
+    let by_name: BTreeMap<String, Arc<R>> =
+        marked.chain(named).map(|object| (object.name().to_owned(), object)).collect();
+    by_name.into_values().collect()
 }
 
 /// The routes to mark on `object`, if they differ from those it carries.

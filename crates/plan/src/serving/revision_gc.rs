@@ -32,9 +32,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let least = usize::try_from(config.min_non_active_revisions).unwrap_or_default();
     let revisions = world.revisions.labelled(&key.namespace, keys::CONFIGURATION, &key.name);
     let mut idle: Vec<&Revision> = revisions
-        .into_iter()
+        .iter()
         .map(AsRef::as_ref)
-        .filter(|revision| !is_kept(revision, configuration) && !revision.is_deleting())
+        .filter(|revision| !is_kept(revision, &configuration) && !revision.is_deleting())
         .collect();
     if idle.len() <= least {
         return plan;

@@ -57,9 +57,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();
-    let mut next = Service::clone(service);
+    let mut next = Service::clone(&service);
     next.conditions(now).initialize();
-    reconcile(world, service, &mut next, &mut plan, now);
+    reconcile(world, &service, &mut next, &mut plan, now);
     plan.report(service.as_ref(), next);
     plan
 }
@@ -127,7 +127,7 @@ fn configuration(world: &World, service: &Service, plan: &mut Plan) -> Child<Con
     if !existing.is_controlled_by(service) {
         return Child::Foreign;
     }
-    let wanted = make_configuration(service, Some(existing));
+    let wanted = make_configuration(service, Some(&existing));
     let moves = wanted.spec != existing.spec;
     plan.update(existing.as_ref(), wanted);
     if moves { Child::Moving } else { Child::Settled(existing.clone()) }
@@ -142,7 +142,7 @@ fn route(world: &World, service: &Service, plan: &mut Plan) -> Child<Route> {
     if !existing.is_controlled_by(service) {
         return Child::Foreign;
     }
-    let wanted = make_route(service, Some(existing));
+    let wanted = make_route(service, Some(&existing));
     let moves = wanted.spec != existing.spec;
     plan.update(existing.as_ref(), wanted);
     if moves { Child::Moving } else { Child::Settled(existing.clone()) }

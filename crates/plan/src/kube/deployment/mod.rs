@@ -13,7 +13,7 @@ use knoll_api::{
 };
 
 use self::sets::Sets;
-use crate::{Plan, Row, World, by_controller};
+use crate::{Plan, Row, World, by_controller, terms::selectors_of};
 
 /// Which revision of the Deployment a ReplicaSet is, and which one the Deployment is at.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -39,8 +39,12 @@ fn by_selector(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
     if meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)) {
         return Vec::new();
     }
-    let all = world.deployments.in_namespace(meta.namespace.as_deref().unwrap_or_default());
-    all.filter(|one| super::selector::picks(&spec(one).selector, meta.labels.as_ref())).map(|one| one.key()).collect()
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let all = selectors_of(namespace, meta.labels.as_ref()).flat_map(|term| world.deployments.find(term));
+    let picking = all.filter(|one| {
+        one.namespace() == namespace && super::selector::picks(&spec(one).selector, meta.labels.as_ref())
+    });
+    picking.map(|one| one.key()).collect()
 }
 
 /// A pod that went may be the one that a `Recreate` waits for.
@@ -53,7 +57,7 @@ fn by_grandparent(world: &World, object: &Object, _of: Kind) -> Vec<Key> {
     let Some(set) = world.replica_sets.get(&Key::new(pod.namespace(), owner.name.clone())) else { return Vec::new() };
     let owner = set.controller().filter(|owner| owner.kind == Kind::Deployment.kind());
     let key = owner.map(|owner| Key::new(set.namespace(), owner.name.clone()));
-    let recreates = |key: &Key| world.deployments.get(key).is_some_and(|deployment| is_recreate(deployment));
+    let recreates = |key: &Key| world.deployments.get(key).is_some_and(|deployment| is_recreate(&deployment));
     key.filter(recreates).into_iter().collect()
 }
 
@@ -76,6 +80,7 @@ fn wanted(deployment: &Deployment) -> i32 {
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(deployment) = world.deployments.get(key) else { return plan };
+    let deployment = deployment.as_ref();
     let now = super::pods::whole_seconds(now);
     if deployment.is_deleting() {
         let sets = Sets::observed(world, deployment);

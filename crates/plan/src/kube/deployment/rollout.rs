@@ -112,7 +112,7 @@ pub(super) fn recreate(world: &World, deployment: &Deployment, sets: &mut Sets) 
         }
         // One that has not seen its scale yet may still make pods.
         old_may_run |= !old.is_settled();
-        old_may_run |= world.pods.owned_by(old.after.uid()).any(|pod| !pods::is_finished(pod));
+        old_may_run |= world.pods.owned_by(old.after.uid()).any(|pod| !pods::is_finished(&pod));
     }
     if old_may_run {
         return;

@@ -181,9 +181,9 @@ impl Sets {
 
 /// Takes in ReplicaSets that match and have no controller. Whether there were any.
 pub(super) fn adopt(plan: &mut Plan, world: &World, deployment: &Deployment) -> bool {
-    let near = world.replica_sets.in_namespace(deployment.namespace());
+    let near = world.replica_sets.uncontrolled(deployment.namespace());
     let matches = |set: &ReplicaSet| selector::picks(&spec(deployment).selector, set.meta().labels.as_ref());
-    for set in near.filter(|set| set.controller().is_none() && !set.is_deleting() && matches(set)) {
+    for set in near.filter(|set| !set.is_deleting() && matches(set)) {
         let mut wanted = set.as_ref().clone();
         wanted.metadata.owner_references.get_or_insert_default().push(deployment.controller_reference());
         plan.update(set.as_ref(), wanted);

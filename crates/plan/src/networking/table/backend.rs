@@ -48,7 +48,7 @@ pub(super) fn service_of(key: &Key) -> (Key, Option<&str>) {
 pub(super) fn backend(world: &World, key: &Key) -> Backend {
     let (service, port) = service_of(key);
     match (port, world.revisions.get(&service)) {
-        (None, Some(revision)) => of_revision(world, revision),
+        (None, Some(revision)) => of_revision(world, &revision),
         (None, None) => Backend::default(),
         (Some(port), _) => of_service(world, &service, port),
     }
@@ -71,7 +71,7 @@ fn of_revision(world: &World, revision: &Revision) -> Backend {
 fn is_held_back(world: &World, revision: &Revision) -> bool {
     let pods = world.pods.labelled(revision.namespace(), keys::REVISION, revision.name());
     let mut staying = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).peekable();
-    staying.peek().is_some() && staying.all(|pod| waits_after_failure(pod))
+    staying.peek().is_some() && staying.all(|pod| waits_after_failure(&pod))
 }
 
 fn waits_after_failure(pod: &Pod) -> bool {
@@ -100,10 +100,10 @@ fn policy(revision: &Revision) -> RevisionPolicy {
 
 fn of_service(world: &World, key: &Key, port: &str) -> Backend {
     let Some(service) = world.core_services.get(key) else { return Backend::default() };
-    let Some(port) = service_port(service, port) else { return Backend::default() };
+    let Some(port) = service_port(&service, port) else { return Backend::default() };
     let h2c = port.app_protocol.as_deref() == Some("kubernetes.io/h2c")
         || port.name.as_deref().is_some_and(|name| name == "http2" || name == "h2c");
-    let mut instances = world.endpoints.get(key).map(|e| addresses(e, port)).unwrap_or_default();
+    let mut instances = world.endpoints.get(key).map(|e| addresses(&e, port)).unwrap_or_default();
     instances.sort();
     instances.dedup();
     let protocol = if h2c { Protocol::H2c } else { Protocol::Http1 };

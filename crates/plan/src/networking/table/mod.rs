@@ -26,7 +26,7 @@ use crate::World;
 pub fn build(world: &World) -> Table {
     let mut table = Table::default();
     for ingress in world.ingresses.keys() {
-        let Some(part) = part::part(world, ingress) else { continue };
+        let Some(part) = part::part(world, &ingress) else { continue };
         claim(&mut table.external, part.external);
         claim(&mut table.local, part.local);
         for key in part.backends {
@@ -34,7 +34,7 @@ pub fn build(world: &World) -> Table {
         }
     }
     for key in world.serverless_services.keys().filter(|key| backend::is_revision(world, key)) {
-        add_backend(world, &mut table, key.clone());
+        add_backend(world, &mut table, key);
     }
     table
 }

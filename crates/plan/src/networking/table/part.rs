@@ -36,7 +36,7 @@ pub(super) struct Part {
 /// What the Ingress of this key adds; nothing when it is not for us.
 pub(super) fn part(world: &World, key: &Key) -> Option<Part> {
     let ingress = world.ingresses.get(key)?;
-    if ingress.is_deleting() || !is_ours(world, ingress) {
+    if ingress.is_deleting() || !is_ours(world, &ingress) {
         return None;
     }
     let mut part = Part { generation: ingress.metadata.generation.unwrap_or_default(), ..Part::default() };
@@ -115,7 +115,7 @@ fn follow(world: &World, path: &HttpIngressPath, part: &mut Part) -> Option<Vec<
     let target = service.sibling(names::child(&route, ""));
     part.follows.insert(target.clone());
     let ingress = world.ingresses.get(&target).filter(|ingress| is_ours(world, ingress))?;
-    let rule = rule_of(ingress, &path.rewrite_host)?;
+    let rule = rule_of(&ingress, &path.rewrite_host)?;
     let targets: Vec<&HttpIngressPath> = rule.http.iter().flat_map(|http| &http.paths).collect();
     // Only one step: a chain of rewrites is left to requests that come back.
     if targets.iter().any(|target| !target.rewrite_host.is_empty()) {

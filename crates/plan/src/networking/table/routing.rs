@@ -23,14 +23,15 @@ use crate::{Changed, World};
 pub struct Routing {
     table: Table,
     parts: BTreeMap<Key, Part>,
-    /// Ingresses by the hosts they claim.
-    claims: BTreeMap<(Side, String), BTreeSet<Key>>,
-    /// Ingresses by the Services they name.
-    named: BTreeMap<Key, BTreeSet<Key>>,
-    /// Ingresses by the backends they use.
-    used: BTreeMap<Key, BTreeSet<Key>>,
-    /// Ingresses by the Ingresses they follow.
-    followed: BTreeMap<Key, BTreeSet<Key>>,
+    /// Hosts, each with an Ingress that claims it. These indexes are flat, a row a fact: nearly every host and Service
+    /// has one Ingress, and a set of its own for each would weigh more than the table.
+    claims: BTreeSet<(Side, Arc<str>, Key)>,
+    /// Services, each with an Ingress that names it.
+    named: Pairs,
+    /// Backends, each with an Ingress that uses it.
+    used: Pairs,
+    /// Ingresses, each with one that follows it.
+    followed: Pairs,
     panics: u64,
 }
 
@@ -42,6 +43,15 @@ pub struct Update {
     /// Ingresses that were looked at: the generation the table holds now, or that it holds none. For
     /// [`crate::Observation::Published`], once the gateway has the table.
     pub published: BTreeMap<Key, Option<i64>>,
+}
+
+/// What is looked up, each with an Ingress.
+type Pairs = BTreeSet<(Key, Key)>;
+
+/// The Ingresses that stand with `key`, in order.
+fn with<'a>(pairs: &'a Pairs, key: &Key) -> impl Iterator<Item = &'a Key> + use<'a> {
+    let of = key.clone();
+    pairs.range((key.clone(), Key::new("", ""))..).take_while(move |(key, _)| *key == of).map(|(_, ingress)| ingress)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +72,8 @@ impl Routing {
     pub fn new(world: &World) -> (Routing, Update) {
         let mut routing = Routing::default();
         let touched = Touched {
-            ingresses: world.ingresses.keys().cloned().collect(),
-            backends: world.serverless_services.keys().cloned().collect(),
+            ingresses: world.ingresses.keys().collect(),
+            backends: world.serverless_services.keys().collect(),
         };
         let (published, _) = routing.redo(world, touched);
         let update = Update { table: Arc::new(routing.table.clone()), published };
@@ -106,7 +116,7 @@ impl Routing {
     fn touch(&self, world: &World, change: &Changed, touched: &mut Touched) {
         match change {
             Changed::Config(name) if name == "config-network" => {
-                touched.ingresses.extend(world.ingresses.keys().chain(self.parts.keys()).cloned());
+                touched.ingresses.extend(world.ingresses.keys().chain(self.parts.keys().cloned()));
             }
             Changed::Object { before, after } => {
                 for object in before.iter().chain(after) {
@@ -121,12 +131,12 @@ impl Routing {
         let key = object.key();
         match object {
             Object::Ingress(_) => {
-                touched.ingresses.extend(self.followed.get(&key).into_iter().flatten().cloned());
+                touched.ingresses.extend(with(&self.followed, &key).cloned());
                 touched.ingresses.insert(key);
             }
             Object::Revision(_) | Object::ServerlessService(_) => {
                 // What a Service is decides how Ingresses name it.
-                touched.ingresses.extend(self.named.get(&key).into_iter().flatten().cloned());
+                touched.ingresses.extend(with(&self.named, &key).cloned());
                 touched.backends.insert(key);
             }
             Object::PodAutoscaler(_) => {
@@ -137,7 +147,7 @@ impl Routing {
                 touched.backends.extend(revision);
             }
             Object::CoreService(_) => {
-                touched.ingresses.extend(self.named.get(&key).into_iter().flatten().cloned());
+                touched.ingresses.extend(with(&self.named, &key).cloned());
                 touched.backends.extend(self.ports_of(&key));
             }
             Object::Endpoints(_) => touched.backends.extend(self.ports_of(&key)),
@@ -148,7 +158,7 @@ impl Routing {
     /// Backends of a Service that is not a Revision's.
     fn ports_of(&self, service: &Key) -> Vec<Key> {
         let first = service.sibling(format!("{}:", service.name));
-        let ports = self.used.range(first..).map(|(key, _)| key);
+        let ports = self.used.range((first, Key::new("", ""))..).map(|(key, _)| key);
         ports.take_while(|key| service_of(key).0 == *service).cloned().collect()
     }
 
@@ -164,17 +174,17 @@ impl Routing {
             published.insert(key.clone(), next.as_ref().map(|part| part.generation));
             if let Some(before) = self.parts.remove(&key) {
                 touched.backends.extend(before.backends.iter().cloned());
-                self.index(&key, &before, &mut hosts, drop_member);
+                self.index(&key, &before, &mut hosts, false);
             }
             if let Some(next) = next {
                 touched.backends.extend(next.backends.iter().cloned());
-                self.index(&key, &next, &mut hosts, add_member);
+                self.index(&key, &next, &mut hosts, true);
                 self.parts.insert(key, next);
             }
         }
         let mut changed = false;
         for (side, name) in hosts {
-            changed |= self.redo_host(side, name);
+            changed |= self.redo_host(side, &name);
         }
         for key in touched.backends {
             changed |= self.redo_backend(world, key);
@@ -182,48 +192,51 @@ impl Routing {
         (published, changed)
     }
 
-    fn index(&mut self, key: &Key, part: &Part, hosts: &mut BTreeSet<(Side, String)>, change: Change) {
-        let external = part.external.keys().map(|name| (Side::External, name.clone()));
-        let local = part.local.keys().map(|name| (Side::Local, name.clone()));
-        for claim in external.chain(local) {
-            let claimants = self.claims.entry(claim.clone()).or_default();
-            change(claimants, key);
-            if claimants.is_empty() {
-                self.claims.remove(&claim);
-            }
-            hosts.insert(claim);
+    fn index(&mut self, key: &Key, part: &Part, hosts: &mut BTreeSet<(Side, Arc<str>)>, is_in: bool) {
+        let external = part.external.keys().map(|name| (Side::External, Arc::from(name.as_str())));
+        let local = part.local.keys().map(|name| (Side::Local, Arc::from(name.as_str())));
+        for (side, name) in external.chain(local) {
+            let claim = (side, Arc::clone(&name), key.clone());
+            if is_in {
+                self.claims.insert(claim)
+            } else {
+                self.claims.remove(&claim)
+            };
+            hosts.insert((side, name));
         }
         let indexes =
             [(&mut self.named, &part.services), (&mut self.used, &part.backends), (&mut self.followed, &part.follows)];
         for (index, members) in indexes {
             for member in members {
-                let ingresses = index.entry(member.clone()).or_default();
-                change(ingresses, key);
-                if ingresses.is_empty() {
-                    index.remove(member);
-                }
+                let pair = (member.clone(), key.clone());
+                if is_in {
+                    index.insert(pair)
+                } else {
+                    index.remove(&pair)
+                };
             }
         }
     }
 
     /// The first claimant has the host. Returns whether that changed anything.
-    fn redo_host(&mut self, side: Side, name: String) -> bool {
-        let winner = self.claims.get(&(side, name.clone())).and_then(|claimants| claimants.first());
+    fn redo_host(&mut self, side: Side, name: &Arc<str>) -> bool {
+        let first = self.claims.range((side, Arc::clone(name), Key::new("", ""))..).next();
+        let winner = first.filter(|claim| claim.0 == side && claim.1 == *name).map(|claim| &claim.2);
         let host: Option<Arc<Host>> = winner.and_then(|key| self.parts.get(key)).and_then(|part| {
             let hosts = if side == Side::External { &part.external } else { &part.local };
-            hosts.get(&name).cloned()
+            hosts.get(&**name).cloned()
         });
         let hosts = if side == Side::External { &mut self.table.external } else { &mut self.table.local };
         let before = match host.clone() {
-            Some(host) => hosts.insert(name, host),
-            None => hosts.remove(&name),
+            Some(host) => hosts.insert(name.to_string(), host),
+            None => hosts.remove(&**name),
         };
         before != host
     }
 
     /// Returns whether that changed anything.
     fn redo_backend(&mut self, world: &World, key: Key) -> bool {
-        if !self.used.contains_key(&key) && !is_revision(world, &key) {
+        if with(&self.used, &key).next().is_none() && !is_revision(world, &key) {
             return self.table.backends.remove(&key).is_some();
         }
         let Some(next) = self.try_to(|| backend(world, &key)) else { return false };
@@ -233,14 +246,4 @@ impl Routing {
         }
         changed
     }
-}
-
-type Change = fn(&mut BTreeSet<Key>, &Key);
-
-fn add_member(members: &mut BTreeSet<Key>, member: &Key) {
-    members.insert(member.clone());
-}
-
-fn drop_member(members: &mut BTreeSet<Key>, member: &Key) {
-    members.remove(member);
 }

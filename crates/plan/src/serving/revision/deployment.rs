@@ -54,9 +54,9 @@ pub(super) fn reconcile(world: &World, next: &mut Revision, plan: &mut Plan, now
     }
     let template = make(world, next);
     if existing.label(keys::DEPLOYMENT_HASH) != template.label(keys::DEPLOYMENT_HASH) {
-        plan.update(existing.as_ref(), replaced(existing, template));
+        plan.update(existing.as_ref(), replaced(&existing, template));
     }
-    health::follow(world, next, existing, now);
+    health::follow(world, next, &existing, now);
     ControlFlow::Continue(())
 }
 

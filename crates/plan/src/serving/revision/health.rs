@@ -38,7 +38,7 @@ pub(super) fn follow(world: &World, next: &mut Revision, deployment: &Deployment
         let pods = world.pods.labelled(&namespace, keys::REVISION_UID, &uid);
         // One pod stands for all: they fail alike.
         if let Some(pod) = pods.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none()) {
-            follow_pod(world, next, pod, &status, now);
+            follow_pod(world, next, &pod, &status, now);
         }
     }
     if status.ready_replicas.unwrap_or_default() > 0 {

@@ -63,7 +63,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();
-    let mut next = Revision::clone(revision);
+    let mut next = Revision::clone(&revision);
     next.conditions(now).initialize();
     next.status.log_url = world.config.observability.revision_url_template.replace("${REVISION_UID}", revision.uid());
     reconcile(world, &mut next, &mut plan, now);

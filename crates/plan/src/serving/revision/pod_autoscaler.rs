@@ -29,16 +29,16 @@ pub(super) fn reconcile(world: &World, next: &mut Revision, plan: &mut Plan, now
     let deployment = world.deployments.get(&next.key().sibling(deployment_name(next)));
     let Some(existing) = world.pod_autoscalers.get(&next.key()) else {
         follow(next, &PodAutoscaler::default(), now);
-        plan.create(make(next, deployment.map(AsRef::as_ref)));
+        plan.create(make(next, deployment.as_deref()));
         return;
     };
     if !existing.is_controlled_by(next) {
         not_owned(next, "PodAutoscaler", existing.name(), now);
         return;
     }
-    follow(next, existing, now);
-    let template = make(next, deployment.map(AsRef::as_ref));
-    let mut wanted = PodAutoscaler::clone(existing);
+    follow(next, &existing, now);
+    let template = make(next, deployment.as_deref());
+    let mut wanted = PodAutoscaler::clone(&existing);
     wanted.metadata.annotations = some(synced(annotations(existing.as_ref()), annotations(&template)));
     wanted.spec = template.spec;
     plan.update(existing.as_ref(), wanted);

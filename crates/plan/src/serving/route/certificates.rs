@@ -127,11 +127,11 @@ fn settle(
         next.conditions(now).mark_false(CERTIFICATE_PROVISIONED, "CertificateNotOwned", &text);
         return Err(Stopped);
     }
-    let mut updated = Certificate::clone(existing);
+    let mut updated = Certificate::clone(&existing);
     updated.metadata.annotations = some(union(annotations(existing.as_ref()), annotations(&wanted)));
     updated.spec = wanted.spec;
     plan.update(existing.as_ref(), updated);
-    Ok(Certificate::clone(existing))
+    Ok(Certificate::clone(&existing))
 }
 
 fn follow(world: &World, next: &mut Route, host: &str, certificate: &Certificate, tls: &mut Tls, now: Timestamp) {

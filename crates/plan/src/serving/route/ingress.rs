@@ -49,7 +49,7 @@ pub(super) fn reconcile(
     let name = names::child(next.name(), "");
     let existing = world.ingresses.get(&next.key().sibling(&name));
     let (rollout, next_step) = match existing {
-        Some(ingress) => roll(world, next, traffic, ingress, now),
+        Some(ref ingress) => roll(world, next, traffic, ingress, now),
         None => (Rollout::finished(traffic), None),
     };
     let template = make(world, next, name, traffic, &rollout, hidden, tls).map_err(|bad| bad.report(next, now))?;
@@ -64,7 +64,7 @@ pub(super) fn reconcile(
         next.conditions(now).mark_false(INGRESS_READY, "NotOwned", &message);
         return Err(Stopped);
     }
-    let mut wanted = Ingress::clone(existing);
+    let mut wanted = Ingress::clone(&existing);
     wanted.metadata.labels = template.metadata.labels;
     wanted.metadata.annotations = template.metadata.annotations;
     wanted.spec = template.spec;

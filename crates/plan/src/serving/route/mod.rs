@@ -56,7 +56,7 @@ struct Stopped;
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let Some(route) = world.routes.get(key).filter(|route| !route.is_deleting()) else { return Plan::nothing() };
     let mut plan = Plan::nothing();
-    let mut next = Route::clone(route);
+    let mut next = Route::clone(&route);
     next.conditions(now).initialize();
     if !route.is_observed() {
         ingress_not_configured(&mut next, now);

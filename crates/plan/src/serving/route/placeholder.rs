@@ -53,7 +53,7 @@ pub(super) fn reserve(
     for tag in traffic.names.keys() {
         let name = domains::tagged_name(world, next, tag).map_err(|why| bad_name(next, &why, now))?;
         let key = next.key().sibling(&name);
-        let endpoints = world.endpoints.get(&key).cloned();
+        let endpoints = world.endpoints.get(&key);
         match world.core_services.get(&key) {
             None => {
                 let host = domains::host(world, next, &name, domains::is_local(world, next));
@@ -63,7 +63,7 @@ pub(super) fn reserve(
             }
             Some(service) if !service.is_controlled_by(next) => return Err(taken(next, "Service", &name, now)),
             Some(service) => {
-                if endpoints.as_ref().is_some_and(|endpoints| !is_ours(endpoints, service, next)) {
+                if endpoints.as_ref().is_some_and(|endpoints| !is_ours(endpoints, &service, next)) {
                     return Err(taken(next, "Endpoint", &name, now));
                 }
                 existing.push(Placeholder { service: service.clone(), endpoints });

@@ -1,6 +1,6 @@
 //! Which Revisions a Route's traffic goes to, and why not when it cannot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use knoll_api::{
     Resource, Timestamp,
@@ -118,8 +118,9 @@ fn follow(world: &World, route: &Route, target: &TrafficTarget) -> Result<Target
         (revision(world, route, latest)?, target.configuration_name.clone())
     } else {
         let revision = revision(world, route, &target.revision_name)?;
-        check_service(route, revision)?;
-        (revision, revision.label(keys::CONFIGURATION).unwrap_or_default().to_owned())
+        check_service(route, &revision)?;
+        let configuration = revision.label(keys::CONFIGURATION).unwrap_or_default().to_owned();
+        (revision, configuration)
     };
     if !revision.is_ready() {
         let failed = revision.condition(READY).is_some_and(knoll_api::conditions::is_false);
@@ -134,18 +135,18 @@ fn follow(world: &World, route: &Route, target: &TrafficTarget) -> Result<Target
         configuration,
         latest: target.latest_revision,
         percent: target.percent.unwrap_or_default(),
-        h2c: is_h2c(revision),
+        h2c: is_h2c(&revision),
     })
 }
 
-fn configuration<'a>(world: &'a World, route: &Route, name: &str) -> Result<&'a Configuration, BadTarget> {
+fn configuration(world: &World, route: &Route, name: &str) -> Result<Arc<Configuration>, BadTarget> {
     let found = world.configurations.get(&route.key().sibling(name));
-    found.map(AsRef::as_ref).ok_or_else(|| BadTarget::Missing { kind: "Configuration", name: name.to_owned() })
+    found.ok_or_else(|| BadTarget::Missing { kind: "Configuration", name: name.to_owned() })
 }
 
-fn revision<'a>(world: &'a World, route: &Route, name: &str) -> Result<&'a Revision, BadTarget> {
+fn revision(world: &World, route: &Route, name: &str) -> Result<Arc<Revision>, BadTarget> {
     let found = world.revisions.get(&route.key().sibling(name));
-    found.map(AsRef::as_ref).ok_or_else(|| BadTarget::Missing { kind: "Revision", name: name.to_owned() })
+    found.ok_or_else(|| BadTarget::Missing { kind: "Revision", name: name.to_owned() })
 }
 
 /// A Route of a Service leads only to Revisions of that Service.
