@@ -55,7 +55,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) decisions: Mailbox<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
-    pub(crate) applied: &'a mut watch::Receiver<Arc<Table>>,
+    pub(crate) applied: &'a mut watch::Receiver<Option<Arc<Table>>>,
     /// Ends when the loop is to end.
     pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }
@@ -165,7 +165,8 @@ impl Control {
                 Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
                 Ok(()) = applied.changed() => {
                     let table = applied.borrow_and_update().clone();
-                    for observation in self.publisher.applied(&table) {
+                    let observations = table.map(|table| self.publisher.applied(&table));
+                    for observation in observations.into_iter().flatten() {
                         self.observed(observation, Lane::Normal);
                     }
                 }

@@ -34,7 +34,7 @@ pub(crate) struct Publisher {
     pending: Vec<Changed>,
     last: Option<Instant>,
     apart: Duration,
-    into: watch::Sender<Arc<Table>>,
+    into: watch::Sender<Option<Arc<Table>>>,
     /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
     handed: VecDeque<(Arc<Table>, Published)>,
     panics: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(into: watch::Sender<Arc<Table>>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(into: watch::Sender<Option<Arc<Table>>>, counters: Arc<Counters>) -> Self {
         Self {
             routing: None,
             pending: Vec::new(),
@@ -78,7 +78,7 @@ impl Publisher {
             if self.handed.len() > HANDED {
                 self.join_oldest();
             }
-            self.into.send_replace(table);
+            self.into.send_replace(Some(table));
         }
     }
 

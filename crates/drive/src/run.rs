@@ -35,10 +35,10 @@ const DIGESTS: usize = 64;
 
 /// What connects the loop with the other planes.
 pub struct Links {
-    /// The gateway's table.
-    pub table: watch::Sender<Arc<Table>>,
+    /// The gateway's table; `None` until everything a table is made of was listed.
+    pub table: watch::Sender<Option<Arc<Table>>>,
     /// The table the gateway routes by: an Ingress is ready once it is in that one.
-    pub applied: watch::Receiver<Arc<Table>>,
+    pub applied: watch::Receiver<Option<Arc<Table>>>,
     /// What the gateway measures, every second.
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.

@@ -11,8 +11,10 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::client::Client;
 use crate::errors::TIMEOUT;
 use crate::pool::Lease;
+use crate::responses::Flow;
 use crate::station::Permit;
 use crate::stats::Presence;
 use crate::timeouts::Timeouts;
@@ -39,8 +41,17 @@ pub(crate) struct Transit {
     pub(crate) presence: Presence,
 }
 
+impl Transit {
+    /// Ends a request whose response has ended well: its connection may carry another.
+    pub(crate) fn finish(self) {
+        let Self { lease, permit, presence } = self;
+        lease.finish();
+        drop(permit);
+        drop(presence);
+    }
+}
+
 /// The body of a response to a client.
-#[derive(Debug)]
 pub(crate) enum Body {
     /// Nothing.
     Empty,
@@ -60,54 +71,61 @@ impl Body {
     }
 }
 
-/// The body of an instance's response, under its clocks, with what its request holds.
-#[derive(Debug)]
+/// The body of an instance's response, under its clocks. What the request holds is kept by the client's connection,
+/// which takes it back at the deadline even while the client does not read.
 pub(crate) struct Proxied {
-    inner: Incoming,
-    /// `None` once the body has ended, well or not.
-    transit: Option<Transit>,
+    client: Rc<Client>,
+    /// Its place among the connection's responses; `None` once it has ended, well or not.
+    at: Option<usize>,
     timeouts: Timeouts,
     last_write: Option<Instant>,
     /// Made when the instance first lets us wait.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether anything was sent.
+    begun: bool,
     /// Whether the response announced its length.
     sized: bool,
 }
 
 impl Proxied {
-    pub(crate) fn new(inner: Incoming, transit: Transit, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(client: Rc<Client>, inner: Incoming, transit: Transit, timeouts: Timeouts) -> Self {
         let sized = inner.size_hint().exact().is_some();
         let last_write = timeouts.watches_writes().then(Instant::now);
-        let mut body = Self { inner, transit: Some(transit), timeouts, last_write, sleep: None, sized };
-        if body.inner.is_end_stream() {
-            body.finish();
+        if inner.is_end_stream() {
+            transit.finish();
+            return Self { client, at: None, timeouts, last_write, sleep: None, begun: true, sized };
         }
-        body
+        let at = Some(client.responses.begin(Flow { inner, transit, deadline: timeouts.total() }));
+        Self { client, at, timeouts, last_write, sleep: None, begun: false, sized }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.transit.is_none() {
-            return Poll::Ready(None);
+        let Some(at) = self.at else { return Poll::Ready(None) };
+        // An instance that never lets us wait would outrun the timer.
+        if self.begun && self.timeouts.total().is_some_and(|total| total <= Instant::now()) {
+            return self.expire();
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+        match self.client.responses.poll_frame(at, cx) {
+            None => self.expire(),
+            Some(Poll::Ready(Some(Ok(frame)))) => {
+                self.begun = true;
                 if self.timeouts.watches_writes() {
                     self.last_write = Some(Instant::now());
                 }
-                if self.inner.is_end_stream() {
+                if self.client.responses.is_end(at) {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.transit = None;
+            Some(Poll::Ready(Some(Err(error)))) => {
+                self.give_up();
                 Poll::Ready(Some(Err(error.into())))
             }
-            Poll::Ready(None) => {
+            Some(Poll::Ready(None)) => {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Pending => self.poll_clocks(cx),
+            Some(Poll::Pending) => self.poll_clocks(cx),
         }
     }
 
@@ -123,22 +141,37 @@ impl Proxied {
         if sleep.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // The head has left: the text can only follow what was sent. Dropping what the request holds closes
-        // the connection to the instance.
-        self.transit = None;
+        self.expire()
+    }
+
+    /// The head has left: the text can only follow what was sent.
+    fn expire(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.give_up() {
+            self.client.thread.counters().expired.count();
+        }
         if self.sized {
             return Poll::Ready(Some(Err(BodyError::Timeout)));
         }
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(TIMEOUT.as_bytes())))))
     }
 
+    /// Drops what the request holds, which closes the connection to the instance. Whether there was anything.
+    fn give_up(&mut self) -> bool {
+        self.sleep = None;
+        self.at.take().and_then(|at| self.client.responses.end(at)).is_some()
+    }
+
     fn finish(&mut self) {
         self.sleep = None;
-        if let Some(Transit { lease, permit, presence }) = self.transit.take() {
-            lease.finish();
-            drop(permit);
-            drop(presence);
+        if let Some(flow) = self.at.take().and_then(|at| self.client.responses.end(at)) {
+            flow.transit.finish();
         }
+    }
+}
+
+impl Drop for Proxied {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -158,7 +191,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Text(text) => text.is_none(),
-            Self::Proxied(body) => body.transit.is_none(),
+            Self::Proxied(body) => body.at.is_none(),
         }
     }
 
@@ -166,7 +199,9 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Proxied(body) => body.inner.size_hint(),
+            Self::Proxied(body) => {
+                body.at.map_or_else(|| SizeHint::with_exact(0), |at| body.client.responses.size_hint(at))
+            }
         }
     }
 }

@@ -1,29 +1,36 @@
-//! A client's connection: which HTTP it speaks, and its life until drained.
+//! A client's connection: which HTTP it speaks, its bounds, and its life until drained.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep, timeout};
 
+use crate::client_stream::{Beginning, ClientStream};
+use crate::contain::contained;
 use crate::drain::Ticket;
 use crate::gateway::{Shared, Side};
-use crate::headers::Origin;
+use crate::headers::{Origin, Trusted};
 use crate::life::life;
+use crate::responses::Responses;
 use crate::thread::{LocalExecutor, Thread};
 
-/// What every HTTP/2 connection with prior knowledge begins with.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests that a client took back before they were looked at, most of them waiting on one connection. The library's
+/// own bound, said here because it is what stands between a flood of resets and the gateway.
+const MOST_RESETS_WAITING: usize = 20;
+/// Requests of one connection that were reset for breaking the protocol, before the connection ends.
+const MOST_RESETS_FOR_ERRORS: usize = 1024;
 
 /// A client, as its requests see it.
 pub(crate) struct Client {
@@ -31,6 +38,7 @@ pub(crate) struct Client {
     pub(crate) side: Side,
     pub(crate) origin: Origin,
     pub(crate) live: Live,
+    pub(crate) responses: Responses,
 }
 
 /// A connection that is alive; the gateway waits for the last one when it drains.
@@ -41,163 +49,145 @@ pub(crate) struct Live(#[expect(dead_code, reason = "held for its drop")] Arc<Al
 struct Alive {
     shared: Arc<Shared>,
     thread: usize,
+    address: IpAddr,
 }
 
 impl Live {
     /// Counts a connection that `Shared::admit_connection` let in for `thread`.
-    pub(crate) fn new(shared: Arc<Shared>, thread: usize) -> Self {
-        Self(Arc::new(Alive { shared, thread }))
+    pub(crate) fn new(shared: Arc<Shared>, thread: usize, address: IpAddr) -> Self {
+        Self(Arc::new(Alive { shared, thread, address }))
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.shared.connection_ended(self.thread);
+        self.shared.connection_ended(self.thread, self.address);
     }
+}
+
+/// Why the gateway ended a connection.
+#[derive(Debug, Error)]
+enum Ended {
+    /// Its client did not take a response whose time was up.
+    #[error("the client did not take a response whose time was up")]
+    Unread,
 }
 
 /// Serves a dealt connection until it ends.
 pub(crate) fn serve(thread: &Rc<Thread>, stream: std::net::TcpStream, peer: SocketAddr, side: Side) {
-    let live = Live::new(thread.shared.clone(), thread.index);
+    let live = Live::new(thread.shared.clone(), thread.index, peer.ip());
     let thread = thread.clone();
     tokio::task::spawn_local(async move {
-        let stream = match TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, %peer, "cannot watch a client's socket");
-                return;
-            }
+        let shared = thread.shared.clone();
+        let talk = async move {
+            let stream = TcpStream::from_std(stream)?;
+            talk(thread, stream, peer, side, live).await
         };
-        let trusted = side == Side::Local || thread.shared.config.trust_forwarded;
-        let origin = Origin::new(peer.ip().to_canonical(), false, trusted);
-        let client = Rc::new(Client { thread, side, origin, live });
-        if let Err(error) = talk(client, stream).await {
+        if let Some(Err(error)) = contained(&shared.metrics, "a client's connection", talk).await {
             tracing::debug!(%error, %peer, "client connection ended");
         }
     });
 }
 
-async fn talk(client: Rc<Client>, mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
-    let config = &client.thread.shared.config;
+async fn talk(
+    thread: Rc<Thread>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    side: Side,
+    live: Live,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let shared = thread.shared.clone();
+    let config = &shared.config;
     let begin = Beginning::read(&mut stream);
-    let mut ticket = client.thread.parked.ticket();
+    let mut ticket = thread.parked.ticket();
     let begin = tokio::select! {
-        begin = tokio::time::timeout(config.header_read_timeout, begin) => begin??,
-        () = ticket.called() => return Ok(()),
+        biased;
+        begin = timeout(config.header_read_timeout, begin) => begin??,
+        // A client that was let in may be about to say something.
+        () = async { ticket.called().await; sleep(config.drain_linger).await } => return Ok(()),
     };
-    if begin.length == 0 {
+    if begin.is_empty() {
         return Ok(());
     }
-    let io = TokioIo::new(Begun { begin, stream });
-    let timeout = config.header_read_timeout;
-    let (most_bytes, most_streams) = (config.max_header_bytes, config.max_streams);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let http2 = begin.is_http2();
+    let io = TokioIo::new(ClientStream::new(begin, stream, config.client_write_timeout, shared.metrics.clone()));
+    let trusted = match side {
+        Side::Local => Trusted::All,
+        Side::External => Trusted::Hops(config.trusted_hops),
+    };
+    let origin = Origin::new(peer.ip().to_canonical(), false, trusted);
+    let patience = (!http2).then_some(config.client_write_timeout);
+    let client = Rc::new(Client { thread, side, origin, live, responses: Responses::new(patience) });
+    let service = service_fn({
         let client = client.clone();
-        async move { Ok::<_, Infallible>(life(client, request).await) }
+        move |request: Request<Incoming>| {
+            let client = client.clone();
+            async move { Ok::<_, Infallible>(life(client, request).await) }
+        }
     });
-    if io.inner().begin.is_http2() {
-        let connection = http2::Builder::new(LocalExecutor)
+    let most_bytes = config.max_header_bytes;
+    if http2 {
+        let connection = http2::Builder::new(LocalExecutor(shared.metrics.clone()))
             .timer(TokioTimer::new())
-            .max_concurrent_streams(most_streams)
+            .max_concurrent_streams(config.max_streams)
             .max_header_list_size(u32::try_from(most_bytes).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(MOST_RESETS_WAITING)
+            .max_local_error_reset_streams(MOST_RESETS_FOR_ERRORS)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .keep_alive_interval(Some(timeout))
+            .keep_alive_interval(Some(config.header_read_timeout))
             .serve_connection(io, service);
-        drained(connection, ticket, |connection| connection.graceful_shutdown()).await?;
+        watched(connection, ticket, &client, Duration::ZERO, |it| it.graceful_shutdown()).await
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(timeout)
+            .header_read_timeout(config.header_read_timeout)
             .max_buf_size(most_bytes)
             .serve_connection(io, service)
             .with_upgrades();
-        drained(connection, ticket, |connection| connection.graceful_shutdown()).await?;
+        watched(connection, ticket, &client, config.drain_linger, |it| it.graceful_shutdown()).await
     }
-    Ok(())
 }
 
-/// Runs a connection and, once the gateway drains, asks it to end after its present requests.
-async fn drained<C: Future>(connection: C, mut ticket: Ticket, mut end: impl FnMut(Pin<&mut C>)) -> C::Output {
+/// Runs a connection, minds the clocks of its responses and, once the gateway drains, asks it to end after its
+/// present requests; one without any ends after `linger`, since a request may be on its way to it.
+async fn watched<C, E>(
+    connection: C,
+    mut ticket: Ticket,
+    client: &Client,
+    linger: Duration,
+    mut end: impl FnMut(Pin<&mut C>),
+) -> Result<(), Box<dyn std::error::Error>>
+where
+    C: Future<Output = Result<(), E>>,
+    E: std::error::Error + 'static,
+{
     let mut connection = std::pin::pin!(connection);
-    let mut told = false;
+    let (responses, counters) = (&client.responses, client.thread.counters());
+    let (mut told, mut lingering, mut timer): (bool, Option<Pin<Box<Sleep>>>, _) = (false, None, None);
     std::future::poll_fn(|cx| {
         if !told && ticket.poll_called(cx).is_ready() {
-            told = true;
-            end(connection.as_mut());
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// The first bytes of a connection, enough to tell HTTP/2 from HTTP/1.1.
-struct Beginning {
-    bytes: [u8; PREFACE.len()],
-    length: usize,
-    given: usize,
-}
-
-impl Beginning {
-    async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
-        let mut begin = Self { bytes: [0; PREFACE.len()], length: 0, given: 0 };
-        loop {
-            let read = stream.read(&mut begin.bytes[begin.length..]).await?;
-            begin.length += read;
-            let could_be = PREFACE.starts_with(&begin.bytes[..begin.length]);
-            if read == 0 || !could_be || begin.length == PREFACE.len() {
-                return Ok(begin);
+            let lingering = lingering.get_or_insert_with(|| Box::pin(sleep(linger)));
+            if linger.is_zero() || lingering.as_mut().poll(cx).is_ready() {
+                told = true;
+                end(connection.as_mut());
             }
         }
-    }
-
-    fn is_http2(&self) -> bool {
-        self.bytes[..self.length] == PREFACE[..]
-    }
-}
-
-/// A stream whose beginning was read already.
-struct Begun {
-    begin: Beginning,
-    stream: TcpStream,
-}
-
-impl AsyncRead for Begun {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let rest = &this.begin.bytes[this.begin.given..this.begin.length];
-        if rest.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Into::into));
+            }
+            match responses.poll_late(cx, &mut timer) {
+                Poll::Ready(late) => {
+                    counters.expired.add(late.expired as u64);
+                    if late.hopeless {
+                        return Poll::Ready(Err(Ended::Unread.into()));
+                    }
+                    // A client that reads after all is told at once.
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        let give = rest.len().min(buffer.remaining());
-        buffer.put_slice(&rest[..give]);
-        this.begin.given += give;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Begun {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
+    })
+    .await
 }

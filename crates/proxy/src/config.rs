@@ -11,8 +11,16 @@ pub struct Config {
     pub threads: usize,
     /// Most client connections at a time; more are answered 503 and closed.
     pub max_connections: usize,
+    /// Most client connections of one address at a time (of one /64 for IPv6); more are answered 503 and closed. A
+    /// quarter of all by default, so that no single client takes the gateway from the others; a load balancer in
+    /// front counts as one client.
+    pub max_connections_per_address: usize,
+    /// Most requests in the system at a time, running, waiting or upgraded; more are answered 503.
+    pub max_requests: usize,
     /// Most time for a request's head to arrive, and for a kept-alive connection to stay without a request.
     pub header_read_timeout: Duration,
+    /// Most time a client may take nothing while something waits for it; then its connection is closed.
+    pub client_write_timeout: Duration,
     /// Most bytes of a request's head (at least 8 KiB); larger ones are answered 431.
     pub max_header_bytes: usize,
     /// Most bytes of a request's body; larger ones are answered 413. `None` is unlimited.
@@ -41,9 +49,16 @@ pub struct Config {
     pub stats_capacity: usize,
     /// Length of a reporting period.
     pub stats_period: Duration,
-    /// Whether `X-Forwarded-*` and `Forwarded` of outside clients are kept and appended to. When false they are
-    /// replaced.
-    pub trust_forwarded: bool,
+    /// How many proxies stand between outside clients and the gateway. As many of the last entries of
+    /// `X-Forwarded-For` and `Forwarded` are kept, and with any the other `X-Forwarded-*`; what comes before is the
+    /// client's own word and dropped. With none all of them are replaced.
+    pub trusted_hops: u32,
+    /// Most requests that wait for the first table after a start, when no host is known yet; more are answered 503.
+    pub early_requests: usize,
+    /// Most time a request waits for the first table; then it is answered 503.
+    pub early_timeout: Duration,
+    /// How long a connection without a request stays open once the gateway drains: a request may be on its way to it.
+    pub drain_linger: Duration,
     /// Domain of the cluster, for names like `<service>.<namespace>.svc.<domain>`.
     pub cluster_domain: String,
 }
@@ -53,10 +68,13 @@ impl Default for Config {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             max_connections: 65_536,
+            max_connections_per_address: 16_384,
+            max_requests: 131_072,
             header_read_timeout: Duration::from_secs(60),
+            client_write_timeout: Duration::from_secs(60),
             max_header_bytes: 64 * 1024,
             max_body_bytes: None,
-            max_streams: 1024,
+            max_streams: 250,
             queue_depth: knoll_scale::throttle::QUEUE_DEPTH,
             retry_after: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(2),
@@ -67,7 +85,10 @@ impl Default for Config {
             wake_capacity: 4096,
             stats_capacity: 8,
             stats_period: Duration::from_secs(1),
-            trust_forwarded: true,
+            trusted_hops: 0,
+            early_requests: knoll_scale::throttle::QUEUE_DEPTH,
+            early_timeout: Duration::from_secs(30),
+            drain_linger: Duration::from_millis(500),
             cluster_domain: "cluster.local".into(),
         }
     }
@@ -90,6 +111,11 @@ impl Config {
         let rules = [
             ("threads", (1..=1024).contains(&self.threads), "1 to 1024"),
             ("max_connections", self.max_connections > 0, positive),
+            ("max_connections_per_address", self.max_connections_per_address > 0, positive),
+            ("max_requests", self.max_requests >= self.threads, "at least one for each thread"),
+            ("client_write_timeout", !self.client_write_timeout.is_zero(), positive),
+            ("early_requests", self.early_requests > 0, positive),
+            ("early_timeout", !self.early_timeout.is_zero(), positive),
             ("header_read_timeout", !self.header_read_timeout.is_zero(), positive),
             (
                 "max_header_bytes",

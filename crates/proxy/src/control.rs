@@ -1,9 +1,10 @@
 //! The control thread: accepts clients and deals them out, puts new tables in force, gathers statistics.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -13,10 +14,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::client::Live;
+use crate::contain::kept_going;
 use crate::gateway::{Shared, Side};
 use crate::station::Station;
 use crate::stats::Count;
@@ -26,7 +27,7 @@ use crate::thread::Command;
 pub(crate) enum Control {
     /// Accept clients.
     Listen(std::net::TcpListener, Side),
-    /// Close all listeners.
+    /// Accept no more clients and close all listeners.
     StopListening,
     /// End.
     Stop,
@@ -36,8 +37,7 @@ pub(crate) enum Control {
 pub(crate) struct Inputs {
     pub(crate) shared: Arc<Shared>,
     pub(crate) orders: mpsc::Receiver<Control>,
-    pub(crate) table: watch::Receiver<Arc<Table>>,
-    pub(crate) applied: watch::Sender<Arc<Table>>,
+    pub(crate) table: watch::Receiver<Option<Arc<Table>>>,
     pub(crate) stats: mpsc::Sender<Vec<RevisionStat>>,
 }
 
@@ -52,33 +52,42 @@ pub(crate) fn spawn(inputs: Inputs) -> std::io::Result<std::thread::JoinHandle<(
 }
 
 async fn run(inputs: Inputs) {
-    let Inputs { shared, mut orders, table, applied, stats } = inputs;
-    tokio::task::spawn_local(follow(shared.clone(), table, applied));
-    tokio::task::spawn_local(report(shared.clone(), stats));
-    let mut acceptors: Vec<AbortHandle> = Vec::new();
+    let Inputs { shared, mut orders, table, stats } = inputs;
+    let metrics = || shared.metrics.clone();
+    let following = shared.clone();
+    tokio::task::spawn_local(kept_going(metrics(), "following the table", move || {
+        follow(following.clone(), table.clone())
+    }));
+    let reporting = shared.clone();
+    tokio::task::spawn_local(kept_going(metrics(), "reporting", move || report(reporting.clone(), stats.clone())));
+    let (listening, _) = watch::channel(true);
     while let Some(order) = orders.recv().await {
         match order {
             Control::Listen(listener, side) => match TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let task = tokio::task::spawn_local(accept(shared.clone(), listener, side));
-                    acceptors.push(task.abort_handle());
+                    let (shared, listener, until) = (shared.clone(), Rc::new(listener), listening.subscribe());
+                    tokio::task::spawn_local(kept_going(metrics(), "accepting", move || {
+                        accept(shared.clone(), listener.clone(), side, until.clone())
+                    }));
                 }
                 Err(error) => tracing::error!(%error, "gateway cannot watch a listener"),
             },
-            Control::StopListening => acceptors.drain(..).for_each(|acceptor| acceptor.abort()),
+            Control::StopListening => drop(listening.send_replace(false)),
             Control::Stop => return,
         }
     }
 }
 
 /// Puts each new table in force. Values that come faster than that are skipped; the newest always counts.
-async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Arc<Table>>, applied: watch::Sender<Arc<Table>>) {
+async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Option<Arc<Table>>>) {
     // The first value was put in force before any thread started, but a newer one may be there already.
     loop {
         let next = table.borrow_and_update().clone();
-        if !Arc::ptr_eq(&next, &applied.borrow()) {
+        if let Some(next) = next
+            && !shared.applied.borrow().as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &next))
+        {
             shared.apply(&next);
-            applied.send_replace(next);
+            tracing::debug!("a new table is in force");
         }
         if table.changed().await.is_err() {
             // Nobody publishes any more: the last table stays in force.
@@ -87,17 +96,28 @@ async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Arc<Table>>, app
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, side: Side) {
+/// Accepts clients until told otherwise. What was accepted is dealt out; what was not stays in the socket's backlog,
+/// for whoever else holds the socket.
+async fn accept(shared: Arc<Shared>, listener: Rc<TcpListener>, side: Side, mut listening: watch::Receiver<bool>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => match shared.admit_connection() {
-                Some(thread) => deal(&shared, thread, stream, peer, side).await,
-                None => {
-                    tokio::task::spawn_local(turn_away(stream));
+        let accepted = tokio::select! {
+            biased;
+            _ = listening.wait_for(|listening| !listening) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tracing::trace!(%peer, "a client came");
+                match shared.admit_connection(peer.ip()) {
+                    Some(thread) => deal(&shared, thread, stream, peer, side).await,
+                    None => {
+                        tokio::task::spawn_local(turn_away(stream));
+                    }
                 }
-            },
+            }
             Err(error) => {
                 // Out of file descriptors, most likely: some will come back. Others concern one client alone.
+                shared.metrics.accept_failures.count();
                 tracing::warn!(%error, "gateway cannot accept a client");
                 sleep(Duration::from_millis(10)).await;
             }
@@ -111,12 +131,12 @@ async fn deal(shared: &Arc<Shared>, thread: usize, stream: TcpStream, peer: Sock
     match dealt {
         Ok(stream) => {
             if shared.deal[thread].send(Command::Serve(stream, peer, side)).await.is_err() {
-                drop(Live::new(shared.clone(), thread));
+                drop(Live::new(shared.clone(), thread, peer.ip()));
             }
         }
         Err(error) => {
             tracing::debug!(%error, %peer, "client left before it was served");
-            drop(Live::new(shared.clone(), thread));
+            drop(Live::new(shared.clone(), thread, peer.ip()));
         }
     }
 }
@@ -136,15 +156,19 @@ async fn report(shared: Arc<Shared>, stats: mpsc::Sender<Vec<RevisionStat>>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut last = Instant::now();
+    let mut busy = HashMap::new();
     loop {
         ticks.tick().await;
         let counts = collect(&shared).await;
         let now = Instant::now();
         let period = now.saturating_duration_since(std::mem::replace(&mut last, now));
-        let report = summarize(&shared, counts, period.as_secs_f64());
+        let report = summarize(&shared, counts, &mut busy, period.as_secs_f64());
         match stats.try_send(report) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => tracing::warn!("nobody reads statistics; a report is lost"),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                shared.metrics.reports_dropped.count();
+                tracing::warn!("nobody reads statistics; a report is lost");
+            }
             // Nobody wants to know; waiting requests still need instances.
             Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
@@ -163,27 +187,45 @@ async fn collect(shared: &Shared) -> Vec<Count> {
     all.into_iter().filter_map(Result::ok).flatten().flatten().collect()
 }
 
-fn summarize(shared: &Shared, counts: Vec<Count>, period_seconds: f64) -> Vec<RevisionStat> {
-    let mut sums: HashMap<u64, (f64, u64)> = HashMap::with_capacity(counts.len());
-    for count in &counts {
-        let sum = sums.entry(count.station.id).or_default();
-        sum.0 += count.average;
-        sum.1 += count.arrivals;
-    }
-    let stations: Vec<Arc<Station>> = shared.registry().all().cloned().collect();
-    let mut report = Vec::new();
-    for station in stations {
-        station.remind();
-        if !station.is_revision {
-            continue;
+/// A station in a report, with its sums.
+struct Sum {
+    station: Arc<Station>,
+    average: f64,
+    arrivals: u64,
+}
+
+/// Makes the report of a period. It visits who counted something now or in the period before (`busy`), and who has
+/// an instance: a revision that could take requests and had none says so. The rest costs nothing.
+fn summarize(
+    shared: &Shared,
+    counts: Vec<Count>,
+    busy: &mut HashMap<u64, Arc<Station>>,
+    period_seconds: f64,
+) -> Vec<RevisionStat> {
+    let mut sums: HashMap<u64, Sum> = HashMap::with_capacity(counts.len());
+    let counted = counts.into_iter().map(|Count { station, average, arrivals }| Sum { station, average, arrivals });
+    let was_busy: Vec<Arc<Station>> = std::mem::take(busy).into_values().collect();
+    let zero = |station| Sum { station, average: 0.0, arrivals: 0 };
+    for sum in counted {
+        busy.entry(sum.station.id).or_insert_with(|| sum.station.clone());
+        match sums.entry(sum.station.id) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().average += sum.average;
+                known.get_mut().arrivals += sum.arrivals;
+            }
+            Entry::Vacant(new) => drop(new.insert(sum)),
         }
-        let counted = sums.remove(&station.id);
-        let was_reported = station.reported.swap(counted.is_some(), Ordering::Relaxed);
-        // A revision that could take requests and had none says so; and each says zero once when it ends.
-        if counted.is_some() || was_reported || station.has_instances() {
-            let (average_concurrency, arrivals) = counted.unwrap_or_default();
-            let revision = station.key.clone();
-            report.push(RevisionStat { revision, average_concurrency, request_count: arrivals as f64, period_seconds });
+    }
+    for station in was_busy.into_iter().chain(shared.populated()) {
+        sums.entry(station.id).or_insert_with(|| zero(station));
+    }
+    let mut report = Vec::with_capacity(sums.len());
+    for Sum { station, average, arrivals } in sums.into_values() {
+        // Who waits was counted, so nobody who waits is left out here.
+        station.remind();
+        if station.is_revision {
+            let (revision, request_count) = (station.key.clone(), arrivals as f64);
+            report.push(RevisionStat { revision, average_concurrency: average, request_count, period_seconds });
         }
     }
     report.sort_by(|left, right| left.revision.cmp(&right.revision));

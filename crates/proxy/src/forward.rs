@@ -1,8 +1,9 @@
 //! Sending a request to an instance.
 //!
-//! A request is sent again only when that is safe: none of it left (a connection could not be opened, or a kept
-//! one was closed before the first byte), or a kept connection that had been idle broke without an answer and
-//! the request has no body and no effect. Anything else is the client's to decide: 502.
+//! A request is sent once more, over a new connection, only when that is safe: none of it left (a connection could
+//! not be opened, or a kept one was closed before the first byte), or a kept connection ended without an answer and
+//! the request may be repeated. For a request that may not, a kept connection is looked at before it is used, so
+//! that one the instance has closed is passed over. Anything else is the client's to decide: 502.
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use crate::body::Outbound;
 use crate::fleet::Slot;
-use crate::pool::{ConnectError, Lease};
+use crate::pool::{ConnectError, Lease, Trust};
 use crate::thread::Thread;
 
 /// Why an instance gave no response.
@@ -38,21 +39,24 @@ pub(crate) async fn forward(
     protocol: Protocol,
     mut request: Request<Outbound>,
 ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+    let repeatable = may_be_repeated(&request);
+    let trust = if repeatable { Trust::Kept } else { Trust::Seen };
     let mut fresh = false;
     loop {
         let leased = if fresh && protocol == Protocol::Http1 {
             thread.pool.open_http1(slot).await
         } else {
-            thread.pool.lease(slot, protocol).await
+            thread.pool.lease(slot, protocol, trust).await
         };
         let mut lease = match leased {
             Ok(lease) => lease,
             Err(error) => return Err(Unanswered { error: error.into(), request: Some(request) }),
         };
-        let copy = if lease.may_be_stale() { replica(&request) } else { None };
+        let copy = (repeatable && lease.is_used()).then(|| replica(&request));
         let mut error = match lease.send(request).await {
             Ok(response) => {
                 slot.trust();
+                lease.heed(response.headers());
                 return Ok((response, lease));
             }
             Err(error) => error,
@@ -60,23 +64,30 @@ pub(crate) async fn forward(
         let again = error.take_message().or(copy).filter(|_| lease.is_used());
         match again {
             // Each turn uses up a kept connection or ends with a new one.
-            Some(message) => request = message,
+            Some(message) => {
+                thread.counters().repeated.count();
+                request = message;
+            }
             None => return Err(Unanswered { error: error.into_error().into(), request: None }),
         }
         fresh = true;
     }
 }
 
-/// The same request again, if sending it twice does no harm.
-fn replica(request: &Request<Outbound>) -> Option<Request<Outbound>> {
+/// Whether a request does no harm when it arrives twice: it has no body, and no effect or a key by which its effect
+/// is known.
+fn may_be_repeated(request: &Request<Outbound>) -> bool {
     let harmless = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if !harmless || !http_body::Body::is_end_stream(request.body()) {
-        return None;
-    }
+    let keyed = || ["idempotency-key", "x-idempotency-key"].iter().any(|key| request.headers().contains_key(*key));
+    http_body::Body::is_end_stream(request.body()) && (harmless || keyed())
+}
+
+/// The same request again; its body is empty.
+fn replica(request: &Request<Outbound>) -> Request<Outbound> {
     let mut copy = Request::new(Outbound::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    copy
 }

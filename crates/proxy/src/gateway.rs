@@ -1,11 +1,14 @@
 //! The gateway as others see it.
 
-use std::net::TcpListener;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use knoll_api::Key;
+use knoll_api::metrics::Metric;
 use knoll_api::stats::RevisionStat;
 use knoll_api::table::{Backend, Instance, Table};
 use thiserror::Error;
@@ -14,8 +17,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::drain::Drained;
+use crate::errors::Own;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::station::Station;
+use crate::station::{Common, Station};
 use crate::thread::{self, Command};
 
 /// Commands that may wait for a data thread; the acceptor waits when there are more.
@@ -64,7 +69,6 @@ pub enum GatewayError {
 pub struct Gateway {
     shared: Arc<Shared>,
     control: mpsc::Sender<Control>,
-    applied: watch::Receiver<Arc<Table>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -92,6 +96,23 @@ impl Hints {
 }
 
 impl Hints {
+    /// See [`Gateway::metrics`].
+    pub fn metrics(&self) -> Vec<Metric> {
+        let shared = &self.shared;
+        let mut all = shared.metrics.read();
+        let early = shared.early.load(Ordering::Relaxed);
+        let stations = "Revisions and other Services that routes may lead to";
+        let gauges = [
+            ("gateway_connections", "Client connections", shared.connections()),
+            ("gateway_clients", "Addresses with a client connection", lock(&shared.by_address).len()),
+            ("gateway_requests_early", "Requests that wait for the first table", early),
+            ("gateway_stations", stations, shared.registry().len()),
+            ("gateway_stations_populated", "Those of them that have an instance", shared.populated().len()),
+        ];
+        all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, value as u64)));
+        all
+    }
+
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection
     /// that was upgraded (a WebSocket) stays open: bound it.
     pub async fn drained(&self, revision: &Key, instance: &Instance) {
@@ -114,55 +135,49 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) deal: Vec<mpsc::Sender<Command>>,
     born: Instant,
+    pub(crate) metrics: Arc<Metrics>,
+    common: Arc<Common>,
+    /// 0 before the first table.
     generation: AtomicU64,
     table: Mutex<Arc<Table>>,
+    pub(crate) applied: watch::Sender<Option<Arc<Table>>>,
     registry: Mutex<Registry>,
     connections: Vec<AtomicUsize>,
+    /// Client connections by address.
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    /// Requests that wait for the first table.
+    early: AtomicUsize,
     pub(crate) all_ended: Notify,
     pub(crate) draining: AtomicBool,
 }
 
 impl Gateway {
-    /// Starts the threads of a gateway that routes by the newest value of `table`.
-    pub fn new(config: Config, table: watch::Receiver<Arc<Table>>) -> Result<(Self, Feeds), GatewayError> {
+    /// Starts the threads of a gateway that routes by the newest value of `table`. Until there is one, requests wait:
+    /// a gateway that has just started does not know that a host is unknown.
+    pub fn new(config: Config, table: watch::Receiver<Option<Arc<Table>>>) -> Result<(Self, Feeds), GatewayError> {
         config.validate()?;
         let (stats_sender, stats) = mpsc::channel(config.stats_capacity);
         let (wake_sender, wakes) = mpsc::channel(config.wake_capacity);
         let (deal, commands): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| mpsc::channel(COMMANDS)).unzip();
-        let registry = Registry::new(config.threads, config.queue_depth, wake_sender);
+        let shared = Arc::new(Shared::new(config, deal, wake_sender));
         let first = table.borrow().clone();
-        let shared = Arc::new(Shared {
-            born: Instant::now(),
-            generation: AtomicU64::new(0),
-            table: Mutex::default(),
-            registry: Mutex::new(registry),
-            connections: (0..config.threads).map(|_| AtomicUsize::new(0)).collect(),
-            all_ended: Notify::new(),
-            draining: AtomicBool::new(false),
-            deal,
-            config,
-        });
-        shared.apply(&first);
-        let (applied_sender, applied) = watch::channel(first);
+        if let Some(first) = &first {
+            shared.apply(first);
+        }
         let mut threads = Vec::with_capacity(commands.len() + 1);
         for (index, commands) in commands.into_iter().enumerate() {
             threads.push(thread::spawn(index, shared.clone(), commands).map_err(starting)?);
         }
         let (control, orders) = mpsc::channel(16);
-        threads.push(
-            control::spawn(control::Inputs {
-                shared: shared.clone(),
-                orders,
-                table,
-                applied: applied_sender,
-                stats: stats_sender,
-            })
-            .map_err(starting)?,
-        );
-        Ok((Self { shared, control, applied, threads }, Feeds { stats, wakes }))
+        let inputs = control::Inputs { shared: shared.clone(), orders, table, stats: stats_sender };
+        threads.push(control::spawn(inputs).map_err(starting)?);
+        Ok((Self { shared, control, threads }, Feeds { stats, wakes }))
     }
 
     /// Answers clients of `listener`. Returns at once.
+    ///
+    /// The socket may be shared with another process: after [`Gateway::shutdown`] has begun, connections in its
+    /// backlog are left to whoever else holds it.
     pub fn serve(&self, listener: TcpListener, side: Side) -> Result<(), GatewayError> {
         listener.set_nonblocking(true).map_err(|source| GatewayError::Io { action: "watch a listener", source })?;
         self.control.try_send(Control::Listen(listener, side)).map_err(|_| GatewayError::Stopped)
@@ -184,8 +199,13 @@ impl Gateway {
     }
 
     /// The table in force: every request that begins after a value was seen here is routed by it or a newer one.
-    pub fn applied(&self) -> watch::Receiver<Arc<Table>> {
-        self.applied.clone()
+    pub fn applied(&self) -> watch::Receiver<Option<Arc<Table>>> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Every number the gateway has about itself, for whoever exports them.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.hints().metrics()
     }
 
     /// Client connections at the moment.
@@ -234,12 +254,57 @@ fn starting(source: std::io::Error) -> GatewayError {
 }
 
 impl Shared {
+    fn new(config: Config, deal: Vec<mpsc::Sender<Command>>, wakes: mpsc::Sender<Key>) -> Self {
+        let metrics = Arc::new(Metrics::new(config.threads));
+        let common = Common::new(config.threads, config.queue_depth, wakes, metrics.clone());
+        Self {
+            metrics,
+            registry: Mutex::new(Registry::new(common.clone())),
+            common,
+            born: Instant::now(),
+            generation: AtomicU64::new(0),
+            table: Mutex::default(),
+            applied: watch::Sender::new(None),
+            connections: (0..config.threads).map(|_| AtomicUsize::new(0)).collect(),
+            by_address: Mutex::default(),
+            early: AtomicUsize::new(0),
+            all_ended: Notify::new(),
+            draining: AtomicBool::new(false),
+            deal,
+            config,
+        }
+    }
+
     /// Milliseconds since the gateway was made; never 0.
     pub(crate) fn now_millis(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Changes with each table.
+    /// Whether the first table has come.
+    pub(crate) fn has_table(&self) -> bool {
+        self.generation() > 0
+    }
+
+    /// Waits until there is a table, for a bounded time and among a bounded number.
+    pub(crate) async fn wait_for_table(&self) -> Result<(), Own> {
+        if self.has_table() {
+            return Ok(());
+        }
+        let _early = Early::enter(self).ok_or(Own::Starting)?;
+        let mut applied = self.applied.subscribe();
+        let first = applied.wait_for(Option::is_some);
+        match tokio::time::timeout(self.config.early_timeout, first).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Own::Starting),
+        }
+    }
+
+    /// Stations that have instances.
+    pub(crate) fn populated(&self) -> Vec<Arc<Station>> {
+        self.common.populated()
+    }
+
+    /// Changes with each table; 0 before the first.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -260,6 +325,8 @@ impl Shared {
             self.generation.fetch_add(1, Ordering::Release);
         }
         self.registry().forget(lonely);
+        self.metrics.tables.count();
+        self.applied.send_replace(Some(table.clone()));
     }
 
     /// The station behind a Service of the table in force.
@@ -271,19 +338,37 @@ impl Shared {
         lock(&self.registry)
     }
 
-    /// Counts a connection in for the thread with the fewest; `None` when there are too many.
-    pub(crate) fn admit_connection(&self) -> Option<usize> {
+    /// Counts a connection in for the thread with the fewest; `None` when there are too many of all or of its
+    /// address.
+    pub(crate) fn admit_connection(&self, address: IpAddr) -> Option<usize> {
         if self.connections() >= self.config.max_connections {
+            self.metrics.refused_total.count();
             return None;
         }
         let (thread, count) =
             self.connections.iter().enumerate().min_by_key(|(_, count)| count.load(Ordering::Relaxed))?;
+        {
+            let mut by_address = lock(&self.by_address);
+            let of_address = by_address.entry(network(address)).or_default();
+            if *of_address >= self.config.max_connections_per_address {
+                self.metrics.refused_address.count();
+                return None;
+            }
+            *of_address += 1;
+        }
+        self.metrics.accepted.count();
         count.fetch_add(1, Ordering::Relaxed);
         Some(thread)
     }
 
     /// Counts a connection of `thread` out.
-    pub(crate) fn connection_ended(&self, thread: usize) {
+    pub(crate) fn connection_ended(&self, thread: usize, address: IpAddr) {
+        if let Entry::Occupied(mut of_address) = lock(&self.by_address).entry(network(address)) {
+            match of_address.get() {
+                0 | 1 => drop(of_address.remove()),
+                more => *of_address.get_mut() = more - 1,
+            }
+        }
         self.connections[thread].fetch_sub(1, Ordering::AcqRel);
         if self.draining.load(Ordering::Acquire) {
             self.all_ended.notify_waiters();
@@ -302,6 +387,30 @@ impl Shared {
             }
             ended.await;
         }
+    }
+}
+
+/// Whose connections are counted together: an IPv6 client commands a whole /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        four @ IpAddr::V4(_) => four,
+    }
+}
+
+/// A request among those that wait for the first table.
+struct Early<'a>(&'a Shared);
+
+impl<'a> Early<'a> {
+    fn enter(shared: &'a Shared) -> Option<Self> {
+        let early = Self(shared);
+        (shared.early.fetch_add(1, Ordering::Relaxed) < shared.config.early_requests).then_some(early)
+    }
+}
+
+impl Drop for Early<'_> {
+    fn drop(&mut self) {
+        self.0.early.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

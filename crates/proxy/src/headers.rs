@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::balance::random;
+use crate::gateway::Side;
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(crate) static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -41,13 +42,13 @@ pub(crate) struct Seen {
     forwarded_for: bool,
     forwarded_proto: bool,
     forwarded_host: bool,
+    x_forwarded: bool,
     trace: bool,
     cookies: usize,
     internal: bool,
-    /// A probe of the network.
-    pub(crate) network_probe: bool,
-    /// A probe of a kubelet.
-    pub(crate) kubelet_probe: bool,
+    network_probe: bool,
+    kubelet_agent: bool,
+    kubelet_probe: bool,
 }
 
 impl Seen {
@@ -62,12 +63,18 @@ impl Seen {
                 "upgrade" => seen.upgrade = true,
                 "expect" => seen.expect = true,
                 "forwarded" => seen.forwarded = true,
-                "x-forwarded-for" => seen.forwarded_for = true,
-                "x-forwarded-proto" => seen.forwarded_proto = true,
-                "x-forwarded-host" => seen.forwarded_host = true,
+                name if name.starts_with("x-forwarded-") => {
+                    seen.x_forwarded = true;
+                    match name {
+                        "x-forwarded-for" => seen.forwarded_for = true,
+                        "x-forwarded-proto" => seen.forwarded_proto = true,
+                        "x-forwarded-host" => seen.forwarded_host = true,
+                        _ => {}
+                    }
+                }
                 "traceparent" => seen.trace = true,
                 "cookie" => seen.cookies += 1,
-                "user-agent" => seen.kubelet_probe |= value.as_bytes().starts_with(b"kube-probe/"),
+                "user-agent" => seen.kubelet_agent |= value.as_bytes().starts_with(b"kube-probe/"),
                 name if is_internal(name) => {
                     seen.internal = true;
                     seen.network_probe |= name == NETWORK_PROBE.as_str() && !value.is_empty();
@@ -79,11 +86,32 @@ impl Seen {
         seen
     }
 
+    /// Whether a request is a kubelet's question about the gateway. Only pods' side may say so by a header of the
+    /// platform.
+    pub(crate) fn asks_kubelet(&self, side: Side) -> bool {
+        self.kubelet_agent || (self.kubelet_probe && side == Side::Local)
+    }
+
+    /// Whether a request asks about the network. From outside only the configuration can be asked for, which is what
+    /// an ingress answers to everybody.
+    pub(crate) fn asks_network(&self, side: Side, headers: &HeaderMap) -> bool {
+        self.network_probe && (side == Side::Local || headers.get(&NETWORK_PROBE).is_some_and(|value| value == "probe"))
+    }
+
     /// The protocol a request asks to change to.
     pub(crate) fn upgrade_to(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let asked = self.upgrade && self.connection && lists(headers, &header::CONNECTION, "upgrade");
         headers.get(header::UPGRADE).filter(|_| asked).cloned()
     }
+}
+
+/// What a client may say of those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trusted {
+    /// As much as so many proxies in front of the gateway have added.
+    Hops(u32),
+    /// Whatever it likes: what pods say of each other is between them.
+    All,
 }
 
 /// Where a request came from, as its headers will say.
@@ -92,14 +120,14 @@ pub(crate) struct Origin {
     ip: IpAddr,
     ip_value: HeaderValue,
     proto: HeaderValue,
-    trusted: bool,
+    trusted: Trusted,
     /// The last host of this connection, and the `Forwarded` that goes with it.
     forwarded: std::cell::RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 impl Origin {
-    /// A client at `ip`; what it says of those before it is believed when `trusted`.
-    pub(crate) fn new(ip: IpAddr, tls: bool, trusted: bool) -> Self {
+    /// A client at `ip`, and how far it is believed.
+    pub(crate) fn new(ip: IpAddr, tls: bool, trusted: Trusted) -> Self {
         let ip_value = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
         Self { ip, ip_value, proto, trusted, forwarded: std::cell::RefCell::default() }
@@ -129,11 +157,21 @@ pub(crate) fn to_instance(headers: &mut HeaderMap, mut seen: Seen, origin: &Orig
     }
     // One growth instead of several.
     headers.reserve(6);
-    if !origin.trusted {
-        for name in [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &header::FORWARDED] {
-            headers.remove(name);
+    match origin.trusted {
+        Trusted::All => {}
+        Trusted::Hops(0) => {
+            if seen.forwarded || seen.x_forwarded {
+                drop_forwarded(headers);
+            }
+            (seen.forwarded, seen.forwarded_for, seen.forwarded_proto, seen.forwarded_host) = Default::default();
         }
-        (seen.forwarded, seen.forwarded_for, seen.forwarded_proto, seen.forwarded_host) = Default::default();
+        Trusted::Hops(hops) => {
+            for (name, seen) in [(&header::FORWARDED, seen.forwarded), (&X_FORWARDED_FOR, seen.forwarded_for)] {
+                if seen {
+                    keep_last(headers, name, hops);
+                }
+            }
+        }
     }
     if !seen.forwarded_proto {
         headers.insert(X_FORWARDED_PROTO.clone(), origin.proto.clone());
@@ -211,6 +249,28 @@ fn drop_listed(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// Drops all that says where a request came from.
+fn drop_forwarded(headers: &mut HeaderMap) {
+    let forwarded = |name: &&HeaderName| **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-");
+    let names: Vec<HeaderName> = headers.keys().filter(forwarded).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Keeps the last `most` elements of a comma-separated header.
+fn keep_last(headers: &mut HeaderMap, name: &HeaderName, most: u32) {
+    let elements = |value: &'_ HeaderValue| -> Vec<Vec<u8>> {
+        value.as_bytes().split(|byte| *byte == b',').map(|element| element.trim_ascii().to_vec()).collect()
+    };
+    let all: Vec<Vec<u8>> = headers.get_all(name).iter().flat_map(elements).collect();
+    let kept = &all[all.len().saturating_sub(most as usize)..];
+    match HeaderValue::from_bytes(&kept.join(&b", "[..])) {
+        Ok(value) => headers.insert(name.clone(), value),
+        Err(_) => headers.remove(name),
+    };
 }
 
 fn drop_internal(headers: &mut HeaderMap) {

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::admit::admit;
 use crate::body::{Body, Outbound, Proxied, Transit};
 use crate::client::Client;
-use crate::errors::{self, Refusal};
+use crate::contain::contained;
+use crate::errors::{self, Own, Refusal};
 use crate::forward::{ForwardError, Unanswered, forward};
 use crate::headers::{self, Seen};
 use crate::pool::Lease;
@@ -27,78 +28,82 @@ use crate::upgrade::{self, Wish};
 /// How long an instance that could not be reached is avoided, while there are others.
 const AVOID_MILLIS: u64 = 1000;
 
-/// Answers a client's request.
-pub(crate) async fn life(client: Rc<Client>, mut request: Request<Incoming>) -> Response<Body> {
+/// Answers a client's request. A panic on the way costs the request alone.
+pub(crate) async fn life(client: Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+    let thread = &*client.thread;
+    let counters = thread.counters();
+    counters.requests.count();
+    let http1 = request.version() < Version::HTTP_2;
+    let answered = contained(&thread.shared.metrics, "a request", answer(&client, request)).await;
+    let mut response = answered.unwrap_or(Err(Own::Panic)).unwrap_or_else(|own| {
+        counters.refused(own.reason());
+        own.answer(thread.shared.config.retry_after)
+    });
+    counters.answered(response.status());
+    if http1 && thread.parked.draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The next request goes over a connection of its own, to whoever listens then.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<Response<Body>, Own> {
     let thread = &*client.thread;
     let started = Instant::now();
     let seen = Seen::scan(request.headers());
 
     // Route.
     let draining = thread.parked.draining();
-    if seen.kubelet_probe {
-        return probe::kubelet(draining);
+    if seen.asks_kubelet(client.side) {
+        return Ok(probe::kubelet(draining || !thread.shared.has_table()));
     }
-    let Some(host) = host_of(&request) else {
-        return errors::text(StatusCode::BAD_REQUEST, "a request must name its host");
+    let host = host_of(&request).ok_or(Own::NoHost)?;
+    thread.shared.wait_for_table().await?;
+    let found = match find(client, &host, &request)? {
+        Found::Match(found) => found,
+        Found::Redirect(redirect) => return Ok(redirect),
     };
-    let found = match find(&client, &host, &request) {
-        Ok(found) => found,
-        Err(answer) => return answer,
-    };
-    if seen.network_probe {
-        return probe::network(request.headers(), &found, draining);
+    if seen.asks_network(client.side, request.headers()) {
+        return Ok(probe::network(request.headers(), &found, draining));
     }
-    let Some(target) = found.split().and_then(|split| split.target.as_ref()) else {
-        return errors::refused(&Refusal::NoEndpoints, thread.shared.config.retry_after);
-    };
+    let target = found.split().and_then(|split| split.target.as_ref());
+    let target = target.ok_or(Own::Refused(Refusal::NoEndpoints))?;
 
     // Account from here until the response has ended.
-    let presence = target.desk.arrive(started.into_std());
-    let timeouts = Timeouts::new(started, target.backend.revision.as_deref());
+    let presence = target.desk.arrive(started.into_std()).ok_or(Own::TooManyRequests)?;
+    let timeouts = Timeouts::new(started, target.policy.as_deref());
     let most = thread.shared.config.max_body_bytes.map(|bytes| (bytes, Rc::<Cell<bool>>::default()));
     let wish = seen.upgrade_to(request.headers()).map(|protocol| Wish::new(protocol, &mut request));
-    let protocol = if wish.is_some() { Protocol::Http1 } else { target.backend.protocol };
+    let protocol = if wish.is_some() { Protocol::Http1 } else { target.protocol };
     if too_large(thread, request.headers()) {
-        return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
+        return Err(Own::TooLarge);
     }
-    let outbound = match to_instance(&client, request, seen, &host, &found, protocol, wish.as_ref(), most.clone()) {
-        Ok(outbound) => outbound,
-        Err(error) => return errors::text(StatusCode::BAD_REQUEST, error.to_string()),
-    };
+    let outbound = to_instance(client, request, seen, &host, &found, protocol, wish.as_ref(), most.clone());
+    let outbound = outbound.map_err(Own::Malformed)?;
 
     // Admit, pick, forward.
     let (response, lease, permit) = match exchange(thread, target, protocol, outbound, timeouts).await {
         Ok(answered) => answered,
-        Err(_) if most.is_some_and(|(_, exceeded)| exceeded.get()) => {
-            return errors::text(StatusCode::PAYLOAD_TOO_LARGE, "request body is too large");
-        }
-        Err(failed) => return failed.answer(thread.shared.config.retry_after),
+        Err(_) if most.is_some_and(|(_, exceeded)| exceeded.get()) => return Err(Own::TooLarge),
+        Err(failed) => return Err(failed),
     };
 
     // Answer; what the request holds goes with the body.
     let transit = Transit { lease, permit, presence };
     match (response.status(), wish) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(wish)) => {
-            upgrade::join(wish, response, transit, client.live.clone(), timeouts.before_response())
-        }
+        (StatusCode::SWITCHING_PROTOCOLS, Some(wish)) => Ok(upgrade::join(client, wish, response, transit, timeouts)),
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
-            errors::text(StatusCode::BAD_GATEWAY, "instance switched protocols without being asked")
+            Err(Own::Broken("instance switched protocols without being asked".into()))
         }
-        _ => to_client(response, transit, timeouts),
+        _ => Ok(to_client(client, response, transit, timeouts)),
     }
 }
 
-/// Why a routed request has no response.
-enum Failed {
-    Refused(Refusal),
-    Unanswered(ForwardError),
-}
-
-impl Failed {
-    fn answer(&self, retry_after: Duration) -> Response<Body> {
-        match self {
-            Self::Refused(refusal) => errors::refused(refusal, retry_after),
-            Self::Unanswered(error) => errors::text(StatusCode::BAD_GATEWAY, full_text(error)),
+impl From<ForwardError> for Own {
+    fn from(error: ForwardError) -> Self {
+        match &error {
+            ForwardError::Unreachable(_) => Self::Unreachable(full_text(&error)),
+            ForwardError::Broken(_) => Self::Broken(full_text(&error)),
         }
     }
 }
@@ -123,12 +128,12 @@ async fn exchange(
     protocol: Protocol,
     mut request: Request<Outbound>,
     timeouts: Timeouts,
-) -> Result<(Response<Incoming>, Lease, Permit), Failed> {
+) -> Result<(Response<Incoming>, Lease, Permit), Own> {
     let deadline = timeouts.before_response();
     let mut left = thread.shared.config.connect_attempts;
     let mut pause = Duration::from_millis(5);
     loop {
-        let permit = admit(thread, &target.desk, deadline).await.map_err(Failed::Refused)?;
+        let permit = admit(thread, &target.desk, deadline).await.map_err(Own::Refused)?;
         let retried = left < thread.shared.config.connect_attempts;
         if retried && permit.slot().suspect() {
             // Nobody else is left: give it a moment.
@@ -147,14 +152,14 @@ async fn exchange(
                 permit.station().unreachable(permit.slot(), now, now + AVOID_MILLIS);
                 request = whole;
             }
-            Unanswered { error, .. } => return Err(Failed::Unanswered(error)),
+            Unanswered { error, .. } => return Err(error.into()),
         }
     }
 }
 
-async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Failed> {
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Result<F::Output, Own> {
     match deadline {
-        Some(deadline) => timeout_at(deadline, future).await.map_err(|_| Failed::Refused(Refusal::Timeout)),
+        Some(deadline) => timeout_at(deadline, future).await.map_err(|_| Own::Refused(Refusal::Timeout)),
         None => Ok(future.await),
     }
 }
@@ -172,22 +177,28 @@ fn without_user(authority: &Authority) -> &str {
     authority.as_str().rsplit('@').next().unwrap_or_default()
 }
 
-#[expect(clippy::result_large_err, reason = "the error is the answer")]
-fn find(client: &Client, host: &HeaderValue, request: &Request<Incoming>) -> Result<Match, Response<Body>> {
+/// Where a request's host and path lead.
+enum Found {
+    Match(Match),
+    /// To the same place over https.
+    Redirect(Response<Body>),
+}
+
+fn find(client: &Client, host: &HeaderValue, request: &Request<Incoming>) -> Result<Found, Own> {
     let path = request.uri().path();
     let name = host.to_str().unwrap_or_default();
     if request.method() == Method::CONNECT {
-        return Err(errors::text(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"));
+        return Err(Own::Connect);
     }
     let found = client.thread.route(client.side, name, path, request.headers()).map_err(|why| match why {
-        NoRoute::Host => errors::unknown_host(name),
-        NoRoute::Path => errors::text(StatusCode::NOT_FOUND, "no route leads to this path\n"),
+        NoRoute::Host => Own::UnknownHost(name.to_owned()),
+        NoRoute::Path => Own::UnknownPath,
     })?;
     if found.redirect_to_https() {
         let full = request.uri().path_and_query().map_or(path, PathAndQuery::as_str);
-        return Err(errors::to_https(name, full));
+        return Ok(Found::Redirect(errors::to_https(name, full)));
     }
-    Ok(found)
+    Ok(Found::Match(found))
 }
 
 fn too_large(thread: &Thread, headers: &http::HeaderMap) -> bool {
@@ -256,9 +267,14 @@ fn absolute_form(uri: Uri, host: &HeaderValue) -> Result<Uri, http::Error> {
 }
 
 /// Makes an instance's response into the one the client gets.
-fn to_client(response: Response<Incoming>, transit: Transit, timeouts: Timeouts) -> Response<Body> {
+fn to_client(
+    client: &Rc<Client>,
+    response: Response<Incoming>,
+    transit: Transit,
+    timeouts: Timeouts,
+) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     headers::to_client(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    Response::from_parts(parts, Body::Proxied(Proxied::new(body, transit, timeouts)))
+    Response::from_parts(parts, Body::Proxied(Proxied::new(client.clone(), body, transit, timeouts)))
 }

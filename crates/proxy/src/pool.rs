@@ -1,17 +1,19 @@
 //! A thread's connections to instances.
 //!
 //! HTTP/1.1 connections wait in a stack an instance, newest on top, so that a burst's extra connections grow
-//! old and are closed. HTTP/2 connections are shared up to a number of streams. Only one is opened at a time to
-//! an instance; others wait for it.
+//! old and are closed. One is kept as long as its instance promised with `Keep-Alive`, or else for a set time.
+//! HTTP/2 connections are shared up to a number of streams. Only one is opened at a time to an instance; others
+//! wait for it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,8 +24,12 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::body::Outbound;
+use crate::contain::contained;
 use crate::fleet::Slot;
+use crate::headers::KEEP_ALIVE;
+use crate::metrics::{Metrics, ThreadCounters};
 use crate::thread::LocalExecutor;
+use crate::wire::Wire;
 
 /// Why no connection could be opened.
 #[derive(Debug, Error)]
@@ -62,6 +68,8 @@ pub(crate) struct PoolConfig {
 #[derive(Debug)]
 pub(crate) struct Pool {
     config: PoolConfig,
+    metrics: Arc<Metrics>,
+    thread: usize,
     by_slot: RefCell<HashMap<u64, Kept>>,
 }
 
@@ -75,12 +83,14 @@ struct Kept {
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<Outbound>,
-    since: Instant,
+    wire: Wire,
+    until: Instant,
 }
 
 #[derive(Debug)]
 struct Shared {
     sender: http2::SendRequest<Outbound>,
+    wire: Wire,
     streams: Rc<Cell<usize>>,
     used: Cell<Instant>,
 }
@@ -110,58 +120,87 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub(crate) struct Lease {
     sender: Sender,
+    wire: Wire,
     pool: Rc<Pool>,
     slot: u64,
-    /// How long the connection was idle; `None` for a new one.
-    idle: Option<Duration>,
+    /// Whether the connection has carried requests before.
+    used: bool,
+    /// How long it may stay idle once its response has ended.
+    keep: Duration,
+}
+
+/// How sure one must be that a kept connection still lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// The request can be sent again if not.
+    Kept,
+    /// The request can be sent once: what is kept is looked at first.
+    Seen,
 }
 
 impl Pool {
-    pub(crate) fn new(config: PoolConfig) -> Rc<Self> {
-        Rc::new(Self { config, by_slot: RefCell::default() })
+    /// The connections of the thread numbered `thread`.
+    pub(crate) fn new(config: PoolConfig, thread: usize, metrics: Arc<Metrics>) -> Rc<Self> {
+        Rc::new(Self { config, metrics, thread, by_slot: RefCell::default() })
+    }
+
+    fn counters(&self) -> &ThreadCounters {
+        &self.metrics.threads[self.thread]
     }
 
     /// A kept connection to `slot`, or a new one.
-    pub(crate) async fn lease(self: &Rc<Self>, slot: &Slot, protocol: Protocol) -> Result<Lease, ConnectError> {
+    pub(crate) async fn lease(
+        self: &Rc<Self>,
+        slot: &Slot,
+        protocol: Protocol,
+        trust: Trust,
+    ) -> Result<Lease, ConnectError> {
         match protocol {
-            Protocol::Http1 => match self.take_idle(slot.id) {
+            Protocol::Http1 => match self.take_idle(slot.id, trust) {
                 Some(lease) => Ok(lease),
                 None => self.open_http1(slot).await,
             },
-            Protocol::H2c => self.lease_http2(slot).await,
+            Protocol::H2c => self.lease_http2(slot, trust).await,
         }
     }
 
     /// A connection to `slot` that has carried no request.
     pub(crate) async fn open_http1(self: &Rc<Self>, slot: &Slot) -> Result<Lease, ConnectError> {
         let address = slot.instance.address;
-        let stream = self.dial(address).await?;
+        let wire = Wire::new(self.dial(address).await?);
         let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(wire.clone()))
             .await
             .map_err(|source| ConnectError::Handshake { address, source })?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%address, %error, "connection to an instance ended");
-            }
-        });
-        Ok(Lease { sender: Sender::Http1(sender), pool: self.clone(), slot: slot.id, idle: None })
+        self.run(address, connection.with_upgrades());
+        Ok(self.leased(Sender::Http1(sender), wire, slot.id, false))
     }
 
-    fn take_idle(self: &Rc<Self>, slot: u64) -> Option<Lease> {
+    fn leased(self: &Rc<Self>, sender: Sender, wire: Wire, slot: u64, used: bool) -> Lease {
+        Lease { sender, wire, pool: self.clone(), slot, used, keep: self.config.idle_timeout }
+    }
+
+    fn take_idle(self: &Rc<Self>, slot: u64, trust: Trust) -> Option<Lease> {
         let mut by_slot = self.by_slot.borrow_mut();
         let idle = &mut by_slot.get_mut(&slot)?.idle;
-        idle.retain(|kept| !kept.sender.is_closed());
-        // The newest one is nearly always ready; one that still has to hear that its last request ended is
-        // left for later.
-        let at = idle.iter().rposition(|kept| kept.sender.is_ready())?;
-        let Idle { sender, since } = idle.swap_remove(at);
-        Some(Lease { sender: Sender::Http1(sender), pool: self.clone(), slot, idle: Some(since.elapsed()) })
+        let now = Instant::now();
+        idle.retain(|kept| !kept.sender.is_closed() && now < kept.until);
+        loop {
+            // The newest one is nearly always ready; one that still has to hear that its last request ended is
+            // left for later.
+            let at = idle.iter().rposition(|kept| kept.sender.is_ready())?;
+            let Idle { sender, wire, .. } = idle.swap_remove(at);
+            if trust == Trust::Kept || !wire.is_spoilt() {
+                self.counters().reused.count();
+                return Some(self.leased(Sender::Http1(sender), wire, slot, true));
+            }
+            self.counters().spoilt.count();
+        }
     }
 
-    async fn lease_http2(self: &Rc<Self>, slot: &Slot) -> Result<Lease, ConnectError> {
+    async fn lease_http2(self: &Rc<Self>, slot: &Slot, trust: Trust) -> Result<Lease, ConnectError> {
         loop {
-            if let Some(lease) = self.take_stream(slot.id) {
+            if let Some(lease) = self.take_stream(slot.id, trust) {
                 return Ok(lease);
             }
             let opening = self.by_slot.borrow().get(&slot.id).and_then(|kept| kept.opening.clone());
@@ -172,45 +211,61 @@ impl Pool {
         }
     }
 
-    fn take_stream(self: &Rc<Self>, slot: u64) -> Option<Lease> {
+    fn take_stream(self: &Rc<Self>, slot: u64, trust: Trust) -> Option<Lease> {
         let mut by_slot = self.by_slot.borrow_mut();
         let shared = &mut by_slot.get_mut(&slot)?.shared;
         shared.retain(|connection| !connection.sender.is_closed());
         let most = self.config.streams_per_connection;
-        let connection = shared.iter().find(|connection| connection.streams.get() < most)?;
-        let idle = Some(connection.used.replace(Instant::now()).elapsed());
+        let usable = |connection: &&Shared| {
+            connection.streams.get() < most && (trust == Trust::Kept || !connection.wire.is_closed())
+        };
+        let connection = shared.iter().find(usable)?;
+        connection.used.set(Instant::now());
+        self.counters().reused.count();
         let sender = Sender::Http2 { sender: connection.sender.clone(), _stream: Stream::of(connection) };
-        Some(Lease { sender, pool: self.clone(), slot, idle })
+        Some(self.leased(sender, connection.wire.clone(), slot, true))
     }
 
     async fn open_http2(self: &Rc<Self>, slot: &Slot) -> Result<Lease, ConnectError> {
         let opening = Opening::begin(self, slot.id);
         let address = slot.instance.address;
-        let stream = self.dial(address).await?;
-        let handshake = http2::Builder::new(LocalExecutor)
+        let wire = Wire::new(self.dial(address).await?);
+        let handshake = http2::Builder::new(LocalExecutor(self.metrics.clone()))
             .timer(TokioTimer::new())
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(wire.clone()))
             .await;
         let (sender, connection) = handshake.map_err(|source| ConnectError::Handshake { address, source })?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "connection to an instance ended");
-            }
-        });
-        let shared = Shared { sender: sender.clone(), streams: Rc::default(), used: Cell::new(Instant::now()) };
+        self.run(address, connection);
+        let used = Cell::new(Instant::now());
+        let shared = Shared { sender: sender.clone(), wire: wire.clone(), streams: Rc::default(), used };
         let sender = Sender::Http2 { sender, _stream: Stream::of(&shared) };
         self.by_slot.borrow_mut().entry(slot.id).or_default().shared.push(shared);
         drop(opening);
-        Ok(Lease { sender, pool: self.clone(), slot: slot.id, idle: None })
+        Ok(self.leased(sender, wire, slot.id, false))
+    }
+
+    fn run(&self, address: SocketAddr, connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
+        let metrics = self.metrics.clone();
+        tokio::task::spawn_local(async move {
+            if let Some(Err(error)) = contained(&metrics, "a connection to an instance", connection).await {
+                tracing::debug!(%address, %error, "connection to an instance ended");
+            }
+        });
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
-        let stream = timeout(self.config.connect_timeout, TcpStream::connect(address))
+        let dialled = timeout(self.config.connect_timeout, TcpStream::connect(address))
             .await
-            .map_err(|_| ConnectError::Timeout(address))?
-            .map_err(|source| ConnectError::Dial { address, source })?;
+            .map_err(|_| ConnectError::Timeout(address))
+            .and_then(|dialled| dialled.map_err(|source| ConnectError::Dial { address, source }));
+        let counters = self.counters();
+        match &dialled {
+            Ok(_) => counters.dialled.count(),
+            Err(_) => counters.dial_failures.count(),
+        }
+        let stream = dialled?;
         // Without it small requests wait for acknowledgements; a socket that cannot say so still works.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "cannot turn Nagle's algorithm off");
@@ -221,8 +276,9 @@ impl Pool {
     /// Closes what has been idle for too long.
     pub(crate) fn reap(&self) {
         let most = self.config.idle_timeout;
+        let now = Instant::now();
         self.by_slot.borrow_mut().retain(|_, kept| {
-            kept.idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < most);
+            kept.idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
             kept.shared.retain(|connection| {
                 let quiet = connection.streams.get() == 0 && connection.used.get().elapsed() >= most;
                 !(connection.sender.is_closed() || quiet)
@@ -231,11 +287,11 @@ impl Pool {
         });
     }
 
-    fn keep(&self, slot: u64, sender: http1::SendRequest<Outbound>) {
+    fn keep(&self, slot: u64, sender: http1::SendRequest<Outbound>, wire: Wire, keep: Duration) {
         let mut by_slot = self.by_slot.borrow_mut();
         let idle = &mut by_slot.entry(slot).or_default().idle;
         if idle.len() < self.config.idle_per_instance {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, wire, until: Instant::now() + keep });
         }
     }
 }
@@ -272,12 +328,14 @@ impl Drop for Opening<'_> {
 impl Lease {
     /// Whether the connection has carried requests before.
     pub(crate) fn is_used(&self) -> bool {
-        self.idle.is_some()
+        self.used
     }
 
-    /// Whether the connection was idle for so long that its other end may just be closing it.
-    pub(crate) fn may_be_stale(&self) -> bool {
-        self.idle.is_some_and(|idle| idle >= Duration::from_millis(200))
+    /// Notes how long the instance promises to keep the connection open.
+    pub(crate) fn heed(&mut self, headers: &HeaderMap) {
+        if let Some(promised) = headers.get(&KEEP_ALIVE).and_then(|value| promised(value.to_str().ok()?)) {
+            self.keep = promised;
+        }
     }
 
     /// Sends a request. An error holds the request when none of it was sent.
@@ -295,8 +353,49 @@ impl Lease {
     pub(crate) fn finish(self) {
         if let Sender::Http1(sender) = self.sender
             && !sender.is_closed()
+            && !self.keep.is_zero()
         {
-            self.pool.keep(self.slot, sender);
+            self.pool.keep(self.slot, sender, self.wire, self.keep);
+        }
+    }
+}
+
+/// What is left of a promised time when a request is on its way to the instance: a second less, since the
+/// promise is in whole seconds and begins before we hear of it.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Longest promise that is believed: a connection idle for longer costs more than a new one.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long a connection is kept after a response with this `Keep-Alive`, e.g. `timeout=5, max=100`; `None` when
+/// it promises nothing.
+fn promised(keep_alive: &str) -> Option<Duration> {
+    let number = |wanted: &str| {
+        let pairs = keep_alive.split(',').filter_map(|pair| pair.split_once('='));
+        pairs
+            .filter(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
+            .find_map(|(_, value)| value.trim().parse().ok())
+    };
+    if number("max") == Some(0) {
+        return Some(Duration::ZERO);
+    }
+    number("timeout").map(|seconds: u64| Duration::from_secs(seconds).saturating_sub(MARGIN).min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_kept_to_with_a_second_to_spare() {
+        let seconds = |value| promised(value).map(|length| length.as_secs());
+        assert_eq!(seconds("timeout=5"), Some(4));
+        assert_eq!(seconds("Timeout = 5, max=100"), Some(4));
+        assert_eq!(seconds("timeout=1"), Some(0));
+        assert_eq!(seconds("timeout=0"), Some(0));
+        assert_eq!(seconds("timeout=100000000000000000"), Some(60));
+        assert_eq!(seconds("timeout=5, max=0"), Some(0), "the last request over this connection");
+        for nothing in ["", "timeout", "timeout=soon", "max=3", "=", ","] {
+            assert_eq!(promised(nothing), None, "{nothing}");
         }
     }
 }

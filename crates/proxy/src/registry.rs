@@ -7,9 +7,8 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance, Table};
-use tokio::sync::mpsc;
 
-use crate::station::Station;
+use crate::station::{Common, Station};
 
 /// Most revisions with instances announced before the table knows them.
 const MAX_EARLY: usize = 4096;
@@ -17,9 +16,7 @@ const MAX_EARLY: usize = 4096;
 /// The stations. Kept behind a lock that no request takes while its thread's routes are warm.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    threads: usize,
-    depth: usize,
-    wakes: mpsc::Sender<Key>,
+    common: Arc<Common>,
     table: Arc<Table>,
     /// By what stays the same while the object lives: a Revision's uid.
     stations: HashMap<String, Arc<Station>>,
@@ -29,9 +26,9 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Self {
+    pub(crate) fn new(common: Arc<Common>) -> Self {
         let (table, stations, by_revision, early) = Default::default();
-        Self { threads, depth, wakes, table, stations, by_revision, early }
+        Self { common, table, stations, by_revision, early }
     }
 
     /// The station behind a Service.
@@ -39,9 +36,9 @@ impl Registry {
         self.stations.get(&identity(service, backend)).cloned()
     }
 
-    /// All stations.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Station>> {
-        self.stations.values()
+    /// How many stations there are.
+    pub(crate) fn len(&self) -> usize {
+        self.stations.len()
     }
 
     /// Follows `next` where it differs from the last table. Returns stations nothing leads to any more, for
@@ -90,7 +87,10 @@ impl Registry {
                 early.retain(|other| other.address != instance.address);
                 early.push(instance);
             }
-            None => tracing::debug!(%revision, "too many early instances; this one waits for the table"),
+            None => {
+                self.common.metrics.hints_dropped.count();
+                tracing::debug!(%revision, "too many early instances; this one waits for the table");
+            }
         }
     }
 
@@ -119,7 +119,7 @@ impl Registry {
         let revision = backend.revision.as_ref().map(|policy| policy.revision.clone());
         let is_revision = revision.is_some();
         let key = revision.unwrap_or_else(|| service.clone());
-        let station = Arc::new(Station::new(key.clone(), is_revision, self.threads, self.depth, self.wakes.clone()));
+        let station = Arc::new(Station::new(key.clone(), is_revision, self.common.clone()));
         self.stations.insert(identity.to_owned(), station.clone());
         if is_revision {
             self.by_revision.insert(key.clone(), station.clone());

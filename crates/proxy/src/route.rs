@@ -1,14 +1,14 @@
 //! Which revision a request goes to.
 //!
-//! Hosts are resolved once a table and thread, and kept in a form that needs no parsing: header names and
-//! values ready to insert, splits next to the stations behind them.
+//! A prepared host needs no parsing: header names and values are ready to insert, splits stand next to the stations
+//! behind them. When hosts are prepared, and for how long, is the matter of `routes.rs`.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use knoll_api::Key;
-use knoll_api::table::{self, Backend, Table};
+use knoll_api::table::{self, Backend, Protocol, RevisionPolicy, Table};
 
 use crate::balance;
 use crate::headers::{NETWORK_HASH, is_internal};
@@ -45,17 +45,30 @@ pub(crate) struct PathRoute {
 #[derive(Debug)]
 pub(crate) struct SplitRoute {
     percent: usize,
+    service: Key,
     /// Headers to set.
     pub(crate) append: Set,
     /// Who answers; `None` when the table knows nobody.
     pub(crate) target: Option<Target>,
 }
 
-/// Who answers.
+/// Who answers: what of a [`Backend`] stays the same while instances come and go, and the desk that knows those.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) backend: Arc<Backend>,
+    pub(crate) protocol: Protocol,
+    pub(crate) policy: Option<Arc<RevisionPolicy>>,
     pub(crate) desk: Rc<Desk>,
+}
+
+impl Target {
+    fn agrees_with(&self, backend: &Backend) -> bool {
+        let same_policy = match (&self.policy, &backend.revision) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one == two,
+            (None, None) => true,
+            _ => false,
+        };
+        same_policy && self.protocol == backend.protocol && !self.desk.station.is_closed()
+    }
 }
 
 /// The place of a host, a path and a split that a request takes.
@@ -101,6 +114,17 @@ impl HostRoute {
         }
     }
 
+    /// Whether every Service is answered for in `table` as it was when this was prepared.
+    pub(crate) fn agrees_with(&self, table: &Table) -> bool {
+        self.paths.iter().flat_map(|path| &path.splits).all(|split| {
+            match (&split.target, table.backends.get(&split.service)) {
+                (Some(target), Some(backend)) => target.agrees_with(backend),
+                (None, None) => true,
+                _ => false,
+            }
+        })
+    }
+
     /// Takes the first path that fits, and one of its splits by percent.
     pub(crate) fn find(self: &Rc<Self>, path: &str, headers: &HeaderMap) -> Option<Match> {
         let at = self.paths.iter().position(|candidate| candidate.fits(path, headers))?;
@@ -115,6 +139,7 @@ impl PathRoute {
             .iter()
             .map(|split| SplitRoute {
                 percent: split.percent as usize,
+                service: split.service.clone(),
                 append: settable(&split.append_headers),
                 target: target(&split.service),
             })
@@ -188,14 +213,14 @@ pub(crate) fn service_of(host: &str, cluster_domain: &str) -> Option<Key> {
 }
 
 /// A host that stands for one Service, for names inside the cluster that no route claims.
-pub(crate) fn service_host(table: &Table, service: Key) -> Option<table::Host> {
-    table.backends.contains_key(&service).then(|| table::Host {
+pub(crate) fn service_host(service: Key) -> table::Host {
+    table::Host {
         redirect_to_https: false,
         paths: vec![table::Path {
             splits: vec![table::Split { percent: 100, service, append_headers: Vec::new() }],
             ..table::Path::default()
         }],
-    })
+    }
 }
 
 #[cfg(test)]

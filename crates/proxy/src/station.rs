@@ -7,7 +7,7 @@
 //! a permit gives its place back before it looks at `waiting`. Both are sequentially consistent, so at least
 //! one of the two sees the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::balance;
 use crate::errors::Refusal;
 use crate::fleet::{Fleet, Slot};
+use crate::metrics::Metrics;
 
 /// What a waiter is told.
 pub(crate) type Answer = Result<Permit, Refusal>;
@@ -31,16 +32,12 @@ pub(crate) struct Station {
     pub(crate) key: Key,
     /// Whether the key is a Revision's: it is woken when it has no instance, and reported.
     pub(crate) is_revision: bool,
-    /// Set while the last report about the station was not zero.
-    pub(crate) reported: AtomicBool,
-    threads: usize,
-    depth: usize,
-    wakes: mpsc::Sender<Key>,
+    common: Arc<Common>,
     /// Changes with each fleet, so that threads may keep the last one.
     version: AtomicU64,
     waiting: AtomicUsize,
-    /// Whether the fleet has instances.
-    populated: AtomicBool,
+    /// Whether the station was given up; it never comes back.
+    closed: AtomicBool,
     cursor: AtomicUsize,
     inner: Mutex<Inner>,
 }
@@ -70,24 +67,52 @@ struct Waiter {
     answer: oneshot::Sender<Answer>,
 }
 
+/// What the stations of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Data threads.
+    pub(crate) threads: usize,
+    /// Most requests that wait for one station.
+    pub(crate) depth: usize,
+    /// Revisions to wake.
+    pub(crate) wakes: mpsc::Sender<Key>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Stations with instances, so that a report need not look at all.
+    pub(crate) populated: Mutex<HashMap<u64, Weak<Station>>>,
+}
+
+impl Common {
+    pub(crate) fn new(threads: usize, depth: usize, wakes: mpsc::Sender<Key>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { threads, depth, wakes, metrics, populated: Mutex::default() })
+    }
+
+    /// The stations that have instances.
+    pub(crate) fn populated(&self) -> Vec<Arc<Station>> {
+        self.lock_populated().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Taken after a station's own lock, never before it.
+    fn lock_populated(&self) -> MutexGuard<'_, HashMap<u64, Weak<Station>>> {
+        // A map of handles is whole whatever panicked.
+        self.populated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Most hints kept for one station beyond the table; more are dropped, the table will bring them.
 const MAX_HINTS: usize = 4096;
 
 static NEXT_STATION: AtomicU64 = AtomicU64::new(1);
 
 impl Station {
-    pub(crate) fn new(key: Key, is_revision: bool, threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Self {
+    pub(crate) fn new(key: Key, is_revision: bool, common: Arc<Common>) -> Self {
         Self {
             id: NEXT_STATION.fetch_add(1, Ordering::Relaxed),
             key,
             is_revision,
-            reported: AtomicBool::new(false),
-            threads,
-            depth,
-            wakes,
+            common,
             version: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
-            populated: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             cursor: AtomicUsize::new(0),
             inner: Mutex::new(Inner::default()),
         }
@@ -104,9 +129,9 @@ impl Station {
         (self.version.load(Ordering::Acquire), inner.fleet.clone())
     }
 
-    /// Whether there is an instance to take requests.
-    pub(crate) fn has_instances(&self) -> bool {
-        self.populated.load(Ordering::Relaxed)
+    /// Whether the station was given up, so that another has its place if its Service is back.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether anyone waits.
@@ -135,13 +160,13 @@ impl Station {
                 return Err(Refusal::NoEndpoints);
             }
         }
-        if inner.waiters.len() >= self.depth {
+        if inner.waiters.len() >= self.common.depth {
             return Err(Refusal::QueueFull);
         }
         let (answer, receiver) = oneshot::channel();
         let id = inner.next_waiter;
         inner.next_waiter += 1;
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.count_in();
         inner.waiters.insert(id, Waiter { thread, answer });
         self.serve_waiters(&mut inner, now);
         self.ask_to_wake(&mut inner);
@@ -189,6 +214,8 @@ impl Station {
         inner.hints.retain(|hint| hint.address != instance.address);
         if inner.hints.len() < MAX_HINTS {
             inner.hints.push(instance.clone());
+        } else {
+            self.common.metrics.hints_dropped.count();
         }
         self.renew(&mut inner, now);
     }
@@ -227,7 +254,8 @@ impl Station {
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.fleet = Arc::default();
-        self.populated.store(false, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Release);
+        self.common.lock_populated().remove(&self.id);
         inner.failure = Some(Arc::from("RevisionMissing: the revision was deleted"));
         self.version.fetch_add(1, Ordering::Release);
         self.refuse_waiters(&mut inner);
@@ -250,10 +278,14 @@ impl Station {
             .into_iter()
             .map(|instance| match old.binary_search_by(|slot| slot.instance.cmp(instance)) {
                 Ok(at) => old[at].clone(),
-                Err(_) => Arc::new(Slot::new(instance.clone(), self.threads)),
+                Err(_) => Arc::new(Slot::new(instance.clone(), self.common.threads)),
             })
             .collect();
-        self.populated.store(!slots.is_empty(), Ordering::Relaxed);
+        match (old.is_empty(), slots.is_empty()) {
+            (true, false) => drop(self.common.lock_populated().insert(self.id, Arc::downgrade(self))),
+            (false, true) => drop(self.common.lock_populated().remove(&self.id)),
+            _ => {}
+        }
         let left = old.iter().filter(|slot| !slots.iter().any(|stays| Arc::ptr_eq(stays, slot))).map(Arc::downgrade);
         inner.leaving.extend(left);
         inner.leaving.retain(|slot| slot.strong_count() > 0);
@@ -275,7 +307,7 @@ impl Station {
             let thread = first.thread;
             let Some(slot) = balance::pick(&fleet, &self.cursor, thread, now) else { return };
             let Some((_, waiter)) = inner.waiters.pop_first() else { return };
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.count_out();
             let permit = Permit::new(self.clone(), slot, fleet.limit != 0, thread);
             if let Err(Ok(unused)) = waiter.answer.send(Ok(permit)) {
                 // The waiter has just gone. Its permit must not look for waiters itself: we hold the lock.
@@ -288,7 +320,7 @@ impl Station {
     fn refuse_waiters(&self, inner: &mut Inner) {
         let Some(failure) = inner.failure.clone() else { return };
         for (_, waiter) in std::mem::take(&mut inner.waiters) {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.count_out();
             // A waiter that has just gone needs no answer.
             drop(waiter.answer.send(Err(Refusal::Failed(failure.clone()))));
         }
@@ -297,18 +329,30 @@ impl Station {
     fn ask_to_wake(&self, inner: &mut Inner) {
         let needed = self.is_revision && inner.fleet.slots.is_empty() && !inner.waiters.is_empty();
         if needed && !inner.woken {
-            inner.woken = self.wakes.try_send(self.key.clone()).is_ok();
+            inner.woken = self.common.wakes.try_send(self.key.clone()).is_ok();
+            let metrics = &self.common.metrics;
+            if inner.woken { metrics.wakes.count() } else { metrics.wakes_unsent.count() }
         }
     }
 
     fn leave(&self, id: u64) {
         let mut inner = self.lock();
         if inner.waiters.remove(&id).is_some() {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.count_out();
             if inner.waiters.is_empty() {
                 inner.woken = false;
             }
         }
+    }
+
+    fn count_in(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.common.metrics.waiting.enter();
+    }
+
+    fn count_out(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.common.metrics.waiting.leave();
     }
 
     fn freed(self: &Arc<Self>) {
@@ -397,4 +441,4 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,6 @@
 //! A data thread: a single-threaded runtime with the connections it was dealt.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +13,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client;
+use crate::contain::{contained, contained_now};
 use crate::drain::Parked;
 use crate::gateway::{Shared, Side};
+use crate::metrics::{Metrics, ThreadCounters};
 use crate::pool::{Pool, PoolConfig};
-use crate::route::{self, HostRoute, Match, Target};
-use crate::station::Station;
-use crate::stats::{Count, Desk};
-
-/// Most hosts a thread keeps prepared for each side; beyond that it starts over.
-const MAX_HOSTS: usize = 8192;
+use crate::route::{Match, Target};
+use crate::routes::{How, Lookup, Routes};
+use crate::stats::{Count, Desks};
 
 /// What a data thread is told.
 pub(crate) enum Command {
@@ -36,13 +34,14 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Runs futures on the thread that spawns them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExecutor;
+/// Runs the streams of an HTTP/2 connection on the thread that spawns them.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalExecutor(pub(crate) Arc<Metrics>);
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let metrics = self.0.clone();
+        tokio::task::spawn_local(async move { contained(&metrics, "an HTTP/2 stream", future).await });
     }
 }
 
@@ -52,18 +51,12 @@ pub(crate) struct Thread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) parked: Parked,
-    desks: RefCell<HashMap<u64, Rc<Desk>>>,
-    routes: RefCell<Routes>,
+    desks: Rc<Desks>,
+    generation: Cell<u64>,
+    table: RefCell<Arc<Table>>,
+    external: RefCell<Routes>,
+    local: RefCell<Routes>,
     period_start: Cell<Instant>,
-}
-
-/// Hosts prepared from one table.
-#[derive(Default)]
-struct Routes {
-    generation: u64,
-    table: Arc<Table>,
-    external: HashMap<Box<str>, Rc<HostRoute>>,
-    local: HashMap<Box<str>, Rc<HostRoute>>,
 }
 
 /// Why a request found no route.
@@ -91,29 +84,55 @@ pub(crate) fn spawn(
 impl Thread {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let config = &shared.config;
-        let pool = Pool::new(PoolConfig {
+        let pool = PoolConfig {
             connect_timeout: config.connect_timeout,
             idle_per_instance: config.idle_per_instance,
             idle_timeout: config.idle_timeout,
             streams_per_connection: config.streams_per_connection,
-        });
-        let (parked, desks, routes) = Default::default();
-        Rc::new(Self { index, shared, pool, parked, desks, routes, period_start: Cell::new(Instant::now()) })
+        };
+        let pool = Pool::new(pool, index, shared.metrics.clone());
+        let now = Instant::now();
+        let most_requests = config.max_requests / config.threads;
+        Rc::new(Self {
+            index,
+            pool,
+            parked: Parked::default(),
+            desks: Desks::new(index, most_requests, shared.metrics.clone()),
+            shared,
+            generation: Cell::default(),
+            table: RefCell::default(),
+            external: RefCell::new(Routes::new(Side::External, now)),
+            local: RefCell::new(Routes::new(Side::Local, now)),
+            period_start: Cell::new(now),
+        })
     }
 
     async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.recv().await {
-            match command {
-                Command::Serve(stream, peer, side) => client::serve(&self, stream, peer, side),
-                Command::Report(answer) => {
-                    // Nobody asks any more when the gateway is being dropped.
-                    drop(answer.send(self.report()));
-                    self.pool.reap();
-                }
-                Command::Drain => self.parked.drain(),
-                Command::Stop => return,
+            if matches!(command, Command::Stop) {
+                break;
             }
+            contained_now(&self.shared.metrics, "a data thread's turn", || self.obey(command));
         }
+        self.desks.close();
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Serve(stream, peer, side) => client::serve(self, stream, peer, side),
+            Command::Report(answer) => {
+                // Nobody asks any more when the gateway is being dropped.
+                drop(answer.send(self.report()));
+                self.pool.reap();
+            }
+            Command::Drain => self.parked.drain(),
+            Command::Stop => {}
+        }
+    }
+
+    /// What this thread counts.
+    pub(crate) fn counters(&self) -> &ThreadCounters {
+        &self.shared.metrics.threads[self.index]
     }
 
     /// Milliseconds of the gateway's life.
@@ -139,83 +158,46 @@ impl Thread {
     }
 
     fn find(&self, side: Side, host: &str, path: &str, headers: &HeaderMap) -> Result<Match, NoRoute> {
-        let known = self.routes.borrow().of(side).get(host).cloned();
-        let route = match known {
-            Some(route) => route,
-            None => self.prepare(side, host).ok_or(NoRoute::Host)?,
+        let routes = match side {
+            Side::External => &self.external,
+            Side::Local => &self.local,
         };
+        let table = self.table.borrow();
+        let lookup = Lookup {
+            table: &table,
+            generation: self.generation.get(),
+            cluster_domain: &self.shared.config.cluster_domain,
+            target: &mut |service| self.target(service, table.backends.get(service)?),
+        };
+        let (route, how) = routes.borrow_mut().find(host, lookup).ok_or(NoRoute::Host)?;
+        match how {
+            How::Ready => {}
+            How::Confirmed => self.counters().confirmed.count(),
+            How::Prepared => self.counters().prepared.count(),
+        }
         route.find(path, headers).ok_or(NoRoute::Path)
     }
 
     fn refresh(&self) {
-        let generation = self.shared.generation();
-        if self.routes.borrow().generation != generation {
+        if self.generation.get() != self.shared.generation() {
             let (generation, table) = self.shared.table();
-            let (external, local) = Default::default();
-            self.routes.replace(Routes { generation, table, external, local });
+            self.generation.set(generation);
+            self.table.replace(table);
         }
     }
 
-    /// Prepares a host this thread has not met in the present table.
-    fn prepare(&self, side: Side, host: &str) -> Option<Rc<HostRoute>> {
-        let name = route::normalize(host);
-        let table = self.routes.borrow().table.clone();
-        let listed = match side {
-            Side::External => table.external.get(&name).cloned(),
-            Side::Local => table.local.get(&name).or_else(|| table.external.get(&name)).cloned().or_else(|| {
-                let service = route::service_of(&name, &self.shared.config.cluster_domain)?;
-                route::service_host(&table, service).map(Arc::new)
-            }),
-        }?;
-        let mut target = |service: &Key| self.target(service, table.backends.get(service)?);
-        let route = Rc::new(HostRoute::new(&listed, &mut target));
-        let mut routes = self.routes.borrow_mut();
-        let hosts = routes.of_mut(side);
-        if hosts.len() >= MAX_HOSTS {
-            hosts.clear();
-        }
-        hosts.insert(host.into(), route.clone());
-        Some(route)
-    }
-
-    fn target(&self, service: &Key, backend: &Arc<Backend>) -> Option<Target> {
+    fn target(&self, service: &Key, backend: &Backend) -> Option<Target> {
         let station = self.shared.station(service, backend)?;
-        Some(Target { backend: backend.clone(), desk: self.desk(station) })
-    }
-
-    fn desk(&self, station: Arc<Station>) -> Rc<Desk> {
-        let mut desks = self.desks.borrow_mut();
-        desks.entry(station.id).or_insert_with(|| Rc::new(Desk::new(station, Instant::now()))).clone()
+        let desk = self.desks.of(station, Instant::now());
+        Some(Target { protocol: backend.protocol, policy: backend.revision.clone(), desk })
     }
 
     fn report(&self) -> Vec<Count> {
         let now = Instant::now();
         let period = now.saturating_duration_since(self.period_start.replace(now)).max(Duration::from_nanos(1));
-        // Routes of an old table keep desks of revisions that are gone.
-        self.refresh();
-        let mut counts = Vec::new();
-        self.desks.borrow_mut().retain(|_, desk| {
-            let count = desk.collect(now, period.as_nanos() as f64);
-            let quiet = count.is_none() && desk.is_quiet() && Rc::strong_count(desk) == 1;
-            counts.extend(count);
-            !quiet
-        });
-        counts
-    }
-}
-
-impl Routes {
-    fn of(&self, side: Side) -> &HashMap<Box<str>, Rc<HostRoute>> {
-        match side {
-            Side::External => &self.external,
-            Side::Local => &self.local,
+        for routes in [&self.external, &self.local] {
+            routes.borrow_mut().turn(now);
         }
-    }
-
-    fn of_mut(&mut self, side: Side) -> &mut HashMap<Box<str>, Rc<HostRoute>> {
-        match side {
-            Side::External => &mut self.external,
-            Side::Local => &mut self.local,
-        }
+        self.desks.collect(now, period.as_nanos() as f64)
     }
 }

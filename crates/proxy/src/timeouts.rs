@@ -1,8 +1,8 @@
 //! When a request's time is up.
 //!
-//! Three clocks. `timeout` is for the whole exchange. `response start` counts only while nothing has been
-//! written. `idle` counts from the last write, and from the start while there was none. An upgraded connection
-//! counts as one on which nothing was ever written, so all three end it, counted from the request's start.
+//! Three clocks. `timeout` is for the whole exchange, an upgraded connection included. `response start` counts only
+//! while nothing has been written; a 101 is the start of an answer as any other. `idle` counts from the last write of
+//! the instance, and from the start while there was none; what an upgraded connection carries counts as well.
 
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ impl Timeouts {
     /// When a request without a written response is given up.
     pub(crate) fn before_response(&self) -> Option<Instant> {
         self.before_response
+    }
+
+    /// When the whole exchange must have ended.
+    pub(crate) fn total(&self) -> Option<Instant> {
+        self.total
     }
 
     /// When a response whose last write was at `last_write` is given up.

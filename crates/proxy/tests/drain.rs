@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use knoll_api::table::Instance;
-use knoll_proxy::Drained;
+use knoll_proxy::{Drained, Side};
 use support::*;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -113,4 +113,53 @@ async fn an_instance_said_to_be_down_is_drained_once_its_requests_are_answered()
     assert_eq!(soon(request).await.expect("no panic").body, "done");
     soon(drained).await.expect("no panic");
     soon(hints.drained(&key("rev"), &saying("idle").await)).await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_gets_its_last_request_answered_while_the_gateway_drains() {
+    let (instance, tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", &[instance])]));
+    let external = world.external;
+    let mut idle = world.http1().await;
+    tickets.add_permits(1);
+    assert_eq!(idle.get("/").await.body, "done");
+    taken.acquire().await.expect("open").forget();
+    // A request in flight keeps the gateway from ending at once; a client that was let in has said nothing yet.
+    let silent = Client1::open(external).await;
+    let busy = tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    let ended = tokio::spawn(world.gateway.shutdown(PATIENCE));
+    soon(async { while TcpStream::connect(external).await.is_ok() {} }).await;
+    tickets.add_permits(3);
+    for mut client in [idle, silent] {
+        let answer = client.get("/").await;
+        assert_eq!((answer.body.as_str(), &answer.headers["connection"]), ("done", &"close".parse().expect("value")));
+    }
+    assert_eq!(soon(busy).await.expect("no panic").body, "done");
+    assert_eq!(soon(ended).await.expect("no panic"), Drained::Clean);
+}
+
+#[tokio::test]
+async fn whoever_shares_the_socket_takes_over_its_backlog() {
+    let (instance, tickets, taken) = held().await;
+    let routes = || table(vec![revision("rev", std::slice::from_ref(&instance))]);
+    let first = begin(config(), Some(routes()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let (address, successors) = (listener.local_addr().expect("address"), listener.try_clone().expect("a descriptor"));
+    first.gateway.serve(listener, Side::External).expect("gateway listens");
+    let busy = tokio::spawn(async move { Client1::open(address).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    let other_door = first.external;
+    let ended = tokio::spawn(first.gateway.shutdown(PATIENCE));
+    // The sockets nobody shares close when the gateway has stopped accepting.
+    soon(async { while TcpStream::connect(other_door).await.is_ok() {} }).await;
+    let between: Vec<_> =
+        (0..20).map(|_| tokio::spawn(async move { Client1::open(address).await.get("/").await })).collect();
+    let second = begin(config(), Some(routes()));
+    second.gateway.serve(successors, Side::External).expect("gateway listens");
+    tickets.add_permits(21);
+    for answer in between.into_iter().chain([busy]) {
+        assert_eq!(soon(answer).await.expect("no panic").body, "done");
+    }
+    assert_eq!(soon(ended).await.expect("no panic"), Drained::Clean);
 }

@@ -234,3 +234,31 @@ async fn a_client_that_says_nothing_is_hung_up_on() {
     let slow = talk(world.external, "GET / HTTP/1.1\r\nhost: hel").await;
     assert!(slow.is_empty() || slow.starts_with("HTTP/1.1 408 "), "{slow}");
 }
+
+#[tokio::test]
+async fn outside_clients_cannot_say_where_they_came_from_and_pods_can() {
+    let world = world(table(vec![revision("rev", &[mirror().await])]));
+    let claim = || {
+        let mut claim = request("/");
+        for (name, value) in
+            [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https"), ("forwarded", "for=6.6.6.6")]
+        {
+            claim.headers_mut().insert(name, value.parse().expect("value"));
+        }
+        claim
+    };
+    let outside = Answer::read(world.http1().await.send(claim()).await).await.body;
+    assert!(!outside.contains("6.6.6.6") && !outside.contains("https"), "{outside}");
+    assert!(outside.contains("x-forwarded-for: 127.0.0.1\n"), "{outside}");
+    let inside = Answer::read(Client1::open(world.local).await.send(claim()).await).await.body;
+    assert!(inside.contains("x-forwarded-for: 6.6.6.6, 127.0.0.1\n"), "{inside}");
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_is_believed_when_the_gateway_is_told_of_it() {
+    let world = world_with(Config { trusted_hops: 1, ..config() }, table(vec![revision("rev", &[mirror().await])]));
+    let mut claim = request("/");
+    claim.headers_mut().insert("x-forwarded-for", "6.6.6.6, 10.0.0.9".parse().expect("value"));
+    let seen = Answer::read(world.http1().await.send(claim).await).await.body;
+    assert!(seen.contains("x-forwarded-for: 10.0.0.9, 127.0.0.1\n"), "{seen}");
+}

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -9,11 +10,15 @@ use knoll_api::table::Host;
 use support::*;
 
 async fn probe(world: &World, headers: &[(&'static str, &str)]) -> Answer {
+    probe_at(world.external, headers).await
+}
+
+async fn probe_at(address: SocketAddr, headers: &[(&'static str, &str)]) -> Answer {
     let mut asked = request("/healthz");
     for (name, value) in headers {
         asked.headers_mut().insert(*name, value.parse().expect("value"));
     }
-    Answer::read(world.http1().await.send(asked).await).await
+    Answer::read(Client1::open(address).await.send(asked).await).await
 }
 
 #[tokio::test]
@@ -40,11 +45,29 @@ async fn an_overriding_probe_reads_the_hash_of_the_table() {
 #[tokio::test]
 async fn the_gateway_answers_for_activator_and_queue() {
     let world = world(table(vec![revision("rev", &[])]));
-    assert_eq!(probe(&world, &[("k-network-probe", "activator")]).await.body, "activator");
-    assert_eq!(probe(&world, &[("k-network-probe", "queue")]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let probe = |headers: [(&'static str, &'static str); 1]| {
+        let local = world.local;
+        async move { probe_at(local, &headers).await }
+    };
+    assert_eq!(probe([("k-network-probe", "activator")]).await.body, "activator");
+    assert_eq!(probe([("k-network-probe", "queue")]).await.status, StatusCode::SERVICE_UNAVAILABLE);
     world.gateway.instance_up(key("rev"), saying("hello").await);
-    assert_eq!(probe(&world, &[("k-network-probe", "queue")]).await.body, "queue");
-    let odd = probe(&world, &[("k-network-probe", "what")]).await;
+    assert_eq!(probe([("k-network-probe", "queue")]).await.body, "queue");
+    let odd = probe([("k-network-probe", "what")]).await;
     assert_eq!((odd.status, odd.body.as_str()), (StatusCode::BAD_REQUEST, "unexpected probe header value: what"));
-    assert_eq!(probe(&world, &[("user-agent", "kube-probe/1.35")]).await.status, StatusCode::OK);
+    assert_eq!(probe([("user-agent", "kube-probe/1.35")]).await.status, StatusCode::OK);
+    assert_eq!(probe([("k-kubelet-probe", "queue")]).await.body, "ok");
+}
+
+#[tokio::test]
+async fn from_outside_the_platforms_headers_mean_nothing_but_the_configuration_may_be_asked_for() {
+    let mirror = instance(|request| async move {
+        let leaked = request.headers().keys().any(|name| name.as_str().starts_with("k-"));
+        http::Response::new(full(if leaked { "leaked" } else { "the app" }))
+    })
+    .await;
+    let world = world(table(vec![revision("rev", &[mirror])]));
+    for header in [("k-network-probe", "activator"), ("k-network-probe", "queue"), ("k-kubelet-probe", "queue")] {
+        assert_eq!(probe(&world, &[header]).await.body, "the app", "{header:?}");
+    }
 }

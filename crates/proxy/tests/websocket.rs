@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use knoll_api::table::Instance;
@@ -62,24 +62,81 @@ async fn an_open_socket_holds_its_place_until_it_closes() {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
 }
 
-#[tokio::test]
-async fn each_clock_cuts_a_busy_socket() {
-    let short = Duration::from_millis(100);
-    let hour = Duration::from_secs(3600);
-    for (timeout, start, idle) in [(short, None, None), (hour, Some(short), None), (hour, None, Some(short))] {
-        let timed = Revision { timeout, response_start: start, idle, ..revision("rev", &[echo().await]) };
-        let world = world(table(vec![timed]));
-        let (mut stream, _) = upgrade(&world).await;
-        soon(async {
-            let mut pong = [0; 4];
-            loop {
-                if stream.write_all(b"ping").await.is_err() || stream.read_exact(&mut pong).await.is_err() {
-                    return;
-                }
+const SHORT: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Sends `ping` until the socket is cut.
+async fn until_cut(stream: &mut TcpStream) {
+    soon(async {
+        let mut pong = [0; 4];
+        loop {
+            if stream.write_all(b"ping").await.is_err() || stream.read_exact(&mut pong).await.is_err() {
+                return;
             }
-        })
-        .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_for_a_request_bounds_a_busy_socket() {
+    let timed = Revision { timeout: SHORT, response_start: Some(HOUR), ..revision("rev", &[echo().await]) };
+    let world = world(table(vec![timed]));
+    let (mut stream, _) = upgrade(&world).await;
+    until_cut(&mut stream).await;
+}
+
+#[tokio::test]
+async fn agreeing_to_upgrade_is_the_start_of_an_answer() {
+    let timed = Revision { timeout: HOUR, response_start: Some(SHORT), ..revision("rev", &[echo().await]) };
+    let world = world(table(vec![timed]));
+    let (mut stream, _) = upgrade(&world).await;
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * SHORT {
+        stream.write_all(b"ping").await.expect("open");
+        soon(stream.read_exact(&mut [0; 4])).await.expect("open beyond the time for an answer to start");
     }
+}
+
+#[tokio::test]
+async fn a_socket_is_idle_when_its_instance_says_nothing() {
+    let timed = Revision { timeout: HOUR, idle: Some(SHORT), ..revision("rev", &[echo().await]) };
+    let world = world(table(vec![timed]));
+    let (mut stream, _) = upgrade(&world).await;
+    soon(stream.read_exact(&mut [0])).await.expect_err("cut, since nobody spoke");
+}
+
+#[tokio::test]
+async fn what_an_instance_says_winds_the_idle_clock_of_a_socket() {
+    // The gaps are 30 ms; only a machine that stops for a second fails this.
+    let idle = Duration::from_millis(1030);
+    let timed = Revision { timeout: HOUR, idle: Some(idle), ..revision("rev", &[echo().await]) };
+    let world = world(table(vec![timed]));
+    let (mut stream, _) = upgrade(&world).await;
+    let begun = Instant::now();
+    while begun.elapsed() < 2 * idle {
+        stream.write_all(b"ping").await.expect("open");
+        soon(stream.read_exact(&mut [0; 4])).await.expect("open while its instance speaks");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_open_socket_is_reported_as_a_request_in_flight() {
+    let mut world = world(table(vec![revision("rev", &[echo().await])]));
+    let (stream, _) = upgrade(&world).await;
+    // Silent for several periods, and in each of them one request in the system.
+    let mut periods = 0;
+    while periods < 5 {
+        let report = soon(world.feeds.stats.recv()).await.expect("gateway lives");
+        let stat = report.iter().find(|stat| stat.revision == key("rev")).expect("the revision has an instance");
+        if periods > 0 {
+            assert!((stat.average_concurrency - 1.0).abs() < 0.01, "{stat:?}");
+        }
+        periods += u32::from(periods > 0 || (stat.average_concurrency - 1.0).abs() < 0.01);
+    }
+    drop(stream);
+    soon(async { while world.feeds.stats.recv().await.expect("gateway lives")[0].average_concurrency > 0.0 {} }).await;
 }
 
 #[tokio::test]

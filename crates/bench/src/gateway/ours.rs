@@ -14,12 +14,12 @@ use tokio::sync::watch;
 pub(crate) struct Ours {
     pub(crate) address: SocketAddr,
     _gateway: Gateway,
-    _table: watch::Sender<Arc<Table>>,
+    _table: watch::Sender<Option<Arc<Table>>>,
 }
 
 /// Starts a gateway in front of `upstream`.
 pub(crate) fn start(upstream: SocketAddr, threads: usize, container_concurrency: u32) -> Result<Ours, Box<dyn Error>> {
-    let (sender, table) = watch::channel(Arc::new(table(upstream, container_concurrency)));
+    let (sender, table) = watch::channel(Some(Arc::new(table(upstream, container_concurrency))));
     let (gateway, mut feeds) = Gateway::new(Config { threads, ..Config::default() }, table)?;
     std::thread::spawn(move || while feeds.stats.blocking_recv().is_some() {});
     let listener = TcpListener::bind("127.0.0.1:0")?;

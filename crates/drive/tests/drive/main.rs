@@ -34,7 +34,7 @@ struct Running {
     task: JoinHandle<Result<(), DriveError>>,
     stop: oneshot::Sender<()>,
     counters: Arc<Counters>,
-    table: watch::Receiver<Arc<Table>>,
+    table: watch::Receiver<Option<Arc<Table>>>,
     wakes: mpsc::Sender<Key>,
     stats: mpsc::Sender<Vec<RevisionStat>>,
 }
@@ -50,7 +50,7 @@ fn start_with(
     resolver: Arc<dyn ResolveDigest>,
     at_poll: impl Fn(&Counters) + Send + 'static,
 ) -> Running {
-    let (table_in, table) = watch::channel(Arc::default());
+    let (table_in, table) = watch::channel(None);
     let (stats, stats_out) = mpsc::channel(16);
     let (wakes, wakes_out) = mpsc::channel(16);
     let (stop, stopped) = oneshot::channel();
@@ -287,6 +287,8 @@ async fn a_waiting_request_starts_an_instance_without_a_tick() {
     assert!(running.counters.read().hurried >= 4, "autoscaler, deployment, replica set and pod");
 
     let mut table = running.table.clone();
-    let serves = |table: &Arc<Table>| table.backends.values().any(|backend| !backend.instances.is_empty());
+    let serves = |table: &Option<Arc<Table>>| {
+        table.iter().any(|table| table.backends.values().any(|backend| !backend.instances.is_empty()))
+    };
     table.wait_for(serves).await.expect("it runs");
 }

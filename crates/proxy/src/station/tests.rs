@@ -25,9 +25,18 @@ fn backend(limit: u32, ports: &[u16]) -> Arc<Backend> {
     })
 }
 
+fn common(threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Arc<Common> {
+    Common::new(threads, depth, wakes, Arc::new(Metrics::new(threads)))
+}
+
+/// A station without instances, for tests of others.
+pub(crate) fn alone() -> Arc<Station> {
+    Arc::new(Station::new(key(), true, common(1, 3, mpsc::channel(1).0)))
+}
+
 fn bench(limit: u32, ports: &[u16]) -> Bench {
     let (sender, wakes) = mpsc::channel(10);
-    let station = Arc::new(Station::new(key(), true, 1, 3, sender));
+    let station = Arc::new(Station::new(key(), true, common(1, 3, sender)));
     station.follow(&key(), Some(backend(limit, ports)), NOW);
     Bench { station, wakes }
 }
@@ -169,6 +178,24 @@ fn hints_last_until_the_table_decides() {
 }
 
 #[test]
+fn only_stations_with_instances_are_listed() {
+    let bench = bench(0, &[]);
+    let listed = || bench.station.common.populated().len();
+    assert_eq!(listed(), 0);
+    bench.station.instance_up(&instance(1), NOW);
+    bench.station.instance_up(&instance(2), NOW);
+    assert_eq!(listed(), 1);
+    bench.station.instance_down(&instance(1), NOW);
+    assert_eq!(listed(), 1);
+    bench.station.instance_down(&instance(2), NOW);
+    assert_eq!(listed(), 0);
+    bench.follow(0, &[3]);
+    assert_eq!(listed(), 1);
+    bench.station.close();
+    assert_eq!((listed(), bench.station.is_closed()), (0, true));
+}
+
+#[test]
 fn a_hint_that_cannot_be_reached_is_dropped() {
     let bench = bench(0, &[]);
     bench.station.instance_up(&instance(1), NOW);
@@ -203,7 +230,7 @@ fn places_are_never_exceeded_nor_lost_under_contention() {
     let bench = bench(2, &[1, 2]);
     let running = AtomicUsize::new(0);
     let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let station = &Arc::new(Station::new(key(), true, 4, 10_000, mpsc::channel(1).0));
+    let station = &Arc::new(Station::new(key(), true, common(4, 10_000, mpsc::channel(1).0)));
     station.follow(&key(), Some(backend(2, &[1, 2])), NOW);
     std::thread::scope(|scope| {
         for thread in 0..4 {

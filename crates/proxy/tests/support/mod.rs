@@ -192,7 +192,7 @@ pub fn table(revisions: Vec<Revision>) -> Table {
 pub struct World {
     pub gateway: Gateway,
     pub feeds: Feeds,
-    pub tables: watch::Sender<Arc<Table>>,
+    pub tables: watch::Sender<Option<Arc<Table>>>,
     pub external: SocketAddr,
     pub local: SocketAddr,
 }
@@ -206,7 +206,12 @@ pub fn world(table: Table) -> World {
 }
 
 pub fn world_with(config: Config, table: Table) -> World {
-    let (tables, receiver) = watch::channel(Arc::new(table));
+    begin(config, Some(table))
+}
+
+/// A gateway that has its first table, or waits for it.
+pub fn begin(config: Config, table: Option<Table>) -> World {
+    let (tables, receiver) = watch::channel(table.map(Arc::new));
     let (gateway, feeds) = Gateway::new(config, receiver).expect("gateway starts");
     let listen = |side| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -223,8 +228,10 @@ impl World {
     pub async fn publish(&self, table: Table) {
         let table = Arc::new(table);
         let mut applied = self.gateway.applied();
-        self.tables.send_replace(table.clone());
-        soon(applied.wait_for(|seen| Arc::ptr_eq(seen, &table))).await.expect("gateway lives");
+        self.tables.send_replace(Some(table.clone()));
+        soon(applied.wait_for(|seen| seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &table))))
+            .await
+            .expect("gateway lives");
     }
 
     /// A connection to the outside of the gateway.
@@ -299,4 +306,11 @@ pub async fn talk(address: SocketAddr, request: &str) -> String {
     let mut answer = Vec::new();
     soon(stream.read_to_end(&mut answer)).await.expect("read");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A number of the gateway about itself; of several with one name, the one with this label's value.
+pub fn number(gateway: &Gateway, name: &str, label: Option<&str>) -> f64 {
+    let metric = gateway.metrics().into_iter().find(|metric| metric.name == name).expect("a metric of that name");
+    let wanted = |labels: &[(&str, String)]| label.is_none_or(|wanted| labels.iter().any(|(_, of)| of == wanted));
+    metric.samples.iter().find(|sample| wanted(&sample.labels)).expect("a sample with that label").value
 }

@@ -119,7 +119,7 @@ impl Planes {
         let (expiring, stop) = (server.clone(), tasks.stop());
         tasks.critical("event expiry", async move { expiring.expire_events(stop.wait()).await.map_err(|e| chain(&e)) });
 
-        let (table_in, table) = watch::channel(Arc::new(Table::default()));
+        let (table_in, table) = watch::channel(None);
         let proxy_config = knoll_proxy::Config::default();
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
@@ -180,7 +180,7 @@ impl Planes {
         for listener in [ports.registry, pod_ports.registry] {
             serve_registry(tasks, &images, listener);
         }
-        admin.attend(sources(counters, gateway.applied(), tasks.restarts()), authority);
+        admin.attend(sources(counters, &gateway, tasks.restarts()), authority);
         Ok(Self { store, gateway, finder })
     }
 
@@ -201,8 +201,10 @@ impl Planes {
 }
 
 /// What the admin endpoint reads.
-fn sources(counters: Arc<Counters>, table: watch::Receiver<Arc<Table>>, restarts: Restarts) -> Sources {
+fn sources(counters: Arc<Counters>, gateway: &Gateway, restarts: Restarts) -> Sources {
     let mut sources = Sources::default();
+    let (numbers, table) = (gateway.hints(), gateway.applied());
+    sources.metrics(move || numbers.metrics());
     let counted = counters.clone();
     sources.metrics(move || counters.read().metrics());
     sources.metrics(move || {
@@ -214,7 +216,7 @@ fn sources(counters: Arc<Counters>, table: watch::Receiver<Arc<Table>>, restarts
         _ => Ok(()),
     });
     sources.dump("hosts", move || {
-        let table = table.borrow().clone();
+        let table = table.borrow().clone().unwrap_or_default();
         json!({
             "external": table.external.keys().collect::<Vec<_>>(),
             "local": table.local.keys().collect::<Vec<_>>(),
@@ -292,7 +294,12 @@ fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
     config
 }
 
-fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder, network: HostNetwork) -> Callbacks {
+fn callbacks(
+    gateway: Hints,
+    table: watch::Receiver<Option<Arc<Table>>>,
+    finder: Finder,
+    network: HostNetwork,
+) -> Callbacks {
     let network = Mutex::new(network);
     let draining = gateway.clone();
     Callbacks {
@@ -310,7 +317,9 @@ fn callbacks(gateway: Hints, table: watch::Receiver<Arc<Table>>, finder: Finder,
             let finder = finder.clone();
             Box::pin(async move { finder.connect().await })
         }),
-        gateway_serves: Arc::new(move |host| table.borrow().local.contains_key(host)),
+        gateway_serves: Arc::new(move |host| {
+            table.borrow().as_ref().is_some_and(|table| table.local.contains_key(host))
+        }),
     }
 }
 
