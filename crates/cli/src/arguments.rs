@@ -78,6 +78,9 @@ pub struct UpArguments {
     /// Registries to speak to over plain http.
     #[arg(long, value_name = "HOST")]
     pub insecure_registry: Vec<String>,
+    /// Most GiB that one image may unpack to; a larger one is refused.
+    #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=16384))]
+    pub max_image_gib: u64,
     /// Name of the Node object.
     #[arg(long, default_value = "knoll")]
     pub node_name: String,

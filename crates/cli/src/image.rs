@@ -1,10 +1,10 @@
-//! `knoll image`: tarballs and names, over the registry's own endpoint.
+//! `knoll image`: tarballs and names, by the instance's socket for them, which only its own user and root open.
 
 use std::{
     fs, io,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::Path,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -29,20 +29,20 @@ pub enum ImageError {
         /// What the system said.
         source: io::Error,
     },
-    /// The registry cannot be spoken to.
-    #[error("speak to the registry at {address}: {source}")]
-    Registry {
-        /// Its address.
-        address: SocketAddr,
+    /// The instance cannot be spoken to.
+    #[error("speak to knoll at {}: {source}", socket.display())]
+    Socket {
+        /// Its socket.
+        socket: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// The registry says no.
+    /// The instance says no.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Longest silence of the registry while it takes an image in.
+/// Longest silence of the instance while it takes an image in.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs the command; returns the lines to print.
@@ -50,24 +50,24 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// # Errors
 /// When no instance runs, or it refuses.
 pub fn run(arguments: &ImageArguments) -> Result<Vec<String>, ImageError> {
-    let address = Instance::find(&arguments.data.data_dir)?.registry;
+    let socket = Instance::find(&arguments.data.data_dir)?.images;
     let answer = match &arguments.command {
-        ImageCommand::Load { path, tag } => load(address, path, tag.as_deref())?,
-        ImageCommand::List => request(address, "GET", "/knoll/images", 0, &mut io::empty())?,
+        ImageCommand::Load { path, tag } => load(&socket, path, tag.as_deref())?,
+        ImageCommand::List => request(&socket, "GET", "/images", 0, &mut io::empty())?,
     };
     let lines = answer["images"].as_array().into_iter().flatten();
     Ok(lines.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-fn load(address: SocketAddr, path: &Path, tag: Option<&str>) -> Result<Value, ImageError> {
+fn load(socket: &Path, path: &Path, tag: Option<&str>) -> Result<Value, ImageError> {
     let fail = |source| ImageError::Read { path: path.display().to_string(), source };
     let mut file = fs::File::open(path).map_err(fail)?;
     let length = file.metadata().map_err(fail)?.len();
     let target = match tag {
-        Some(tag) => format!("/knoll/images?tag={}", escape(tag)),
-        None => "/knoll/images".to_owned(),
+        Some(tag) => format!("/images?tag={}", escape(tag)),
+        None => "/images".to_owned(),
     };
-    request(address, "POST", &target, length, &mut file)
+    request(socket, "POST", &target, length, &mut file)
 }
 
 fn escape(text: &str) -> String {
@@ -77,17 +77,17 @@ fn escape(text: &str) -> String {
 
 /// One request on one connection.
 fn request(
-    address: SocketAddr,
+    socket: &Path,
     method: &str,
     target: &str,
     length: u64,
     body: &mut dyn io::Read,
 ) -> Result<Value, ImageError> {
     let mut exchange = || -> io::Result<(u16, Vec<u8>)> {
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            "{method} {target} HTTP/1.1\r\nhost: knoll\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
         // A refusal may come, and the connection close, before all of the body is sent: read it all the same.
@@ -95,16 +95,16 @@ fn request(
         let answer = answer(BufReader::new(stream));
         if answer.is_err() { sent.and(answer) } else { answer }
     };
-    let (status, body) = exchange().map_err(|source| ImageError::Registry { address, source })?;
+    let (status, body) = exchange().map_err(|source| ImageError::Socket { socket: socket.to_owned(), source })?;
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status < 300 {
         return Ok(value);
     }
     let message = value["errors"][0]["message"].as_str();
-    Err(ImageError::Refused(message.map_or_else(|| format!("the registry answers {status}"), str::to_owned)))
+    Err(ImageError::Refused(message.map_or_else(|| format!("knoll answers {status}"), str::to_owned)))
 }
 
-fn answer(mut reader: BufReader<TcpStream>) -> io::Result<(u16, Vec<u8>)> {
+fn answer(mut reader: BufReader<UnixStream>) -> io::Result<(u16, Vec<u8>)> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP");
     let mut line = String::new();
     reader.read_line(&mut line)?;

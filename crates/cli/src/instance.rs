@@ -24,6 +24,8 @@ pub struct Instance {
     pub admin: PathBuf,
     /// The registry.
     pub registry: SocketAddr,
+    /// Socket by which images are loaded.
+    pub images: PathBuf,
     /// Administrator's kubeconfig.
     pub kubeconfig: PathBuf,
 }

@@ -28,7 +28,8 @@ fn an_interpreters_image_is_pushed_with_skopeo() {
     assert_eq!(registry, "127.0.0.1:5000");
     let source = format!("docker-archive:{}", archive(&space, "python"));
     let target = "docker://localhost:5000/e2e/python:1";
-    space.cluster.succeed("skopeo", &["copy", "--quiet", "--dest-tls-verify=false", &source, target], "");
+    let login = format!("--authfile={}", space.cluster.data_dir.join("registry/config.json").display());
+    space.cluster.succeed("skopeo", &["copy", "--quiet", &login, "--dest-tls-verify=false", &source, target], "");
     let config = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
         "data": {"greeting": "good day", "colour": "blue"},

@@ -282,9 +282,10 @@ fn logs_follow_and_remember_the_container_before() {
 fn exec_runs_in_the_container() {
     let space = Namespace::new("exec");
     let image = format!("docker-archive:{}", space.cluster.images.join("layers.tar").display());
+    let login = format!("--authfile={}", space.cluster.data_dir.join("registry/config.json").display());
     space.cluster.succeed(
         "skopeo",
-        &["copy", "--quiet", "--dest-tls-verify=false", &image, "docker://localhost:5000/e2e/exec:1"],
+        &["copy", "--quiet", &login, "--dest-tls-verify=false", &image, "docker://localhost:5000/e2e/exec:1"],
         "",
     );
     space.apply(&deployment("shell").replace(ACTOR, "localhost:5000/e2e/exec:1"));

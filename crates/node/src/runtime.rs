@@ -247,6 +247,8 @@ mod tests {
             },
             layers: vec!["/layers/1".into()],
             size: 1,
+            is_for_everybody: true,
+            hold: knoll_oci::ImageHold::default(),
         };
         let sources = Sources::default();
         let inputs = Inputs {

@@ -60,13 +60,14 @@ impl Shared {
         self.images.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
     }
 
-    /// An image that is here already, though it may have to be looked at first.
+    /// An image that is here already, though it may have to be looked at first, whoever may run it: for what runs
+    /// from it already.
     pub(crate) async fn find(&self, reference: &str) -> Result<Image, PullError> {
-        self.pull(reference, Policy::Never, Keychain::default(), |_| {}).await
+        let (store, reference) = (self.store.clone(), reference.to_owned());
+        blocking(async move { store.find(&reference).await }).await
     }
 
-    /// Pulls an image and tells how far it has come. Looking at the store and unpacking block, so all of it runs where
-    /// blocking is fine.
+    /// Pulls an image for whoever has these credentials and tells how far it has come.
     pub(crate) async fn pull(
         &self,
         reference: &str,
@@ -75,13 +76,7 @@ impl Shared {
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Image, PullError> {
         let (store, reference) = (self.store.clone(), reference.to_owned());
-        let runtime = tokio::runtime::Handle::current();
-        let pulled =
-            tokio::task::spawn_blocking(move || runtime.block_on(store.pull(&reference, policy, &keychain, &progress)));
-        match pulled.await {
-            Ok(pulled) => pulled,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(async move { store.pull(&reference, policy, &keychain, &progress).await }).await
     }
 
     /// The Services whose addresses a pod of `namespace` may be told. Waits until they are known.
@@ -93,6 +88,15 @@ impl Shared {
         let master =
             of("default").filter(|s| namespace != "default" && s.metadata.name.as_deref() == Some("kubernetes"));
         of(namespace).chain(master).collect()
+    }
+}
+
+/// Looking at the store and unpacking block, so all of it runs where blocking is fine.
+async fn blocking<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let runtime = tokio::runtime::Handle::current();
+    match tokio::task::spawn_blocking(move || runtime.block_on(work)).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

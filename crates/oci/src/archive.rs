@@ -1,6 +1,7 @@
 //! Tarballs of images: what `docker save` writes, and OCI layouts.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
@@ -13,8 +14,10 @@ use serde_json::json;
 use crate::{
     Digest, Entries, EntryKind, ImageStore, Limits, Reference, TarError, decompress,
     durable::{private_directory, private_file},
+    holds::Hold,
     limits::{Bounded, has_room, read_bounded},
-    local::{Descriptor, Manifest, Origin, Pin, StoreError, parse_manifest},
+    local::{Descriptor, Manifest, StoreError, parse_manifest},
+    pins::{Origin, Pin},
     remove,
 };
 
@@ -77,6 +80,8 @@ struct Files {
     limits: Limits,
     files: BTreeMap<PathBuf, PathBuf>,
     links: BTreeMap<PathBuf, PathBuf>,
+    /// What was stored of it, until it has a name.
+    hold: RefCell<Hold>,
     _scratch: Scratch,
 }
 
@@ -111,7 +116,6 @@ impl ImageStore {
     /// # Errors
     /// When it is not an image archive, or is damaged.
     pub async fn load_tar(&self, path: &Path, tag: Option<&str>) -> Result<Vec<String>, LoadError> {
-        let _not_collecting = self.inner.pins.read().await;
         let (store, path, tag) = (self.clone(), path.to_owned(), tag.map(str::to_owned));
         let work = move || store.load_blocking(&path, tag.as_deref());
         let joined = tokio::task::spawn_blocking(work).await;
@@ -122,7 +126,7 @@ impl ImageStore {
         let name = path.display().to_string();
         let scratch = Scratch::new(&self.inner.root.join("unpacking"));
         let read = |source| LoadError::Read { path: name.clone(), source };
-        let files = Files::extract(path, scratch.map_err(read)?, self.limits())?;
+        let files = Files::extract(path, scratch.map_err(read)?, self)?;
         if files.has("index.json") {
             self.load_layout(&files, tag)
         } else if files.has("manifest.json") {
@@ -137,10 +141,10 @@ impl ImageStore {
         let mut loaded = Vec::new();
         for image in saved {
             let config = files.bytes(&image.config, CONFIGURATION, self.limits().config_bytes)?;
-            let config_digest = self.keep(&config)?;
+            let config_digest = self.keep(files, &config)?;
             let mut layers = Vec::new();
             for layer in &image.layers {
-                let (digest, size) = self.keep_file(&files.at(layer)?, None)?;
+                let (digest, size) = self.keep_file(files, &files.at(layer)?, None)?;
                 let media_type = "application/vnd.oci.image.layer.v1.tar";
                 layers.push(json!({"mediaType": media_type, "digest": digest.to_string(), "size": size}));
             }
@@ -154,7 +158,7 @@ impl ImageStore {
                 },
                 "layers": layers,
             });
-            let digest = self.keep(manifest.to_string().as_bytes())?;
+            let digest = self.keep(files, manifest.to_string().as_bytes())?;
             let names = image.repo_tags.filter(|tags| !tags.is_empty());
             let names = tag.map(|tag| vec![tag.to_owned()]).or(names);
             let names = names.ok_or_else(|| LoadError::Unnamed { path: files.path.clone() })?;
@@ -208,13 +212,13 @@ impl ImageStore {
     /// Stores one manifest of an OCI layout, its configuration and its layers.
     fn keep_manifest_of(&self, files: &Files, digest: &Digest) -> Result<Manifest, LoadError> {
         let bytes = files.bytes(&blob_name(digest), "bytes of a manifest", self.limits().manifest_bytes)?;
-        if self.keep(&bytes)? != *digest {
+        if self.keep(files, &bytes)? != *digest {
             return Err(files.invalid(format!("blob {digest} has other content")));
         }
         let manifest = parse_manifest(&bytes).map_err(|reason| files.invalid(reason))?;
         for blob in manifest.config.iter().chain(&manifest.layers) {
             let expected = files.digest(&blob.digest)?;
-            self.keep_file(&files.at(&blob_name(&expected))?, Some(&expected))?;
+            self.keep_file(files, &files.at(&blob_name(&expected))?, Some(&expected))?;
         }
         Ok(manifest)
     }
@@ -224,16 +228,19 @@ impl ImageStore {
         let reference = self.canonical(&reference);
         let pin = Pin { digest: digest.to_string(), origin: Origin::Given, media_type: media_type.to_owned() };
         let tag = reference.tag.as_deref().unwrap_or("latest");
-        self.pin(&reference.name(), tag, &pin)
+        self.pin(&reference.name(), tag, pin)
             .map_err(|source| StoreError::Io { what: "remember a tag".into(), source })?;
         Ok(reference.to_string())
     }
 
-    fn keep(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
-        self.blobs().put(bytes).map_err(|source| StoreError::Io { what: "store a blob".into(), source })
+    fn keep(&self, files: &Files, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        files.hold.borrow_mut().add([digest.clone()]);
+        let kept = self.blobs().put(bytes).and_then(|_| self.inner.access.open_up(&digest));
+        kept.map(|()| digest).map_err(|source| StoreError::Io { what: "store a blob".into(), source })
     }
 
-    fn keep_file(&self, path: &Path, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
+    fn keep_file(&self, files: &Files, path: &Path, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
         let io = |source| StoreError::Io { what: format!("store {}", path.display()), source };
         let mut file = fs::File::open(path).map_err(io)?;
         let mut incoming = self.blobs().begin().map_err(io)?;
@@ -249,7 +256,8 @@ impl ImageStore {
         }
         let size = incoming.length();
         let digest = expected.cloned().unwrap_or_else(|| Digest::finish(hasher));
-        incoming.commit(&digest).map_err(io)?;
+        files.hold.borrow_mut().add([digest.clone()]);
+        incoming.commit(&digest).and_then(|()| self.inner.access.open_up(&digest)).map_err(io)?;
         Ok((digest, size))
     }
 }
@@ -284,7 +292,8 @@ fn save(from: &mut impl Read, to: &Path) -> io::Result<()> {
 
 impl Files {
     /// Takes regular files; symbolic links (`docker save` of old writes them) are followed when read.
-    fn extract(path: &Path, scratch: Scratch, limits: &Limits) -> Result<Self, LoadError> {
+    fn extract(path: &Path, scratch: Scratch, store: &ImageStore) -> Result<Self, LoadError> {
+        let limits = store.limits();
         let name = path.display().to_string();
         let read = |source| LoadError::Read { path: name.clone(), source };
         let stream = decompress(fs::File::open(path).map_err(read)?).map_err(read)?;
@@ -309,7 +318,8 @@ impl Files {
                 _ => {}
             }
         }
-        Ok(Self { path: name, limits, files, links, _scratch: scratch })
+        let hold = RefCell::new(store.inner.holds.hold([]));
+        Ok(Self { path: name, limits, files, links, hold, _scratch: scratch })
     }
 
     fn find(&self, name: &str) -> Option<&Path> {

@@ -3,21 +3,32 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use crate::Reference;
 
-/// Credentials by registry.
+/// Credentials by registry: a pod's own, and the machine's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keychain {
-    entries: BTreeMap<String, Login>,
+    own: Vec<(String, Login)>,
+    machine: Vec<(String, Login)>,
 }
 
+/// Who to be at a registry.
 #[derive(Clone, PartialEq, Eq)]
-struct Login {
-    user: String,
-    secret: String,
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) secret: String,
+    /// The secret is a token to be exchanged for others.
+    pub(crate) is_identity_token: bool,
+}
+
+/// A login that matches an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) login: &'a Login,
+    /// It is the machine's: what it opens is open to every pod of the machine.
+    pub(crate) is_machines: bool,
 }
 
 impl std::fmt::Debug for Login {
@@ -25,6 +36,9 @@ impl std::fmt::Debug for Login {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
 }
+
+/// Logins that are tried for one image.
+const CANDIDATES: usize = 16;
 
 /// Why credentials cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +79,6 @@ struct AuthEntry {
 
 impl Keychain {
     /// Adds what a docker `config.json` (also the content of a `kubernetes.io/dockerconfigjson` Secret) holds.
-    /// Entries that are already there stay.
     ///
     /// # Errors
     /// When it is not such a file.
@@ -94,45 +107,51 @@ impl Keychain {
         }
     }
 
-    /// Adds the entries of `other` that are not there yet.
-    pub fn add_all(&mut self, other: &Keychain) {
-        for (registry, login) in &other.entries {
-            self.entries.entry(registry.clone()).or_insert_with(|| login.clone());
-        }
+    /// Adds the machine's own credentials, tried after the others.
+    pub fn add_machine(&mut self, machine: &Keychain) {
+        self.machine.extend(machine.own.iter().cloned());
     }
 
     fn add(&mut self, auths: BTreeMap<String, AuthEntry>) -> Result<(), KeychainError> {
         for (registry, entry) in auths {
             if let Some(login) = login(&registry, entry)? {
-                self.entries.entry(normalize(&registry)).or_insert(login);
+                self.own.push((normalize(&registry), login));
             }
         }
         Ok(())
     }
 
-    /// What to present for an image: the entry with the longest matching path wins.
-    pub(crate) fn for_image(&self, reference: &Reference) -> RegistryAuth {
+    /// What to present for an image, in this order: the longest matching path first, then what was added first; the
+    /// machine's last. As kubelets do, each is tried until one is accepted.
+    pub(crate) fn candidates(&self, reference: &Reference) -> Vec<Candidate<'_>> {
         let name = reference.name();
-        let best = self.entries.iter().filter(|(key, _)| matches(key, &name)).max_by_key(|(key, _)| key.len());
-        match best {
-            Some((_, login)) => RegistryAuth::Basic(login.user.clone(), login.secret.clone()),
-            None => RegistryAuth::Anonymous,
+        let mut found: Vec<Candidate<'_>> = Vec::new();
+        for (entries, is_machines) in [(&self.own, false), (&self.machine, true)] {
+            let mut matching: Vec<&(String, Login)> = entries.iter().filter(|(key, _)| matches(key, &name)).collect();
+            matching.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
+            for (_, login) in matching {
+                if found.len() < CANDIDATES && found.iter().all(|candidate| candidate.login != login) {
+                    found.push(Candidate { login, is_machines });
+                }
+            }
         }
+        found
     }
 }
 
 fn login(registry: &str, entry: AuthEntry) -> Result<Option<Login>, KeychainError> {
     if let Some(token) = entry.identitytoken.filter(|token| !token.is_empty()) {
-        return Ok(Some(Login { user: "<token>".into(), secret: token }));
+        return Ok(Some(Login { user: String::new(), secret: token, is_identity_token: true }));
     }
     if let (Some(user), Some(secret)) = (entry.username, entry.password) {
-        return Ok(Some(Login { user, secret }));
+        return Ok(Some(Login { user, secret, is_identity_token: false }));
     }
     let Some(auth) = entry.auth.filter(|auth| !auth.is_empty()) else { return Ok(None) };
     let bad = || KeychainError::Auth { registry: registry.to_owned() };
     let text = String::from_utf8(STANDARD.decode(auth.trim()).map_err(|_| bad())?).map_err(|_| bad())?;
     let (user, secret) = text.split_once(':').ok_or_else(bad)?;
-    Ok(Some(Login { user: user.into(), secret: secret.trim_end_matches('\0').into() }))
+    let secret = secret.trim_end_matches('\0').into();
+    Ok(Some(Login { user: user.into(), secret, is_identity_token: false }))
 }
 
 /// Host and path of a key, without scheme and version.
@@ -162,30 +181,49 @@ fn matches(key: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn auth(json: &str, image: &str) -> RegistryAuth {
+    fn logins(json: &str, image: &str) -> Vec<(String, String)> {
         let mut keychain = Keychain::default();
         keychain.add_docker_config(json.as_bytes()).expect("parses");
-        keychain.for_image(&image.parse().expect("parses"))
+        let image = image.parse().expect("parses");
+        keychain.candidates(&image).iter().map(|c| (c.login.user.clone(), c.login.secret.clone())).collect()
+    }
+
+    fn login(user: &str, secret: &str) -> (String, String) {
+        (user.into(), secret.into())
     }
 
     #[test]
-    fn the_longest_path_wins() {
+    fn the_longest_path_comes_first() {
         let json = r#"{"auths":{"reg.io":{"username":"a","password":"1"},"reg.io/team":{"auth":"YjoyOjM="}}}"#;
-        assert_eq!(auth(json, "reg.io/team/app"), RegistryAuth::Basic("b".into(), "2:3".into()));
-        assert_eq!(auth(json, "reg.io/teams/app"), RegistryAuth::Basic("a".into(), "1".into()));
-        assert_eq!(auth(json, "other.io/app"), RegistryAuth::Anonymous);
+        assert_eq!(logins(json, "reg.io/team/app"), [login("b", "2:3"), login("a", "1")]);
+        assert_eq!(logins(json, "reg.io/teams/app"), [login("a", "1")]);
+        assert_eq!(logins(json, "other.io/app"), []);
+    }
+
+    #[test]
+    fn every_secret_for_a_registry_counts_and_the_machine_comes_last() {
+        let config = |user: &str| format!(r#"{{"auths":{{"reg.io":{{"username":"{user}","password":"p"}}}}}}"#);
+        let (mut keychain, mut machine) = (Keychain::default(), Keychain::default());
+        machine.add_docker_config(config("machine").as_bytes()).expect("parses");
+        keychain.add_machine(&machine);
+        for user in ["first", "second", "first"] {
+            keychain.add_docker_config(config(user).as_bytes()).expect("parses");
+        }
+        let image = "reg.io/app".parse().expect("parses");
+        let found: Vec<_> = keychain.candidates(&image).iter().map(|c| (c.login.user.clone(), c.is_machines)).collect();
+        assert_eq!(found, [("first".into(), false), ("second".into(), false), ("machine".into(), true)]);
     }
 
     #[test]
     fn docker_hub_is_known_by_its_old_name() {
         let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YTox"}}}"#;
-        assert_eq!(auth(json, "busybox"), RegistryAuth::Basic("a".into(), "1".into()));
+        assert_eq!(logins(json, "busybox"), [login("a", "1")]);
     }
 
     #[test]
     fn a_star_stands_for_one_label() {
         let json = r#"{"auths":{"*.reg.io":{"username":"a","password":"1"}}}"#;
-        assert_ne!(auth(json, "eu.reg.io/app"), RegistryAuth::Anonymous);
-        assert_eq!(auth(json, "a.eu.reg.io/app"), RegistryAuth::Anonymous);
+        assert_ne!(logins(json, "eu.reg.io/app"), []);
+        assert_eq!(logins(json, "a.eu.reg.io/app"), []);
     }
 }

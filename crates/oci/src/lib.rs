@@ -1,20 +1,27 @@
 //! Images: references, credentials, pulling, layers unpacked once and shared, tarballs, and the embedded
 //! registry, all over one content-addressed store.
 
+mod access;
 mod archive;
 mod blobs;
+mod challenge;
 mod collect;
 mod config;
 mod digest;
 mod durable;
+mod failure;
+mod holds;
 mod keychain;
 mod layer;
 mod layers;
 mod limits;
 mod local;
+mod pace;
+mod pins;
 mod pull;
 mod reference;
 mod registry;
+mod remote;
 mod remove;
 mod tarfile;
 
@@ -22,11 +29,13 @@ pub use archive::LoadError;
 pub use collect::Collected;
 pub use config::ImageConfig;
 pub use digest::{Digest, DigestError};
+pub use holds::ImageHold;
 pub use keychain::{Keychain, KeychainError};
 pub use layer::{LayerError, Skipped, Unpacked, decompress, unpack_layer};
 pub use limits::{LimitError, Limits};
 pub use local::{Config, Image, ImageStore, OpenError, StoreError};
 pub use pull::{Policy, Progress, PullError};
 pub use reference::{Reference, ReferenceError};
-pub use registry::Registry;
+pub use registry::{Action, Authorize, Policy as RegistryPolicy, Registry, Side, Verdict, machine_login};
+pub use remove::tree as remove_tree;
 pub use tarfile::{Entries, Entry, EntryKind, PaxRecord, Segment, TarError, parse_pax};

@@ -2,19 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     Digest, ImageConfig, LayerError, LimitError, Limits, Reference,
+    access::Access,
     blobs::Blobs,
-    durable::{private_directory, replace},
+    durable::private_directory,
+    holds::{Holds, ImageHold},
+    keychain::Candidate,
     layers::WantedLayer,
-    pull::Remote,
+    pins::{Pin, PinFiles, Pins},
+    remote::Remote,
     remove,
 };
 
@@ -87,23 +91,10 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Bytes of its compressed layers.
     pub size: u64,
-}
-
-/// Where a reference's image came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Origin {
-    /// From a registry, where it may change.
-    Pulled,
-    /// Given to this machine by tarball or push: this machine's word is final.
-    Given,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Pin {
-    pub(crate) digest: String,
-    pub(crate) origin: Origin,
-    pub(crate) media_type: String,
+    /// Whether every pod of this machine may run it, whatever credentials it has.
+    pub is_for_everybody: bool,
+    /// Keeps its blobs and layers from being collected.
+    pub hold: ImageHold,
 }
 
 /// The parts of a manifest or index that matter here.
@@ -145,10 +136,36 @@ pub(crate) struct Inner {
     pub(crate) blobs: Blobs,
     pub(crate) config: Config,
     pub(crate) remote: Remote,
+    pub(crate) access: Access,
+    pub(crate) holds: Holds,
     /// One unpacking of a layer, and one download of a blob, at a time.
     pub(crate) busy: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Held while references change, and while unreferenced blobs are removed.
-    pub(crate) pins: tokio::sync::RwLock<()>,
+    pins: RwLock<Pins>,
+    pin_files: PinFiles,
+    /// Held while a name changes, on disk and in memory.
+    naming: Mutex<()>,
+}
+
+/// What the store's directory holds.
+const DIRECTORIES: [&str; 10] = [
+    "layers",
+    "refs",
+    "unpacked",
+    "unpacking",
+    "incoming",
+    "blobs",
+    "blobs/sha256",
+    "access",
+    "access/images",
+    "access/blobs",
+];
+
+/// The manifests that an index names; none where `digest` is no index.
+fn children(blobs: &Blobs, limits: &Limits, digest: &Digest) -> Vec<Digest> {
+    let bytes = blobs.read(digest, "bytes of a manifest", limits.manifest_bytes);
+    let manifest = bytes.ok().and_then(|bytes| parse_manifest(&bytes).ok());
+    let children = manifest.into_iter().flat_map(|manifest| manifest.manifests);
+    children.filter_map(|child| child.digest.parse().ok()).collect()
 }
 
 /// The images on this machine. Cheap to clone.
@@ -178,13 +195,18 @@ impl ImageStore {
         for scratch in ["unpacking", "incoming"] {
             remove::tree(&root.join(scratch)).map_err(fail)?;
         }
-        for part in ["layers", "refs", "unpacked", "unpacking", "incoming", "blobs", "blobs/sha256"] {
+        for part in DIRECTORIES {
             private_directory(&root.join(part)).map_err(fail)?;
         }
-        let blobs = Blobs::new(root);
-        let remote = Remote::new(&config);
-        let (busy, pins) = (Mutex::default(), tokio::sync::RwLock::default());
-        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), blobs, config, remote, busy, pins }) })
+        let (blobs, remote, pin_files) = (Blobs::new(root), Remote::new(&config), PinFiles::new(root));
+        let access = Access::open(root).map_err(fail)?;
+        let children = |digest: &Digest| children(&blobs, &config.limits, digest);
+        let pins = RwLock::new(Pins::open(&pin_files, children).map_err(fail)?);
+        let (busy, naming, holds) = (Mutex::default(), Mutex::default(), Holds::default());
+        let root = root.to_owned();
+        Ok(Self {
+            inner: Arc::new(Inner { root, blobs, config, remote, access, holds, busy, pins, pin_files, naming }),
+        })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -209,43 +231,36 @@ impl ImageStore {
         reference
     }
 
-    fn pin_path(&self, name: &str) -> PathBuf {
-        self.inner.root.join("refs").join(name.replace('%', "%25").replace('/', "%2F"))
+    /// What tags stand for now.
+    pub(crate) fn pins(&self) -> RwLockReadGuard<'_, Pins> {
+        self.inner.pins.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names `tag` of `name` (`registry/repository`) as `digest`.
-    pub(crate) fn pin(&self, name: &str, tag: &str, pin: &Pin) -> io::Result<()> {
-        let path = self.pin_path(&format!("{name}:{tag}"));
-        replace(&path, &serde_json::to_vec(pin).map_err(io::Error::other)?, &self.inner.root.join("unpacking"))
-    }
-
-    pub(crate) fn unpin(&self, name: &str, tag: &str) -> io::Result<()> {
-        fs::remove_file(self.pin_path(&format!("{name}:{tag}")))
-    }
-
-    pub(crate) fn pinned(&self, name: &str, tag: &str) -> Option<Pin> {
-        serde_json::from_slice(&fs::read(self.pin_path(&format!("{name}:{tag}"))).ok()?).ok()
-    }
-
-    /// All `registry/repository:tag` with what they stand for, sorted.
-    pub(crate) fn pins(&self) -> io::Result<BTreeMap<String, Pin>> {
-        let mut pins = BTreeMap::new();
-        for entry in fs::read_dir(self.inner.root.join("refs"))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().replace("%2F", "/").replace("%25", "%");
-            if let Ok(pin) = serde_json::from_slice(&fs::read(entry.path())?) {
-                pins.insert(name, pin);
-            }
+    /// Names `tag` of `name` (`registry/repository`) as `pin`. Waits for the disk.
+    pub(crate) fn pin(&self, name: &str, tag: &str, pin: Pin) -> io::Result<()> {
+        let name = format!("{name}:{tag}");
+        let _alone = self.inner.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.pins().is_news(&name, &pin)? {
+            return Ok(());
         }
-        Ok(pins)
+        self.inner.pin_files.write(&name, &pin)?;
+        let inner = &self.inner;
+        let mut pins = inner.pins.write().unwrap_or_else(PoisonError::into_inner);
+        pins.set(name, pin, |digest| children(&inner.blobs, &inner.config.limits, digest));
+        Ok(())
+    }
+
+    /// Takes the name `registry/repository:tag` away. Waits for the disk.
+    pub(crate) fn unpin(&self, name: &str) -> io::Result<()> {
+        let _alone = self.inner.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.pin_files.remove(name)?;
+        self.inner.pins.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
     }
 
     /// References known on this machine, with their digests.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn references(&self) -> io::Result<Vec<(String, String)>> {
-        Ok(self.pins()?.into_iter().map(|(name, pin)| (name, pin.digest)).collect())
+    pub fn references(&self) -> Vec<(String, String)> {
+        self.pins().under("").map(|(name, pin)| (name.to_owned(), pin.digest.clone())).collect()
     }
 
     pub(crate) fn lock_for(&self, what: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -280,30 +295,39 @@ impl ImageStore {
     }
 
     /// Opens the image whose manifest or index is `digest`, unpacking layers that are not yet.
-    pub(crate) async fn open_image(&self, name: &str, digest: &Digest) -> Result<Image, StoreError> {
+    pub(crate) async fn open_image(&self, repository: &str, digest: &Digest) -> Result<Image, StoreError> {
+        let name = format!("{repository}@{digest}");
+        let mut hold = self.inner.holds.hold([digest.clone()]);
         let manifest = self.platform_manifest(digest)?;
-        let invalid = |reason: String| StoreError::Invalid { image: format!("{name}@{digest}"), reason };
+        let invalid = |reason: String| StoreError::Invalid { image: name.clone(), reason };
         let descriptor = manifest.config.ok_or_else(|| invalid("the manifest names no configuration".into()))?;
         let config_digest = parse_digest(digest, &descriptor.digest)?;
+        hold.add([config_digest.clone()]);
         let config = self.image_config(&config_digest)?;
-        if config.diff_ids.len() != manifest.layers.len() {
-            let counts = (manifest.layers.len(), config.diff_ids.len());
-            return Err(invalid(format!("{} layers but {} diff ids", counts.0, counts.1)));
+        let (have, named, limits) = (manifest.layers.len(), config.diff_ids.len(), self.limits());
+        if have != named {
+            return Err(invalid(format!("{have} layers but {named} diff ids")));
         }
-        let limits = self.limits();
-        if config.diff_ids.len() > limits.layers {
-            return Err(invalid(format!("{} layers: more than the {} allowed", config.diff_ids.len(), limits.layers)));
+        if named > limits.layers {
+            return Err(invalid(format!("{named} layers: more than the {} allowed", limits.layers)));
         }
         let (mut layers, mut budget) = (Vec::new(), limits.image_bytes);
         for (descriptor, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
             let blob = parse_digest(digest, &descriptor.digest)?;
-            let (image, diff_id) = (format!("{name}@{digest}"), diff_id.clone());
-            let layer = self.unpacked_layer(WantedLayer { image, blob, diff_id, budget }).await?;
+            hold.add([blob.clone(), diff_id.clone()]);
+            let wanted = WantedLayer { image: name.clone(), blob, diff_id: diff_id.clone(), budget };
+            let layer = self.unpacked_layer(wanted).await?;
             budget -= layer.bytes;
             layers.push(layer.path);
         }
         let size = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
-        Ok(Image { name: format!("{name}@{digest}"), digest: digest.clone(), config, layers, size })
+        let is_for_everybody = self.is_for(digest, repository, &[]);
+        Ok(Image { name, digest: digest.clone(), config, layers, size, is_for_everybody, hold: hold.into() })
+    }
+
+    /// Whether an image that is here may be run by whoever has these logins.
+    pub(crate) fn is_for(&self, digest: &Digest, repository: &str, candidates: &[Candidate<'_>]) -> bool {
+        self.pins().is_given(digest) || self.inner.access.allows(digest, repository, candidates)
     }
 }
 

@@ -1,34 +1,22 @@
 //! From a reference to an image on this machine.
 
-use std::{
-    error::Error,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use oci_client::{
-    client::{ClientConfig, ClientProtocol},
-    errors::OciDistributionError,
-};
 
 use crate::{
-    Digest, Image, ImageStore, Keychain, Reference, ReferenceError, StoreError,
-    local::{Config, Descriptor, Manifest, Origin, Pin, parse_digest, pick_platform},
+    Digest, Image, ImageStore, Keychain, LimitError, Reference, ReferenceError, StoreError,
+    holds::Hold,
+    local::{Descriptor, Manifest, parse_digest, parse_manifest, pick_platform},
+    pins::{Origin, Pin},
+    remote::Session,
 };
 
 /// Layers of one image that are fetched at a time.
 const PARALLEL: usize = 3;
-/// Manifest media types we take.
-const ACCEPT: &[&str] = &[
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +47,7 @@ struct Tally<'a> {
 
 impl Tally<'_> {
     fn add(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         (self.tell)(Progress { done, total: self.total });
     }
 }
@@ -73,12 +61,20 @@ pub enum PullError {
     /// The policy forbids to ask a registry, and the image is not here.
     #[error("{0} is not present with pull policy of Never")]
     Absent(Reference),
+    /// The image is here, but nothing shows that whoever asks may have it, and the policy forbids to ask the registry.
+    #[error("{0} is present with pull policy of Never but does not have the proper credentials to access the image")]
+    NotAllowed(Reference),
     /// The registry knows no such image.
     #[error("{0}: not found")]
     NotFound(Reference),
     /// The registry wants other credentials.
-    #[error("{0}: not authorized: check the imagePullSecrets and the registry's permissions")]
-    Unauthorized(Reference),
+    #[error("{image}: not authorized: {reason}: check the imagePullSecrets and the registry's permissions")]
+    Unauthorized {
+        /// The image.
+        image: Reference,
+        /// What the registry says.
+        reason: String,
+    },
     /// The registry does not answer as it should.
     #[error("{image}: {reason}")]
     Registry {
@@ -92,115 +88,70 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
-/// The client side of registries. Clients are made when first needed: one cannot be made on a machine without CA
-/// certificates, which may never pull anything, or get them later.
-pub(crate) struct Remote {
-    https: OnceLock<oci_client::Client>,
-    http: OnceLock<oci_client::Client>,
-    insecure: Vec<String>,
+/// What this machine holds for a reference.
+struct Held {
+    digest: Digest,
+    /// It was given to this machine: this machine's word is final, and it is for everybody.
+    given: bool,
 }
 
-impl Remote {
-    pub(crate) fn new(config: &Config) -> Self {
-        // A process has one provider; whoever came first chose the same.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let insecure = config.insecure_registries.clone();
-        Self { https: OnceLock::new(), http: OnceLock::new(), insecure }
-    }
-
-    /// The client for an image's registry: plain http on loopback and where it was asked for.
-    fn client(&self, image: &Reference) -> Result<&oci_client::Client, PullError> {
-        let registry = &image.registry;
-        let host = registry.rsplit_once(':').map_or(registry.as_str(), |(host, _)| host);
-        let loopback = host == "localhost"
-            || host.ends_with(".localhost")
-            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        let plain = loopback || self.insecure.contains(registry);
-        let (kept, protocol) =
-            if plain { (&self.http, ClientProtocol::Http) } else { (&self.https, ClientProtocol::Https) };
-        if let Some(client) = kept.get() {
-            return Ok(client);
-        }
-        let client = oci_client::Client::try_from(settings(protocol)).map_err(|error| {
-            let reason =
-                format!("{}: does this machine have CA certificates (package ca-certificates)?", chain(&error));
-            PullError::Registry { image: image.clone(), reason }
-        })?;
-        Ok(kept.get_or_init(|| client))
-    }
-}
-
-fn settings(protocol: ClientProtocol) -> ClientConfig {
-    let variable = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).ok();
-    ClientConfig {
-        protocol,
-        connect_timeout: Some(Duration::from_secs(15)),
-        read_timeout: Some(Duration::from_secs(60)),
-        user_agent: concat!("knoll/", env!("CARGO_PKG_VERSION")),
-        https_proxy: variable("HTTPS_PROXY", "https_proxy"),
-        http_proxy: variable("HTTP_PROXY", "http_proxy"),
-        no_proxy: Some(no_proxy(variable("NO_PROXY", "no_proxy"))),
-        ..ClientConfig::default()
-    }
-}
-
-/// A registry on this machine is nothing that a proxy could reach.
-fn no_proxy(given: Option<String>) -> String {
-    let own = "localhost,127.0.0.0/8,::1".to_owned();
-    given.into_iter().filter(|names| !names.is_empty()).chain([own]).collect::<Vec<_>>().join(",")
-}
-
-fn explain(image: &Reference, error: &OciDistributionError) -> PullError {
-    use OciDistributionError as E;
-    let not_found = |status: u16| status == 404;
-    match error {
-        E::ImageManifestNotFoundError(_) => PullError::NotFound(image.clone()),
-        E::ServerError { code, .. } if not_found(*code) => PullError::NotFound(image.clone()),
-        E::UnauthorizedError { .. } | E::AuthenticationFailure(_) => PullError::Unauthorized(image.clone()),
-        E::RegistryError { envelope, .. }
-            if envelope.errors.iter().any(|e| {
-                let code = format!("{:?}", e.code);
-                code == "ManifestUnknown" || code == "NameUnknown" || code == "NotFound"
-            }) =>
-        {
-            PullError::NotFound(image.clone())
-        }
-        other => PullError::Registry { image: image.clone(), reason: chain(other) },
-    }
-}
-
-/// An error with all that led to it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+/// What is asked of a registry first; the login that gets an answer is kept for the rest.
+#[derive(Clone, Copy)]
+enum First {
+    Digest,
+    Manifest,
 }
 
 impl ImageStore {
     /// What this machine holds for `reference`, without asking anybody.
-    fn here(&self, reference: &Reference) -> Option<(Digest, Origin)> {
+    fn held(&self, reference: &Reference) -> Option<Held> {
         let reference = self.canonical(reference);
-        if let Some(digest) = &reference.digest {
-            return self.is_whole(digest).then(|| (digest.clone(), Origin::Given));
-        }
-        let pin = self.pinned(&reference.name(), reference.tag.as_deref().unwrap_or("latest"))?;
-        let digest: Digest = pin.digest.parse().ok()?;
-        self.is_whole(&digest).then_some((digest, pin.origin))
+        let held = match &reference.digest {
+            Some(digest) => Held { digest: digest.clone(), given: self.pins().is_given(digest) },
+            None => {
+                let name = format!("{}:{}", reference.name(), reference.tag.as_deref().unwrap_or("latest"));
+                let pins = self.pins();
+                let pin = pins.get(&name)?;
+                Held { digest: pin.digest.parse().ok()?, given: pin.origin == Origin::Given }
+            }
+        };
+        self.is_whole(&held.digest).then_some(held)
     }
 
     /// Whether every blob of the image is here.
     fn is_whole(&self, digest: &Digest) -> bool {
         let Ok(manifest) = self.platform_manifest(digest) else { return false };
-        manifest
-            .config
-            .iter()
-            .chain(&manifest.layers)
-            .all(|d| d.digest.parse().is_ok_and(|digest| self.blobs().has(&digest)))
+        let mut blobs = manifest.config.iter().chain(&manifest.layers);
+        blobs.all(|blob| blob.digest.parse().is_ok_and(|digest| self.blobs().has(&digest)))
+    }
+
+    /// Asks for a tag or digest of an image as each of the logins that match it, until one is accepted.
+    async fn ask<'a>(
+        &'a self,
+        image: &'a Reference,
+        keychain: &'a Keychain,
+        wanted: &str,
+        first: First,
+    ) -> Result<(Session<'a>, Vec<u8>, Digest), PullError> {
+        let candidates = keychain.candidates(image);
+        let mut tries: Vec<_> = candidates.into_iter().map(Some).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut refused = None;
+        for candidate in tries {
+            let session = self.inner.remote.session(image, candidate)?;
+            let answer = match first {
+                First::Digest => session.digest(wanted).await.map(|digest| (Vec::new(), digest)),
+                First::Manifest => session.manifest(wanted).await,
+            };
+            match answer {
+                Ok((bytes, digest)) => return Ok((session, bytes, digest)),
+                Err(error @ PullError::Unauthorized { .. }) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| PullError::NotFound(image.clone())))
     }
 
     /// The digest that a reference stands for now.
@@ -212,19 +163,27 @@ impl ImageStore {
         if let Some(digest) = reference.digest {
             return Ok(digest);
         }
-        match self.here(&reference) {
-            Some((digest, Origin::Given)) => return Ok(digest),
+        match self.held(&reference) {
+            Some(Held { digest, given: true }) => return Ok(digest),
             _ if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
             _ => {}
         }
-        let auth = keychain.for_image(&reference);
-        let client = self.inner.remote.client(&reference)?;
-        let digest = client.fetch_manifest_digest(&reference.to_remote(), &auth).await;
-        let digest = digest.map_err(|e| explain(&reference, &e))?;
-        digest.parse().map_err(|e| PullError::Registry { image: reference, reason: format!("{e}") })
+        let (_, _, digest) = self.ask(&reference, keychain, &wanted(&reference), First::Digest).await?;
+        Ok(digest)
     }
 
-    /// Brings an image here, unpacked.
+    /// Opens an image that is here, whoever may run it.
+    ///
+    /// # Errors
+    /// When it is not here, or is damaged.
+    pub async fn find(&self, reference: &str) -> Result<Image, PullError> {
+        let reference: Reference = reference.parse()?;
+        let Some(held) = self.held(&reference) else { return Err(PullError::Absent(reference)) };
+        Ok(self.open_image(&self.canonical(&reference).name(), &held.digest).await?)
+    }
+
+    /// Brings an image here, unpacked, for whoever holds the credentials. One that is here already is given out if it
+    /// is open to everybody or if these credentials were accepted for it before; if not, its registry is asked.
     ///
     /// # Errors
     /// When it cannot be had under the policy, or is damaged.
@@ -236,15 +195,48 @@ impl ImageStore {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Image, PullError> {
         let reference: Reference = reference.parse()?;
-        let here = self.here(&reference);
-        let digest = match (here, policy) {
-            (Some((digest, Origin::Given)), _) | (Some((digest, _)), Policy::IfNotPresent | Policy::Never) => digest,
-            (None, Policy::Never) => return Err(PullError::Absent(reference)),
-            (None, _) if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
-            _ => self.fetch(&reference, keychain, progress).await?,
-        };
         let name = self.canonical(&reference).name();
+        let held = self.held(&reference);
+        let allowed = held.as_ref().is_some_and(|held| {
+            // What a digest names never changes: there is nothing newer to ask for.
+            let settled = policy != Policy::Always || reference.digest.is_some();
+            held.given || settled && self.is_for(&held.digest, &name, &keychain.candidates(&reference))
+        });
+        let digest = match (held, policy) {
+            (Some(held), _) if allowed => held.digest,
+            (None, Policy::Never) => return Err(PullError::Absent(reference)),
+            (Some(_), Policy::Never) => return Err(PullError::NotAllowed(reference)),
+            _ if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
+            (Some(held), Policy::IfNotPresent) => self.prove(&reference, held.digest, keychain, progress).await?,
+            (_, Policy::IfNotPresent | Policy::Always) => self.fetch(&reference, keychain, progress).await?,
+        };
         Ok(self.open_image(&name, &digest).await?)
+    }
+
+    /// Lets the registry decide whether these credentials open an image that is here.
+    async fn prove(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        keychain: &Keychain,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Digest, PullError> {
+        match self.ask(reference, keychain, &digest.to_string(), First::Digest).await {
+            Ok((session, _, _)) => {
+                self.grant(&session, &digest, reference)?;
+                Ok(digest)
+            }
+            // The registry has forgotten what the tag stood for here; what it stands for there counts.
+            Err(PullError::NotFound(_)) if reference.digest.is_none() => {
+                self.fetch(reference, keychain, progress).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn grant(&self, session: &Session<'_>, digest: &Digest, image: &Reference) -> Result<(), PullError> {
+        let granted = self.inner.access.grant(digest, &image.name(), &session.proof());
+        Ok(granted.map_err(|source| io("remember who may use an image", source))?)
     }
 
     /// Downloads what is missing of an image and remembers its tag.
@@ -254,124 +246,121 @@ impl ImageStore {
         keychain: &Keychain,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Digest, PullError> {
-        // Shared with other downloads; the collector waits for it, so that it cannot remove what just came.
-        let _not_collecting = self.inner.pins.read().await;
-        let auth = keychain.for_image(reference);
-        let client = self.inner.remote.client(reference)?;
-        let remote = reference.to_remote();
-        let pulled = client.pull_manifest_raw(&remote, &auth, ACCEPT).await;
-        let (bytes, digest) = pulled.map_err(|e| explain(reference, &e))?;
-        let digest = self.keep_manifest(reference, &bytes, &digest)?;
-        let manifest = self.manifest(&digest)?;
+        let (session, bytes, digest) = self.ask(reference, keychain, &wanted(reference), First::Manifest).await?;
+        let mut hold = self.inner.holds.hold([digest.clone()]);
+        let manifest = self.keep_manifest(&digest, &bytes)?;
         let media_type = manifest.media_type.clone().unwrap_or_default();
         let manifest = match pick_platform(&manifest.manifests) {
             None => manifest,
-            Some(chosen) => self.fetch_platform(reference, chosen, &auth).await?,
+            Some(chosen) => self.fetch_platform(&session, reference, chosen, &mut hold).await?,
         };
-        let blobs: Vec<&Descriptor> = manifest.config.iter().chain(&manifest.layers).collect();
-        let tally = Tally { done: AtomicU64::new(0), total: blobs.iter().map(|blob| blob.size).sum(), tell: progress };
-        // Boxed, so that the future is known to be Send whatever the lifetimes in it.
-        let mut fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
-        for descriptor in blobs {
-            fetches.push(Box::pin(self.fetch_blob(reference, descriptor, &tally)));
-        }
-        stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        self.fetch_blobs(&session, reference, &manifest, &mut hold, progress).await?;
+        self.grant(&session, &digest, reference)?;
         if let Some(tag) = &reference.tag {
             let pin = Pin { digest: digest.to_string(), origin: Origin::Pulled, media_type };
-            self.pin(&reference.name(), tag, &pin).map_err(|source| io("remember a tag", source))?;
+            self.pin(&reference.name(), tag, pin).map_err(|source| io("remember a tag", source))?;
         }
         Ok(digest)
     }
 
-    fn keep_manifest(&self, image: &Reference, bytes: &[u8], digest: &str) -> Result<Digest, PullError> {
-        let stored = self.blobs().put(bytes).map_err(|source| io("store a manifest", source))?;
-        if stored.to_string() == digest {
-            return Ok(stored);
-        }
-        let reason = format!("the manifest has digest {stored}, the registry says {digest}");
-        Err(PullError::Registry { image: image.clone(), reason })
+    fn keep_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<Manifest, PullError> {
+        let invalid = |reason| StoreError::Invalid { image: digest.to_string(), reason };
+        let manifest = parse_manifest(bytes).map_err(invalid)?;
+        self.blobs().put(bytes).map_err(|source| io("store a manifest", source))?;
+        Ok(manifest)
     }
 
     async fn fetch_platform(
         &self,
+        session: &Session<'_>,
         image: &Reference,
         chosen: &Descriptor,
-        auth: &oci_client::secrets::RegistryAuth,
+        hold: &mut Hold,
     ) -> Result<Manifest, PullError> {
         let digest: Digest =
             chosen.digest.parse().map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}") })?;
-        if !self.blobs().has(&digest) {
-            let of_platform = Reference { tag: None, digest: Some(digest.clone()), ..image.clone() };
-            let client = self.inner.remote.client(image)?;
-            let pulled = client.pull_manifest_raw(&of_platform.to_remote(), auth, ACCEPT).await;
-            let (bytes, found) = pulled.map_err(|e| explain(image, &e))?;
-            self.keep_manifest(image, &bytes, &found)?;
-        }
-        Ok(self.manifest(&digest)?)
+        hold.add([digest.clone()]);
+        let manifest = if self.blobs().has(&digest) {
+            self.manifest(&digest)?
+        } else {
+            let (bytes, _) = session.manifest(&digest.to_string()).await?;
+            self.keep_manifest(&digest, &bytes)?
+        };
+        self.grant(session, &digest, image)?;
+        Ok(manifest)
     }
 
-    async fn fetch_blob(&self, image: &Reference, descriptor: &Descriptor, tally: &Tally<'_>) -> Result<(), PullError> {
-        let digest = parse_digest(&Digest::of(b""), &descriptor.digest)?;
+    async fn fetch_blobs(
+        &self,
+        session: &Session<'_>,
+        image: &Reference,
+        manifest: &Manifest,
+        hold: &mut Hold,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), PullError> {
+        let too_many = |reason| PullError::Store(StoreError::Invalid { image: image.to_string(), reason });
+        let (named, limit) = (manifest.layers.len(), self.limits().layers);
+        if named > limit {
+            return Err(too_many(format!("{named} layers: more than the {limit} allowed")));
+        }
+        let blobs: Vec<&Descriptor> = manifest.config.iter().chain(&manifest.layers).collect();
+        let total = blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+        let tally = Tally { done: AtomicU64::new(0), total, tell: progress };
+        // Boxed, so that the future is known to be Send whatever the lifetimes in it.
+        let mut fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = Vec::new();
+        for descriptor in blobs {
+            let digest = parse_digest(&Digest::of(b""), &descriptor.digest)?;
+            hold.add([digest.clone()]);
+            fetches.push(Box::pin(self.fetch_blob(session, image, digest, descriptor.size, &tally)));
+        }
+        stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    async fn fetch_blob(
+        &self,
+        session: &Session<'_>,
+        image: &Reference,
+        digest: Digest,
+        size: u64,
+        tally: &Tally<'_>,
+    ) -> Result<(), PullError> {
         let lock: Arc<_> = self.lock_for(digest.hex());
         let _fetching = lock.lock().await;
-        if self.blobs().has(&digest) {
-            tally.add(descriptor.size);
+        let access = &self.inner.access;
+        if self.blobs().has(&digest) && access.may_reuse(&digest, &image.registry) {
+            tally.add(size);
             return Ok(());
         }
-        let client = self.inner.remote.client(image)?;
-        let stream = client.pull_blob_stream(&image.to_remote(), descriptor.digest.as_str()).await;
-        let mut stream = stream.map_err(|e| explain(image, &e))?.stream;
+        let limit = if size > 0 { size.min(self.limits().blob_bytes) } else { self.limits().blob_bytes };
+        let failed = |reason| PullError::Registry { image: image.clone(), reason: format!("blob {digest}: {reason}") };
+        let mut blob = session.blob(&digest).await?;
         let mut incoming = self.blobs().begin().map_err(|source| io("store a layer", source))?;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|e| PullError::Registry { image: image.clone(), reason: e.to_string() })?;
+        while let Some(chunk) = blob.chunk().await.map_err(&failed)? {
+            LimitError::check("bytes of a blob", incoming.length() + chunk.len() as u64, limit)
+                .map_err(|error| failed(error.to_string()))?;
             // Blocking, but a page-cache write of one network chunk.
             incoming.append(&chunk).map_err(|source| io("store a layer", source))?;
-            if descriptor.size > 0 && incoming.length() > descriptor.size {
-                let reason = format!("layer {digest} is longer than the {} bytes announced", descriptor.size);
-                return Err(PullError::Registry { image: image.clone(), reason });
-            }
             tally.add(chunk.len() as u64);
         }
-        let commit = tokio::task::spawn_blocking(move || incoming.commit(&digest)).await;
-        commit
-            .map_err(std::io::Error::other)
-            .and_then(|done| done)
-            .map_err(|source| io("store a layer", source))
-            .map_err(PullError::from)
+        let (store, registry, proof) = (self.clone(), image.registry.clone(), session.proof());
+        let keep = move || {
+            incoming.commit(&digest)?;
+            store.inner.access.saw(&digest, &registry, &proof)
+        };
+        let kept = tokio::task::spawn_blocking(keep).await.map_err(std::io::Error::other).and_then(|done| done);
+        Ok(kept.map_err(|source| io("store a layer", source))?)
+    }
+}
+
+/// What an image is asked for by.
+fn wanted(reference: &Reference) -> String {
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.clone().unwrap_or_else(|| "latest".into()),
     }
 }
 
 fn io(what: &str, source: std::io::Error) -> StoreError {
     StoreError::Io { what: what.to_owned(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    /// Where no certificates are.
-    const NOWHERE: &str = "/nowhere";
-
-    #[test]
-    fn without_ca_certificates_a_pull_fails_and_nothing_else() {
-        // What a process trusts is in its environment, so this looks from one of its own.
-        if std::env::var("SSL_CERT_FILE").as_deref() != Ok(NOWHERE) {
-            let name = "pull::tests::without_ca_certificates_a_pull_fails_and_nothing_else";
-            let mut same = Command::new(std::env::current_exe().expect("this program"));
-            same.args(["--exact", name]).env("SSL_CERT_FILE", NOWHERE).env("SSL_CERT_DIR", NOWHERE);
-            let output = same.output().expect("it runs");
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && said.contains("1 passed"), "{said}");
-            return;
-        }
-        let remote = Remote::new(&Config::default());
-        let image: Reference = "registry.example/app:v1".parse().expect("a reference");
-        let error = remote.client(&image).map(|_| ()).expect_err("nobody could be trusted");
-        assert!(
-            error.to_string().ends_with("does this machine have CA certificates (package ca-certificates)?"),
-            "{error}"
-        );
-    }
 }

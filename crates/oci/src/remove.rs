@@ -22,7 +22,10 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 const OPEN: usize = 64;
 
 /// Removes whatever is at `path`; nothing there is fine.
-pub(crate) fn tree(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When something below cannot be removed.
+pub fn tree(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no name", path.display())));
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use knoll_oci::{Config, Digest, ImageStore, Keychain, Policy, Progress, PullError, Registry};
+use knoll_oci::{Config, Digest, ImageStore, Keychain, Policy, Progress, PullError, Registry, RegistryPolicy};
 use serde_json::json;
 
 fn header(kind: tar::EntryType, mode: u32, owner: u64) -> tar::Header {
@@ -83,8 +83,8 @@ async fn a_loaded_image_travels_through_the_registry_and_unpacks_for_overlayfs()
     let host = format!("127.0.0.1:{}", listener.local_addr().expect("bound").port());
     let first = store(&scratch.path().join("first"), &[&host, "registry.example"]);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let registry = Registry::new(first.clone());
-    let serving = tokio::spawn(async move { registry.serve(&listener, async { drop(stopped.await) }).await });
+    let registry = Registry::new(first.clone(), RegistryPolicy::default());
+    let serving = tokio::spawn(async move { registry.serve(&listener, true, async { drop(stopped.await) }).await });
 
     let archive = scratch.path().join("app.tar");
     saved(&archive, &format!("{host}/team/app:v1"));
@@ -156,7 +156,7 @@ async fn open(store: &ImageStore, name: &str) -> Result<knoll_oci::Image, PullEr
 }
 
 /// An error with all that led to it.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(|e| format!("{e}: ")).collect()
 }
 

@@ -30,6 +30,16 @@ impl Paths {
         self.data.join("images")
     }
 
+    /// The machine's own login at the registry: a docker configuration directory.
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.data.join("registry")
+    }
+
+    /// Socket by which the command line loads images.
+    pub(crate) fn images_socket() -> PathBuf {
+        Path::new(RUNTIME).join("images/images.sock")
+    }
+
     /// Keys and certificates.
     pub(crate) fn pki(&self) -> PathBuf {
         self.data.join("pki")

@@ -15,6 +15,7 @@ use crate::{
 const OURS: &[&str] = &[
     "store",
     "images",
+    "registry",
     "pki",
     "node",
     "containers",

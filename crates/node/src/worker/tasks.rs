@@ -158,12 +158,14 @@ pub(super) async fn pull(
     let reference = container.image.as_deref().unwrap_or_default();
     let name = Some(container.name.as_str());
     let policy = policy(container.image_pull_policy.as_deref(), reference);
+    let mut credentials = None;
     if policy != Policy::Always {
-        if let Some(image) = shared.remembered(reference) {
-            shared.recorder.normal(pod, name, "Pulled", present(reference));
-            return Ok(image);
-        }
-        match shared.find(reference).await {
+        let remembered = shared.remembered(reference).filter(|image| image.is_for_everybody);
+        let here = match remembered {
+            Some(image) => Ok(image),
+            None => here(shared, pod, reference, &mut credentials).await,
+        };
+        match here {
             Ok(image) => {
                 shared.remember(reference, image.clone());
                 shared.recorder.normal(pod, name, "Pulled", present(reference));
@@ -176,12 +178,17 @@ pub(super) async fn pull(
                 shared.recorder.warning(pod, name, "InspectFailed", &message);
                 return Err(PullFailure { reason: "InvalidImageName", message });
             }
-            Err(_) if policy == Policy::Never => {
-                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+            Err(error) if policy == Policy::Never => {
+                let why = match error {
+                    PullError::NotAllowed(_) => " but does not have the proper credentials to access the image",
+                    _ => "",
+                };
+                let state = if why.is_empty() { "is not present" } else { "is present" };
+                let message = format!("Container image \"{reference}\" {state} with pull policy of Never{why}");
                 shared.recorder.warning(pod, name, "ErrImageNeverPull", &message);
                 return Err(PullFailure { reason: "ErrImageNeverPull", message });
             }
-            // Not here, or not whole: it is fetched.
+            // Not here, not whole, or not yet known to be for this pod: its registry is asked.
             Err(_) => {}
         }
     }
@@ -191,7 +198,10 @@ pub(super) async fn pull(
     };
     let begun = Instant::now();
     shared.recorder.normal(pod, name, "Pulling", format!("Pulling image \"{reference}\""));
-    let keychain = keychain(shared, pod).await;
+    let keychain = match credentials {
+        Some(keychain) => keychain,
+        None => keychain(shared, pod).await,
+    };
     let tell = move |progress| {
         told.send_replace(Some(progress));
     };
@@ -221,7 +231,24 @@ pub(super) async fn pull(
     }
 }
 
-/// An image that is here already, without asking anybody.
+/// An image that is here already and that this pod may run. Its credentials are only looked up, and kept in
+/// `credentials`, for an image that is not for everybody.
+async fn here(
+    shared: &Shared,
+    pod: &Pod,
+    reference: &str,
+    credentials: &mut Option<Keychain>,
+) -> Result<Image, PullError> {
+    match shared.pull(reference, Policy::Never, Keychain::default(), |_| {}).await {
+        Err(PullError::NotAllowed(_)) => {
+            let keychain = credentials.insert(keychain(shared, pod).await).clone();
+            shared.pull(reference, Policy::Never, keychain, |_| {}).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// An image that is here already, without asking anybody: for a container that runs from it.
 pub(super) async fn find(shared: &Shared, reference: &str) -> Option<Image> {
     if let Some(image) = shared.remembered(reference) {
         return Some(image);
@@ -300,7 +327,7 @@ async fn keychain(shared: &Shared, pod: &Pod) -> Keychain {
     if let Some(path) = shared.config.docker_config.clone() {
         let mut machine = Keychain::default();
         match machine.add_file(&path) {
-            Ok(()) => keychain.add_all(&machine),
+            Ok(()) => keychain.add_machine(&machine),
             Err(error) => tracing::warn!(%error, "the machine's registry credentials cannot be read"),
         }
     }

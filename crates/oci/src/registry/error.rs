@@ -1,20 +1,24 @@
 //! Refusals in the distribution API's form.
 
+use std::io;
+
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Body, json as json_response};
+use super::{Body, access::challenge, json as json_response};
+use crate::LimitError;
 
 /// Why a request was refused.
 pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
+    challenge: Option<String>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), challenge: None }
     }
 
     pub(super) fn not_found() -> Self {
@@ -66,22 +70,41 @@ impl Refusal {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads: finish or cancel some")
     }
 
-    pub(super) fn too_large(limit: u64) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("the limit is {limit} bytes"))
+    pub(super) fn too_large(limit: &LimitError) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", limit.to_string())
     }
 
-    pub(super) fn storage(error: &std::io::Error) -> Self {
+    /// Who asks shows nothing, or nothing good; `challenge` says what to come back with.
+    pub(super) fn unauthorized(message: &str, challenge: String) -> Self {
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message) }
+    }
+
+    pub(super) fn denied(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "DENIED", message)
+    }
+
+    pub(super) fn storage(error: &io::Error) -> Self {
+        if let Some(limit) = LimitError::in_io(error) {
+            return Self::too_large(limit);
+        }
         match error.kind() {
-            std::io::ErrorKind::StorageFull => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the disk is full: free some space")
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "DENIED", error.to_string())
             }
-            std::io::ErrorKind::InvalidData => Self::digest_invalid(error.to_string()),
+            io::ErrorKind::InvalidData => Self::digest_invalid(error.to_string()),
+            io::ErrorKind::InvalidFilename => {
+                Self::new(StatusCode::BAD_REQUEST, "NAME_INVALID", "the name is too long")
+            }
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", error.to_string()),
         }
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
         let body = json!({"errors": [{"code": self.code, "message": self.message}]});
-        json_response(self.status, body.to_string())
+        let response = json_response(self.status, body.to_string());
+        match self.challenge {
+            Some(value) => challenge(response, &value),
+            None => response,
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The embedded registry: the OCI distribution API over the image store.
 //!
-//! What is pushed is at once an image of this machine, and an image of this machine can be pulled from it. It
-//! asks for no credentials: it is meant for loopback and the pods of this machine.
+//! What is pushed is at once an image of this machine, and an image of this machine can be pulled from it. Reading is
+//! open to this machine and its pods; whoever changes something says who they are ([`Policy`]).
 
+mod access;
 mod blobs;
+mod commands;
+mod connection;
 mod error;
-mod local;
+mod login;
 mod manifests;
 mod uploads;
 
@@ -17,34 +20,30 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
-use tokio::net::TcpListener;
 use tokio_util::io::ReaderStream;
 
 use crate::ImageStore;
+pub use access::{Action, Authorize, Policy, Side, Verdict};
 use error::Refusal;
+pub use login::machine_login;
 use uploads::Uploads;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 type Answer = Result<Response<Body>, Refusal>;
 
-/// Connections served at once; more wait in the listener's queue.
-const CONNECTIONS: usize = 256;
-
 /// The embedded registry. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     store: ImageStore,
+    policy: Arc<Policy>,
     uploads: Arc<Mutex<Uploads>>,
 }
 
 /// What a path below `/v2/` names.
+#[derive(Clone, Copy)]
 enum Place<'a> {
     Root,
     Catalog,
@@ -86,8 +85,8 @@ fn place(path: &str) -> Option<Place<'_>> {
 
 impl Registry {
     /// A registry over `store`, under the first of the store's registry hosts.
-    pub fn new(store: ImageStore) -> Self {
-        Self { store, uploads: Arc::default() }
+    pub fn new(store: ImageStore, policy: Policy) -> Self {
+        Self { store, policy: Arc::new(policy), uploads: Arc::default() }
     }
 
     fn host(&self) -> String {
@@ -105,13 +104,13 @@ impl Registry {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, request: Request<B>, side: Side) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
         let head = request.method() == Method::HEAD;
-        let answer = match self.route(request).await {
+        let answer = match self.route(request, side).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
@@ -122,86 +121,69 @@ impl Registry {
         Response::from_parts(parts, empty())
     }
 
-    async fn route<B>(&self, request: Request<B>) -> Answer
+    async fn route<B>(&self, request: Request<B>, side: Side) -> Answer
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
         let (parts, body) = request.into_parts();
+        self.check_sender(&parts)?;
         let path = parts.uri.path();
-        if path == "/knoll/images" {
-            return self.images(&parts, body).await;
-        }
         let read = parts.method == Method::GET || parts.method == Method::HEAD;
-        match place(path).ok_or_else(Refusal::not_found)? {
-            Place::Root if read => Ok(json(StatusCode::OK, "{}")),
-            Place::Catalog if read => self.catalog(),
-            Place::Tags { name } if read => self.tags(name),
-            Place::Referrers if read => Ok(manifests::no_referrers()),
-            Place::Manifest { name, reference } => match parts.method {
-                Method::GET | Method::HEAD => self.manifest_get(name, reference),
-                Method::PUT => self.manifest_put(name, reference, &parts.headers, body).await,
-                Method::DELETE => self.manifest_delete(name, reference),
-                _ => Err(Refusal::unsupported()),
-            },
-            Place::Blob { digest } if read => self.blob_get(digest).await,
-            Place::Blob { .. } if parts.method == Method::DELETE => Err(Refusal::unsupported()),
-            Place::NewUpload { name } if parts.method == Method::POST => {
-                self.upload_begin(name, parts.uri.query().unwrap_or(""), body).await
+        if path == "/token" {
+            return if parts.method == Method::GET { self.token(&parts) } else { Err(Refusal::unsupported()) };
+        }
+        let place = place(path).ok_or_else(Refusal::not_found)?;
+        match place {
+            Place::Root if read => self.root(&parts, side),
+            place if read && !matches!(place, Place::Upload { .. }) => {
+                self.may_read(&parts, side)?;
+                self.read(place).await
             }
-            Place::Upload { name, id } => match parts.method {
-                Method::PATCH => self.upload_chunk(name, id, &parts.headers, body).await,
-                Method::PUT => self.upload_finish(name, id, parts.uri.query().unwrap_or(""), body).await,
-                Method::GET => self.upload_status(name, id),
-                Method::DELETE => self.upload_cancel(id),
-                _ => Err(Refusal::unsupported()),
-            },
+            place => self.change(place, &parts, body).await,
+        }
+    }
+
+    async fn read(&self, place: Place<'_>) -> Answer {
+        match place {
+            Place::Catalog => self.catalog(),
+            Place::Tags { name } => self.tags(name),
+            Place::Referrers => Ok(manifests::no_referrers()),
+            Place::Manifest { name, reference } => self.manifest_get(name, reference).await,
+            Place::Blob { digest } => self.blob_get(digest).await,
+            Place::Root | Place::NewUpload { .. } | Place::Upload { .. } => Err(Refusal::unsupported()),
+        }
+    }
+
+    async fn change<B>(&self, place: Place<'_>, parts: &Parts, body: B) -> Answer
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        let name = match place {
+            Place::Manifest { name, .. } | Place::NewUpload { name } | Place::Upload { name, .. } => name,
+            _ => return Err(Refusal::unsupported()),
+        };
+        self.repository(name)?;
+        let deletes = parts.method == Method::DELETE && matches!(place, Place::Manifest { .. });
+        self.may(parts, if deletes { Action::Delete } else { Action::Push }, name)?;
+        let query = parts.uri.query().unwrap_or("");
+        match (place, &parts.method) {
+            (Place::Manifest { reference, .. }, &Method::PUT) => {
+                self.manifest_put(name, reference, &parts.headers, body).await
+            }
+            (Place::Manifest { reference, .. }, &Method::DELETE) => self.manifest_delete(name, reference).await,
+            (Place::NewUpload { .. }, &Method::POST) => self.upload_begin(name, query, body).await,
+            (Place::Upload { id, .. }, &Method::PATCH) => self.upload_chunk(name, id, &parts.headers, body).await,
+            (Place::Upload { id, .. }, &Method::PUT) => self.upload_finish(name, id, query, body).await,
+            (Place::Upload { id, .. }, &Method::GET) => self.upload_status(name, id),
+            (Place::Upload { id, .. }, &Method::DELETE) => self.upload_cancel(name, id),
             _ => Err(Refusal::unsupported()),
         }
     }
 
     fn uploads(&self) -> std::sync::MutexGuard<'_, Uploads> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Serves connections until `shutdown` ends, then lets requests under way finish.
-    ///
-    /// # Errors
-    /// When the listener fails for good.
-    pub async fn serve(&self, listener: &TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        let graceful = GracefulShutdown::new();
-        let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-        let mut shutdown = std::pin::pin!(shutdown);
-        loop {
-            let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "accept a registry connection");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-                () = &mut shutdown => break,
-            };
-            let registry = self.clone();
-            let service = hyper::service::service_fn(move |request| {
-                let registry = registry.clone();
-                async move { Ok::<_, Infallible>(registry.handle(request).await) }
-            });
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-            let watched = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = watched.await {
-                    tracing::debug!(error, "a registry connection ended");
-                }
-                drop(slot);
-            });
-        }
-        graceful.shutdown().await;
-        Ok(())
     }
 }
 

@@ -1,60 +1,96 @@
 //! Blobs on their way in: whole, in chunks, or taken over from another repository.
 
 use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use super::{Answer, Body, Refusal, Registry, empty, query};
-use crate::{Digest, blobs::Incoming};
+use crate::{Digest, LimitError, blobs::Incoming, holds::Hold, pace::Pace};
 
 /// Uploads that may be open at once.
 const OPEN: usize = 128;
-/// An upload nobody touched for this long is dropped when room is needed.
+/// An upload nobody touched for this long is dropped.
 const IDLE: Duration = Duration::from_secs(600);
-/// Longest blob, bytes.
-const BLOB_BYTES: u64 = 32 << 30;
+/// How long a blob waits for a manifest that names it.
+const WAITING: Duration = Duration::from_secs(3600);
+/// Blobs that wait for a manifest.
+const WAITING_BLOBS: usize = 10_000;
+/// Between two looks for what has been left.
+const LOOK: Duration = Duration::from_secs(60);
 
-/// Uploads between their requests.
+/// An upload between its requests.
+struct Upload {
+    repository: String,
+    touched: Instant,
+    incoming: Incoming,
+}
+
+/// Uploads between their requests, and what was uploaded until a manifest names it.
 #[derive(Default)]
 pub(super) struct Uploads {
-    open: BTreeMap<String, (Instant, Incoming)>,
+    open: BTreeMap<String, Upload>,
+    waiting: VecDeque<(Instant, Hold)>,
 }
 
 impl Uploads {
-    fn put(&mut self, id: String, incoming: Incoming) -> Result<(), Refusal> {
+    fn put(&mut self, id: String, repository: &str, incoming: Incoming) -> Result<(), Refusal> {
         if self.open.len() >= OPEN {
-            self.open.retain(|_, (touched, _)| touched.elapsed() < IDLE);
+            self.expire(Instant::now());
         }
         if self.open.len() >= OPEN {
             return Err(Refusal::too_many());
         }
-        self.open.insert(id, (Instant::now(), incoming));
+        let repository = repository.to_owned();
+        self.open.insert(id, Upload { repository, touched: Instant::now(), incoming });
         Ok(())
     }
 
-    fn take(&mut self, id: &str) -> Result<Incoming, Refusal> {
-        self.open.remove(id).map(|(_, incoming)| incoming).ok_or_else(Refusal::upload_unknown)
+    fn find(&self, id: &str, repository: &str) -> Result<&Upload, Refusal> {
+        self.open.get(id).filter(|upload| upload.repository == repository).ok_or_else(Refusal::upload_unknown)
+    }
+
+    fn take(&mut self, id: &str, repository: &str) -> Result<Incoming, Refusal> {
+        self.find(id, repository)?;
+        self.open.remove(id).map(|upload| upload.incoming).ok_or_else(Refusal::upload_unknown)
+    }
+
+    fn keep(&mut self, hold: Hold) {
+        if self.waiting.len() >= WAITING_BLOBS {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back((Instant::now(), hold));
+    }
+
+    /// Drops what has been left.
+    fn expire(&mut self, now: Instant) {
+        self.open.retain(|_, upload| now.duration_since(upload.touched) < IDLE);
+        while self.waiting.front().is_some_and(|(since, _)| now.duration_since(*since) >= WAITING) {
+            self.waiting.pop_front();
+        }
     }
 }
 
-async fn append<B>(incoming: &mut Incoming, mut body: B) -> Result<(), Refusal>
+async fn append<B>(incoming: &mut Incoming, limit: u64, mut body: B) -> Result<(), Refusal>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
 {
-    while let Some(frame) = body.frame().await {
+    let mut pace = Pace::new();
+    while let Some(frame) = pace.wait(body.frame()).await.map_err(|e| Refusal::upload_invalid(e.to_string()))? {
         let frame = frame.map_err(|e| Refusal::upload_invalid(e.to_string()))?;
-        if let Ok(chunk) = frame.into_data() {
-            if incoming.length() + chunk.len() as u64 > BLOB_BYTES {
-                return Err(Refusal::too_large(BLOB_BYTES));
-            }
-            incoming.append(&chunk).map_err(|e| Refusal::storage(&e))?;
-        }
+        let Ok(chunk) = frame.into_data() else { continue };
+        let length = incoming.length() + chunk.len() as u64;
+        LimitError::check("bytes of a blob", length, limit).map_err(|e| Refusal::too_large(&e))?;
+        // Blocking, but a page-cache write of one network chunk.
+        incoming.append(&chunk).map_err(|e| Refusal::storage(&e))?;
+        pace.moved(chunk.len() as u64);
     }
     Ok(())
 }
@@ -93,18 +129,20 @@ impl Registry {
         self.repository(name)?;
         if let Some(mount) = query(parameters, "mount") {
             let digest = parse(&mount)?;
-            if self.store.blobs().has(&digest) {
+            // Only what anybody may read here can be taken over by its digest.
+            if self.store.blobs().has(&digest) && self.store.inner.access.is_open(&digest) {
+                self.uploads().keep(self.store.inner.holds.hold([digest.clone()]));
                 return Ok(created(name, &digest));
             }
         }
         let mut incoming = self.store.blobs().begin().map_err(|e| Refusal::storage(&e))?;
         if let Some(digest) = query(parameters, "digest") {
             let digest = parse(&digest)?;
-            append(&mut incoming, body).await?;
+            append(&mut incoming, self.store.limits().blob_bytes, body).await?;
             return self.finish(name, incoming, digest).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
-        self.uploads().put(id.clone(), incoming)?;
+        self.uploads().put(id.clone(), name, incoming)?;
         Ok(progress(StatusCode::ACCEPTED, name, &id, 0))
     }
 
@@ -113,17 +151,17 @@ impl Registry {
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
-        let mut incoming = self.uploads().take(id)?;
+        let mut incoming = self.uploads().take(id, name)?;
         let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
         let start = range.and_then(|range| range.split_once('-')?.0.parse::<u64>().ok());
         if start.is_some_and(|start| start != incoming.length()) {
             let at = incoming.length();
-            self.uploads().put(id.to_owned(), incoming)?;
+            self.uploads().put(id.to_owned(), name, incoming)?;
             return Err(Refusal::out_of_order(at));
         }
-        append(&mut incoming, body).await?;
+        append(&mut incoming, self.store.limits().blob_bytes, body).await?;
         let length = incoming.length();
-        self.uploads().put(id.to_owned(), incoming)?;
+        self.uploads().put(id.to_owned(), name, incoming)?;
         Ok(progress(StatusCode::ACCEPTED, name, id, length))
     }
 
@@ -134,26 +172,57 @@ impl Registry {
     {
         let digest = query(parameters, "digest").ok_or_else(|| Refusal::digest_invalid("digest is missing"))?;
         let digest = parse(&digest)?;
-        let mut incoming = self.uploads().take(id)?;
-        append(&mut incoming, body).await?;
+        let mut incoming = self.uploads().take(id, name)?;
+        append(&mut incoming, self.store.limits().blob_bytes, body).await?;
         self.finish(name, incoming, digest).await
     }
 
     async fn finish(&self, name: &str, incoming: Incoming, digest: Digest) -> Answer {
         let answer = created(name, &digest);
-        let committed = tokio::task::spawn_blocking(move || incoming.commit(&digest)).await;
-        committed.map_err(std::io::Error::other).and_then(|done| done).map_err(|e| Refusal::storage(&e))?;
+        self.uploads().keep(self.store.inner.holds.hold([digest.clone()]));
+        let store = self.store.clone();
+        let commit = move || incoming.commit(&digest).and_then(|()| store.inner.access.open_up(&digest));
+        let committed = tokio::task::spawn_blocking(commit).await.map_err(std::io::Error::other).and_then(|done| done);
+        committed.map_err(|e| Refusal::storage(&e))?;
         Ok(answer)
+    }
+
+    /// Drops uploads that have been left, for ever.
+    pub(super) async fn expire_uploads(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.uploads().expire(Instant::now());
+        }
     }
 
     pub(super) fn upload_status(&self, name: &str, id: &str) -> Answer {
         let uploads = self.uploads();
-        let (_, incoming) = uploads.open.get(id).ok_or_else(Refusal::upload_unknown)?;
-        Ok(progress(StatusCode::NO_CONTENT, name, id, incoming.length()))
+        let length = uploads.find(id, name)?.incoming.length();
+        Ok(progress(StatusCode::NO_CONTENT, name, id, length))
     }
 
-    pub(super) fn upload_cancel(&self, id: &str) -> Answer {
-        self.uploads().take(id)?;
+    pub(super) fn upload_cancel(&self, name: &str, id: &str) -> Answer {
+        self.uploads().take(id, name)?;
         Ok(Response::builder().status(StatusCode::NO_CONTENT).body(empty()).expect("a constant response is valid"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, ImageStore};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_was_left_goes_and_is_only_its_own_repositorys() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let store = ImageStore::open(scratch.path(), Config::default()).expect("opens");
+        let mut uploads = Uploads::default();
+        uploads.put("id".into(), "a", store.blobs().begin().expect("begins")).ok().expect("has room");
+        assert!(uploads.find("id", "b").is_err() && uploads.find("id", "a").is_ok());
+        tokio::time::advance(IDLE).await;
+        uploads.expire(Instant::now());
+        assert!(uploads.find("id", "a").is_err());
+        let left = std::fs::read_dir(scratch.path().join("incoming")).expect("reads").count();
+        assert_eq!(left, 0, "its bytes went with it");
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod monitor;
 mod objects;
 mod planes;
 mod proxies;
+mod registry;
 mod resolver;
 
 use std::{
@@ -209,6 +210,7 @@ fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Ins
         gateway: ports.http_addresses().into_iter().map(reachable).collect(),
         admin: Paths::admin(),
         registry: reachable(ports.registry.local_addr().map_err(unknown)?),
+        images: Paths::images_socket(),
         kubeconfig: paths.kubeconfig(),
     })
 }

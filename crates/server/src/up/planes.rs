@@ -26,7 +26,6 @@ use knoll_container::{
 };
 use knoll_drive::{Counters, Links, Role};
 use knoll_node::{Callbacks, InstanceEvent, Node};
-use knoll_oci::{ImageStore, Registry};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
 use knoll_proxy::{Gateway, Hints, Side};
 use knoll_store::Store;
@@ -37,7 +36,7 @@ use super::{
     backend::Backend,
     monitor::Finder,
     objects::{self, Places},
-    proxies,
+    proxies, registry,
     resolver::Resolver,
 };
 use crate::{
@@ -108,7 +107,7 @@ impl Planes {
         let network = network.await.map_err(system)?.map_err(system)?;
         let pod_ports = PodPorts::bind(GATEWAY, api_port, registry_port)?;
         let store = open_store(paths)?;
-        let images = open_images(arguments, paths, registry_port)?;
+        let images = registry::open_images(arguments, paths, registry_port)?;
 
         let backend = Backend::default();
         let authority = authority(&store, pki)?;
@@ -177,9 +176,8 @@ impl Planes {
                 Ok(())
             });
         }
-        for listener in [ports.registry, pod_ports.registry] {
-            serve_registry(tasks, &images, listener);
-        }
+        let sockets = registry::Sockets { machine: ports.registry, pods: pod_ports.registry };
+        registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
         admin.attend(sources(counters, &gateway, tasks.restarts()), authority);
         Ok(Self { store, gateway, finder })
     }
@@ -243,17 +241,6 @@ fn open_store(paths: &Paths) -> Result<Store, Failure> {
         };
         Failure::new(exit, &error)
     })
-}
-
-fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<ImageStore, Failure> {
-    let hosts =
-        ["localhost".to_owned(), "127.0.0.1".to_owned(), GATEWAY.to_string(), "registry.knoll.local".to_owned()];
-    let config = knoll_oci::Config {
-        registry_hosts: hosts.iter().map(|host| format!("{host}:{port}")).collect(),
-        insecure_registries: arguments.insecure_registry.clone(),
-        ..knoll_oci::Config::default()
-    };
-    ImageStore::open(&paths.images(), config).map_err(system)
 }
 
 fn authority(store: &Store, pki: &Pki) -> Result<Arc<dyn Authority>, Failure> {
@@ -339,14 +326,4 @@ fn tell(gateway: &Hints, event: &InstanceEvent) {
         Some((revision, instance)) => gateway.instance_down(&revision, &instance),
         None => {}
     }
-}
-
-fn serve_registry(tasks: &mut Tasks, images: &ImageStore, listener: TcpListener) {
-    let (registry, stop) = (Registry::new(images.clone()), tasks.stop());
-    // A task that is started again needs its socket again; the listener is shared by all its lives.
-    let listener = Arc::new(listener);
-    tasks.restartable("image registry", move || {
-        let (registry, stop, listener) = (registry.clone(), stop.clone(), listener.clone());
-        async move { registry.serve(&listener, stop.wait()).await.map_err(|e| e.to_string()) }
-    });
 }

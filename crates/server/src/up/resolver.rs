@@ -44,7 +44,9 @@ impl Resolver {
             }
         }
         if let Some(path) = &self.docker_config {
-            keychain.add_file(path).map_err(|e| chain(&e))?;
+            let mut machine = Keychain::default();
+            machine.add_file(path).map_err(|e| chain(&e))?;
+            keychain.add_machine(&machine);
         }
         Ok(keychain)
     }

@@ -1,0 +1,164 @@
+//! The registry's place in an instance: its names, who may change it, and the sockets it listens on.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use knoll_apiserver::{Identity, attributes::Attributes, authority::Authority};
+use knoll_cli::{Exit, UpArguments};
+use knoll_container::protocol::GATEWAY;
+use knoll_oci::{Action, Authorize, ImageStore, Limits, Registry, RegistryPolicy, Verdict, machine_login};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::{failure::Failure, paths::Paths, supervise::Tasks};
+
+/// API group of what RBAC grants at the registry.
+const GROUP: &str = "registry.knoll.dev";
+
+/// Where the registry listens.
+pub(super) struct Sockets {
+    /// For this machine, and others where it was told to.
+    pub(super) machine: TcpListener,
+    /// For pods.
+    pub(super) pods: TcpListener,
+}
+
+/// Hosts under which the registry is known, the canonical one first.
+fn hosts(port: u16) -> Vec<String> {
+    let hosts =
+        ["localhost".to_owned(), "127.0.0.1".to_owned(), GATEWAY.to_string(), "registry.knoll.local".to_owned()];
+    hosts.iter().map(|host| format!("{host}:{port}")).collect()
+}
+
+/// Opens the images on this machine.
+pub(super) fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<ImageStore, Failure> {
+    let image_bytes = arguments.max_image_gib << 30;
+    let defaults = Limits::default();
+    let limits = Limits { image_bytes, layer_bytes: defaults.layer_bytes.min(image_bytes), ..defaults };
+    let insecure_registries = arguments.insecure_registry.clone();
+    let config = knoll_oci::Config { registry_hosts: hosts(port), insecure_registries, limits };
+    ImageStore::open(&paths.images(), config).map_err(|e| Failure::new(Exit::System, &e))
+}
+
+/// ServiceAccounts by their tokens, and what RBAC lets them do: the verbs `push` and `delete` on `repositories` of the
+/// group `registry.knoll.dev`, named like the repository, in the namespace that its first part names.
+struct ServiceAccounts(Arc<dyn Authority>);
+
+impl ServiceAccounts {
+    fn identity(&self, token: &str) -> Option<Identity> {
+        self.0.review(token, &[]).map(|(identity, _)| identity)
+    }
+}
+
+fn attributes(action: Action, repository: &str) -> Attributes {
+    let verb = match action {
+        Action::Push => "push",
+        Action::Delete => "delete",
+    };
+    Attributes {
+        verb: verb.into(),
+        group: GROUP.into(),
+        version: "v1".into(),
+        resource: "repositories".into(),
+        namespace: repository.split_once('/').map(|(namespace, _)| namespace.to_owned()).unwrap_or_default(),
+        name: repository.into(),
+        ..Attributes::default()
+    }
+}
+
+impl Authorize for ServiceAccounts {
+    fn knows(&self, token: &str) -> bool {
+        self.identity(token).is_some()
+    }
+
+    fn authorize(&self, token: &str, action: Action, repository: &str) -> Verdict {
+        let Some(identity) = self.identity(token) else { return Verdict::Unknown };
+        let wanted = attributes(action, repository);
+        if self.0.authorize(&identity, &wanted).is_allowed() {
+            return Verdict::Allowed;
+        }
+        let (user, verb) = (&identity.user, &wanted.verb);
+        Verdict::Forbidden(format!(
+            "{user} may not {verb} repositories.{GROUP} {repository:?}: bind a role that allows it"
+        ))
+    }
+}
+
+/// Serves images to this machine, its pods and its command line.
+pub(super) fn serve(
+    tasks: &mut Tasks,
+    arguments: &UpArguments,
+    paths: &Paths,
+    images: &ImageStore,
+    authority: Arc<dyn Authority>,
+    sockets: Sockets,
+) -> Result<(), Failure> {
+    let port = sockets.machine.local_addr().map_err(|e| Failure::io("find the address of a socket", &e))?.port();
+    let directory = paths.registry();
+    let machine = machine_login(&directory, &hosts(port))
+        .map_err(|e| Failure::io(format!("keep the registry's login in {}", directory.display()), &e))?;
+    let authority: Arc<dyn Authorize> = Arc::new(ServiceAccounts(authority));
+    let policy = RegistryPolicy { names: arguments.api_names.clone(), machine, authority: Some(authority) };
+    let registry = Registry::new(images.clone(), policy);
+    for (listener, inside) in [(sockets.machine, false), (sockets.pods, true)] {
+        let (registry, stop) = (registry.clone(), tasks.stop());
+        // A task that is started again needs its socket again; the listener is shared by all its lives.
+        let listener = Arc::new(listener);
+        tasks.restartable("image registry", move || {
+            let (registry, stop, listener) = (registry.clone(), stop.clone(), listener.clone());
+            async move { registry.serve(&listener, inside, stop.wait()).await.map_err(|e| e.to_string()) }
+        });
+    }
+    let (path, stop) = (Paths::images_socket(), tasks.stop());
+    let commands = bind(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
+    let commands = Arc::new(commands);
+    tasks.restartable("image commands", move || {
+        let (registry, stop, commands) = (registry.clone(), stop.clone(), commands.clone());
+        async move { registry.serve_commands(&commands, stop.wait()).await.map_err(|e| e.to_string()) }
+    });
+    Ok(())
+}
+
+/// A socket in a directory that only its owner enters.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let directory = path.parent().unwrap_or(path);
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_belongs_to_the_namespace_that_its_first_part_names() {
+        let told = |repository: &str| {
+            let wanted = attributes(Action::Push, repository);
+            (wanted.verb, wanted.namespace, wanted.name)
+        };
+        assert_eq!(told("team/app"), ("push".into(), "team".into(), "team/app".into()));
+        assert_eq!(told("app"), ("push".into(), String::new(), "app".into()));
+    }
+
+    #[tokio::test]
+    async fn the_command_lines_socket_is_its_owners_only_and_takes_the_place_of_an_old_one() {
+        let scratch = std::env::temp_dir().join(format!("knoll-images-{}", std::process::id()));
+        let path = scratch.join("images/images.sock");
+        drop(bind(&path).expect("binds"));
+        let _listener = bind(&path).expect("binds again");
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().expect("has one"))), (0o600, 0o700));
+        fs::remove_dir_all(scratch).expect("removes");
+    }
+}
