@@ -4,6 +4,7 @@ mod admin;
 mod detach;
 mod doctor;
 mod failure;
+mod kept;
 mod logging;
 mod notify;
 mod paths;

@@ -6,9 +6,13 @@ use std::{
 };
 
 use knoll_cli::{Exit, UpArguments};
+use knoll_container::protocol::{GATEWAY, ListenerName};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    kept::{self, Kept},
+};
 
 /// The sockets of an instance.
 pub(crate) struct Ports {
@@ -35,9 +39,12 @@ pub(crate) struct PodPorts {
 const BACKLOG: u32 = 1024;
 
 /// Listens, beside sockets of one address where this one is for all.
-async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // First without sharing: who has the port already must be noticed.
-    let alone = TcpListener::bind(address).await?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let alone = socket.listen(BACKLOG)?;
     if !address.ip().is_unspecified() {
         return Ok(alone);
     }
@@ -69,27 +76,41 @@ fn refused(address: SocketAddr, what: &str, option: &str, error: &io::Error) -> 
     }
 }
 
-async fn bind(address: SocketAddr, what: &str, option: &str) -> Result<TcpListener, Failure> {
-    listen(address).await.map_err(|error| refused(address, what, option, &error))
+fn bind(kept: &mut Kept, address: SocketAddr, what: &str, name: &str, option: &str) -> Result<TcpListener, Failure> {
+    kept.take_or(kept::name(name, address), || listen(address)).map_err(|error| refused(address, what, option, &error))
+}
+
+/// The gateway's port that URLs need not show, where it is to be tried.
+fn standard(arguments: &UpArguments) -> Option<SocketAddr> {
+    let host = arguments.http_addr.first().map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
+    let standard = SocketAddr::new(host, 80);
+    (!arguments.no_port_80 && !arguments.http_addr.contains(&standard)).then_some(standard)
+}
+
+/// What the sockets that these arguments ask for are kept as.
+pub(crate) fn names(arguments: &UpArguments) -> Vec<ListenerName> {
+    let mut names = vec![kept::name("api", arguments.api_addr), kept::name("registry", arguments.registry_addr)];
+    names.extend(arguments.admin_addr.map(|address| kept::name("admin", address)));
+    names.extend(arguments.http_addr.iter().copied().chain(standard(arguments)).map(|at| kept::name("http", at)));
+    let pods = [("pods-api", arguments.api_addr.port()), ("pods-registry", arguments.registry_addr.port())];
+    let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0)]);
+    names.extend(pods.map(|(name, port)| kept::name(name, SocketAddr::from((GATEWAY, port)))));
+    names
 }
 
 impl Ports {
-    /// Binds what the arguments say.
-    pub(crate) async fn bind(arguments: &UpArguments) -> Result<Self, Failure> {
-        let api = bind(arguments.api_addr, "Kubernetes API", "--api-addr").await?;
-        let registry = bind(arguments.registry_addr, "image registry", "--registry-addr").await?;
-        let admin = match arguments.admin_addr {
-            Some(address) => Some(bind(address, "admin endpoint", "--admin-addr").await?),
-            None => None,
-        };
+    /// Takes up, or binds, what the arguments say.
+    pub(crate) fn bind(arguments: &UpArguments, kept: &mut Kept) -> Result<Self, Failure> {
+        let api = bind(kept, arguments.api_addr, "Kubernetes API", "api", "--api-addr")?;
+        let registry = bind(kept, arguments.registry_addr, "image registry", "registry", "--registry-addr")?;
+        let admin = arguments.admin_addr;
+        let admin = admin.map(|address| bind(kept, address, "admin endpoint", "admin", "--admin-addr")).transpose()?;
         let mut http = Vec::new();
         for address in &arguments.http_addr {
-            http.push(bind(*address, "gateway", "--http-addr").await?);
+            http.push(bind(kept, *address, "gateway", "http", "--http-addr")?);
         }
-        let host = arguments.http_addr.first().map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
-        let standard = SocketAddr::new(host, 80);
-        if !arguments.no_port_80 && !arguments.http_addr.contains(&standard) {
-            match listen(standard).await {
+        if let Some(standard) = standard(arguments) {
+            match kept.take_or(kept::name("http", standard), || listen(standard)) {
                 Ok(listener) => http.insert(0, listener),
                 Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
             }
@@ -109,17 +130,18 @@ impl Ports {
 }
 
 impl PodPorts {
-    /// Binds the ports that pods use on `gateway`, which must be an address of this machine by now.
-    pub(crate) fn bind(gateway: Ipv4Addr, api: u16, registry: u16) -> Result<Self, Failure> {
-        let bind = |port, what: &str, option: &str| {
-            let address = SocketAddr::from((gateway, port));
-            listen_beside(address).map_err(|error| refused(address, what, option, &error))
+    /// Binds the ports that pods use on the gateway's address, which must be one of this machine by now.
+    pub(crate) fn bind(kept: &mut Kept, api: u16, registry: u16) -> Result<Self, Failure> {
+        let mut bind = |port, name: &str, what: &str, option: &str| {
+            let address = SocketAddr::from((GATEWAY, port));
+            let listener = kept.take_or(kept::name(name, address), || listen_beside(address));
+            listener.map_err(|error| refused(address, what, option, &error))
         };
         Ok(Self {
-            api: bind(api, "Kubernetes API for pods", "--api-addr")?,
-            http: bind(80, "gateway for pods", "a free port 80 there")?,
-            outside: bind(0, "gateway's Service", "a free port there")?,
-            registry: bind(registry, "image registry for pods", "--registry-addr")?,
+            api: bind(api, "pods-api", "Kubernetes API for pods", "--api-addr")?,
+            http: bind(80, "pods-http", "gateway for pods", "a free port 80 there")?,
+            outside: bind(0, "pods-outside", "gateway's Service", "a free port there")?,
+            registry: bind(registry, "pods-registry", "image registry for pods", "--registry-addr")?,
         })
     }
 }

@@ -43,9 +43,9 @@ fn no_socket_of_the_machine_takes_orders_without_credentials() {
     let answer = get(&registry, "evil.example", "/v2/").expect("it answers");
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     let api = space.cluster.instance()["api"].as_str().expect("it has one").to_owned();
-    let output =
-        as_nobody("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}"]).arg(format!("{api}/api/v1/secrets"));
-    let code = output.output().expect("curl runs").stdout;
+    let secrets = format!("{api}/api/v1/secrets");
+    let answer = as_nobody("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &secrets]).output();
+    let code = answer.expect("curl runs").stdout;
     assert!(["401", "403"].contains(&String::from_utf8_lossy(&code).as_ref()));
     for socket in ["/run/knoll/monitor.sock", "/run/knoll/admin.sock"] {
         let output = as_nobody("curl")

@@ -40,10 +40,11 @@ use crate::{
     admin::Admin,
     detach, doctor,
     failure::Failure,
+    kept::Kept,
     logging::{self, LogLevel},
     notify,
     paths::{Paths, RUNTIME},
-    ports::Ports,
+    ports::{self, Ports},
     supervise::Tasks,
 };
 use planes::Planes;
@@ -110,7 +111,10 @@ enum Call {
 }
 
 async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result<(), Failure> {
-    let mut ports = Ports::bind(arguments).await?;
+    let monitor = paths.monitor().socket;
+    let mut kept = Kept::find(&monitor).await;
+    kept.keep_only(&ports::names(arguments), &monitor).await;
+    let mut ports = Ports::bind(arguments, &mut kept)?;
     let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
     fs::create_dir_all(&paths.data).map_err(|e| Failure::io(format!("make {}", paths.data.display()), &e))?;
     let pki = Pki::open(&paths.pki(), year).map_err(|e| Failure::new(Exit::Config, &e))?;
@@ -124,7 +128,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
 
     let mut tasks = Tasks::new();
-    let planes = Planes::start(arguments, paths, ports, &pki, certificate, &admin, &mut tasks).await?;
+    let planes = Planes::start(arguments, paths, ports, kept, &pki, certificate, &admin, &mut tasks).await?;
     instance.announce(&paths.data).map_err(|e| Failure::new(Exit::System, &e))?;
     println!("{}", detach::summary(&instance));
     notify::ready();

@@ -42,6 +42,7 @@ use super::{
 use crate::{
     admin::{Admin, Sources},
     failure::{Failure, chain},
+    kept::Kept,
     paths::{Paths, RUNTIME},
     ports::{PodPorts, Ports},
     supervise::{Restarts, Tasks},
@@ -88,6 +89,7 @@ impl Planes {
         arguments: &UpArguments,
         paths: &Paths,
         ports: Ports,
+        mut kept: Kept,
         pki: &Pki,
         certificate: Arc<rustls::ServerConfig>,
         admin: &Admin,
@@ -105,7 +107,7 @@ impl Planes {
         });
         let network = tokio::task::spawn_blocking(|| network::setup(network_config()));
         let network = network.await.map_err(system)?.map_err(system)?;
-        let pod_ports = PodPorts::bind(GATEWAY, api_port, registry_port)?;
+        let pod_ports = PodPorts::bind(&mut kept, api_port, registry_port)?;
         let store = open_store(paths)?;
         let images = registry::open_images(arguments, paths, registry_port)?;
 
@@ -153,10 +155,12 @@ impl Planes {
             knoll_drive::run(controllers, Role::everything(settings), links, stop.wait()).await.map_err(|e| chain(&e))
         });
 
+        let monitor = connecting.await.map_err(system)?.map_err(system)?;
+        kept.hand_over(&monitor).await.map_err(system)?;
         let node = Node::new(
             node_config(arguments, paths),
             server.client(node_identity(&arguments.node_name)),
-            connecting.await.map_err(system)?.map_err(system)?,
+            monitor,
             images.clone(),
             callbacks(gateway.hints(), table, finder.clone(), network),
         )
