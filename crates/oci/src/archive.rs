@@ -16,7 +16,8 @@ use crate::{
     durable::{private_directory, private_file},
     holds::Hold,
     limits::{Bounded, has_room, read_bounded},
-    local::{Descriptor, Manifest, StoreError, parse_manifest},
+    local::StoreError,
+    manifest::{Descriptor, Manifest, parse_manifest},
     pins::{Origin, Pin},
     remove,
 };
@@ -159,6 +160,7 @@ impl ImageStore {
                 "layers": layers,
             });
             let digest = self.keep(files, manifest.to_string().as_bytes())?;
+            self.give_manifest(&digest)?;
             let names = image.repo_tags.filter(|tags| !tags.is_empty());
             let names = tag.map(|tag| vec![tag.to_owned()]).or(names);
             let names = names.ok_or_else(|| LoadError::Unnamed { path: files.path.clone() })?;
@@ -220,6 +222,7 @@ impl ImageStore {
             let expected = files.digest(&blob.digest)?;
             self.keep_file(files, &files.at(&blob_name(&expected))?, Some(&expected))?;
         }
+        self.give_manifest(digest)?;
         Ok(manifest)
     }
 
@@ -231,6 +234,11 @@ impl ImageStore {
         self.pin(&reference.name(), tag, pin)
             .map_err(|source| StoreError::Io { what: "remember a tag".into(), source })?;
         Ok(reference.to_string())
+    }
+
+    fn give_manifest(&self, digest: &Digest) -> Result<(), StoreError> {
+        let given = self.inner.access.give(digest);
+        given.map_err(|source| StoreError::Io { what: "remember an image".into(), source })
     }
 
     fn keep(&self, files: &Files, bytes: &[u8]) -> Result<Digest, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// How to come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
     /// With a name and a password.
     Basic,
     /// With a token that `realm` gives out.
@@ -17,7 +17,7 @@ pub(crate) enum Challenge {
 }
 
 /// The challenge that we can meet, from the values of all such headers; tokens before passwords.
-pub(crate) fn parse_challenges<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Challenge> {
+pub fn parse_challenges<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Challenge> {
     let mut basic = false;
     for value in values {
         for (scheme, parameters) in split(value) {

@@ -51,7 +51,7 @@ impl ImageStore {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
-    fn reach(&self, root: &Digest, blobs: &mut BTreeSet<Digest>, layers: &mut BTreeSet<Digest>) {
+    pub(crate) fn reach(&self, root: &Digest, blobs: &mut BTreeSet<Digest>, layers: &mut BTreeSet<Digest>) {
         let parse = |text: &str| text.parse::<Digest>().ok();
         let mut open = vec![root.clone()];
         while let Some(digest) = open.pop() {

@@ -1,13 +1,11 @@
 //! The images on this machine.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
-
-use serde::Deserialize;
 
 use crate::{
     Digest, ImageConfig, LayerError, LimitError, Limits, Reference,
@@ -17,6 +15,7 @@ use crate::{
     holds::{Holds, ImageHold},
     keychain::Candidate,
     layers::WantedLayer,
+    manifest::{Manifest, architecture, parse_digest, parse_manifest, pick_platform},
     pins::{Pin, PinFiles, Pins},
     remote::Remote,
     remove,
@@ -97,40 +96,6 @@ pub struct Image {
     pub hold: ImageHold,
 }
 
-/// The parts of a manifest or index that matter here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Manifest {
-    #[serde(default)]
-    pub(crate) media_type: Option<String>,
-    #[serde(default)]
-    pub(crate) manifests: Vec<Descriptor>,
-    #[serde(default)]
-    pub(crate) config: Option<Descriptor>,
-    #[serde(default)]
-    pub(crate) layers: Vec<Descriptor>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    pub(crate) digest: String,
-    #[serde(default)]
-    pub(crate) media_type: String,
-    #[serde(default)]
-    pub(crate) size: u64,
-    #[serde(default)]
-    pub(crate) platform: Option<Platform>,
-    #[serde(default)]
-    pub(crate) annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Platform {
-    pub(crate) os: String,
-    pub(crate) architecture: String,
-}
-
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) blobs: Blobs,
@@ -174,15 +139,6 @@ pub struct ImageStore {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// Architecture as images name it.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 impl ImageStore {
     /// Opens the store in `root`, making it where it is missing.
     ///
@@ -204,9 +160,27 @@ impl ImageStore {
         let pins = RwLock::new(Pins::open(&pin_files, children).map_err(fail)?);
         let (busy, naming, holds) = (Mutex::default(), Mutex::default(), Holds::default());
         let root = root.to_owned();
-        Ok(Self {
+        let store = Self {
             inner: Arc::new(Inner { root, blobs, config, remote, access, holds, busy, pins, pin_files, naming }),
-        })
+        };
+        store.open_up_given().map_err(fail)?;
+        Ok(store)
+    }
+
+    /// Remembers of what was given before there were such records that it is for everybody.
+    fn open_up_given(&self) -> io::Result<()> {
+        let given: Vec<Digest> = self.pins().given().cloned().collect();
+        for digest in given {
+            if self.inner.access.is_given(&digest) || !self.blobs().has(&digest) {
+                continue;
+            }
+            let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+            self.reach(&digest, &mut blobs, &mut layers);
+            blobs.iter().try_for_each(|blob| self.inner.access.open_up(blob))?;
+            // Last: it says that the others are done.
+            self.inner.access.give(&digest)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -325,18 +299,15 @@ impl ImageStore {
         Ok(Image { name, digest: digest.clone(), config, layers, size, is_for_everybody, hold: hold.into() })
     }
 
+    /// Whether a manifest was ever given to this machine by tarball or push, though its name may stand for another now.
+    pub(crate) fn is_given(&self, digest: &Digest) -> bool {
+        self.pins().is_given(digest) || self.inner.access.is_given(digest)
+    }
+
     /// Whether an image that is here may be run by whoever has these logins.
     pub(crate) fn is_for(&self, digest: &Digest, repository: &str, candidates: &[Candidate<'_>]) -> bool {
-        self.pins().is_given(digest) || self.inner.access.allows(digest, repository, candidates)
+        self.is_given(digest) || self.inner.access.allows(digest, repository, candidates)
     }
-}
-
-/// Reads a manifest or an index.
-///
-/// # Errors
-/// A text that says what is wrong with it.
-pub(crate) fn parse_manifest(json: &[u8]) -> Result<Manifest, String> {
-    serde_json::from_slice(json).map_err(|e| e.to_string())
 }
 
 /// Why a blob of an image gives nothing.
@@ -346,15 +317,4 @@ fn unreadable(what: String, source: io::Error) -> StoreError {
         (io::ErrorKind::NotFound, _) => StoreError::Unknown(what),
         _ => StoreError::Io { what: format!("read {what}"), source },
     }
-}
-
-pub(crate) fn parse_digest(image: &Digest, text: &str) -> Result<Digest, StoreError> {
-    text.parse().map_err(|e| StoreError::Invalid { image: image.to_string(), reason: format!("{e}") })
-}
-
-/// The entry for this machine.
-pub(crate) fn pick_platform(manifests: &[Descriptor]) -> Option<&Descriptor> {
-    let ours =
-        |d: &&Descriptor| d.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == architecture());
-    manifests.iter().filter(|d| d.platform.is_some()).find(ours).or_else(|| manifests.iter().find(ours))
 }

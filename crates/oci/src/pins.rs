@@ -139,6 +139,11 @@ impl Pins {
         self.given.contains_key(digest)
     }
 
+    /// Every manifest of an image that was given to this machine.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Digest> {
+        self.given.keys()
+    }
+
     /// Names that begin with `prefix`, with what follows it.
     pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Pin)> {
         let from = self.kept.range(prefix.to_owned()..);

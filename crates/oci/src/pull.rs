@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream}
 use crate::{
     Digest, Image, ImageStore, Keychain, LimitError, Reference, ReferenceError, StoreError,
     holds::Hold,
-    local::{Descriptor, Manifest, parse_digest, parse_manifest, pick_platform},
+    manifest::{Descriptor, Manifest, parse_digest, parse_manifest, pick_platform},
     pins::{Origin, Pin},
     remote::Session,
 };
@@ -107,7 +107,7 @@ impl ImageStore {
     fn held(&self, reference: &Reference) -> Option<Held> {
         let reference = self.canonical(reference);
         let held = match &reference.digest {
-            Some(digest) => Held { digest: digest.clone(), given: self.pins().is_given(digest) },
+            Some(digest) => Held { digest: digest.clone(), given: self.is_given(digest) },
             None => {
                 let name = format!("{}:{}", reference.name(), reference.tag.as_deref().unwrap_or("latest"));
                 let pins = self.pins();

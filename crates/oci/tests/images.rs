@@ -265,3 +265,28 @@ async fn nobody_else_looks_into_the_store_and_an_old_one_is_mended() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_image_whose_name_went_to_another_still_runs_by_its_digest() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = store(&scratch.path().join("store"), &["localhost:1"]);
+    let archive = scratch.path().join("image.tar");
+    let name = "localhost:1/team/app:v1";
+    let load = async |layer: Vec<u8>| {
+        one_image(&archive, name, &[(layer.clone(), Digest::of(&layer))]);
+        store.load_tar(&archive, None).await.expect("loads");
+        open(&store, name).await.expect("opens").digest
+    };
+    let (first, second) = (load(base_layer()).await, load(upper_layer()).await);
+    assert_ne!(first, second);
+    let by_digest = format!("localhost:1/team/app@{first}");
+    for policy in [Policy::Never, Policy::IfNotPresent, Policy::Always] {
+        let image = store.pull(&by_digest, policy, &Keychain::default(), &|_| {}).await.expect("is still here");
+        assert!(image.is_for_everybody);
+    }
+    // A store that kept no such records knows by the names.
+    fs::remove_dir_all(scratch.path().join("store/access")).expect("was there");
+    drop(store);
+    let store = self::store(&scratch.path().join("store"), &["localhost:1"]);
+    open(&store, name).await.expect("is for everybody");
+}

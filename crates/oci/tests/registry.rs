@@ -210,6 +210,10 @@ async fn a_blob_that_was_pulled_for_somebody_is_nobody_elses_by_its_digest() {
     assert_eq!(ask.send("PUT", "/v2/a/manifests/v1", naming).await.0, StatusCode::BAD_REQUEST);
     let naming = json!({"manifests": [{"digest": manifest.to_string()}]}).to_string();
     assert_eq!(ask.send("PUT", "/v2/a/manifests/v1", naming).await.0, StatusCode::BAD_REQUEST);
+    // Having the text of a manifest is not having what it names.
+    let text = format!("/v2/a/blobs/uploads/?digest={manifest}");
+    assert_eq!(ask.send("POST", &text, &b"{\"layers\":[]}"[..]).await.0, StatusCode::CREATED);
+    assert_eq!(ask.send("GET", &format!("/v2/a/manifests/{manifest}"), "").await.0, StatusCode::NOT_FOUND);
 }
 
 async fn command(registry: &Registry, method: &str, target: &str, body: Vec<u8>) -> (StatusCode, Value) {

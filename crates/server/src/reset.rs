@@ -66,7 +66,8 @@ fn remove(path: &std::path::Path) -> Result<(), Failure> {
     let removed = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        // Not by the standard library: a layer may be deeper than its recursion.
+        Ok(meta) if meta.is_dir() => knoll_oci::remove_tree(path),
         Ok(_) => fs::remove_file(path),
     };
     removed.map_err(|e| Failure::io(format!("remove {}", path.display()), &e))

@@ -47,7 +47,7 @@ fn no_socket_of_the_machine_takes_orders_without_credentials() {
     let answer = as_nobody("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &secrets]).output();
     let code = answer.expect("curl runs").stdout;
     assert!(["401", "403"].contains(&String::from_utf8_lossy(&code).as_ref()));
-    for socket in ["/run/knoll/monitor.sock", "/run/knoll/admin.sock"] {
+    for socket in ["/run/knoll/monitor.sock", "/run/knoll/admin.sock", "/run/knoll/images/images.sock"] {
         let output = as_nobody("curl")
             .args(["-s", "--unix-socket", socket, "http://knoll/metrics"])
             .output()

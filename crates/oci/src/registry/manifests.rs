@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Answer, Body, Refusal, Registry, empty, full, json as json_response};
 use crate::{
     Digest, ImageStore, LimitError,
-    local::{Manifest, parse_manifest},
+    manifest::{Manifest, parse_manifest},
     pins::{Origin, Pin},
 };
 
@@ -52,11 +52,11 @@ impl Registry {
     fn find(&self, name: &str, reference: &str) -> Result<(Digest, Option<String>), Refusal> {
         let unknown = || Refusal::manifest_unknown(reference);
         let repository = self.repository(name)?;
-        let pins = self.store.pins();
         if let Ok(digest) = reference.parse::<Digest>() {
             // What was pulled for somebody is not for whoever knows its digest.
-            return if pins.is_given(&digest) { Ok((digest, None)) } else { Err(unknown()) };
+            return if self.store.is_given(&digest) { Ok((digest, None)) } else { Err(unknown()) };
         }
+        let pins = self.store.pins();
         let pin = pins.get(&format!("{repository}:{reference}")).ok_or_else(unknown)?;
         Ok((pin.digest.parse().map_err(|_| unknown())?, Some(pin.media_type.clone())))
     }
@@ -165,11 +165,11 @@ fn keep_manifest(
         // Naming the manifest of an image that was pulled for somebody must not open it up.
         let child: Option<Digest> = child.digest.parse().ok();
         hold.add(child.clone());
-        if child.is_some_and(|child| store.blobs().has(&child) && !store.pins().is_given(&child)) {
+        if child.is_some_and(|child| store.blobs().has(&child) && !store.is_given(&child)) {
             return Err(Refusal::manifest_invalid("it names a manifest that was not pushed"));
         }
     }
-    let kept = store.blobs().put(bytes).and_then(|_| access.open_up(&digest));
+    let kept = store.blobs().put(bytes).and_then(|_| access.give(&digest));
     kept.map_err(|e| Refusal::storage(&e))?;
     // A manifest pushed by digest alone is kept by a name of its own, so that it is not collected.
     let tag = reference.replace(':', "-");
