@@ -100,7 +100,7 @@ impl ApiServer {
         let row = self.row_of(&object)?;
         let namespace = object::namespace(&object).to_owned();
         let key = row.key(&namespace, object::name(&object));
-        if self.store.get(&key).is_some() {
+        if self.store.snapshot().contains(&key) {
             return Ok(());
         }
         metadata::prepare_create(&row, &namespace, &mut object, Timestamp::now())?;
@@ -122,7 +122,7 @@ impl ApiServer {
                 Ok(())
             }
             Err(WriteError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(Status::internal(error)),
+            Err(error) => Err(Status::unwritten(&error)),
         }
     }
 
@@ -176,7 +176,11 @@ impl ApiServer {
             return Ok(());
         }
         let stored = objects::to_stored(&row, &new);
-        self.store.put(key, stored, Expect::Any, row.durability).await.map(drop).map_err(Status::internal)
+        self.store
+            .put(key, stored, Expect::Any, row.durability)
+            .await
+            .map(drop)
+            .map_err(|error| Status::unwritten(&error))
     }
 }
 

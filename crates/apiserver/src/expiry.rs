@@ -56,15 +56,14 @@ fn last_seen(entry: &Entry) -> Timestamp {
 
 /// The Events that go now: those past their age, and the oldest of the others until `most` are left.
 fn expired(snapshot: &Snapshot, now: Timestamp, most: usize) -> Vec<Write> {
-    let mut seen: Vec<(Timestamp, &Entry)> =
-        snapshot.range(PREFIX, None).map(|entry| (last_seen(entry), entry)).collect();
-    seen.sort_by_key(|(at, entry)| (*at, entry.revision));
+    let seen = snapshot.range(PREFIX, None).map(|entry| (last_seen(&entry), entry.revision, entry.key));
+    let mut seen: Vec<(Timestamp, u64, Arc<str>)> = seen.collect();
+    seen.sort_unstable();
     let surplus = seen.len().saturating_sub(most);
-    let old = seen.iter().take_while(|(at, _)| now.duration_since(*at) >= AGE).count();
+    let old = seen.iter().take_while(|(at, _, _)| now.duration_since(*at) >= AGE).count();
     let gone = seen.into_iter().take(surplus.max(old));
-    let write =
-        |entry: &Entry| Write { key: entry.key.to_string(), value: None, expect: Expect::Revision(entry.revision) };
-    gone.map(|(_, entry)| write(entry)).collect()
+    gone.map(|(_, revision, key)| Write { key: key.to_string(), value: None, expect: Expect::Revision(revision) })
+        .collect()
 }
 
 impl ApiServer {
@@ -83,6 +82,10 @@ impl ApiServer {
                 match self.store.commit(batch.to_vec(), Durability::Relaxed).await {
                     // One was seen again meanwhile: the others wait for the next time.
                     Ok(_) | Err(WriteError::Conflict { .. }) => {}
+                    Err(error @ WriteError::Full) => {
+                        tracing::warn!(%error, "let Events go");
+                        break;
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use knoll_store::WriteError;
 use serde_json::{Map, Value, json};
 
 /// What is wrong with one field.
@@ -243,6 +244,15 @@ impl Status {
     /// 500.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    /// What a write that the store did not take is answered: 507 while its disk is full, 413 for too much at once.
+    pub fn unwritten(error: &WriteError) -> Self {
+        match error {
+            WriteError::Full => Self::new(507, "InsufficientStorage", error.to_string()).retry_after(5),
+            WriteError::TooLarge { .. } => Self::new(413, "RequestEntityTooLarge", error.to_string()),
+            WriteError::Conflict { .. } | WriteError::Stopped(_) => Self::internal(error),
+        }
     }
 
     /// 503.

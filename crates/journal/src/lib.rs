@@ -1,8 +1,16 @@
 //! Append-only records in segment files: what the object store's write-ahead log is made of, and what the
 //! event log will be made of. Knows only bytes; who reads them gives them meaning.
 
+mod directory;
 mod disk;
-mod segment;
+mod frame;
+mod log;
+mod memory;
+mod scan;
 
-pub use disk::{Directory, Disk, DiskFile, MemoryDisk};
-pub use segment::{Log, LogError, Options, frame, unframe};
+pub use directory::Directory;
+pub use disk::{Disk, DiskFile, is_full};
+pub use frame::{Frame, frame, read_frame};
+pub use log::{Batch, Log, LogError, Options, Replay, segment_name, segment_sequence};
+pub use memory::MemoryDisk;
+pub use scan::{Remains, Scan, Survey, survey};

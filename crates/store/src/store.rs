@@ -9,13 +9,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use knoll_journal::{Directory, Disk, LogError};
+use knoll_journal::{Disk, LogError};
 use tokio::sync::{mpsc, oneshot, watch as revisions};
 
 use crate::{
-    Change, Compacted, Durability, Entry, Expect, Snapshot, Watch, Write, WriteError, codec,
-    committer::{Committer, Request, STOP_WAIT},
+    Change, Compacted, Damage, Durability, Entry, Expect, Figures, Snapshot, Watch, Write, WriteError,
+    claim::claim,
+    committer::{Checkpoints, Committer, Ending, Request, STOP_WAIT},
+    counters::Counters,
     history::History,
+    pack,
     recovery::{self, Recovered},
 };
 
@@ -31,8 +34,11 @@ pub struct Options {
     pub history_age: Duration,
     /// Most bytes of changes kept.
     pub history_bytes: usize,
-    /// Log written since the last checkpoint that makes the next one due, bytes.
+    /// Log written since the last checkpoint that makes the next one due, bytes; at least as much as that checkpoint
+    /// had.
     pub checkpoint_bytes: u64,
+    /// How long after its last write a value is packed.
+    pub cold_after: Duration,
     /// Segments and records.
     pub log: knoll_journal::Options,
 }
@@ -44,6 +50,7 @@ impl Default for Options {
             history_age: Duration::from_secs(600),
             history_bytes: 16 << 20,
             checkpoint_bytes: 32 << 20,
+            cold_after: Duration::from_secs(30),
             log: knoll_journal::Options { segment_bytes: 64 << 20, record_bytes: 16 << 20 },
         }
     }
@@ -72,11 +79,34 @@ pub enum OpenError {
         /// The directory.
         path: String,
     },
-    /// A checkpoint cannot be read.
-    #[error("read a checkpoint")]
-    Checkpoint(#[source] io::Error),
-    /// The log cannot be read.
-    #[error(transparent)]
+    /// A checkpoint cannot be read from the disk.
+    #[error("read {name}")]
+    Checkpoint {
+        /// The file.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No checkpoint is whole.
+    #[error("checkpoint {name} is {damage}: `knoll store verify` says what is lost")]
+    DamagedCheckpoint {
+        /// The file.
+        name: String,
+        /// Where and why.
+        damage: Damage,
+    },
+    /// A checkpoint cannot be read, and the log does not reach as far as it.
+    #[error(
+        "checkpoint {name} is damaged, and the log ends at revision {reached}: `knoll store verify` says what is lost"
+    )]
+    Behind {
+        /// The file.
+        name: String,
+        /// How far the log reaches.
+        reached: u64,
+    },
+    /// The log cannot be read, or holds what no crash explains.
+    #[error("{0}: `knoll store verify` says what is lost")]
     Log(#[from] LogError),
     /// Records this version does not know.
     #[error("the data directory was written by a newer version: use that version or newer")]
@@ -86,9 +116,12 @@ pub enum OpenError {
 /// What the committer and the readers share.
 pub(crate) struct Shared {
     pub(crate) boot_id: String,
+    pub(crate) counters: Counters,
     state: RwLock<Snapshot>,
     history: Mutex<History>,
     revision: revisions::Sender<u64>,
+    /// Why nothing can be written any more.
+    stopped: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -108,6 +141,14 @@ impl Shared {
         self.revision.send_replace(revision);
     }
 
+    pub(crate) fn set_stopped(&self, reason: String) {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn close(&self) {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).close();
     }
@@ -124,17 +165,14 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-const FORMAT_FILE: &str = "FORMAT";
-const FORMAT: &str = "knoll-store 1\n";
-
 impl Store {
     /// Opens the store in `directory`, making it where it is missing.
     ///
     /// # Errors
     /// When the directory cannot be used, belongs to something else, is open elsewhere, or is damaged.
     pub fn open(directory: &Path, options: Options) -> Result<Store, OpenError> {
-        let lock = claim(directory)?;
-        Self::start(Arc::new(Directory::new(directory)), options, Some(lock))
+        let (disk, lock) = claim(directory)?;
+        Self::start(Arc::new(disk), options, Some(lock))
     }
 
     /// Opens the store on `disk`.
@@ -146,34 +184,44 @@ impl Store {
     }
 
     fn start(disk: Arc<dyn Disk>, options: Options, lock: Option<fs::File>) -> Result<Store, OpenError> {
-        let Recovered { snapshot, history, mut log, reserved } = recovery::recover(&disk, &options)?;
-        log.push(&codec::boot(&options.boot_id));
-        log.push(&codec::reserve(reserved.max(snapshot.revision)));
-        log.write()?;
-        log.sync()?;
+        let recovered = recovery::recover(&disk, &options)?;
+        let Recovered { snapshot, history, log, reserved, must_rotate, .. } = recovered;
         let shared = Arc::new(Shared {
             boot_id: options.boot_id,
+            counters: Counters::default(),
             revision: revisions::Sender::new(snapshot.revision),
             state: RwLock::new(snapshot.clone()),
             history: Mutex::new(history),
+            stopped: Mutex::new(None),
         });
         let (requests, receiver) = mpsc::channel(QUEUE);
+        let thread = |source| OpenError::Directory { path: "a thread of the store".into(), source };
+        let packer =
+            pack::start(shared.clone(), requests.downgrade(), options.cold_after, &snapshot).map_err(thread)?;
+        let checkpoints = Checkpoints {
+            fewest_bytes: options.checkpoint_bytes,
+            bytes: recovered.checkpoint_bytes,
+            since: recovered.since_checkpoint,
+            retry_at: 0,
+            under_way: false,
+            kept: recovered.checkpoints,
+        };
         let committer = Committer {
+            ending: Ending(shared.clone()),
             log,
             disk,
             shared: shared.clone(),
             requests: receiver,
             own: requests.downgrade(),
+            packer,
             working: snapshot,
             reserved,
-            checkpoint_bytes: options.checkpoint_bytes,
-            since_checkpoint: 0,
-            checkpointing: false,
-            broken: None,
+            must_rotate,
+            checkpoints,
+            stopped: None,
             lock,
         };
-        let spawned = thread::Builder::new().name("store".into()).spawn(move || committer.run());
-        spawned.map_err(|source| OpenError::Directory { path: "store thread".into(), source })?;
+        thread::Builder::new().name("store".into()).spawn(move || committer.run()).map_err(thread)?;
         Ok(Store { inner: Arc::new(Inner { shared, requests }) })
     }
 
@@ -208,14 +256,22 @@ impl Store {
     pub async fn commit(&self, writes: Vec<Write>, durability: Durability) -> Result<Vec<Arc<Change>>, WriteError> {
         debug_assert!(!writes.is_empty(), "a transaction has a write");
         let (answer, result) = oneshot::channel();
-        let stopped = || WriteError::Stopped("it was closed".into());
+        let stopped = || WriteError::Stopped(self.inner.shared.stopped().unwrap_or_else(|| "it was closed".to_owned()));
         self.inner.requests.send(Request::Commit { writes, durability, answer }).await.map_err(|_| stopped())?;
-        result.await.map_err(|_| stopped())?
+        match result.await {
+            Ok(result) => result,
+            Err(_) => {
+                // It ends; why is known when it takes no more requests.
+                self.inner.requests.closed().await;
+                Err(stopped())
+            }
+        }
     }
 
     /// The entry at `key`.
     pub fn get(&self, key: &str) -> Option<Entry> {
-        self.inner.shared.state.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        // The value is unpacked without the lock.
+        self.snapshot().get(key)
     }
 
     /// The newest published revision.
@@ -263,30 +319,24 @@ impl Store {
             tracing::error!("the store did not stop in time");
         }
     }
-}
 
-/// Makes the directory ours, or says why it cannot be.
-fn claim(directory: &Path) -> Result<fs::File, OpenError> {
-    let path = directory.display().to_string();
-    let failed = |source| OpenError::Directory { path: path.clone(), source };
-    fs::create_dir_all(directory).map_err(failed)?;
-    let format = directory.join(FORMAT_FILE);
-    match fs::read_to_string(&format) {
-        Ok(text) if text == FORMAT => {}
-        Ok(text) if text.starts_with("knoll-store") => return Err(OpenError::Newer),
-        Ok(_) => return Err(OpenError::Foreign { path }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if fs::read_dir(directory).map_err(failed)?.next().is_some() {
-                return Err(OpenError::Foreign { path });
-            }
-            fs::write(&format, FORMAT).map_err(failed)?;
+    /// How it fares.
+    pub fn figures(&self) -> Figures {
+        let Shared { counters, .. } = &*self.inner.shared;
+        let state = self.snapshot();
+        let history = self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        Figures {
+            revision: state.revision,
+            entries: state.map.len() as u64,
+            transactions: Counters::read(&counters.transactions),
+            refused_full: Counters::read(&counters.refused_full),
+            checkpoints: Counters::read(&counters.checkpoints),
+            checkpoint_failures: Counters::read(&counters.checkpoint_failures),
+            packed: Counters::read(&counters.packed),
+            history_bytes: history.bytes() as u64,
+            watches: history.listeners.count() as u64,
+            watches_dropped: history.listeners.dropped,
+            stopped: self.inner.shared.stopped(),
         }
-        Err(error) => return Err(failed(error)),
-    }
-    let lock = fs::OpenOptions::new().write(true).open(&format).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path }),
-        Err(fs::TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
     }
 }

@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::Entry;
+use crate::{Entry, history::weight};
 
 /// A published write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Watch {
     pub(crate) backlog: VecDeque<Arc<Change>>,
     pub(crate) live: mpsc::Receiver<Arc<Change>>,
     pub(crate) lagged: Arc<AtomicBool>,
+    /// Bytes of changes in `live`.
+    pub(crate) waiting: Arc<AtomicUsize>,
 }
 
 impl Watch {
@@ -58,7 +60,7 @@ impl Watch {
             return Ok(Some(change));
         }
         match self.live.recv().await {
-            Some(change) => Ok(Some(change)),
+            Some(change) => Ok(Some(self.taken(change))),
             None if self.lagged.load(Ordering::Acquire) => Err(Lagged),
             None => Ok(None),
         }
@@ -73,9 +75,14 @@ impl Watch {
             return Ok(Some(change));
         }
         match self.live.try_recv() {
-            Ok(change) => Ok(Some(change)),
+            Ok(change) => Ok(Some(self.taken(change))),
             Err(mpsc::error::TryRecvError::Disconnected) if self.lagged.load(Ordering::Acquire) => Err(Lagged),
             Err(_) => Ok(None),
         }
+    }
+
+    fn taken(&self, change: Arc<Change>) -> Arc<Change> {
+        self.waiting.fetch_sub(weight(&change), Ordering::AcqRel);
+        change
     }
 }

@@ -83,7 +83,7 @@ pub(crate) fn check(
         counted = true;
         let mut used = used_by(server, &snapshot, resource, namespace, &quota);
         let prefix = resource.key(namespace, "");
-        let under_way = claims.iter().filter(|(key, _)| key.starts_with(&prefix) && snapshot.get(key).is_none());
+        let under_way = claims.iter().filter(|(key, _)| key.starts_with(&prefix) && !snapshot.contains(key));
         under_way.for_each(|(_, amounts)| add(&mut used, amounts));
         let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(Quantity::ZERO);
         let over: Vec<&String> = hard
@@ -141,7 +141,7 @@ fn used_by(server: &ApiServer, snapshot: &Snapshot, resource: &Resource, namespa
 /// Brings the status of a namespace's quotas up to date, soon.
 pub(crate) fn refresh(server: &Arc<ApiServer>, namespace: &str) {
     let prefix = format!("/core/resourcequotas/{namespace}/");
-    if namespace.is_empty() || server.store.snapshot().range(&prefix, None).next().is_none() {
+    if namespace.is_empty() || server.store.snapshot().keys(&prefix).next().is_none() {
         return;
     }
     if !lock(&server.quotas.stale).insert(namespace.to_owned()) {

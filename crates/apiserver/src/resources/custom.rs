@@ -119,7 +119,7 @@ pub(super) fn committed(server: &ApiServer, change: Committed<'_>) {
 
 /// Deletes what was left of a definition that is gone: nobody can reach it any more.
 async fn purge(store: Store, prefix: String) {
-    let keys: Vec<Arc<str>> = store.snapshot().range(&prefix, None).map(|entry| entry.key.clone()).collect();
+    let keys: Vec<Arc<str>> = store.snapshot().keys(&prefix).map(|(key, _)| key.clone()).collect();
     for key in keys {
         if let Err(error) = store.delete(&key, Expect::Any, Durability::Durable).await {
             tracing::debug!(%error, %key, "delete an object of a definition that is gone");

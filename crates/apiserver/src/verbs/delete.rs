@@ -200,6 +200,6 @@ async fn remove(server: &Arc<ApiServer>, call: &Call, key: &str, old: &Stored) -
             Ok(Some(Deleted { object: Arc::new(last), gone: true }))
         }
         Err(WriteError::Conflict { .. }) => Ok(None),
-        Err(error) => Err(Status::internal(error)),
+        Err(error) => Err(Status::unwritten(&error)),
     }
 }

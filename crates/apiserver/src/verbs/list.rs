@@ -38,7 +38,7 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
     if let Some(last) = &found.more_after {
         metadata["continue"] = token(Some(page.snapshot.revision), last).into();
         if selectors.is_empty() {
-            let rest = page.snapshot.range(&call.resource.prefix_in(&call.namespace), Some(last)).count();
+            let rest = page.snapshot.count_after(&call.resource.prefix_in(&call.namespace), Some(last));
             metadata["remainingItemCount"] = rest.into();
         }
     }
@@ -109,7 +109,7 @@ fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selectors) 
     let resource = &call.resource;
     let mut entries: Vec<Entry> = Vec::new();
     if let Some(key) = single_key(call, selectors) {
-        let entry = page.snapshot.get(&key).filter(|_| page.start_after.is_none()).cloned();
+        let entry = page.snapshot.get(&key).filter(|_| page.start_after.is_none());
         if let Some(entry) = entry
             && selectors.matches(&server.trees.stored(resource, &entry)?.object)
         {
@@ -119,14 +119,14 @@ fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selectors) 
     }
     let prefix = resource.prefix_in(&call.namespace);
     for entry in page.snapshot.range(&prefix, page.start_after.as_deref()) {
-        if !selectors.is_empty() && !selectors.matches(&server.trees.stored(resource, entry)?.object) {
+        if !selectors.is_empty() && !selectors.matches(&server.trees.stored(resource, &entry)?.object) {
             continue;
         }
         if page.limit > 0 && entries.len() == page.limit {
             let more_after = entries.last().map(|last| last.key.to_string());
             return Ok(Found { entries, more_after });
         }
-        entries.push(entry.clone());
+        entries.push(entry);
     }
     Ok(Found { entries, more_after: None })
 }

@@ -151,7 +151,7 @@ impl Feed {
         let snapshot = self.server.store.snapshot();
         self.seen = snapshot.revision;
         if with_objects {
-            self.initial = snapshot.range(prefix, None).cloned().collect();
+            self.initial = snapshot.range(prefix, None).collect();
             self.end_of_initial = self.bookmarks;
         }
         self.resume(prefix, snapshot.revision);

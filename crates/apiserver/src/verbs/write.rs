@@ -92,7 +92,7 @@ async fn create_named(
             Ok(Done { object, warnings })
         }
         Err(WriteError::Conflict { .. }) => Err(Status::already_exists(&resource.group, &resource.plural, &name)),
-        Err(error) => Err(Status::internal(error)),
+        Err(error) => Err(Status::unwritten(&error)),
     }
 }
 
@@ -258,7 +258,7 @@ pub(crate) async fn put(
     match commit(server, call, &call.key(), old, new).await {
         Ok(object) => Ok(Some(object)),
         Err(WriteError::Conflict { .. }) => Ok(None),
-        Err(error) => Err(Status::internal(error)),
+        Err(error) => Err(Status::unwritten(&error)),
     }
 }
 
@@ -276,6 +276,6 @@ fn write_failure(resource: &Resource, name: &str, error: WriteError) -> Status {
     match error {
         WriteError::Conflict { current: None, .. } => resource.not_found(name),
         WriteError::Conflict { .. } => Status::modified(&resource.group, &resource.plural, name),
-        other => Status::internal(other),
+        other => Status::unwritten(&other),
     }
 }

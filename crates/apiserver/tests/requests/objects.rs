@@ -1,6 +1,11 @@
 //! Objects: their metadata, their versions, their end.
 
+use std::sync::Arc;
+
 use crate::support::{Harness, config_map, deployment, names, pod};
+use knoll_apiserver::node_backend::NoNode;
+use knoll_journal::MemoryDisk;
+use knoll_store::{Options, Store};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -163,4 +168,26 @@ async fn a_collection_is_deleted_by_selector() {
     h.send("DELETE", &format!("{MAPS}?labelSelector=tier%3Dx"), Value::Null).await.expect(200);
     let left = h.get(&format!("{MAPS}?labelSelector=tier")).await.expect(200);
     assert_eq!(names(&left), ["b"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_answered_507_and_writes_go_on_when_there_is_room() {
+    let disk = MemoryDisk::default();
+    let store = Store::open_on(Arc::new(disk.clone()), Options::default()).unwrap();
+    let h = Harness::over(store, tempfile::tempdir().unwrap(), Arc::new(NoNode)).await;
+    h.post(MAPS, config_map("before", json!({"k": "v"}))).await.expect(201);
+    disk.set_capacity(Some(disk.used() + 10));
+    let status = h.post(MAPS, config_map("full", json!({"k": "v"}))).await.expect(507);
+    assert_eq!(
+        (&status["reason"], &status["details"]["retryAfterSeconds"]),
+        (&json!("InsufficientStorage"), &json!(5))
+    );
+    let patch = json!({"data": {"k": "w"}});
+    assert_eq!(h.send("PATCH", &format!("{MAPS}/before"), patch.clone()).await.code, 507);
+    assert_eq!(h.send("DELETE", &format!("{MAPS}/before"), Value::Null).await.code, 507);
+    assert_eq!(h.get(&format!("{MAPS}/before")).await.expect(200)["data"]["k"], "v", "what was there is still read");
+    assert_eq!(h.get(&format!("{MAPS}/full")).await.code, 404);
+    disk.set_capacity(None);
+    assert_eq!(h.send("PATCH", &format!("{MAPS}/before"), patch).await.expect(200)["data"]["k"], "w");
+    h.post(MAPS, config_map("full", json!({"k": "v"}))).await.expect(201);
 }

@@ -65,6 +65,11 @@ impl Harness {
     pub(crate) async fn with_node(node: Arc<dyn NodeBackend>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
+        Self::over(store, directory, node).await
+    }
+
+    /// A server over this store.
+    pub(crate) async fn over(store: Store, directory: tempfile::TempDir, node: Arc<dyn NodeBackend>) -> Self {
         let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
         let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
         let config = Config {

@@ -98,7 +98,7 @@ impl Grants {
     pub(super) fn load(snapshot: &knoll_store::Snapshot) -> Self {
         let read = |plural: &str| -> Vec<Stored> {
             let prefix = format!("{PREFIX}{plural}/");
-            let decode = |entry: &knoll_store::Entry| match serde_json::from_slice(&entry.value) {
+            let decode = |entry: knoll_store::Entry| match serde_json::from_slice(&entry.value) {
                 Ok(stored) => Some(stored),
                 Err(error) => {
                     tracing::warn!(key = %entry.key, %error, "a role or binding that cannot be read grants nothing");

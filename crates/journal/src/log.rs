@@ -1,0 +1,372 @@
+//! Records in numbered segment files.
+//!
+//! A segment is synced before the next one is made, so that only the end of the last one can hold what a crash left
+//! unfinished. Recovery cuts off what a crash explains, and refuses everything else. To tell the two apart after a
+//! power cut, which may take any part of what was not synced, each batch says how much before it was synced.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    Disk, DiskFile, Frame, Scan, disk,
+    frame::{MARK_BYTES, frame, mark},
+    scan::Remains,
+};
+
+/// Most bytes of a segment that are read to find its first record.
+const HEAD_BYTES: usize = 4096;
+
+/// Sizes of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A segment that has grown past this many bytes is closed.
+    pub segment_bytes: u64,
+    /// Longest record, bytes.
+    pub record_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, record_bytes: 64 << 20 }
+    }
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// An I/O error.
+    #[error("access segment {name}")]
+    Io {
+        /// The segment's file name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A place that no crash explains.
+    #[error("segment {name} is damaged at byte {offset}: {reason}")]
+    Damaged {
+        /// The segment's file name.
+        name: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A segment is not there though later ones are.
+    #[error("segment {name} is missing")]
+    Missing {
+        /// The segment's file name.
+        name: String,
+    },
+}
+
+impl LogError {
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if disk::is_full(source))
+    }
+}
+
+/// Takes the records of a log that is opened, in order.
+pub trait Replay {
+    /// Takes a record, or says why it cannot stand where it does.
+    ///
+    /// # Errors
+    /// When it does not follow from the ones before it.
+    fn record(&mut self, payload: &[u8]) -> Result<(), String>;
+    /// Whether the records so far were written during the present run of the machine. The system then has every byte
+    /// that was written, synced or not, so that only a write that was cut short may be missing.
+    fn same_run(&self) -> bool;
+}
+
+/// Records that are written together.
+pub struct Batch {
+    /// Room for a mark, and then the frames.
+    bytes: Vec<u8>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes: vec![0; MARK_BYTES] }
+    }
+}
+
+impl Batch {
+    /// Adds a record.
+    pub fn push(&mut self, payload: &[u8]) {
+        frame(payload, &mut self.bytes);
+    }
+
+    /// Bytes of the records and their frames.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - MARK_BYTES
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A log of records, open for appending.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    prefix: &'static str,
+    options: Options,
+    sequence: u64,
+    file: Box<dyn DiskFile>,
+    /// Bytes of the open segment: whole frames only.
+    written: u64,
+    /// How many of them were synced.
+    synced: u64,
+    /// How many of them the last mark says were synced.
+    marked: u64,
+}
+
+/// The file name of a segment.
+pub fn segment_name(prefix: &str, sequence: u64) -> String {
+    format!("{prefix}-{sequence:016}.log")
+}
+
+/// The number of the segment of this file name, if it is one.
+pub fn segment_sequence(prefix: &str, name: &str) -> Option<u64> {
+    name.strip_prefix(prefix)?.strip_prefix('-')?.strip_suffix(".log")?.parse().ok()
+}
+
+fn io_error(name: &str) -> impl FnOnce(io::Error) -> LogError {
+    let name = name.to_owned();
+    move |source| LogError::Io { name, source }
+}
+
+impl Log {
+    /// The numbers of the segments that are there, ascending.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn segments(disk: &dyn Disk, prefix: &str) -> Result<Vec<u64>, LogError> {
+        let names = disk.list().map_err(io_error(prefix))?;
+        let mut sequences: Vec<u64> = names.iter().filter_map(|name| segment_sequence(prefix, name)).collect();
+        sequences.sort_unstable();
+        Ok(sequences)
+    }
+
+    /// The first record of a segment; `None` where none can be read at its beginning.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn first_record(disk: &dyn Disk, prefix: &str, sequence: u64) -> Result<Option<Vec<u8>>, LogError> {
+        let name = segment_name(prefix, sequence);
+        let bytes = disk.read_head(&name, HEAD_BYTES).map_err(io_error(&name))?;
+        let record = Scan::new(&bytes).find_map(|(_, frame)| match frame {
+            Frame::Record(payload) => Some(payload.to_vec()),
+            Frame::Synced(_) => None,
+        });
+        Ok(record)
+    }
+
+    /// Opens the log whose segments start with `prefix`, handing every record of the segments from number `first` on
+    /// to `replay`, in order. Makes one with the record `head` where there is none. What was read is synced before this
+    /// returns.
+    ///
+    /// # Errors
+    /// When a segment cannot be read, is missing, or holds what no crash explains.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        prefix: &'static str,
+        options: Options,
+        first: u64,
+        head: &[u8],
+        replay: &mut dyn Replay,
+    ) -> Result<Log, LogError> {
+        let sequences: Vec<u64> =
+            Log::segments(disk.as_ref(), prefix)?.into_iter().filter(|sequence| *sequence >= first).collect();
+        if let Some(pair) = sequences.windows(2).find(|pair| pair[1] != pair[0] + 1) {
+            return Err(LogError::Missing { name: segment_name(prefix, pair[0] + 1) });
+        }
+        let Some((&last, closed)) = sequences.split_last() else {
+            return Log::begin(disk, prefix, options, first.max(1), head);
+        };
+        for sequence in closed {
+            replay_segment(disk.as_ref(), &segment_name(prefix, *sequence), false, replay)?;
+        }
+        let name = segment_name(prefix, last);
+        let end = replay_segment(disk.as_ref(), &name, true, replay)?;
+        let file = disk.append_to(&name, end).map_err(io_error(&name))?;
+        let mut log = Log { disk, prefix, options, sequence: last, file, written: end, synced: 0, marked: 0 };
+        log.sync()?;
+        Ok(log)
+    }
+
+    /// Makes a segment under a name that nothing reads, and gives it its own once it is durable.
+    fn begin(
+        disk: Arc<dyn Disk>,
+        prefix: &'static str,
+        options: Options,
+        sequence: u64,
+        head: &[u8],
+    ) -> Result<Log, LogError> {
+        let name = segment_name(prefix, sequence);
+        let mut bytes = mark(0).to_vec();
+        frame(head, &mut bytes);
+        let temporary = format!("{name}.new");
+        let file = write_new(disk.as_ref(), &temporary, &bytes).map_err(io_error(&name))?;
+        let named = disk.rename(&temporary, &name).and_then(|()| disk.sync_dir());
+        // The name may be there or not, and either may last: nothing is known any more, so this is no full disk.
+        named.map_err(|error| LogError::Io { name, source: io::Error::other(error) })?;
+        let written = bytes.len() as u64;
+        Ok(Log { disk, prefix, options, sequence, file, written, synced: written, marked: 0 })
+    }
+
+    /// Longest record the log takes, bytes.
+    pub fn record_bytes(&self) -> usize {
+        self.options.record_bytes
+    }
+
+    /// Number of the open segment.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Writes a batch. It then survives the death of this process, not a power cut.
+    ///
+    /// # Errors
+    /// When the bytes cannot be written. Where [`LogError::is_full`] holds, none of the batch is in the log and the
+    /// log can be used as before; after any other error it must not be used any more.
+    pub fn append(&mut self, batch: &mut Batch) -> Result<(), LogError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let marks = self.written == 0 || self.synced != self.marked;
+        batch.bytes[..MARK_BYTES].copy_from_slice(&mark(self.synced));
+        let bytes = &batch.bytes[if marks { 0 } else { MARK_BYTES }..];
+        if let Err(error) = self.file.append(bytes) {
+            self.file.truncate(self.written).map_err(|cut| self.error(io::Error::other(cut)))?;
+            return Err(self.error(error));
+        }
+        self.written += bytes.len() as u64;
+        if marks {
+            self.marked = self.synced;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written survive a power cut. After an error the log must not be used any more.
+    ///
+    /// # Errors
+    /// When the system cannot tell that the bytes are on disk.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        if self.synced != self.written {
+            // Whatever the reason, nobody knows what is on disk now: not even a full disk is only that.
+            self.file.sync().map_err(|error| self.error(io::Error::other(error)))?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
+
+    /// Syncs, and leaves the mark of it, so that every record is covered by one.
+    ///
+    /// # Errors
+    /// When the system cannot tell that the bytes are on disk.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        if self.synced != self.marked {
+            let marked = self.file.append(&mark(self.synced));
+            match marked {
+                Ok(()) => {
+                    self.marked = self.synced;
+                    self.written += MARK_BYTES as u64;
+                }
+                Err(_) => self.file.truncate(self.written).map_err(|cut| self.error(cut))?,
+            }
+        }
+        self.sync()
+    }
+
+    /// Whether the open segment is large enough to be closed.
+    pub fn is_full(&self) -> bool {
+        self.written >= self.options.segment_bytes
+    }
+
+    /// Closes the open segment and starts the next with the record `head`. Returns the number of the new one.
+    ///
+    /// # Errors
+    /// When the old segment cannot be synced or the new one not made. Where [`LogError::is_full`] holds, the open
+    /// segment stays and can be used as before; after any other error the log must not be used any more.
+    pub fn rotate(&mut self, head: &[u8]) -> Result<u64, LogError> {
+        self.sync()?;
+        *self = Log::begin(self.disk.clone(), self.prefix, self.options, self.sequence + 1, head)?;
+        Ok(self.sequence)
+    }
+
+    /// Removes the segments before `sequence`.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove_before(disk: &dyn Disk, prefix: &str, sequence: u64) -> Result<(), LogError> {
+        for old in Log::segments(disk, prefix)?.into_iter().filter(|old| *old < sequence) {
+            let name = segment_name(prefix, old);
+            disk.remove(&name).map_err(io_error(&name))?;
+        }
+        disk.sync_dir().map_err(io_error(prefix))
+    }
+
+    fn error(&self, source: io::Error) -> LogError {
+        LogError::Io { name: segment_name(self.prefix, self.sequence), source }
+    }
+}
+
+/// A synced file of these bytes. Where that fails, nothing of it is left to take up room.
+fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+    let written = disk.create(name).or_else(|error| match error.kind() {
+        // Left by a crash, or by an attempt that found no room.
+        io::ErrorKind::AlreadyExists => disk.append_to(name, 0),
+        _ => Err(error),
+    });
+    let written = written.and_then(|mut file| file.append(bytes).and_then(|()| file.sync()).map(|()| file));
+    written.inspect_err(|_| {
+        if let Err(error) = disk.remove(name)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, name, "remove what a failed attempt left");
+        }
+    })
+}
+
+/// Hands over the records of a segment. Returns where it ends.
+fn replay_segment(disk: &dyn Disk, name: &str, last: bool, replay: &mut dyn Replay) -> Result<u64, LogError> {
+    let bytes = disk.read(name).map_err(io_error(name))?;
+    let damaged =
+        |offset: usize, reason: String| LogError::Damaged { name: name.to_owned(), offset: offset as u64, reason };
+    let mut scan = Scan::new(&bytes);
+    let mut marks = false;
+    for (offset, frame) in scan.by_ref() {
+        match frame {
+            Frame::Synced(_) => marks = true,
+            Frame::Record(payload) => replay.record(payload).map_err(|reason| damaged(offset, reason))?,
+        }
+    }
+    let offset = scan.offset();
+    let refusal = match scan.remains() {
+        Remains::Nothing => return Ok(offset as u64),
+        Remains::Unsearched => Some("too much of it is unreadable".to_owned()),
+        Remains::Followed { next: (at, _), synced } => {
+            let explained = last && marks && !replay.same_run() && synced <= offset as u64;
+            (!explained).then(|| format!("it cannot be read, and whole records follow from byte {at}"))
+        }
+        Remains::Broken if !last || replay.same_run() => {
+            Some("the checksum of the last record is wrong, and no crash explains that".to_owned())
+        }
+        Remains::Torn if !last => Some("it ends in the middle of a record, and later segments follow".to_owned()),
+        Remains::Broken | Remains::Torn => None,
+    };
+    match refusal {
+        Some(reason) => Err(damaged(offset, reason)),
+        None => {
+            let lost = bytes.len() - offset;
+            tracing::warn!(segment = name, offset, lost, "cut off what a crash left unfinished at the end of the log");
+            Ok(offset as u64)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

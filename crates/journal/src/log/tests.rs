@@ -1,0 +1,182 @@
+use super::*;
+use crate::MemoryDisk;
+
+/// Takes everything.
+struct Seen {
+    records: Vec<Vec<u8>>,
+    same_run: bool,
+}
+
+impl Replay for Seen {
+    fn record(&mut self, payload: &[u8]) -> Result<(), String> {
+        if payload != b"head" {
+            self.records.push(payload.to_vec());
+        }
+        Ok(())
+    }
+
+    fn same_run(&self) -> bool {
+        self.same_run
+    }
+}
+
+const OPTIONS: Options = Options { segment_bytes: 64, record_bytes: 1024 };
+const FIRST: &str = "t-0000000000000001.log";
+
+fn try_open(disk: &MemoryDisk, same_run: bool) -> Result<(Log, Vec<Vec<u8>>), LogError> {
+    let mut seen = Seen { records: Vec::new(), same_run };
+    let log = Log::open(Arc::new(disk.clone()), "t", OPTIONS, 0, b"head", &mut seen)?;
+    Ok((log, seen.records))
+}
+
+fn open(disk: &MemoryDisk) -> (Log, Vec<Vec<u8>>) {
+    try_open(disk, true).expect("opens")
+}
+
+fn write(log: &mut Log, record: &[u8]) -> Result<(), LogError> {
+    let mut batch = Batch::default();
+    batch.push(record);
+    log.append(&mut batch)
+}
+
+#[test]
+fn records_come_back_in_order_over_several_segments() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    for n in 0..50_u8 {
+        write(&mut log, &[n; 10]).expect("writes");
+        if log.is_full() {
+            log.rotate(b"head").expect("rotates");
+        }
+    }
+    log.sync().expect("syncs");
+    let (_, seen) = open(&disk);
+    assert_eq!(seen.len(), 50);
+    assert!(seen.iter().enumerate().all(|(n, r)| r[0] as usize == n));
+    assert!(disk.list().expect("lists").len() > 5);
+}
+
+#[test]
+fn a_power_cut_keeps_what_was_synced_and_nothing_torn() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, b"kept").expect("writes");
+    log.sync().expect("syncs");
+    write(&mut log, b"lost").expect("writes");
+    let (_, seen) = open(&disk.after_power_cut());
+    assert_eq!(seen, [b"kept".to_vec()]);
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_of_what_was_not_synced_is_explained() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, &[1; 900]).expect("writes");
+    log.sync().expect("syncs");
+    for n in 2..20 {
+        write(&mut log, &[n; 700]).expect("writes");
+    }
+    for seed in 1..500 {
+        let (_, seen) = try_open(&disk.after_power_cut_with(seed), false).expect("nothing synced is missing");
+        assert!(!seen.is_empty(), "seed {seed}: a synced record is gone");
+        assert!(seen.iter().zip(1..).all(|(record, n)| record[0] == n), "seed {seed}: a record was left out");
+    }
+}
+
+#[test]
+fn a_torn_record_is_cut_off_and_written_over() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, b"one").expect("writes");
+    let whole = disk.files()[FIRST].len() as u64;
+    write(&mut log, b"two").expect("writes");
+    disk.append_to(FIRST, whole + 9).expect("cuts");
+    let (mut log, seen) = open(&disk);
+    assert_eq!(seen, [b"one".to_vec()]);
+    write(&mut log, b"three").expect("writes");
+    assert_eq!(open(&disk).1, [b"one".to_vec(), b"three".to_vec()]);
+}
+
+#[test]
+fn a_full_disk_fails_the_batch_and_leaves_the_log_usable() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    disk.set_capacity(Some(disk.used() + 20));
+    let refused = write(&mut log, &[7; 100]);
+    assert!(refused.is_err_and(|error| error.is_full()));
+    disk.set_capacity(None);
+    write(&mut log, b"after").expect("writes");
+    assert_eq!(open(&disk).1, [b"after".to_vec()]);
+}
+
+#[test]
+fn a_full_disk_while_rotating_leaves_the_open_segment_usable() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, b"before").expect("writes");
+    disk.set_capacity(Some(disk.used() + 5));
+    assert!(log.rotate(b"head").is_err_and(|error| error.is_full()));
+    disk.set_capacity(None);
+    write(&mut log, b"between").expect("writes");
+    log.rotate(b"head").expect("rotates");
+    write(&mut log, b"after").expect("writes");
+    let files: Vec<String> = disk.files().into_keys().collect();
+    assert_eq!(files, [segment_name("t", 1), segment_name("t", 2)], "nothing is left of the attempt");
+    assert_eq!(open(&disk).1, [b"before".to_vec(), b"between".to_vec(), b"after".to_vec()]);
+}
+
+#[test]
+fn a_failed_sync_is_never_taken_for_a_full_disk() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, b"one").expect("writes");
+    disk.fail_syncs();
+    assert!(log.sync().is_err_and(|error| !error.is_full()));
+    assert!(log.rotate(b"head").is_err_and(|error| !error.is_full()));
+}
+
+#[test]
+fn damage_in_a_closed_segment_is_refused_with_its_place() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, &[1; 80]).expect("writes");
+    log.rotate(b"head").expect("rotates");
+    disk.append_to(FIRST, 70).expect("cuts");
+    let refused = try_open(&disk, false).map(drop);
+    assert!(matches!(&refused, Err(LogError::Damaged { name, offset: 44, .. }) if name == FIRST), "{refused:?}");
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    log.rotate(b"head").expect("rotates");
+    log.rotate(b"head").expect("rotates");
+    disk.remove(&segment_name("t", 2)).expect("removes");
+    let refused = try_open(&disk, false).map(drop);
+    assert!(matches!(&refused, Err(LogError::Missing { name }) if *name == segment_name("t", 2)), "{refused:?}");
+}
+
+#[test]
+fn a_changed_byte_anywhere_is_refused_in_the_same_run_and_after_a_clean_end_in_any() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    for n in 0..4 {
+        write(&mut log, &[n; 20]).expect("writes");
+    }
+    log.close().expect("closes");
+    let bytes = disk.files()[FIRST].clone();
+    for at in 0..bytes.len() {
+        for same_run in [true, false] {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            let disk = MemoryDisk::holding([(FIRST.to_owned(), changed)].into());
+            // The last mark covers the records before it; nothing covers the mark itself.
+            let is_mark = at >= bytes.len() - MARK_BYTES;
+            match try_open(&disk, same_run) {
+                Ok((_, seen)) => assert!(is_mark && seen.len() == 4, "byte {at}, same run {same_run}: {seen:?}"),
+                Err(error) => assert!(matches!(error, LogError::Damaged { .. }), "{error:?}"),
+            }
+        }
+    }
+}

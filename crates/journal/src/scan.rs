@@ -1,0 +1,231 @@
+//! What a file of frames holds, and what stands behind the first place where none can be read.
+
+use crate::{
+    Frame,
+    frame::{HEADER, claimed_end},
+    read_frame,
+};
+
+/// Most bytes that are checked for frames behind a damaged place, so that no content makes the search endless.
+const SEARCH_BUDGET: usize = 1 << 30;
+
+/// The frames of a file, up to the first place where none can be read.
+pub struct Scan<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Starts at the beginning of a file.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
+    }
+
+    /// Where the next frame would start: after the last one, the end of the file or a damaged place.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// What is left where no frame could be read.
+    pub fn remains(&self) -> Remains<'a> {
+        remains(self.bytes, self.offset)
+    }
+}
+
+impl<'a> Iterator for Scan<'a> {
+    type Item = (usize, Frame<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.offset;
+        let (frame, next) = read_frame(self.bytes, at)?;
+        self.offset = next;
+        Some((at, frame))
+    }
+}
+
+/// What stands behind the last readable frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Remains<'a> {
+    /// Nothing.
+    Nothing,
+    /// The beginning of a frame that was not written to its end.
+    Torn,
+    /// Bytes that no write that was cut short explains, and no frame behind them.
+    Broken,
+    /// Something unreadable, and then frames that can be read.
+    Followed {
+        /// The next readable frame and its place.
+        next: (usize, Frame<'a>),
+        /// The most bytes before the damage that a later mark says were synced.
+        synced: u64,
+    },
+    /// So much unreadable that the search for frames was given up.
+    Unsearched,
+}
+
+fn remains(bytes: &[u8], bad: usize) -> Remains<'_> {
+    if bad >= bytes.len() {
+        return Remains::Nothing;
+    }
+    let mut budget = SEARCH_BUDGET;
+    let mut first = None;
+    let mut synced = 0;
+    let mut from = bad + 1;
+    loop {
+        match next_frame(bytes, from, &mut budget) {
+            Ok(Some((at, frame, end))) => {
+                if let Frame::Synced(length) = frame {
+                    synced = synced.max(length);
+                }
+                first.get_or_insert((at, frame));
+                from = end;
+            }
+            Ok(None) => break,
+            Err(BudgetSpent) if first.is_none() => return Remains::Unsearched,
+            Err(BudgetSpent) => break,
+        }
+    }
+    match first {
+        Some(next) => Remains::Followed { next, synced },
+        None if is_beginning(bytes, bad) => Remains::Torn,
+        None => Remains::Broken,
+    }
+}
+
+/// Whether the bytes from `bad` on can be the beginning of a longer frame.
+fn is_beginning(bytes: &[u8], bad: usize) -> bool {
+    let rest = &bytes[bad..];
+    if rest.len() < HEADER {
+        return true;
+    }
+    // Where the content is that of a whole frame, it is the length that is wrong.
+    let whole = crc32fast::hash(&rest[HEADER..]).to_le_bytes() == rest[4..HEADER];
+    claimed_end(bytes, bad).is_some_and(|end| end > bytes.len()) && !whole
+}
+
+struct BudgetSpent;
+
+/// The first frame at or after `from`.
+fn next_frame<'a>(
+    bytes: &'a [u8],
+    from: usize,
+    budget: &mut usize,
+) -> Result<Option<(usize, Frame<'a>, usize)>, BudgetSpent> {
+    for at in from..bytes.len() {
+        let Some(end) = claimed_end(bytes, at).filter(|end| *end <= bytes.len()) else { continue };
+        *budget = budget.checked_sub(end - at).ok_or(BudgetSpent)?;
+        if let Some((frame, end)) = read_frame(bytes, at) {
+            return Ok(Some((at, frame, end)));
+        }
+    }
+    Ok(None)
+}
+
+/// A stretch of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survey<'a> {
+    /// A readable record.
+    Record {
+        /// Where it starts.
+        offset: usize,
+        /// Its content.
+        payload: &'a [u8],
+    },
+    /// Bytes that cannot be read.
+    Unreadable {
+        /// Where they start.
+        offset: usize,
+        /// They.
+        bytes: &'a [u8],
+    },
+}
+
+/// Everything of a file, readable or not, in order: what is left to save of a damaged one.
+pub fn survey(bytes: &[u8]) -> Vec<Survey<'_>> {
+    let mut found = Vec::new();
+    let mut budget = SEARCH_BUDGET;
+    let mut offset = 0;
+    while offset < bytes.len() {
+        if let Some((frame, next)) = read_frame(bytes, offset) {
+            if let Frame::Record(payload) = frame {
+                found.push(Survey::Record { offset, payload });
+            }
+            offset = next;
+            continue;
+        }
+        let next = match next_frame(bytes, offset + 1, &mut budget) {
+            Ok(Some((at, _, _))) => at,
+            Ok(None) | Err(BudgetSpent) => bytes.len(),
+        };
+        found.push(Survey::Unreadable { offset, bytes: &bytes[offset..next] });
+        offset = next;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{frame, mark};
+
+    fn file() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&mark(0));
+        frame(b"one", &mut bytes);
+        frame(b"two", &mut bytes);
+        bytes.extend_from_slice(&mark(27));
+        frame(b"three", &mut bytes);
+        bytes
+    }
+
+    fn remains_of(bytes: &[u8]) -> (usize, Remains<'_>) {
+        let mut scan = Scan::new(bytes);
+        scan.by_ref().for_each(drop);
+        (scan.offset(), scan.remains())
+    }
+
+    #[test]
+    fn a_whole_file_leaves_nothing() {
+        let bytes = file();
+        assert_eq!(Scan::new(&bytes).count(), 5);
+        assert_eq!(remains_of(&bytes), (bytes.len(), Remains::Nothing));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_torn_there() {
+        let bytes = file();
+        let ends: Vec<usize> = Scan::new(&bytes).map(|(at, _)| at).collect();
+        for end in 0..bytes.len() {
+            let (offset, remains) = remains_of(&bytes[..end]);
+            let expected = if ends.contains(&end) { Remains::Nothing } else { Remains::Torn };
+            assert_eq!((remains, offset <= end), (expected, true), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_shows_what_follows_and_what_was_synced() {
+        let mut bytes = file();
+        bytes[16 + 8] ^= 1;
+        let (offset, remains) = remains_of(&bytes);
+        assert_eq!(offset, 16);
+        assert_eq!(remains, Remains::Followed { next: (27, Frame::Record(b"two")), synced: 27 });
+        let stretches = survey(&bytes);
+        assert_eq!(stretches[0], Survey::Unreadable { offset: 16, bytes: &bytes[16..27] });
+        assert_eq!(stretches[1], Survey::Record { offset: 27, payload: b"two" });
+        assert_eq!(stretches.len(), 3);
+    }
+
+    #[test]
+    fn a_wrong_last_record_of_full_length_is_not_taken_for_a_torn_one() {
+        let mut bytes = file();
+        let last = 54;
+        for at in last..bytes.len() {
+            for value in 0..=255 {
+                let was = std::mem::replace(&mut bytes[at], value);
+                let expected = if was == value { Remains::Nothing } else { Remains::Broken };
+                assert_eq!(remains_of(&bytes).1, expected, "byte {at} set to {value}");
+                bytes[at] = was;
+            }
+        }
+    }
+}

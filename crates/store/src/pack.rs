@@ -1,0 +1,236 @@
+//! Packs values that have grown cold.
+//!
+//! A thread of its own compresses; the committer only puts the result in place of what it was made from. A kind's
+//! dictionary is made of a few of its objects and made anew each time the kind has grown eightfold, so that few objects
+//! are described by one that does not fit them, and few dictionaries are kept.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc as requests;
+
+use crate::{
+    committer::Request,
+    snapshot::Snapshot,
+    store::Shared,
+    value::{Dictionary, Packed, Value},
+};
+
+/// Keys that wait to grow cold; beyond, the oldest count as cold.
+const WAITING: usize = 1 << 16;
+/// Most values of one round.
+const ROUND: usize = 128;
+/// Fewest objects of a kind that are worth a dictionary.
+const FEWEST: usize = 16;
+/// How much a kind grows before it gets a new dictionary.
+const GROWTH: usize = 8;
+/// Objects and bytes of a dictionary.
+const SAMPLES: usize = 8;
+const DICTIONARY_BYTES: usize = 16 << 10;
+/// Shortest value that is worth packing.
+const SHORTEST: usize = 256;
+/// How hard the compressor tries: reading back costs the same at every level.
+const LEVEL: i32 = 9;
+
+/// A key that was written.
+pub(crate) struct Written {
+    pub(crate) key: Arc<str>,
+    pub(crate) revision: u64,
+    pub(crate) at: Instant,
+}
+
+/// What took the place of a value.
+pub(crate) struct PackedValue {
+    pub(crate) key: Arc<str>,
+    pub(crate) revision: u64,
+    pub(crate) packed: Packed,
+}
+
+/// What is known of one kind.
+#[derive(Default)]
+struct Kind {
+    dictionary: Option<Arc<Dictionary>>,
+    /// Values packed with it or with an older one.
+    packed: usize,
+    /// How many there must be for the next dictionary.
+    renew_at: usize,
+    /// Cold keys that wait until there are enough of them for a dictionary.
+    few: Vec<(Arc<str>, u64)>,
+}
+
+struct Packer {
+    shared: Arc<Shared>,
+    written: mpsc::Receiver<Written>,
+    committer: requests::WeakSender<Request>,
+    cold_after: Duration,
+    waiting: VecDeque<Written>,
+    kinds: HashMap<String, Kind>,
+}
+
+/// The folder of a key: objects in it are alike.
+fn kind_of(key: &str) -> &str {
+    key.match_indices('/').nth(2).map_or("", |(at, _)| &key[..=at])
+}
+
+/// Starts the thread. It ends when nobody sends to it any more.
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    committer: requests::WeakSender<Request>,
+    cold_after: Duration,
+    state: &Snapshot,
+) -> std::io::Result<mpsc::Sender<Written>> {
+    let (sender, written) = mpsc::channel();
+    let kinds = kinds_of(state);
+    let mut packer = Packer { shared, written, committer, cold_after, waiting: VecDeque::new(), kinds };
+    let now = Instant::now();
+    // What was read from the log is as new as what is written now.
+    let plain =
+        state.map.iter().filter(|(_, slot)| matches!(&slot.value, Value::Plain(value) if value.len() >= SHORTEST));
+    packer.waiting.extend(plain.map(|(key, slot)| Written { key: key.clone(), revision: slot.revision, at: now }));
+    thread::Builder::new().name("store-pack".into()).spawn(move || packer.run())?;
+    Ok(sender)
+}
+
+/// Dictionaries that are in use, each kind's most used one.
+fn kinds_of(state: &Snapshot) -> HashMap<String, Kind> {
+    let mut kinds: HashMap<String, Kind> = HashMap::new();
+    let mut uses: HashMap<*const Dictionary, usize> = HashMap::new();
+    for (key, slot) in &state.map {
+        let Value::Packed(packed) = &slot.value else { continue };
+        let count = uses.entry(Arc::as_ptr(&packed.dictionary)).or_default();
+        *count += 1;
+        let count = *count;
+        let kind = kinds.entry(kind_of(key).to_owned()).or_default();
+        kind.packed += 1;
+        let used = kind.dictionary.as_ref().and_then(|best| uses.get(&Arc::as_ptr(best))).copied().unwrap_or_default();
+        if count >= used {
+            kind.dictionary = Some(packed.dictionary.clone());
+        }
+    }
+    kinds.values_mut().for_each(|kind| kind.renew_at = kind.packed.max(FEWEST) * GROWTH);
+    kinds
+}
+
+impl Packer {
+    fn run(&mut self) {
+        while self.wait() {
+            let round = self.cold();
+            if round.is_empty() {
+                continue;
+            }
+            let state = self.shared.published();
+            let packed = self.pack(&state, round);
+            drop(state);
+            let Some(committer) = self.committer.upgrade() else { return };
+            if !packed.is_empty() && committer.blocking_send(Request::Packed(packed)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until something is cold or was written. `false` when the store has gone.
+    fn wait(&mut self) -> bool {
+        let next = match self.waiting.front() {
+            None => self.written.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            Some(oldest) => {
+                let age = oldest.at.elapsed();
+                self.written.recv_timeout(self.cold_after.saturating_sub(age))
+            }
+        };
+        match next {
+            Ok(written) => self.waiting.push_back(written),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        }
+        self.waiting.extend(self.written.try_iter());
+        true
+    }
+
+    /// The keys of the next round.
+    fn cold(&mut self) -> Vec<(Arc<str>, u64)> {
+        let mut round = Vec::new();
+        while round.len() < ROUND {
+            let crowded = self.waiting.len() > WAITING;
+            let Some(oldest) = self.waiting.front().filter(|w| crowded || w.at.elapsed() >= self.cold_after) else {
+                break;
+            };
+            round.push((oldest.key.clone(), oldest.revision));
+            self.waiting.pop_front();
+        }
+        round
+    }
+
+    fn pack(&mut self, state: &Snapshot, round: Vec<(Arc<str>, u64)>) -> Vec<PackedValue> {
+        let mut by_kind: HashMap<&str, Vec<(Arc<str>, u64)>> = HashMap::new();
+        for (key, revision) in &round {
+            if plain(state, key, *revision).is_some() {
+                by_kind.entry(kind_of(key)).or_default().push((key.clone(), *revision));
+            }
+        }
+        let mut packed = Vec::new();
+        for (name, keys) in by_kind {
+            let kind = self.kinds.entry(name.to_owned()).or_default();
+            packed.extend(kind.pack(state, name, keys));
+        }
+        packed
+    }
+}
+
+/// The value of a key, if it is still that of the revision and not packed.
+fn plain<'a>(state: &'a Snapshot, key: &str, revision: u64) -> Option<&'a Bytes> {
+    match state.map.get(key) {
+        Some(slot) if slot.revision == revision => match &slot.value {
+            Value::Plain(value) if value.len() >= SHORTEST => Some(value),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl Kind {
+    fn pack(&mut self, state: &Snapshot, name: &str, mut keys: Vec<(Arc<str>, u64)>) -> Vec<PackedValue> {
+        if self.dictionary.is_none() {
+            self.few.append(&mut keys);
+            self.few.retain(|(key, revision)| plain(state, key, *revision).is_some());
+            if self.few.len() < FEWEST {
+                return Vec::new();
+            }
+            keys = std::mem::take(&mut self.few);
+        }
+        if self.packed >= self.renew_at || self.dictionary.is_none() {
+            self.dictionary = keys.first().map(|(first, _)| Arc::new(dictionary(state, name, first)));
+            self.renew_at = (self.packed + keys.len()).max(FEWEST) * GROWTH;
+        }
+        let Some(dictionary) = self.dictionary.clone() else { return Vec::new() };
+        let Ok(mut packer) = zstd::bulk::Compressor::with_dictionary(LEVEL, &dictionary.0) else { return Vec::new() };
+        let mut packed = Vec::with_capacity(keys.len());
+        for (key, revision) in keys {
+            let Some(value) = plain(state, &key, revision) else { continue };
+            // What does not shrink, and what cannot be packed, stays as it is.
+            let Some(bytes) = packer.compress(value).ok().filter(|bytes| bytes.len() < value.len() / 10 * 9) else {
+                continue;
+            };
+            let packed_value = Packed { bytes: bytes.into(), dictionary: dictionary.clone() };
+            packed.push(PackedValue { key, revision, packed: packed_value });
+        }
+        self.packed += packed.len();
+        packed
+    }
+}
+
+/// A few objects of the kind, from `first` on.
+fn dictionary(state: &Snapshot, kind: &str, first: &str) -> Dictionary {
+    let mut bytes = Vec::new();
+    let here = state.slots(kind, Some(first)).chain(state.slots(kind, None)).take(SAMPLES);
+    let values = here.filter_map(|(_, slot)| slot.value.read().ok());
+    for value in values {
+        let room = DICTIONARY_BYTES - bytes.len();
+        bytes.extend_from_slice(&value[..value.len().min(room)]);
+    }
+    Dictionary(bytes.into())
+}
