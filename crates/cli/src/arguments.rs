@@ -28,6 +28,8 @@ pub enum Command {
     Reset(ResetArguments),
     /// Images of this machine.
     Image(ImageArguments),
+    /// The files that hold the objects: whether they are whole, and what to do when not.
+    Store(StoreArguments),
     /// Look at the running instance: readiness, metrics, log level, what its parts do.
     Admin(AdminArguments),
     /// The process that holds the containers. Started by `up`.
@@ -118,6 +120,30 @@ pub struct ResetArguments {
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// Options of `knoll store`.
+#[derive(Debug, Args)]
+pub struct StoreArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What to do with the store's files.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Say whether they are whole, and what would be lost by a repair. Changes nothing.
+    Verify,
+    /// Keep what can be read of a store that does not open. The old files are set aside, not removed.
+    Repair {
+        /// Accept the loss that is told.
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// Options of `knoll image`.

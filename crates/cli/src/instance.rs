@@ -46,10 +46,6 @@ pub enum InstanceError {
     },
 }
 
-fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join("instance.json")
-}
-
 /// Start time of a process in clock ticks since boot (`proc_pid_stat(5)`, field 22); `None` when it is gone.
 pub fn process_start(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -69,10 +65,12 @@ impl Instance {
     /// When none does.
     pub fn find(data_dir: &Path) -> Result<Self, InstanceError> {
         let not_running = || InstanceError::NotRunning(data_dir.display().to_string());
-        let text = match fs::read(path(data_dir)) {
+        let text = match fs::read(Self::path(data_dir)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_running()),
-            Err(source) => return Err(InstanceError::File { path: path(data_dir).display().to_string(), source }),
+            Err(source) => {
+                return Err(InstanceError::File { path: Self::path(data_dir).display().to_string(), source });
+            }
         };
         let instance: Instance = serde_json::from_slice(&text).map_err(|_| not_running())?;
         if instance.is_running() { Ok(instance) } else { Err(not_running()) }
@@ -83,20 +81,19 @@ impl Instance {
         process_start(self.pid) == Some(self.started)
     }
 
-    /// Leaves word of this instance.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn announce(&self, data_dir: &Path) -> Result<(), InstanceError> {
-        let fail = |source| InstanceError::File { path: path(data_dir).display().to_string(), source };
-        let text = serde_json::to_vec_pretty(self).expect("plain fields serialize");
-        let temporary = path(data_dir).with_extension("new");
-        fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path(data_dir))).map_err(fail)
+    /// Where word of the instance on `data_dir` is left.
+    pub fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("instance.json")
+    }
+
+    /// The word that is left.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain fields serialize")
     }
 
     /// Takes that word back.
     pub fn retract(data_dir: &Path) {
         // Nothing is lost where it stays: its process is gone, and commands check that.
-        fs::remove_file(path(data_dir)).ok();
+        fs::remove_file(Self::path(data_dir)).ok();
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use knoll_cli::{Exit, UpArguments, instance::Instance};
 
-use crate::{failure::Failure, paths::Paths};
+use crate::{failure::Failure, paths::Paths, private, up};
 
 /// Longest wait for an instance to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,9 +24,10 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
         println!("{}", summary(&running));
         return Ok(());
     }
-    fs::create_dir_all(&paths.data).map_err(|e| Failure::io(format!("make {}", paths.data.display()), &e))?;
-    let log = fs::OpenOptions::new().create(true).append(true).open(paths.log());
-    let mut log = log.map_err(|e| Failure::io(format!("open {}", paths.log().display()), &e))?;
+    private::by_default();
+    up::own(&paths)?;
+    let mut log =
+        private::append(&paths.log()).map_err(|e| Failure::io(format!("open {}", paths.log().display()), &e))?;
     let start = log.seek(SeekFrom::End(0)).map_err(|e| Failure::io("find the end of the log", &e))?;
     let output = log.try_clone().map_err(|e| Failure::io("share the log", &e))?;
     let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;

@@ -6,10 +6,13 @@ mod doctor;
 mod failure;
 mod kept;
 mod logging;
+mod machine;
 mod notify;
 mod paths;
 mod ports;
+mod private;
 mod reset;
+mod store;
 mod supervise;
 mod up;
 
@@ -51,6 +54,7 @@ fn run(command: Command) -> Result<(), Failure> {
             print!("{}", look::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?);
             Ok(())
         }
+        Command::Store(arguments) => store::run(&arguments),
         Command::Image(arguments) => {
             let lines = image::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?;
             lines.iter().for_each(|line| println!("{line}"));

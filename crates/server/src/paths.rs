@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use knoll_cli::instance::Instance;
 use knoll_container::launch;
 
 /// Where an instance keeps things.
@@ -9,6 +10,22 @@ use knoll_container::launch;
 pub(crate) struct Paths {
     pub(crate) data: PathBuf,
 }
+
+/// What an instance keeps in its data directory; anything else there is not ours to remove. The store goes last: it
+/// holds the mark that the directory is ours.
+pub(crate) const OURS: &[&str] = &[
+    "images",
+    "registry",
+    "pki",
+    "node",
+    "containers",
+    "admin.kubeconfig",
+    "admin.new",
+    "knoll.log",
+    "instance.json",
+    "instance.new",
+    "store",
+];
 
 /// Until the machine restarts. One instance runs on a machine at a time, so there is one place.
 pub(crate) const RUNTIME: &str = "/run/knoll";
@@ -53,6 +70,11 @@ impl Paths {
     /// The administrator's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.data.join("admin.kubeconfig")
+    }
+
+    /// What commands find a running instance by.
+    pub(crate) fn instance(&self) -> PathBuf {
+        Instance::path(&self.data)
     }
 
     /// Log of an instance in the background.

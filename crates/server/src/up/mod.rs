@@ -9,9 +9,8 @@ mod registry;
 mod resolver;
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -42,9 +41,10 @@ use crate::{
     failure::Failure,
     kept::Kept,
     logging::{self, LogLevel},
-    notify,
-    paths::{Paths, RUNTIME},
+    machine, notify,
+    paths::Paths,
     ports::{self, Ports},
+    private, store,
     supervise::Tasks,
 };
 use planes::Planes;
@@ -75,7 +75,9 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
     doctor::require(&paths)?;
-    let _alone = claim_machine()?;
+    private::by_default();
+    let _alone = machine::claim()?;
+    own(&paths)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -87,19 +89,10 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     outcome
 }
 
-/// One instance a machine: addresses, cgroups and rules are the machine's.
-pub(crate) fn claim_machine() -> Result<fs::File, Failure> {
-    fs::create_dir_all(RUNTIME).map_err(|e| Failure::io(format!("make {RUNTIME}"), &e))?;
-    let path = Paths::lock();
-    let lock = fs::File::create(&path).map_err(|e| Failure::io(format!("open {}", path.display()), &e))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => {
-            let text = "another instance of knoll runs on this machine: stop it with `knoll down`";
-            Err(Failure::text(Exit::Unavailable, text))
-        }
-        Err(fs::TryLockError::Error(error)) => Err(Failure::io(format!("lock {}", path.display()), &error)),
-    }
+/// Makes the data directory root's alone and marks it as ours, before anything is put into it.
+pub(crate) fn own(paths: &Paths) -> Result<(), Failure> {
+    knoll_store::prepare(&paths.store()).map_err(|e| Failure::new(store::exit_of(&e), &e))?;
+    private::mend(paths).map_err(|e| Failure::io(format!("close {} to others", paths.data.display()), &e))
 }
 
 /// How the instance was told to stop.
@@ -116,7 +109,6 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     kept.keep_only(&ports::names(arguments), &monitor).await;
     let mut ports = Ports::bind(arguments, &mut kept)?;
     let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
-    fs::create_dir_all(&paths.data).map_err(|e| Failure::io(format!("make {}", paths.data.display()), &e))?;
     let pki = Pki::open(&paths.pki(), year).map_err(|e| Failure::new(Exit::Config, &e))?;
     let instance = describe(arguments, paths, &ports)?;
     write_kubeconfig(paths, &pki, &instance.api, year)?;
@@ -129,7 +121,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
 
     let mut tasks = Tasks::new();
     let planes = Planes::start(arguments, paths, ports, kept, &pki, certificate, &admin, &mut tasks).await?;
-    instance.announce(&paths.data).map_err(|e| Failure::new(Exit::System, &e))?;
+    announce(&instance, paths)?;
     println!("{}", detach::summary(&instance));
     notify::ready();
 
@@ -223,14 +215,29 @@ fn write_kubeconfig(paths: &Paths, pki: &Pki, server: &str, year: i32) -> Result
     let user = "kubernetes-admin";
     let (certificate, key) = pki.client(user, "system:masters", year).map_err(|e| Failure::new(Exit::System, &e))?;
     let text = kubeconfig(server, pki.ca_pem(), user, &certificate, &key);
-    let path = paths.kubeconfig();
-    write_private(&path, &text).map_err(|e| Failure::io(format!("write {}", path.display()), &e))
+    write_private(&paths.kubeconfig(), &text)
 }
 
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, "")?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
-    fs::write(&temporary, text)?;
-    fs::rename(temporary, path)
+/// Writes a file of root's. On a full disk the old one has to do, where it can: an instance that was killed must come
+/// back.
+fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    match private::write(path, text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull && path.exists() => {
+            tracing::warn!(%error, path = %path.display(), "write it anew; the old one stays");
+            Ok(())
+        }
+        other => other.map_err(|e| Failure::io(format!("write {}", path.display()), &e)),
+    }
+}
+
+/// Leaves word of this instance for commands to find it by.
+fn announce(instance: &Instance, paths: &Paths) -> Result<(), Failure> {
+    let path = paths.instance();
+    let text = instance.to_text();
+    let written = private::write(&path, text.as_bytes()).or_else(|error| match error.kind() {
+        // What an instance that was killed left has room for it.
+        io::ErrorKind::StorageFull => private::overwrite(&path, text.as_bytes()),
+        _ => Err(error),
+    });
+    written.map_err(|e| Failure::io(format!("write {}", path.display()), &e))
 }

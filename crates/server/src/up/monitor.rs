@@ -10,6 +10,8 @@ use knoll_container::{
     protocol::{Configuration, ContainerStatus, GATEWAY, Phase, PodNetwork},
 };
 
+use nix::sys::stat::{Mode, umask};
+
 use crate::{
     failure::{Failure, chain},
     paths::Paths,
@@ -28,6 +30,8 @@ const TERM: i32 = 15;
 pub(crate) fn serve(options: &str) -> Result<(), Failure> {
     let options: Options =
         serde_json::from_str(options).map_err(|e| Failure::text(Exit::Usage, format!("monitor --options: {e}")))?;
+    // What containers are made of is for more users than root; the monitor says where that is not so.
+    umask(Mode::from_bits_truncate(0o022));
     monitor::run(&options).map_err(|e| Failure::new(Exit::System, &e))
 }
 

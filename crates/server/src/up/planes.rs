@@ -45,6 +45,7 @@ use crate::{
     kept::Kept,
     paths::{Paths, RUNTIME},
     ports::{PodPorts, Ports},
+    store,
     supervise::{Restarts, Tasks},
 };
 
@@ -182,7 +183,9 @@ impl Planes {
         }
         let sockets = registry::Sockets { machine: ports.registry, pods: pod_ports.registry };
         registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
-        admin.attend(sources(counters, &gateway, tasks.restarts()), authority);
+        let mut sources = sources(counters, &gateway, tasks.restarts());
+        store::tell(&store, &mut sources);
+        admin.attend(sources, authority);
         Ok(Self { store, gateway, finder })
     }
 
@@ -236,15 +239,8 @@ fn blocking(listener: TcpListener) -> Result<std::net::TcpListener, Failure> {
 }
 
 fn open_store(paths: &Paths) -> Result<Store, Failure> {
-    use knoll_store::OpenError as E;
-    Store::open(&paths.store(), knoll_store::Options::default()).map_err(|error| {
-        let exit = match &error {
-            E::InUse { .. } => Exit::Unavailable,
-            E::Foreign { .. } | E::Newer | E::Log(_) | E::Checkpoint(_) => Exit::Config,
-            E::Directory { .. } => Exit::System,
-        };
-        Failure::new(exit, &error)
-    })
+    Store::open(&paths.store(), knoll_store::Options::default())
+        .map_err(|error| Failure::new(store::exit_of(&error), &error))
 }
 
 fn authority(store: &Store, pki: &Pki) -> Result<Arc<dyn Authority>, Failure> {
