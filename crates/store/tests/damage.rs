@@ -173,6 +173,7 @@ async fn a_full_disk_at_any_fill_refuses_loses_nothing_and_goes_on_when_there_is
             let found = open(&disk, boot).unwrap_or_else(|error| panic!("{capacity}: {error}"));
             check(&found, &acknowledged, "found again");
         }
+        store.close().await;
         let unfinished: Vec<String> = disk.files().into_keys().filter(|name| name.ends_with(".new")).collect();
         assert!(unfinished.is_empty(), "{unfinished:?} takes up room");
     }
