@@ -81,6 +81,12 @@ impl Quantity {
         Quantity { nano: self.nano.saturating_add(other.nano), format }
     }
 
+    /// The first without the second, in the notation of the first.
+    #[must_use]
+    pub fn minus(self, other: Quantity) -> Quantity {
+        Quantity { nano: self.nano.saturating_sub(other.nano), format: self.format }
+    }
+
     /// A part of it, rounded down to a thousandth of a unit, in the same notation.
     pub fn fraction(self, share: f64) -> Quantity {
         #[expect(clippy::cast_possible_truncation, reason = "shares are fractions of amounts far below 2^53")]

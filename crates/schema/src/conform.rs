@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use knoll_api::quantity::Quantity;
 use serde_json::{Map as JsonMap, Value};
 
+use crate::limits::{FINDINGS, shortened};
 use crate::path::{Path, Step};
 use crate::time;
 use crate::ty::{Object, Presence, Shape, Type};
@@ -49,7 +50,8 @@ pub fn conform(ty: &Type, value: &mut Value) -> Result<Vec<String>, TypeError> {
     Ok(walk.unknown)
 }
 
-/// The fields a type does not know, each as `unknown field "spec.foo"`, in the order met.
+/// The fields a type does not know, each as `unknown field "spec.foo"`, in the order met; at most
+/// [`FINDINGS`](crate::limits::FINDINGS).
 pub fn unknown_fields(ty: &Type, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     look(ty, value, &mut Path::default(), &mut found);
@@ -118,7 +120,7 @@ fn look<'a>(ty: &'a Type, value: &'a Value, path: &mut Path<'a>, found: &mut Vec
                         path.pop();
                     }
                     None if object.open => {}
-                    None => found.push(unknown(path, name)),
+                    None => note(found, path, name),
                 }
             }
         }
@@ -140,8 +142,11 @@ fn look<'a>(ty: &'a Type, value: &'a Value, path: &mut Path<'a>, found: &mut Vec
     }
 }
 
-fn unknown(path: &Path<'_>, name: &str) -> String {
-    format!("unknown field \"{}\"", path.with(name))
+/// Notes an unknown field, unless enough are noted.
+fn note(found: &mut Vec<String>, path: &Path<'_>, name: &str) {
+    if found.len() < FINDINGS {
+        found.push(shortened(format!("unknown field \"{}\"", path.with(name))));
+    }
 }
 
 struct Walk<'a> {
@@ -193,7 +198,7 @@ impl<'a> Walk<'a> {
             let Some(field) = object.field(&name) else {
                 if !object.open {
                     entries.remove(&name);
-                    self.unknown.push(unknown(&self.path, &name));
+                    note(&mut self.unknown, &self.path, &name);
                 }
                 continue;
             };

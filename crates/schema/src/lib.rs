@@ -7,6 +7,8 @@ pub mod builtin;
 mod conform;
 pub mod crd;
 pub mod json;
+pub mod limits;
+mod misfits;
 pub mod openapi;
 mod path;
 pub mod protobuf;
@@ -17,5 +19,6 @@ pub mod ty;
 
 pub use builtin::{is_custom, lookup, lookup_ref};
 pub use conform::{TypeError, conform, fill_defaults, prune, unknown_fields};
+pub use misfits::misfits;
 pub use strategic::{PatchError, strategic_merge};
 pub use ty::Type;

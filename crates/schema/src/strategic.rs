@@ -6,9 +6,12 @@
 
 mod lists;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map as JsonMap, Value};
 
 use crate::ty::{Field, Shape, Type};
+use lists::Places;
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -80,7 +83,8 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
         if let Some(list) = name.strip_prefix(DELETE_ITEMS) {
             let gone = given.as_array().ok_or_else(|| PatchError::DirectiveValue(name.clone()))?;
             if let Some(Value::Array(items)) = original.get_mut(list) {
-                items.retain(|item| !gone.contains(item));
+                let gone: BTreeSet<String> = gone.iter().map(Value::to_string).collect();
+                items.retain(|item| !gone.contains(&item.to_string()));
             }
             continue;
         }
@@ -92,7 +96,8 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
         let key = ty.and_then(|ty| ty.field(list)).and_then(|field| field.merge_key.as_deref());
         let server = before.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if let Some(Value::Array(items)) = original.get_mut(list) {
-            *items = lists::arrange(std::mem::take(items), order, server, key);
+            let (order, server) = (Places::of(order, key), Places::of(server, key));
+            *items = lists::arrange(std::mem::take(items), &order, &server, key);
         }
     }
     Ok(original)

@@ -1,5 +1,7 @@
 //! Merging what somebody applies into an object, and taking parts out of one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map as JsonMap, Value};
 
 use super::set::{Element, Set};
@@ -34,13 +36,16 @@ fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option
 /// Merges two lists: the applied order holds, and items only the live list has stay between their neighbours.
 fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Value> {
     let (live_keys, applied_keys) = (items(list, live), items(list, applied));
+    let in_applied: BTreeSet<&Element> = applied_keys.iter().collect();
+    // Of equal items the first.
+    let in_live: BTreeMap<&Element, usize> = live_keys.iter().enumerate().rev().map(|(at, key)| (key, at)).collect();
     let get = |value: Option<&Value>, at: usize| value.and_then(|value| value.get(at)).cloned().unwrap_or_default();
     let both = |at: usize| {
         let given = get(applied, at);
-        let present = live_keys.iter().position(|key| *key == applied_keys[at]).map(|at| get(live, at));
+        let present = in_live.get(&applied_keys[at]).map(|&at| get(live, at));
         step(Use::of(&list.items), present.as_ref(), Some(&given)).unwrap_or_default()
     };
-    let shared: Vec<&Element> = applied_keys.iter().filter(|key| live_keys.contains(key)).collect();
+    let shared: Vec<&Element> = applied_keys.iter().filter(|key| in_live.contains_key(key)).collect();
     let mut shared = shared.into_iter().peekable();
     let mut merged = Vec::new();
     let (mut at_live, mut at_applied) = (0, 0);
@@ -48,7 +53,7 @@ fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Valu
         let (present, given) = (live_keys.get(at_live), applied_keys.get(at_applied));
         match (present, given) {
             (None, None) => return merged,
-            (Some(present), _) if !applied_keys.contains(present) => {
+            (Some(present), _) if !in_applied.contains(present) => {
                 merged.push(get(live, at_live));
                 at_live += 1;
             }

@@ -3,6 +3,7 @@
 use serde_json::{Map as JsonMap, Value};
 
 use super::formats;
+use crate::{limits, misfits::json_type};
 
 /// What is wrong, in the words of a Status' causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,10 @@ pub(super) fn object(schema: &Value, object: &Value) -> Vec<Problem> {
                        correct the existing errors to complete validation";
         found.push(Problem { field: "<nil>".into(), reason: Reason::Invalid, message: message.into() });
     }
+    found.truncate(limits::FINDINGS);
+    for problem in &mut found {
+        problem.message = limits::shortened(std::mem::take(&mut problem.message));
+    }
     found
 }
 
@@ -142,18 +147,6 @@ fn check_type(schema: &Value, given: &Value, path: &str, found: &mut Vec<Problem
     let message = format!("Invalid value: \"{is}\": {path} in body must be of type {wanted}: \"{is}\"");
     found.push(Problem { field: field(path), reason: Reason::TypeInvalid, message });
     false
-}
-
-fn json_type(given: &Value) -> &'static str {
-    match given {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 fn number(schema: &Value, given: &Value, path: &str, found: &mut Vec<Problem>) {

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::wire::{Payload, Reader, text};
-use super::{MAGIC, ProtobufError, decode_at};
+use super::{Left, MAGIC, ProtobufError, decode_at};
 use crate::ty::Shape;
 use crate::{builtin, time};
 
 /// Reads a value by its shape. `Null` stands for one that was not given.
-pub(super) fn value(shape: &Shape, payload: Payload<'_>, depth: u32) -> Result<Value, ProtobufError> {
+pub(super) fn value(shape: &Shape, payload: Payload<'_>, left: Left<'_>) -> Result<Value, ProtobufError> {
     match (shape, payload) {
         (Shape::Bool, Payload::Varint(number)) => Ok(Value::Bool(number != 0)),
         // The cast takes the low half: that is how 32-bit numbers are written.
@@ -39,10 +39,10 @@ pub(super) fn value(shape: &Shape, payload: Payload<'_>, depth: u32) -> Result<V
             Ok(Value::String(knoll_api::duration::format(nanoseconds)))
         }
         (Shape::FieldsV1 | Shape::Raw | Shape::Json | Shape::Any, Payload::Bytes(bytes)) => {
-            embedded(inner_bytes(bytes, 1)?.unwrap_or_default(), depth)
+            embedded(inner_bytes(bytes, 1)?.unwrap_or_default(), left)
         }
         (Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, Payload::Bytes(bytes)) => {
-            schema_or(shape, bytes, depth)
+            schema_or(shape, bytes, left)
         }
         _ => Err(ProtobufError::WireType(String::new())),
     }
@@ -89,18 +89,18 @@ fn instant(bytes: &[u8]) -> Result<Option<Timestamp>, ProtobufError> {
 }
 
 /// JSON in a message, or another whole body.
-fn embedded(bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+fn embedded(bytes: &[u8], left: Left<'_>) -> Result<Value, ProtobufError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     if bytes.starts_with(MAGIC) {
-        return decode_at(bytes, depth.checked_sub(1).ok_or(ProtobufError::Depth)?);
+        return decode_at(bytes, left.below()?);
     }
-    serde_json::from_slice(bytes).map_err(|_| ProtobufError::Json)
+    crate::json::from_json(bytes).map(|parsed| parsed.value).map_err(|_| ProtobufError::Json)
 }
 
 /// A schema, or what may stand in its place: schemas, a truth value, names.
-fn schema_or(shape: &Shape, bytes: &[u8], depth: u32) -> Result<Value, ProtobufError> {
+fn schema_or(shape: &Shape, bytes: &[u8], left: Left<'_>) -> Result<Value, ProtobufError> {
     let schema_type = builtin::named("apiextensions.k8s.io/v1", "JSONSchemaProps");
     let schema_tag = if matches!(shape, Shape::SchemaOrBool) { 2 } else { 1 };
     let (mut schema, mut items, mut allows) = (None, Vec::new(), false);
@@ -108,13 +108,13 @@ fn schema_or(shape: &Shape, bytes: &[u8], depth: u32) -> Result<Value, ProtobufE
     while let Some((tag, payload)) = reader.next()? {
         match (tag, payload) {
             (tag, payload @ Payload::Bytes(_)) if tag == schema_tag => {
-                schema = Some(super::value(&schema_type, payload, depth)?);
+                schema = Some(super::value(&schema_type, payload, left)?);
             }
             (1, Payload::Varint(number)) => allows = number != 0,
             (2, Payload::Bytes(bytes)) if matches!(shape, Shape::SchemaOrStrings) => {
                 items.push(Value::String(text(bytes)?));
             }
-            (2, payload) => items.push(super::value(&schema_type, payload, depth)?),
+            (2, payload) => items.push(super::value(&schema_type, payload, left)?),
             _ => {}
         }
     }

@@ -40,8 +40,8 @@ pub(super) fn host(world: &World, route: &Route, name: &str, local: bool) -> Res
     if problems.is_empty() {
         return Ok(host);
     }
-    let problems = problems.join(", ");
-    Err(format!("domain name error: invalid domain name \"{host}\": url: Invalid value: \"{host}\": {problems}"))
+    // Each says itself which part of the name is wrong.
+    Err(format!("domain name error: invalid domain name \"{host}\": url: {}", problems.join(", ")))
 }
 
 /// The full name of a Service inside the cluster.
@@ -88,6 +88,16 @@ pub(super) fn tag_url(world: &World, route: &Route, tag: &str, hidden: &Hidden) 
 mod tests {
     use super::*;
     use crate::{Gateway, Settings};
+
+    #[test]
+    fn a_name_that_is_too_long_is_told_once() {
+        let world = World::new(Settings::default());
+        let route = Route::default();
+        let long = "a".repeat(64);
+        let refused = host(&world, &route, &long, false).unwrap_err();
+        let rest = refused.split_once(": url: ").expect("the field").1;
+        assert_eq!(rest, format!("Invalid value: \"{long}\": must be no more than 63 characters"));
+    }
 
     #[test]
     fn a_url_shows_a_port_only_where_it_must() {
