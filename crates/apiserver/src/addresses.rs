@@ -24,41 +24,59 @@ pub(crate) const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 #[derive(Default)]
 struct Taken {
-    addresses: HashSet<u32>,
-    ports: HashSet<u16>,
+    /// Those of stored Services.
+    stored: Set,
+    /// Those of writes on their way.
+    held: Set,
     next_address: u32,
     next_port: u16,
+}
+
+#[derive(Default)]
+struct Set {
+    addresses: HashSet<u32>,
+    ports: HashSet<u16>,
+}
+
+impl Set {
+    fn take(&mut self, service: &Value) {
+        self.addresses.extend(address_of(service));
+        self.ports.extend(node_ports(service));
+    }
+}
+
+impl Taken {
+    /// Takes an address for a write, unless somebody has it.
+    fn hold_address(&mut self, offset: u32) -> bool {
+        !self.stored.addresses.contains(&offset) && self.held.addresses.insert(offset)
+    }
+
+    /// Takes a port for a write, unless somebody has it.
+    fn hold_port(&mut self, port: u16) -> bool {
+        !self.stored.ports.contains(&port) && self.held.ports.insert(port)
+    }
 }
 
 /// What is taken, and what comes next.
 #[derive(Clone, Default)]
 pub(crate) struct Addresses(Arc<Mutex<Taken>>);
 
-/// What was handed out for a write that is not yet done; given back unless it is kept.
+/// What was handed out for a write on its way. The writer keeps it until the write is stored and known here, or will
+/// not be: then the stored Service alone says what is taken.
 pub(crate) struct Hold {
     from: Addresses,
     address: Option<u32>,
     port: Option<u16>,
 }
 
-impl Hold {
-    /// The write is done.
-    pub(crate) fn keep(mut self) {
-        (self.address, self.port) = (None, None);
-    }
-}
-
 impl Drop for Hold {
     fn drop(&mut self) {
-        if self.address.is_none() && self.port.is_none() {
-            return;
-        }
         let mut taken = self.from.lock();
         if let Some(address) = self.address {
-            taken.addresses.remove(&address);
+            taken.held.addresses.remove(&address);
         }
         if let Some(port) = self.port {
-            taken.ports.remove(&port);
+            taken.held.ports.remove(&port);
         }
     }
 }
@@ -79,26 +97,26 @@ impl Addresses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks what a stored Service has.
-    pub(crate) fn take(&self, service: &Value) {
-        self.replace(None, Some(service));
+    /// These Services are all there are.
+    pub(crate) fn reset(&self, services: &[Arc<Value>]) {
+        let mut stored = Set::default();
+        services.iter().for_each(|service| stored.take(service));
+        self.lock().stored = stored;
     }
 
     /// What a Service had becomes free, what it has now is taken: in one step.
     pub(crate) fn replace(&self, old: Option<&Value>, new: Option<&Value>) {
         let mut taken = self.lock();
-        let address = |service: &Value| object::text(service, "/spec/clusterIP").parse().ok().and_then(offset);
         if let Some(old) = old {
-            if let Some(offset) = address(old) {
-                taken.addresses.remove(&offset);
+            if let Some(offset) = address_of(old) {
+                taken.stored.addresses.remove(&offset);
             }
             for port in node_ports(old) {
-                taken.ports.remove(&port);
+                taken.stored.ports.remove(&port);
             }
         }
         if let Some(new) = new {
-            taken.addresses.extend(address(new));
-            taken.ports.extend(node_ports(new));
+            taken.stored.take(new);
         }
     }
 
@@ -108,7 +126,7 @@ impl Addresses {
         for _ in RESERVED..COUNT - 1 {
             let candidate = RESERVED + taken.next_address % (COUNT - 1 - RESERVED);
             taken.next_address = taken.next_address.wrapping_add(1);
-            if taken.addresses.insert(candidate) {
+            if taken.hold_address(candidate) {
                 let hold = Hold { from: self.clone(), address: Some(candidate), port: None };
                 return Ok((Ipv4Addr::from(FIRST + candidate), hold));
             }
@@ -119,7 +137,7 @@ impl Addresses {
     /// This address.
     pub(crate) fn address(&self, address: Ipv4Addr) -> Result<Hold, Refused> {
         let offset = offset(address).filter(|&o| o > 0 && o < COUNT - 1).ok_or(Refused::OutOfRange)?;
-        if !self.lock().addresses.insert(offset) {
+        if !self.lock().hold_address(offset) {
             return Err(Refused::Taken);
         }
         Ok(Hold { from: self.clone(), address: Some(offset), port: None })
@@ -132,7 +150,7 @@ impl Addresses {
         for _ in 0..count {
             let candidate = PORTS.start() + taken.next_port % count;
             taken.next_port = taken.next_port.wrapping_add(1);
-            if taken.ports.insert(candidate) {
+            if taken.hold_port(candidate) {
                 return Ok((candidate, Hold { from: self.clone(), address: None, port: Some(candidate) }));
             }
         }
@@ -144,11 +162,29 @@ impl Addresses {
         if !PORTS.contains(&port) {
             return Err(Refused::OutOfRange);
         }
-        if !self.lock().ports.insert(port) {
+        if !self.lock().hold_port(port) {
             return Err(Refused::Taken);
         }
         Ok(Hold { from: self.clone(), address: None, port: Some(port) })
     }
+}
+
+/// What is taken, in order: for comparing.
+#[cfg(test)]
+impl std::fmt::Display for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let taken = self.lock();
+        let sorted = |set: &Set| {
+            let mut all: Vec<u32> = set.addresses.iter().copied().chain(set.ports.iter().map(|&p| p.into())).collect();
+            all.sort_unstable();
+            all
+        };
+        write!(f, "stored {:?} held {:?}", sorted(&taken.stored), sorted(&taken.held))
+    }
+}
+
+fn address_of(service: &Value) -> Option<u32> {
+    object::text(service, "/spec/clusterIP").parse().ok().and_then(offset)
 }
 
 fn offset(address: Ipv4Addr) -> Option<u32> {
@@ -167,16 +203,24 @@ fn node_ports(service: &Value) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn an_address_is_handed_out_once_and_comes_back_when_not_kept() {
+    fn an_address_is_handed_out_once_and_comes_back_when_it_was_not_stored() {
         let addresses = Addresses::default();
         let (first, hold) = addresses.any_address().unwrap();
         assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
         drop(hold);
-        addresses.address(first).unwrap().keep();
+        let hold = addresses.address(first).unwrap();
+        let service = json!({"spec": {"clusterIP": first.to_string(), "ports": [{"nodePort": 30000}]}});
+        addresses.replace(None, Some(&service));
+        drop(hold);
         assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
+        assert_eq!(addresses.port(30000).err(), Some(Refused::Taken));
+        addresses.reset(&[]);
+        assert!(addresses.address(first).is_ok());
         assert_eq!(addresses.address(Ipv4Addr::new(10, 1, 0, 1)).err(), Some(Refused::OutOfRange));
     }
 }

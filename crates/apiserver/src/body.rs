@@ -1,5 +1,7 @@
 //! Bodies of requests and responses.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Frame;
@@ -15,6 +17,9 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Most bytes of a request body that are read; more is answered with 413.
 pub const LIMIT: usize = 3 * 1024 * 1024;
+
+/// How long a client may take to send a body.
+const SENDING: Duration = Duration::from_secs(60);
 
 /// A body without bytes.
 pub fn empty() -> Body {
@@ -47,15 +52,19 @@ where
 /// The whole of `body`.
 ///
 /// # Errors
-/// 413 beyond [`LIMIT`]; 400 when the transport fails.
-pub async fn read(mut body: Body) -> Result<Bytes, Status> {
+/// 413 beyond [`LIMIT`]; 400 when the transport fails, 504 when it takes too long.
+pub async fn read(body: Body) -> Result<Bytes, Status> {
+    tokio::time::timeout(SENDING, collect(body)).await.unwrap_or_else(|_| Err(Status::overdue()))
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, Status> {
     let mut whole = Vec::new();
     let mut first = Bytes::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| Status::bad_request(format!("reading the request body: {e}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + whole.len() + data.len() > LIMIT {
-            return Err(Status::too_large(LIMIT));
+            return Err(Status::too_large(&format!("limit is {LIMIT}")));
         }
         if first.is_empty() && whole.is_empty() {
             // Most bodies are one piece, which need not be copied.

@@ -115,13 +115,7 @@ impl ApiServer {
             }));
         }
         match self.store.commit(writes, row.durability).await {
-            Ok(_) => {
-                if let Some(hook) = row.hooks.committed {
-                    hook(self, resources::Committed { old: None, new: Some(&object) });
-                }
-                Ok(())
-            }
-            Err(WriteError::Conflict { .. }) => Ok(()),
+            Ok(_) | Err(WriteError::Conflict { .. }) => Ok(()),
             Err(error) => Err(Status::unwritten(&error)),
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     query::Query,
     resources::{Resource, Subresource},
     route::{Target, Verb},
+    serve::Place,
     status::{Cause, Status},
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     duplicates: Vec<String>,
     /// The connection, should it change its protocol.
     upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// Its place in flight, where it lasts.
+    place: Option<Place>,
 }
 
 /// What becomes of fields nobody knows.
@@ -74,6 +77,7 @@ impl Call {
             verb: target.verb,
             query,
             upgrade: parts.extensions.remove(),
+            place: parts.extensions.remove(),
             headers: parts.headers,
             identity,
             body: Mutex::new(Some(body)),
@@ -134,6 +138,11 @@ impl Call {
         self.upgrade.take()
     }
 
+    /// Its place in flight, for what outlives the answer.
+    pub(crate) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
     /// The body as an object of the call's kind (or of what its subresource speaks).
     pub(crate) async fn read_object(&mut self) -> Result<Value, Status> {
         let bytes = self.read_body().await?;
@@ -147,6 +156,9 @@ impl Call {
         };
         let (api_version, kind) = self.speaks();
         check_type(&mut object, &api_version, &kind)?;
+        if let Some(spoken) = self.subresource.and_then(Subresource::speaks) {
+            check_fields(spoken, &mut object)?;
+        }
         Ok(object)
     }
 
@@ -213,28 +225,32 @@ pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> 
         | "application/merge-patch+json"
         | "application/strategic-merge-patch+json"
         | "text/plain"
-        | "application/x-www-form-urlencoded" => serde_json::from_slice(bytes)
-            .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))),
-        "application/yaml" | "application/apply-patch+yaml" => yaml(bytes),
+        | "application/x-www-form-urlencoded" => {
+            knoll_schema::json::from_json(bytes).map(|parsed| parsed.value).map_err(|e| malformed(&e))
+        }
+        "application/yaml" | "application/apply-patch+yaml" => {
+            knoll_schema::json::from_yaml(bytes).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))
+        }
         _ => Err(Status::unsupported_media_type(
             "application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
 
-fn malformed(error: &dyn std::fmt::Display) -> Status {
-    Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+/// Refuses what is not of its type, where that is not the type of the stored object.
+///
+/// # Errors
+/// 400 that names the field.
+pub(crate) fn check_fields((group, version, kind): (&str, &str, &str), object: &mut Value) -> Result<(), Status> {
+    let Some(ty) = knoll_schema::lookup(group, version, kind) else { return Ok(()) };
+    let conformed = knoll_schema::conform(ty, object).map(drop);
+    conformed.map_err(|error| {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+    })
 }
 
-fn yaml(bytes: &[u8]) -> Result<Value, Status> {
-    // JSON is YAML, and most who say YAML send it.
-    if bytes.first() == Some(&b'{')
-        && let Ok(value) = serde_json::from_slice(bytes)
-    {
-        return Ok(value);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|e| Status::bad_request(format!("decode YAML: {e}")))?;
-    serde_saphyr::from_str(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))
+fn malformed(error: &dyn std::fmt::Display) -> Status {
+    Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
 }
 
 /// Fills in `apiVersion` and kind, or refuses others; drops nulls.

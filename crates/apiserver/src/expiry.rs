@@ -1,12 +1,14 @@
 //! Events do not stay: each goes an hour after it was last seen, as kube-apiserver's `--event-ttl` has it by default.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::time::Duration;
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use knoll_store::{Durability, Entry, Expect, Snapshot, Write, WriteError};
 use serde::Deserialize;
 
-use crate::ApiServer;
+use crate::{ApiServer, panics};
 
 /// How long after it was last seen an Event stays.
 const AGE: SignedDuration = SignedDuration::from_hours(1);
@@ -67,29 +69,31 @@ fn expired(snapshot: &Snapshot, now: Timestamp, most: usize) -> Vec<Write> {
 }
 
 impl ApiServer {
-    /// Lets Events go when their time has come, until `stop` ends.
+    /// Lets Events go when their time has come.
     ///
     /// # Errors
     /// When the store takes no more writes.
-    pub async fn expire_events(self: Arc<Self>, stop: impl Future<Output = ()>) -> Result<(), WriteError> {
-        let mut stop = std::pin::pin!(stop);
+    pub(crate) async fn expire_events(&self) -> Result<(), WriteError> {
         loop {
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                () = tokio::time::sleep(EVERY) => {}
-            }
-            for batch in expired(&self.store.snapshot(), Timestamp::now(), MOST).chunks(BATCH) {
-                match self.store.commit(batch.to_vec(), Durability::Relaxed).await {
-                    // One was seen again meanwhile: the others wait for the next time.
-                    Ok(_) | Err(WriteError::Conflict { .. }) => {}
-                    Err(error @ WriteError::Full) => {
-                        tracing::warn!(%error, "let Events go");
-                        break;
-                    }
-                    Err(error) => return Err(error),
+            tokio::time::sleep(EVERY).await;
+            panics::contain(&self.counters, "let Events go", self.expire_once()).await.transpose()?;
+        }
+    }
+
+    async fn expire_once(&self) -> Result<(), WriteError> {
+        for batch in expired(&self.store.snapshot(), Timestamp::now(), MOST).chunks(BATCH) {
+            match self.store.commit(batch.to_vec(), Durability::Relaxed).await {
+                // One was seen again meanwhile: the others wait for the next time.
+                Ok(_) | Err(WriteError::Conflict { .. }) => {}
+                // So do all while there is no room.
+                Err(error @ WriteError::Full) => {
+                    tracing::warn!(%error, "let Events go");
+                    break;
                 }
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 }
 

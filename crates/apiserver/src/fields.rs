@@ -3,13 +3,14 @@
 use jiff::Timestamp;
 use knoll_schema::{
     apply::{self, Writer},
-    crd::Schema,
-    ty::TypeRef,
+    crd::{Problem, Schema},
+    ty::{Type, TypeRef},
 };
 use serde_json::Value;
 
 use crate::{
     call::{Call, FieldValidation, WriteOptions},
+    object,
     resources::{Resource, Subresource},
     status::{Cause, Status},
 };
@@ -17,7 +18,7 @@ use crate::{
 /// Brings an object into the form its type stores; says which fields nobody knows, or refuses them, as asked.
 ///
 /// # Errors
-/// 400 for a value of the wrong type, and for unknown fields in strict requests.
+/// 400 (for custom resources 422) for a value of the wrong type, and 400 for unknown fields in strict requests.
 pub(crate) fn check_unknown(
     resource: &Resource,
     object: &mut Value,
@@ -28,7 +29,12 @@ pub(crate) fn check_unknown(
     let conformed = match structural(resource) {
         Some(schema) => schema.prune(object),
         None => match type_of(resource) {
-            Some(ty) => knoll_schema::conform(&ty, object),
+            Some(ty) => {
+                if resource.is_custom() {
+                    refuse_misfits(resource, &ty, object)?;
+                }
+                knoll_schema::conform(&ty, object)
+            }
             None => return Ok(()),
         },
     };
@@ -55,6 +61,19 @@ pub(crate) fn check_unknown(
     Ok(())
 }
 
+/// 422 for values of the wrong type, each told by its path, as a schema tells them.
+fn refuse_misfits(resource: &Resource, ty: &Type, object: &Value) -> Result<(), Status> {
+    let problems = knoll_schema::misfits(ty, object);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(resource.invalid(object::name(object), causes(problems)))
+}
+
+fn causes(problems: Vec<Problem>) -> Vec<Cause> {
+    problems.into_iter().map(|p| Cause::other(p.reason.as_str(), p.field, p.message)).collect()
+}
+
 fn structural(resource: &Resource) -> Option<&Schema> {
     resource.custom.as_ref()?.structural.as_ref()
 }
@@ -69,8 +88,7 @@ pub(crate) fn fill_defaults(resource: &Resource, object: &mut Value) {
 /// Where a custom resource does not fit its schema.
 pub(crate) fn misfits(resource: &Resource, object: &Value) -> Vec<Cause> {
     let Some(schema) = structural(resource) else { return Vec::new() };
-    let problems = schema.validate(object);
-    problems.into_iter().map(|p| Cause::other(p.reason.as_str(), p.field, p.message)).collect()
+    causes(schema.validate(object))
 }
 
 /// The type of a resource's objects.

@@ -14,16 +14,21 @@ pub mod body;
 mod bootstrap;
 mod call;
 mod client;
+pub mod counters;
 mod defaults;
+mod derived;
 mod discovery;
 mod expiry;
 mod external;
 mod fields;
+mod follow;
 mod metadata;
 pub mod node_backend;
 mod object;
 mod objects;
+mod panics;
 mod patches;
+mod purge;
 mod query;
 mod quota;
 pub mod resources;
@@ -37,12 +42,14 @@ pub mod status;
 mod streams;
 mod subresources;
 mod tables;
+mod tend;
 mod validation;
 mod verbs;
 
 pub use self::{
     attributes::Identity,
     body::Body,
+    counters::Counters,
     server::{ApiServer, Config},
     status::Status,
 };

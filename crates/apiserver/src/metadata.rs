@@ -78,7 +78,7 @@ pub(crate) fn claim_namespace(resource: &Resource, namespace: &str, object: &mut
     Ok(())
 }
 
-/// Takes over what a writer cannot change, and counts the generation.
+/// Takes over what a writer cannot change.
 ///
 /// # Errors
 /// When names or uids differ, or finalizers are added to an object that is being deleted.
@@ -126,10 +126,14 @@ pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) 
             return Err(resource.invalid(&name, vec![Cause::forbidden("metadata.finalizers", &why)]));
         }
     }
+    Ok(())
+}
+
+/// Counts the generation where what is wanted differs. For complete states: what the server fills in is in both.
+pub(crate) fn count_generation(resource: &Resource, old: &Value, new: &mut Value) {
     if resource.has_generation && wants_differ(resource, old, new) {
         bump_generation(new);
     }
-    Ok(())
 }
 
 /// 409 unless `uid` is empty or the object's.
@@ -173,18 +177,6 @@ fn differs_outside_metadata(old: &Value, new: &Value) -> bool {
         wanted.map(|(k, v)| (k.clone(), v.clone())).collect()
     };
     outside(old) != outside(new)
-}
-
-/// What a subresource write may change: `fields` and managed fields; all else stays as it is in `old`.
-pub(crate) fn only(old: &Value, new: &Value, fields: &[&str]) -> Value {
-    let mut result = old.clone();
-    for field in fields {
-        keep(new, &mut result, field);
-    }
-    if let Some(managed) = new.pointer("/metadata/managedFields") {
-        object::meta_mut(&mut result).insert("managedFields".into(), managed.clone());
-    }
-    result
 }
 
 /// Whether two states are the same, apart from version and the bookkeeping of field managers.
@@ -254,10 +246,12 @@ mod tests {
         let mut relabelled = old.clone();
         relabelled["metadata"]["labels"] = json!({"a": "b"});
         prepare_update(&deployments(), &old, &mut relabelled).unwrap();
+        count_generation(&deployments(), &old, &mut relabelled);
         assert_eq!(relabelled["metadata"]["generation"], 3);
         let mut scaled = old.clone();
         scaled["spec"]["replicas"] = 2.into();
         prepare_update(&deployments(), &old, &mut scaled).unwrap();
+        count_generation(&deployments(), &old, &mut scaled);
         assert_eq!(scaled["metadata"]["generation"], 4);
     }
 

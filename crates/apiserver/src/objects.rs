@@ -131,7 +131,26 @@ pub(crate) fn converts(resource: &Resource) -> bool {
     resource.hooks.conversion.is_some() || resource.custom.as_ref().is_some_and(|c| !c.knative)
 }
 
+/// Most bytes of one stored object: what etcd takes at most, so that what fits here fits a cluster, too.
+const MOST: usize = 1536 * 1024;
+
+/// 413 for an object of so many bytes.
+pub(crate) fn too_large(bytes: usize, most: usize) -> Status {
+    let message =
+        format!("etcdserver: request is too large: the object would take {bytes} bytes, and at most {most} are stored");
+    Status::new(413, "RequestEntityTooLarge", message)
+}
+
 /// The stored form of an object of `resource`.
+///
+/// # Errors
+/// 413 when it is longer than an object may be.
+pub(crate) fn to_store(resource: &Resource, object: &Value) -> Result<Bytes, Status> {
+    let bytes = to_stored(resource, object);
+    if bytes.len() > MOST { Err(too_large(bytes.len(), MOST)) } else { Ok(bytes) }
+}
+
+/// The same, of whatever length: for what the server itself makes.
 pub(crate) fn to_stored(resource: &Resource, object: &Value) -> Bytes {
     match resource.hooks.conversion {
         None => encode(object),

@@ -1,5 +1,7 @@
 //! The four kinds of patches.
 
+mod json;
+
 use jiff::Timestamp;
 use knoll_schema::apply::{self as schema_apply, ApplyError};
 use serde_json::Value;
@@ -11,9 +13,6 @@ use crate::{
     status::{Cause, Status},
     verbs,
 };
-
-/// Most operations of a JSON patch.
-const OPERATIONS: usize = 10_000;
 
 /// A patch as it was sent.
 pub(crate) enum Patch {
@@ -51,7 +50,7 @@ impl Patch {
         let bytes = call.read_body().await?;
         let value = verbs::patch::decode(&media_type, &bytes)?;
         match media_type.as_str() {
-            "application/json-patch+json" => operations(value),
+            "application/json-patch+json" => json::read(value).map(Patch::Json),
             _ if !value.is_object() => Err(Status::bad_request("the patch must be an object")),
             "application/merge-patch+json" => Ok(Patch::Merge(value)),
             "application/apply-patch+yaml" => Ok(Patch::Apply(value)),
@@ -86,7 +85,7 @@ impl Patch {
     pub(crate) fn apply_to(&self, group: &str, version: &str, kind: &str, old: &Value) -> Result<Value, Status> {
         let mut new = old.clone();
         match self {
-            Patch::Json(patch) => json_patch::patch(&mut new, patch).map_err(|_| Status::unprocessable())?,
+            Patch::Json(patch) => json::apply(&mut new, patch)?,
             Patch::Merge(patch) => json_patch::merge(&mut new, patch),
             Patch::Strategic(patch) => {
                 return strategic(group, version, kind, old, patch);
@@ -95,19 +94,6 @@ impl Patch {
         }
         Ok(new)
     }
-}
-
-fn operations(value: Value) -> Result<Patch, Status> {
-    if value.as_array().is_some_and(|list| list.len() > OPERATIONS) {
-        let message = format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS}, got {}",
-            value.as_array().map_or(0, Vec::len)
-        );
-        return Err(Status::new(413, "RequestEntityTooLarge", message));
-    }
-    serde_json::from_value(value)
-        .map(Patch::Json)
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
 }
 
 fn strategic(group: &str, version: &str, kind: &str, old: &Value, patch: &Value) -> Result<Value, Status> {

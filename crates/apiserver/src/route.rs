@@ -32,6 +32,11 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// Whether it may change something.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Verb::Get | Verb::List | Verb::Watch)
+    }
+
     /// As authorization names it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
 use knoll_api::config::Bundle;
 use knoll_store::Store;
@@ -18,15 +19,19 @@ use crate::{
     authority::Authority,
     body::Body,
     call::Call,
+    counters::Counters,
+    derived::Derived,
     discovery,
     node_backend::NodeBackend,
     object,
     objects::Trees,
+    panics::Asked,
     query::Query,
     quota::Quotas,
-    resources::{self, Registry},
+    resources::Registry,
     respond,
     route::{self, Route},
+    serve::Flow,
     status::Status,
     verbs,
 };
@@ -58,6 +63,9 @@ pub struct ApiServer {
     pub(crate) addresses: Addresses,
     pub(crate) quotas: Quotas,
     pub(crate) documents: discovery::Documents,
+    pub(crate) derived: Derived,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) flow: Flow,
     registry: RwLock<Arc<Registry>>,
     knative: RwLock<Arc<Bundle>>,
 }
@@ -72,31 +80,19 @@ impl ApiServer {
             documents: discovery::Documents::default(),
             registry: RwLock::new(Arc::new(Registry::built_in())),
             knative: RwLock::default(),
+            derived: Derived::new(&store),
+            counters: Arc::default(),
+            flow: Flow::default(),
             store,
             config,
         };
-        server.load();
+        server.catch_up();
         Arc::new(server)
-    }
-
-    /// Takes up what the store says: definitions, addresses in use, configuration.
-    fn load(&self) {
-        let snapshot = self.store.snapshot();
-        let objects = |prefix: &str| -> Vec<Value> {
-            let bytes = snapshot.range(prefix, None).map(|e| serde_json::from_slice(&e.value));
-            bytes.filter_map(Result::ok).collect()
-        };
-        for definition in objects("/apiextensions.k8s.io/customresourcedefinitions/") {
-            resources::serve(self, &definition);
-        }
-        for service in objects("/core/services/") {
-            self.addresses.take(&service);
-        }
-        self.reload_knative();
     }
 
     /// The rows served at this moment.
     pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.catch_up();
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -108,30 +104,30 @@ impl ApiServer {
 
     /// Knative's configuration in force.
     pub(crate) fn knative(&self) -> Arc<Bundle> {
+        self.catch_up();
         self.knative.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads Knative's ConfigMaps again.
-    pub(crate) fn reload_knative(&self) {
-        let snapshot = self.store.snapshot();
-        let mut maps = BTreeMap::new();
-        for entry in snapshot.range(&format!("/core/configmaps/{SYSTEM_NAMESPACE}/"), None) {
-            let Ok(map) = serde_json::from_slice::<Value>(&entry.value) else { continue };
-            let data = map["data"].as_object().into_iter().flatten();
-            let data = data.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
-            maps.insert(object::name(&map).to_owned(), data);
-        }
+    /// Takes up Knative's ConfigMaps.
+    pub(crate) fn update_knative(&self, maps: &BTreeMap<String, BTreeMap<String, String>>) {
         let mut bundle = self.knative.write().unwrap_or_else(PoisonError::into_inner);
-        *bundle = Arc::new(bundle.updated(&maps));
+        *bundle = Arc::new(bundle.updated(maps));
     }
 
-    /// Answers a request. Never fails: failures are answers, too.
+    /// What happened so far.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Answers a request. Never fails: failures are answers, too, and a panic is one.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: Identity) -> Response<Body> {
+        let asked = Asked::of(&request);
         // Boxed, so that callers' futures stay small.
         let answer: BoxFuture<'static, _> = Box::pin(self.clone().answer(request, identity));
-        match answer.await {
-            Ok(response) => response,
-            Err(status) => respond::failure(&status),
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => respond::failure(&status),
+            Err(panic) => asked.panicked(&self.counters, &*panic),
         }
     }
 
@@ -149,8 +145,21 @@ impl ApiServer {
             Route::Objects(target) => {
                 let call = Call::new(target, request, query, identity)?;
                 self.authorize(&call.identity, &call.attributes())?;
-                verbs::run(&self, call).await
+                self.perform(call).await
             }
+        }
+    }
+
+    /// Does what an authorized request asks. A write comes to its end even where its caller goes away: nothing is
+    /// left half done.
+    async fn perform(self: Arc<Self>, call: Call) -> Result<Response<Body>, Status> {
+        if !call.verb.writes() {
+            return verbs::run(&self, call).await;
+        }
+        match tokio::spawn(async move { verbs::run(&self, call).await }).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Status::unavailable("the server is stopping")),
         }
     }
 

@@ -211,9 +211,9 @@ impl Status {
         Self::new(410, "Expired", message)
     }
 
-    /// 413.
-    pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+    /// 413; `why` says what is limited to how much.
+    pub fn too_large(why: &str) -> Self {
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
     }
 
     /// 415 with what is understood.
@@ -258,6 +258,11 @@ impl Status {
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message).retry_after(1)
+    }
+
+    /// 504: it took longer than a request may.
+    pub fn overdue() -> Self {
+        Self::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout").retry_after(1)
     }
 
     /// 504: a revision that does not exist yet was asked for.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Admission;
-use crate::{ApiServer, object, resources::Committed, server::SYSTEM_NAMESPACE, status::Status};
+use crate::{object, server::SYSTEM_NAMESPACE, status::Status};
 
 /// Refuses a configuration that cannot be read.
 pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
@@ -19,12 +19,4 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
     let (data, annotations) = (strings(&object["data"]), strings(&object["metadata"]["annotations"]));
     let verdict = knoll_api::admission::validate_config_map(object::name(object), &data, &annotations);
     verdict.map_err(|error| Status::bad_request(knoll_api::admission::config_map_denial(&error)))
-}
-
-/// Takes up a changed configuration.
-pub(crate) fn committed(server: &ApiServer, change: Committed<'_>) {
-    let object = change.new.or(change.old);
-    if object.is_some_and(|o| object::namespace(o) == SYSTEM_NAMESPACE) {
-        server.reload_knative();
-    }
 }

@@ -84,8 +84,9 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
     knative::validate(admission, object)?;
     pod_security::admit(admission, object)?;
     promises::warn(admission, object);
-    if admission.operation == Operation::Create && admission.resource.namespaced {
-        admission.claim = quota::check(admission.server, admission.resource, admission.namespace, object)?;
+    if admission.resource.namespaced {
+        let Admission { server, resource, namespace, old, .. } = admission;
+        admission.claim = quota::check(server, resource, namespace, *old, object)?;
     }
     Ok(())
 }

@@ -4,10 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Admission, endpoints};
 use crate::{
-    ApiServer,
     addresses::Refused,
     object,
-    resources::Committed,
     status::{Cause, Status},
 };
 
@@ -15,6 +13,8 @@ use crate::{
 pub(crate) fn admit(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), Status> {
     keep_assigned(admission.old, service);
     endpoints::external(admission, service)?;
+    // What others were given is known before anything is handed out.
+    admission.server.catch_up();
     let kind = object::text(service, "/spec/type").to_owned();
     if kind == "ExternalName" {
         let spec = object::map_at(service, "spec");
@@ -141,9 +141,4 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         admission.held.push(hold);
     }
     Ok(())
-}
-
-/// Takes back what a Service no longer has.
-pub(crate) fn committed(server: &ApiServer, change: Committed<'_>) {
-    server.addresses.replace(change.old, change.new);
 }

@@ -1,29 +1,36 @@
-//! ResourceQuotas: what a namespace may hold at most. New objects are checked against them before they are written,
-//! and what is used is kept in their status.
+//! ResourceQuotas: what a namespace may hold at most. Writes that use more are checked against them, and what is used
+//! is kept in their status.
 
 mod charge;
+mod keep;
 mod scope;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use knoll_api::quantity::Quantity;
-use knoll_store::{Durability, Expect, Snapshot, Write, WriteError};
-use serde_json::{Value, json};
+use knoll_store::Snapshot;
+use serde_json::Value;
 
-use crate::{ApiServer, object, objects, resources::Resource, status::Status};
+use crate::{ApiServer, object, resources::Resource, status::Status};
 use charge::Amounts;
 
-/// What is on its way into namespaces, and whose status is to be brought up to date.
+/// What is on its way into namespaces.
 #[derive(Clone, Default)]
 pub(crate) struct Quotas {
-    claims: Arc<Mutex<BTreeMap<String, Amounts>>>,
-    stale: Arc<Mutex<HashSet<String>>>,
+    claims: Arc<Mutex<BTreeMap<String, Reserved>>>,
 }
 
-/// What an object on its way will use. Dropped once the object is written, or will not be.
+/// What one write will use.
+struct Reserved {
+    /// Revision of what it replaces; `None` for a new object. Once another is stored, the store says what is used.
+    over: Option<u64>,
+    amounts: Amounts,
+}
+
+/// What a write on its way will use. Dropped once it is stored, or will not be.
 pub(crate) struct Claim {
     quotas: Quotas,
     key: String,
@@ -50,8 +57,8 @@ fn hard(quota: &Value) -> Amounts {
     amounts.filter_map(|(name, amount)| Some((name.clone(), amount.as_str()?.parse().ok()?))).collect()
 }
 
-/// Refuses a new object that a quota of its namespace has no room for. What it returns stands for the object until
-/// it is written.
+/// Refuses a write that a quota of its namespace has no room for: a new object, or a change that uses more. What it
+/// returns stands for the object until it is written.
 ///
 /// # Errors
 /// 403 that names the quota, what is asked for, used and allowed.
@@ -59,18 +66,18 @@ pub(crate) fn check(
     server: &ApiServer,
     resource: &Resource,
     namespace: &str,
+    old: Option<&Value>,
     object: &Value,
 ) -> Result<Option<Claim>, Status> {
+    let wanted = increase(resource, old, object);
+    if wanted.is_empty() {
+        return Ok(None);
+    }
     // Held until the claim is made, so that two objects cannot take the same room.
     let mut claims = lock(&server.quotas.claims);
     let snapshot = server.store.snapshot();
-    let quotas = quotas_in(server, &snapshot, namespace);
-    if quotas.is_empty() {
-        return Ok(None);
-    }
-    let wanted = charge::of(resource, object);
     let mut counted = false;
-    for (quota, _) in quotas {
+    for (quota, _) in quotas_in(server, &snapshot, namespace) {
         let hard = hard(&quota);
         if !charge::concerns(resource, &hard) || !scope::covers(&quota, &resource.plural, object) {
             continue;
@@ -83,36 +90,55 @@ pub(crate) fn check(
         counted = true;
         let mut used = used_by(server, &snapshot, resource, namespace, &quota);
         let prefix = resource.key(namespace, "");
-        let under_way = claims.iter().filter(|(key, _)| key.starts_with(&prefix) && !snapshot.contains(key));
-        under_way.for_each(|(_, amounts)| add(&mut used, amounts));
-        let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(Quantity::ZERO);
-        let over: Vec<&String> = hard
-            .iter()
-            .filter(|(name, most)| {
-                of(&wanted, name) > Quantity::ZERO && of(&used, name).plus(of(&wanted, name)) > **most
-            })
-            .map(|(name, _)| name)
-            .collect();
-        if !over.is_empty() {
-            let list = |amounts: &Amounts| {
-                let shown: Vec<String> = over.iter().map(|name| format!("{name}={}", of(amounts, name))).collect();
-                shown.join(",")
-            };
-            return refuse(format!(
-                "exceeded quota: {}, requested: {}, used: {}, limited: {}",
-                object::name(&quota),
-                list(&wanted),
-                list(&used),
-                list(&hard)
-            ));
+        let under_way = |(key, reserved): &(&String, &Reserved)| {
+            key.starts_with(&prefix) && snapshot.get(key).map(|entry| entry.revision) == reserved.over
+        };
+        claims.iter().filter(under_way).for_each(|(_, reserved)| add(&mut used, &reserved.amounts));
+        if let Some(why) = excess(&quota, &hard, &wanted, &used) {
+            return refuse(why);
         }
     }
     if !counted {
         return Ok(None);
     }
     let key = resource.key(namespace, object::name(object));
-    claims.insert(key.clone(), wanted);
+    let over = old.and_then(|old| object::resource_version(old).parse().ok());
+    claims.insert(key.clone(), Reserved { over, amounts: wanted });
     Ok(Some(Claim { quotas: server.quotas.clone(), key }))
+}
+
+/// What the object counts beyond what it counted before.
+fn increase(resource: &Resource, old: Option<&Value>, object: &Value) -> Amounts {
+    let mut wanted = charge::of(resource, object);
+    let before = old.map(|old| charge::of(resource, old)).unwrap_or_default();
+    for (name, amount) in &mut wanted {
+        *amount = amount.minus(before.get(name).copied().unwrap_or(Quantity::ZERO));
+    }
+    wanted.retain(|_, amount| *amount > Quantity::ZERO);
+    wanted
+}
+
+/// Says what there is no room for; `None` when there is room.
+fn excess(quota: &Value, hard: &Amounts, wanted: &Amounts, used: &Amounts) -> Option<String> {
+    let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(Quantity::ZERO);
+    let exceeds = |(name, most): &(&String, &Quantity)| {
+        of(wanted, name) > Quantity::ZERO && of(used, name).plus(of(wanted, name)) > **most
+    };
+    let over: Vec<&String> = hard.iter().filter(exceeds).map(|(name, _)| name).collect();
+    if over.is_empty() {
+        return None;
+    }
+    let list = |amounts: &Amounts| {
+        let shown: Vec<String> = over.iter().map(|name| format!("{name}={}", of(amounts, name))).collect();
+        shown.join(",")
+    };
+    Some(format!(
+        "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+        object::name(quota),
+        list(wanted),
+        list(used),
+        list(hard)
+    ))
 }
 
 fn is_pods(resource: &Resource) -> bool {
@@ -136,53 +162,4 @@ fn used_by(server: &ApiServer, snapshot: &Snapshot, resource: &Resource, namespa
         }
     }
     used
-}
-
-/// Brings the status of a namespace's quotas up to date, soon.
-pub(crate) fn refresh(server: &Arc<ApiServer>, namespace: &str) {
-    let prefix = format!("/core/resourcequotas/{namespace}/");
-    if namespace.is_empty() || server.store.snapshot().keys(&prefix).next().is_none() {
-        return;
-    }
-    if !lock(&server.quotas.stale).insert(namespace.to_owned()) {
-        return; // Somebody is about to do it.
-    }
-    let (server, namespace) = (server.clone(), namespace.to_owned());
-    tokio::spawn(async move {
-        lock(&server.quotas.stale).remove(&namespace);
-        report(&server, &namespace).await;
-    });
-}
-
-async fn report(server: &Arc<ApiServer>, namespace: &str) {
-    let registry = server.registry();
-    let Some(row) = registry.get("", "v1", "resourcequotas") else { return };
-    let snapshot = server.store.snapshot();
-    for (quota, revision) in quotas_in(server, &snapshot, namespace) {
-        let hard = hard(&quota);
-        let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
-        for resource in registry.rows().filter(|row| row.namespaced && charge::concerns(row, &hard)) {
-            for (name, amount) in used_by(server, &snapshot, resource, namespace, &quota) {
-                used.entry(name).and_modify(|sum| *sum = sum.plus(amount));
-            }
-        }
-        let shown: BTreeMap<&String, String> = used.iter().map(|(name, amount)| (name, amount.to_string())).collect();
-        let status = json!({"hard": quota.pointer("/spec/hard"), "used": shown});
-        if quota.get("status") == Some(&status) {
-            continue;
-        }
-        let mut new = (*quota).clone();
-        new["status"] = status;
-        let write = Write {
-            key: row.key(namespace, object::name(&quota)),
-            value: Some(objects::to_stored(row, &new)),
-            expect: Expect::Revision(revision),
-        };
-        match server.store.commit(vec![write], Durability::Relaxed).await {
-            Ok(_) => {}
-            // Who was faster may have counted earlier.
-            Err(WriteError::Conflict { .. }) => refresh(server, namespace),
-            Err(error) => tracing::warn!(%error, namespace, "keep what a quota's namespace uses"),
-        }
-    }
 }

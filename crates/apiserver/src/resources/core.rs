@@ -77,8 +77,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .table(&tables::core::SERVICE)
             .default_with(defaults::service::default)
             .admit_with(admission::service::admit)
-            .validate_with(validation::service::service)
-            .then(admission::service::committed),
+            .validate_with(validation::service::service),
         row("endpoints", "Endpoints")
             .short(&["ep"])
             .relaxed()
@@ -93,7 +92,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .no_generation()
             .table(&tables::core::CONFIG_MAP)
             .admit_with(admission::config_map::admit)
-            .then(admission::config_map::committed)
             .validate_with(validation::core::config_map),
         row("secrets", "Secret")
             .no_generation()

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use knoll_schema::crd::Schema;
-use knoll_store::{Durability, Expect, Store};
 use serde_json::{Value, json};
 
-use super::{Committed, Resource, ScalePaths, Subresource};
+use super::{Registry, Resource, ScalePaths, Subresource};
 use crate::{
-    ApiServer, object,
+    object,
     tables::{PathColumn, Printer},
 };
 
@@ -24,16 +23,20 @@ pub struct Custom {
     pub selectable: Vec<String>,
     /// Whether it is one of Knative's own kinds, whose admission is compiled in.
     pub knative: bool,
+    /// uid of the definition: another one of the same name is another.
+    pub uid: String,
+    /// Whether the definition is being deleted: its objects go, and none is made.
+    pub terminating: bool,
 }
 
 /// The rows of a definition, one a served version.
 pub fn from_definition(definition: &Value) -> Vec<Resource> {
     let spec = &definition["spec"];
     let versions = object::list(spec, "/versions");
-    versions.iter().filter(|v| v["served"] == true).map(|version| row(spec, version)).collect()
+    versions.iter().filter(|v| v["served"] == true).map(|version| row(definition, spec, version)).collect()
 }
 
-fn row(spec: &Value, version: &Value) -> Resource {
+fn row(definition: &Value, spec: &Value, version: &Value) -> Resource {
     let names = &spec["names"];
     let strings = |pointer: &str| -> Vec<String> {
         object::list(names, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -72,6 +75,8 @@ fn row(spec: &Value, version: &Value) -> Resource {
             .map(|field| object::text(field, "/jsonPath").to_owned())
             .collect(),
         knative: false,
+        uid: object::uid(definition).to_owned(),
+        terminating: object::is_deleting(definition),
     }));
     row
 }
@@ -100,34 +105,19 @@ pub(crate) fn established(definition: &mut Value, now: Timestamp) {
     });
 }
 
-/// Serves what a definition says as soon as it is stored, and stops when it is gone.
-pub(super) fn committed(server: &ApiServer, change: Committed<'_>) {
-    let Some(definition) = change.new.or(change.old) else { return };
-    let (group, plural) = (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"));
-    server.update_registry(|registry| {
-        if registry.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|c| c.knative)) {
-            return;
-        }
-        registry.remove(group, plural);
-        if change.new.is_none() {
-            tokio::spawn(purge(server.store.clone(), format!("/{group}/{plural}/")));
-        } else {
-            from_definition(definition).into_iter().for_each(|row| registry.insert(row));
-        }
-    });
-}
-
-/// Deletes what was left of a definition that is gone: nobody can reach it any more.
-async fn purge(store: Store, prefix: String) {
-    let keys: Vec<Arc<str>> = store.snapshot().keys(&prefix).map(|(key, _)| key.clone()).collect();
-    for key in keys {
-        if let Err(error) = store.delete(&key, Expect::Any, Durability::Durable).await {
-            tracing::debug!(%error, %key, "delete an object of a definition that is gone");
-        }
+/// Serves what a definition says.
+pub(crate) fn serve(registry: &mut Registry, definition: &Value) {
+    if retire(registry, definition) {
+        from_definition(definition).into_iter().for_each(|row| registry.insert(row));
     }
 }
 
-/// Serves what a stored definition says.
-pub(crate) fn serve(server: &ApiServer, definition: &Value) {
-    committed(server, Committed { old: None, new: Some(definition) });
+/// Stops serving what a definition says. `false` for what is compiled in, which stays.
+pub(crate) fn retire(registry: &mut Registry, definition: &Value) -> bool {
+    let (group, plural) = (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"));
+    if registry.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|c| c.knative)) {
+        return false;
+    }
+    registry.remove(group, plural);
+    true
 }

@@ -1,6 +1,6 @@
 //! `apiextensions.k8s.io` and `apiregistration.k8s.io`.
 
-use super::{Resource, custom};
+use super::Resource;
 use crate::{defaults, tables, validation};
 
 pub(super) fn rows() -> Vec<Resource> {
@@ -13,8 +13,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .answers_with_object()
             .table(&tables::extensions::DEFINITION)
             .default_with(defaults::custom_resource_definition::default)
-            .validate_with(validation::extensions::definition)
-            .then(custom::committed),
+            .validate_with(validation::extensions::definition),
         Resource::new("apiregistration.k8s.io", "v1", "apiservices", "APIService")
             .cluster()
             .category(&["api-extensions"])

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use knoll_store::Durability;
 use serde_json::Value;
 
-pub(crate) use self::custom::{established, serve};
+pub(crate) use self::custom::{established, retire, serve};
 pub use self::{
     custom::{Custom, from_definition},
     registry::Registry,
@@ -134,14 +134,6 @@ pub struct ScalePaths {
 /// A field that field selectors know: its label, where it is, and what it counts as when absent.
 pub type SelectableField = (&'static str, &'static str, &'static str);
 
-/// Something is stored.
-pub struct Committed<'a> {
-    /// Its state before; `None` when it is new.
-    pub old: Option<&'a Value>,
-    /// Its state now; `None` when it is gone.
-    pub new: Option<&'a Value>,
-}
-
 /// An object that is made together with another.
 pub struct Companion {
     /// Plural of its resource in the core group.
@@ -168,8 +160,6 @@ pub struct Hooks {
     pub admit: fn(&mut Admission<'_>, &mut Value) -> Result<(), Status>,
     /// Findings about a new object (`old` is what it replaces).
     pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Cause>,
-    /// Runs after a write, before it is answered.
-    pub committed: Option<fn(&ApiServer, Committed<'_>)>,
     /// Objects that come into being in the same transaction as a new one.
     pub companions: Option<fn(&ApiServer, &Value) -> Vec<Companion>>,
     /// Fields for selectors, besides name and namespace.
@@ -184,7 +174,6 @@ impl Default for Hooks {
             default: |_| {},
             admit: |_, _| Ok(()),
             validate: |_, _| Vec::new(),
-            committed: None,
             companions: None,
             fields: &[],
             conversion: None,
@@ -351,11 +340,6 @@ impl Resource {
 
     fn validate_with(mut self, hook: fn(&Value, Option<&Value>) -> Vec<Cause>) -> Self {
         self.hooks.validate = hook;
-        self
-    }
-
-    fn then(mut self, hook: fn(&ApiServer, Committed<'_>)) -> Self {
-        self.hooks.committed = Some(hook);
         self
     }
 

@@ -39,6 +39,12 @@ impl Registry {
         registry
     }
 
+    /// The same, counted on from what was served before.
+    #[must_use]
+    pub(crate) fn after(self, earlier: &Registry) -> Self {
+        Self { generation: earlier.generation + 1, ..self }
+    }
+
     /// Adds or replaces a row.
     pub fn insert(&mut self, row: Resource) {
         self.generation += 1;

@@ -12,7 +12,7 @@ use crate::{
     body::Body,
     call::Call,
     node_backend::{ContainerRef, ExecRequest},
-    object,
+    object, panics,
     resources::Subresource,
     status::Status,
     streams::{channels, web_socket},
@@ -57,9 +57,15 @@ pub(super) async fn open(server: &Arc<ApiServer>, call: &mut Call) -> Result<Res
     let upgrade =
         call.take_upgrade().ok_or_else(|| Status::bad_request("this connection cannot change its protocol"))?;
     let streams = server.config.node.exec(request).await?;
+    let (place, counters) = (call.take_place(), server.counters.clone());
     tokio::spawn(async move {
+        // Held for as long as the command is.
+        let _place = place;
         match upgrade.await {
-            Ok(socket) => channels::carry(TokioIo::new(socket), streams).await,
+            Ok(socket) => {
+                let carried = channels::carry(TokioIo::new(socket), streams);
+                panics::contain(&counters, "carry a command's streams", carried).await;
+            }
             Err(error) => debug!(%error, "a connection did not change its protocol"),
         }
     });

@@ -5,6 +5,7 @@ mod eviction;
 mod exec;
 mod finalize;
 mod log;
+pub(crate) mod narrow;
 mod parts;
 mod scale;
 mod token;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     ApiServer,
     body::Body,
-    call::Call,
+    call::{self, Call},
     object, patches,
     resources::ScalePaths,
     respond,
@@ -30,10 +30,11 @@ pub(super) async fn run(server: &Arc<ApiServer>, call: &mut Call) -> Result<Resp
     let body = if patch.is_none() { call.read_object().await? } else { Value::Null };
     let call = &*call;
     let mut change = |old: &Value| {
-        let wanted = match &patch {
+        let mut wanted = match &patch {
             Some(patch) => patch.apply_to("autoscaling", "v1", "Scale", &scale(&paths, old))?,
             None => body.clone(),
         };
+        call::check_fields(("autoscaling", "v1", "Scale"), &mut wanted)?;
         scaled(call, &paths, old, &wanted)
     };
     let done = write::update(server, call, &options, &mut change).await?;

@@ -14,9 +14,7 @@ use crate::{
     call::{self, Call},
     metadata, object,
     objects::Stored,
-    quota,
-    resources::Committed,
-    respond,
+    purge, respond,
     status::{self, Cause, Status},
 };
 
@@ -70,7 +68,10 @@ impl DeleteOptions {
     /// 400 for a body that cannot be read, 422 for values that are not known.
     pub(crate) async fn read(call: &mut Call) -> Result<Self, Status> {
         let bytes = call.read_body().await?;
-        let body = if bytes.is_empty() { Value::Null } else { call::decode(call.content_type(), &bytes)? };
+        let mut body = if bytes.is_empty() { Value::Null } else { call::decode(call.content_type(), &bytes)? };
+        if !body.is_null() {
+            call::check_fields(("", "v1", "DeleteOptions"), &mut body)?;
+        }
         let query = &call.query;
         let mut options = Self {
             dry_run: call.write_options()?.dry_run || object::list(&body, "/dryRun").iter().any(|v| v == "All"),
@@ -114,7 +115,7 @@ pub(crate) async fn run(server: &Arc<ApiServer>, call: &Call, options: &DeleteOp
         let entry = server.store.get(&key).ok_or_else(|| call.not_found())?;
         let old = server.trees.stored(resource, &entry)?;
         check_preconditions(call, options, &old)?;
-        let Some(new) = marked(call, options, &old.object) else {
+        let Some(new) = marked(server, call, options, &old.object) else {
             if options.dry_run {
                 return Ok(Deleted { object: old.object, gone: true });
             }
@@ -149,16 +150,19 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, old: &Stored) -> Re
 }
 
 /// The state with its deletion marked; `None` when nothing holds it and it can go at once.
-fn marked(call: &Call, options: &DeleteOptions, old: &Value) -> Option<Value> {
+fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value) -> Option<Value> {
     let mut new = old.clone();
+    let now = Timestamp::now();
     if !object::is_deleting(old) {
         match options.propagation {
             Some(Propagation::Foreground) => metadata::add_finalizer(&mut new, "foregroundDeletion"),
             Some(Propagation::Orphan) => metadata::add_finalizer(&mut new, "orphan"),
             _ => {}
         }
+        if is_definition(call) && !purge::is_compiled_in(&server.registry(), old) {
+            purge::hold(&mut new, now);
+        }
     }
-    let now = Timestamp::now();
     let grace = grace(call, options, old);
     if object::is_deleting(old) {
         let left = object::integer(old, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
@@ -173,6 +177,10 @@ fn marked(call: &Call, options: &DeleteOptions, old: &Value) -> Option<Value> {
         object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
     }
     (!write::is_released(&new)).then_some(new)
+}
+
+fn is_definition(call: &Call) -> bool {
+    call.resource.plural == "customresourcedefinitions" && call.resource.group == "apiextensions.k8s.io"
 }
 
 /// Seconds an object stays after its deletion was asked for: only pods on a node stay, until the node is done.
@@ -193,13 +201,10 @@ async fn remove(server: &Arc<ApiServer>, call: &Call, key: &str, old: &Stored) -
         Ok(change) => {
             let mut last = (*old.object).clone();
             crate::objects::stamp(&mut last, change.revision);
-            if let Some(hook) = call.resource.hooks.committed {
-                hook(server, Committed { old: Some(&last), new: None });
-            }
-            quota::refresh(server, &call.namespace);
+            server.catch_up();
             Ok(Some(Deleted { object: Arc::new(last), gone: true }))
         }
         Err(WriteError::Conflict { .. }) => Ok(None),
-        Err(error) => Err(Status::unwritten(&error)),
+        Err(error) => Err(write::write_failure(&call.resource, &call.name, error)),
     }
 }

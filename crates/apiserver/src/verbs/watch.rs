@@ -1,6 +1,6 @@
 //! GET with `watch`: changes as they happen.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
@@ -16,7 +16,7 @@ use crate::{
     accept::View,
     body::{self, Body, BodyError},
     call::Call,
-    objects,
+    objects, panics,
     resources::Resource,
     respond,
     selectors::Selectors,
@@ -28,6 +28,8 @@ use crate::{
 const DEFAULT_LIFE: Duration = Duration::from_secs(1800);
 /// How often a watcher hears how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long a watch waits for a revision that does not exist yet.
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
 /// Most changes that are put into one piece of the answer.
 const BATCH: usize = 256;
 /// Bytes of initial objects that are put into one piece.
@@ -61,20 +63,24 @@ pub(crate) async fn watch(server: &Arc<ApiServer>, call: &Call) -> Result<Respon
         state: State::Open,
     };
     let prefix = feed.prefix(call);
+    if let Some(revision) = since.filter(|&r| r > 0)
+        && !server.store.wait_for(revision, FUTURE_WAIT).await
+    {
+        return Err(Status::future_revision(revision, server.store.revision()));
+    }
     match since {
         Some(revision) if revision > 0 && !initial_events => feed.resume(&prefix, revision),
-        _ => {
-            if let Some(revision) = since.filter(|&r| r > 0)
-                && !server.store.wait_for(revision, Duration::from_secs(3)).await
-            {
-                return Err(Status::future_revision(revision, server.store.revision()));
-            }
-            feed.start(&prefix, !call.query.has("sendInitialEvents") || initial_events);
-        }
+        _ => feed.start(&prefix, !call.query.has("sendInitialEvents") || initial_events),
     }
-    let events = stream::unfold(feed, |mut feed| async move {
-        let piece = feed.next().await?;
-        Some((Ok::<Bytes, BodyError>(piece), feed))
+    let events = stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        match AssertUnwindSafe(feed.next()).catch_unwind().await {
+            Ok(piece) => Some((Ok::<Bytes, BodyError>(piece?), Some(feed))),
+            Err(panic) => {
+                panics::note(&feed.server.counters, &*panic, "", &format!("watch {}", feed.resource.plural));
+                Some((Err("the watch failed unexpectedly".into()), None))
+            }
+        }
     });
     Ok(respond::with_type(200, "application/json", body::stream(events)))
 }
@@ -129,7 +135,7 @@ struct Feed {
     /// Whether the end of the initial objects is still to be marked.
     end_of_initial: bool,
     watch: Option<Watch>,
-    /// Newest revision the watcher knows of.
+    /// Everything up to this revision was sent, or concerns others.
     seen: u64,
     deadline: Instant,
     next_bookmark: Instant,
@@ -166,6 +172,11 @@ impl Feed {
         }
     }
 
+    /// When something is to be done though nothing happens.
+    fn due(&self) -> Instant {
+        if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline }
+    }
+
     /// The next piece: whole lines. `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         if self.state == State::Closed {
@@ -181,7 +192,12 @@ impl Feed {
         }
         self.send_initial(&mut out);
         while out.is_empty() && self.state == State::Open {
-            let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+            let until = self.due();
+            // Looked at first: a watch with something new at every moment ends on time, too.
+            if Instant::now() >= until {
+                self.tick(&mut out);
+                continue;
+            }
             let watch = self.watch.as_mut()?;
             // The timer is only made when nothing is waiting: it costs more than a change.
             let first = match watch.next().now_or_never() {
@@ -192,9 +208,8 @@ impl Feed {
                     () = tokio::time::sleep_until(until) => None,
                 },
             };
-            match first {
-                Some(result) => self.take(&mut out, result),
-                None => self.tick(&mut out),
+            if let Some(result) = first {
+                self.take(&mut out, result);
             }
         }
         if out.is_empty() { None } else { Some(out.into()) }
@@ -214,40 +229,51 @@ impl Feed {
         }
     }
 
-    /// Takes a change, and those that wait behind it.
-    fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) {
+    /// Takes a change, and those that wait behind it. Whether none waits any more.
+    fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) -> bool {
         let mut result = first;
         for _ in 0..BATCH {
             match result {
                 Ok(Some(change)) => self.change(out, &change),
                 Ok(None) => {
                     self.state = State::Closed;
-                    return;
+                    return false;
                 }
                 Err(Lagged) => {
                     self.fail(out, &Status::expired("the watcher is too slow"));
-                    return;
+                    return false;
                 }
             }
-            if out.len() > PIECE {
-                return;
-            }
-            let Some(watch) = self.watch.as_mut() else { return };
+            let Some(watch) = self.watch.as_mut().filter(|_| out.len() <= PIECE) else { return false };
             result = match watch.try_next() {
-                Ok(None) => return,
+                Ok(None) => return true,
                 other => other,
             };
         }
+        false
     }
 
+    /// Says how far the watcher is, and ends when it is time.
     fn tick(&mut self, out: &mut Vec<u8>) {
-        let over = Instant::now() >= self.deadline;
+        let now = Instant::now();
+        // Read before what waits is taken: every change up to it is in the watch by now. A watcher of what never
+        // changes learns so how far everything is, and goes on from there instead of listing again.
+        let revision = self.server.store.revision();
+        let caught_up = match self.watch.as_mut().map(Watch::try_next) {
+            None | Some(Ok(None)) => true,
+            Some(result) => self.take(out, result),
+        };
+        if self.state == State::Closed {
+            return;
+        }
+        if caught_up {
+            self.seen = self.seen.max(revision);
+        }
         if self.bookmarks {
-            // Nothing is waiting, so the watcher has seen everything up to now.
             self.bookmark(out, false);
         }
-        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-        if over {
+        self.next_bookmark = now + BOOKMARK_EVERY;
+        if now >= self.deadline {
             self.state = State::Closed;
         }
     }

@@ -13,9 +13,11 @@ use crate::{
     call::{Call, WriteOptions},
     fields, metadata, object,
     objects::{self, Stored},
-    quota::{self, Claim},
-    resources::{Committed, Resource, Subresource},
+    quota::Claim,
+    resources::{Resource, Subresource},
     status::{Cause, Status},
+    subresources::narrow,
+    validation,
 };
 
 /// How often a write that lost a race is tried again.
@@ -66,11 +68,12 @@ async fn create_named(
     let resource = &call.resource;
     let mut warnings = Vec::new();
     let now = Timestamp::now();
+    bounded(&object)?;
     fields::check_unknown(resource, &mut object, options, &mut warnings)?;
     metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
     let key = resource.key(&call.namespace, object::name(&object));
-    // The claim stands for the object until it is written.
-    let (held, _claim) = admit(server, call, options, None, &mut object, &mut warnings)?;
+    // Both stand for the object until it is stored, and what follows from it is known.
+    let (_held, _claim) = admit(server, call, options, None, &mut object, &mut warnings)?;
     if server.store.get(&key).is_some() {
         return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
     }
@@ -78,22 +81,45 @@ async fn create_named(
     if options.dry_run {
         return Ok(Done { object: Arc::new(object), warnings });
     }
-    let mut writes = vec![Write { key, value: Some(objects::to_stored(resource, &object)), expect: Expect::Absent }];
+    check_served(server, resource)?;
+    let mut writes = vec![Write { key, value: Some(objects::to_store(resource, &object)?), expect: Expect::Absent }];
     writes.extend(companions(server, resource, &object));
     let name = object::name(&object).to_owned();
     match server.store.commit(writes, resource.durability).await {
         Ok(changes) => {
-            let object = published(server, resource, object, changes[0].revision);
-            held.into_iter().for_each(Hold::keep);
-            if let Some(hook) = resource.hooks.committed {
-                hook(server, Committed { old: None, new: Some(&object) });
+            if let Err(status) = check_served(server, resource) {
+                // Whoever deletes all of a definition's objects may have looked before this one was there.
+                let undo =
+                    server.store.delete(&changes[0].key, Expect::Revision(changes[0].revision), resource.durability);
+                return Err(undo.await.err().and_then(|error| stopped(resource, &name, error)).unwrap_or(status));
             }
-            quota::refresh(server, &call.namespace);
+            let object = published(server, resource, object, changes[0].revision);
+            server.catch_up();
             Ok(Done { object, warnings })
         }
         Err(WriteError::Conflict { .. }) => Err(Status::already_exists(&resource.group, &resource.plural, &name)),
-        Err(error) => Err(Status::unwritten(&error)),
+        Err(error) => Err(write_failure(resource, &name, error)),
     }
+}
+
+/// Refuses an object of a definition that is going, has gone, or was made anew while this request was on its way.
+fn check_served(server: &ApiServer, resource: &Resource) -> Result<(), Status> {
+    let Some(custom) = resource.custom.as_ref().filter(|custom| !custom.knative) else { return Ok(()) };
+    let registry = server.registry();
+    let now = registry.get(&resource.group, &resource.version, &resource.plural).and_then(|row| row.custom.as_ref());
+    match now.filter(|now| now.uid == custom.uid) {
+        Some(now) if !now.terminating => Ok(()),
+        Some(_) => {
+            let message = "create not allowed while custom resource definition is terminating";
+            Err(Status { message: message.into(), ..Status::method_not_allowed() })
+        }
+        None => Err(Status::no_such_resource()),
+    }
+}
+
+/// Refuses what is deeper or heavier than an object may be, however it was made.
+fn bounded(object: &Value) -> Result<(), Status> {
+    knoll_schema::limits::check(object).map_err(|exceeded| Status::bad_request(format!("the object {exceeded}")))
 }
 
 fn companions(server: &ApiServer, resource: &Resource, object: &Value) -> Vec<Write> {
@@ -122,7 +148,8 @@ pub(crate) async fn update(
         let mut warnings = Vec::new();
         let mut new = change(&old.object)?;
         check_version(resource, &old, &new)?;
-        let held = settle(server, call, options, &old, &mut new, &mut warnings)?;
+        // Both stand for the object until it is stored, and what follows from it is known.
+        let (_held, _claim) = settle(server, call, options, &old, &mut new, &mut warnings)?;
         if metadata::is_no_op(&old.object, &new) {
             return Ok(Done { object: old.object, warnings });
         }
@@ -130,12 +157,10 @@ pub(crate) async fn update(
             return Ok(Done { object: Arc::new(new), warnings });
         }
         match commit(server, call, &key, &old, new).await {
-            Ok(object) => {
-                held.into_iter().for_each(Hold::keep);
-                return Ok(Done { object, warnings });
-            }
-            Err(WriteError::Conflict { .. }) if attempt < ATTEMPTS => {}
-            Err(error) => return Err(write_failure(resource, &call.name, error)),
+            Ok(object) => return Ok(Done { object, warnings }),
+            Err(Failed::Store(WriteError::Conflict { .. })) if attempt < ATTEMPTS => {}
+            Err(Failed::Store(error)) => return Err(write_failure(resource, &call.name, error)),
+            Err(Failed::Refused(status)) => return Err(status),
         }
     }
     unreachable!("the loop returns")
@@ -149,23 +174,32 @@ fn settle(
     old: &Stored,
     new: &mut Value,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Hold>, Status> {
+) -> Result<(Vec<Hold>, Option<Claim>), Status> {
     let resource = &call.resource;
-    let mut held = Vec::new();
+    let mut reserved = (Vec::new(), None);
+    bounded(new)?;
+    // Whatever part is written, what is stored is of its type.
+    fields::check_unknown(resource, new, options, warnings)?;
+    *new = narrow::narrow(resource, call.subresource, &old.object, std::mem::take(new))?;
     match call.subresource {
         None | Some(Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize) => {
-            if call.subresource.is_none() {
-                fields::check_unknown(resource, new, options, warnings)?;
-            }
             metadata::prepare_update(resource, &old.object, new)?;
-            (held, _) = admit(server, call, options, Some(&old.object), new, warnings)?;
+            reserved = admit(server, call, options, Some(&old.object), new, warnings)?;
+            // What the writer left out and the server fills in is no change of what is wanted.
+            metadata::count_generation(resource, &old.object, new);
         }
-        Some(Subresource::Status | Subresource::Approval) => *new = metadata::only(&old.object, new, &["status"]),
+        Some(Subresource::Status | Subresource::Approval) => {
+            let mut causes = validation::metadata::check(resource, new);
+            causes.extend(fields::misfits(resource, new));
+            if !causes.is_empty() {
+                return Err(resource.invalid(object::name(new), causes));
+            }
+        }
         Some(_) => {}
     }
     objects::stamp(new, old.revision);
     fields::track(call, options, Some(&old.object), new, Timestamp::now());
-    Ok(held)
+    Ok(reserved)
 }
 
 fn check_version(resource: &Resource, old: &Stored, new: &Value) -> Result<(), Status> {
@@ -209,6 +243,20 @@ fn admit(
     Ok((admission.held, admission.claim))
 }
 
+/// Why a state was not written.
+enum Failed {
+    /// The store said no.
+    Store(WriteError),
+    /// It may not be stored.
+    Refused(Status),
+}
+
+impl From<WriteError> for Failed {
+    fn from(error: WriteError) -> Self {
+        Failed::Store(error)
+    }
+}
+
 /// Writes a changed state, or deletes the object when nothing holds it any longer.
 async fn commit(
     server: &Arc<ApiServer>,
@@ -216,27 +264,22 @@ async fn commit(
     key: &str,
     old: &Stored,
     new: Value,
-) -> Result<Arc<Value>, WriteError> {
+) -> Result<Arc<Value>, Failed> {
     let resource = &call.resource;
     let relaxed = matches!(call.subresource, Some(Subresource::Status | Subresource::Scale | Subresource::Binding));
     let durability = if relaxed { Durability::Relaxed } else { resource.durability };
     let expect = Expect::Revision(old.revision);
-    if is_released(&new) {
+    let object = if is_released(&new) {
         let change = server.store.delete(key, expect, durability).await?;
         let mut last = new;
         objects::stamp(&mut last, change.revision);
-        if let Some(hook) = resource.hooks.committed {
-            hook(server, Committed { old: Some(&last), new: None });
-        }
-        quota::refresh(server, &call.namespace);
-        return Ok(Arc::new(last));
-    }
-    let revision = server.store.put(key, objects::to_stored(resource, &new), expect, durability).await?;
-    let object = published(server, resource, new, revision);
-    if let Some(hook) = resource.hooks.committed {
-        hook(server, Committed { old: Some(&old.object), new: Some(&object) });
-    }
-    quota::refresh(server, &call.namespace);
+        Arc::new(last)
+    } else {
+        let value = objects::to_store(resource, &new).map_err(Failed::Refused)?;
+        let revision = server.store.put(key, value, expect, durability).await?;
+        published(server, resource, new, revision)
+    };
+    server.catch_up();
     Ok(object)
 }
 
@@ -257,8 +300,9 @@ pub(crate) async fn put(
 ) -> Result<Option<Arc<Value>>, Status> {
     match commit(server, call, &call.key(), old, new).await {
         Ok(object) => Ok(Some(object)),
-        Err(WriteError::Conflict { .. }) => Ok(None),
-        Err(error) => Err(Status::unwritten(&error)),
+        Err(Failed::Store(WriteError::Conflict { .. })) => Ok(None),
+        Err(Failed::Store(error)) => Err(write_failure(&call.resource, &call.name, error)),
+        Err(Failed::Refused(status)) => Err(status),
     }
 }
 
@@ -272,10 +316,17 @@ fn published(server: &ApiServer, resource: &Resource, mut object: Value, revisio
     tree
 }
 
-fn write_failure(resource: &Resource, name: &str, error: WriteError) -> Status {
+/// The answer to a write that the store did not take.
+pub(crate) fn write_failure(resource: &Resource, name: &str, error: WriteError) -> Status {
     match error {
         WriteError::Conflict { current: None, .. } => resource.not_found(name),
         WriteError::Conflict { .. } => Status::modified(&resource.group, &resource.plural, name),
+        WriteError::TooLarge { bytes, limit } => objects::too_large(bytes, limit),
         other => Status::unwritten(&other),
     }
+}
+
+/// The failure of taking something back, unless somebody else did.
+fn stopped(resource: &Resource, name: &str, error: WriteError) -> Option<Status> {
+    (!matches!(error, WriteError::Conflict { .. })).then(|| write_failure(resource, name, error))
 }

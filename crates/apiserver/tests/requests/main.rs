@@ -2,9 +2,14 @@
 
 mod addresses;
 mod admission;
+mod definitions;
 mod discovery;
+mod idle;
+mod limits;
 mod lists_and_watches;
 mod objects;
+mod panics;
+mod parts;
 mod patches;
 mod pods;
 mod promises;

@@ -174,7 +174,7 @@ async fn a_collection_is_deleted_by_selector() {
 async fn a_full_disk_is_answered_507_and_writes_go_on_when_there_is_room() {
     let disk = MemoryDisk::default();
     let store = Store::open_on(Arc::new(disk.clone()), Options::default()).unwrap();
-    let h = Harness::over(store, tempfile::tempdir().unwrap(), Arc::new(NoNode)).await;
+    let h = Harness::with(tempfile::tempdir().unwrap(), store, Arc::new(NoNode)).await;
     h.post(MAPS, config_map("before", json!({"k": "v"}))).await.expect(201);
     disk.set_capacity(Some(disk.used() + 10));
     let status = h.post(MAPS, config_map("full", json!({"k": "v"}))).await.expect(507);

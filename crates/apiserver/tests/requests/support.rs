@@ -65,11 +65,16 @@ impl Harness {
     pub(crate) async fn with_node(node: Arc<dyn NodeBackend>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
-        Self::over(store, directory, node).await
+        Self::with(directory, store, node).await
+    }
+
+    /// Another server over a store.
+    pub(crate) async fn over(store: Store) -> Self {
+        Self::with(tempfile::tempdir().unwrap(), store, Arc::new(NoNode)).await
     }
 
     /// A server over this store.
-    pub(crate) async fn over(store: Store, directory: tempfile::TempDir, node: Arc<dyn NodeBackend>) -> Self {
+    pub(crate) async fn with(directory: tempfile::TempDir, store: Store, node: Arc<dyn NodeBackend>) -> Self {
         let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
         let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
         let config = Config {
@@ -82,6 +87,7 @@ impl Harness {
         };
         let server = ApiServer::new(store.clone(), config);
         server.bootstrap().await.unwrap();
+        tokio::spawn(server.clone().tend(std::future::pending()));
         Self { server, store, pki, _directory: directory }
     }
 
@@ -111,6 +117,18 @@ impl Harness {
     /// Sends JSON text as it is.
     pub(crate) async fn send_text(&self, method: &str, path: &str, text: &str) -> Answer {
         self.request(Identity::admin(), method, path, "application/json", text.to_owned()).await
+    }
+
+    /// Sends text as it is.
+    pub(crate) async fn send_raw(
+        &self,
+        identity: Identity,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        text: String,
+    ) -> Answer {
+        self.request(identity, method, path, media_type, text).await
     }
 
     async fn request(&self, identity: Identity, method: &str, path: &str, media_type: &str, bytes: String) -> Answer {
@@ -160,13 +178,17 @@ pub(crate) struct Events {
 impl Events {
     /// The next event; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<Value> {
+        self.next_within(Duration::from_secs(10)).await
+    }
+
+    /// The same, for a watch on which it may take longer.
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame =
-                tokio::time::timeout(Duration::from_secs(10), self.body.frame()).await.expect("an event in time");
+            let frame = tokio::time::timeout(limit, self.body.frame()).await.expect("an event in time");
             self.buffer.extend_from_slice(&frame?.unwrap().into_data().unwrap());
         }
     }

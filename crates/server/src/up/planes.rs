@@ -118,8 +118,8 @@ impl Planes {
         let server = api_server(&store, pki, authority.clone(), &backend, advertise);
         server.bootstrap().await.map_err(system)?;
 
-        let (expiring, stop) = (server.clone(), tasks.stop());
-        tasks.critical("event expiry", async move { expiring.expire_events(stop.wait()).await.map_err(|e| chain(&e)) });
+        let (tending, stop) = (server.clone(), tasks.stop());
+        tasks.critical("tending", async move { tending.tend(stop.wait()).await.map_err(|e| chain(&e)) });
 
         let (table_in, table) = watch::channel(None);
         let proxy_config = knoll_proxy::Config::default();

@@ -1,0 +1,106 @@
+//! How many requests are in flight: as kube-apiserver bounds them, and of that a part for each client.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Request;
+
+use super::shares::{Share, Shares};
+use crate::{query::Query, status::Status};
+
+/// Most requests at once that change nothing (`--max-requests-inflight`), and most of one client.
+const READING: (usize, usize) = (400, 100);
+/// Most requests at once that change something (`--max-mutating-requests-inflight`), and most of one client.
+const WRITING: (usize, usize) = (200, 50);
+/// Most watches, followed logs and commands at once, and most of one client: a process of controllers has about fifty.
+const LONG: (usize, usize) = (4096, 1024);
+/// How long a request may take that is not made to last.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+/// A place in flight.
+pub(crate) type Place = Arc<Share<String>>;
+
+/// What kind of request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Reading,
+    Writing,
+    /// It lasts as long as its client wants.
+    Long,
+}
+
+impl Kind {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let segments: Vec<&str> = request.uri().path().split('/').filter(|s| !s.is_empty()).collect();
+        let streams = matches!(
+            segments.as_slice(),
+            ["api", "v1", "namespaces", _, "pods", _, "log" | "exec" | "attach" | "portforward"]
+        );
+        let query = Query::parse(request.uri().query());
+        let watches =
+            query.flag("watch") || matches!(segments.as_slice(), ["api", _, "watch", ..] | ["apis", _, _, "watch", ..]);
+        match request.method().as_str() {
+            _ if streams => Kind::Long,
+            "GET" | "HEAD" if watches => Kind::Long,
+            "GET" | "HEAD" | "OPTIONS" => Kind::Reading,
+            _ => Kind::Writing,
+        }
+    }
+}
+
+/// The places there are.
+pub(crate) struct Flow {
+    reading: Arc<Shares<String>>,
+    writing: Arc<Shares<String>>,
+    long: Arc<Shares<String>>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        let shares = |(all, each)| Shares::new(all, each);
+        Self { reading: shares(READING), writing: shares(WRITING), long: shares(LONG) }
+    }
+}
+
+impl Flow {
+    /// A place for a request of `who`.
+    ///
+    /// # Errors
+    /// 429 when there is none.
+    pub(super) fn enter(&self, kind: Kind, who: &str) -> Result<Place, Status> {
+        let shares = match kind {
+            Kind::Reading => &self.reading,
+            Kind::Writing => &self.writing,
+            Kind::Long => &self.long,
+        };
+        let refused =
+            || Status::new(429, "TooManyRequests", "Too many requests, please try again later.").retry_after(1);
+        shares.take(who.to_owned()).map(Arc::new).ok_or_else(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_does_not_keep_out_the_others() {
+        let flow = Flow::default();
+        let held: Vec<Place> = (0..READING.1).map(|_| flow.enter(Kind::Reading, "a").unwrap()).collect();
+        let refused = flow.enter(Kind::Reading, "a").err().unwrap();
+        assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
+        assert!(flow.enter(Kind::Reading, "b").is_ok());
+        assert!(flow.enter(Kind::Writing, "a").is_ok());
+        drop(held);
+        assert!(flow.enter(Kind::Reading, "a").is_ok());
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_how_long_they_last() {
+        let kind = |method: &str, uri: &str| Kind::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
+        assert_eq!(kind("GET", "/api/v1/pods?watch=true"), Kind::Long);
+        assert_eq!(kind("GET", "/apis/apps/v1/watch/deployments"), Kind::Long);
+        assert_eq!(kind("POST", "/api/v1/namespaces/a/pods/p/exec?command=x"), Kind::Long);
+        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p"), Kind::Reading);
+        assert_eq!(kind("DELETE", "/api/v1/namespaces/a/pods?watch=true"), Kind::Writing);
+    }
+}

@@ -1,0 +1,313 @@
+//! The server on sockets.
+//!
+//! What a client costs is bounded: connections by address, requests in flight by identity, and both in all. A client
+//! that shakes hands, sends or reads too slowly, or asks for nothing, is let go. The server's own parts come in process
+//! ([`ApiServer::client`]) and are not counted.
+
+mod flow;
+mod lasting;
+mod patience;
+mod shares;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, StatusCode};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tracing::debug;
+
+pub(crate) use self::flow::{Flow, Place};
+use self::{
+    flow::{Kind, LONGEST},
+    lasting::{Kept, Lasting},
+    patience::Patient,
+    shares::Shares,
+};
+use crate::{ApiServer, Identity, auth, body, panics, respond, status::Status};
+
+/// Most connections at once, and most from one address.
+const CONNECTIONS: (usize, usize) = (4096, 1024);
+/// Most requests at once on one connection: as many as one client may have in flight for long.
+const STREAMS: u32 = 1024;
+/// Most bytes of a request's head.
+const HEAD: usize = 64 * 1024;
+/// Most bytes of one answer that wait for their client.
+const WAITING: usize = 256 * 1024;
+/// How long a client may take to shake hands, and then to send the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD_TIME: Duration = Duration::from_secs(32);
+/// How long a connection may stay on which nothing is asked.
+const IDLE: Duration = Duration::from_secs(90);
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING: Duration = Duration::from_secs(30);
+/// How long connections may finish what they began.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What happens on one connection.
+struct Traffic {
+    address: IpAddr,
+    certificate: Option<Identity>,
+    /// Whether it carries a command by now.
+    commands: Arc<AtomicBool>,
+    asked: Mutex<Asked>,
+}
+
+struct Asked {
+    under_way: usize,
+    last: Instant,
+}
+
+/// A request under way.
+struct UnderWay(Arc<Traffic>);
+
+impl Traffic {
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.under_way += 1;
+        UnderWay(self.clone())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).under_way == 0
+    }
+
+    /// Returns when nothing was asked for too long.
+    async fn idle(&self) {
+        loop {
+            let until = {
+                let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let from = if asked.under_way > 0 { Instant::now() } else { asked.last };
+                from + IDLE
+            };
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.under_way -= 1;
+        asked.last = Instant::now();
+    }
+}
+
+impl ApiServer {
+    /// Serves TLS connections until `stop` is ready, then lets what runs finish for a moment.
+    pub async fn serve_tls(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+        stop: impl Future<Output = ()> + Send,
+    ) {
+        let acceptor = TlsAcceptor::from(config);
+        let shares = Shares::new(CONNECTIONS.0, CONNECTIONS.1);
+        let (stopping, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let (stream, address) = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(ended) = connections.join_next() => {
+                    self.connection_ended(ended);
+                    continue;
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, address)) => (stream, address.ip()),
+                    Err(error) => {
+                        // Out of descriptors, most likely: others must close first.
+                        debug!(%error, "accept a connection");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let Some(share) = shares.take(address) else {
+                self.counters.connections_refused.add();
+                debug!(%address, "a connection too many");
+                continue;
+            };
+            let (server, acceptor, stopped) = (self.clone(), acceptor.clone(), stopped.clone());
+            connections.spawn(async move {
+                let _share = share;
+                server.connection(stream, address, acceptor, stopped).await;
+            });
+        }
+        drop(stopped);
+        stopping.send_replace(true);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            debug!("connections that did not finish are cut");
+        }
+    }
+
+    /// A panic costs one connection.
+    fn connection_ended(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            panics::note(&self.counters, &*panic, "", "carry a connection");
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: IpAddr,
+        acceptor: TlsAcceptor,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let commands = Arc::<AtomicBool>::default();
+        // Below TLS, where it is seen what the client takes.
+        let Some((stream, certificate)) =
+            shake_hands(acceptor, stream, |stream| Patient::new(stream, commands.clone(), self.counters.clone())).await
+        else {
+            return;
+        };
+        let asked = Mutex::new(Asked { under_way: 0, last: Instant::now() });
+        let traffic = Arc::new(Traffic { address, certificate, commands, asked });
+        let (server, requests) = (self.clone(), traffic.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, traffic) = (server.clone(), requests.clone());
+            async move { Ok::<_, Infallible>(server.outside(request, &traffic).await) }
+        });
+        let builder = builder();
+        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        debug!(error = %error, "a connection ended");
+                    }
+                    return;
+                }
+                () = traffic.idle(), if !leaving => {
+                    self.counters.idle.add();
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                // A client that does not say goodbye, or never began, holds nothing for long.
+                () = tokio::time::sleep(DRAIN), if leaving => {
+                    if traffic.is_quiet() {
+                        return;
+                    }
+                }
+                () = told(&mut stopped), if !leaving => {
+                    connection.as_mut().graceful_shutdown();
+                    // What runs has as long as the listener gives it.
+                    if let Err(error) = connection.as_mut().await {
+                        debug!(error = %error, "a connection ended");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers a request from outside, whose sender is to be found out.
+    async fn outside(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        traffic: &Arc<Traffic>,
+    ) -> http::Response<body::Body> {
+        let under_way = traffic.begin();
+        let identity = match self.config.authority.authenticate(request.headers(), traffic.certificate.clone()) {
+            Ok(identity) => identity,
+            Err(status) => return respond::failure(&status),
+        };
+        let kind = Kind::of(&request);
+        let place = match self.flow.enter(kind, &who(&identity, traffic.address)) {
+            Ok(place) => Some(place),
+            // As with kube-apiserver, who is in charge is never kept out.
+            Err(_) if kind != Kind::Long && identity.groups.iter().any(|group| group == "system:masters") => None,
+            Err(status) => {
+                self.counters.throttled.add();
+                return respond::failure(&status);
+            }
+        };
+        let mut request = request.map(body::wrap);
+        if kind != Kind::Long {
+            let response = tokio::time::timeout(LONGEST, self.handle(request, identity)).await.unwrap_or_else(|_| {
+                self.counters.overdue.add();
+                respond::failure(&Status::overdue())
+            });
+            return response.map(|inner| body::wrap(Kept::new(inner, under_way)));
+        }
+        let Some(place) = place else { return self.handle(request, identity).await };
+        // A command outlives its answer, and holds its place itself.
+        request.extensions_mut().insert(place.clone());
+        let response = self.handle(request, identity).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            traffic.commands.store(true, Ordering::Relaxed);
+            return response;
+        }
+        let counters = self.counters.clone();
+        response.map(|inner| body::wrap(Lasting::new(inner, place, under_way, counters)))
+    }
+}
+
+/// Returns when the server stops.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        debug!("the listener is gone");
+    }
+}
+
+/// Whose part of what is in flight a request takes: who nobody knows is told apart by address.
+fn who(identity: &Identity, address: IpAddr) -> String {
+    if identity.user == "system:anonymous" { address.to_string() } else { identity.user.clone() }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(2 * HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD as u32)
+        .max_send_buf_size(WAITING)
+        .keep_alive_interval(PING)
+        .adaptive_window(true);
+    builder
+}
+
+type Encrypted = tokio_rustls::server::TlsStream<Patient<TcpStream>>;
+
+/// TLS, and whom the client's certificate names. `None` when it fails: that is the client's affair.
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    patient: impl FnOnce(TcpStream) -> Patient<TcpStream>,
+) -> Option<(Encrypted, Option<Identity>)> {
+    // Small answers must not wait for more.
+    stream.set_nodelay(true).ok()?;
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(patient(stream))).await.ok()?.ok()?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::identity_of_certificate(leaf));
+    Some((stream, identity))
+}

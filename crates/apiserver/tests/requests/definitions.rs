@@ -1,0 +1,83 @@
+//! Definitions of resources come and go with everything of theirs.
+
+use std::time::Duration;
+
+use crate::support::Harness;
+use knoll_store::{Durability, Expect};
+use serde_json::{Value, json};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
+
+fn definition() -> Value {
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
+    json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing"}, "versions": [version]}})
+}
+
+async fn until_gone(h: &Harness, path: &str) {
+    let gone = async {
+        while h.get(path).await.code != 404 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("gone in time");
+}
+
+#[tokio::test]
+async fn a_definition_goes_after_its_objects_and_makes_room_for_another() {
+    let h = Harness::new().await;
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    for name in ["a", "b"] {
+        h.post(THINGS, json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    let path = format!("{DEFINITIONS}/things.example.com");
+    h.send("DELETE", &path, Value::Null).await.expect(200);
+    until_gone(&h, &path).await;
+    assert_eq!(h.get(THINGS).await.code, 404);
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    let list = h.get(THINGS).await.expect(200);
+    assert_eq!(list["items"], json!([]), "nothing of the old one");
+}
+
+#[tokio::test]
+async fn nothing_is_made_while_a_definition_goes_and_what_is_held_holds_it() {
+    let h = Harness::new().await;
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    h.post(THINGS, json!({"metadata": {"name": "a", "finalizers": ["example.com/f"]}})).await.expect(201);
+    let path = format!("{DEFINITIONS}/things.example.com");
+    h.send("DELETE", &path, Value::Null).await.expect(200);
+    let message = h.post(THINGS, json!({"metadata": {"name": "b"}})).await.failure(405);
+    assert_eq!(message, "create not allowed while custom resource definition is terminating");
+    h.post(DEFINITIONS, definition()).await.expect(409);
+    let held = h.get(&format!("{THINGS}/a")).await.expect(200);
+    let marked = async {
+        while h.get(&format!("{THINGS}/a")).await.expect(200)["metadata"].get("deletionTimestamp").is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), marked).await.expect("asked to go");
+    assert!(held["metadata"]["uid"].is_string());
+    h.send("PATCH", &format!("{THINGS}/a"), json!({"metadata": {"finalizers": []}})).await.expect(200);
+    until_gone(&h, &path).await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_a_crash_cut_short_is_finished_at_the_next_start() {
+    let h = Harness::new().await;
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
+    // The state in which a crash leaves it: marked, and nobody at work.
+    let key = "/apiextensions.k8s.io/customresourcedefinitions//things.example.com";
+    let stored: Value = serde_json::from_slice(&h.store.get(key).unwrap().value).unwrap();
+    let other = Harness::over(h.store.clone()).await;
+    drop(h);
+    let mut marked = stored;
+    marked["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    marked["metadata"]["finalizers"] = json!(["customresourcecleanup.apiextensions.k8s.io"]);
+    let text = marked.to_string();
+    other.store.put(key, text.into_bytes().into(), Expect::Any, Durability::Durable).await.unwrap();
+    until_gone(&other, &format!("{DEFINITIONS}/things.example.com")).await;
+    assert!(other.store.get("/example.com/things/default/a").is_none());
+}
