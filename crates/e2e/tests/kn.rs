@@ -68,3 +68,13 @@ fn a_service_that_cannot_start_is_told() {
     assert!(!output.status.success());
     assert!(errors.contains("RevisionFailed") && errors.contains("localhost:5000/e2e/nowhere:1"), "{errors}");
 }
+
+#[test]
+fn applying_what_is_there_tells_of_no_changes() {
+    let space = Namespace::new("apply");
+    kn(&space, &["service", "apply", "app", "--image", ACTOR, "--env", "TARGET=one"]);
+    space.ready("app");
+    let again = kn(&space, &["service", "apply", "app", "--image", ACTOR, "--env", "TARGET=one"]);
+    assert!(again.to_lowercase().contains("no changes"), "{again}");
+    assert_eq!(space.object("ksvc", "app")["metadata"]["generation"], 1);
+}
