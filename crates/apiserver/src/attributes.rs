@@ -13,6 +13,8 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Anything else the authenticator vouches for.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// When a client certificate that says so was made; earlier ones may be void.
+    pub(crate) issued: Option<jiff::Timestamp>,
 }
 
 impl Identity {

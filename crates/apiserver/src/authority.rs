@@ -26,6 +26,8 @@ pub struct TokenOrder {
     pub expiration_seconds: i64,
     /// Kind, name and uid of the object it dies with.
     pub bound_to: Option<(String, String, String)>,
+    /// Name and uid of the node that runs the pod it dies with, where that is known.
+    pub node: Option<(String, String)>,
 }
 
 /// A token that was made.

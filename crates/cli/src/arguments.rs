@@ -24,6 +24,11 @@ pub enum Command {
     Down(DownArguments),
     /// Check what this machine needs to have, and say what to do.
     Doctor(DataDir),
+    /// Make every kubeconfig and client certificate given out until now void, and write a new admin.kubeconfig.
+    ///
+    /// A running instance refuses them within a second; what is running by then (a watch, a shell) goes on until it
+    /// ends. Tokens end with their ServiceAccount, pod or Secret.
+    Revoke(DataDir),
     /// Remove every trace: containers, namespaces, mounts, cgroups, rules and data.
     Reset(ResetArguments),
     /// Images of this machine.

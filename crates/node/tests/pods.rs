@@ -125,7 +125,7 @@ impl Site {
         images.load_tar(&tarball, None).await?;
 
         let store = knoll_store::Store::open(&dir.path().join("store"), knoll_store::Options::default())?;
-        let pki = Pki::open(&dir.path().join("pki"), 2026)?;
+        let pki = Pki::open(&dir.path().join("pki"), Timestamp::now())?;
         let tokens = TokenKey::from_pem(&pki.token_key_pem()?, "https://kubernetes.default.svc.cluster.local")?;
         let config = knoll_apiserver::Config {
             authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),

@@ -5,6 +5,7 @@ mod detach;
 mod doctor;
 mod failure;
 mod kept;
+mod kubeconfig;
 mod logging;
 mod machine;
 mod notify;
@@ -12,6 +13,7 @@ mod paths;
 mod ports;
 mod private;
 mod reset;
+mod revoke;
 mod store;
 mod supervise;
 mod up;
@@ -50,6 +52,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),
+        Command::Revoke(data) => revoke::run(&data.data_dir),
         Command::Admin(arguments) => {
             print!("{}", look::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?);
             Ok(())

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use knoll_store::Store;
 use serde_json::Value;
 
 use super::{
-    TokenKey,
+    ClientEpoch, TokenKey,
     impersonation::impersonate,
     node,
     rbac::{Rbac, Rule},
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     attributes::{Attributes, Decision, Identity},
     authority::{Authority, Token, TokenOrder},
+    object,
     status::Status,
 };
 
@@ -25,33 +26,64 @@ pub struct LocalAuthority {
     store: Store,
     rbac: Rbac,
     tokens: TokenKey,
+    clients: Option<Arc<ClientEpoch>>,
     now: fn() -> Timestamp,
 }
+
+/// Longest bearer token that is looked at: ours are a tenth of it.
+const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// How long after the time of its deletion an object's tokens still count: what it began may end.
+const AFTER_DELETION: SignedDuration = SignedDuration::from_secs(60);
 
 impl LocalAuthority {
     /// Over the objects in `store`; `now` is the wall clock.
     pub fn new(store: Store, tokens: TokenKey, now: fn() -> Timestamp) -> Self {
-        Self { rbac: Rbac::new(store.clone()), store, tokens, now }
+        Self { rbac: Rbac::new(store.clone()), store, tokens, clients: None, now }
+    }
+
+    /// Asks at each request whether a client certificate still counts.
+    #[must_use]
+    pub fn with_clients(mut self, clients: Arc<ClientEpoch>) -> Self {
+        self.clients = Some(clients);
+        self
+    }
+
+    /// Whether a client certificate was made before those that count.
+    fn is_void(&self, certificate: &Identity) -> bool {
+        let counts = |issued| self.clients.as_ref().is_none_or(|clients| clients.accepts(issued));
+        !certificate.issued.is_none_or(counts)
     }
 
     /// Reads a token and checks that what it is bound to still exists.
     fn bearer(&self, token: &str) -> Option<Bearer> {
-        let bearer = self.tokens.read(token, (self.now)())?;
-        let alive = |resource: &str, namespace: &str, name: &str, uid: &str| {
-            let stored = self.store.get(&format!("/core/{resource}/{namespace}/{name}"));
-            let object: Option<Value> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-            object.is_some_and(|object| object["metadata"]["uid"] == uid)
-        };
-        if !alive("serviceaccounts", &bearer.namespace, &bearer.name, &bearer.uid) {
+        if token.len() > LONGEST_TOKEN {
             return None;
         }
+        let bearer = self.tokens.read(token, (self.now)())?;
+        self.alive("serviceaccounts", &bearer.namespace, &bearer.name, &bearer.uid)?;
         if let Some((resource, name, uid)) = &bearer.bound {
             let namespace = if *resource == "nodes" { "" } else { &bearer.namespace };
-            if !alive(resource, namespace, name, uid) {
+            let bound = self.alive(resource, namespace, name, uid)?;
+            // A pod's token is that of the account it runs as.
+            if *resource == "pods" && object::text(&bound, "/spec/serviceAccountName") != bearer.name {
                 return None;
             }
         }
         Some(bearer)
+    }
+
+    /// An object that a token depends on, while it counts: one of the same uid, that is not long past its deletion.
+    fn alive(&self, resource: &str, namespace: &str, name: &str, uid: &str) -> Option<Value> {
+        let stored = self.store.get(&format!("/core/{resource}/{namespace}/{name}"))?;
+        let object: Value = serde_json::from_slice(&stored.value).ok()?;
+        if object::uid(&object) != uid {
+            return None;
+        }
+        let deleted = object::text(&object, "/metadata/deletionTimestamp");
+        let over = |at: Timestamp| (self.now)().duration_since(at) > AFTER_DELETION;
+        let gone = !deleted.is_empty() && deleted.parse().map_or(true, over);
+        (!gone).then_some(object)
     }
 }
 
@@ -81,6 +113,7 @@ impl Authority for LocalAuthority {
 
     fn authenticate(&self, headers: &HeaderMap, certificate: Option<Identity>) -> Result<Identity, Status> {
         let identity = match (certificate, headers.get(http::header::AUTHORIZATION)) {
+            (Some(identity), _) if self.is_void(&identity) => return Err(Status::unauthorized()),
             (Some(identity), _) => identity,
             (None, None) => Identity::anonymous(),
             (None, Some(value)) => {

@@ -1,4 +1,8 @@
 //! The cluster's own certificate authority and what it signs.
+//!
+//! What it signs lives a year and is made anew before it ends: the server's certificate while the server runs, the
+//! administrator's with its kubeconfig. The authority itself lives ten years, and signs itself again with the same key
+//! when half of them are over, so that who trusts it goes on doing so.
 
 use std::{
     fs, io,
@@ -6,19 +10,19 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
-};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
+
+use super::{revocation::ClientEpoch, subject};
 
 /// Why the keys of the cluster cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,7 @@ pub struct Pki {
     directory: PathBuf,
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    clients: Arc<ClientEpoch>,
 }
 
 /// A certificate and its key, PEM.
@@ -58,41 +63,80 @@ pub(super) struct Signed {
     pub(super) key: String,
 }
 
-/// Validity: ten years; a single machine has nobody who rotates for it, and the server certificate is made
-/// anew at every start.
-const YEARS: i32 = 10;
+/// How long what the authority signs is valid.
+const LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// How long the authority is.
+const AUTHORITY: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
+/// How long before it is made a certificate is valid already: clocks differ, and are set back.
+pub(super) const BACKDATED: SignedDuration = SignedDuration::from_hours(48);
 
-fn validity(params: &mut CertificateParams, year: i32) {
-    params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
-    params.not_after = rcgen::date_time_ymd(year + YEARS, 1, 1);
+/// When what is made now should be made anew: long before it ends, so that a machine that sleeps for months wakes with
+/// a valid one.
+pub fn renewal(made: Timestamp) -> Timestamp {
+    made.saturating_add(LIFE * 2 / 3).unwrap_or(Timestamp::MAX)
+}
+
+fn validity(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) {
+    let from = now.saturating_sub(BACKDATED).unwrap_or(now);
+    let to = now.saturating_add(life).unwrap_or(now);
+    let date = |at: Timestamp| {
+        let at = TimeZone::UTC.to_datetime(at);
+        let number = |part: i8| u8::try_from(part).unwrap_or(1);
+        let seconds = i64::from(at.hour()) * 3600 + i64::from(at.minute()) * 60 + i64::from(at.second());
+        let of_day = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        rcgen::date_time_ymd(i32::from(at.year()), number(at.month()), number(at.day())) + of_day
+    };
+    params.not_before = date(from);
+    params.not_after = date(to);
 }
 
 impl Pki {
-    /// Opens the authority in `directory`, making it where there is none. `year` is the current one.
+    /// Opens the authority in `directory`, making it where there is none and making its certificate anew when half of
+    /// its time is over.
     ///
     /// # Errors
     /// When its files cannot be written, or are damaged.
-    pub fn open(directory: &Path, year: i32) -> Result<Self, PkiError> {
+    pub fn open(directory: &Path, now: Timestamp) -> Result<Self, PkiError> {
         fs::create_dir_all(directory)
             .map_err(|source| PkiError::File { path: directory.display().to_string(), source })?;
         let (ca_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-        let directory = directory.to_owned();
         if !ca_path.exists() {
-            let made = make_ca(year)?;
+            let made = make_ca(now)?;
             write(&key_path, &made.key, 0o600)?;
             write(&ca_path, &made.certificate, 0o644)?;
         }
-        let ca_pem = read(&ca_path)?;
         let damaged = |path: &Path| PkiError::Damaged { path: path.display().to_string() };
         let key = KeyPair::from_pem(&read(&key_path)?).map_err(|_| damaged(&key_path))?;
-        CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| damaged(&ca_path))?;
-        let issuer = Issuer::new(ca_params(year), key);
-        Ok(Self { directory, ca_pem, issuer })
+        let mut ca_pem = read(&ca_path)?;
+        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| damaged(&ca_path))?;
+        let ends = subject::validity(&ca).ok_or_else(|| damaged(&ca_path))?.to;
+        if ends.duration_since(now) < AUTHORITY / 2 {
+            ca_pem = ca_params(now).self_signed(&key)?.pem();
+            write(&ca_path, &ca_pem, 0o644)?;
+        }
+        let issuer = Issuer::new(ca_params(now), key);
+        let clients = Arc::new(ClientEpoch::new(directory.join("clients-valid-from")));
+        Ok(Self { directory: directory.to_owned(), ca_pem, issuer, clients })
     }
 
     /// The authority's certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// Since when client certificates count.
+    pub fn clients(&self) -> Arc<ClientEpoch> {
+        self.clients.clone()
+    }
+
+    /// Makes every client certificate that was given out until now void, also for who runs on this directory.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn revoke_clients(&self, now: Timestamp) -> Result<(), PkiError> {
+        // Certificates count whole seconds: what was made in this one is void, too.
+        let from = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
+        write(self.clients.path(), &format!("{}\n", crate::metadata::seconds(from)), 0o600)
     }
 
     /// The key that signs ServiceAccount tokens, PEM; made at first use.
@@ -107,8 +151,8 @@ impl Pki {
         read(&path)
     }
 
-    fn sign(&self, mut params: CertificateParams, year: i32) -> Result<Signed, PkiError> {
-        validity(&mut params, year);
+    fn sign(&self, mut params: CertificateParams, now: Timestamp) -> Result<Signed, PkiError> {
+        validity(&mut params, now, LIFE);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -118,22 +162,19 @@ impl Pki {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn client(&self, user: &str, group: &str, year: i32) -> Result<(String, String), PkiError> {
+    pub fn client(&self, user: &str, group: &str, now: Timestamp) -> Result<(String, String), PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
         params.distinguished_name.push(DnType::OrganizationName, group);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let signed = self.sign(params, year)?;
+        // A clock that was set back must not make the new one void.
+        let signed = self.sign(params, now.max(self.clients.from().unwrap_or(now)))?;
         Ok((signed.certificate, signed.key))
     }
 
-    /// The server's TLS configuration: a fresh certificate for `names` (host names and addresses), client
-    /// certificates of this authority accepted but not required, HTTP/2 and HTTP/1.1.
-    ///
-    /// # Errors
-    /// When a name is none, or TLS cannot be set up.
-    pub fn server_tls(&self, names: &[String], year: i32) -> Result<ServerConfig, PkiError> {
+    /// A certificate of the server's own for `names`: host names and addresses.
+    pub(super) fn server(&self, names: &[String], now: Timestamp) -> Result<Signed, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         for name in names {
@@ -144,53 +185,36 @@ impl Pki {
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let signed = self.sign(params, year)?;
-        let tls = |error: &dyn std::fmt::Display| PkiError::Tls(error.to_string());
-        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(|e| tls(&e))?;
-        let leaf = CertificateDer::from_pem_slice(signed.certificate.as_bytes()).map_err(|e| tls(&e))?;
-        let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).map_err(|e| tls(&e))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone()).map_err(|e| tls(&e))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| tls(&e))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| tls(&e))?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(vec![leaf, ca], key)
-            .map_err(|e| tls(&e))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        self.sign(params, now)
     }
 }
 
-fn ca_params(year: i32) -> CertificateParams {
+fn ca_params(now: Timestamp) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "knoll-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    validity(&mut params, year);
+    validity(&mut params, now, AUTHORITY);
     params
 }
 
-fn make_ca(year: i32) -> Result<Signed, PkiError> {
+fn make_ca(now: Timestamp) -> Result<Signed, PkiError> {
     let key = KeyPair::generate()?;
-    let certificate = ca_params(year).self_signed(&key)?;
+    let certificate = ca_params(now).self_signed(&key)?;
     Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all, and so that it stays.
 fn write(path: &Path, content: &str, mode: u32) -> Result<(), PkiError> {
     let fail = |source| PkiError::File { path: path.display().to_string(), source };
     let temporary = path.with_extension("new");
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).map_err(fail)?;
     io::Write::write_all(&mut file, content.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-    fs::rename(&temporary, path).map_err(fail)
+    fs::rename(&temporary, path).map_err(fail)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(fail)
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {
@@ -212,4 +236,36 @@ pub fn kubeconfig(server: &str, ca_pem: &str, user: &str, certificate: &str, key
         }}],
     });
     format!("{config:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    #[test]
+    fn an_authority_is_the_same_after_a_restart_and_new_before_it_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = Pki::open(directory.path(), at("2026-03-01T00:00:00Z")).expect("opens");
+        let again = Pki::open(directory.path(), at("2027-03-01T00:00:00Z")).expect("opens");
+        assert_eq!(first.ca_pem(), again.ca_pem());
+        let later = Pki::open(directory.path(), at("2032-03-01T00:00:00Z")).expect("opens");
+        assert_ne!(first.ca_pem(), later.ca_pem());
+        let der = CertificateDer::from_pem_slice(later.ca_pem().as_bytes()).expect("is PEM");
+        assert!(subject::validity(&der).expect("has one").to > at("2042-01-01T00:00:00Z"));
+        // Who trusts the first trusts what the later one signs: name and key are the same.
+        let (certificate, _) = later.client("jane", "ops", at("2032-03-01T00:00:00Z")).expect("signs");
+        let leaf = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("is PEM");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(first.ca_pem().as_bytes()).expect("is PEM")).expect("is one");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(
+            u64::try_from(at("2032-03-02T00:00:00Z").as_second()).expect("after 1970"),
+        ));
+        verifier.build().expect("is set up").verify_client_cert(&leaf, &[], now).expect("is trusted");
+    }
 }

@@ -108,7 +108,7 @@ impl Wanted {
         if !groups.iter().any(said) {
             groups.push(own.into());
         }
-        Identity { user: self.user, uid: self.uid, groups, extra: self.extra }
+        Identity { user: self.user, uid: self.uid, groups, extra: self.extra, issued: None }
     }
 }
 

@@ -64,6 +64,9 @@ impl TokenKey {
         if let Some((kind, name, uid)) = &order.bound_to {
             private[kind.to_lowercase()] = json!({"name": name, "uid": uid});
         }
+        if let Some((name, uid)) = &order.node {
+            private["node"] = json!({"name": name, "uid": uid});
+        }
         let claims = json!({
             "aud": audiences, "exp": expires, "iat": issued, "nbf": issued, "iss": self.issuer, "jti": id,
             "sub": format!("system:serviceaccount:{}:{}", order.namespace, order.name),
@@ -94,9 +97,12 @@ impl TokenKey {
             "authentication.kubernetes.io/credential-id".into(),
             vec![format!("JTI={}", claims["jti"].as_str().unwrap_or_default())],
         );
-        if let Some(("pods", pod, pod_uid)) = &bound {
-            identity.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.clone()]);
-            identity.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod_uid.clone()]);
+        for kind in ["pod", "node"] {
+            for part in ["name", "uid"] {
+                if let Some(value) = text(&private[kind][part]) {
+                    identity.extra.insert(format!("authentication.kubernetes.io/{kind}-{part}"), vec![value]);
+                }
+            }
         }
         let audiences = claims["aud"].as_array()?.iter().filter_map(text).collect();
         Some(Bearer { identity, audiences, uid, namespace, name, bound })
@@ -124,7 +130,7 @@ mod tests {
     use crate::auth::Pki;
 
     fn key(directory: &std::path::Path) -> TokenKey {
-        let pki = Pki::open(directory, 2026).expect("opens");
+        let pki = Pki::open(directory, Timestamp::UNIX_EPOCH).expect("opens");
         TokenKey::from_pem(&pki.token_key_pem().expect("a key"), "https://issuer").expect("is a key")
     }
 

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use crate::{
     ApiServer,
     attributes::{Attributes, Decision, Identity},
+    call::Call,
     object,
-    status::Status,
+    status::{Cause, Status},
 };
 
 /// Whom a review asks about.
@@ -19,7 +20,33 @@ pub(super) fn subject(spec: &Value) -> Identity {
         uid: object::text(spec, "/uid").into(),
         groups: strings(&spec["groups"]),
         extra: spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), strings(v))).collect(),
+        issued: None,
     }
+}
+
+/// Whom a review asks about must be said; a local one asks about its own namespace.
+pub(super) fn check(call: &Call, spec: &Value) -> Result<(), Status> {
+    let resource = &call.resource;
+    if object::is_empty(spec.get("user")) && object::is_empty(spec.get("groups")) {
+        let why = "at least one of user or group must be specified";
+        return Err(resource.invalid("", vec![Cause::invalid("spec.user", &"".into(), why)]));
+    }
+    if spec["resourceAttributes"].is_object() && spec["nonResourceAttributes"].is_object() {
+        let why = "cannot be specified in combination with resourceAttributes";
+        let cause = Cause::invalid("spec.nonResourceAttributes", &"".into(), why);
+        return Err(resource.invalid("", vec![cause]));
+    }
+    if !resource.namespaced {
+        return Ok(());
+    }
+    let why = if spec["nonResourceAttributes"].is_object() {
+        "disallowed on this kind of request".to_owned()
+    } else if object::text(spec, "/resourceAttributes/namespace") != call.namespace {
+        format!("spec.resourceAttributes.namespace must match namespace: {}", call.namespace)
+    } else {
+        return Ok(());
+    };
+    Err(Status::bad_request(why))
 }
 
 /// The status of an access review.

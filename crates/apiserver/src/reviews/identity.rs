@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{ApiServer, Identity, object};
+use crate::{ApiServer, Identity, object, status::Status};
 
 fn user(identity: &Identity) -> Value {
     let mut info = json!({"username": identity.user, "groups": identity.groups});
@@ -21,11 +21,14 @@ pub(super) fn myself(identity: &Identity) -> Value {
 }
 
 /// The status of a TokenReview.
-pub(super) fn token(server: &ApiServer, review: &Value) -> Value {
+pub(super) fn token(server: &ApiServer, review: &Value) -> Result<Value, Status> {
+    if object::text(review, "/spec/token").is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
     let audiences: Vec<String> =
         object::list(review, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    match server.config.authority.review(object::text(review, "/spec/token"), &audiences) {
+    Ok(match server.config.authority.review(object::text(review, "/spec/token"), &audiences) {
         Some((identity, accepted)) => json!({"authenticated": true, "user": user(&identity), "audiences": accepted}),
         None => json!({"authenticated": false, "user": {}, "error": "invalid bearer token"}),
-    }
+    })
 }

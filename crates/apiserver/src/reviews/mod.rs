@@ -13,9 +13,10 @@ use crate::{ApiServer, body::Body, call::Call, respond, status::Status};
 pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Response<Body>, Status> {
     let mut review = call.read_object().await?;
     review["status"] = match call.resource.plural.as_str() {
-        "tokenreviews" => identity::token(server, &review),
+        "tokenreviews" => identity::token(server, &review)?,
         "selfsubjectreviews" => identity::myself(&call.identity),
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            access::check(&call, &review["spec"])?;
             let subject = access::subject(&review["spec"]);
             access::decide(server, &subject, &review["spec"])?
         }

@@ -33,13 +33,15 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
     }
     of_node(server, call, &request["spec"]["boundObjectRef"])?;
     let audiences = object::list(&request, "/spec/audiences").iter().filter_map(Value::as_str).map(str::to_owned);
+    let bound_to = bound_to(server, call, &request["spec"]["boundObjectRef"])?;
     let order = TokenOrder {
         namespace: call.namespace.clone(),
         name: call.name.clone(),
         uid: object::uid(&account).to_owned(),
         audiences: audiences.collect(),
         expiration_seconds: seconds,
-        bound_to: bound_to(server, call, &request["spec"]["boundObjectRef"])?,
+        node: bound_to.as_ref().and_then(|bound| node_of(server, call, bound)),
+        bound_to,
     };
     let token = server.config.authority.issue(&order)?;
     let spec = object::map_at(&mut request, "spec");
@@ -62,11 +64,8 @@ fn of_node(server: &ApiServer, call: &Call, reference: &Value) -> Result<(), Sta
         return refuse("node requested token not bound to a pod");
     }
     let pod = server.core_object("pods", &call.namespace, object::name_of(reference));
-    let Some(pod) = pod.filter(|pod| object::text(pod, "/spec/nodeName") == node) else {
+    if pod.is_none_or(|pod| object::text(&pod, "/spec/nodeName") != node) {
         return refuse("node requested token bound to a pod scheduled on a different node");
-    };
-    if object::text(&pod, "/spec/serviceAccountName") != call.name {
-        return refuse("node requested token for a service account that the pod does not run as");
     }
     Ok(())
 }
@@ -84,6 +83,12 @@ fn bound_to(server: &ApiServer, call: &Call, reference: &Value) -> Result<Option
         other => return Err(Status::bad_request(format!("cannot bind token to object of type {other}"))),
     };
     let object = server.core_object(plural, namespace, name).ok_or_else(|| Status::not_found("", plural, name))?;
+    if kind == "Pod" && object::text(&object, "/spec/serviceAccountName") != call.name {
+        let account = &call.name;
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        )));
+    }
     let uid = object::text(reference, "/uid");
     if !uid.is_empty() && uid != object::uid(&object) {
         let why = format!(
@@ -92,4 +97,12 @@ fn bound_to(server: &ApiServer, call: &Call, reference: &Value) -> Result<Option
         return Err(Status::conflict("", plural, name, &why));
     }
     Ok(Some((kind.into(), name.into(), object::uid(&object).into())))
+}
+
+/// The node that runs the pod a token is bound to.
+fn node_of(server: &ApiServer, call: &Call, (kind, name, _): &(String, String, String)) -> Option<(String, String)> {
+    let pod = server.core_object("pods", &call.namespace, name).filter(|_| kind == "Pod")?;
+    let node = object::text(&pod, "/spec/nodeName");
+    let object = server.core_object("nodes", "", node)?;
+    Some((node.to_owned(), object::uid(&object).to_owned()))
 }

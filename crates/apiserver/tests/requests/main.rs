@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod credentials;
 mod definitions;
 mod discovery;
 mod idle;

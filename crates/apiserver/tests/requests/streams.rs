@@ -4,24 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
 use knoll_apiserver::{
     Status,
     node_backend::{
         ContainerRef, ExecInput, ExecOutput, ExecRequest, ExecStreams, LogRequest, NodeBackend, PortStream,
     },
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
-use crate::support::{Harness, pod};
+use crate::support::{Harness, dial, listen, pod};
 
 /// A machine whose commands say what they are told, and end with 7 when their input ends.
 struct Echo;
@@ -50,22 +47,9 @@ impl NodeBackend for Echo {
 }
 
 async fn connect(h: &Harness) -> TlsStream<TcpStream> {
-    let tls = h.pki.server_tls(&["127.0.0.1".into()], 2026).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = h.server.clone();
-    tokio::spawn(async move { server.serve_tls(listener, Arc::new(tls), std::future::pending()).await });
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(h.pki.ca_pem().as_bytes()).unwrap()).unwrap();
-    let (certificate, key) = h.pki.client("kubernetes-admin", "system:masters", 2026).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    let address = listen(h).await;
+    let client = h.pki.client("kubernetes-admin", "system:masters", Timestamp::now()).unwrap();
+    dial(h, address, Some(&client)).await.unwrap()
 }
 
 /// One unmasked frame of the server: its code and payload.

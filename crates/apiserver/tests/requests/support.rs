@@ -1,18 +1,24 @@
 //! A server over a fresh store, and requests to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use knoll_apiserver::{
     ApiServer, Body, Config, Identity,
-    auth::{LocalAuthority, Pki, TokenKey},
+    auth::{LocalAuthority, Pki, ServingCertificate, TokenKey},
     body,
     node_backend::{NoNode, NodeBackend},
 };
 use knoll_store::{Options, Store};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A server and its directory.
 pub(crate) struct Harness {
@@ -75,10 +81,10 @@ impl Harness {
 
     /// A server over this store.
     pub(crate) async fn with(directory: tempfile::TempDir, store: Store, node: Arc<dyn NodeBackend>) -> Self {
-        let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
+        let pki = Pki::open(&directory.path().join("pki"), Timestamp::now()).unwrap();
         let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
         let config = Config {
-            authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),
+            authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now).with_clients(pki.clients())),
             node,
             root_ca: pki.ca_pem().to_owned(),
             advertise: "169.254.77.1:6443".parse().unwrap(),
@@ -226,4 +232,37 @@ pub(crate) fn pod(name: &str) -> Value {
 /// The names in a list.
 pub(crate) fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+/// Serves the harness on a socket of its own.
+pub(crate) async fn listen(h: &Harness) -> SocketAddr {
+    let serving = ServingCertificate::new(&h.pki, &["127.0.0.1".into()], Timestamp::now()).unwrap();
+    let tls = serving.tls(&h.pki).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = h.server.clone();
+    tokio::spawn(async move { server.serve_tls(listener, Arc::new(tls), std::future::pending()).await });
+    address
+}
+
+/// A connection to it, with a client certificate and its key where they are given.
+pub(crate) async fn dial(
+    h: &Harness,
+    address: SocketAddr,
+    client: Option<&(String, String)>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(h.pki.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots);
+    let config = match client {
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await
 }

@@ -1,6 +1,7 @@
 //! `knoll up`: everything, in one process.
 
 mod backend;
+mod certificates;
 pub(crate) mod monitor;
 mod objects;
 mod planes;
@@ -11,13 +12,12 @@ mod resolver;
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use knoll_apiserver::auth::{Pki, kubeconfig};
+use knoll_apiserver::auth::{Pki, ServingCertificate};
 use knoll_cli::{
     Exit, UpArguments,
     instance::{Instance, process_start},
@@ -40,6 +40,7 @@ use crate::{
     detach, doctor,
     failure::Failure,
     kept::Kept,
+    kubeconfig,
     logging::{self, LogLevel},
     machine, notify,
     paths::Paths,
@@ -108,18 +109,19 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     let mut kept = Kept::find(&monitor).await;
     kept.keep_only(&ports::names(arguments), &monitor).await;
     let mut ports = Ports::bind(arguments, &mut kept)?;
-    let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
-    let pki = Pki::open(&paths.pki(), year).map_err(|e| Failure::new(Exit::Config, &e))?;
+    let pki = Arc::new(Pki::open(&paths.pki(), Timestamp::now()).map_err(|e| Failure::new(Exit::Config, &e))?);
     let instance = describe(arguments, paths, &ports)?;
-    write_kubeconfig(paths, &pki, &instance.api, year)?;
-    let certificate = pki.server_tls(&names(arguments), year).map_err(|e| Failure::new(Exit::Usage, &e))?;
-
-    let certificate = Arc::new(certificate);
+    kubeconfig::write(paths, &pki, &instance.api)?;
+    let names = names_of(arguments);
+    let serving = ServingCertificate::new(&pki, &names(), Timestamp::now());
+    let serving = serving.map_err(|e| Failure::new(Exit::Usage, &e))?;
+    let certificate = Arc::new(serving.tls(&pki).map_err(|e| Failure::new(Exit::System, &e))?);
     let admin = Admin::new(level, Handle::current());
     let outside = ports.admin.take().map(|listener| (listener, certificate.clone()));
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
 
     let mut tasks = Tasks::new();
+    certificates::keep(&mut tasks, paths.clone(), pki.clone(), serving, instance.api.clone(), names);
     let planes = Planes::start(arguments, paths, ports, kept, &pki, certificate, &admin, &mut tasks).await?;
     announce(&instance, paths)?;
     println!("{}", detach::summary(&instance));
@@ -140,8 +142,13 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     outcome
 }
 
-/// Names under which clients may speak to the API server.
-fn names(arguments: &UpArguments) -> Vec<String> {
+/// Names under which clients may speak to the API server; what of them changes is asked for each time.
+fn names_of(arguments: &UpArguments) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
+    let (address, given) = (arguments.api_addr.ip(), arguments.api_names.clone());
+    move || names(address, &given)
+}
+
+fn names(address: IpAddr, given: &[String]) -> Vec<String> {
     let mut names: Vec<String> = [
         "kubernetes",
         "kubernetes.default",
@@ -155,7 +162,6 @@ fn names(arguments: &UpArguments) -> Vec<String> {
     .into();
     names.push(KUBERNETES.to_string());
     names.push(GATEWAY.to_string());
-    let address = arguments.api_addr.ip();
     if address.is_unspecified() {
         names.extend(machine_addresses().iter().map(IpAddr::to_string));
     } else {
@@ -164,7 +170,7 @@ fn names(arguments: &UpArguments) -> Vec<String> {
     if let Ok(host) = fs::read_to_string("/proc/sys/kernel/hostname") {
         names.push(host.trim().to_lowercase());
     }
-    names.extend(arguments.api_names.iter().cloned());
+    names.extend(given.iter().cloned());
     names.sort();
     names.dedup();
     // A host name may hold what a certificate cannot; it is a courtesy, not a promise.
@@ -209,25 +215,6 @@ fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Ins
         images: Paths::images_socket(),
         kubeconfig: paths.kubeconfig(),
     })
-}
-
-fn write_kubeconfig(paths: &Paths, pki: &Pki, server: &str, year: i32) -> Result<(), Failure> {
-    let user = "kubernetes-admin";
-    let (certificate, key) = pki.client(user, "system:masters", year).map_err(|e| Failure::new(Exit::System, &e))?;
-    let text = kubeconfig(server, pki.ca_pem(), user, &certificate, &key);
-    write_private(&paths.kubeconfig(), &text)
-}
-
-/// Writes a file of root's. On a full disk the old one has to do, where it can: an instance that was killed must come
-/// back.
-fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    match private::write(path, text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull && path.exists() => {
-            tracing::warn!(%error, path = %path.display(), "write it anew; the old one stays");
-            Ok(())
-        }
-        other => other.map_err(|e| Failure::io(format!("write {}", path.display()), &e)),
-    }
 }
 
 /// Leaves word of this instance for commands to find it by.

@@ -247,7 +247,7 @@ fn authority(store: &Store, pki: &Pki) -> Result<Arc<dyn Authority>, Failure> {
     let key = pki.token_key_pem().map_err(system)?;
     let issuer = "https://kubernetes.default.svc.cluster.local";
     let tokens = TokenKey::from_pem(&key, issuer).map_err(system)?;
-    Ok(Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)))
+    Ok(Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now).with_clients(pki.clients())))
 }
 
 fn api_server(
