@@ -311,3 +311,23 @@ fn traces(data: &Path) -> Vec<String> {
     note("file", &run("find", &[&data, "/run/knoll"]));
     all
 }
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_kubeconfig_that_was_given_away_can_be_made_void_without_a_restart() {
+    let own = Own::up("revoked");
+    let copy = scratch("revoked-copy.kubeconfig");
+    fs::copy(own.data().join("admin.kubeconfig"), &copy).expect("is copied");
+    let with_copy = || {
+        let copied = format!("--kubeconfig={}", copy.display());
+        own.cluster.try_kubectl(&[&copied, "get", "namespaces"], "").status.success()
+    };
+    assert!(with_copy());
+    succeed(own.data(), &["revoke"]);
+    until("the copy is refused", || (!with_copy()).then_some(()));
+    own.cluster.kubectl(&["get", "namespaces"]);
+    own.signal("TERM");
+    own.up_again();
+    assert!(!with_copy(), "still after a restart");
+    own.cluster.kubectl(&["get", "namespaces"]);
+}
