@@ -7,6 +7,7 @@
 mod accept;
 mod addresses;
 mod admission;
+mod aggregation;
 pub mod attributes;
 pub mod auth;
 pub mod authority;

@@ -86,7 +86,8 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {
         let clean: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4096).collect();
         let quoted = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
-        if let Ok(value) = HeaderValue::from_str(&quoted) {
+        // By its bytes: text beyond ASCII is allowed there, and would else be dropped with its warning.
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
     }

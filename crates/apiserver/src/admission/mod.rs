@@ -11,6 +11,7 @@ pub(crate) mod pod_security;
 mod promises;
 pub(crate) mod rbac;
 mod rehearsal;
+pub(crate) mod secret;
 pub(crate) mod service;
 
 use serde_json::Value;

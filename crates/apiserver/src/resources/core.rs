@@ -98,6 +98,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .fields(SECRET_FIELDS)
             .table(&tables::core::SECRET)
             .default_with(defaults::secret::default)
+            .admit_with(admission::secret::admit)
             .validate_with(validation::core::secret),
         row("serviceaccounts", "ServiceAccount")
             .short(&["sa"])

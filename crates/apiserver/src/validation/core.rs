@@ -8,6 +8,11 @@ use crate::{object, status::Cause};
 /// Largest ConfigMap or Secret, in bytes of values.
 const LARGEST: usize = 1024 * 1024;
 
+/// Type of Secrets that hold a token of a ServiceAccount, and the annotation that names it.
+pub(crate) const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
+/// Which account's token a Secret holds.
+pub(crate) const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
 /// A port.
 pub(super) fn port_number(port: &Value, field: String, causes: &mut Vec<Cause>) {
     if port.is_null() {
@@ -39,6 +44,9 @@ pub(crate) fn secret(new: &Value, old: Option<&Value>) -> Vec<Cause> {
         "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
         _ => &[],
     };
+    if new["type"] == TOKEN_TYPE && object::annotation(new, ACCOUNT_NAME).is_none_or(str::is_empty) {
+        causes.push(Cause::required(format!("metadata.annotations[{ACCOUNT_NAME}]"), ""));
+    }
     for key in needs {
         if new["data"].get(*key).is_none() {
             causes.push(Cause::required(format!("data[{key}]"), ""));

@@ -134,6 +134,31 @@ async fn a_token_is_for_its_audience_and_of_a_sensible_size() {
 }
 
 #[tokio::test]
+async fn a_secret_of_an_account_holds_a_token_that_ends_with_it() {
+    let h = Harness::new().await;
+    let address = listen(&h).await;
+    h.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "robot"}})).await.expect(201);
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = |account: &str| {
+        let annotations = json!({"kubernetes.io/service-account.name": account});
+        json!({"metadata": {"name": "t", "annotations": annotations}, "type": "kubernetes.io/service-account-token"})
+    };
+    let message = h.post(secrets, secret("nobody")).await.failure(422);
+    assert!(message.contains("there is no such ServiceAccount"), "{message}");
+    assert!(h.post(secrets, secret("")).await.failure(422).contains("Required value"));
+    let made = h.post(secrets, secret("robot")).await.expect(201);
+    let text = |key: &str| {
+        let bytes =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, made["data"][key].as_str().unwrap());
+        String::from_utf8(bytes.unwrap()).unwrap()
+    };
+    assert_eq!((text("namespace").as_str(), text("ca.crt").as_str()), ("default", h.pki.ca_pem()));
+    assert!(counts(&h, address, &text("token")).await);
+    h.send("DELETE", &format!("{secrets}/t"), Value::Null).await.expect(200);
+    assert!(!counts(&h, address, &text("token")).await);
+}
+
+#[tokio::test]
 async fn impersonation_is_asked_about_each_part() {
     let h = Harness::new().await;
     let address = listen(&h).await;

@@ -54,6 +54,25 @@ async fn fields_that_nothing_acts_on_say_so() {
     answer.expect(201);
 }
 
+#[tokio::test]
+async fn a_definition_with_rules_and_conversion_says_what_is_not_evaluated() {
+    let h = Harness::new().await;
+    let schema = json!({"type": "object", "properties": {"spec": {
+        "type": "object", "x-kubernetes-validations": [{"rule": "self.a > 0"}], "properties": {"a": {"type": "integer"}},
+    }}});
+    let definition = json!({"metadata": {"name": "things.acme.example"}, "spec": {
+        "group": "acme.example", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+        "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+    }});
+    let answer = h.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let values = answer.headers.get_all("warning").iter();
+    let told: Vec<String> = values.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
+    assert!(told.iter().any(|w| w.contains("rules in CEL are not evaluated")), "{told:?}");
+    assert!(told.iter().any(|w| w.contains("conversion webhooks are not called")), "{told:?}");
+    answer.expect(201);
+}
+
 fn labelled(name: &str, labels: &[(&str, &str)]) -> Value {
     let mut namespace = json!({"metadata": {"name": name, "labels": {}}});
     for (mode, level) in labels {

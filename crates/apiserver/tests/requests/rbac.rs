@@ -250,3 +250,28 @@ async fn roles_and_bindings_say_something_that_can_be_held() {
     let message = h.send("PATCH", &format!("{BINDINGS}/b"), changed).await.failure(422);
     assert!(message.contains("cannot change roleRef"), "{message}");
 }
+
+#[tokio::test]
+async fn roles_that_gather_others_show_what_they_gathered() {
+    let h = Harness::new().await;
+    let task = tokio::spawn(h.server.clone().aggregate_roles(std::future::pending()));
+    let shown = async |role: &str| h.get(&format!("{CLUSTER_ROLES}/{role}")).await.expect(200)["rules"].to_string();
+    let until = async |role: &str, what: &str, there: bool| {
+        let look = async {
+            while shown(role).await.contains(what) != there {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), look).await.expect("is shown in time");
+    };
+    // Through three roles: view is part of edit, edit of admin.
+    until("admin", "rolebindings", true).await;
+    until("admin", "endpointslices", true).await;
+    let mut part = role("mine", json!([{"apiGroups": ["acme.example"], "resources": ["things"], "verbs": ["get"]}]));
+    part["metadata"]["labels"] = json!({"rbac.authorization.k8s.io/aggregate-to-view": "true"});
+    h.post(CLUSTER_ROLES, part).await.expect(201);
+    until("admin", "acme.example", true).await;
+    h.send("DELETE", &format!("{CLUSTER_ROLES}/mine"), Value::Null).await.expect(200);
+    until("admin", "acme.example", false).await;
+    task.abort();
+}

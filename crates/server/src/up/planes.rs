@@ -120,6 +120,11 @@ impl Planes {
 
         let (tending, stop) = (server.clone(), tasks.stop());
         tasks.critical("tending", async move { tending.tend(stop.wait()).await.map_err(|e| chain(&e)) });
+        let (roles, stop) = (server.clone(), tasks.stop());
+        tasks.restartable("role aggregation", move || {
+            let (roles, stop) = (roles.clone(), stop.clone());
+            async move { roles.aggregate_roles(stop.wait()).await.map_err(|e| chain(&e)) }
+        });
 
         let (table_in, table) = watch::channel(None);
         let proxy_config = knoll_proxy::Config::default();
