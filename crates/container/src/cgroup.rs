@@ -4,11 +4,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+mod devices;
 mod limits;
 mod usage;
+
+pub(crate) use devices::Devices;
 
 /// How this machine's control groups are set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ struct Hierarchy {
 pub(crate) struct Cgroups {
     v1: Vec<Hierarchy>,
     unified: Option<PathBuf>,
+    /// The version 1 hierarchy that only decides about devices. Containers have no group of their own in it.
+    devices: Option<PathBuf>,
     mode: Mode,
 }
 
@@ -50,12 +55,19 @@ impl Cgroups {
     fn from_mountinfo(text: &str) -> io::Result<Cgroups> {
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut unified = None;
+        let mut devices = None;
         for line in text.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let (Some(mount), mut right) = (left.split(' ').nth(4).map(unescape), right.split(' ')) else { continue };
             match (right.next(), right.nth(1)) {
                 (Some("cgroup2"), _) => unified = unified.or(Some(mount)),
                 (Some("cgroup"), Some(options)) => {
+                    // One that decides about more is not ours to give a group of its own.
+                    if options.split(',').any(|o| o == "devices")
+                        && !options.split(',').any(|o| CONTROLLERS.contains(&o))
+                    {
+                        devices = devices.or(Some(mount.clone()));
+                    }
                     let wanted = options.split(',').filter(|o| CONTROLLERS.contains(o));
                     let controllers: Vec<String> = wanted.map(str::to_owned).collect();
                     let known = |c: &String| v1.iter().any(|h| h.controllers.contains(c));
@@ -78,7 +90,7 @@ impl Cgroups {
         if unified.is_some() {
             v1.retain(|h| h.controllers != ["freezer"]);
         }
-        Ok(Cgroups { v1, unified, mode })
+        Ok(Cgroups { v1, unified, devices, mode })
     }
 
     /// How this machine's control groups are set up.
@@ -193,10 +205,14 @@ impl Cgroups {
             if processes.is_empty() {
                 break;
             }
-            for pid in processes {
-                match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL) {
-                    Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                    Err(errno) => return Err(errno.into()),
+            // A number may be somebody else's by now. A handle on it is not, if it still is in the group afterwards.
+            let handles = processes.iter().filter_map(|pid| Some((*pid, crate::sys::pidfd_open(*pid).ok()?)));
+            let handles: Vec<(i32, OwnedFd)> = handles.collect();
+            let still = self.processes(group);
+            for (_, handle) in handles.iter().filter(|(pid, _)| still.binary_search(pid).is_ok()) {
+                match crate::sys::pidfd_signal(handle.as_fd(), libc::SIGKILL) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+                    _ => {}
                 }
             }
         }
@@ -300,7 +316,9 @@ mod tests {
     #[test]
     fn hybrid_limits_by_version_1_and_freezes_by_version_2() {
         let cgroups = Cgroups::from_mountinfo(HYBRID).unwrap();
-        assert_eq!(cgroups.mode(), Mode::Hybrid);
+        assert_eq!((cgroups.mode(), &cgroups.devices), (Mode::Hybrid, &None));
+        let more = format!("{HYBRID}36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices\n");
+        assert_eq!(Cgroups::from_mountinfo(&more).unwrap().devices, Some(PathBuf::from("/sys/fs/cgroup/devices")));
         assert_eq!(cgroups.controller("cpuacct", "k"), Some(PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/k")));
         assert_eq!(cgroups.controller("freezer", "k"), None);
         let view = cgroups.view("k/a");

@@ -35,7 +35,7 @@ pub struct Check {
 
 /// Looks at everything. `state_dir` need not exist; `ports` are those the server wants to listen on, on all addresses.
 pub fn examine(state_dir: &Path, ports: &[u16]) -> Vec<Check> {
-    let mut checks = vec![kernel(), root(), cgroups(), overlay(state_dir), seccomp()];
+    let mut checks = vec![kernel(), root(), cgroups(), devices(), overlay(state_dir), seccomp()];
     let scratch = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok::<_, nix::errno::Errno>((cables(), tables()))
@@ -133,6 +133,19 @@ fn cgroups() -> Check {
     }
 }
 
+fn devices() -> Check {
+    const NAME: &str = "devices";
+    match Cgroups::discover().and_then(|cgroups| cgroups.means_against_devices()) {
+        Ok(means) => good(NAME, means),
+        Err(error) => failed(
+            NAME,
+            &error,
+            "mount the devices hierarchy of version 1, or use a kernel with CONFIG_CGROUP_BPF: until then a container \
+             with SYS_ADMIN reaches the machine's devices",
+        ),
+    }
+}
+
 fn overlay(state_dir: &Path) -> Check {
     let known = Filesystem::open(c"overlay");
     if let Err(error) = known {
@@ -180,9 +193,11 @@ fn tables() -> Check {
     };
     match network::setup(config) {
         Ok(_) => good("nf_tables", "available"),
-        Err(error) => {
-            failed("nf_tables", &error, "load the modules nf_tables, nft_nat, nft_masq, nft_numgen and nft_hash")
-        }
+        Err(error) => failed(
+            "nf_tables",
+            &error,
+            "load the modules nf_tables, nft_nat, nft_masq, nft_numgen, nft_hash and nft_fib_ipv4",
+        ),
     }
 }
 

@@ -21,7 +21,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use self::descriptors::Kept;
 use crate::capability::Set;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Devices};
 use crate::protocol::{ContainerSpec, ExecSpec, Refusal, RefusalKind, Security};
 use crate::sys;
 
@@ -108,6 +108,8 @@ pub(crate) struct Container<'a> {
     pub(crate) birth: Option<Birth<'a>>,
     /// With such a namespace, where its `/proc` is mounted.
     pub(crate) proc: Option<&'a Path>,
+    /// How devices are kept from those that are not privileged.
+    pub(crate) devices: Option<&'a Devices>,
 }
 
 /// Everything an exec needs.
@@ -122,6 +124,8 @@ pub(crate) struct Exec<'a> {
     pub(crate) birth: Birth<'a>,
     /// Whether the container has a user namespace of its own.
     pub(crate) in_user_namespace: bool,
+    /// How devices are kept from those that are not privileged.
+    pub(crate) devices: Option<&'a Devices>,
     /// Without a terminal: stdin, stdout and stderr.
     pub(crate) stdio: Option<[BorrowedFd<'a>; 3]>,
     pub(crate) status: BorrowedFd<'a>,
@@ -214,6 +218,7 @@ fn ready(status: BorrowedFd<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failu
 
 fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     c.cgroups.join(c.group).step(|| format!("cannot join cgroup {}", c.group))?;
+    keep_devices(c.devices, &c.spec.security)?;
     if let Some(score) = c.spec.oom_score_adj {
         adjust_oom_score(score);
     }
@@ -234,6 +239,7 @@ fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failu
 
 fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     e.cgroups.join(e.group).step(|| format!("cannot join cgroup {}", e.group))?;
+    keep_devices(e.devices, &e.container.security)?;
     if let Some(score) = e.container.oom_score_adj {
         adjust_oom_score(score);
     }
@@ -249,6 +255,13 @@ fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     let cwd = e.spec.cwd.as_deref().unwrap_or(&e.container.cwd);
     let program = Program { cwd, args: &e.spec.args, env: &env, user: &user };
     finish(&e.container.security, &e.privileges, &program, kept, terminal.as_ref())
+}
+
+fn keep_devices(devices: Option<&Devices>, security: &Security) -> Result<(), Failure> {
+    match devices.filter(|_| !security.privileged) {
+        Some(devices) => devices.confine_self().step(|| "cannot keep devices from a container".into()),
+        None => Ok(()),
+    }
 }
 
 /// Makes a terminal, gives its program's side to the streams, and returns its controlling side.

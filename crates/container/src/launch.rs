@@ -40,6 +40,15 @@ pub struct Options {
     pub foreground: bool,
 }
 
+/// Closes every descriptor but stdin, stdout and stderr: what whoever started this program has left open. It must be
+/// the first thing a program does; with several threads it does nothing and fails.
+pub fn close_inherited() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "other threads may use what is open"));
+    }
+    crate::sys::close_from(3)
+}
+
 /// Why there is no monitor.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {

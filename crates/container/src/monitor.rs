@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -21,7 +22,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::capability::Set;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Devices};
 use crate::launch::Options;
 use crate::protocol::{ContainerId, ExecId, SandboxId};
 use crate::sys::{self, Spawned};
@@ -30,6 +31,7 @@ mod child;
 mod connection;
 mod container;
 mod daemon;
+mod deadline;
 mod exec;
 mod helper;
 mod identity;
@@ -44,6 +46,7 @@ mod state;
 
 use connection::{Connections, Ticket};
 use container::Container;
+use deadline::Deadlines;
 use exec::Exec;
 use helper::Helpers;
 use listeners::Listeners;
@@ -120,6 +123,8 @@ struct Programs {
 struct Monitor {
     options: Options,
     cgroups: Cgroups,
+    /// None where the machine has no means for it, which is said at the start.
+    devices: Option<Devices>,
     boot_id: String,
     bounding: Set,
     started_at: Timestamp,
@@ -139,6 +144,7 @@ struct Monitor {
     unwatched: Vec<Spawned>,
     /// Some child has ended, perhaps one that nobody here has made.
     children_ended: bool,
+    deadlines: Deadlines,
     /// Whose output was copied last.
     last_output: u64,
     /// Given up for a moment when a client comes and no file can be opened.
@@ -257,11 +263,11 @@ pub fn run(options: &Options) -> Result<(), MonitorError> {
     if fs::read_dir("/proc/self/task").setup("count threads")?.count() != 1 {
         return Err(MonitorError::Threads);
     }
-    // Whoever started us may have left things open; nothing of them may reach a container.
-    sys::close_from(3).setup("close inherited descriptors")?;
+    // Nothing that whoever started us has left open may reach a container.
+    crate::launch::close_inherited().setup("close inherited descriptors")?;
     sys::run_sealed(c"knoll-monitor").setup("run from sealed memory (is vm.memfd_noexec 2? 0 or 1 will do)")?;
     for directory in [&options.state_dir, &options.runtime_dir] {
-        fs::create_dir_all(directory).setup("make its directories")?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).setup("make its directories")?;
     }
     let lock = daemon::lock(&options.state_dir)?;
     if options.foreground {
@@ -296,6 +302,10 @@ impl Monitor {
     fn new(options: &Options) -> Result<Monitor, MonitorError> {
         let cgroups = Cgroups::discover().setup("find cgroups")?;
         daemon::prepare(options, &cgroups)?;
+        let devices = Devices::prepare(&cgroups, &options.cgroup_root);
+        if let Err(error) = &devices {
+            tracing::error!(%error, "control groups do not keep devices from containers; see `knoll doctor`");
+        }
         let own =
             |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from).setup("open its namespaces");
         let home = Home { net: own("net")?, uts: own("uts")?, ipc: own("ipc")? };
@@ -305,6 +315,7 @@ impl Monitor {
         Ok(Monitor {
             options: options.clone(),
             cgroups,
+            devices: devices.ok(),
             boot_id: sys::boot_id().setup("read the boot id")?,
             bounding: Set::bounding(&status),
             started_at,
@@ -324,6 +335,7 @@ impl Monitor {
             leaving: BTreeMap::new(),
             unwatched: Vec::new(),
             children_ended: true,
+            deadlines: Deadlines::default(),
             last_output: 0,
             spare: Some(File::open("/dev/null").setup("open /dev/null")?),
             filters: BTreeMap::new(),
@@ -395,11 +407,7 @@ impl Monitor {
         match self.events.panicked(token) {
             Some(Source::Status(id) | Source::Process(id) | Source::Output(id, _)) => {
                 tracing::error!(container = %id, "a container is given up");
-                if let Some(container) = self.containers.get(&id)
-                    && let Err(error) = self.cgroups.kill(&container.group)
-                {
-                    tracing::error!(%error, container = %id, "it cannot be killed either");
-                }
+                self.kill_container(&id);
             }
             Some(source) => tracing::error!(?source, "no more events are taken from it"),
             None => {}
@@ -440,6 +448,7 @@ impl Monitor {
     /// What is done now and then: filling the pool, removing groups that were busy.
     fn tick(&mut self) {
         self.fill_pool();
+        self.give_up_late();
         self.reap_unwatched();
         let leftovers = std::mem::take(&mut self.leftovers);
         leftovers.into_iter().for_each(|group| self.remove_group(group));

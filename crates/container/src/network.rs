@@ -286,10 +286,16 @@ fn frame(batch: &mut Batch, config: &Config) {
     batch.rule("postrouting", &chain([from_gateway, to_elsewhere(), not_to_itself, vec![Expr::masquerade()]]));
 }
 
+/// What pods send under other addresses than their own is dropped.
+///
 /// Pods, services and the gateway's address are for the machine and its pods. A neighbour that routes to them by this
 /// machine, or asks the link for the gateway's address, would pass by what the outside is offered.
 fn guard(batch: &mut Batch, config: &Config) {
     batch.chain("guard", Some(nft::FILTER_PREROUTING));
+    // A pod sends from its own address: its cable is the way back to no other.
+    let by_cable = vec![Expr::arrival(REG), Expr::compare(REG, true, config.cables.as_bytes())];
+    let forged = vec![Expr::way_back(REG), Expr::compare(REG, true, &[0; 4]), Expr::drop()];
+    batch.rule("guard", &chain([by_cable, forged]));
     for inner in [&b"lo\0"[..], config.cables.as_bytes()] {
         batch.rule("guard", &[Expr::arrival(REG), Expr::compare(REG, true, inner), Expr::accept()]);
     }

@@ -125,6 +125,17 @@ impl Expr {
         })
     }
 
+    /// Looks up by which interface the source address is reached, of the one the packet came by alone: 0 when it is
+    /// not.
+    pub(crate) fn way_back(register: u32) -> Expr {
+        Expr::new("fib", |data| {
+            attribute(data, 1, &be(register));
+            // The interface's number; by source address and arrival.
+            attribute(data, 2, &be(1));
+            attribute(data, 3, &be(1 | 8));
+        })
+    }
+
     /// Goes on only when a register is (or is not) a value.
     pub(crate) fn compare(register: u32, equal: bool, value: &[u8]) -> Expr {
         Expr::new("cmp", |data| {

@@ -91,7 +91,7 @@ fn remove_cgroups(root: &str) -> Result<(), ResetError> {
         thread::sleep(PAUSE);
     }
     loop {
-        match remove_group(&cgroups, root) {
+        match remove_group(&cgroups, root).and_then(|()| cgroups.remove_devices(root)) {
             Ok(()) => return Ok(()),
             Err(_) if begin.elapsed() < PATIENCE => thread::sleep(PAUSE),
             Err(error) => return Err(ResetError::Cgroups(error)),

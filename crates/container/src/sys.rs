@@ -6,10 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+mod bpf;
 mod mount;
 mod process;
 mod program;
 
+pub(crate) use bpf::{attach_device_program, device_program};
 pub(crate) use mount::{
     Filesystem, MountAttributes, clone_tree, detached, move_mount, open_in_root, pivot_root_here, set_attributes,
 };

@@ -20,6 +20,7 @@ fn spec(container: &str, script: &str) -> ExecSpec {
         cwd: None,
         user: None,
         tty: false,
+        start_timeout_ms: None,
     }
 }
 

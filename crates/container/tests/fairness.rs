@@ -7,7 +7,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use knoll_container::protocol::{Call, MAX_CALL, Message, Network, RefusalKind, Request, SandboxSpec, VERSION};
+use knoll_container::client::ExecPipes;
+use knoll_container::protocol::{
+    Call, ExecSpec, MAX_CALL, Message, Network, RefusalKind, Request, SandboxSpec, VERSION,
+};
 use support::{Site, container_id, sandbox_id};
 
 const FILE: u8 = 6;
@@ -61,6 +64,36 @@ async fn a_listing_longer_than_a_frame_comes_in_parts() {
     spec.env = vec![format!("A={}", "x".repeat(MAX_CALL))];
     let error = client.start_container(spec).await.unwrap_err();
     assert!(error.kind().is_none() && format!("{error:?}").contains("TooLong"), "{error:?}");
+    site.finish(&client).await;
+}
+
+/// On a file system that does not answer it would hang; here it waits for the other end of a pipe.
+#[tokio::test]
+async fn an_exec_that_never_starts_is_given_up() {
+    let site = Site::new(FILE);
+    let client = site.connect().await;
+    site.sandbox(&client, "late").await;
+    site.start(&client, "late", "late", "echo up; sleep 1000").await;
+    site.wait_for_output("late", "up\n").await;
+    client.freeze(sandbox_id("late"), true).await.unwrap();
+    let null = || std::os::fd::OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let spec = ExecSpec {
+        container: container_id("late"),
+        args: vec!["true".into()],
+        env: vec![],
+        cwd: None,
+        user: None,
+        tty: false,
+        start_timeout_ms: Some(200),
+    };
+    let pipes = ExecPipes { stdin: null(), stdout: null(), stderr: null() };
+    let error = client.exec(spec, pipes).await.err().unwrap();
+    assert_eq!(
+        (error.kind(), error.to_string()),
+        (Some(RefusalKind::Start), "the exec did not start within 200 ms".into())
+    );
+    client.freeze(sandbox_id("late"), false).await.unwrap();
+    client.remove_sandbox(sandbox_id("late")).await.unwrap();
     site.finish(&client).await;
 }
 

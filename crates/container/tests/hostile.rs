@@ -41,6 +41,7 @@ fn exec_spec(container: &str, args: &[&str], cwd: Option<&str>) -> ExecSpec {
         cwd: cwd.map(Into::into),
         user: None,
         tty: false,
+        start_timeout_ms: None,
     }
 }
 
@@ -173,6 +174,35 @@ async fn siblings_of_an_exec_are_reaped() {
     let monitor = client.monitor().pid;
     let children = format!("/proc/{monitor}/task/{monitor}/children");
     until("only the container is left", || fs::read_to_string(&children).unwrap().split(' ').count() == 2).await;
+    site.finish(&client).await;
+}
+
+#[tokio::test]
+async fn devices_are_out_of_reach_even_for_those_who_may_mount() {
+    let site = Site::new(FILE);
+    let client = site.connect().await;
+    site.sandbox(&client, "devices").await;
+    let script = r#"
+        mount -t tmpfs none /tmp && cd /tmp && mknod kmsg c 1 11 && mknod disk b 254 0 && echo made
+        for node in kmsg disk; do head -c 1 $node 2>&1 | grep -o 'not permitted'; done
+        mkdir group; mount -t cgroup -o devices none group 2>/dev/null && ( echo a > group/devices.allow ) 2>/dev/null
+        for node in kmsg disk; do head -c 1 $node 2>&1 | grep -o 'not permitted'; done
+        mknod zero c 1 5 && head -c 1 zero | wc -c
+        head -c 1 /dev/urandom | wc -c
+        exit 0
+    "#;
+    let mut spec = site.spec("devices", "devices", script);
+    spec.security.capabilities.add = vec!["SYS_ADMIN".into()];
+    let (_, output) = site.run(&client, spec).await;
+    let refused = "not permitted\n".repeat(4);
+    assert_eq!(output, format!("made\n{refused}1\n1\n"));
+    let mut spec = site.spec(
+        "devices",
+        "privileged",
+        "mknod /dev/kmsg2 c 1 11 && head -c 0 /dev/kmsg2 && echo open; rm /dev/kmsg2",
+    );
+    spec.security.privileged = true;
+    assert_eq!(site.run(&client, spec).await.1, "open\n");
     site.finish(&client).await;
 }
 

@@ -156,6 +156,46 @@ async fn datagrams_and_the_hosts_own_servers_have_services_too() {
     tear_down(site, &client).await;
 }
 
+#[tokio::test]
+async fn a_pod_sends_from_its_own_address_only() {
+    let site = Site::isolated(FILE);
+    let _network = set_up(&site);
+    let client = site.networked(0).await;
+    let honest = site.pod(&client, "honest").await;
+    let liar = site.pod(&client, "liar").await;
+    let listener = UdpSocket::bind((site.network.gateway, 0)).unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (gateway, port) = (site.network.gateway, listener.local_addr().unwrap().port());
+    let outside = Ipv4Addr::new(198, 51, 100, 7);
+    // Each datagram is on the cable before the next address is taken.
+    let script = format!(
+        r#"
+        sent() {{ cat /sys/class/net/eth0/statistics/tx_packets; }}
+        for address in {honest} {outside} {liar}; do
+            ip addr add $address/32 dev eth0 2>/dev/null
+            ip route replace default via {gateway} dev eth0 src $address
+            ip route replace {gateway} dev eth0 src $address
+            before=$(sent)
+            tftp -g -r from-$address -l /tmp/x {gateway} {port} 2>/dev/null &
+            while [ $(sent) = $before ]; do sleep 0.01; done
+            kill $!; wait $! 2>/dev/null
+            [ $address = {liar} ] || ip addr del $address/32 dev eth0
+        done
+        echo done
+        "#
+    );
+    let mut spec = site.spec("liar", "liar", &script);
+    spec.security.capabilities.add = vec!["NET_ADMIN".into()];
+    let (_, output) = site.run(&client, spec).await;
+    assert!(output.ends_with("done\n"), "{output}");
+    let mut buffer = [0; 128];
+    let (length, from) = listener.recv_from(&mut buffer).unwrap();
+    assert_eq!(from.ip(), liar);
+    let name = String::from_utf8_lossy(&buffer[2..length]).into_owned();
+    assert!(name.starts_with(&format!("from-{liar}")), "{name}");
+    tear_down(site, &client).await;
+}
+
 /// A neighbour, 192.0.2.2, of the machine, 192.0.2.1.
 struct Outside(Child);
 

@@ -37,7 +37,7 @@ pub struct Config {
     pub extra_env: Vec<(String, String)>,
     /// Most pods.
     pub max_pods: u32,
-    /// Most processes and threads of a pod.
+    /// Most processes and threads of a pod, as kubelet's `podPidsLimit`.
     pub max_pids: u64,
     /// Most pulls at a time.
     pub parallel_pulls: usize,
@@ -65,7 +65,7 @@ impl Config {
             docker_config: None,
             extra_env: Vec::new(),
             max_pods: 10_000,
-            max_pids: 32_768,
+            max_pids: 4096,
             parallel_pulls: 8,
             image_gc_high_percent: 85,
             heartbeat: Duration::from_secs(10),

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 /// How a program is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +91,25 @@ impl Running {
 /// # Errors
 /// When it cannot be run.
 pub async fn exec(monitor: &Client, container: ContainerId, options: ExecOptions) -> Result<Running, ExecError> {
-    let spec = ExecSpec { container, args: options.command, env: Vec::new(), cwd: None, user: None, tty: options.tty };
+    start(monitor, container, options, None).await
+}
+
+/// Runs a program, which must have been executed `within` a time.
+async fn start(
+    monitor: &Client,
+    container: ContainerId,
+    options: ExecOptions,
+    within: Option<Duration>,
+) -> Result<Running, ExecError> {
+    let spec = ExecSpec {
+        container,
+        args: options.command,
+        env: Vec::new(),
+        cwd: None,
+        user: None,
+        tty: options.tty,
+        start_timeout_ms: within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
+    };
     if options.tty {
         let (exec, terminal) = monitor.exec_tty(spec).await?;
         return Ok(Running { exec, stdin: None, stdout: None, stderr: None, terminal: Some(Terminal(terminal)) });
@@ -110,7 +129,7 @@ pub async fn exec(monitor: &Client, container: ContainerId, options: ExecOptions
 }
 
 /// Runs a program to its end and returns how it ended and the first `limit` bytes it printed, errors included. A
-/// program that takes longer than `timeout` is killed; `None` stands for it.
+/// program that takes longer than `timeout`, its start included, is killed; `None` stands for it.
 ///
 /// # Errors
 /// When it cannot be run.
@@ -121,13 +140,15 @@ pub async fn run(
     timeout: Duration,
     limit: usize,
 ) -> Result<Option<(Exit, String)>, ExecError> {
-    let mut running = exec(monitor, container, ExecOptions { command, stdin: false, tty: false }).await?;
+    let begin = Instant::now();
+    let options = ExecOptions { command, stdin: false, tty: false };
+    let mut running = start(monitor, container, options, Some(timeout)).await?;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
     let whole = async {
         let (out, err) = tokio::join!(head(stdout, limit), head(stderr, limit));
         (running.wait().await, out + &err)
     };
-    match tokio::time::timeout(timeout, whole).await {
+    match tokio::time::timeout(timeout.saturating_sub(begin.elapsed()), whole).await {
         Ok((exit, text)) => Ok(Some((exit?, text))),
         Err(_) => {
             running.signal(nix::libc::SIGKILL).await?;

@@ -47,8 +47,11 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         // The monitor forks: it must run before any other thread does.
         Command::Monitor { options } => up::monitor::serve(&options),
-        Command::Up(arguments) if arguments.detach => detach::run(&arguments),
-        Command::Up(arguments) => up::run(&arguments),
+        Command::Up(arguments) => {
+            // What the caller's shell has left open is not to stay open for as long as this runs.
+            knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;
+            if arguments.detach { detach::run(&arguments) } else { up::run(&arguments) }
+        }
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),

@@ -14,7 +14,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use super::{Failure, READY, Step, report, target};
 use crate::capability::Set;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Devices};
 use crate::sys::{self, MountAttributes};
 
 /// Who it runs as; nobody else should, as in other runtimes.
@@ -31,6 +31,7 @@ pub(crate) struct Pause<'a> {
     /// What [`sys::pause`] gives.
     pub(crate) program: BorrowedFd<'a>,
     pub(crate) cgroups: &'a Cgroups,
+    pub(crate) devices: Option<&'a Devices>,
     pub(crate) group: &'a str,
     /// The sandbox's namespaces, in the order to be joined.
     pub(crate) namespaces: &'a [(BorrowedFd<'a>, CloneFlags)],
@@ -56,6 +57,9 @@ pub(crate) fn pause(pause: &Pause<'_>) -> i32 {
 fn run(pause: &Pause<'_>, kept: &[OwnedFd]) -> Result<Infallible, Failure> {
     let [status, program, namespaces @ ..] = kept else { return Err(Failure::start("too few descriptors")) };
     pause.cgroups.join(pause.group).step(|| format!("cannot join cgroup {}", pause.group))?;
+    if let Some(devices) = pause.devices {
+        devices.confine_self().step(|| "cannot keep devices from the pause process".into())?;
+    }
     let attributes = MountAttributes { no_suid: true, no_dev: true, no_exec: true, ..MountAttributes::default() };
     let proc = sys::detached(c"proc", &[], attributes).step(|| "cannot mount /proc".into())?;
     for (fd, (_, kind)) in namespaces.iter().zip(pause.namespaces).filter(|(_, (_, kind))| !is_user(*kind)) {

@@ -16,6 +16,7 @@ use nix::unistd::mkfifo;
 
 use super::child::{self, Progress};
 use super::connection::Ticket;
+use super::deadline::{self, Start};
 use super::log::{self, Output};
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
@@ -61,7 +62,8 @@ pub(super) enum Stage {
 
 /// A child that prepares for its program.
 pub(super) struct Starting {
-    pub(super) ticket: Ticket,
+    /// Who is answered; nobody once it has been given up.
+    pub(super) ticket: Option<Ticket>,
     pub(super) status: OwnedFd,
     pub(super) token: u64,
     pub(super) progress: Progress,
@@ -219,6 +221,9 @@ impl Monitor {
         if spec.resources != Resources::default() {
             self.cgroups.limit(group, &spec.resources, false).internal("set limits")?;
         }
+        if let Some(devices) = self.devices.as_ref().filter(|_| !spec.security.privileged) {
+            devices.confine_group(&self.cgroups, group).internal("keep devices from a container")?;
+        }
         let open = |path: &PathBuf| Output::open(&places.runtime, path).internal("open a container's log");
         spec.log_path.as_ref().map(open).transpose()
     }
@@ -272,6 +277,7 @@ impl Monitor {
             status: theirs.as_fd(),
             birth,
             proc: proc.as_deref(),
+            devices: self.devices.as_ref(),
         };
         let birthplace = birthplace.as_ref().map(AsFd::as_fd);
         let spawned = sys::spawn(flags, birthplace, || init::container(&container)).internal("fork")?;
@@ -311,7 +317,7 @@ impl Monitor {
             boot_id: self.boot_id.clone(),
             started_at: Timestamp::now(),
             stage: Stage::Starting(Starting {
-                ticket,
+                ticket: Some(ticket),
                 status,
                 token,
                 progress: Progress { by_sibling, ..Progress::default() },
@@ -323,6 +329,7 @@ impl Monitor {
         };
         self.containers.insert(id.clone(), container);
         self.watch_output(&id);
+        self.expect(Start::Container(id), deadline::CONTAINER);
         Ok(())
     }
 
@@ -363,8 +370,7 @@ impl Monitor {
         let Stage::Starting(starting) = &mut container.stage else { return };
         self.events.remove(&starting.status, starting.token);
         if starting.progress.executed() {
-            let ticket = starting.ticket;
-            self.container_runs(id, ticket);
+            self.container_runs(id);
         }
         // Otherwise the child is about to exit, and is answered for then.
     }
@@ -389,24 +395,40 @@ impl Monitor {
                 if let Stage::Starting(starting) = &mut container.stage {
                     starting.progress.failure = Some(refusal);
                 }
-                if let Err(error) = self.cgroups.kill(&container.group) {
-                    tracing::error!(%error, container = %id, "it cannot be killed either");
-                }
+                self.kill_container(id);
             }
         }
     }
 
-    fn container_runs(&mut self, id: &ContainerId, ticket: Ticket) {
+    fn container_runs(&mut self, id: &ContainerId) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        container.stage = Stage::Running;
+        let Stage::Starting(mut starting) = std::mem::replace(&mut container.stage, Stage::Running) else { return };
         container.started_at = Timestamp::now();
         container.start_ticks = sys::process_start_ticks(container.pid).unwrap_or(0);
         let status = container.status();
-        if let Err(error) = self.save_container(id) {
-            tracing::error!(%error, container = %id, "a container runs without a record");
+        // Without a record a later monitor would not know it; so it does not run without one.
+        if let Err(refusal) = self.save_container(id).internal("record a container") {
+            tracing::error!(error = refusal.message, container = %id, "a container is ended again");
+            starting.progress.failure = Some(refusal);
+            if let Some(container) = self.containers.get_mut(id) {
+                container.stage = Stage::Starting(starting);
+            }
+            return self.kill_container(id);
         }
-        if let Some(status) = status {
+        if let (Some(status), Some(ticket)) = (status, starting.ticket) {
             self.reply(ticket, Ok(Answer::Container(Box::new(status))));
+        }
+    }
+
+    /// Kills a container and whatever runs in it.
+    pub(super) fn kill_container(&self, id: &ContainerId) {
+        let Some(container) = self.containers.get(id) else { return };
+        if let Some((process, _)) = &container.process {
+            // It may have exited a moment ago.
+            drop(sys::pidfd_signal(process.as_fd(), libc::SIGKILL));
+        }
+        if let Err(error) = self.cgroups.kill(&container.group) {
+            tracing::error!(%error, container = %id, "a container cannot be killed");
         }
     }
 
@@ -431,7 +453,9 @@ impl Monitor {
             let died = || refuse(RefusalKind::Start, "the container was killed before its program ran");
             let (ticket, refusal) = (starting.ticket, starting.progress.failure.take().unwrap_or_else(died));
             self.forget_container(id);
-            self.reply(ticket, Err(refusal));
+            if let Some(ticket) = ticket {
+                self.reply(ticket, Err(refusal));
+            }
         } else {
             self.record_exit(id, ended);
         }

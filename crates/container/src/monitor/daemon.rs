@@ -14,6 +14,7 @@ use nix::mount::{MsFlags, mount};
 use super::{MonitorError, Setup};
 use crate::cgroup::Cgroups;
 use crate::launch::Options;
+use crate::protocol::Resources;
 use crate::sys;
 
 /// A log longer than this is put aside when a monitor starts.
@@ -106,7 +107,7 @@ pub(super) fn prepare(options: &Options, cgroups: &Cgroups) -> Result<(), Monito
     }
     // Only root may look into either.
     for directory in [&options.state_dir, &options.runtime_dir] {
-        fs::set_permissions(directory, Permissions::from_mode(0o711)).setup("close its directories")?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).setup("close its directories")?;
     }
     let mut group = String::new();
     for part in options.cgroup_root.split('/').chain(["monitor"]).filter(|part| !part.is_empty()) {
@@ -114,7 +115,19 @@ pub(super) fn prepare(options: &Options, cgroups: &Cgroups) -> Result<(), Monito
         cgroups.create(&group).setup("make its cgroup")?;
     }
     cgroups.enter(&group).setup("enter its cgroup")?;
+    leave_processes(options, cgroups);
     private_mounts(&options.runtime_dir.join("net")).setup("mount its namespaces privately")
+}
+
+/// Containers together must not take every process the machine can have: who would stop them needs some, too.
+fn leave_processes(options: &Options, cgroups: &Cgroups) {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let most = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")];
+    let Some(most) = most.into_iter().flatten().min() else { return };
+    let limits = Resources { pids: Some(most - most / 10), ..Resources::default() };
+    if let Err(error) = cgroups.limit(&options.cgroup_root, &limits, false) {
+        tracing::warn!(%error, "containers together may have as many processes as the machine");
+    }
 }
 
 /// Makes the directory of network namespaces a mount that tells nobody about mounts below it.
@@ -134,7 +147,7 @@ fn private_mounts(directory: &Path) -> io::Result<()> {
 /// Opens the socket for its owner alone, replacing one a dead monitor has left (the lock says it is dead).
 pub(super) fn listen(path: &Path) -> Result<UnixListener, MonitorError> {
     if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o711).create(parent).setup("make its socket's directory")?;
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).setup("make its socket's directory")?;
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).setup("remove an old socket")?,

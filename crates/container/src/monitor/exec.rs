@@ -7,6 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::child::Progress;
 use super::connection::Ticket;
 use super::container::exit;
+use super::deadline::{self, Start};
 use super::request::{Internal, Outcome, refuse};
 use super::{Monitor, Source};
 use crate::init::{self, Birth};
@@ -20,19 +21,21 @@ const MAX_EXECS: usize = 1024;
 pub(super) struct Exec {
     /// As asked for.
     program: String,
-    spawned: Spawned,
+    pub(super) spawned: Spawned,
     token: Option<u64>,
     status: OwnedFd,
     status_token: Option<u64>,
     /// Who started it; answered when the program runs.
-    ticket: Ticket,
-    answered: bool,
+    pub(super) ticket: Ticket,
+    pub(super) answered: bool,
+    /// It did not start in time.
+    pub(super) given_up: bool,
     pub(super) progress: Progress,
     terminal: Option<OwnedFd>,
     exit: Option<Exit>,
     waiter: Option<Ticket>,
     /// Whoever started it has gone, so nobody will ask.
-    orphan: bool,
+    pub(super) orphan: bool,
 }
 
 impl Monitor {
@@ -70,6 +73,7 @@ impl Monitor {
             group: &group,
             birth: Birth { program: self.programs.birth.as_fd(), namespace: process.as_fd() },
             in_user_namespace: false,
+            devices: self.devices.as_ref(),
             stdio,
             status: theirs.as_fd(),
         };
@@ -95,6 +99,7 @@ impl Monitor {
             status_token: Some(status_token),
             ticket,
             answered: false,
+            given_up: false,
             progress: Progress { by_sibling: true, ..Progress::default() },
             terminal: None,
             exit: None,
@@ -102,6 +107,8 @@ impl Monitor {
             orphan: false,
         };
         self.execs.insert(id, exec);
+        let within = spec.start_timeout_ms.map_or(deadline::EXEC, std::time::Duration::from_millis);
+        self.expect(Start::Exec(id), within.min(deadline::CONTAINER));
         Ok(None)
     }
 
@@ -139,6 +146,9 @@ impl Monitor {
         let Some(exec) = self.execs.get_mut(&id) else { return };
         match watched {
             Ok((sibling, token)) => {
+                if exec.given_up {
+                    drop(sys::pidfd_signal(sibling.pidfd.as_fd(), libc::SIGKILL));
+                }
                 let parent = std::mem::replace(&mut exec.spawned, sibling);
                 if let Some(token) = exec.token.replace(token) {
                     self.events.remove(&parent.pidfd, token);

@@ -61,6 +61,7 @@ impl Monitor {
         let pause = init::Pause {
             program: self.programs.pause.as_fd(),
             cgroups: &self.cgroups,
+            devices: self.devices.as_ref(),
             group: &group,
             namespaces: &namespaces,
             directory: &directory,

@@ -202,7 +202,10 @@ impl Monitor {
         }
         let root = self.options.cgroup_root.clone();
         self.remove_group_with_all(&format!("{root}/monitor"));
-        self.remove_group(root);
+        self.remove_group(root.clone());
+        if let Err(error) = self.cgroups.remove_devices(&root) {
+            tracing::warn!(%error, "the groups of devices stay");
+        }
         // What is only just dying is gone in a moment; parents wait for their children.
         for _ in 0..LAST_LOOKS {
             if self.leftovers.is_empty() {

@@ -73,9 +73,13 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&bytes)?;
-    fs::rename(beside, path)
+    let replace = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&bytes)?;
+        fs::rename(&beside, path)
+    };
+    // On a full disk a part of a record would only take room.
+    replace().inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// `None` when there is no record or it cannot be understood, which is said in the log.

@@ -331,4 +331,8 @@ pub struct ExecSpec {
     /// Gives it a terminal instead of pipes.
     #[serde(default)]
     pub tty: bool,
+    /// How long it may take until its program is executed, in milliseconds, two minutes at most; 30 seconds when
+    /// absent. Past it, it is killed and refused.
+    #[serde(default)]
+    pub start_timeout_ms: Option<u64>,
 }
