@@ -29,9 +29,6 @@ use crate::{
 /// Credentials, repositories or registries remembered for one digest; the record begins anew when it is full.
 const REMEMBERED: usize = 256;
 
-/// In a repository's place: whatever repository the image is asked for in.
-const GIVEN: &str = "*";
-
 /// Who may use an image of one repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Grant {
@@ -129,16 +126,6 @@ impl Access {
             }
         };
         if news { self.keep(&self.image_path(digest), &grants) } else { Ok(()) }
-    }
-
-    /// Whether a manifest was given to this machine.
-    pub(crate) fn is_given(&self, digest: &Digest) -> bool {
-        self.allows(digest, GIVEN, &[])
-    }
-
-    /// Remembers that a manifest was given to this machine. What it names must be open to everybody.
-    pub(crate) fn give(&self, digest: &Digest) -> io::Result<()> {
-        self.grant(digest, GIVEN, &Proof::Everybody)
     }
 
     /// Whether a blob that is here may be taken for an image of a registry without asking it.

@@ -160,13 +160,12 @@ impl ImageStore {
                 "layers": layers,
             });
             let digest = self.keep(files, manifest.to_string().as_bytes())?;
-            self.give_manifest(&digest)?;
             let names = image.repo_tags.filter(|tags| !tags.is_empty());
             let names = tag.map(|tag| vec![tag.to_owned()]).or(names);
             let names = names.ok_or_else(|| LoadError::Unnamed { path: files.path.clone() })?;
             for name in names {
                 let media_type = "application/vnd.oci.image.manifest.v1+json";
-                loaded.push(self.give(files, &name, &digest, media_type)?);
+                loaded.push(self.name_image(files, &name, std::slice::from_ref(&digest), media_type)?);
             }
         }
         Ok(loaded)
@@ -176,22 +175,22 @@ impl ImageStore {
         let index: Manifest = files.json("index.json")?;
         let mut loaded = Vec::new();
         for descriptor in &index.manifests {
-            let digest = self.keep_tree(files, descriptor)?;
+            let manifests = self.keep_tree(files, descriptor)?;
             let annotation = |key: &str| descriptor.annotations.get(key).cloned();
             let name = tag
                 .map(str::to_owned)
                 .or_else(|| annotation("io.containerd.image.name"))
                 .or_else(|| annotation("org.opencontainers.image.ref.name"));
             let name = name.ok_or_else(|| LoadError::Unnamed { path: files.path.clone() })?;
-            loaded.push(self.give(files, &name, &digest, &descriptor.media_type)?);
+            loaded.push(self.name_image(files, &name, &manifests, &descriptor.media_type)?);
         }
         Ok(loaded)
     }
 
-    /// Stores a manifest or index of an OCI layout with all it names.
-    fn keep_tree(&self, files: &Files, descriptor: &Descriptor) -> Result<Digest, LoadError> {
+    /// Stores a manifest or index of an OCI layout with all it names. Returns the manifests, the named one first.
+    fn keep_tree(&self, files: &Files, descriptor: &Descriptor) -> Result<Vec<Digest>, LoadError> {
         let top = files.digest(&descriptor.digest)?;
-        let (mut open, mut seen) = (vec![top.clone()], BTreeSet::new());
+        let (mut open, mut seen, mut kept) = (vec![top.clone()], BTreeSet::new(), Vec::new());
         while let Some(digest) = open.pop() {
             if !seen.insert(digest.clone()) {
                 continue;
@@ -207,8 +206,9 @@ impl ImageStore {
                     open.push(child);
                 }
             }
+            kept.push(digest);
         }
-        Ok(top)
+        Ok(kept)
     }
 
     /// Stores one manifest of an OCI layout, its configuration and its layers.
@@ -222,23 +222,24 @@ impl ImageStore {
             let expected = files.digest(&blob.digest)?;
             self.keep_file(files, &files.at(&blob_name(&expected))?, Some(&expected))?;
         }
-        self.give_manifest(digest)?;
         Ok(manifest)
     }
 
-    fn give(&self, files: &Files, name: &str, digest: &Digest, media_type: &str) -> Result<String, LoadError> {
+    fn name_image(
+        &self,
+        files: &Files,
+        name: &str,
+        manifests: &[Digest],
+        media_type: &str,
+    ) -> Result<String, LoadError> {
         let reference: Reference = name.parse().map_err(|e| files.invalid(format!("{e}")))?;
         let reference = self.canonical(&reference);
+        let digest = manifests.first().ok_or_else(|| files.invalid(format!("{name} has no manifest")))?;
         let pin = Pin { digest: digest.to_string(), origin: Origin::Given, media_type: media_type.to_owned() };
-        let tag = reference.tag.as_deref().unwrap_or("latest");
-        self.pin(&reference.name(), tag, pin)
-            .map_err(|source| StoreError::Io { what: "remember a tag".into(), source })?;
+        let (name, tag) = (reference.name(), reference.tag.as_deref().unwrap_or("latest"));
+        let named = self.give(manifests, &name).and_then(|()| self.pin(&name, tag, pin));
+        named.map_err(|source| StoreError::Io { what: "remember an image".into(), source })?;
         Ok(reference.to_string())
-    }
-
-    fn give_manifest(&self, digest: &Digest) -> Result<(), StoreError> {
-        let given = self.inner.access.give(digest);
-        given.map_err(|source| StoreError::Io { what: "remember an image".into(), source })
     }
 
     fn keep(&self, files: &Files, bytes: &[u8]) -> Result<Digest, StoreError> {

@@ -16,8 +16,8 @@ use crate::{
     keychain::Candidate,
     layers::WantedLayer,
     manifest::{Manifest, architecture, parse_digest, parse_manifest, pick_platform},
-    pins::{Pin, PinFiles, Pins},
-    remote::Remote,
+    pins::{Origin, Pin, PinFiles, Pins},
+    remote::{Proof, Remote},
     remove,
 };
 
@@ -156,8 +156,7 @@ impl ImageStore {
         }
         let (blobs, remote, pin_files) = (Blobs::new(root), Remote::new(&config), PinFiles::new(root));
         let access = Access::open(root).map_err(fail)?;
-        let children = |digest: &Digest| children(&blobs, &config.limits, digest);
-        let pins = RwLock::new(Pins::open(&pin_files, children).map_err(fail)?);
+        let pins = RwLock::new(Pins::open(&pin_files).map_err(fail)?);
         let (busy, naming, holds) = (Mutex::default(), Mutex::default(), Holds::default());
         let root = root.to_owned();
         let store = Self {
@@ -169,18 +168,28 @@ impl ImageStore {
 
     /// Remembers of what was given before there were such records that it is for everybody.
     fn open_up_given(&self) -> io::Result<()> {
-        let given: Vec<Digest> = self.pins().given().cloned().collect();
-        for digest in given {
-            if self.inner.access.is_given(&digest) || !self.blobs().has(&digest) {
+        let given: Vec<(String, Pin)> =
+            self.pins().under("").map(|(name, pin)| (name.to_owned(), pin.clone())).collect();
+        for (name, pin) in given.into_iter().filter(|(_, pin)| pin.origin == Origin::Given) {
+            let (Some((repository, _)), Ok(digest)) = (name.rsplit_once(':'), pin.digest.parse()) else { continue };
+            if self.inner.access.allows(&digest, repository, &[]) || !self.blobs().has(&digest) {
                 continue;
             }
             let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
             self.reach(&digest, &mut blobs, &mut layers);
             blobs.iter().try_for_each(|blob| self.inner.access.open_up(blob))?;
-            // Last: it says that the others are done.
-            self.inner.access.give(&digest)?;
+            let mut manifests = children(self.blobs(), self.limits(), &digest);
+            manifests.retain(|child| self.blobs().has(child));
+            // The one asked for last: it says that the others are done.
+            self.give(manifests.iter().chain([&digest]), repository)?;
         }
         Ok(())
+    }
+
+    /// Remembers that manifests are for everybody in a repository. What they name must be open to everybody already.
+    pub(crate) fn give<'a>(&self, manifests: impl IntoIterator<Item = &'a Digest>, repository: &str) -> io::Result<()> {
+        let mut manifests = manifests.into_iter();
+        manifests.try_for_each(|manifest| self.inner.access.grant(manifest, repository, &Proof::Everybody))
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -218,9 +227,7 @@ impl ImageStore {
             return Ok(());
         }
         self.inner.pin_files.write(&name, &pin)?;
-        let inner = &self.inner;
-        let mut pins = inner.pins.write().unwrap_or_else(PoisonError::into_inner);
-        pins.set(name, pin, |digest| children(&inner.blobs, &inner.config.limits, digest));
+        self.inner.pins.write().unwrap_or_else(PoisonError::into_inner).set(name, pin);
         Ok(())
     }
 
@@ -299,14 +306,9 @@ impl ImageStore {
         Ok(Image { name, digest: digest.clone(), config, layers, size, is_for_everybody, hold: hold.into() })
     }
 
-    /// Whether a manifest was ever given to this machine by tarball or push, though its name may stand for another now.
-    pub(crate) fn is_given(&self, digest: &Digest) -> bool {
-        self.pins().is_given(digest) || self.inner.access.is_given(digest)
-    }
-
     /// Whether an image that is here may be run by whoever has these logins.
     pub(crate) fn is_for(&self, digest: &Digest, repository: &str, candidates: &[Candidate<'_>]) -> bool {
-        self.is_given(digest) || self.inner.access.allows(digest, repository, candidates)
+        self.inner.access.allows(digest, repository, candidates)
     }
 }
 

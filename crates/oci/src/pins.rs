@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, durable::replace};
+use crate::durable::replace;
 
 /// Names kept at most.
 const NAMES: usize = 100_000;
@@ -29,12 +29,6 @@ pub(crate) struct Pin {
     pub(crate) digest: String,
     pub(crate) origin: Origin,
     pub(crate) media_type: String,
-}
-
-struct Kept {
-    pin: Pin,
-    /// The manifest or index, and the manifests that it names, of an image that was given.
-    given: Vec<Digest>,
 }
 
 /// The names on disk, a file each.
@@ -78,27 +72,19 @@ impl PinFiles {
 
 /// Every name with what it stands for.
 #[derive(Default)]
-pub(crate) struct Pins {
-    kept: BTreeMap<String, Kept>,
-    /// By how many names each manifest was given.
-    given: BTreeMap<Digest, usize>,
-}
+pub(crate) struct Pins(BTreeMap<String, Pin>);
 
 impl Pins {
-    /// Reads the names on disk. `children` gives the manifests that an index names.
-    pub(crate) fn open(files: &PinFiles, children: impl Fn(&Digest) -> Vec<Digest>) -> io::Result<Self> {
-        let mut pins = Self::default();
-        for (name, pin) in files.read()? {
-            pins.set(name, pin, &children);
-        }
-        Ok(pins)
+    /// Reads the names on disk.
+    pub(crate) fn open(files: &PinFiles) -> io::Result<Self> {
+        Ok(Self(files.read()?.into_iter().collect()))
     }
 
     /// Whether `name` may stand for `pin`; `false` when it does already.
     pub(crate) fn is_news(&self, name: &str, pin: &Pin) -> io::Result<bool> {
-        match self.kept.get(name) {
-            Some(kept) => Ok(kept.pin != *pin),
-            None if self.kept.len() < NAMES => Ok(true),
+        match self.0.get(name) {
+            Some(kept) => Ok(kept != pin),
+            None if self.0.len() < NAMES => Ok(true),
             None => {
                 let text = format!("{NAMES} images have names already: remove some");
                 Err(io::Error::new(io::ErrorKind::QuotaExceeded, text))
@@ -106,48 +92,22 @@ impl Pins {
         }
     }
 
-    pub(crate) fn set(&mut self, name: String, pin: Pin, children: impl Fn(&Digest) -> Vec<Digest>) {
-        self.remove(&name);
-        let mut given = Vec::new();
-        if let (Origin::Given, Ok(digest)) = (pin.origin, pin.digest.parse::<Digest>()) {
-            given = children(&digest);
-            given.push(digest);
-        }
-        for digest in &given {
-            *self.given.entry(digest.clone()).or_default() += 1;
-        }
-        self.kept.insert(name, Kept { pin, given });
+    pub(crate) fn set(&mut self, name: String, pin: Pin) {
+        self.0.insert(name, pin);
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        for digest in self.kept.remove(name).into_iter().flat_map(|kept| kept.given) {
-            if let Some(count) = self.given.get_mut(&digest) {
-                *count -= 1;
-                if *count == 0 {
-                    self.given.remove(&digest);
-                }
-            }
-        }
+        self.0.remove(name);
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Pin> {
-        self.kept.get(name).map(|kept| &kept.pin)
-    }
-
-    /// Whether a manifest belongs to an image that was given to this machine.
-    pub(crate) fn is_given(&self, digest: &Digest) -> bool {
-        self.given.contains_key(digest)
-    }
-
-    /// Every manifest of an image that was given to this machine.
-    pub(crate) fn given(&self) -> impl Iterator<Item = &Digest> {
-        self.given.keys()
+        self.0.get(name)
     }
 
     /// Names that begin with `prefix`, with what follows it.
     pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Pin)> {
-        let from = self.kept.range(prefix.to_owned()..);
-        from.map_while(move |(name, kept)| Some((name.strip_prefix(prefix)?, &kept.pin)))
+        let from = self.0.range(prefix.to_owned()..);
+        from.map_while(move |(name, pin)| Some((name.strip_prefix(prefix)?, pin)))
     }
 }
 
@@ -156,25 +116,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_given_image_and_its_platforms_are_known_by_digest_until_the_last_name_goes() {
+    fn names_are_kept_as_they_are_and_found_by_their_beginning() {
         let scratch = tempfile::tempdir().expect("a directory");
         for part in ["refs", "unpacking"] {
             fs::create_dir_all(scratch.path().join(part)).expect("makes");
         }
-        let (index, child) = (Digest::of(b"index"), Digest::of(b"child"));
-        let children = |digest: &Digest| if *digest == index { vec![child.clone()] } else { Vec::new() };
-        let pin = |origin| Pin { digest: index.to_string(), origin, media_type: String::new() };
+        let pin = |origin| Pin { digest: "sha256:0".into(), origin, media_type: String::new() };
         let files = PinFiles::new(scratch.path());
         for (name, origin) in [("reg/a%2F:1", Origin::Given), ("reg/a:2", Origin::Given), ("reg/b:1", Origin::Pulled)] {
             files.write(name, &pin(origin)).expect("writes");
         }
-        let mut pins = Pins::open(&files, children).expect("opens");
+        let pins = Pins::open(&files).expect("opens");
         assert_eq!(pins.under("reg/a").map(|(rest, _)| rest).collect::<Vec<_>>(), ["%2F:1", ":2"]);
-        assert!(pins.is_given(&index) && pins.is_given(&child));
-        pins.remove("reg/a%2F:1");
-        assert!(pins.is_given(&child));
+        assert!(!pins.is_news("reg/a:2", &pin(Origin::Given)).expect("has room"));
         assert!(pins.is_news("reg/a:2", &pin(Origin::Pulled)).expect("has room"));
-        pins.set("reg/a:2".into(), pin(Origin::Pulled), children);
-        assert!(!pins.is_given(&index) && !pins.is_given(&child));
+        files.remove("reg/a:2").expect("goes");
+        files.remove("reg/a:2").expect_err("is gone");
     }
 }

@@ -91,7 +91,7 @@ pub enum PullError {
 /// What this machine holds for a reference.
 struct Held {
     digest: Digest,
-    /// It was given to this machine: this machine's word is final, and it is for everybody.
+    /// Its tag was given to this machine: this machine's word is final, and it is for everybody.
     given: bool,
 }
 
@@ -107,7 +107,7 @@ impl ImageStore {
     fn held(&self, reference: &Reference) -> Option<Held> {
         let reference = self.canonical(reference);
         let held = match &reference.digest {
-            Some(digest) => Held { digest: digest.clone(), given: self.is_given(digest) },
+            Some(digest) => Held { digest: digest.clone(), given: false },
             None => {
                 let name = format!("{}:{}", reference.name(), reference.tag.as_deref().unwrap_or("latest"));
                 let pins = self.pins();
@@ -147,7 +147,8 @@ impl ImageStore {
             };
             match answer {
                 Ok((bytes, digest)) => return Ok((session, bytes, digest)),
-                Err(error @ PullError::Unauthorized { .. }) => refused = Some(error),
+                // Some registries say of what they hide that it is not there.
+                Err(error @ (PullError::Unauthorized { .. } | PullError::NotFound(_))) => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }

@@ -198,6 +198,20 @@ async fn an_image_that_another_pulled_needs_credentials_of_ones_own() {
 }
 
 #[tokio::test]
+async fn the_same_image_loaded_under_another_name_opens_no_private_one() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let registry = FakeRegistry::start(&["a:1"], false).await;
+    let name = registry.publish("app", &layer("secret"));
+    let store = open(scratch.path());
+    let image = pull(&store, &name, Policy::IfNotPresent, &registry.keychain(&["a:1"])).await.expect("may");
+    for other in ["localhost:1/app", "docker.io/library/app", &name.replace(":v1", "-other")] {
+        let by_digest = format!("{other}@{}", image.digest);
+        let outcome = pull(&store, &by_digest, Policy::Never, &Keychain::default()).await;
+        assert!(matches!(outcome, Err(PullError::NotAllowed(_))), "{other}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_image_and_what_the_machine_may_pull_are_for_everybody() {
     let scratch = tempfile::tempdir().expect("a directory");
     let store = open(scratch.path());

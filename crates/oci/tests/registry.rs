@@ -210,6 +210,13 @@ async fn a_blob_that_was_pulled_for_somebody_is_nobody_elses_by_its_digest() {
     assert_eq!(ask.send("PUT", "/v2/a/manifests/v1", naming).await.0, StatusCode::BAD_REQUEST);
     let naming = json!({"manifests": [{"digest": manifest.to_string()}]}).to_string();
     assert_eq!(ask.send("PUT", "/v2/a/manifests/v1", naming).await.0, StatusCode::BAD_REQUEST);
+    // Naming it before it is here opens nothing, either.
+    let later = b"{\"layers\":[{\"digest\":\"later\"}]}";
+    let naming = json!({"manifests": [{"digest": Digest::of(later).to_string()}]}).to_string();
+    assert_eq!(ask.send("PUT", "/v2/a/manifests/early", naming).await.0, StatusCode::CREATED);
+    std::fs::write(scratch.path().join("blobs/sha256").join(Digest::of(later).hex()), later).expect("writes");
+    let target = format!("/v2/a/manifests/{}", Digest::of(later));
+    assert_eq!(ask.send("GET", &target, "").await.0, StatusCode::NOT_FOUND);
     // Having the text of a manifest is not having what it names.
     let text = format!("/v2/a/blobs/uploads/?digest={manifest}");
     assert_eq!(ask.send("POST", &text, &b"{\"layers\":[]}"[..]).await.0, StatusCode::CREATED);

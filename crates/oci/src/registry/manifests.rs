@@ -54,7 +54,7 @@ impl Registry {
         let repository = self.repository(name)?;
         if let Ok(digest) = reference.parse::<Digest>() {
             // What was pulled for somebody is not for whoever knows its digest.
-            return if self.store.is_given(&digest) { Ok((digest, None)) } else { Err(unknown()) };
+            return if self.store.is_for(&digest, &repository, &[]) { Ok((digest, None)) } else { Err(unknown()) };
         }
         let pins = self.store.pins();
         let pin = pins.get(&format!("{repository}:{reference}")).ok_or_else(unknown)?;
@@ -165,11 +165,11 @@ fn keep_manifest(
         // Naming the manifest of an image that was pulled for somebody must not open it up.
         let child: Option<Digest> = child.digest.parse().ok();
         hold.add(child.clone());
-        if child.is_some_and(|child| store.blobs().has(&child) && !store.is_given(&child)) {
+        if child.is_some_and(|child| store.blobs().has(&child) && !store.is_for(&child, repository, &[])) {
             return Err(Refusal::manifest_invalid("it names a manifest that was not pushed"));
         }
     }
-    let kept = store.blobs().put(bytes).and_then(|_| access.give(&digest));
+    let kept = store.blobs().put(bytes).and_then(|_| store.give([&digest], repository));
     kept.map_err(|e| Refusal::storage(&e))?;
     // A manifest pushed by digest alone is kept by a name of its own, so that it is not collected.
     let tag = reference.replace(':', "-");
