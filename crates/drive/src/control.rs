@@ -10,7 +10,8 @@ use std::{
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::Table};
 use knoll_plan::{
-    Change, Changed, EventNote, FollowedRevision, NoteKind, Observation, Rows, ScaleDecision, Want, Woken, World,
+    Change, Changed, DECIDER_KINDS, EventNote, FollowedRevision, NoteKind, Observation, Rows, ScaleDecision, Want,
+    Woken, World, table,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -21,10 +22,14 @@ use tokio::{
 use crate::{
     counters::{Counters, count},
     execute::{Done, Errand, Executor},
+    inspect::{Controller, Inspect, Moment, Waiting},
     mailbox::Mailbox,
     panics::{catch, caught},
+    progress::Progress,
     publish::Publisher,
-    queue::{Barrier, Ended, Id, Lane, Queue},
+    queue::{Ended, Id, Lane, Queue},
+    role::Role,
+    sweeps::{Sweeps, Whose},
     watch::{Seen, Sighting},
 };
 
@@ -42,6 +47,10 @@ const HURRIED: usize = 4096;
 const HURRY: Duration = Duration::from_secs(5);
 /// How often digests that nobody asks for any more are forgotten.
 const TIDY: Duration = Duration::from_secs(600);
+/// How often what the loop shows of itself is renewed, while it has something to do.
+const SHOW: Duration = Duration::from_secs(1);
+/// Waiting keys that are shown.
+const SHOWN: usize = 200;
 /// How often the World packs what nobody has read since the last time.
 const AGE: Duration = Duration::from_secs(30);
 /// How long errands may take to end at shutdown.
@@ -75,6 +84,12 @@ pub(crate) struct Control {
     rows: Rows,
     queue: Queue,
     seen: Progress,
+    /// Which rows may plan, by index.
+    on: Vec<bool>,
+    sweeps: Sweeps,
+    routes: bool,
+    scales: bool,
+    inspect: Inspect,
     /// Objects that a hurried plan wrote: what their change wakes is hurried too.
     hurried: BTreeMap<(Kind, Key), Instant>,
     follow: Mailbox<Key, Option<FollowedRevision>>,
@@ -86,45 +101,25 @@ pub(crate) struct Control {
     origin: Instant,
 }
 
-/// How far the World is.
-#[derive(Default)]
-struct Progress {
-    revisions: BTreeMap<Kind, u64>,
-}
-
-impl Progress {
-    /// Whether every kind was listed once.
-    fn is_complete(&self) -> bool {
-        self.revisions.len() == Kind::ALL.len()
-    }
-
-    fn reached(&self, world: &World, barrier: &Barrier) -> bool {
-        match barrier {
-            Barrier::Revision(kind, at) => self.revisions.get(kind).is_some_and(|revision| revision >= at),
-            Barrier::Going(kind, key, uid) => world
-                .meta(*kind, key)
-                .is_none_or(|meta| meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()),
-            Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
-                pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
-            }),
-        }
-    }
-}
-
 impl Control {
     pub(crate) fn new(
-        world: World,
-        rows: Rows,
+        role: &Role,
         executor: Executor,
         publisher: Publisher,
         follow: Mailbox<Key, Option<FollowedRevision>>,
-        counters: Arc<Counters>,
+        inspect: Inspect,
     ) -> Self {
+        let counters = executor.counters.clone();
         Self {
-            world,
-            rows,
+            world: World::new(role.settings.clone()),
+            rows: role.rows.clone(),
             queue: Queue::default(),
             seen: Progress::default(),
+            on: vec![false; role.rows.all().len()],
+            sweeps: Sweeps::default(),
+            routes: role.routes,
+            scales: role.scales,
+            inspect,
             hurried: BTreeMap::new(),
             follow,
             publisher,
@@ -145,10 +140,14 @@ impl Control {
         let Inputs { mut sightings, decisions, mut digests, applied, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
         let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
+        // What is shown is renewed a moment after the last event, too.
+        let (mut show_at, mut stale) = (Instant::now(), true);
         loop {
             self.dispatch();
             let due = self.next_due().unwrap_or(tidy_at).min(tidy_at).min(age_at);
-            let more = self.seen.is_complete() && self.queue.is_ready(self.least_urgent());
+            let due = if stale { due.min(show_at) } else { due };
+            let mut slept = false;
+            let more = self.queue.is_ready(self.least_urgent()) || self.may_sweep();
             tokio::select! {
                 biased;
                 () = shutdown.as_mut() => break,
@@ -171,7 +170,7 @@ impl Control {
                     }
                 }
                 () = ready(more) => {}
-                () = tokio::time::sleep_until(due) => {}
+                () = tokio::time::sleep_until(due) => slept = true,
             }
             let overdue = self.queue.tick(self.elapsed());
             if overdue > 0 {
@@ -179,6 +178,11 @@ impl Control {
             }
             let now = Instant::now();
             self.publish(now);
+            stale |= !slept;
+            if stale && now >= show_at {
+                (show_at, stale) = (now + SHOW, false);
+                self.show();
+            }
             if now >= age_at {
                 age_at = now + AGE;
                 self.world.age();
@@ -202,7 +206,9 @@ impl Control {
 
     fn next_due(&self) -> Option<Instant> {
         let queue = self.queue.next_due().map(|due| self.origin + due);
-        queue.into_iter().chain(self.publisher.due()).min()
+        let sweep = self.sweeps.next().map(|(_, at)| self.origin + at);
+        let publisher = self.publisher.due().filter(|_| self.is_routing());
+        queue.into_iter().chain(publisher).chain(sweep).min()
     }
 
     /// The least urgent lane that may be served now.
@@ -216,8 +222,8 @@ impl Control {
 
     /// Plans what may be planned now.
     fn dispatch(&mut self) {
-        if !self.seen.is_complete() {
-            return;
+        if self.may_sweep() {
+            self.sweep();
         }
         let now = Timestamp::now();
         let mut left = PLANS;
@@ -225,8 +231,93 @@ impl Control {
             let least = if left == 0 { Lane::Hurried } else { self.least_urgent() };
             let Some((id, lane)) = self.queue.take(least) else { return };
             left = if lane == Lane::Hurried { left } else { left - 1 };
+            if !self.on[id.0] {
+                // Its kinds went away. When they come back, every key is looked at.
+                self.queue.ended(&id, Ended::Well { barriers: Vec::new(), recheck: None }, self.elapsed(), |_| true);
+                continue;
+            }
+            let begun = Instant::now();
             self.plan(id, lane, now);
+            if lane == Lane::Spread {
+                self.sweeps.spent(begun.elapsed());
+            }
         }
+    }
+
+    /// Whether the next few of all keys may be put in line: nothing as urgent is, and it is time.
+    fn may_sweep(&self) -> bool {
+        let next = self.sweeps.next();
+        next.is_some_and(|(lane, at)| at <= self.elapsed() && lane <= self.least_urgent() && !self.queue.is_ready(lane))
+    }
+
+    /// Puts the next few of all keys in line.
+    fn sweep(&mut self) {
+        let now = self.elapsed();
+        let Some((whose, lane, keys)) = self.sweeps.chunk(&self.world, now) else { return };
+        match whose {
+            Whose::Row(row) => keys.into_iter().for_each(|key| self.queue.wake(&(row, key), lane)),
+            Whose::Autoscaler => keys.iter().for_each(|revision| self.refollow(revision)),
+        }
+    }
+
+    /// Looks again at which controllers may plan; those that may from now on look at all their keys.
+    fn switch(&mut self) {
+        for index in 0..self.on.len() {
+            let row = self.rows.all()[index];
+            let hindrance = self.seen.hindrance(&row);
+            let may = hindrance.is_none();
+            if may && !self.on[index] {
+                self.sweeps.begin(Whose::Row(index), row.of, Lane::Normal);
+            } else if !may && self.on[index] {
+                tracing::warn!(row = row.name, why = hindrance, "a controller rests");
+            }
+            self.on[index] = may;
+        }
+        if self.is_scaling() {
+            self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Normal);
+        }
+        if self.on.iter().all(|on| *on) {
+            tracing::info!("every kind was listed; all controllers plan");
+        }
+    }
+
+    fn is_scaling(&self) -> bool {
+        self.scales && self.seen.knows(DECIDER_KINDS)
+    }
+
+    fn is_routing(&self) -> bool {
+        self.routes && self.seen.knows(table::KINDS)
+    }
+
+    /// Shows how things stand.
+    fn show(&self) {
+        let number = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        let name = |kind: Kind| {
+            if kind.group().is_empty() { kind.plural().into() } else { format!("{}.{}", kind.plural(), kind.group()) }
+        };
+        let sizes = self.world.sizes().into_iter();
+        let lanes = [("hurried", Lane::Hurried), ("normal", Lane::Normal), ("spread", Lane::Spread)];
+        let rows = self.rows.all().iter();
+        let waiting = self.queue.waiting(SHOWN).into_iter();
+        self.inspect.show(Moment {
+            world: sizes
+                .map(|s| (name(s.kind), number(s.objects), number(s.packed_bytes), number(s.decoded)))
+                .collect(),
+            queued: lanes.into_iter().map(|(name, lane)| (name, number(self.queue.queued(lane)))).collect(),
+            in_flight: number(self.queue.in_flight()),
+            failing: number(self.queue.failing()),
+            sweeps: number(self.sweeps.len()),
+            controllers: rows
+                .map(|row| Controller { name: row.name, of: name(row.of), rests: self.seen.hindrance(row) })
+                .collect(),
+            waiting: waiting
+                .map(|((row, key), why)| Waiting {
+                    controller: self.rows.all()[row].name,
+                    key: key.to_string(),
+                    why: format!("{why:?}"),
+                })
+                .collect(),
+        });
     }
 
     fn plan(&mut self, id: Id, lane: Lane, now: Timestamp) {
@@ -330,47 +421,40 @@ impl Control {
     }
 
     fn sighted(&mut self, batch: impl Iterator<Item = Sighting>) {
-        let was_complete = self.seen.is_complete();
+        let mut news = false;
         for Sighting { kind, revision, seen } in batch {
             let changes: Vec<Changed> = match seen {
                 Seen::Listed(objects) => {
                     let changes = self.world.replaced(kind, objects);
+                    news |= self.seen.listed(kind);
+                    self.seen.heard(kind, revision);
                     changes.into_iter().flat_map(|change| self.apply(change)).collect()
                 }
-                Seen::Changed(change) => self.apply(change),
-                Seen::Bookmark => Vec::new(),
+                Seen::Absent => {
+                    news |= self.seen.absent(kind);
+                    let changes = self.world.replaced(kind, Vec::new());
+                    changes.into_iter().flat_map(|change| self.apply(change)).collect()
+                }
+                Seen::Changed(change) => {
+                    self.seen.heard(kind, revision);
+                    self.apply(change)
+                }
+                Seen::Bookmark => {
+                    self.seen.heard(kind, revision);
+                    Vec::new()
+                }
             };
-            let reached = self.seen.revisions.entry(kind).or_default();
-            *reached = revision.max(*reached);
             for changed in changes {
                 if let Some((kind, key)) = changed.subject() {
                     let (world, seen) = (&self.world, &self.seen);
                     self.queue.changed(kind, &key, |barrier| seen.reached(world, barrier));
                 }
-                if was_complete {
-                    self.changed(&changed, Lane::Normal);
-                }
+                self.changed(&changed, Lane::Normal);
             }
-            self.queue.reached(kind, revision);
+            self.queue.reached(kind, if self.seen.is_absent(kind) { u64::MAX } else { revision });
         }
-        if !was_complete && self.seen.is_complete() {
-            self.begin();
-        }
-    }
-
-    /// Everything was listed: every key is planned once.
-    fn begin(&mut self) {
-        tracing::info!("every kind was listed; the controllers begin");
-        for index in 0..self.rows.all().len() {
-            self.wake_all(index, Lane::Normal);
-        }
-        let revisions: Vec<Key> = self.world.pod_autoscalers.keys().collect();
-        revisions.into_iter().for_each(|revision| self.refollow(&revision));
-    }
-
-    fn wake_all(&mut self, row: usize, lane: Lane) {
-        for key in self.world.keys(self.rows.all()[row].of) {
-            self.queue.wake(&(row, key), lane);
+        if news {
+            self.switch();
         }
     }
 
@@ -383,11 +467,16 @@ impl Control {
             self.queue.wake(id, lane);
         }
         for row in woken.all {
-            self.wake_all(row, Lane::Spread);
+            self.sweeps.begin(Whose::Row(row), self.rows.all()[row].of, Lane::Spread);
         }
         self.publisher.changed(changed);
-        for revision in self.measured(changed) {
-            self.refollow(&revision);
+        if self.is_scaling() {
+            if matches!(changed, Changed::Config(name) if name == AUTOSCALER_CONFIG) {
+                self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Spread);
+            }
+            for revision in measured(changed) {
+                self.refollow(&revision);
+            }
         }
     }
 
@@ -403,7 +492,7 @@ impl Control {
     /// Whom a change concerns. Where finding out panics, everybody of that row is looked at again, in no hurry.
     fn woken(&self, changed: &Changed) -> Woken {
         let mut woken = Woken::default();
-        for index in 0..self.rows.all().len() {
+        for index in (0..self.rows.all().len()).filter(|index| self.on[*index]) {
             match catch(|| self.rows.woken_of(index, &self.world, changed)) {
                 Ok(one) => {
                     woken.keys.extend(one.keys);
@@ -430,33 +519,6 @@ impl Control {
         if marked.is_some_and(|until| until >= Instant::now()) { Lane::Hurried } else { Lane::Normal }
     }
 
-    /// Revisions whose decider may differ after a change.
-    fn measured(&self, changed: &Changed) -> BTreeSet<Key> {
-        let mut revisions = BTreeSet::new();
-        match changed {
-            Changed::Config(name) if name == AUTOSCALER_CONFIG => {
-                revisions.extend(self.world.pod_autoscalers.keys());
-            }
-            Changed::Object { before, after } => {
-                for object in before.iter().chain(after) {
-                    match object {
-                        Object::PodAutoscaler(_) | Object::ServerlessService(_) => {
-                            revisions.insert(object.key());
-                        }
-                        Object::Pod(pod) => {
-                            let labels = pod.metadata.labels.as_ref();
-                            let name = labels.and_then(|labels| labels.get(labels::serving::REVISION));
-                            revisions.extend(name.map(|name| object.key().sibling(name.clone())));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-        revisions
-    }
-
     /// Tells the autoscaler what to follow for a revision; it knows what it follows already.
     fn refollow(&mut self, revision: &Key) {
         let followed = catch(|| knoll_plan::decider(&self.world, revision)).unwrap_or_else(|panic| {
@@ -468,10 +530,9 @@ impl Control {
     }
 
     fn publish(&mut self, now: Instant) {
-        if !self.seen.is_complete() {
-            return;
+        if self.is_routing() {
+            self.publisher.publish(&self.world, now);
         }
-        self.publisher.publish(&self.world, now);
     }
 
     fn tidy(&mut self, now: Instant) {
@@ -481,6 +542,26 @@ impl Control {
             tracing::info!(failing, "keys that wait to be tried again");
         }
     }
+}
+
+/// Revisions whose decider may differ after a change of an object.
+fn measured(changed: &Changed) -> BTreeSet<Key> {
+    let mut revisions = BTreeSet::new();
+    let Changed::Object { before, after } = changed else { return revisions };
+    for object in before.iter().chain(after) {
+        match object {
+            Object::PodAutoscaler(_) | Object::ServerlessService(_) => {
+                revisions.insert(object.key());
+            }
+            Object::Pod(pod) => {
+                let labels = pod.metadata.labels.as_ref();
+                let name = labels.and_then(|labels| labels.get(labels::serving::REVISION));
+                revisions.extend(name.map(|name| object.key().sibling(name.clone())));
+            }
+            _ => {}
+        }
+    }
+    revisions
 }
 
 /// Ends at once, or never.

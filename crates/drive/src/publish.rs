@@ -64,7 +64,7 @@ impl Publisher {
 
     /// When [`Publisher::publish`] has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && !self.routing.as_ref().is_some_and(Routing::is_behind) {
             return None;
         }
         Some(self.last.map_or_else(Instant::now, |last| last + self.apart))

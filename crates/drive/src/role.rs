@@ -1,18 +1,62 @@
 //! What a process takes on.
 
-use knoll_plan::{Rows, Settings};
+use std::collections::BTreeSet;
 
-/// What a process takes on: its controllers, and what they were told at start.
+use knoll_api::Kind;
+use knoll_plan::{DECIDER_KINDS, Part, Rows, Settings, table};
+
+/// What a process takes on: its controllers, what they were told at start, and what it gives to others.
 pub struct Role {
+    /// For logs, and the name of its lease.
+    pub name: &'static str,
     /// The controllers.
     pub rows: Rows,
     /// What they were told at start.
     pub settings: Settings,
+    /// Whether it keeps the table of a gateway in this process.
+    pub routes: bool,
+    /// Whether it decides how many instances revisions need.
+    pub scales: bool,
 }
 
 impl Role {
-    /// Everything there is for these settings.
+    /// Everything there is for these settings, in one process.
     pub fn everything(settings: Settings) -> Role {
-        Role { rows: knoll_plan::rows(&settings), settings }
+        Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true }
+    }
+
+    /// Knative's controllers over somebody else's cluster, which brings its own controllers, autoscaler and gateway.
+    pub fn controller(settings: Settings) -> Role {
+        let rows = knoll_plan::rows_of(&[Part::Controllers]);
+        Role { name: "knoll-controller", rows, settings, routes: false, scales: false }
+    }
+
+    /// Kinds that it watches.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        let mut kinds = self.rows.kinds();
+        if self.routes {
+            kinds.extend(table::KINDS);
+        }
+        if self.scales {
+            kinds.extend(DECIDER_KINDS);
+        }
+        // The control plane's own configuration decides about every plan.
+        kinds.insert(Kind::ConfigMap);
+        kinds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_watches_what_it_declares_and_no_more() {
+        assert_eq!(Role::everything(Settings::default()).kinds().len(), Kind::ALL.len());
+        let kinds = Role::controller(Settings::default()).kinds();
+        for foreign in [Kind::Secret, Kind::Node, Kind::Namespace, Kind::ServiceAccount, Kind::ReplicaSet] {
+            assert!(!kinds.contains(&foreign), "{foreign:?}");
+        }
+        assert!(kinds.contains(&Kind::Revision) && kinds.contains(&Kind::Ingress));
     }
 }

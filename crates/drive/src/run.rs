@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
-use knoll_plan::World;
+use knoll_api::{Key, stats::RevisionStat, table::Table};
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
@@ -19,6 +18,7 @@ use crate::{
     control::{Control, End, Inputs},
     counters::Counters,
     execute::Executor,
+    inspect::Inspect,
     mailbox::Mailbox,
     notes,
     panics::{Lives, caught},
@@ -47,6 +47,8 @@ pub struct Links {
     pub resolver: Arc<dyn ResolveDigest>,
     /// Where to count.
     pub counters: Arc<Counters>,
+    /// Where to show how things stand.
+    pub inspect: Inspect,
 }
 
 /// Why [`run`] ended before it was told to.
@@ -93,12 +95,12 @@ async fn live(
     links: &mut Links,
     shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Result<(), DriveError> {
-    let Links { table, applied, stats, wakes, resolver, counters } = links;
+    let Links { table, applied, stats, wakes, resolver, counters, inspect } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (sightings_in, sightings) = mpsc::channel(SIGHTINGS);
-    for kind in Kind::ALL {
-        let watch = Watch { kind: *kind, api: api.clone(), into: sightings_in.clone(), counters: counters.clone() };
+    for kind in role.kinds() {
+        let watch = Watch { kind, api: api.clone(), into: sightings_in.clone(), counters: counters.clone() };
         spawn(&mut tasks, "watch", watch.run());
     }
     drop(sightings_in);
@@ -117,8 +119,7 @@ async fn live(
 
     let executor = Executor { api: api.clone(), notes: notes_in, digests: asked, counters: counters.clone() };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let world = World::new(role.settings.clone());
-    let control = Control::new(world, role.rows.clone(), executor, publisher, follow, counters);
+    let control = Control::new(role, executor, publisher, follow, inspect.clone());
     let inputs = Inputs { sightings, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;

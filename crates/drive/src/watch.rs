@@ -27,6 +27,9 @@ const WATCH_SECONDS: u32 = 290;
 /// First and longest pause after something broke.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
+/// How often a kind that is not served is asked for again.
+const ABSENT_PAUSE: Duration = Duration::from_secs(10);
+
 /// What a watch tells the loop.
 #[derive(Debug)]
 pub(crate) enum Seen {
@@ -36,6 +39,8 @@ pub(crate) enum Seen {
     Changed(Change),
     /// Nothing, up to here.
     Bookmark,
+    /// The kind is not served.
+    Absent,
 }
 
 /// A report of one kind's watch.
@@ -92,7 +97,7 @@ impl Watch {
     }
 
     async fn live(&self) {
-        let mut pause = PAUSE.0;
+        let (mut pause, mut absent) = (PAUSE.0, false);
         let mut from: Option<String> = None;
         loop {
             let at = match from.take() {
@@ -100,6 +105,22 @@ impl Watch {
                 None => match self.list().await {
                     Ok(Some(at)) => at,
                     Ok(None) => return,
+                    Err(error) if error.is_not_found() => {
+                        if !absent {
+                            tracing::info!(
+                                kind = self.kind.plural(),
+                                group = self.kind.group(),
+                                "a kind is not served"
+                            );
+                        }
+                        absent = true;
+                        count(&self.counters.absent);
+                        if !self.tell(0, Seen::Absent).await {
+                            return;
+                        }
+                        tokio::time::sleep(ABSENT_PAUSE).await;
+                        continue;
+                    }
                     Err(error) => {
                         self.log("list", &error);
                         wait(&mut pause).await;
@@ -107,6 +128,7 @@ impl Watch {
                     }
                 },
             };
+            absent = false;
             let begun_at = at.clone();
             match self.watch(at).await {
                 Ok(End::At(at)) => {
@@ -122,7 +144,7 @@ impl Watch {
                 Ok(End::Unheard) => return,
                 Err((at, error)) => {
                     self.log("watch", &error);
-                    if !error.is_gone() {
+                    if !error.is_gone() && !error.is_not_found() {
                         from = Some(at);
                     }
                     wait(&mut pause).await;

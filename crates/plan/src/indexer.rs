@@ -35,6 +35,12 @@ struct Slot {
     packed: Option<Packed>,
 }
 
+impl Slot {
+    fn packed_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(0, Packed::len)
+    }
+}
+
 /// Decoded objects, in two generations: what was not read during a whole one goes.
 #[derive(Clone, Debug)]
 struct Decoded<R> {
@@ -63,6 +69,7 @@ pub struct Indexer<R> {
     by_term: BTreeSet<(u64, At)>,
     decoded: RefCell<Decoded<R>>,
     packer: Packer,
+    packed_bytes: usize,
     visits: Cell<u64>,
 }
 
@@ -75,6 +82,7 @@ impl<R> Default for Indexer<R> {
             by_term: BTreeSet::new(),
             decoded: RefCell::new(Decoded { young: BTreeMap::new(), old: BTreeMap::new() }),
             packer: Packer::default(),
+            packed_bytes: 0,
             visits: Cell::new(0),
         }
     }
@@ -83,12 +91,16 @@ impl<R> Default for Indexer<R> {
 impl<R: Indexed> Indexer<R> {
     /// The object with this key.
     pub fn get(&self, key: &Key) -> Option<Arc<R>> {
-        self.by_name.get(&*name_of(key)).map(|at| self.read(*at))
+        let at = self.by_name.get(&*name_of(key)).copied();
+        if at.is_none() {
+            self.visited(());
+        }
+        at.map(|at| self.read(at))
     }
 
     /// Whether there is an object with this key.
     pub fn contains(&self, key: &Key) -> bool {
-        self.by_name.contains_key(&*name_of(key))
+        self.visited(self.by_name.contains_key(&*name_of(key)))
     }
 
     /// Every object, ordered by namespace and name.
@@ -192,8 +204,7 @@ impl<R: Indexed> Indexer<R> {
     /// Bytes of what is packed, and how many objects are decoded.
     pub fn sizes(&self) -> (usize, usize) {
         let decoded = self.decoded.borrow();
-        let packed = self.slots.iter().flatten().filter_map(|slot| slot.packed.as_ref()).map(Packed::len).sum();
-        (packed, decoded.young.len() + decoded.old.len())
+        (self.packed_bytes, decoded.young.len() + decoded.old.len())
     }
 
     /// Puts `object` in place of the one with its key and returns that one.
@@ -221,7 +232,9 @@ impl<R: Indexed> Indexer<R> {
         }
         let slot = Some(Slot { name, version, packed: None });
         match self.slots.get_mut(at as usize) {
-            Some(place) => *place = slot,
+            Some(place) => {
+                self.packed_bytes -= std::mem::replace(place, slot).as_ref().map_or(0, Slot::packed_bytes);
+            }
             None => self.slots.push(slot),
         }
         let decoded = self.decoded.get_mut();
@@ -244,7 +257,7 @@ impl<R: Indexed> Indexer<R> {
         let decoded = self.decoded.get_mut();
         decoded.young.remove(&at);
         decoded.old.remove(&at);
-        self.slots[at as usize] = None;
+        self.packed_bytes -= self.slots[at as usize].take().as_ref().map_or(0, Slot::packed_bytes);
         self.free.push(at);
         Some(before)
     }
@@ -255,7 +268,9 @@ impl<R: Indexed> Indexer<R> {
         let young = std::mem::take(&mut decoded.young);
         for (at, object) in std::mem::replace(&mut decoded.old, young) {
             if let Some(slot) = self.slots[at as usize].as_mut().filter(|slot| slot.packed.is_none()) {
-                slot.packed = Some(self.packer.pack(object.as_ref()));
+                let packed = self.packer.pack(object.as_ref());
+                self.packed_bytes += packed.len();
+                slot.packed = Some(packed);
             }
         }
     }

@@ -22,13 +22,13 @@ mod status;
 mod terms;
 mod world;
 
-pub use autoscaling::{FollowedRevision, decider, deciders};
+pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
 pub use indexer::Indexer;
 pub use instances::user_port;
 pub use networking::table;
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
 pub use plan::{EventNote, NoteKind, Plan, Propagation, Want};
-pub use row::{Mapper, Row, Rows, Woken, by_controller, by_same_key, rows};
+pub use row::{Absence, Mapper, Part, Row, Rows, Woken, by_controller, by_same_key, rows, rows_of};
 pub use settings::{Gateway, QueuePlacement, Settings};
 pub use terms::{Indexed, Term};
 pub use world::{Change, Changed, Meta, Size, World};

@@ -21,8 +21,21 @@ pub struct Row {
     pub wakes: &'static [(Kind, Mapper)],
     /// Names of the control plane's ConfigMaps it reads; a change to one wakes all its keys.
     pub configs: &'static [&'static str],
+    /// Kinds whose objects it reads and whose changes do not wake it.
+    pub reads: &'static [Kind],
+    /// What it does where one of its kinds is not served.
+    pub absence: Absence,
     /// Decides what is to be done for a key. The key's object may be gone.
     pub plan: fn(world: &World, key: &Key, now: Timestamp) -> Plan,
+}
+
+/// What a controller does where one of its kinds is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// It rests until the kind appears.
+    TurnsOff,
+    /// It goes on: of a kind that is not served there is nothing.
+    IsEmpty,
 }
 
 /// The key of the object's controller, if that is of the row's kind.
@@ -46,15 +59,42 @@ pub fn by_same_key(_world: &World, object: &Object, _of: Kind) -> Vec<Key> {
     vec![object.key()]
 }
 
+/// A group of controllers that run in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// From what users write to what runs and is routed.
+    Controllers,
+    /// The scale of revisions.
+    Autoscaler,
+    /// What the gateway of this process routes.
+    Gateway,
+    /// What a cluster brings along, for where there is none.
+    Cluster,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: &[Part] = &[Part::Controllers, Part::Autoscaler, Part::Gateway, Part::Cluster];
+
+    fn rows(self) -> Vec<Row> {
+        match self {
+            Part::Controllers => serving::rows().into_iter().chain(networking::controllers()).collect(),
+            Part::Autoscaler => autoscaling::rows(),
+            Part::Gateway => networking::gateway(),
+            Part::Cluster => kube::rows(),
+        }
+    }
+}
+
+/// The controllers of these parts.
+pub fn rows_of(parts: &[Part]) -> Rows {
+    Rows { rows: parts.iter().flat_map(|part| part.rows()).collect() }
+}
+
 /// The controllers that run with these settings.
 pub fn rows(settings: &Settings) -> Rows {
-    let mut rows = serving::rows();
-    rows.extend(autoscaling::rows());
-    rows.extend(networking::rows());
-    if settings.standalone {
-        rows.extend(kube::rows());
-    }
-    Rows { rows }
+    let here = |part: &&Part| **part != Part::Cluster || settings.standalone;
+    rows_of(&Part::ALL.iter().filter(here).copied().collect::<Vec<_>>())
 }
 
 /// A set of controllers.
@@ -76,6 +116,11 @@ impl Rows {
     /// A set of exactly these controllers.
     pub fn new(rows: Vec<Row>) -> Rows {
         Rows { rows }
+    }
+
+    /// Every kind that any of them needs.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        self.rows.iter().flat_map(Row::kinds).collect()
     }
 
     /// Every controller.
@@ -116,6 +161,13 @@ impl Rows {
 }
 
 impl Row {
+    /// Every kind it needs to have been listed before it plans.
+    pub fn kinds(&self) -> BTreeSet<Kind> {
+        let config = (!self.configs.is_empty()).then_some(Kind::ConfigMap);
+        let woken = self.wakes.iter().map(|(kind, _)| *kind);
+        woken.chain(self.reads.iter().copied()).chain([self.of]).chain(config).collect()
+    }
+
     fn concerned(&self, world: &World, object: &Object) -> Vec<Key> {
         let kind = object.kind();
         let mut keys = if kind == self.of { vec![object.key()] } else { Vec::new() };

@@ -128,6 +128,12 @@ macro_rules! world {
                 0 $(+ self.$field.visits())*
             }
 
+            /// How many objects of each kind plans have read so far.
+            #[cfg(test)]
+            pub(crate) fn visits_by_kind(&self) -> std::collections::BTreeMap<Kind, u64> {
+                [$((Kind::$variant, self.$field.visits())),*].into()
+            }
+
             /// How many objects of each kind there are, in how many packed bytes, and how many of them are decoded.
             pub fn sizes(&self) -> Vec<Size> {
                 vec![$({

@@ -1,5 +1,6 @@
 //! The loop over an API server in memory, on a paused clock.
 
+mod absence;
 mod applied;
 mod fake;
 mod panics;
@@ -12,7 +13,7 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
-use knoll_drive::{Counters, DriveError, Links, ResolveDigest, Resolving, Role, run};
+use knoll_drive::{Counters, DriveError, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
 use serde_json::{Value, json};
 use tokio::{
@@ -34,6 +35,7 @@ struct Running {
     task: JoinHandle<Result<(), DriveError>>,
     stop: oneshot::Sender<()>,
     counters: Arc<Counters>,
+    inspect: Inspect,
     table: watch::Receiver<Option<Arc<Table>>>,
     wakes: mpsc::Sender<Key>,
     stats: mpsc::Sender<Vec<RevisionStat>>,
@@ -54,7 +56,7 @@ fn start_with(
     let (stats, stats_out) = mpsc::channel(16);
     let (wakes, wakes_out) = mpsc::channel(16);
     let (stop, stopped) = oneshot::channel();
-    let counters = Arc::new(Counters::default());
+    let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
     let links = Links {
         applied: table_in.subscribe(),
         table: table_in,
@@ -62,6 +64,7 @@ fn start_with(
         wakes: wakes_out,
         resolver,
         counters: counters.clone(),
+        inspect: inspect.clone(),
     };
     let (mut stopped, polled) = (stopped, counters.clone());
     let shutdown = std::future::poll_fn(move |context| {
@@ -70,7 +73,7 @@ fn start_with(
         std::pin::Pin::new(&mut stopped).poll(context).map(drop)
     });
     let task = tokio::spawn(run(fake.client(), role, links, shutdown));
-    Running { task, stop, counters, table, wakes, stats }
+    Running { task, stop, counters, inspect, table, wakes, stats }
 }
 
 /// A namespace and a node.

@@ -8,7 +8,7 @@ use std::sync::{
 use http::Method;
 use knoll_api::{Key, Kind, Object, Resource, k8s_openapi::api::core::v1::Secret};
 use knoll_drive::{ResolveDigest, Resolving, Role};
-use knoll_plan::{DigestRequest, Plan, Row, Rows, Settings, World};
+use knoll_plan::{Absence, DigestRequest, Plan, Row, Rows, Settings, World};
 use serde_json::json;
 
 use crate::{
@@ -18,8 +18,15 @@ use crate::{
 };
 
 /// Copies each Secret's name into a ConfigMap, and fails on those that say so.
-const FRAGILE: Row =
-    Row { name: "fragile", of: Kind::Secret, wakes: &[(Kind::Pod, fragile_mapper)], configs: &[], plan };
+const FRAGILE: Row = Row {
+    name: "fragile",
+    of: Kind::Secret,
+    wakes: &[(Kind::Pod, fragile_mapper)],
+    configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
+    plan,
+};
 
 fn plan(world: &World, key: &Key, _: knoll_api::Timestamp) -> Plan {
     let mut plan = Plan::nothing();
@@ -44,7 +51,7 @@ fn with_fragile() -> Role {
     let settings = Settings::default();
     let mut rows = knoll_plan::rows(&settings).all().to_vec();
     rows.insert(0, FRAGILE);
-    Role { rows: Rows::new(rows), settings }
+    Role { rows: Rows::new(rows), ..Role::everything(settings) }
 }
 
 fn secret(name: &str, bad: bool) -> serde_json::Value {

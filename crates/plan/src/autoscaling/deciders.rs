@@ -1,6 +1,6 @@
 //! What the autoscaler is to follow: one decider a PodAutoscaler of class `kpa`.
 
-use knoll_api::{Key, Resource, autoscaling::PodAutoscaler};
+use knoll_api::{Key, Kind, Resource, autoscaling::PodAutoscaler};
 use knoll_scale::{DeciderSpec, Metric, Silence, Target, TargetInputs, target::resolve};
 
 use super::{
@@ -20,10 +20,8 @@ pub struct FollowedRevision {
     pub ready: u32,
 }
 
-/// Every revision that the autoscaler follows, in order.
-pub fn deciders(world: &World) -> Vec<FollowedRevision> {
-    world.pod_autoscalers.keys().filter_map(|key| decider(world, &key)).collect()
-}
+/// Kinds that decide about what to follow.
+pub const DECIDER_KINDS: &[Kind] = &[Kind::PodAutoscaler, Kind::ServerlessService, Kind::Pod, Kind::ConfigMap];
 
 /// What the autoscaler follows for one revision; `None` when it is not for us to scale, or not measured yet.
 pub fn decider(world: &World, key: &Key) -> Option<FollowedRevision> {

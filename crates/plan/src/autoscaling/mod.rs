@@ -5,7 +5,7 @@ mod deciders;
 mod metric;
 mod pod_autoscaler;
 
-pub use deciders::{FollowedRevision, decider, deciders};
+pub use deciders::{DECIDER_KINDS, FollowedRevision, decider};
 
 use crate::Row;
 

@@ -29,7 +29,7 @@ use super::{
     deciders, metric,
 };
 use crate::{
-    Plan, QueuePlacement, Row, Want, World, by_controller, by_same_key,
+    Absence, Plan, QueuePlacement, Row, Want, World, by_controller, by_same_key,
     children::{annotations, child_of, labels, not_owned, without},
     instances::ready_count,
     serving::revision::by_revision_label,
@@ -41,9 +41,6 @@ const INITIALIZED: &str = "ScaleTargetInitialized";
 const SKS_READY: &str = "SKSReady";
 /// No decision has been made.
 const UNKNOWN_SCALE: i32 = -1;
-/// How long an initial scale stays once it was reached, so that the first requests find it: as long as the autoscaler
-/// takes between decisions, and the second by which the times in a status may be off.
-const INITIAL_HOLD: Duration = Duration::from_secs(3);
 /// What the ServerlessService says when requests go to instances.
 const SERVE: &str = "Serve";
 /// What the ServerlessService says when requests go through the gateway.
@@ -61,6 +58,8 @@ pub(crate) const ROW: Row = Row {
         (Kind::Endpoints, by_same_key),
     ],
     configs: &["config-autoscaler", "config-deployment"],
+    reads: &[Kind::ReplicaSet],
+    absence: Absence::TurnsOff,
     plan,
 };
 
@@ -208,7 +207,7 @@ fn scale(
         return desired;
     }
     let mut limits = bounds(wishes, next);
-    if let Some(left) = initial_hold(&limits, next, now) {
+    if let Some(left) = initial_scale_left(&limits, wishes.stable_window(), next, now) {
         plan.recheck_after(left);
         limits.initialized = false;
     }
@@ -241,11 +240,17 @@ fn scale(
     }
 }
 
-/// How much longer an initial scale that was reached stays.
-fn initial_hold(limits: &Bounds, autoscaler: &PodAutoscaler, now: Timestamp) -> Option<Duration> {
+/// How much longer an initial scale that was reached stays. Who asks for one expects the first requests to find it, and
+/// what traffic there is, is known once it was watched for a stable window: before that there is no ground for fewer.
+fn initial_scale_left(
+    limits: &Bounds,
+    stable_window: Duration,
+    autoscaler: &PodAutoscaler,
+    now: Timestamp,
+) -> Option<Duration> {
     let reached = limits.initial > 1 && limits.initialized;
     let since = reached.then(|| age(autoscaler.condition(INITIALIZED), now))?;
-    INITIAL_HOLD.checked_sub(since).filter(|left| !left.is_zero())
+    stable_window.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 fn inputs(

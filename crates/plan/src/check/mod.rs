@@ -37,7 +37,12 @@ pub(crate) fn check(row: &Row, key: &str, fixture: &str, expected: Expect) {
 pub(crate) fn check_in(row: &Row, key: &str, cluster: Cluster, expected: Expect) {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     let key = Key::new(namespace, name);
+    let before = cluster.world.visits_by_kind();
     let plan = (row.plan)(&cluster.world, &key, NOW);
+    let declared = row.kinds();
+    for (kind, visits) in cluster.world.visits_by_kind() {
+        assert!(visits == before[&kind] || declared.contains(&kind), "{} reads {kind:?} and does not say so", row.name);
+    }
     assert_eq!(plan, (row.plan)(&cluster.world, &key, NOW), "the same plan twice");
     assert_children(row, &cluster.world, &key, &plan);
     assert_transitions(&cluster.world, &plan);

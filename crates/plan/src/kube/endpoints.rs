@@ -14,7 +14,7 @@ use knoll_api::{
 };
 
 use super::{endpoint_slice, pods, selector};
-use crate::{Plan, Row, World, by_same_key, terms::selectors_of};
+use crate::{Absence, Plan, Row, World, by_same_key, terms::selectors_of};
 
 /// Label: who keeps an Endpoints object.
 pub(super) const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -37,6 +37,8 @@ pub(super) const ROW: Row = Row {
         (Kind::EndpointSlice, endpoint_slice::by_service),
     ],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -13,7 +13,7 @@ use knoll_api::{
 };
 use serde_json::Value;
 
-use crate::{Mapper, Plan, Propagation, Row, Want, World};
+use crate::{Absence, Mapper, Plan, Propagation, Row, Want, World};
 
 /// Finalizer of an owner that waits for its dependents.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -42,6 +42,8 @@ macro_rules! collectors {
                 of: Kind::$variant,
                 wakes: WAKES,
                 configs: &[],
+                reads: &[],
+                absence: Absence::IsEmpty,
                 plan: row::$field,
             }),*]
         }

@@ -15,7 +15,7 @@ use super::{
     endpoint_slice::{self, MANAGED_BY, SERVICE_NAME, address_type},
     endpoints::{self, MANAGER as ENDPOINTS_MANAGER},
 };
-use crate::{Plan, Row, World, by_same_key};
+use crate::{Absence, Plan, Row, World, by_same_key};
 
 /// Value of the manager label on mirrored slices.
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -30,6 +30,8 @@ pub(super) const ROW: Row = Row {
     of: Kind::Endpoints,
     wakes: &[(Kind::CoreService, by_same_key), (Kind::EndpointSlice, endpoint_slice::by_service)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -13,7 +13,7 @@ use knoll_api::{
 };
 
 use super::pods;
-use crate::{Plan, Propagation, Row, Want, World};
+use crate::{Absence, Plan, Propagation, Row, Want, World};
 
 /// The finalizer that is ours.
 const FINALIZER: &str = "kubernetes";
@@ -42,7 +42,15 @@ macro_rules! content {
 for_each_kind!(content);
 
 /// See the module.
-pub(super) const ROW: Row = Row { name: "namespace", of: Kind::Namespace, wakes: WAKES, configs: &[], plan };
+pub(super) const ROW: Row = Row {
+    name: "namespace",
+    of: Kind::Namespace,
+    wakes: WAKES,
+    configs: &[],
+    reads: &[],
+    absence: Absence::IsEmpty,
+    plan,
+};
 
 /// The namespace of the object, if it is being deleted, and if that makes a difference: one more to delete, or the last
 /// of its kind gone. What goes in between is counted once a second, for each look costs all that is left.

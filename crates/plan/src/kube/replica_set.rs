@@ -24,7 +24,7 @@ use knoll_api::{
 };
 
 use super::{hash, pods, selector};
-use crate::{NoteKind, Plan, Row, World, by_controller, terms::selectors_of};
+use crate::{Absence, NoteKind, Plan, Row, World, by_controller, terms::selectors_of};
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 const BURST: usize = 500;
@@ -35,6 +35,8 @@ pub(super) const ROW: Row = Row {
     of: Kind::ReplicaSet,
     wakes: &[(Kind::Pod, by_controller), (Kind::Pod, by_selector)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

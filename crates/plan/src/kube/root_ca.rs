@@ -6,7 +6,7 @@ use knoll_api::{
 };
 
 use super::service_account::by_namespace;
-use crate::{Plan, Row, World};
+use crate::{Absence, Plan, Row, World};
 
 /// Name of the ConfigMap.
 const NAME: &str = "kube-root-ca.crt";
@@ -14,8 +14,15 @@ const NAME: &str = "kube-root-ca.crt";
 const ENTRY: &str = "ca.crt";
 
 /// See the module.
-pub(super) const ROW: Row =
-    Row { name: "root-ca", of: Kind::Namespace, wakes: &[(Kind::ConfigMap, by_namespace)], configs: &[], plan };
+pub(super) const ROW: Row = Row {
+    name: "root-ca",
+    of: Kind::Namespace,
+    wakes: &[(Kind::ConfigMap, by_namespace)],
+    configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
+    plan,
+};
 
 fn plan(world: &World, key: &Key, _now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();

@@ -15,7 +15,7 @@ use knoll_api::{
 };
 
 use super::pods;
-use crate::{NoteKind, Plan, Row, Term, Want, World};
+use crate::{Absence, NoteKind, Plan, Row, Term, Want, World};
 
 /// Pods a node takes when it does not say.
 const DEFAULT_PODS: i128 = 110;
@@ -28,6 +28,8 @@ pub(super) const ROW: Row = Row {
     of: Kind::Pod,
     wakes: &[(Kind::Pod, freed), (Kind::Node, every_pending)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

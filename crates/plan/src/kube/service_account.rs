@@ -5,7 +5,7 @@ use knoll_api::{
     k8s_openapi::{api::core::v1::ServiceAccount, apimachinery::pkg::apis::meta::v1::ObjectMeta},
 };
 
-use crate::{Plan, Row, World};
+use crate::{Absence, Plan, Row, World};
 
 /// Name of the account every namespace has.
 const NAME: &str = "default";
@@ -16,6 +16,8 @@ pub(super) const ROW: Row = Row {
     of: Kind::Namespace,
     wakes: &[(Kind::ServiceAccount, by_namespace)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

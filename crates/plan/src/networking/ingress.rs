@@ -6,7 +6,7 @@ use knoll_api::{
 };
 
 use crate::{
-    Plan, Row, World,
+    Absence, Plan, Row, World,
     serving::route::{domains::local_host, ingress_class},
     status::Reporting,
 };
@@ -15,7 +15,15 @@ const NETWORK_CONFIGURED: &str = "NetworkConfigured";
 const LOAD_BALANCER_READY: &str = "LoadBalancerReady";
 
 /// The controller.
-pub(crate) const ROW: Row = Row { name: "ingress", of: Kind::Ingress, wakes: &[], configs: &["config-network"], plan };
+pub(crate) const ROW: Row = Row {
+    name: "ingress",
+    of: Kind::Ingress,
+    wakes: &[],
+    configs: &["config-network"],
+    reads: &[],
+    absence: Absence::TurnsOff,
+    plan,
+};
 
 /// Whether this process routes the Ingress. Where Knoll is its own cluster, it also serves the class that the
 /// configuration makes the default, whatever its name.

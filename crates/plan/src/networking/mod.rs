@@ -6,7 +6,12 @@ pub mod table;
 
 use crate::Row;
 
-/// Every controller of this module.
-pub(crate) fn rows() -> Vec<Row> {
-    vec![serverless_service::ROW, ingress::ROW]
+/// Controllers of what revisions are reached by.
+pub(crate) fn controllers() -> Vec<Row> {
+    vec![serverless_service::ROW]
+}
+
+/// Controllers of what this process' gateway routes.
+pub(crate) fn gateway() -> Vec<Row> {
+    vec![ingress::ROW]
 }

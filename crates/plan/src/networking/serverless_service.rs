@@ -19,7 +19,7 @@ use knoll_api::{
 };
 
 use crate::{
-    Plan, QueuePlacement, Row, World, by_controller,
+    Absence, Plan, QueuePlacement, Row, World, by_controller,
     children::{Map, annotations, child_of, labels, map, says, union},
     instances::ready_count,
     serving::revision::{H2C_PORT, HTTP1_PORT, HTTPS_PORT, USER_PORT_NAME, by_revision_label},
@@ -41,6 +41,8 @@ pub(crate) const ROW: Row = Row {
         (Kind::Pod, by_revision_label),
     ],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -11,7 +11,7 @@ use knoll_api::{
     serving::{Configuration, Revision},
 };
 
-use crate::{NoteKind, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
+use crate::{Absence, NoteKind, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -19,6 +19,8 @@ pub(crate) const ROW: Row = Row {
     of: Kind::Configuration,
     wakes: &[(Kind::Revision, by_controller)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

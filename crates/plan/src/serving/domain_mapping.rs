@@ -23,7 +23,7 @@ use super::route::{
     http_option, ingress_class, without_excluded,
 };
 use crate::{
-    NoteKind, Plan, Row, Term, World, by_controller,
+    Absence, NoteKind, Plan, Row, Term, World, by_controller,
     children::{annotations, child_of, labels, map, not_owned, union},
     status::Reporting,
     terms::leads_to,
@@ -50,6 +50,8 @@ pub(crate) const ROW: Row = Row {
         (Kind::CoreService, by_target),
     ],
     configs: &["config-network"],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -16,7 +16,7 @@ use knoll_api::{
 
 use super::configuration::rfc3339;
 use crate::{
-    Indexed, Indexer, Plan, Row, Term, World,
+    Absence, Indexed, Indexer, Plan, Row, Term, World,
     children::{listed, some},
     status::Reporting,
     terms::leads_to,
@@ -31,6 +31,8 @@ pub(crate) const ROW: Row = Row {
     of: Kind::Route,
     wakes: &[(Kind::Configuration, by_reference), (Kind::Revision, by_reference)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -9,7 +9,7 @@ use knoll_api::{
     serving::{Configuration, Revision},
 };
 
-use crate::{Plan, Row, World, by_controller};
+use crate::{Absence, Plan, Row, World, by_controller};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -17,6 +17,8 @@ pub(crate) const ROW: Row = Row {
     of: Kind::Configuration,
     wakes: &[(Kind::Revision, by_controller)],
     configs: &["config-gc"],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

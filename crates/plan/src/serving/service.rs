@@ -15,7 +15,7 @@ use knoll_api::{
 
 use super::configuration::{NameCheck, check_name};
 use crate::{
-    NoteKind, Plan, Row, World, by_controller,
+    Absence, NoteKind, Plan, Row, World, by_controller,
     children::{annotations, child_of, labels as labels_of, listed, map, not_owned, some, union, without},
     status::Reporting,
 };
@@ -31,6 +31,8 @@ pub(crate) const ROW: Row = Row {
     of: Kind::Service,
     wakes: &[(Kind::Configuration, by_controller), (Kind::Route, by_controller), (Kind::Revision, by_service_label)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

@@ -24,7 +24,7 @@ use knoll_container::{
     network::{self, HostNetwork},
     protocol::GATEWAY,
 };
-use knoll_drive::{Counters, Links, Role};
+use knoll_drive::{Counters, Inspect, Links, Role};
 use knoll_node::{Callbacks, InstanceEvent, Node};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
 use knoll_proxy::{Gateway, Hints, Side};
@@ -147,7 +147,7 @@ impl Planes {
             ..Settings::default()
         };
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
-        let counters = Arc::new(Counters::default());
+        let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
         let links = Links {
             table: table_in,
             applied: gateway.applied(),
@@ -155,6 +155,7 @@ impl Planes {
             wakes: feeds.wakes,
             resolver: Arc::new(resolver),
             counters: counters.clone(),
+            inspect: inspect.clone(),
         };
         let stop = tasks.stop();
         tasks.critical("controllers", async move {
@@ -188,7 +189,7 @@ impl Planes {
         }
         let sockets = registry::Sockets { machine: ports.registry, pods: pod_ports.registry };
         registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
-        let mut sources = sources(counters, &gateway, tasks.restarts());
+        let mut sources = sources(counters, inspect, &gateway, tasks.restarts());
         store::tell(&store, &mut sources);
         admin.attend(sources, authority);
         Ok(Self { store, gateway, finder })
@@ -211,12 +212,15 @@ impl Planes {
 }
 
 /// What the admin endpoint reads.
-fn sources(counters: Arc<Counters>, gateway: &Gateway, restarts: Restarts) -> Sources {
+fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restarts: Restarts) -> Sources {
     let mut sources = Sources::default();
     let (numbers, table) = (gateway.hints(), gateway.applied());
     sources.metrics(move || numbers.metrics());
     let counted = counters.clone();
     sources.metrics(move || counters.read().metrics());
+    let shown = inspect.clone();
+    sources.metrics(move || shown.metrics());
+    sources.dump("controllers", move || inspect.dump());
     sources.metrics(move || {
         let each = restarts.read().map(|(task, count)| (task.to_owned(), count));
         vec![Metric::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]

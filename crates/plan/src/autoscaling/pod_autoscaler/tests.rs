@@ -198,7 +198,7 @@ fn a_decision_is_carried_out_within_the_users_limits() {
 }
 
 #[test]
-fn the_initial_scale_stays_for_a_moment() {
+fn the_initial_scale_stays_until_traffic_was_watched_for_a_stable_window() {
     let initial = [("initial-scale", "3")];
     let reached = Case { annotations: &initial, ready: 3, desired: Some(1), ..CASE };
     check_case(
@@ -217,11 +217,11 @@ fn the_initial_scale_stays_for_a_moment() {
           Ready=Unknown NotReady
           SKSReady=Unknown NotReady
           ScaleTargetInitialized=True
-        recheck after 2s
+        recheck after 59s
     "#]],
     );
     check_case(
-        &Case { seconds: 3, ..reached },
+        &Case { seconds: 60, ..reached },
         expect![[r#"
         update ServerlessService default/r
           spec/numActivators 4 -> 6

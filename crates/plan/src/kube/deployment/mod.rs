@@ -13,7 +13,7 @@ use knoll_api::{
 };
 
 use self::sets::Sets;
-use crate::{Plan, Row, World, by_controller, terms::selectors_of};
+use crate::{Absence, Plan, Row, World, by_controller, terms::selectors_of};
 
 /// Which revision of the Deployment a ReplicaSet is, and which one the Deployment is at.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -30,6 +30,8 @@ pub(super) const ROW: Row = Row {
     of: Kind::Deployment,
     wakes: &[(Kind::ReplicaSet, by_controller), (Kind::ReplicaSet, by_selector), (Kind::Pod, by_grandparent)],
     configs: &[],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

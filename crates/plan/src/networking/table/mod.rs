@@ -14,13 +14,25 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::OrdMap;
 use knoll_api::{
-    Key,
+    Key, Kind,
     table::{Host, Table},
 };
 
 pub use routing::{Routing, Update};
 
 use crate::World;
+
+/// Kinds that a table is made of.
+pub const KINDS: &[Kind] = &[
+    Kind::Ingress,
+    Kind::Revision,
+    Kind::ServerlessService,
+    Kind::PodAutoscaler,
+    Kind::Pod,
+    Kind::CoreService,
+    Kind::Endpoints,
+    Kind::ConfigMap,
+];
 
 /// The table that `world` describes.
 pub fn build(world: &World) -> Table {

@@ -33,7 +33,12 @@ pub struct Routing {
     /// Ingresses, each with one that follows it.
     followed: Pairs,
     panics: u64,
+    /// Everything is to be looked at again: up to here, it was.
+    stale: Option<Option<Key>>,
 }
+
+/// Ingresses that one update looks at again when all of them are to be.
+const AT_ONCE: usize = 256;
 
 /// What an update gives the gateway and the Ingresses.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,8 +89,9 @@ impl Routing {
     pub fn update(&mut self, world: &World, changes: &[Changed]) -> Option<Update> {
         let mut touched = Touched::default();
         for change in changes {
-            self.touch(world, change, &mut touched);
+            self.touch(change, &mut touched);
         }
+        self.touch_stale(world, &mut touched);
         if touched.ingresses.is_empty() && touched.backends.is_empty() {
             return None;
         }
@@ -113,11 +119,24 @@ impl Routing {
         done
     }
 
-    fn touch(&self, world: &World, change: &Changed, touched: &mut Touched) {
+    /// Whether the next update has something to look at even if nothing changes.
+    pub fn is_behind(&self) -> bool {
+        self.stale.is_some()
+    }
+
+    /// The next few of what is to be looked at again.
+    fn touch_stale(&mut self, world: &World, touched: &mut Touched) {
+        let Some(after) = self.stale.take() else { return };
+        let keys = world.ingresses.keys_after(after.as_ref(), AT_ONCE);
+        if keys.len() == AT_ONCE {
+            self.stale = Some(keys.last().cloned());
+        }
+        touched.ingresses.extend(keys);
+    }
+
+    fn touch(&mut self, change: &Changed, touched: &mut Touched) {
         match change {
-            Changed::Config(name) if name == "config-network" => {
-                touched.ingresses.extend(world.ingresses.keys().chain(self.parts.keys().cloned()));
-            }
+            Changed::Config(name) if name == "config-network" => self.stale = Some(None),
             Changed::Object { before, after } => {
                 for object in before.iter().chain(after) {
                     self.touch_object(object, touched);

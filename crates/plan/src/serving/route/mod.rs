@@ -20,7 +20,7 @@ use knoll_api::{
 };
 
 use super::labeler::by_reference;
-use crate::{Plan, Row, World, by_controller, status::Reporting};
+use crate::{Absence, Plan, Row, World, by_controller, status::Reporting};
 
 pub(crate) use certificates::{challenge_path, is_enabled as certificates_enabled};
 pub(crate) use ingress::{http_option, ingress_class, without_excluded};
@@ -44,6 +44,8 @@ pub(crate) const ROW: Row = Row {
         (Kind::Certificate, by_controller),
     ],
     configs: &["config-domain", "config-network", "config-features"],
+    reads: &[],
+    absence: Absence::TurnsOff,
     plan,
 };
 

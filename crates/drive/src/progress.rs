@@ -1,0 +1,76 @@
+//! How far the World is, kind by kind, and which controllers may plan.
+//!
+//! A controller plans once every kind it declares was listed. A kind that is not served (its CRD is absent) turns off
+//! those that cannot do without it until it appears; the others go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use knoll_api::Kind;
+use knoll_plan::{Absence, Row, World};
+
+use crate::queue::Barrier;
+
+/// How far the World is.
+#[derive(Default)]
+pub(crate) struct Progress {
+    revisions: BTreeMap<Kind, u64>,
+    absent: BTreeSet<Kind>,
+}
+
+impl Progress {
+    /// A kind was heard of, up to this revision.
+    pub(crate) fn heard(&mut self, kind: Kind, revision: u64) {
+        let reached = self.revisions.entry(kind).or_default();
+        *reached = revision.max(*reached);
+    }
+
+    /// A kind is served and was listed. Whether that is news.
+    pub(crate) fn listed(&mut self, kind: Kind) -> bool {
+        self.absent.remove(&kind) | !self.revisions.contains_key(&kind)
+    }
+
+    /// A kind is not served. Whether that is news.
+    pub(crate) fn absent(&mut self, kind: Kind) -> bool {
+        self.revisions.remove(&kind);
+        self.absent.insert(kind)
+    }
+
+    /// Whether a kind is not served.
+    pub(crate) fn is_absent(&self, kind: Kind) -> bool {
+        self.absent.contains(&kind)
+    }
+
+    /// Whether everything there is of these kinds is known, if only that they are not served.
+    pub(crate) fn knows<'a>(&self, kinds: impl IntoIterator<Item = &'a Kind>) -> bool {
+        kinds.into_iter().all(|kind| self.revisions.contains_key(kind) || self.absent.contains(kind))
+    }
+
+    /// Why a controller may not plan; nothing when it may.
+    pub(crate) fn hindrance(&self, row: &Row) -> Option<String> {
+        let kinds = row.kinds();
+        let named = |kind: &Kind| format!("{}.{}", kind.plural(), kind.group());
+        if row.absence == Absence::TurnsOff
+            && let Some(kind) = kinds.iter().find(|kind| self.absent.contains(kind))
+        {
+            return Some(format!("{} is not served", named(kind)));
+        }
+        let unknown = kinds.iter().find(|kind| !self.knows([*kind]))?;
+        Some(format!("{} was not listed yet", named(unknown)))
+    }
+
+    /// Whether the World shows what a key waits for.
+    pub(crate) fn reached(&self, world: &World, barrier: &Barrier) -> bool {
+        match barrier {
+            // Nothing more is heard of a kind that is not served.
+            Barrier::Revision(kind, at) => {
+                self.absent.contains(kind) || self.revisions.get(kind).is_some_and(|revision| revision >= at)
+            }
+            Barrier::Going(kind, key, uid) => world
+                .meta(*kind, key)
+                .is_none_or(|meta| meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()),
+            Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
+                pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
+            }),
+        }
+    }
+}
