@@ -25,6 +25,7 @@ mod watch;
 
 pub use counters::{Counters, Reading};
 pub use inspect::Inspect;
+pub use progress::shows;
 pub use resolve::{ResolveDigest, Resolving};
 pub use role::Role;
 pub use run::{DriveError, Links, run};

@@ -62,15 +62,21 @@ impl Progress {
     pub(crate) fn reached(&self, world: &World, barrier: &Barrier) -> bool {
         match barrier {
             // Nothing more is heard of a kind that is not served.
-            Barrier::Revision(kind, at) => {
-                self.absent.contains(kind) || self.revisions.get(kind).is_some_and(|revision| revision >= at)
-            }
-            Barrier::Going(kind, key, uid) => world
-                .meta(*kind, key)
-                .is_none_or(|meta| meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()),
-            Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
-                pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
-            }),
+            Barrier::Revision(kind, _) if self.absent.contains(kind) => true,
+            other => shows(world, |kind| self.revisions.get(&kind).copied(), other),
         }
+    }
+}
+
+/// Whether the World shows what a key waits for; `revision` says how far it is.
+pub fn shows(world: &World, revision: impl Fn(Kind) -> Option<u64>, barrier: &Barrier) -> bool {
+    match barrier {
+        Barrier::Revision(kind, at) => revision(*kind).is_some_and(|revision| revision >= *at),
+        Barrier::Going(kind, key, uid) => world
+            .meta(*kind, key)
+            .is_none_or(|meta| meta.uid.as_ref() != Some(uid) || meta.deletion_timestamp.is_some()),
+        Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
+            pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
+        }),
     }
 }

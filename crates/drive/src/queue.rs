@@ -170,6 +170,11 @@ impl Queue {
         self.in_flight == 0 && self.behind_until.is_empty() && !self.is_ready(Lane::Spread)
     }
 
+    /// Whether the key is under way, or waits for the World to show what it wrote.
+    pub fn is_busy(&self, id: &Id) -> bool {
+        self.slots.get(id).is_some_and(|slot| slot.in_flight || !slot.barriers.is_empty())
+    }
+
     /// The key has something to do.
     pub fn wake(&mut self, id: &Id, lane: Lane) {
         let slot = self.slots.entry(id.clone()).or_default();

@@ -1,4 +1,4 @@
-//! A seeded world in which the real controllers run against harm: watches that lag and list again, writes that
+//! A seeded world in which the real controllers and the loop's real queue run against harm: watches that lag and list again, writes that
 //! conflict or fail, a process that dies between two wants, nodes that start pods slowly or not at all, users who change
 //! their minds. Synchronous, without a clock or threads: a seed says everything that happens.
 //!
@@ -12,5 +12,6 @@ mod seed;
 mod simulation;
 
 pub use cluster::{Cluster, Denied};
+pub use manager::Fault;
 pub use seed::{Seed, seeds};
 pub use simulation::{Edit, Simulation};

@@ -1,20 +1,29 @@
-//! A process of controllers: the real rows over a World that lags behind the truth, kind by kind.
+//! A process of controllers: the real rows and the loop's real queue over a World that lags behind the truth, kind by
+//! kind.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
+use knoll_drive::{
+    queue::{Barrier, Ended, Id, Lane, Queue},
+    shows,
+};
 use knoll_plan::{Changed, Observation, Rows, Settings, Want, World, table::Routing};
 
-use crate::{
-    cluster::{Cluster, Denied},
-    seed::Seed,
-};
+use crate::cluster::{Cluster, Denied};
 
-pub(crate) type Id = (usize, Key);
+/// A fault that a run is to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// None.
+    Sound,
+    /// A key that is woken while it is under way, or waits for the World to show its write, does not come again.
+    LostWake,
+}
 
 /// The wants of a key, under way.
 #[derive(Clone, Debug)]
@@ -22,7 +31,7 @@ pub(crate) struct Errand {
     pub(crate) id: Id,
     pub(crate) left: VecDeque<Want>,
     versions: BTreeMap<(Kind, Key), String>,
-    holds: BTreeMap<Kind, u64>,
+    barriers: Vec<Barrier>,
     /// How far the World was when this was planned.
     pub(crate) view: BTreeMap<Kind, u64>,
     recheck: Option<Duration>,
@@ -35,43 +44,50 @@ pub(crate) struct Manager {
     /// How much of each kind's history the World has heard, and the revision that is.
     heard: BTreeMap<Kind, usize>,
     revisions: BTreeMap<Kind, u64>,
-    ready: BTreeSet<Id>,
+    queue: Queue,
     pub(crate) errands: Vec<Errand>,
-    /// Woken while under way or held.
-    again: BTreeSet<Id>,
-    held: BTreeMap<Id, BTreeMap<Kind, u64>>,
-    timers: BTreeMap<Id, Timestamp>,
     routing: Option<Routing>,
     pending: Vec<Changed>,
     /// Images somebody waits for.
     pub(crate) asked: Vec<Want>,
+    fault: Fault,
+}
+
+/// Time as the queue counts it.
+fn elapsed(now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
+}
+
+/// A time of the queue.
+fn at(elapsed: Duration) -> Timestamp {
+    let since = jiff::SignedDuration::try_from(elapsed).unwrap_or(jiff::SignedDuration::MAX);
+    Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
 }
 
 impl Manager {
     /// A process that just started: it lists everything.
-    pub(crate) fn start(cluster: &Cluster, settings: Settings) -> Manager {
+    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> Manager {
         let rows = knoll_plan::rows(&settings);
         let mut manager = Manager {
             world: World::new(settings),
             rows,
             heard: BTreeMap::new(),
             revisions: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            queue: Queue::default(),
             errands: Vec::new(),
-            again: BTreeSet::new(),
-            held: BTreeMap::new(),
-            timers: BTreeMap::new(),
             routing: None,
             pending: Vec::new(),
             asked: Vec::new(),
+            fault,
         };
         for kind in Kind::ALL {
             manager.list(cluster, *kind);
         }
         manager.pending.clear();
-        manager.ready.clear();
         for (index, row) in manager.rows.all().iter().enumerate() {
-            manager.ready.extend(manager.world.keys(row.of).into_iter().map(|key| (index, key)));
+            for key in manager.world.keys(row.of) {
+                manager.queue.wake(&(index, key), Lane::Normal);
+            }
         }
         manager
     }
@@ -82,8 +98,8 @@ impl Manager {
         let changes = self.world.replace(kind, objects);
         self.heard.insert(kind, cluster.history(kind).len());
         self.revisions.insert(kind, cluster.revision());
-        self.changed(changes);
-        self.release();
+        self.changed(changes, Lane::Normal);
+        self.queue.reached(kind, cluster.revision());
     }
 
     /// Kinds of which there is something to hear.
@@ -99,73 +115,62 @@ impl Manager {
             let changes = self.world.apply(change.clone());
             *self.heard.entry(kind).or_default() += 1;
             self.revisions.insert(kind, *revision);
-            self.changed(changes);
+            self.changed(changes, Lane::Normal);
+            self.queue.reached(kind, *revision);
         }
-        self.release();
     }
 
     /// Hears of something that is no object.
     pub(crate) fn observe(&mut self, observation: Observation) {
+        let lane = if matches!(observation, Observation::Decision { .. }) { Lane::Hurried } else { Lane::Normal };
         let changes = self.world.observe(observation);
-        self.changed(changes);
+        self.changed(changes, lane);
     }
 
-    fn changed(&mut self, changes: Vec<Changed>) {
+    fn changed(&mut self, changes: Vec<Changed>, lane: Lane) {
         for change in &changes {
+            if let Some((kind, key)) = change.subject() {
+                let (world, revisions) = (&self.world, &self.revisions);
+                self.queue.changed(kind, &key, |barrier| shows(world, |kind| revisions.get(&kind).copied(), barrier));
+            }
             let woken = self.rows.woken(&self.world, change);
-            let all = woken
-                .all
-                .into_iter()
-                .flat_map(|row| self.world.keys(self.rows.all()[row].of).into_iter().map(move |key| (row, key)));
-            let keys: Vec<Id> = woken.keys.into_iter().chain(all).collect();
-            keys.into_iter().for_each(|id| self.wake(id));
+            for row in woken.all {
+                for key in self.world.keys(self.rows.all()[row].of) {
+                    self.wake(&(row, key), Lane::Spread);
+                }
+            }
+            for id in &woken.keys {
+                self.wake(id, lane);
+            }
         }
         self.pending.extend(changes);
     }
 
-    fn wake(&mut self, id: Id) {
-        let busy = self.held.contains_key(&id) || self.errands.iter().any(|errand| errand.id == id);
-        if busy {
-            self.again.insert(id)
-        } else {
-            self.ready.insert(id)
-        };
-    }
-
-    fn release(&mut self) {
-        let reached = |holds: &BTreeMap<Kind, u64>| {
-            holds.iter().all(|(kind, at)| self.revisions.get(kind).is_some_and(|revision| revision >= at))
-        };
-        let free: Vec<Id> = self.held.iter().filter(|(_, holds)| reached(holds)).map(|(id, _)| id.clone()).collect();
-        for id in free {
-            self.held.remove(&id);
-            if self.again.remove(&id) {
-                self.ready.insert(id);
-            }
+    fn wake(&mut self, id: &Id, lane: Lane) {
+        let lost = self.fault == Fault::LostWake && self.queue.is_busy(id);
+        if !lost {
+            self.queue.wake(id, lane);
         }
     }
 
     /// Whether a key could be planned now.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.queue.is_ready(Lane::Spread)
     }
 
-    /// Plans one of the ready keys.
-    pub(crate) fn plan(&mut self, seed: &mut Seed, now: Timestamp) {
-        let at = seed.below(self.ready.len());
-        let Some(id) = self.ready.iter().nth(at).cloned() else { return };
-        self.ready.remove(&id);
-        self.timers.remove(&id);
+    /// Plans the next key.
+    pub(crate) fn plan(&mut self, now: Timestamp) {
+        let Some((id, _)) = self.queue.take(Lane::Spread) else { return };
         let plan = (self.rows.all()[id.0].plan)(&self.world, &id.1, now);
         let errand = Errand {
             id,
             left: plan.wants.into(),
             versions: BTreeMap::new(),
-            holds: BTreeMap::new(),
+            barriers: Vec::new(),
             view: self.revisions.clone(),
             recheck: plan.recheck,
         };
-        if errand.left.is_empty() { self.end(errand, true, now) } else { self.errands.push(errand) }
+        if errand.left.is_empty() { self.end(errand, Ok(()), now) } else { self.errands.push(errand) }
     }
 
     /// Carries out the next want of an errand. What it was, and what came of it.
@@ -184,7 +189,13 @@ impl Manager {
             None => cluster.carry_out(&want, &mut errand.versions, now),
         };
         if let Ok(Some((kind, revision))) = &result {
-            errand.holds.insert(*kind, *revision);
+            errand.barriers.push(match &want {
+                Want::Delete { kind, key, uid, .. } | Want::Collect { kind, key, uid, .. } => {
+                    Barrier::Going(*kind, key.clone(), uid.clone())
+                }
+                Want::Bind { pod, .. } => Barrier::Bound(pod.clone()),
+                _ => Barrier::Revision(*kind, *revision),
+            });
         }
         if matches!(want, Want::ResolveDigest { .. }) && result.is_ok() {
             self.asked.push(want.clone());
@@ -192,35 +203,31 @@ impl Manager {
         let done = result.is_ok();
         if errand.left.is_empty() || !done {
             let errand = self.errands.swap_remove(at);
-            self.end(errand, done, now);
+            self.end(errand, result.map(drop), now);
         }
         Some((want, view, done))
     }
 
-    fn end(&mut self, errand: Errand, well: bool, now: Timestamp) {
-        if let Some(recheck) = errand.recheck.filter(|_| well) {
-            let due = jiff::SignedDuration::try_from(recheck).ok().and_then(|delay| now.checked_add(delay).ok());
-            self.timers.extend(due.map(|due| (errand.id.clone(), due)));
-        }
-        if !well {
-            self.again.insert(errand.id.clone());
-        }
-        self.held.insert(errand.id, errand.holds);
-        self.release();
+    fn end(&mut self, errand: Errand, result: Result<(), Denied>, now: Timestamp) {
+        let Errand { id, barriers, recheck, .. } = errand;
+        let ended = match result {
+            Ok(()) => Ended::Well { barriers, recheck },
+            Err(Denied::Conflict) => Ended::Conflict { barriers },
+            Err(Denied::Failed) => Ended::Badly { barriers },
+        };
+        let (world, revisions) = (&self.world, &self.revisions);
+        let reached = |barrier: &Barrier| shows(world, |kind| revisions.get(&kind).copied(), barrier);
+        self.queue.ended(&id, ended, elapsed(now), reached);
     }
 
     /// When the next key asks to be looked at again.
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.values().min().copied()
+        self.queue.next_due().map(at)
     }
 
     /// Wakes what is due.
     pub(crate) fn tick(&mut self, now: Timestamp) {
-        let due: Vec<Id> = self.timers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
-        for id in due {
-            self.timers.remove(&id);
-            self.wake(id);
-        }
+        self.queue.tick(elapsed(now));
     }
 
     /// Hands the gateway its table, and hears that it has it.

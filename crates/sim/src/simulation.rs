@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Cluster, Denied},
-    manager::Manager,
+    manager::{Fault, Manager},
     node, safety,
     seed::Seed,
 };
@@ -25,6 +25,7 @@ pub struct Simulation {
     number: u64,
     seed: Seed,
     manager: Manager,
+    fault: Fault,
     now: Timestamp,
     step: usize,
     edit: Edit,
@@ -35,6 +36,11 @@ pub struct Simulation {
 impl Simulation {
     /// A cluster with a node and what `begin` puts in it; `edit` is what users do to it.
     pub fn new(number: u64, begin: Edit, edit: Edit) -> Simulation {
+        Simulation::with(Fault::Sound, number, begin, edit)
+    }
+
+    /// The same, with a fault that the run is to find.
+    pub fn with(fault: Fault, number: u64, begin: Edit, edit: Edit) -> Simulation {
         let mut seed = Seed::new(number);
         let now = Timestamp::constant(1_767_268_800, 0);
         let mut cluster = Cluster::default();
@@ -48,8 +54,8 @@ impl Simulation {
         let allocatable = json!({"cpu": "64", "memory": "64Gi", "pods": "1000"});
         cluster.put(Kind::Node, json!({"metadata": {"name": node::NAME}, "status": {"allocatable": allocatable}}), now);
         begin(&mut cluster, &mut seed, now);
-        let manager = Manager::start(&cluster, Settings::default());
-        Simulation { cluster, number, seed, manager, now, step: 0, edit, trail: Vec::new() }
+        let manager = Manager::start(&cluster, Settings::default(), fault);
+        Simulation { cluster, number, seed, manager, fault, now, step: 0, edit, trail: Vec::new() }
     }
 
     /// Lets `steps` things happen, harmful ones among them, then lets everything come to rest.
@@ -88,6 +94,10 @@ impl Simulation {
     fn harm(&mut self) {
         self.step += 1;
         self.now += SignedDuration::from_millis(i64::try_from(self.seed.below(200)).unwrap_or_default());
+        self.manager.tick(self.now);
+        if self.seed.once_in(50) {
+            self.manager.world.age();
+        }
         match self.seed.below(100) {
             0..30 => self.hear(3),
             30..55 => self.plan(),
@@ -113,7 +123,7 @@ impl Simulation {
             }
             _ => {
                 if self.seed.once_in(3) {
-                    self.manager = Manager::start(&self.cluster, Settings::default());
+                    self.manager = Manager::start(&self.cluster, Settings::default(), self.fault);
                     self.note("the process died and started again".into());
                 }
             }
@@ -130,7 +140,7 @@ impl Simulation {
 
     fn plan(&mut self) {
         if self.manager.has_ready() {
-            self.manager.plan(&mut self.seed, self.now);
+            self.manager.plan(self.now);
         }
     }
 

@@ -77,5 +77,5 @@ fn check(number: u64) {
 
 #[test]
 fn deployments_survive_harm() {
-    seeds(16).chain(BAD.iter().copied()).for_each(check);
+    seeds(400).chain(BAD.iter().copied()).for_each(check);
 }

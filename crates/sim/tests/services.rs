@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 use knoll_plan::Propagation;
-use knoll_sim::{Cluster, Seed, Simulation, seeds};
+use knoll_sim::{Cluster, Fault, Seed, Simulation, seeds};
 use serde_json::{Value, json};
 
 fn service(name: &str, image: usize) -> Value {
@@ -71,5 +71,17 @@ fn check(number: u64) {
 
 #[test]
 fn services_survive_harm() {
-    seeds(20).for_each(check);
+    seeds(400).for_each(check);
+}
+
+/// What finds nothing proves nothing.
+#[test]
+fn a_planted_lost_wake_up_is_found() {
+    let found = (0..40).find(|number| {
+        let run = || Simulation::with(Fault::LostWake, *number, begin, edit).run(1500);
+        let caught = std::panic::catch_unwind(run);
+        let message = caught.err().and_then(|payload| payload.downcast::<String>().ok());
+        message.is_some_and(|text| text.contains("not at rest"))
+    });
+    assert!(found.is_some(), "40 seeds came to rest although wake-ups were lost");
 }

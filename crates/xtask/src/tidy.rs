@@ -25,7 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("node", &["api", "oci", "container"]),
     ("cli", &["api"]),
     ("server", &["api", "apiserver", "cli", "container", "drive", "node", "oci", "plan", "proxy", "scale", "store"]),
-    ("sim", &["api", "plan", "scale", "store"]),
+    ("sim", &["api", "drive", "plan", "scale", "store"]),
     ("e2e", &[]),
     ("bench", &["api", "proxy"]),
     ("xtask", &[]),
