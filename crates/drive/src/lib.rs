@@ -10,6 +10,7 @@ mod control;
 mod counters;
 mod execute;
 mod inspect;
+mod lease;
 mod mailbox;
 mod notes;
 mod panics;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use counters::{Counters, Reading};
 pub use inspect::Inspect;
+pub use lease::Lease;
 pub use progress::shows;
 pub use resolve::{ResolveDigest, Resolving};
 pub use role::Role;

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use knoll_api::Kind;
 use knoll_plan::{DECIDER_KINDS, Part, Rows, Settings, table};
 
+use crate::lease::Lease;
+
 /// What a process takes on: its controllers, what they were told at start, and what it gives to others.
 pub struct Role {
     /// For logs, and the name of its lease.
@@ -17,18 +19,24 @@ pub struct Role {
     pub routes: bool,
     /// Whether it decides how many instances revisions need.
     pub scales: bool,
+    /// What it must hold to plan; nothing where it is alone.
+    pub lease: Option<Lease>,
 }
 
 impl Role {
     /// Everything there is for these settings, in one process.
     pub fn everything(settings: Settings) -> Role {
-        Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true }
+        Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true, lease: None }
     }
 
     /// Knative's controllers over somebody else's cluster, which brings its own controllers, autoscaler and gateway.
-    pub fn controller(settings: Settings) -> Role {
+    /// `holder` names this process among those that want to lead.
+    pub fn controller(settings: Settings, holder: &str) -> Role {
         let rows = knoll_plan::rows_of(&[Part::Controllers]);
-        Role { name: "knoll-controller", rows, settings, routes: false, scales: false }
+        let name = "knoll-controller";
+        let lease =
+            Lease { namespace: settings.system_namespace.clone(), name: name.to_owned(), holder: holder.to_owned() };
+        Role { name, rows, settings, routes: false, scales: false, lease: Some(lease) }
     }
 
     /// Kinds that it watches.
@@ -53,7 +61,7 @@ mod tests {
     #[test]
     fn a_role_watches_what_it_declares_and_no_more() {
         assert_eq!(Role::everything(Settings::default()).kinds().len(), Kind::ALL.len());
-        let kinds = Role::controller(Settings::default()).kinds();
+        let kinds = Role::controller(Settings::default(), "me").kinds();
         for foreign in [Kind::Secret, Kind::Node, Kind::Namespace, Kind::ServiceAccount, Kind::ReplicaSet] {
             assert!(!kinds.contains(&foreign), "{foreign:?}");
         }

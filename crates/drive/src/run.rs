@@ -78,15 +78,39 @@ pub async fn run(
     let mut lives = Lives::new("control loop");
     loop {
         // Everything that was known is dropped with the tasks, and listed again by the next.
-        let life = Box::pin(live(&api, &role, &mut links, shutdown.as_mut()));
+        let life = Box::pin(lead(&api, &role, &mut links, shutdown.as_mut()));
         match caught(life).await {
-            Ok(ended) => return ended,
+            Ok(Some(ended)) => return ended,
+            Ok(None) => {}
             Err(panic) => tokio::select! {
                 () = lives.ended(&panic, &links.counters) => {}
                 () = shutdown.as_mut() => return Ok(()),
             },
         }
     }
+}
+
+/// Lives once it may. Nothing when it may no longer.
+async fn lead(
+    api: &Api,
+    role: &Role,
+    links: &mut Links,
+    mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
+) -> Option<Result<(), DriveError>> {
+    let Some(lease) = &role.lease else { return Some(live(api, role, links, shutdown).await) };
+    tokio::select! {
+        () = shutdown.as_mut() => return Some(Ok(())),
+        () = lease.acquire(api) => {}
+    }
+    // What is under way when the lease is lost is dropped at once: the next leader makes it good.
+    let ended = tokio::select! {
+        ended = live(api, role, links, shutdown) => Some(ended),
+        () = lease.keep(api) => None,
+    };
+    if ended.is_some() {
+        lease.release(api).await;
+    }
+    ended
 }
 
 async fn live(

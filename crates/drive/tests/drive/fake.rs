@@ -35,6 +35,8 @@ struct State {
     compacted: u64,
     fault: Option<Fault>,
     requests: Vec<String>,
+    /// Leases by `namespace/leases/name`.
+    leases: BTreeMap<String, Value>,
     /// Kubernetes Events: kept, never watched.
     events: Vec<Value>,
 }
@@ -196,6 +198,9 @@ impl Fake {
             self.changed.notify_waiters();
             return answer(&sent);
         }
+        if let Some(rest) = path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/") {
+            return lease(&mut state, &parts.method, rest, sent);
+        }
         let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
         if key.name.is_empty() && parts.method == Method::GET {
             return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind) };
@@ -270,6 +275,24 @@ impl Fake {
         }
         answer(&self.store(state, kind, key, Some(current)))
     }
+}
+
+fn lease(state: &mut State, method: &Method, path: &str, mut sent: Value) -> Response<Body> {
+    state.revision += 1;
+    let version = state.revision.to_string();
+    let name = sent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let path = if *method == Method::POST { format!("{path}/{name}") } else { path.to_owned() };
+    match (method.as_str(), state.leases.get(&path)) {
+        ("GET", Some(found)) => return answer(found),
+        ("POST", None) => {}
+        ("PUT", Some(found)) if found["metadata"]["resourceVersion"] == sent["metadata"]["resourceVersion"] => {}
+        ("POST" | "PUT", Some(_)) => return refusal(409, "Conflict"),
+        _ => return refusal(404, "NotFound"),
+    }
+    sent["metadata"]["resourceVersion"] = version.into();
+    let written = answer(&sent);
+    state.leases.insert(path, sent);
+    written
 }
 
 fn bump_generation(value: &mut Value) {

@@ -3,6 +3,7 @@
 mod absence;
 mod applied;
 mod fake;
+mod leases;
 mod panics;
 
 use std::sync::{
