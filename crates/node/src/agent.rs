@@ -13,15 +13,16 @@ use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::config::{Callbacks, Config};
+use crate::counters::{Counters, Reading};
 use crate::feed::{self, Change, Subject};
 use crate::machine::Machine;
 use crate::network::{dns, services};
-use crate::pod::ObservedPod;
-use crate::recorder::Recorder;
+use crate::panics::{Pauses, caught, caught_call};
+use crate::recorder::{Recorder, Recording};
 use crate::shared::{Monitor, Shared};
 use crate::sources::{self, SourceName};
-use crate::worker::{self, PodVersion, uid};
-use crate::{images, machine};
+use crate::worker::{self, PodVersion, Start, uid};
+use crate::{disk, images, machine};
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
@@ -71,13 +72,13 @@ pub(crate) type Handles = Mutex<HashMap<String, Arc<Pod>>>;
 pub struct Node {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pods: Arc<Handles>,
-    parts: Arc<Mutex<Option<Parts>>>,
+    prepared: Arc<Mutex<Option<Prepared>>>,
 }
 
-/// What [`Node::run`] polls.
-struct Parts {
-    recorder: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-    services: watch::Sender<Option<Arc<crate::shared::ServiceIndex>>>,
+/// What [`Node::run`] begins with.
+struct Prepared {
+    recording: Recording,
+    services: watch::Sender<Option<crate::shared::ServiceIndex>>,
     machine: Machine,
 }
 
@@ -93,15 +94,19 @@ impl Node {
         images: ImageStore,
         callbacks: Callbacks,
     ) -> Result<Node, NodeError> {
-        for dir in [config.data_dir.join("pods"), config.runtime_dir.join("pods")] {
+        for dir in [&config.data_dir, &config.runtime_dir].into_iter().flat_map(|top| [top.clone(), top.join("pods")]) {
             make_private(&dir).map_err(|source| NodeError::Directory { path: dir.display().to_string(), source })?;
         }
         let machine = Machine::look(&config.data_dir).map_err(NodeError::Machine)?;
         let api = Api(client);
-        let (recorder, recording) = Recorder::new(api.clone(), config.name.clone());
+        let counters = Arc::new(Counters::default());
+        let (recorder, recording) = Recorder::new(api.clone(), config.name.clone(), Arc::clone(&counters));
         let (services, known_services) = watch::channel(None);
         let shared = Arc::new(Shared {
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
+            pressure: watch::Sender::default(),
+            evictions: watch::Sender::default(),
+            measuring: Semaphore::new(1),
             writes: Shared::write_slots(),
             allocatable: machine.allocatable(),
             memory_capacity: machine.memory_bytes,
@@ -113,9 +118,11 @@ impl Node {
             api,
             callbacks,
             recorder,
+            counters,
+            pod_addresses: Arc::default(),
         });
-        let parts = Parts { recorder: Box::pin(recording), services, machine };
-        Ok(Node { shared, pods: Arc::default(), parts: Arc::new(Mutex::new(Some(parts))) })
+        let prepared = Prepared { recording, services, machine };
+        Ok(Node { shared, pods: Arc::default(), prepared: Arc::new(Mutex::new(Some(prepared))) })
     }
 
     /// Runs the node until `shutdown` is true or its sender is gone. Containers go on when it ends.
@@ -123,8 +130,8 @@ impl Node {
     /// # Errors
     /// When it cannot begin, or a part of it ends by itself. May be called once; a second call returns at once.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), NodeError> {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Parts { recorder, services, machine }) = parts else { return Ok(()) };
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Prepared { recording, services, machine }) = prepared else { return Ok(()) };
         let listing = self.shared.monitor.get().list().await.map_err(NodeError::Monitor)?;
         let names = watch::Sender::new(Arc::default());
         let dns = match self.shared.config.dns_port {
@@ -135,49 +142,103 @@ impl Node {
                 Some(server.map_err(|source| NodeError::Dns { address, source })?)
             }
         };
-        let mut tasks: JoinSet<&'static str> = JoinSet::new();
-        let shared = &self.shared;
         let (changed, changes) = tokio::sync::mpsc::channel(sources::QUEUE);
-        part(&mut tasks, "the event recorder", recorder);
-        part(
-            &mut tasks,
-            "the watch of ConfigMaps",
-            sources::follow(Arc::clone(shared), sources::Kind::ConfigMap, changed.clone()),
-        );
-        part(&mut tasks, "the watch of Secrets", sources::follow(Arc::clone(shared), sources::Kind::Secret, changed));
-        part(&mut tasks, "the Service addresses", services::run(Arc::clone(shared), services, names));
-        part(&mut tasks, "the heartbeat", machine::run(Arc::clone(shared), machine));
-        part(&mut tasks, "the image collection", images::run(self.clone()));
-        let keeper = Arc::clone(shared);
-        part(&mut tasks, "the monitor's connection", async move { keeper.monitor.keep(&keeper.callbacks).await });
-        if let Some(dns) = dns {
-            part(&mut tasks, "the DNS server", dns.run());
+        let mut parts = Parts { tasks: JoinSet::new(), counters: Arc::clone(&self.shared.counters) };
+        let recorder = Arc::new(tokio::sync::Mutex::new(recording));
+        parts.begin("the event recorder", move || {
+            let recorder = Arc::clone(&recorder);
+            async move { recorder.lock().await.run().await }
+        });
+        for (name, kind) in
+            [("the watch of ConfigMaps", sources::Kind::ConfigMap), ("the watch of Secrets", sources::Kind::Secret)]
+        {
+            let (shared, changed) = (Arc::clone(&self.shared), changed.clone());
+            parts.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
         }
-        let mut roster = Roster { node: self.clone(), handles: HashMap::new(), workers: JoinSet::new() };
+        let shared = Arc::clone(&self.shared);
+        parts.begin("the Service addresses", move || {
+            services::run(Arc::clone(&shared), services.clone(), names.clone())
+        });
+        let shared = Arc::clone(&self.shared);
+        parts.begin("the heartbeat", move || machine::run(Arc::clone(&shared), machine.clone()));
+        let node = self.clone();
+        parts.begin("the image collection", move || images::run(node.clone()));
+        let node = self.clone();
+        parts.begin("the look at the disk", move || disk::run(node.clone()));
+        let shared = Arc::clone(&self.shared);
+        parts.begin("the monitor's connection", move || {
+            let shared = Arc::clone(&shared);
+            async move { shared.monitor.keep(&shared.callbacks).await }
+        });
+        if let Some(dns) = dns {
+            let dns = Arc::new(dns);
+            parts.begin("the DNS server", move || {
+                let dns = Arc::clone(&dns);
+                async move { dns.run().await }
+            });
+        }
+        let mut roster = Roster {
+            node: self.clone(),
+            handles: HashMap::new(),
+            workers: JoinSet::new(),
+            listing: Some(Arc::new(listing)),
+            changes,
+        };
         let ended = tokio::select! {
-            () = roster.run(listing, changes) => Err(NodeError::Part("the watch of pods")),
-            Some(ended) = tasks.join_next() => match ended {
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                ended => Err(NodeError::Part(ended.unwrap_or("a part"))),
-            },
+            () = roster.run_for_ever() => Err(NodeError::Part("the watch of pods")),
+            Some(ended) = parts.tasks.join_next() => Err(NodeError::Part(ended.unwrap_or("a part"))),
             _ = shutdown.wait_for(|stop| *stop) => Ok(()),
         };
         roster.leave().await;
         ended
     }
+
+    /// What the node counts.
+    pub fn counts(&self) -> Reading {
+        self.shared.counters.read()
+    }
 }
 
-fn part(tasks: &mut JoinSet<&'static str>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
-        work.await;
-        name
-    });
+/// What runs beside the pods. A part that panics is begun again.
+struct Parts {
+    tasks: JoinSet<&'static str>,
+    counters: Arc<Counters>,
 }
 
-/// A directory that only root may look into.
+impl Parts {
+    fn begin<F>(&mut self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let counters = Arc::clone(&self.counters);
+        self.tasks.spawn(async move {
+            restarted(name, &counters, &mut make).await;
+            name
+        });
+    }
+}
+
+/// Runs what `make` makes until it ends by itself; a panic is counted, told, and followed by another run.
+async fn restarted<F>(name: &'static str, counters: &Counters, make: &mut (impl FnMut() -> F + Send))
+where
+    F: Future<Output = ()> + Send,
+{
+    let mut pauses = Pauses::default();
+    loop {
+        let begun = std::time::Instant::now();
+        let Err(message) = caught(make()).await else { return };
+        let panics = counters.panics.add();
+        tracing::error!(part = name, message, panics, "a part of the node panicked and is begun again");
+        tokio::time::sleep(pauses.after(begun.elapsed())).await;
+    }
+}
+
+/// A directory that only root may enter; one that is there already is closed. Containers reach what lies in it by their
+/// own mounts, so nobody else needs a way in.
 fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
 }
 
 /// The pods of this node and their workers.
@@ -185,53 +246,75 @@ struct Roster {
     node: Node,
     handles: HashMap<String, Handle>,
     workers: JoinSet<String>,
+    /// What ran when this node began; taken with the first list of pods.
+    listing: Option<Arc<Listing>>,
+    /// Sources that changed.
+    changes: tokio::sync::mpsc::Receiver<SourceName>,
 }
 
 impl Roster {
-    async fn run(&mut self, listing: Listing, mut sources: tokio::sync::mpsc::Receiver<SourceName>) {
+    /// Follows the pods until their watch ends. What the workers do cannot end it, and a panic of its own begins the
+    /// watch again.
+    async fn run_for_ever(&mut self) {
+        let mut pauses = Pauses::default();
+        loop {
+            let begun = std::time::Instant::now();
+            let Err(message) = caught(Box::pin(self.run())).await else { return };
+            let panics = self.node.shared.counters.panics.add();
+            tracing::error!(message, panics, "the watch of pods panicked and is begun again");
+            tokio::time::sleep(pauses.after(begun.elapsed())).await;
+        }
+    }
+
+    async fn run(&mut self) {
         let shared = Arc::clone(&self.node.shared);
         let subject = Subject {
             path: "/api/v1/pods".into(),
             field_selector: Some(format!("spec.nodeName={}", shared.config.name)),
         };
         let (sender, mut changes) = tokio::sync::mpsc::channel::<Change<Pod>>(QUEUE);
-        let follow = feed::follow(shared.api.0.clone(), subject, sender);
+        let follow = feed::follow(shared.api.0.clone(), subject, Arc::clone(&shared.counters), sender);
         let mut follow = std::pin::pin!(follow);
-        let mut listing = Some(listing);
         loop {
             tokio::select! {
                 biased;
                 Some(change) = changes.recv() => match change {
-                    Change::All(pods) => self.take_all(pods, listing.take()).await,
-                    Change::Put(pod) => self.put(Arc::new(pod), None),
+                    Change::All { items, unreadable } => self.take_all(items, &unreadable).await,
+                    Change::Put(pod) => self.put(Arc::new(pod), Start::New),
                     Change::Gone(pod) => self.gone(uid(&pod), Some(pod.clone())),
                 },
                 () = &mut follow => return,
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => self.take_end(ended),
-                Some(name) = sources.recv() => self.source_changed(&name),
+                Some(name) = self.changes.recv() => self.source_changed(&name),
             }
         }
     }
 
-    /// Takes a whole list: new pods begin, vanished ones end. With `listing`, which is known only after a start, what
-    /// runs is taken up, and what no pod claims is removed.
-    async fn take_all(&mut self, pods: Vec<Pod>, listing: Option<Listing>) {
-        let present: BTreeSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+    /// Takes a whole list: new pods begin, vanished ones end; one that cannot be read goes on as it is. After a start,
+    /// what runs is taken up, and what no pod claims is removed.
+    async fn take_all(&mut self, pods: Vec<Pod>, unreadable: &[String]) {
+        let mut present: BTreeSet<String> = pods.iter().map(|pod| uid(pod).to_owned()).collect();
+        present.extend(unreadable.iter().cloned());
         let vanished: Vec<_> = self.handles.keys().filter(|uid| !present.contains(*uid)).cloned().collect();
         for uid in vanished {
             self.gone(&uid, None);
         }
-        let Some(listing) = listing else {
+        let Some(listing) = self.listing.take() else {
             for pod in pods {
-                self.put(Arc::new(pod), None);
+                self.put(Arc::new(pod), Start::New);
             }
             return;
         };
         let mut kept = self.records().await;
+        for uid in unreadable {
+            // As this machine knew it last: it must not be taken for an orphan.
+            if let Some(record) = kept.remove(uid) {
+                self.put(Arc::new(record.pod), Start::known(Some(record.seen), &listing));
+            }
+        }
         for pod in pods {
             let record = kept.remove(uid(&pod));
-            let seen = worker::adopt(&pod, record.map(|r| r.seen), &listing, &self.node.shared.config);
-            self.put(Arc::new(pod), Some(seen));
+            self.put(Arc::new(pod), Start::known(record.map(|r| r.seen), &listing));
         }
         self.remove_orphans(kept, &listing, &present).await;
     }
@@ -251,17 +334,17 @@ impl Roster {
     async fn remove_orphans(
         &mut self,
         records: BTreeMap<String, worker::Record>,
-        listing: &Listing,
+        listing: &Arc<Listing>,
         present: &BTreeSet<String>,
     ) {
         let shared = Arc::clone(&self.node.shared);
-        for (uid, record) in &records {
+        let known: BTreeSet<String> = records.keys().cloned().collect();
+        for (uid, record) in records {
             tracing::info!(uid, "a pod is gone from the API: it is stopped");
-            let seen = worker::adopt(&record.pod, Some(record.seen.clone()), listing, &shared.config);
-            self.begin(Arc::new(record.pod.clone()), ObservedPod { gone: true, ..seen }, true);
+            self.begin(Arc::new(record.pod), Start::known(Some(record.seen), listing), true);
         }
         let unknown = listing.sandboxes.iter().map(|s| s.spec.id.as_str());
-        for uid in unknown.filter(|uid| !present.contains(*uid) && !records.contains_key(*uid)) {
+        for uid in unknown.filter(|uid| !present.contains(*uid) && !known.contains(*uid)) {
             tracing::info!(uid, "a sandbox without a pod is removed");
             if let Ok(id) = SandboxId::new(uid)
                 && let Err(error) = shared.monitor.get().remove_sandbox(id).await
@@ -271,30 +354,22 @@ impl Roster {
         }
     }
 
-    fn put(&mut self, pod: Arc<Pod>, seen: Option<ObservedPod>) {
+    fn put(&mut self, pod: Arc<Pod>, start: Start) {
         let uid = uid(&pod).to_owned();
-        let Some(handle) = self.handles.get_mut(&uid) else {
-            // A pod that ended before this node knew it has nothing to be done, except to be let go.
-            return self.begin(pod, seen.unwrap_or_default(), false);
-        };
+        let Some(handle) = self.handles.get_mut(&uid) else { return self.begin(pod, start, false) };
         handle.references = references(&pod);
         lock(&self.node.pods).insert(uid, Arc::clone(&pod));
         handle.versions.send_replace(PodVersion { pod, gone: false });
     }
 
-    fn begin(&mut self, pod: Arc<Pod>, mut seen: ObservedPod, gone: bool) {
+    fn begin(&mut self, pod: Arc<Pod>, start: Start, gone: bool) {
         let uid = uid(&pod).to_owned();
-        let ended =
-            pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| matches!(p, "Succeeded" | "Failed"));
-        if ended && seen.containers.is_empty() && seen.verdict.is_none() {
-            seen.verdict = Some(verdict_of(&pod));
-        }
         let (versions, receiver) = watch::channel(PodVersion { pod: Arc::clone(&pod), gone });
         let sources_changed = Arc::new(Notify::new());
-        let worker = worker::run(Arc::clone(&self.node.shared), seen, receiver, Arc::clone(&sources_changed));
+        let life = worker::live(Arc::clone(&self.node.shared), start, receiver, Arc::clone(&sources_changed));
         let name = uid.clone();
         self.workers.spawn(async move {
-            worker.await;
+            life.await;
             name
         });
         lock(&self.node.pods).insert(uid.clone(), Arc::clone(&pod));
@@ -314,8 +389,18 @@ impl Roster {
                 self.handles.remove(&uid);
                 lock(&self.node.pods).remove(&uid);
             }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => {}
+            // A life catches what its worker does; its own end this way would be ours to repair.
+            Err(error) => {
+                let ended = |(_, handle): &(&String, &Handle)| handle.versions.is_closed();
+                let uids: Vec<String> = self.handles.iter().filter(ended).map(|(uid, _)| uid.clone()).collect();
+                tracing::error!(%error, ?uids, "the life of a pod ended by itself and is begun again");
+                self.node.shared.counters.panics.add();
+                for uid in uids {
+                    let Some(handle) = self.handles.remove(&uid) else { continue };
+                    let PodVersion { pod, gone } = handle.versions.borrow().clone();
+                    self.begin(pod, Start::Again, gone);
+                }
+            }
         }
     }
 
@@ -335,16 +420,12 @@ impl Roster {
     }
 }
 
-/// How a pod ended that ended before this node could see it.
-fn verdict_of(pod: &Pod) -> crate::pod::Verdict {
-    let status = pod.status.as_ref();
-    crate::pod::Verdict {
-        reason: status.and_then(|s| s.reason.clone()).unwrap_or_default(),
-        message: status.and_then(|s| s.message.clone()).unwrap_or_default(),
-    }
+/// What a pod refers to. A pod that makes this panic has a worker that says so.
+fn references(pod: &Pod) -> BTreeSet<SourceName> {
+    caught_call(|| sources_of(pod)).unwrap_or_default()
 }
 
-fn references(pod: &Pod) -> BTreeSet<SourceName> {
+fn sources_of(pod: &Pod) -> BTreeSet<SourceName> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let (maps, secrets) = worker::references(pod);
     let name = |kind, name| SourceName { kind, namespace: namespace.clone(), name };
@@ -354,4 +435,19 @@ fn references(pod: &Pod) -> BTreeSet<SourceName> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_panics_is_begun_again_each_time() {
+        let (counters, lives) = (Counters::default(), AtomicU32::new(0));
+        let mut make = || async { assert!(lives.fetch_add(1, Ordering::Relaxed) >= 2, "it panics twice") };
+        restarted("a part", &counters, &mut make).await;
+        assert_eq!((lives.load(Ordering::Relaxed), counters.read().panics), (3, 2));
+    }
 }

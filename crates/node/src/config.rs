@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use knoll_container::client::{Client, ClientError};
-use knoll_container::network::ServiceRule;
+use knoll_container::network::ServiceChanges;
+
+use crate::pressure::Thresholds;
 
 /// How a node is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub struct Config {
     pub max_pids: u64,
     /// Most pulls at a time.
     pub parallel_pulls: usize,
+    /// Where the monitor keeps containers, by their identity: their writable layers count as disk that a pod uses.
+    pub containers_dir: Option<PathBuf>,
+    /// Below which remainders the machine is short of something.
+    pub thresholds: Thresholds,
     /// Share of the disk, in percent, above which unused images are removed.
     pub image_gc_high_percent: u8,
     /// Between two renewals of the node's lease.
@@ -67,6 +73,8 @@ impl Config {
             max_pods: 10_000,
             max_pids: 4096,
             parallel_pulls: 8,
+            containers_dir: None,
+            thresholds: Thresholds::default(),
             image_gc_high_percent: 85,
             heartbeat: Duration::from_secs(10),
             version: "v1.35.0+knoll".into(),
@@ -88,7 +96,12 @@ impl Config {
 
     /// Where a container's output goes.
     pub(crate) fn log_path(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
-        self.pod_dir(uid).join("logs").join(container).join(format!("{attempt}.log"))
+        self.log_dir(uid, container).join(format!("{attempt}.log"))
+    }
+
+    /// Where the output of all attempts of a container is.
+    pub(crate) fn log_dir(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod_dir(uid).join("logs").join(container)
     }
 }
 
@@ -103,6 +116,9 @@ pub struct InstanceEvent {
     pub up: bool,
 }
 
+/// Says of a host name and a namespace whether the one is served for the other.
+pub type ServesHost = dyn Fn(&str, &str) -> bool + Send + Sync;
+
 /// Whom a node tells, and what it asks for beside the API.
 #[derive(Clone)]
 pub struct Callbacks {
@@ -112,11 +128,13 @@ pub struct Callbacks {
     /// For a pod that takes requests of others through us: ends once nobody waits for an answer of it. The node waits
     /// for that, within bounds, before it asks the instance to end.
     pub drained: Arc<dyn Fn(InstanceEvent) -> Option<BoxFuture<'static, ()>> + Send + Sync>,
-    /// Puts the addresses of Services into force, all of them each time. May block; it is called from a thread that
-    /// may. The text of an error is logged and the call repeated later.
-    pub set_services: Arc<dyn Fn(Vec<ServiceRule>) -> Result<(), String> + Send + Sync>,
+    /// Puts changes of the addresses of Services into force. May block; it is called from a thread that may. The text
+    /// of an error is logged and the call repeated later, with what has changed meanwhile: changes that it refused it
+    /// must remember.
+    pub change_services: Arc<dyn Fn(ServiceChanges) -> Result<(), String> + Send + Sync>,
     /// Connects to the monitor again, starting it if need be, after its connection was lost.
     pub reconnect: Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync>,
-    /// Whether the gateway answers for a host name inside the cluster (`svc.ns.svc.cluster.local`).
-    pub gateway_serves: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Whether the gateway answers for a host name inside the cluster (`svc.ns.svc.cluster.local`), and does so with
+    /// Services of that namespace alone.
+    pub gateway_serves: Arc<ServesHost>,
 }

@@ -25,7 +25,7 @@ pub(crate) async fn run(node: Node) {
 }
 
 /// Removes every image that no pod of this node refers to.
-async fn collect(node: &Node) {
+pub(crate) async fn collect(node: &Node) {
     let mut references = BTreeSet::new();
     let pods: Vec<_> = node.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
     for spec in pods.iter().filter_map(|pod| pod.spec.as_ref()) {

@@ -7,9 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::disk;
 use crate::env::Allocatable;
+use crate::pressure::Pressure;
 use crate::shared::Shared;
 
 /// Where leases of nodes live.
@@ -71,14 +74,14 @@ impl Machine {
     }
 
     /// Its status. `previous` keeps transition times.
-    fn status(&self, config: &Config, images: &[Value], previous: &Value, now: Timestamp) -> Value {
+    fn status(&self, config: &Config, images: &[Value], previous: &Value, pressure: Pressure, now: Timestamp) -> Value {
         let capacity = json!({
             "cpu": self.cores.to_string(), "memory": format!("{}Ki", self.memory_bytes / 1024),
             "ephemeral-storage": format!("{}Ki", self.disk_bytes / 1024), "pods": config.max_pods.to_string(),
             "hugepages-1Gi": "0", "hugepages-2Mi": "0",
         });
         json!({
-            "capacity": capacity, "allocatable": capacity, "conditions": conditions(previous, now),
+            "capacity": capacity, "allocatable": capacity, "conditions": conditions(previous, pressure, now),
             "addresses": [{"type": "InternalIP", "address": config.address.to_string()},
                 {"type": "Hostname", "address": config.name}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
@@ -117,12 +120,31 @@ fn os_name(release: &str) -> String {
     line.map_or_else(|| "Linux".into(), |name| name.trim_matches('"').to_owned())
 }
 
-fn conditions(previous: &Value, now: Timestamp) -> Value {
+fn conditions(previous: &Value, pressure: Pressure, now: Timestamp) -> Value {
     let stamp = stamp(now);
+    let short = |kind, is, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
+        let (reason, message) = if is { yes } else { no };
+        (kind, if is { "True" } else { "False" }, reason, message)
+    };
     let conditions = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        short(
+            "MemoryPressure",
+            pressure.memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        short(
+            "DiskPressure",
+            pressure.disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        short(
+            "PIDPressure",
+            pressure.pids,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
     ];
     let since = |kind: &str, status: &str| {
@@ -141,21 +163,44 @@ fn stamp(at: Timestamp) -> String {
     jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%SZ", at).unwrap_or_default()
 }
 
+/// The taints of a node that is short of this, those that others set kept; `None` when nothing changes.
+fn taints(current: &Value, pressure: Pressure, now: Timestamp) -> Option<Value> {
+    let before = current.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+    let ours = disk::taints(pressure);
+    let mut list: Vec<Value> = before
+        .iter()
+        .filter(|taint| !ours.iter().any(|(key, wanted)| taint["key"] == *key && !wanted))
+        .cloned()
+        .collect();
+    for (key, _) in ours.iter().filter(|(_, wanted)| *wanted) {
+        if !list.iter().any(|taint| taint["key"] == *key) {
+            list.push(json!({"key": key, "effect": "NoSchedule", "timeAdded": stamp(now)}));
+        }
+    }
+    (list != before).then_some(if list.is_empty() { Value::Null } else { Value::Array(list) })
+}
+
 /// Keeps Node and Lease alive, for ever.
 pub(crate) async fn run(shared: Arc<Shared>, machine: Machine) {
     let path = format!("/api/v1/nodes/{}", shared.config.name);
+    let mut pressure = shared.pressure.subscribe();
     let mut beat = 0u32;
     loop {
         let outcome = async {
-            if beat.is_multiple_of(BEATS_A_STATUS) {
-                write_status(&shared, &machine, &path).await?;
+            if beat.is_multiple_of(BEATS_A_STATUS) || pressure.has_changed().unwrap_or(false) {
+                let now = *pressure.borrow_and_update();
+                if let Err(error) = write_status(&shared, &machine, &path, now).await {
+                    pressure.mark_changed();
+                    return Err(error);
+                }
             }
             renew(&shared).await
         };
         match outcome.await {
             Ok(()) => {
                 beat = beat.wrapping_add(1);
-                tokio::time::sleep(shared.config.heartbeat).await;
+                // A shortage is told at once.
+                drop(tokio::time::timeout(shared.config.heartbeat, changed(&pressure)).await);
             }
             Err(error) => {
                 tracing::warn!(%error, "the node's heartbeat was not written");
@@ -165,7 +210,15 @@ pub(crate) async fn run(shared: Arc<Shared>, machine: Machine) {
     }
 }
 
-async fn write_status(shared: &Shared, machine: &Machine, path: &str) -> kube::Result<()> {
+/// Waits for a change without taking it in.
+async fn changed(pressure: &watch::Receiver<Pressure>) {
+    let mut looking = pressure.clone();
+    if looking.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn write_status(shared: &Shared, machine: &Machine, path: &str, pressure: Pressure) -> kube::Result<()> {
     let object = machine.node(&shared.config);
     let current: Value = match shared.api.get(path.to_owned()).await? {
         Some(current) => current,
@@ -178,8 +231,11 @@ async fn write_status(shared: &Shared, machine: &Machine, path: &str) -> kube::R
     if missing || current["spec"]["podCIDR"] != range["podCIDR"] {
         shared.api.merge(path, &json!({"metadata": {"labels": labels}, "spec": range})).await?;
     }
-    let images = images(shared);
-    let status = machine.status(&shared.config, &images, &current, Timestamp::now());
+    let (images, now) = (images(shared), Timestamp::now());
+    if let Some(taints) = taints(&current, pressure, now) {
+        shared.api.merge(path, &json!({"spec": {"taints": taints}})).await?;
+    }
+    let status = machine.status(&shared.config, &images, &current, pressure, now);
     shared.api.merge(&format!("{path}/status"), &json!({"status": status})).await.map(drop)
 }
 
@@ -219,9 +275,23 @@ mod tests {
     #[test]
     fn transition_times_are_kept() {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        let first = json!({"status": {"conditions": conditions(&Value::Null, at(0))}});
-        let second = conditions(&first, at(60));
+        let none = Pressure::default();
+        let first = json!({"status": {"conditions": conditions(&Value::Null, none, at(0))}});
+        let second = conditions(&first, none, at(60));
         assert_eq!(second[3]["lastTransitionTime"], "1970-01-01T00:00:00Z");
         assert_eq!(second[3]["lastHeartbeatTime"], "1970-01-01T00:01:00Z");
+    }
+    #[test]
+    fn a_shortage_is_told_and_keeps_new_pods_away() {
+        let full = Pressure { disk: true, ..Pressure::default() };
+        let told = conditions(&Value::Null, full, Timestamp::UNIX_EPOCH);
+        assert_eq!((&told[1]["status"], &told[1]["reason"]), (&json!("True"), &json!("KubeletHasDiskPressure")));
+        let others = json!({"key": "mine", "effect": "NoExecute"});
+        let node = json!({"spec": {"taints": [others]}});
+        let tainted = taints(&node, full, Timestamp::UNIX_EPOCH).expect("a change");
+        assert_eq!((&tainted[0], &tainted[1]["key"]), (&others, &json!("node.kubernetes.io/disk-pressure")));
+        let node = json!({"spec": {"taints": tainted}});
+        assert_eq!(taints(&node, full, Timestamp::UNIX_EPOCH), None);
+        assert_eq!(taints(&node, Pressure::default(), Timestamp::UNIX_EPOCH), Some(json!([others])));
     }
 }

@@ -5,7 +5,7 @@
 //! courtesy, containers come first.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::api::Api;
+use crate::counters::Counters;
 
 /// Events that may wait.
 const QUEUE: usize = 1024;
@@ -41,14 +42,29 @@ pub(crate) struct Note {
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Note>,
-    dropped: std::sync::Arc<AtomicU64>,
+    counters: Arc<Counters>,
 }
 
+/// Writes what is told.
+pub(crate) struct Recording {
+    api: Api,
+    node: String,
+    notes: mpsc::Receiver<Note>,
+    counters: Arc<Counters>,
+    written: HashMap<Topic, Written>,
+    budgets: HashMap<String, (f64, Instant)>,
+}
+
+/// What an event is about: uid, reason, message and field. The same topic again raises a count.
+type Topic = (String, &'static str, String, Option<String>);
+
 impl Recorder {
-    /// A recorder, and what it does as long as it is polled.
-    pub(crate) fn new(api: Api, node: String) -> (Recorder, impl Future<Output = ()> + Send) {
+    /// A recorder, and what writes for it.
+    pub(crate) fn new(api: Api, node: String, counters: Arc<Counters>) -> (Recorder, Recording) {
         let (queue, notes) = mpsc::channel(QUEUE);
-        (Recorder { queue, dropped: std::sync::Arc::default() }, run(api, node, notes))
+        let (written, budgets) = (HashMap::new(), HashMap::new());
+        let recording = Recording { api, node, notes, counters: Arc::clone(&counters), written, budgets };
+        (Recorder { queue, counters }, recording)
     }
 
     /// Tells that something went as it should.
@@ -78,7 +94,7 @@ impl Recorder {
             message,
         };
         if self.queue.try_send(note).is_err() {
-            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            let dropped = self.counters.events_dropped.add();
             if dropped.is_power_of_two() {
                 tracing::warn!(dropped, "too many events about pods: some are not recorded");
             }
@@ -93,39 +109,42 @@ struct Written {
     at: Instant,
 }
 
-async fn run(api: Api, node: String, mut notes: mpsc::Receiver<Note>) {
-    let mut written: HashMap<(String, &'static str, String, Option<String>), Written> = HashMap::new();
-    let mut budgets: HashMap<String, (f64, Instant)> = HashMap::new();
-    while let Some(note) = notes.recv().await {
+impl Recording {
+    /// Writes for as long as somebody may tell something. May be begun again after a panic: the note that caused it is
+    /// lost, all others are written.
+    pub(crate) async fn run(&mut self) {
+        while let Some(note) = self.notes.recv().await {
+            if !spend(&mut self.budgets, &note.uid, Instant::now()) {
+                self.counters.events_throttled.add();
+            } else if let Err(error) = self.record(&note).await {
+                tracing::debug!(%error, reason = note.reason, pod = note.pod, "an event was not recorded");
+            }
+        }
+    }
+
+    async fn record(&mut self, note: &Note) -> kube::Result<()> {
         let now = Instant::now();
-        if !spend(&mut budgets, &note.uid, now) {
-            continue;
+        self.forget_old(now);
+        let topic = (note.uid.clone(), note.reason, note.message.clone(), note.field.clone());
+        if let Some(before) = self.written.get_mut(&topic).filter(|w| now.duration_since(w.at) < MEMORY) {
+            before.count = before.count.saturating_add(1);
+            before.at = now;
+            return again(&self.api, note, before).await;
         }
-        if written.len() >= REMEMBERED {
-            written.retain(|_, w| now.duration_since(w.at) < MEMORY);
-            budgets.retain(|_, (left, at)| *left + gained(now.duration_since(*at)) < BURST);
-            if written.len() >= REMEMBERED {
-                written.clear();
-            }
+        let name = first(&self.api, &self.node, note).await?;
+        self.written.insert(topic, Written { name, count: 1, at: now });
+        Ok(())
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        if self.budgets.len() >= REMEMBERED {
+            self.budgets.retain(|_, (left, at)| *left + gained(now.duration_since(*at)) < BURST);
         }
-        let key = (note.uid.clone(), note.reason, note.message.clone(), note.field.clone());
-        let known = written.get_mut(&key).filter(|w| now.duration_since(w.at) < MEMORY);
-        let outcome = match known {
-            Some(before) => {
-                before.count += 1;
-                before.at = now;
-                again(&api, &note, before).await
+        if self.written.len() >= REMEMBERED {
+            self.written.retain(|_, w| now.duration_since(w.at) < MEMORY);
+            if self.written.len() >= REMEMBERED {
+                self.written.clear();
             }
-            None => match first(&api, &node, &note).await {
-                Ok(name) => {
-                    written.insert(key, Written { name, count: 1, at: now });
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-        };
-        if let Err(error) = outcome {
-            tracing::debug!(%error, reason = note.reason, pod = note.pod, "an event was not recorded");
         }
     }
 }

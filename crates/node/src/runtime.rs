@@ -151,9 +151,10 @@ pub fn empty_layer(config: &Config) -> PathBuf {
 
 /// A container's `command` replaces the image's entrypoint and its words; its `args` replace the words alone.
 fn command_line(container: &Container, image: &Image, own: &[(String, String)]) -> Result<Vec<String>, SpecError> {
-    let given =
-        |words: &Option<Vec<String>>| words.clone().filter(|w| !w.is_empty()).map(|w| env::command_line(&w, own));
-    let (command, args) = (given(&container.command), given(&container.args));
+    let given = |words: &Option<Vec<String>>| {
+        words.as_deref().filter(|w| !w.is_empty()).map(|w| env::command_line(w, own)).transpose()
+    };
+    let (command, args) = (given(&container.command)?, given(&container.args)?);
     let line: Vec<String> = match (command, args) {
         (Some(command), args) => command.into_iter().chain(args.into_iter().flatten()).collect(),
         (None, Some(args)) => image.config.entrypoint.iter().cloned().chain(args).collect(),

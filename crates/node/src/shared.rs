@@ -1,10 +1,13 @@
 //! What every pod of a node shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use imbl::OrdMap;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use knoll_api::Key;
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
 use knoll_container::protocol::{ContainerId, Exit};
@@ -13,16 +16,47 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::api::Api;
 use crate::config::{Callbacks, Config};
+use crate::counters::Counters;
 use crate::env::Allocatable;
+use crate::pod::Verdict;
+use crate::pressure::Pressure;
 use crate::recorder::Recorder;
 
-/// Services by namespace.
-pub(crate) type ServiceIndex = BTreeMap<String, Vec<Arc<Service>>>;
+/// Services by namespace and name.
+pub(crate) type ServiceIndex = OrdMap<Key, Arc<Service>>;
 
 /// Images remembered ready to run.
 const REMEMBERED_IMAGES: usize = 512;
 /// Status writes at a time.
 const PARALLEL_WRITES: usize = 32;
+
+/// Which pod of which namespace has which address.
+#[derive(Default)]
+pub(crate) struct PodAddresses(Mutex<HashMap<Ipv4Addr, (String, String)>>);
+
+impl PodAddresses {
+    /// A pod has an address from now on.
+    pub(crate) fn put(&self, address: Ipv4Addr, namespace: &str, uid: &str) {
+        self.lock().insert(address, (namespace.to_owned(), uid.to_owned()));
+    }
+
+    /// A pod has its address no more; the next one may have it already.
+    pub(crate) fn remove(&self, address: Ipv4Addr, uid: &str) {
+        let mut all = self.lock();
+        if all.get(&address).is_some_and(|(_, holder)| holder == uid) {
+            all.remove(&address);
+        }
+    }
+
+    /// Whether a pod of a namespace has an address.
+    pub(crate) fn is_in(&self, address: Ipv4Addr, namespace: &str) -> bool {
+        self.lock().get(&address).is_some_and(|(of, _)| of == namespace)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Ipv4Addr, (String, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What every pod of a node shares.
 pub(crate) struct Shared {
@@ -33,10 +67,18 @@ pub(crate) struct Shared {
     pub(crate) images: Mutex<BTreeMap<String, Image>>,
     pub(crate) callbacks: Callbacks,
     pub(crate) recorder: Recorder,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) pod_addresses: Arc<PodAddresses>,
     pub(crate) allocatable: Allocatable,
     pub(crate) memory_capacity: u64,
     /// `None` until they were listed for the first time.
-    pub(crate) services: watch::Receiver<Option<Arc<ServiceIndex>>>,
+    pub(crate) services: watch::Receiver<Option<ServiceIndex>>,
+    /// What the machine is short of.
+    pub(crate) pressure: watch::Sender<Pressure>,
+    /// Pods that must go, by uid.
+    pub(crate) evictions: watch::Sender<BTreeMap<String, Verdict>>,
+    /// Whose turn it is to be measured.
+    pub(crate) measuring: Semaphore,
     pub(crate) pulls: Semaphore,
     pub(crate) writes: Semaphore,
 }
@@ -79,15 +121,18 @@ impl Shared {
         blocking(async move { store.pull(&reference, policy, &keychain, &progress).await }).await
     }
 
-    /// The Services whose addresses a pod of `namespace` may be told. Waits until they are known.
-    pub(crate) async fn services_for(&self, namespace: &str) -> Vec<Arc<Service>> {
+    /// The Services whose addresses a pod is told: those of its namespace, unless it wants no links, and the API
+    /// server's. Waits until they are known.
+    pub(crate) async fn services_for(&self, pod: &Pod) -> Vec<Arc<Service>> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let mut services = self.services.clone();
-        let Ok(index) = services.wait_for(Option::is_some).await else { return Vec::new() };
-        let Some(index) = index.as_ref() else { return Vec::new() };
-        let of = |namespace: &str| index.get(namespace).into_iter().flatten().cloned();
-        let master =
-            of("default").filter(|s| namespace != "default" && s.metadata.name.as_deref() == Some("kubernetes"));
-        of(namespace).chain(master).collect()
+        let Ok(index) = services.wait_for(Option::is_some).await.map(|index| index.clone()) else { return Vec::new() };
+        let Some(index) = index else { return Vec::new() };
+        let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+        let master = Key::new("default", "kubernetes");
+        let own = index.range(Key::new(namespace, "")..).take_while(|(key, _)| links && key.namespace == namespace);
+        let own = own.filter(|(key, _)| **key != master).map(|(_, service)| Arc::clone(service));
+        own.chain(index.get(&master).cloned()).collect()
     }
 }
 
@@ -96,7 +141,11 @@ async fn blocking<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
     let runtime = tokio::runtime::Handle::current();
     match tokio::task::spawn_blocking(move || runtime.block_on(work)).await {
         Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The server stops, and with it whoever waits for this.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -47,14 +47,14 @@ pub(crate) async fn follow(shared: Arc<Shared>, kind: Kind, changed: mpsc::Sende
     };
     let subject = Subject { path: path.into(), field_selector: None };
     let (sender, mut changes) = mpsc::channel(QUEUE);
-    let follow = feed::follow(shared.api.0.clone(), subject, sender);
+    let follow = feed::follow(shared.api.0.clone(), subject, Arc::clone(&shared.counters), sender);
     let tell = async {
         let mut first = true;
         while let Some(change) = changes.recv().await {
             let known: Vec<Known> = match change {
                 // At the start every pod reads its sources anyway.
-                Change::All(_) if std::mem::take(&mut first) => Vec::new(),
-                Change::All(all) => all,
+                Change::All { .. } if std::mem::take(&mut first) => Vec::new(),
+                Change::All { items, .. } => items,
                 Change::Put(one) | Change::Gone(one) => vec![one],
             };
             for Known { metadata } in known {

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use knoll_container::client::Client as Monitor;
 use knoll_container::launch::{Launcher, Options};
 use knoll_container::monitor;
 use knoll_container::network::{self, HostNetwork};
-use knoll_container::protocol::{Configuration, Phase, PodNetwork};
+use knoll_container::protocol::{Configuration, ContainerId, Phase, PodNetwork};
 use knoll_node::exec::ExecOptions;
 use knoll_node::logs::LogOptions;
 use knoll_node::{Callbacks, Config, InstanceEvent, Node, Whom};
@@ -68,6 +69,23 @@ fn main() -> Result<(), Failure> {
     outcome
 }
 
+/// Makes the node's callbacks panic about pods of certain names: it is how a test reaches into a worker.
+#[derive(Default)]
+struct Faults {
+    told: AtomicU32,
+}
+
+impl Faults {
+    /// `twice` panics the first two times, `always` each time.
+    fn about(&self, event: &InstanceEvent) {
+        match event.pod.metadata.name.as_deref() {
+            Some("twice") => assert!(self.told.fetch_add(1, Ordering::Relaxed) >= 2, "a fault that goes away"),
+            Some("always") => panic!("a fault that stays"),
+            _ => {}
+        }
+    }
+}
+
 /// Everything but the node.
 struct Site {
     dir: tempfile::TempDir,
@@ -77,6 +95,7 @@ struct Site {
     launcher: Launcher,
     images: ImageStore,
     network: Arc<Mutex<HostNetwork>>,
+    faults: Arc<Faults>,
 }
 
 /// A node that runs.
@@ -139,7 +158,7 @@ impl Site {
         server.bootstrap().await?;
         let api = server.client(Identity::admin());
         let network = Arc::new(Mutex::new(network));
-        Ok(Site { dir, server, api, monitor, launcher, images, network })
+        Ok(Site { dir, server, api, monitor, launcher, images, network, faults: Arc::default() })
     }
 
     fn config(&self) -> Config {
@@ -151,17 +170,24 @@ impl Site {
     fn start(&self) -> Result<Running, Failure> {
         let (sender, events) = mpsc::unbounded_channel();
         let (network, launcher) = (Arc::clone(&self.network), self.launcher.clone());
+        let (telling, draining) = (Arc::clone(&self.faults), Arc::clone(&self.faults));
         let callbacks = Callbacks {
-            drained: Arc::new(|_| None),
-            on_instance: Arc::new(move |event| drop(sender.send((Instant::now(), event)))),
-            set_services: Arc::new(move |rules| {
-                network.lock().expect("no panic before").set_services(&rules).map_err(|e| e.to_string())
+            drained: Arc::new(move |event| {
+                draining.about(&event);
+                None
+            }),
+            on_instance: Arc::new(move |event| {
+                telling.about(&event);
+                drop(sender.send((Instant::now(), event)));
+            }),
+            change_services: Arc::new(move |changes| {
+                network.lock().expect("no panic before").change_services(&changes).map_err(|e| e.to_string())
             }),
             reconnect: Arc::new(move || {
                 let socket = launcher.options.socket.clone();
                 Box::pin(async move { Monitor::connect(&socket).await })
             }),
-            gateway_serves: Arc::new(|host| host == "app.default.svc.cluster.local"),
+            gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
         let client = self.server.client(node_identity("n1"));
         let node = Node::new(self.config(), client, self.monitor.clone(), self.images.clone(), callbacks)?;
@@ -196,9 +222,14 @@ impl Site {
     }
 
     async fn pod(&self, name: &str, spec: Value) -> Result<String, Failure> {
+        self.labelled_pod(name, json!({"app": name}), spec).await
+    }
+
+    async fn labelled_pod(&self, name: &str, labels: Value, spec: Value) -> Result<String, Failure> {
         let mut spec = spec;
         spec["nodeName"] = "n1".into();
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
+        let pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec});
         let made = self.create("pods", pod).await?;
         Ok(made["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     }
@@ -248,6 +279,16 @@ impl Running {
         }
     }
 
+    /// The next event about one pod.
+    async fn event_of(&mut self, name: &str) -> Result<InstanceEvent, Failure> {
+        loop {
+            let (_, event) = self.event().await?;
+            if event.pod.metadata.name.as_deref() == Some(name) {
+                return Ok(event);
+            }
+        }
+    }
+
     async fn end(self) -> Result<(), Failure> {
         self.stop.send_replace(true);
         Ok(self.task.await??)
@@ -288,7 +329,9 @@ fn busybox_image(dir: &Path) -> Result<PathBuf, Failure> {
     let mut layer = tar::Builder::new(Vec::new());
     append(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox")?, 0o755)?;
     append(&mut layer, "etc/passwd", b"root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n", 0o644)?;
-    for name in ["sh", "cat", "echo", "sleep", "httpd", "nslookup", "nc", "printf", "id", "env", "ls", "true"] {
+    for name in
+        ["sh", "cat", "echo", "sleep", "httpd", "nslookup", "nc", "printf", "id", "env", "ls", "true", "mkdir", "touch"]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
@@ -331,8 +374,120 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     crashes(site, &node).await.map_err(|e| format!("a crash loop: {e}"))?;
     completes(site, &node).await.map_err(|e| format!("a task: {e}"))?;
     refused(site).await.map_err(|e| format!("refusals: {e}"))?;
+    loopback(site, &mut node).await.map_err(|e| format!("a program on 127.0.0.1: {e}"))?;
+    endless(site, &node).await.map_err(|e| format!("what has no end: {e}"))?;
+    let node = panics(site, node).await.map_err(|e| format!("panics: {e}"))?;
     let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;
     node.end().await
+}
+
+/// A revision's program that listens on 127.0.0.1 alone becomes ready and is reached; its other ports are not, and the
+/// next program of the same pod may listen elsewhere.
+async fn loopback(site: &Site, node: &mut Running) -> Result<(), Failure> {
+    let script = "mkdir /www; echo inside > /www/index.html; if [ -e /v/again ]; then exec httpd -f -p 8080 -h /www; fi; \
+        httpd -f -p 127.0.0.1:8081 -h /www & exec httpd -f -p 127.0.0.1:8080 -h /www";
+    let spec = |probe: Value| {
+        json!({"terminationGracePeriodSeconds": 0, "volumes": [{"name": "v", "emptyDir": {}}],
+            "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", script],
+            "ports": [{"containerPort": 8080}], "readinessProbe": probe,
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]})
+    };
+    let labels = || json!({"serving.knative.dev/revision": "rev"});
+    for (name, probe) in [
+        ("loop-tcp", json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1})),
+        ("loop-http", json!({"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1})),
+    ] {
+        let uid = site.labelled_pod(name, labels(), spec(probe)).await?;
+        let event = node.event_of(name).await?;
+        assert!(event.up, "{name} is ready");
+        assert!(http_get(event.address, 8080).await?.ends_with("inside\n"), "{name} is reached");
+        assert!(tokio::net::TcpStream::connect((event.address, 8081)).await.is_err(), "{name}: another port is open");
+        if name == "loop-http" {
+            // The next program listens everywhere: nothing leads it to 127.0.0.1 any more.
+            assert_eq!(node.run(&uid, &["touch", "/v/again"]).await?.0, 0);
+            site.monitor.kill(ContainerId::new(format!("{uid}_c_0"))?).await?;
+            assert!(!node.event_of(name).await?.up);
+            let event = node.event_of(name).await?;
+            assert!(event.up && http_get(event.address, 8080).await?.ends_with("inside\n"));
+        }
+        site.delete(name).await?;
+        assert!(!node.event_of(name).await?.up);
+        site.until_gone(name).await?;
+    }
+    // A pod of nobody's revision is asked as a kubelet asks.
+    site.pod("loop-plain", spec(json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1})))
+        .await?;
+    let unhealthy = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == "ContainersReady" && c["message"].to_string().contains("refused"))
+    };
+    site.until("loop-plain", "is refused", unhealthy).await?;
+    site.delete("loop-plain").await?;
+    site.until_gone("loop-plain").await
+}
+
+/// The longest grace the API takes, and a tree of directories that no path can name, end nothing but their pod.
+async fn endless(site: &Site, node: &Running) -> Result<(), Failure> {
+    let panics = node.node.counts().panics;
+    let deep = "cd /v; i=0; while [ $i -lt 500 ]; do mkdir d; cd d; i=$((i+1)); done; touch /v/done; exec sleep 600";
+    let spec = json!({"terminationGracePeriodSeconds": i32::MAX, "volumes": [{"name": "v", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", deep],
+        "readinessProbe": {"exec": {"command": ["ls", "/v/done"]}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
+    let uid = site.pod("endless", spec).await?;
+    site.until("endless", "has dug its tree", ready).await?;
+    site.delete("endless").await?;
+    site.until("endless", "is asked to stop", |pod| !ready(pod)).await?;
+    let path = "/api/v1/namespaces/default/pods/endless";
+    site.send("DELETE", path, json!({"gracePeriodSeconds": 0})).await?;
+    site.until_gone("endless").await?;
+    let left = site.dir.path().join("data/pods").join(&uid);
+    let begin = Instant::now();
+    while left.exists() {
+        assert!(begin.elapsed() < PATIENCE, "the tree is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.node.counts().panics, panics);
+    Ok(())
+}
+
+/// A panic costs one pod: it is taken up again as it is, left alone when it goes on, and can be deleted all the same.
+async fn panics(site: &Site, node: Running) -> Result<Running, Failure> {
+    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
+    let mut node = node;
+    site.pod("twice", spec()).await?;
+    assert!(node.event_of("twice").await?.up);
+    let pod = site.until("twice", "is ready", ready).await?;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(node.node.counts().panics, 2);
+
+    site.pod("always", spec()).await?;
+    let quarantined = |pod: &Value| pod["status"]["reason"] == "Quarantined" && !ready(pod);
+    let pod = site.until("always", "is left alone", quarantined).await?;
+    assert!(pod["status"]["message"].to_string().contains("a fault that stays"), "{}", pod["status"]);
+    let events = site.send("GET", "/api/v1/namespaces/default/events", Value::Null).await?;
+    let told = |name: &str| {
+        let list = events["items"].as_array().cloned().unwrap_or_default();
+        list.iter().any(|e| e["involvedObject"]["name"] == name && e["reason"] == "NodePanic")
+    };
+    assert!(told("twice") && told("always"), "{events:#}");
+
+    // A node that starts with such a pod is a node all the same.
+    node.end().await?;
+    let mut node = site.start()?;
+    site.pod("other", spec()).await?;
+    site.until("other", "is ready", ready).await?;
+    let begin = Instant::now();
+    while node.node.counts().quarantined == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the pod is not left alone");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for name in ["always", "twice", "other"] {
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::ZERO, node.events.recv()).await {}
+    Ok(node)
 }
 
 /// A pod with volumes, variables, names and a probe comes up, is reached, follows its ConfigMap, and goes.

@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
 
-pub use expand::expand;
+pub use expand::{LONGEST, TooLong, expand};
 pub use fields::{field, go_quote, resource_field};
 pub use services::service_variables;
+
+/// Most bytes of all variables, or of all arguments, together: more than any kernel passes to a program.
+const LONGEST_LIST: usize = 8 << 20;
 
 /// ConfigMaps and Secrets of the pod's namespace, by name. `None` records that one does not exist.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +94,18 @@ pub enum EnvError {
     /// A container that the pod does not have.
     #[error("container {0} not found")]
     Container(String),
+    /// A variable that its references make longer than any program takes.
+    #[error("environment variable {0} becomes longer than {max} KiB when its references are filled in", max = LONGEST / 1024)]
+    LongVariable(String),
+    /// All variables together do.
+    #[error("the environment is longer than {max} MiB", max = LONGEST_LIST >> 20)]
+    LongEnvironment,
+    /// An argument that its references make longer than any program takes.
+    #[error("an argument becomes longer than {max} KiB when its references are filled in", max = LONGEST / 1024)]
+    LongWord,
+    /// All arguments together do.
+    #[error("the command line is longer than {max} MiB", max = LONGEST_LIST >> 20)]
+    LongCommand,
     /// A quantity that cannot be read.
     #[error("cannot read {what}")]
     Quantity {
@@ -136,31 +151,40 @@ pub fn resolve(container: &Container, inputs: &Inputs<'_>) -> Result<Vec<(String
         if let Some(reference) = &from.config_map_ref {
             let map = config_map(inputs.sources, &reference.name, reference.optional.unwrap_or(false))?;
             for (key, value) in map.and_then(|m| m.data.as_ref()).into_iter().flatten() {
-                list.set(format!("{prefix}{key}"), value.clone());
+                list.set(format!("{prefix}{key}"), value.clone())?;
             }
         }
         if let Some(reference) = &from.secret_ref {
             let secret = secret(inputs.sources, &reference.name, reference.optional.unwrap_or(false))?;
             for (key, value) in secret.and_then(|s| s.data.as_ref()).into_iter().flatten() {
-                list.set(format!("{prefix}{key}"), text_of(&value.0));
+                list.set(format!("{prefix}{key}"), text_of(&value.0))?;
             }
         }
     }
     for variable in container.env.iter().flatten() {
         if let Some(value) = value_of(variable, container, inputs, &list, &service_env)? {
-            list.set(variable.name.clone(), value);
+            list.set(variable.name.clone(), value)?;
         }
     }
     for (name, value) in service_env {
-        list.set_if_absent(name, value);
+        list.set_if_absent(name, value)?;
     }
     Ok(list.ordered)
 }
 
 /// Command and arguments with their `$(NAME)` references filled in.
-pub fn command_line(words: &[String], environment: &[(String, String)]) -> Vec<String> {
+///
+/// # Errors
+/// When a word, or all of them together, become longer than any program takes.
+pub fn command_line(words: &[String], environment: &[(String, String)]) -> Result<Vec<String>, EnvError> {
     let known: BTreeMap<&str, &str> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    words.iter().map(|word| expand(word, |name| known.get(name).map(|v| (*v).to_owned()))).collect()
+    let mut total = 0;
+    let line = words.iter().map(|word| {
+        let word = expand(word, |name| known.get(name).copied()).map_err(|_| EnvError::LongWord)?;
+        total += word.len();
+        if total > LONGEST_LIST { Err(EnvError::LongCommand) } else { Ok(word) }
+    });
+    line.collect()
 }
 
 /// Variables in order, by name.
@@ -168,23 +192,29 @@ pub fn command_line(words: &[String], environment: &[(String, String)]) -> Vec<S
 struct Variables {
     ordered: Vec<(String, String)>,
     places: BTreeMap<String, usize>,
+    bytes: usize,
 }
 
 impl Variables {
-    fn set(&mut self, name: String, value: String) {
-        match self.places.get(&name) {
-            Some(&place) => self.ordered[place].1 = value,
+    fn set(&mut self, name: String, value: String) -> Result<(), EnvError> {
+        let place = self.places.get(&name).copied();
+        let before = place.map_or(0, |place| name.len() + self.ordered[place].1.len());
+        self.bytes = self.bytes - before + name.len() + value.len();
+        if self.bytes > LONGEST_LIST {
+            return Err(EnvError::LongEnvironment);
+        }
+        match place {
+            Some(place) => self.ordered[place].1 = value,
             None => {
                 self.places.insert(name.clone(), self.ordered.len());
                 self.ordered.push((name, value));
             }
         }
+        Ok(())
     }
 
-    fn set_if_absent(&mut self, name: String, value: String) {
-        if !self.places.contains_key(&name) {
-            self.set(name, value);
-        }
+    fn set_if_absent(&mut self, name: String, value: String) -> Result<(), EnvError> {
+        if self.places.contains_key(&name) { Ok(()) } else { self.set(name, value) }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -202,8 +232,9 @@ fn value_of(
 ) -> Result<Option<String>, EnvError> {
     let namespace = || inputs.pod.metadata.namespace.clone().unwrap_or_default();
     let Some(source) = &variable.value_from else {
-        let known = |name: &str| before.get(name).map(str::to_owned).or_else(|| service_env.get(name).cloned());
-        return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), known)));
+        let known = |name: &str| before.get(name).or_else(|| service_env.get(name).map(String::as_str));
+        let text = variable.value.as_deref().unwrap_or_default();
+        return expand(text, known).map(Some).map_err(|_| EnvError::LongVariable(variable.name.clone()));
     };
     if let Some(reference) = &source.field_ref {
         return field(&reference.field_path, inputs).map(Some);

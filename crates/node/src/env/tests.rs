@@ -121,5 +121,26 @@ fn services_are_told_unless_links_are_off() {
 fn command_lines_are_filled_in_from_the_environment() {
     let environment = [("A".to_owned(), "1".to_owned())];
     let words = ["run".to_owned(), "--a=$(A)".to_owned(), "$(B) $$(A)".to_owned()];
-    assert_eq!(command_line(&words, &environment), ["run", "--a=1", "$(B) $(A)"]);
+    assert_eq!(command_line(&words, &environment).expect("short"), ["run", "--a=1", "$(B) $(A)"]);
+}
+
+#[test]
+fn references_that_grow_without_end_are_refused_by_name() {
+    let mut env = vec![json!({"name": "V0", "value": "0123456789"})];
+    env.extend((1..40).map(|n| json!({"name": format!("V{n}"), "value": format!("$(V{0})$(V{0})", n - 1)})));
+    let why = resolve_json(json!({"name": "c", "env": env})).expect_err("too long");
+    assert_eq!(why, "environment variable V14 becomes longer than 128 KiB when its references are filled in");
+    let long = vec![("A".to_owned(), "x".repeat(100_000))];
+    let words = vec!["$(A)$(A)".to_owned()];
+    assert!(matches!(command_line(&words, &long), Err(EnvError::LongWord)));
+    assert!(matches!(command_line(&vec!["$(A)".to_owned(); 100], &long), Err(EnvError::LongCommand)));
+}
+
+#[test]
+fn an_environment_that_no_program_takes_is_refused() {
+    let env: Vec<_> = (0..100).map(|n| json!({"name": format!("V{n}"), "value": "x".repeat(100_000)})).collect();
+    assert_eq!(
+        resolve_json(json!({"name": "c", "env": env})).expect_err("too long"),
+        "the environment is longer than 8 MiB"
+    );
 }

@@ -60,7 +60,7 @@ pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
     let name = spec.and_then(|s| s.hostname.as_deref()).filter(|h| !h.is_empty()).or(pod.metadata.name.as_deref());
     let name = name.unwrap_or_default();
-    name[..name.len().min(LONGEST_HOSTNAME)].trim_end_matches(['-', '.']).to_owned()
+    name[..name.floor_char_boundary(LONGEST_HOSTNAME)].trim_end_matches(['-', '.']).to_owned()
 }
 
 /// A pod's `/etc/hosts`.
@@ -193,5 +193,12 @@ mod tests {
         let mut pod = pod(json!({"containers": []}));
         pod.metadata.name = Some(format!("{}-{}", "a".repeat(62), "b".repeat(40)));
         assert_eq!(hostname(&pod), "a".repeat(62));
+    }
+
+    #[test]
+    fn a_name_is_never_cut_within_a_letter() {
+        let named = pod(json!({"containers": [], "hostname": "é".repeat(40)}));
+        assert_eq!(hostname(&named), "é".repeat(31));
+        assert!(hosts(&named, Some(Ipv4Addr::LOCALHOST), "cluster.local").contains(&"é".repeat(31)));
     }
 }

@@ -1,15 +1,17 @@
 //! Services: where their addresses lead, and what names and variables are made from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knoll_api::Key;
-use knoll_container::network::{ServiceRule, Transport};
+use knoll_container::network::{Claim, ServiceChanges, ServiceRule, Transport};
 use tokio::sync::{mpsc, watch};
 
 use super::dns::{Names, ServiceNames};
@@ -25,12 +27,32 @@ const QUEUE: usize = 256;
 /// Label of a slice: its Service.
 const OF_SERVICE: &str = "kubernetes.io/service-name";
 
-/// Services and their endpoints.
-#[derive(Clone, Debug, Default)]
+/// Services and their endpoints, and what follows from them: where addresses lead, and what names stand for.
+///
+/// A change of a Service or of one of its slices costs what that Service has, however many others there are: it is
+/// marked, and [`Directory::settle`] computes what is marked anew and says what differs.
+#[derive(Clone, Debug)]
 pub struct Directory {
-    services: BTreeMap<Key, Arc<Service>>,
+    host: Host,
+    services: OrdMap<Key, Arc<Service>>,
     /// By namespace and Service, then by name of the slice, without metadata.
     slices: BTreeMap<Key, BTreeMap<String, EndpointSlice>>,
+    /// What each Service wants its addresses to lead to, and its age.
+    wanted: BTreeMap<Key, Wanted>,
+    /// Who wants an address: the oldest has it.
+    claims: BTreeMap<Claim, BTreeSet<(Age, Key)>>,
+    names: Names,
+    changed: BTreeSet<Key>,
+    settled: u64,
+}
+
+/// When a Service was made; those that do not say are the youngest.
+type Age = Timestamp;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    age: Age,
+    rules: Vec<ServiceRule>,
 }
 
 /// The machine's own addresses.
@@ -43,12 +65,34 @@ pub struct Host {
 }
 
 impl Directory {
+    /// Nothing yet, on a machine with these addresses.
+    pub fn new(host: Host) -> Directory {
+        Directory {
+            host,
+            services: OrdMap::new(),
+            slices: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            names: Names::default(),
+            changed: BTreeSet::new(),
+            settled: 0,
+        }
+    }
+
     /// Takes a Service, or forgets it.
     pub fn put_service(&mut self, key: Key, service: Option<Arc<Service>>) {
+        self.changed.insert(key.clone());
         match service {
             Some(service) => drop(self.services.insert(key, service)),
             None => drop(self.services.remove(&key)),
         }
+    }
+
+    /// Takes all Services there are.
+    pub fn put_all_services(&mut self, all: Vec<(Key, Arc<Service>)>) {
+        self.changed.extend(self.services.keys().cloned());
+        self.services = all.into_iter().collect();
+        self.changed.extend(self.services.keys().cloned());
     }
 
     /// Takes a slice, or forgets it. A slice of no Service says nothing.
@@ -57,6 +101,7 @@ impl Directory {
         let Some(service) = meta.labels.as_ref().and_then(|l| l.get(OF_SERVICE)) else { return };
         let of = Key::new(meta.namespace.clone().unwrap_or_default(), service.clone());
         let name = meta.name.clone().unwrap_or_default();
+        self.changed.insert(of.clone());
         if gone {
             if let Some(slices) = self.slices.get_mut(&of) {
                 slices.remove(&name);
@@ -70,25 +115,108 @@ impl Directory {
         }
     }
 
-    /// Where every Service address leads, ordered.
-    pub fn rules(&self, host: Host) -> Vec<ServiceRule> {
-        let mut rules = Vec::new();
-        for (key, service) in &self.services {
-            let Some(spec) = &service.spec else { continue };
-            let by_client = spec.session_affinity.as_deref() == Some("ClientIP");
-            for port in spec.ports.iter().flatten() {
-                let Some(protocol) = transport(port.protocol.as_deref()) else { continue };
-                let addresses = addresses(service, port, host);
-                if addresses.is_empty() {
-                    continue;
-                }
-                let endpoints = self.endpoints(key, service, port);
-                let rule = |service| ServiceRule { service, protocol, endpoints: endpoints.clone(), by_client };
-                rules.extend(addresses.into_iter().map(rule));
+    /// Takes all slices there are.
+    pub fn put_all_slices(&mut self, all: Vec<EndpointSlice>) {
+        self.changed.extend(std::mem::take(&mut self.slices).into_keys());
+        all.into_iter().for_each(|slice| self.put_slice(slice, false));
+    }
+
+    /// The Services there are. A copy shares what does not change.
+    pub fn services(&self) -> &OrdMap<Key, Arc<Service>> {
+        &self.services
+    }
+
+    /// What names stand for, as of the last [`Directory::settle`].
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Has everything computed and said anew.
+    pub fn unsettle(&mut self) {
+        self.wanted.clear();
+        self.claims.clear();
+        self.changed.extend(self.services.keys().cloned());
+    }
+
+    /// How many Services were computed so far: what all changes together have cost.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Computes what has changed and says which addresses lead elsewhere now.
+    pub fn settle(&mut self) -> ServiceChanges {
+        let mut touched = BTreeSet::new();
+        for key in std::mem::take(&mut self.changed) {
+            self.settled += 1;
+            let service = self.services.get(&key).cloned();
+            match service.as_ref().and_then(|service| self.names_of(&key, service)) {
+                Some(names) => drop(self.names.services.insert(key.clone(), Arc::new(names))),
+                None => drop(self.names.services.remove(&key)),
+            }
+            let wanted = service.map(|service| Wanted { age: age(&service), rules: self.rules_of(&key, &service) });
+            let before = self.wanted.get(&key);
+            if before == wanted.as_ref() {
+                continue;
+            }
+            for rule in before.iter().flat_map(|w| &w.rules).chain(wanted.iter().flat_map(|w| &w.rules)) {
+                touched.insert(rule.claim());
+            }
+            self.replace_claims(key, wanted);
+        }
+        let mut changes = ServiceChanges::default();
+        for claim in touched {
+            match self.in_force(&claim) {
+                Some(rule) => changes.put.push(rule.clone()),
+                None => changes.gone.push(claim),
             }
         }
+        changes
+    }
+
+    fn replace_claims(&mut self, key: Key, wanted: Option<Wanted>) {
+        if let Some(before) = self.wanted.remove(&key) {
+            for rule in &before.rules {
+                let Some(claimants) = self.claims.get_mut(&rule.claim()) else { continue };
+                claimants.remove(&(before.age, key.clone()));
+                if claimants.is_empty() {
+                    self.claims.remove(&rule.claim());
+                }
+            }
+        }
+        let Some(wanted) = wanted else { return };
+        for rule in &wanted.rules {
+            let claimants = self.claims.entry(rule.claim()).or_default();
+            claimants.insert((wanted.age, key.clone()));
+            if let Some((_, holder)) = claimants.first().filter(|(_, holder)| *holder != key) {
+                tracing::warn!(service = %key, %holder, address = %rule.service, "an address belongs to an older Service");
+            }
+        }
+        self.wanted.insert(key, wanted);
+    }
+
+    /// Where an address leads: as the oldest Service wants that has it.
+    fn in_force(&self, claim: &Claim) -> Option<&ServiceRule> {
+        let (_, holder) = self.claims.get(claim)?.first()?;
+        self.wanted.get(holder)?.rules.iter().find(|rule| rule.claim() == *claim)
+    }
+
+    /// Where the addresses of a Service lead, each once.
+    fn rules_of(&self, key: &Key, service: &Service) -> Vec<ServiceRule> {
+        let mut rules = Vec::new();
+        let Some(spec) = &service.spec else { return rules };
+        let by_client = spec.session_affinity.as_deref() == Some("ClientIP");
+        for port in spec.ports.iter().flatten() {
+            let Some(protocol) = transport(port.protocol.as_deref()) else { continue };
+            let addresses = addresses(service, port, self.host);
+            if addresses.is_empty() {
+                continue;
+            }
+            let endpoints = self.endpoints(key, service, port);
+            let rule = |service| ServiceRule { service, protocol, endpoints: endpoints.clone(), by_client };
+            rules.extend(addresses.into_iter().map(rule));
+        }
         rules.sort();
-        rules.dedup_by(|a, b| (a.service, a.protocol) == (b.service, b.protocol));
+        rules.dedup_by_key(|rule| rule.claim());
         rules
     }
 
@@ -111,25 +239,21 @@ impl Directory {
         list
     }
 
-    /// What names stand for.
-    pub fn names(&self) -> Names {
-        let names = self.services.iter().filter_map(|(key, service)| {
-            let spec = service.spec.as_ref()?;
-            let ports = spec.ports.iter().flatten().filter_map(|p| {
-                let protocol = p.protocol.as_deref().unwrap_or("TCP").to_lowercase();
-                Some((p.name.clone().unwrap_or_default(), protocol, u16::try_from(p.port).ok()?))
-            });
-            let ports = ports.collect();
-            let names = if spec.type_.as_deref() == Some("ExternalName") {
-                ServiceNames::Alias(spec.external_name.clone().unwrap_or_default().trim_end_matches('.').to_lowercase())
-            } else if let Some(address) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) {
-                ServiceNames::Address { address, ports }
-            } else {
-                ServiceNames::Headless { members: self.members(key, service), ports }
-            };
-            Some((key.clone(), names))
+    /// What the name of a Service stands for.
+    fn names_of(&self, key: &Key, service: &Service) -> Option<ServiceNames> {
+        let spec = service.spec.as_ref()?;
+        let ports = spec.ports.iter().flatten().filter_map(|p| {
+            let protocol = p.protocol.as_deref().unwrap_or("TCP").to_lowercase();
+            Some((p.name.clone().unwrap_or_default(), protocol, u16::try_from(p.port).ok()?))
         });
-        Names { services: names.collect() }
+        let ports = ports.collect();
+        Some(if spec.type_.as_deref() == Some("ExternalName") {
+            ServiceNames::Alias(spec.external_name.clone().unwrap_or_default().trim_end_matches('.').to_lowercase())
+        } else if let Some(address) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) {
+            ServiceNames::Address { address, ports }
+        } else {
+            ServiceNames::Headless { members: self.members(key, service), ports }
+        })
     }
 
     /// The endpoints of a headless Service: host name, where one is set, and address.
@@ -145,21 +269,17 @@ impl Directory {
         list.dedup();
         list
     }
-
-    /// Services by namespace.
-    fn index(&self) -> ServiceIndex {
-        let mut index = ServiceIndex::new();
-        for (key, service) in &self.services {
-            index.entry(key.namespace.clone()).or_default().push(Arc::clone(service));
-        }
-        index
-    }
 }
 
-/// A Service with nothing but its name and what it asks for: every Service there is stays in memory.
+fn age(service: &Service) -> Age {
+    service.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |at| at.0)
+}
+
+/// A Service with nothing but its name, its age and what it asks for: every Service there is stays in memory.
 fn lean(service: Service) -> Service {
-    let ObjectMeta { namespace, name, .. } = service.metadata;
-    Service { metadata: ObjectMeta { namespace, name, ..ObjectMeta::default() }, spec: service.spec, status: None }
+    let ObjectMeta { namespace, name, creation_timestamp, .. } = service.metadata;
+    let metadata = ObjectMeta { namespace, name, creation_timestamp, ..ObjectMeta::default() };
+    Service { metadata, spec: service.spec, status: None }
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -201,17 +321,19 @@ fn addresses(service: &Service, port: &ServicePort, host: Host) -> Vec<SocketAdd
 /// Keeps addresses, names and variables up to date, for ever.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    index: watch::Sender<Option<Arc<ServiceIndex>>>,
+    index: watch::Sender<Option<ServiceIndex>>,
     names: watch::Sender<Arc<Names>>,
 ) {
     let (to_services, mut services) = mpsc::channel(QUEUE);
     let (to_slices, mut slices) = mpsc::channel(QUEUE);
     let client = shared.api.0.clone();
     let subject = |path: &str| Subject { path: path.into(), field_selector: None };
-    let follow_services = feed::follow(client.clone(), subject("/api/v1/services"), to_services);
-    let follow_slices = feed::follow(client, subject("/apis/discovery.k8s.io/v1/endpointslices"), to_slices);
+    let counters = || Arc::clone(&shared.counters);
+    let follow_services = feed::follow(client.clone(), subject("/api/v1/services"), counters(), to_services);
+    let slices_of = subject("/apis/discovery.k8s.io/v1/endpointslices");
+    let follow_slices = feed::follow(client, slices_of, counters(), to_slices);
     let apply = async {
-        let mut state = State { shared: &shared, directory: Directory::default(), known: (false, false), rules: None };
+        let mut state = State::new(&shared);
         let mut wait = None;
         loop {
             let pause = wait.take();
@@ -237,11 +359,10 @@ pub(crate) async fn run(
                 until.get_or_insert(tokio::time::Instant::now() + GATHER);
             }
             if services_changed {
-                index.send_replace(Some(Arc::new(state.directory.index())));
+                index.send_replace(Some(state.directory.services().clone()));
             }
             if state.known == (true, true) {
-                names.send_replace(Arc::new(state.directory.names()));
-                wait = state.enforce().await;
+                wait = state.enforce(&names).await;
             }
         }
     };
@@ -253,18 +374,26 @@ struct State<'a> {
     directory: Directory,
     /// Whether Services and slices were listed.
     known: (bool, bool),
-    rules: Option<Vec<ServiceRule>>,
+    /// Whether what is in force is known: the first changes replace whatever an earlier node left.
+    begun: bool,
+    /// Changes that were handed over and not taken; whoever refused them knows them.
+    refused: bool,
 }
 
 impl State<'_> {
+    fn new(shared: &Shared) -> State<'_> {
+        let host = Host { address: shared.config.address, gateway: shared.config.gateway };
+        State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false }
+    }
+
     fn take_service(&mut self, change: Change<Service>) {
         let key = |s: &Service| {
             Key::new(s.metadata.namespace.clone().unwrap_or_default(), s.metadata.name.clone().unwrap_or_default())
         };
         match change {
-            Change::All(all) => {
+            Change::All { items, .. } => {
                 self.known.0 = true;
-                self.directory.services = all.into_iter().map(|s| (key(&s), Arc::new(lean(s)))).collect();
+                self.directory.put_all_services(items.into_iter().map(|s| (key(&s), Arc::new(lean(s)))).collect());
             }
             Change::Put(s) => self.directory.put_service(key(&s), Some(Arc::new(lean(s)))),
             Change::Gone(s) => self.directory.put_service(key(&s), None),
@@ -273,38 +402,38 @@ impl State<'_> {
 
     fn take_slice(&mut self, change: Change<EndpointSlice>) {
         match change {
-            Change::All(all) => {
+            Change::All { items, .. } => {
                 self.known.1 = true;
-                self.directory.slices.clear();
-                all.into_iter().for_each(|slice| self.directory.put_slice(slice, false));
+                self.directory.put_all_slices(items);
             }
             Change::Put(slice) => self.directory.put_slice(slice, false),
             Change::Gone(slice) => self.directory.put_slice(slice, true),
         }
     }
 
-    /// Puts changed rules into force. Returns when to try again.
-    async fn enforce(&mut self) -> Option<Duration> {
-        let host = Host { address: self.shared.config.address, gateway: self.shared.config.gateway };
-        let rules = self.directory.rules(host);
-        if self.rules.as_ref() == Some(&rules) {
+    /// Puts what has changed into force. Returns when to try again.
+    async fn enforce(&mut self, names: &watch::Sender<Arc<Names>>) -> Option<Duration> {
+        let mut changes = self.directory.settle();
+        names.send_replace(Arc::new(self.directory.names().clone()));
+        changes.all = !self.begun;
+        if changes.is_empty() && !self.refused {
             return None;
         }
-        let (set, given) = (Arc::clone(&self.shared.callbacks.set_services), rules.clone());
-        match tokio::task::spawn_blocking(move || set(given)).await {
-            Ok(Ok(())) => {
-                self.rules = Some(rules);
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(error, "the addresses of Services are not in force");
-                Some(RETRY)
-            }
+        let change = Arc::clone(&self.shared.callbacks.change_services);
+        let outcome = tokio::task::spawn_blocking(move || change(changes)).await;
+        self.begun = true;
+        self.refused = !matches!(outcome, Ok(Ok(())));
+        match outcome {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => tracing::warn!(error, "the addresses of Services are not in force"),
             Err(error) => {
                 tracing::error!(%error, "the addresses of Services are not in force");
-                Some(RETRY)
+                // What became of these changes nobody knows.
+                self.begun = false;
+                self.directory.unsettle();
             }
         }
+        Some(RETRY)
     }
 }
 
@@ -316,7 +445,7 @@ mod tests {
     const HOST: Host = Host { address: Ipv4Addr::new(192, 0, 2, 1), gateway: Ipv4Addr::new(169, 254, 77, 1) };
 
     fn directory(services: Value, slices: Value) -> Directory {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(HOST);
         let services: Vec<Service> = serde_json::from_value(services).expect("services");
         for service in services {
             let key = Key::new("ns", service.metadata.name.clone().expect("a name"));
@@ -348,7 +477,7 @@ mod tests {
         let endpoints = json!([{"addresses": ["10.244.0.6"]}, {"addresses": ["10.244.0.5"], "conditions": {"ready": true}},
             {"addresses": ["10.244.0.7"], "conditions": {"ready": false}}]);
         assert_eq!(
-            shown(&directory(services, slice(endpoints)).rules(HOST)),
+            shown(&directory(services, slice(endpoints)).settle().put),
             [
                 "10.96.0.9:80 Tcp -> 10.244.0.5:8080,10.244.0.6:8080",
                 "10.96.0.9:81 Tcp -> ",
@@ -366,8 +495,9 @@ mod tests {
             {"metadata": {"name": "a"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]}},
             {"metadata": {"name": "s"}, "spec": {"clusterIP": "None"}},
             {"metadata": {"name": "x"}, "spec": {"type": "ExternalName", "externalName": "Gw.NS.svc.cluster.local."}}]);
-        let names = directory(services, slice(json!([{"addresses": ["10.244.0.5"], "hostname": "h"}]))).names();
-        let of = |name: &str| names.services[&Key::new("ns", name)].clone();
+        let mut directory = directory(services, slice(json!([{"addresses": ["10.244.0.5"], "hostname": "h"}])));
+        directory.settle();
+        let of = |name: &str| ServiceNames::clone(&directory.names().services[&Key::new("ns", name)]);
         let ports = vec![("http".to_owned(), "tcp".to_owned(), 80)];
         assert_eq!(of("a"), ServiceNames::Address { address: Ipv4Addr::new(10, 96, 0, 9), ports });
         let members = vec![(Some("h".to_owned()), Ipv4Addr::new(10, 244, 0, 5))];
@@ -380,9 +510,64 @@ mod tests {
         let services = json!([{"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]}}]);
         let slices = slice(json!([{"addresses": ["10.244.0.6"]}]));
         let mut directory = directory(services, slices.clone());
+        assert_eq!(shown(&directory.settle().put), ["10.96.0.9:80 Tcp -> 10.244.0.6:8080"]);
         let slices: Vec<EndpointSlice> = serde_json::from_value(slices).expect("slices");
         slices.into_iter().for_each(|slice| directory.put_slice(slice, true));
-        assert_eq!(shown(&directory.rules(HOST)), ["10.96.0.9:80 Tcp -> "]);
+        assert_eq!(shown(&directory.settle().put), ["10.96.0.9:80 Tcp -> "]);
         assert!(directory.slices.is_empty());
+    }
+
+    fn made(name: &str, second: i64, ip: &str) -> (Key, Arc<Service>) {
+        let at = Timestamp::from_second(second).expect("in range").to_string();
+        let service = json!({"metadata": {"name": name, "namespace": "ns", "creationTimestamp": at},
+            "spec": {"clusterIP": ip, "externalIPs": ["198.51.100.7"], "ports": [{"port": 80}]}});
+        (Key::new("ns", name), Arc::new(serde_json::from_value(service).expect("a Service")))
+    }
+
+    #[test]
+    fn an_address_stays_with_the_oldest_that_wants_it() {
+        let mut directory = Directory::new(HOST);
+        let external = |changes: &ServiceChanges| {
+            shown(&changes.put).into_iter().filter(|rule| rule.starts_with("198.51")).collect::<Vec<_>>()
+        };
+        let slice = |of: &str, ip: &str| -> EndpointSlice {
+            serde_json::from_value(json!({"metadata": {"name": of, "namespace": "ns", "labels": {OF_SERVICE: of}},
+                "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [ip]}]}))
+            .expect("a slice")
+        };
+        directory.put_slice(slice("old", "10.244.0.1"), false);
+        directory.put_slice(slice("a-thief", "10.244.0.2"), false);
+        let (key, service) = made("old", 5, "10.96.0.1");
+        directory.put_service(key.clone(), Some(service));
+        assert_eq!(external(&directory.settle()), ["198.51.100.7:80 Tcp -> 10.244.0.1:8080"]);
+        let (thief, service) = made("a-thief", 6, "10.96.0.2");
+        directory.put_service(thief, Some(service));
+        assert_eq!(external(&directory.settle()), ["198.51.100.7:80 Tcp -> 10.244.0.1:8080"]);
+        directory.put_service(key, None);
+        let changes = directory.settle();
+        assert_eq!(external(&changes), ["198.51.100.7:80 Tcp -> 10.244.0.2:8080"]);
+        assert_eq!(changes.gone, [("10.96.0.1:80".parse().expect("an address"), Transport::Tcp)]);
+    }
+
+    #[test]
+    fn one_change_among_ten_thousand_services_costs_one() {
+        let mut directory = Directory::new(HOST);
+        let all = (0..10_000u32).map(|n| {
+            let service = json!({"metadata": {"name": format!("s{n}")}, "spec": {
+                "clusterIP": Ipv4Addr::from(0x0a60_0000 + n).to_string(), "ports": [{"name": "http", "port": 80}]}});
+            (Key::new("ns", format!("s{n}")), Arc::new(serde_json::from_value(service).expect("a Service")))
+        });
+        directory.put_all_services(all.collect());
+        assert_eq!(directory.settle().put.len(), 10_000);
+        let before = directory.settled();
+        let mut endpoints: Vec<EndpointSlice> =
+            serde_json::from_value(slice(json!([{"addresses": ["10.244.0.6"]}]))).expect("slices");
+        let labels = endpoints[0].metadata.labels.get_or_insert_default();
+        labels.insert(OF_SERVICE.into(), "s77".into());
+        directory.put_slice(endpoints.remove(0), false);
+        let changes = directory.settle();
+        assert_eq!(shown(&changes.put), ["10.96.0.77:80 Tcp -> 10.244.0.6:8080"]);
+        assert_eq!((directory.settled() - before, changes.gone.len()), (1, 0));
+        assert!(directory.settle().is_empty());
     }
 }

@@ -31,7 +31,8 @@ impl Backoff {
 
     /// The pause to hold after something that ended at `finished` is started again at `now`.
     pub fn next(backoff: Option<Backoff>, finished: Timestamp, now: Timestamp) -> Backoff {
-        let delay = backoff.filter(|b| !b.is_forgiven(finished)).map_or(FIRST, |b| (b.delay * 2).min(LONGEST));
+        let delay =
+            backoff.filter(|b| !b.is_forgiven(finished)).map_or(FIRST, |b| b.delay.saturating_mul(2).min(LONGEST));
         Backoff { delay, since: now }
     }
 

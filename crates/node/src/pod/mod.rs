@@ -29,6 +29,10 @@ use std::time::Duration;
 /// How long a pod may take to stop when nothing says so.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
+/// The longest that is waited for a pod to stop, ten years: beyond it clocks have no word for the end. A pod that
+/// asks for longer has asked for "however long it takes".
+pub const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Who restarts a container that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
@@ -87,7 +91,12 @@ pub fn grace(pod: &Pod) -> Duration {
         .metadata
         .deletion_grace_period_seconds
         .or_else(|| pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds));
-    seconds.map_or(DEFAULT_GRACE, |s| Duration::from_secs(u64::try_from(s).unwrap_or(0)))
+    seconds.map_or(DEFAULT_GRACE, of_seconds)
+}
+
+/// A grace of so many seconds, as a user wrote it: nothing below zero, nothing above [`LONGEST_GRACE`].
+pub fn of_seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST_GRACE)
 }
 
 /// `name_namespace(uid)`, as messages name a pod.

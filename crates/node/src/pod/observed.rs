@@ -66,7 +66,7 @@ impl Failure {
         at: Timestamp,
         (first, longest): (Duration, Duration),
     ) -> Failure {
-        let delay = before.map_or(first, |b| (b.delay * 2).min(longest));
+        let delay = before.map_or(first, |b| b.delay.saturating_mul(2).min(longest));
         Failure { reason: reason.into(), message: message.into(), at, delay }
     }
 
@@ -254,7 +254,7 @@ impl ObservedContainer {
         match std::mem::replace(&mut self.life, Life::Creating) {
             Life::Absent | Life::Rejected(_) => {}
             Life::Exited(exit) => {
-                self.restarts += 1;
+                self.restarts = self.restarts.saturating_add(1);
                 self.backoff = Some(Backoff::next(self.backoff, exit.finished, now));
                 self.last = Some(exit);
             }

@@ -395,3 +395,20 @@ fn what_was_under_way_when_the_server_stopped_is_begun_again() {
     let kept: ObservedPod = serde_json::from_str(&serde_json::to_string(&seen).expect("writes")).expect("reads");
     assert_eq!(kept, seen);
 }
+
+#[test]
+fn a_grace_that_no_clock_can_count_is_a_very_long_one() {
+    let pod = |seconds: i64| -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [], "terminationGracePeriodSeconds": seconds}}),
+        )
+        .expect("a pod")
+    };
+    for (seconds, expected) in [(i64::MAX, LONGEST_GRACE), (i64::MIN, Duration::ZERO), (30, Duration::from_secs(30))] {
+        assert_eq!(grace(&pod(seconds)), expected);
+        assert!(std::time::Instant::now().checked_add(expected).is_some());
+    }
+    let mut deleted = pod(5);
+    deleted.metadata.deletion_grace_period_seconds = Some(i64::MAX);
+    assert_eq!(grace(&deleted), LONGEST_GRACE);
+}

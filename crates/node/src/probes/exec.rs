@@ -9,7 +9,8 @@ const TOLD: usize = 10 * 1024;
 
 /// Asks once.
 pub(super) async fn ask(target: &Target, command: &[String], timeout: Duration) -> Result<(), String> {
-    let run = crate::exec::run(&target.monitor, target.container.clone(), command.to_vec(), timeout, TOLD).await;
+    let monitor = target.monitor.borrow().clone();
+    let run = crate::exec::run(&monitor, target.container.clone(), command.to_vec(), timeout, TOLD).await;
     match run {
         Err(error) => Err(error.to_string()),
         Ok(None) => Err(format!("command timed out: {:?} timed out after {}s", command.join(" "), timeout.as_secs())),

@@ -2,7 +2,7 @@
 //!
 //! The two messages have one field each, so they are written and read by hand.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,25 +10,25 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::tcp;
+use super::tcp::{self, Way};
 
 /// Most bytes of an answer.
 const LONGEST: usize = 64 * 1024;
 const SERVING: u64 = 1;
 
 /// Asks once.
-pub(super) async fn ask(address: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
-    let whom = SocketAddr::new(address, port);
+pub(super) async fn ask(way: &Way<'_>, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
+    let whom = SocketAddr::new(way.address, port);
     let late =
         || format!("timeout: failed to connect service \"{whom}\" within {timeout:?}: context deadline exceeded");
-    match tokio::time::timeout(timeout, check(whom, service, timeout)).await {
+    match tokio::time::timeout(timeout, check(way, whom, service, timeout)).await {
         Err(_) => Err(late()),
         Ok(outcome) => outcome,
     }
 }
 
-async fn check(whom: SocketAddr, service: &str, timeout: Duration) -> Result<(), String> {
-    let stream = tcp::connect(None, whom.ip(), whom.port(), timeout).await?;
+async fn check(way: &Way<'_>, whom: SocketAddr, service: &str, timeout: Duration) -> Result<(), String> {
+    let stream = tcp::connect(None, way, whom.port(), timeout).await?;
     let failed = |error: hyper::Error| format!("error: health rpc failed: {error}");
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(failed)?;
@@ -118,7 +118,7 @@ fn verdict(frame: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::convert::Infallible;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use hyper::service::service_fn;
 
@@ -143,7 +143,7 @@ mod tests {
 
     async fn outcome(answer: &'static [u8], status: &'static str) -> Result<(), String> {
         let port = server(answer, status).await;
-        ask(Ipv4Addr::LOCALHOST.into(), port, "svc", Duration::from_secs(5)).await
+        ask(&IpAddr::from(Ipv4Addr::LOCALHOST).into(), port, "svc", Duration::from_secs(5)).await
     }
 
     #[tokio::test]

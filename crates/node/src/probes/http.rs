@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::tcp::Way;
 use super::{tcp, tls};
 
 /// Who asks; also how gateways tell such requests apart.
@@ -74,8 +75,8 @@ impl Get {
 }
 
 /// Asks once.
-pub(super) async fn ask(get: &Get, address: IpAddr, timeout: Duration) -> Result<(), String> {
-    let status = fetch(get, address, timeout).await?;
+pub(super) async fn ask(get: &Get, way: &Way<'_>, timeout: Duration) -> Result<(), String> {
+    let status = fetch(get, way, timeout).await?;
     if status.is_success() || status.is_redirection() {
         Ok(())
     } else {
@@ -87,7 +88,8 @@ pub(super) async fn ask(get: &Get, address: IpAddr, timeout: Duration) -> Result
 ///
 /// # Errors
 /// When there is no answer, in the words that users know.
-pub(crate) async fn fetch(get: &Get, address: IpAddr, timeout: Duration) -> Result<http::StatusCode, String> {
+pub(crate) async fn fetch(get: &Get, way: &Way<'_>, timeout: Duration) -> Result<http::StatusCode, String> {
+    let address = way.address;
     let late = || {
         format!(
             "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
@@ -96,7 +98,7 @@ pub(crate) async fn fetch(get: &Get, address: IpAddr, timeout: Duration) -> Resu
     };
     let told = |why: String| format!("Get \"{}\": {why}", get.url(address));
     let exchange = async {
-        let stream = tcp::connect(get.host.as_deref(), address, get.port, timeout).await?;
+        let stream = tcp::connect(get.host.as_deref(), way, get.port, timeout).await?;
         let request = get.request(address).map_err(|error| error.to_string())?;
         if get.tls { send(tls::wrap(stream, address).await?, request).await } else { send(stream, request).await }
     };
@@ -155,6 +157,10 @@ mod tests {
         (port, served)
     }
 
+    fn here() -> Way<'static> {
+        IpAddr::from(Ipv4Addr::LOCALHOST).into()
+    }
+
     fn get(port: u16) -> Get {
         let action = serde_json::json!({"path": "/healthz?x=1", "port": 1, "httpHeaders": [
             {"name": "Host", "value": "app.test"}, {"name": "X-A", "value": "1"}, {"name": "X-A", "value": "2"}]});
@@ -163,7 +169,7 @@ mod tests {
 
     async fn outcome(text: &'static str) -> Result<(), String> {
         let (port, served) = answer(text).await;
-        let outcome = ask(&get(port), Ipv4Addr::LOCALHOST.into(), Duration::from_secs(5)).await;
+        let outcome = ask(&get(port), &here(), Duration::from_secs(5)).await;
         drop(served.await.expect("served"));
         outcome
     }
@@ -181,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn the_probes_headers_overrule_ours() {
         let (port, served) = answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        ask(&get(port), Ipv4Addr::LOCALHOST.into(), Duration::from_secs(5)).await.expect("yes");
+        ask(&get(port), &here(), Duration::from_secs(5)).await.expect("yes");
         let seen = served.await.expect("served").to_lowercase();
         assert!(seen.starts_with("get /healthz?x=1 http/1.1\r\n"), "{seen}");
         for header in ["host: app.test", "x-a: 1", "x-a: 2", "user-agent: kube-probe/1.35", "connection: close"] {
@@ -194,7 +200,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("binds");
         let port = listener.local_addr().expect("bound").port();
         drop(listener);
-        let why = ask(&get(port), Ipv4Addr::LOCALHOST.into(), Duration::from_secs(5)).await.expect_err("nobody");
+        let why = ask(&get(port), &here(), Duration::from_secs(5)).await.expect_err("nobody");
         assert_eq!(
             why,
             format!(

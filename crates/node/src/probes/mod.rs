@@ -5,18 +5,22 @@
 mod exec;
 mod grpc;
 pub(crate) mod http;
+pub mod loopback;
 pub mod schedule;
 mod tcp;
 mod tls;
 mod watch;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knoll_container::{client::Client, protocol::ContainerId};
+use tokio::sync::watch::Receiver;
 
+pub use loopback::Loopback;
 pub use schedule::Kind;
 pub use watch::{ContainerReport, Probes, Report, Reporter, watch};
 
@@ -27,8 +31,10 @@ pub struct Target {
     pub address: IpAddr,
     /// The container, for programs run inside it.
     pub container: ContainerId,
-    /// The monitor, for programs run inside it.
-    pub monitor: Client,
+    /// The monitor, for programs run inside it; another connection after one was lost.
+    pub monitor: Receiver<Client>,
+    /// Where else its readiness may be asked for.
+    pub loopback: Option<Arc<Loopback>>,
 }
 
 /// What to ask.
@@ -78,11 +84,15 @@ impl Question {
     ///
     /// # Errors
     /// Why the answer is no, as it is told to users.
-    pub async fn ask(&self, target: &Target, timeout: Duration) -> Result<(), String> {
+    pub async fn ask(&self, target: &Target, kind: Kind, timeout: Duration) -> Result<(), String> {
+        let way = tcp::Way {
+            address: target.address,
+            loopback: target.loopback.as_deref().filter(|_| kind == Kind::Readiness),
+        };
         match self {
-            Question::Tcp { host, port } => tcp::ask(host.as_deref(), target.address, *port, timeout).await,
-            Question::Http(get) => http::ask(get, target.address, timeout).await,
-            Question::Grpc { port, service } => grpc::ask(target.address, *port, service, timeout).await,
+            Question::Tcp { host, port } => tcp::ask(host.as_deref(), &way, *port, timeout).await,
+            Question::Http(get) => http::ask(get, &way, timeout).await,
+            Question::Grpc { port, service } => grpc::ask(&way, *port, service, timeout).await,
             Question::Exec(command) => exec::ask(target, command, timeout).await,
             Question::Unanswerable(why) => Err(why.clone()),
         }

@@ -55,11 +55,10 @@ impl Probes {
     pub fn of(container: &Container) -> Probes {
         let probe = |probe: Option<&k8s_openapi::api::core::v1::Probe>| {
             let probe = probe?;
-            let grace = probe.termination_grace_period_seconds.and_then(|s| u64::try_from(s).ok());
             Some(Probe {
                 question: Question::of(probe, container)?,
                 schedule: Schedule::of(probe),
-                grace: grace.map(Duration::from_secs),
+                grace: probe.termination_grace_period_seconds.map(crate::pod::of_seconds),
             })
         };
         Probes {
@@ -103,6 +102,8 @@ pub struct Reporter {
     pub container: String,
     /// Identity of the attempt that is asked.
     pub id: String,
+    /// Whether another attempt ran in the same sandbox before.
+    pub is_another_attempt: bool,
     /// Who hears of it; a slow one slows the asking down.
     pub to: mpsc::Sender<ContainerReport>,
 }
@@ -115,8 +116,12 @@ impl Reporter {
     }
 }
 
-/// Asks until the future is dropped, the container is condemned, nothing is left to ask, or nobody listens. A container that `was_ready` (it was adopted) is taken to be so until a probe denies it.
+/// Asks until the future is dropped, the container is condemned, nothing is left to ask, or nobody listens. A container
+/// that `was_ready` (it was adopted) is taken to be so until a probe denies it.
 pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Reporter) {
+    if let Some(loopback) = target.loopback.as_ref().filter(|_| report.is_another_attempt && !was_ready) {
+        loopback.reset().await;
+    }
     if let Some(startup) = &probes.startup
         && !was_ready
         && !ask_until_settled(startup, &target, &report).await
@@ -151,7 +156,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
     let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
-        let answer = probe.question.ask(target, probe.schedule.timeout).await;
+        let answer = probe.question.ask(target, Kind::Startup, probe.schedule.timeout).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         match (verdict, answer) {
             (Some(true), _) => return true,
@@ -176,7 +181,7 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
     let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
-        let answer = probe.question.ask(target, probe.schedule.timeout).await;
+        let answer = probe.question.ask(target, kind, probe.schedule.timeout).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         let listened = match (kind, verdict, answer) {
             (Kind::Readiness, Some(true), _) => report.tell(Report::Ready).await,

@@ -14,6 +14,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use crate::tree;
+
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
 
@@ -48,6 +50,8 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {}", bad.display())));
     }
     fs::create_dir_all(dir)?;
+    // Whatever the umask: the containers' users look in here.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     set_group(dir, group, 0o777)?;
     let old = fs::read_link(dir.join(DATA)).ok();
     if let Some(old) = &old
@@ -59,12 +63,12 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
     let base = dir.join(&generation);
     if let Err(error) = fill(&base, payload, group).and_then(|()| publish(dir, &generation)) {
         // The half-written generation is of no use; the first error tells more than a failed clean-up.
-        drop(fs::remove_dir_all(&base));
+        drop(tree::remove(&base));
         return Err(error);
     }
     link(dir, payload)?;
     if let Some(old) = old.filter(|old| *old != Path::new(&generation)) {
-        fs::remove_dir_all(dir.join(old))?;
+        tree::remove(&dir.join(old))?;
     }
     Ok(true)
 }

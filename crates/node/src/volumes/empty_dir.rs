@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Makes the directory. With `memory` it is a file system of its own in memory, of at most `size` bytes.
@@ -25,40 +26,19 @@ pub(super) fn prepare(dir: &Path, memory: bool, size: Option<u64>, group: Option
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
-/// Unmounts the directory if it is a file system of its own.
+/// Unmounts whatever is mounted on a directory.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub(super) fn release(dir: &Path) -> io::Result<()> {
-    if dir.exists() && is_mounted(dir)? {
-        umount2(dir, MntFlags::MNT_DETACH)?;
-    }
-    Ok(())
-}
-
-/// Bytes that the files below `dir` use, links not followed; file systems mounted below are not counted.
-///
-/// # Errors
-/// When the directory itself cannot be read; what vanishes meanwhile is skipped.
-pub fn usage(dir: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let device = fs::metadata(dir)?.dev();
-    let mut total = 0;
-    let mut open = vec![dir.to_owned()];
-    while let Some(at) = open.pop() {
-        let Ok(entries) = fs::read_dir(&at) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.dev() != device {
-                continue;
-            }
-            total += meta.blocks() * 512;
-            if meta.is_dir() {
-                open.push(entry.path());
-            }
+    loop {
+        match umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Mounts may lie on each other.
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(total)
 }
 
 fn is_mounted(dir: &Path) -> io::Result<bool> {

@@ -6,7 +6,7 @@
 pub mod atomic;
 mod config_map;
 mod downward_api;
-pub mod empty_dir;
+mod empty_dir;
 mod host_path;
 mod mounts;
 mod projected;
@@ -24,9 +24,13 @@ pub use projected::TokenRequest;
 
 use crate::env::{EnvError, Inputs};
 use crate::quantity::Quantity;
+use crate::tree;
 
 /// Permission bits of files when nothing says so.
 const DEFAULT_MODE: i32 = 0o644;
+
+/// Most bytes of a pod's files from the API: they lie in memory, and one ConfigMap may be mounted many times.
+const MOST_CONTENT: usize = 64 << 20;
 
 /// Why a volume cannot be filled. The event that tells it is `FailedMount`.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,9 @@ pub enum VolumeError {
     /// A size that cannot be read.
     #[error("invalid sizeLimit {0:?}")]
     Size(String),
+    /// More files from the API than a pod may have.
+    #[error("the pod's ConfigMaps, Secrets and projected volumes hold more than {max} MiB together", max = MOST_CONTENT >> 20)]
+    Content,
     /// The file system refused.
     #[error("cannot {what}: {source}")]
     Io {
@@ -171,13 +178,19 @@ enum WorkStep {
 /// # Errors
 /// The first volume that cannot be filled, by name.
 pub fn work(pod: &Pod, content: &Content<'_>) -> Result<Vec<Work>, (String, VolumeError)> {
-    volumes(pod)
-        .iter()
-        .map(|volume| {
-            let step = step(volume, content).map_err(|error| (volume.name.clone(), error))?;
-            Ok(Work { name: volume.name.clone(), step })
-        })
-        .collect()
+    let mut bytes = 0;
+    let all = volumes(pod).iter().map(|volume| {
+        let failed = |error| (volume.name.clone(), error);
+        let step = step(volume, content).map_err(failed)?;
+        if let WorkStep::Files(payload) = &step {
+            bytes += payload.values().map(|file| file.bytes.len()).sum::<usize>();
+            if bytes > MOST_CONTENT {
+                return Err(failed(VolumeError::Content));
+            }
+        }
+        Ok(Work { name: volume.name.clone(), step })
+    });
+    all.collect()
 }
 
 fn step(volume: &Volume, content: &Content<'_>) -> Result<WorkStep, VolumeError> {
@@ -261,19 +274,24 @@ pub fn prepare(work: &[Work], places: &Places, group: Option<u32>, stamp: &str) 
 ///
 /// # Errors
 /// When the file system refuses; calling again goes on where it stopped.
-pub fn release(pod: &Pod, places: &Places) -> Result<(), VolumeError> {
-    for volume in volumes(pod).iter().filter(|v| v.empty_dir.is_some()) {
-        let dir = places.scratch.join(&volume.name);
-        empty_dir::release(&dir)
-            .map_err(|source| VolumeError::Io { what: format!("unmount {}", volume.name), source })?;
-    }
+pub fn release(places: &Places) -> Result<(), VolumeError> {
     for dir in [&places.scratch, &places.content] {
-        match std::fs::remove_dir_all(dir) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(VolumeError::Io { what: format!("remove {}", dir.display()), source });
-            }
-            _ => {}
-        }
+        let io = |source| VolumeError::Io { what: format!("remove {}", dir.display()), source };
+        release_mounts(dir).and_then(|()| tree::remove(dir)).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Unmounts the volumes in `dir`. Being absent is fine.
+pub(crate) fn release_mounts(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        empty_dir::release(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("unmount {}: {error}", path.display())))?;
     }
     Ok(())
 }

@@ -70,12 +70,15 @@ fn inside(path: String) -> Result<PathBuf, MountError> {
 }
 
 fn expand_path(expression: &str, environment: &[(String, String)]) -> Result<String, MountError> {
-    let known = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let known = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let missing = std::cell::Cell::new(false);
     let path = expand(expression, |name| {
         let value = known(name);
         missing.set(missing.get() || value.is_none());
         value
     });
-    if missing.get() { Err(MountError::Expression(expression.to_owned())) } else { Ok(path) }
+    match path {
+        Ok(path) if !missing.get() => Ok(path),
+        _ => Err(MountError::Expression(expression.to_owned())),
+    }
 }

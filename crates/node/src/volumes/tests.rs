@@ -136,7 +136,7 @@ fn volumes_are_made_mounted_and_removed() {
     assert_eq!(below(&list[1]), Some(PathBuf::from("p/x")));
     assert_eq!(mounts(&pod, container, &places, &[]), Err(MountError::Expression("$(POD)/x".into())));
 
-    release(&pod, &places).expect("releases");
+    release(&places).expect("releases");
     assert!(!places.scratch.exists() && !places.content.exists() && host.is_dir());
 }
 
@@ -146,4 +146,26 @@ fn what_this_node_cannot_mount_is_said() {
     let (name, error) = with_content(&pod, |content| work(&pod, content)).expect_err("unsupported");
     assert_eq!(name, "v");
     assert_eq!(error.to_string(), "volumes of type persistentVolumeClaim are not supported on this node yet");
+}
+
+#[test]
+fn one_map_mounted_over_and_over_does_not_fill_memory() {
+    let mut sources = Sources::default();
+    let map = json!({"metadata": {"name": "cm"}, "data": {"a": "x".repeat(1 << 20)}});
+    sources.config_maps.insert("cm".into(), Some(Arc::new(serde_json::from_value(map).expect("a map"))));
+    let volumes: Vec<_> = (0..65).map(|n| json!({"name": format!("v{n}"), "configMap": {"name": "cm"}})).collect();
+    let pod = pod(json!(volumes), json!([{"name": "c"}]));
+    let inputs = Inputs {
+        pod: &pod,
+        host_ip: "",
+        pod_ip: "",
+        allocatable: Allocatable::default(),
+        sources: &sources,
+        services: &[],
+        node_name: "n1",
+    };
+    let (name, error) =
+        work(&pod, &Content { inputs: &inputs, tokens: &BTreeMap::new(), group: None }).expect_err("too much");
+    assert_eq!(name, "v64");
+    assert!(error.to_string().ends_with("hold more than 64 MiB together"), "{error}");
 }

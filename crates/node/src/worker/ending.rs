@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{tasks, uid};
 use crate::config::InstanceEvent;
 use crate::logs::last_lines;
-use crate::pod::{Exit, SandboxInfo};
+use crate::pod::{Exit, LONGEST_GRACE, SandboxInfo};
 use crate::runtime;
 use crate::shared::Shared;
 
@@ -54,7 +54,7 @@ async fn drain(shared: &Shared, instance: InstanceEvent, deadline: Instant) -> b
 /// [`exit`].
 pub(super) async fn stop(shared: &Shared, stop: Stop) {
     let Ok(id) = ContainerId::new(stop.id.as_str()) else { return };
-    let deadline = Instant::now() + stop.grace;
+    let deadline = Instant::now() + stop.grace.min(LONGEST_GRACE);
     let hook = stop.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
     if let Some(hook) = hook
         && !stop.grace.is_zero()

@@ -5,14 +5,16 @@
 mod adopt;
 mod ending;
 mod scribe;
+mod supervise;
 mod tasks;
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use knoll_oci::{Image, Progress};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -23,12 +25,14 @@ use crate::pod::{
     self, Act, Exit, Failure, ImageInfo, Life, ObservedPod, Role, SandboxInfo, Step, StopCause, Verdict, decide,
     is_ready,
 };
-use crate::probes::{ContainerReport, Probes, Report, Reporter, Target, watch as ask};
+use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
 use crate::shared::Shared;
+use crate::{disk, panics, tree, volumes};
 
 pub(crate) use adopt::{adopt, load_record};
 pub(crate) use scribe::Record;
 use scribe::{Scribe, Snapshot};
+pub(crate) use supervise::{Start, live};
 pub(crate) use tasks::references;
 use tasks::{Prepared, PullFailure, StartFailure};
 
@@ -36,8 +40,8 @@ use tasks::{Prepared, PullFailure, StartFailure};
 const REPORTS: usize = 64;
 /// Pauses between tries of what the machine refused.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
-/// Between two looks at how much limited scratch space is used.
-const SCRATCH_CHECK: Duration = Duration::from_secs(30);
+/// Between two looks at how much disk a pod with limits uses.
+const DISK_CHECK: Duration = Duration::from_secs(30);
 /// Between two looks at how far a pull has come.
 const PULL_CHECK: Duration = Duration::from_secs(1);
 
@@ -71,7 +75,7 @@ enum Outcome {
         exit: Exit,
     },
     Stopped,
-    ScratchChecked(Option<String>),
+    DiskChecked(Option<String>),
     TornDown(Result<(), String>),
     Forgotten(Result<(), String>),
 }
@@ -88,14 +92,24 @@ impl Outcome {
             Outcome::Started { .. } => "start",
             Outcome::Exited { .. } => "exit",
             Outcome::Stopped => "stop",
-            Outcome::ScratchChecked(_) => "measure scratch space",
+            Outcome::DiskChecked(_) => "measure the disk",
             Outcome::TornDown(_) => "tear down",
             Outcome::Forgotten(_) => "forget",
         }
     }
 }
 
-pub(crate) struct Worker {
+/// How a worker ends.
+enum End {
+    /// The API has forgotten the pod, and nothing of it is left on this machine.
+    Over,
+    /// The server stops; containers go on.
+    Left,
+    /// A part of it panicked, with this message.
+    Panicked(String),
+}
+
+struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
     seen: ObservedPod,
@@ -105,34 +119,40 @@ pub(crate) struct Worker {
     pulls: HashMap<String, watch::Receiver<Option<Progress>>>,
     tasks: JoinSet<Outcome>,
     probes: HashMap<String, AbortHandle>,
+    /// The probes as they run.
+    asking: JoinSet<()>,
     reports: (mpsc::Sender<ContainerReport>, mpsc::Receiver<ContainerReport>),
     scribe: Scribe,
     /// How the last try of something failed, for the pause after the next.
     failures: HashMap<String, Failure>,
     up: bool,
+    /// The address that names lead to.
+    named: Option<Ipv4Addr>,
     /// How often time alone woke the worker.
     turn: u64,
     refresh_at: Option<Timestamp>,
     refreshing: bool,
-    check_scratch_at: Option<Timestamp>,
+    check_disk_at: Option<Timestamp>,
 }
 
-/// Lives a pod's life. Returns when the API has forgotten the pod and nothing of it is left on this machine.
-pub(crate) async fn run(
+/// Lives a pod's life until it is over, the server stops, or something panics.
+async fn run(
     shared: Arc<Shared>,
     seen: ObservedPod,
     mut versions: watch::Receiver<PodVersion>,
     sources_changed: Arc<Notify>,
-) {
+) -> End {
     let first = versions.borrow_and_update().clone();
+    let mut evictions = shared.evictions.subscribe();
     let mut worker = Worker::new(shared, first, seen);
     worker.resume();
     loop {
         let recheck = worker.act();
         if worker.is_over() {
-            break;
+            worker.leave().await;
+            return End::Over;
         }
-        let deadline = recheck.map(|at| tokio::time::Instant::now() + until(at));
+        let deadline = recheck.map(|at| tokio::time::Instant::now() + until(at).min(pod::LONGEST_GRACE));
         let sleep = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -144,20 +164,30 @@ pub(crate) async fn run(
             Some(report) = worker.reports.1.recv() => worker.take_report(report),
             Some(outcome) = worker.tasks.join_next(), if !worker.tasks.is_empty() => match outcome {
                 Ok(outcome) => worker.take(outcome),
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => {}
+                Err(error) => if let Some(message) = panics::of_task(error) { return End::Panicked(message) },
             },
+            Some(Err(error)) = worker.asking.join_next(), if !worker.asking.is_empty() => {
+                if let Some(message) = panics::of_task(error) {
+                    return End::Panicked(message);
+                }
+            }
+            message = worker.scribe.panicked() => return End::Panicked(message),
             changed = versions.changed() => match changed {
                 Ok(()) => { let version = versions.borrow_and_update().clone(); worker.take_version(version) }
                 // The agent is gone: the server stops, containers go on.
-                Err(_) => return worker.scribe.flush(worker.snapshot()).await,
+                Err(_) => { worker.scribe.flush(worker.snapshot()).await; return End::Left }
             },
             () = sources_changed.notified() => worker.refresh(),
+            Ok(()) = evictions.changed() => {
+                let verdict = evictions.borrow_and_update().get(uid(&worker.pod)).cloned();
+                if let Some(verdict) = verdict {
+                    worker.evict(verdict);
+                }
+            }
             // Time alone may change what is reported.
             () = sleep => worker.turn += 1,
         }
     }
-    worker.leave().await;
 }
 
 fn until(at: Timestamp) -> Duration {
@@ -168,8 +198,7 @@ impl Worker {
     fn new(shared: Arc<Shared>, version: PodVersion, mut seen: ObservedPod) -> Worker {
         seen.accepted = seen.accepted.or_else(|| Some(Timestamp::now()));
         seen.gone |= version.gone;
-        let limited =
-            !crate::volumes::limited_scratch(&version.pod, &shared.config.places(uid(&version.pod))).is_empty();
+        let limited = disk::is_limited(&version.pod, &shared.config);
         Worker {
             scribe: Scribe::new(Arc::clone(&shared), &version.pod),
             pod: version.pod,
@@ -178,13 +207,15 @@ impl Worker {
             pulls: HashMap::new(),
             tasks: JoinSet::new(),
             probes: HashMap::new(),
+            asking: JoinSet::new(),
             reports: mpsc::channel(REPORTS),
             failures: HashMap::new(),
             up: false,
+            named: None,
             turn: 0,
             refresh_at: None,
             refreshing: false,
-            check_scratch_at: limited.then(|| Timestamp::now() + SCRATCH_CHECK),
+            check_disk_at: limited.then(|| Timestamp::now() + DISK_CHECK),
             seen,
             shared,
         }
@@ -236,13 +267,17 @@ impl Worker {
             self.refresh();
         }
         sooner(self.refresh_at);
-        if self.check_scratch_at.is_some_and(|at| at <= now) {
-            self.check_scratch_at = None;
-            let (pod, places) = (Arc::clone(&self.pod), self.shared.config.places(uid(&self.pod)));
-            self.tasks.spawn(async move { Outcome::ScratchChecked(tasks::scratch_overuse(pod, places).await) });
+        if self.check_disk_at.is_some_and(|at| at <= now) {
+            self.check_disk_at = None;
+            let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
+            self.tasks.spawn(async move {
+                let used = disk::measure(&shared, &pod).await;
+                Outcome::DiskChecked(used.and_then(|used| disk::overuse(&pod, &shared.config, &used)))
+            });
         }
-        sooner(self.check_scratch_at);
+        sooner(self.check_disk_at);
         sooner(self.look_at_pulls(now));
+        self.name_address();
         self.announce();
         self.scribe.write(self.snapshot());
         recheck
@@ -439,11 +474,10 @@ impl Worker {
                     self.tell_backoff(&container);
                 }
             }
-            Outcome::ScratchChecked(overuse) => {
-                self.check_scratch_at = Some(now + SCRATCH_CHECK);
+            Outcome::DiskChecked(overuse) => {
+                self.check_disk_at = Some(now + DISK_CHECK);
                 if let Some(message) = overuse {
-                    self.shared.recorder.warning(&self.pod, None, "Evicted", &message);
-                    self.seen.verdict = Some(Verdict { reason: "Evicted".into(), message });
+                    self.evict(Verdict { reason: "Evicted".into(), message });
                 }
             }
             Outcome::Stopped => {}
@@ -451,7 +485,7 @@ impl Worker {
                 self.seen.teardown = match result {
                     Ok(()) => {
                         self.refresh_at = None;
-                        self.check_scratch_at = None;
+                        self.check_disk_at = None;
                         Step::Done(())
                     }
                     Err(message) => {
@@ -466,6 +500,17 @@ impl Worker {
                     Err(message) => Step::Failed(self.failed("forget", "Forget", message, now)),
                 };
             }
+        }
+    }
+
+    /// Ends the pod for what it uses.
+    fn evict(&mut self, verdict: Verdict) {
+        if self.seen.verdict.is_none()
+            && !pod::has_finished(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), &self.seen)
+        {
+            self.shared.counters.evicted.add();
+            self.shared.recorder.warning(&self.pod, None, "Evicted", &verdict.message);
+            self.seen.verdict = Some(verdict);
         }
     }
 
@@ -574,11 +619,17 @@ impl Worker {
             return;
         }
         let address = if info.host_network { self.shared.config.address } else { info.address };
-        let target = Target { address: address.into(), container: container_id, monitor: self.shared.monitor.get() };
-        let report = Reporter { container: name.to_owned(), id: id.to_owned(), to: self.reports.0.clone() };
+        let monitor = self.shared.monitor.changes();
+        let sandbox = knoll_container::protocol::SandboxId::new(uid(&self.pod)).ok().filter(|_| !info.host_network);
+        let loopback = sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone()));
+        let loopback = loopback.map(Arc::new);
+        let target = Target { address: address.into(), container: container_id, monitor, loopback };
+        let is_another_attempt = self.seen.containers.get(name).is_some_and(|c| c.restarts > 0);
+        let (container, id, to) = (name.to_owned(), id.to_owned(), self.reports.0.clone());
+        let report = Reporter { container, id, is_another_attempt, to };
         let key = name.to_owned();
-        let task = tokio::spawn(ask(probes, target, was_ready, report));
-        if let Some(old) = self.probes.insert(key, task.abort_handle()) {
+        let asking = self.asking.spawn(ask(probes, target, was_ready, report));
+        if let Some(old) = self.probes.insert(key, asking) {
             old.abort();
         }
     }
@@ -648,6 +699,22 @@ impl Worker {
         });
     }
 
+    /// Lets names lead to the pod as long as it has an address of its own.
+    fn name_address(&mut self) {
+        let stands = self.seen.sandbox.done().filter(|info| !info.host_network);
+        let address = stands.map(|info| info.address).filter(|_| !matches!(self.seen.teardown, Step::Done(())));
+        if address == self.named {
+            return;
+        }
+        let (all, uid) = (&self.shared.pod_addresses, uid(&self.pod));
+        if let Some(before) = std::mem::replace(&mut self.named, address) {
+            all.remove(before, uid);
+        }
+        if let Some(address) = address {
+            all.put(address, self.pod.metadata.namespace.as_deref().unwrap_or_default(), uid);
+        }
+    }
+
     /// Tells when the pod begins or ceases to take requests.
     fn announce(&mut self) {
         let up = is_ready(&self.pod, &self.seen);
@@ -680,27 +747,31 @@ impl Worker {
     /// Removes what the pod left on disk.
     async fn leave(mut self) {
         self.tasks.abort_all();
-        for (_, probes) in self.probes.drain() {
-            probes.abort();
-        }
+        self.asking.abort_all();
         self.scribe.stop().await;
-        let dir = self.shared.config.pod_dir(uid(&self.pod));
-        let content = self.shared.config.runtime_dir.join("pods").join(uid(&self.pod));
-        for dir in [dir, content] {
-            match tokio::fs::remove_dir_all(&dir).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(dir = %dir.display(), %error, "what a pod left cannot be removed");
-                }
-                _ => {}
-            }
+        if let Err(error) = remove_files(&self.shared, uid(&self.pod)).await {
+            tracing::warn!(pod = pod::describe(&self.pod), error, "what a pod left cannot be removed");
         }
     }
 }
 
+/// Removes everything that is kept of a pod on disk.
+async fn remove_files(shared: &Shared, uid: &str) -> Result<(), String> {
+    let dirs = [shared.config.pod_dir(uid), shared.config.runtime_dir.join("pods").join(uid)];
+    let removed = tokio::task::spawn_blocking(move || {
+        dirs.iter().try_for_each(|dir| {
+            volumes::release_mounts(&dir.join("volumes"))
+                .and_then(|()| tree::remove(dir))
+                .map_err(|error| format!("cannot remove {}: {error}", dir.display()))
+        })
+    });
+    removed.await.map_err(|error| error.to_string())?
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
-        for probes in self.probes.values() {
-            probes.abort();
+        if let Some(address) = self.named {
+            self.shared.pod_addresses.remove(address, uid(&self.pod));
         }
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Scribe {
     snapshots: watch::Sender<Option<Snapshot>>,
     writer: Writer,
     task: JoinHandle<()>,
+    /// Whether the end of the task was seen.
+    ended: bool,
 }
 
 /// Writes a pod's status.
@@ -91,7 +93,7 @@ impl Scribe {
             latest: Arc::new(std::sync::Mutex::new(known)),
         };
         let task = tokio::spawn(run(writer.clone(), changes));
-        Scribe { snapshots, writer, task }
+        Scribe { snapshots, writer, task, ended: false }
     }
 
     /// Has a snapshot written soon.
@@ -120,11 +122,26 @@ impl Scribe {
         save(&self.writer.shared.config, &snapshot).await;
     }
 
+    /// Waits until writing panics; for ever, if it never does. Its message.
+    pub(super) async fn panicked(&mut self) -> String {
+        if !self.ended
+            && let Err(error) = (&mut self.task).await
+            && let Some(message) = crate::panics::of_task(error)
+        {
+            self.ended = true;
+            return message;
+        }
+        self.ended = true;
+        std::future::pending().await
+    }
+
     /// Writes no more.
     pub(super) async fn stop(&mut self) {
         self.task.abort();
         // Being aborted is how it ends.
-        drop((&mut self.task).await);
+        if !std::mem::replace(&mut self.ended, true) {
+            drop((&mut self.task).await);
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use knoll_oci::{Image, Keychain, Policy, Progress, PullError};
 use tokio::sync::watch;
 
 use super::uid;
+use crate::config::Config;
 use crate::env::{Inputs, Sources};
 use crate::network::files::{self, Resolv};
 use crate::pod::SandboxInfo;
 use crate::probes::http;
 use crate::runtime::{self, SpecError};
 use crate::shared::{Shared, is_lost};
-use crate::volumes::{self, Content, Places, empty_dir};
+use crate::volumes::{self, Content};
 
 /// Volumes that are filled.
 pub(super) struct Prepared {
@@ -132,20 +133,30 @@ pub(super) async fn prepare_sandbox(shared: &Shared, pod: &Arc<Pod>) -> Result<S
     };
     let address = status.address.unwrap_or(shared.config.address);
     let (config, pod) = (shared.config.clone(), Arc::clone(pod));
-    let written = tokio::task::spawn_blocking(move || {
-        let etc = runtime::etc_dir(&config, uid(&pod));
-        let host = Resolv::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default());
-        let dns = config.dns_port.map(|_| config.gateway);
-        std::fs::create_dir_all(&etc)?;
-        std::fs::create_dir_all(runtime::empty_layer(&config))?;
-        std::fs::write(etc.join("hostname"), files::hostname(&pod) + "\n")?;
-        std::fs::write(etc.join("hosts"), files::hosts(&pod, Some(address), &config.cluster_domain))?;
-        let resolv = files::resolv(&pod, &host, dns, &config.cluster_domain);
-        std::fs::write(etc.join("resolv.conf"), resolv.render())
-    });
+    let written = tokio::task::spawn_blocking(move || write_etc(&config, &pod, address));
     let written = written.await.map_err(|error| error.to_string())?;
     written.map_err(|error| format!("cannot write the pod's files: {error}"))?;
     Ok(SandboxInfo { address, host_network })
+}
+
+/// Writes the files that every pod finds in its `/etc`.
+fn write_etc(config: &Config, pod: &Pod, address: std::net::Ipv4Addr) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let etc = runtime::etc_dir(config, uid(pod));
+    let host = Resolv::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default());
+    let dns = config.dns_port.map(|_| config.gateway);
+    std::fs::create_dir_all(&etc)?;
+    std::fs::create_dir_all(runtime::empty_layer(config))?;
+    // Whatever the umask: every user of a container reads these, and the root of an image without layers is this one.
+    std::fs::set_permissions(runtime::empty_layer(config), std::fs::Permissions::from_mode(0o755))?;
+    let write = |name: &str, text: String| {
+        let path = etc.join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+    };
+    write("hostname", files::hostname(pod) + "\n")?;
+    write("hosts", files::hosts(pod, Some(address), &config.cluster_domain))?;
+    write("resolv.conf", files::resolv(pod, &host, dns, &config.cluster_domain).render())
 }
 
 /// Gets a container's image. How much of it has come is told meanwhile.
@@ -358,7 +369,7 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<(String, Time
             Arc::new(found.map_err(|error| config("CreateContainerConfigError", error.to_string()))?)
         }
     };
-    let services = shared.services_for(namespace(&pod)).await;
+    let services = shared.services_for(&pod).await;
     let host_ip = shared.config.address.to_string();
     let pod_ip = match &address {
         Some(info) if !info.host_network => info.address.to_string(),
@@ -457,7 +468,7 @@ pub(super) async fn run_hook(
             Some(info) if !info.host_network => info.address,
             _ => shared.config.address,
         };
-        let status = http::fetch(&http::Get::of(get, port), address.into(), limit).await?;
+        let status = http::fetch(&http::Get::of(get, port), &std::net::IpAddr::from(address).into(), limit).await?;
         return if status.as_u16() < 400 { Ok(()) } else { Err(format!("it was answered with {status}")) };
     }
     if let Some(sleep) = &hook.sleep {
@@ -466,23 +477,12 @@ pub(super) async fn run_hook(
     Ok(())
 }
 
-/// Which scratch volume holds more than it may, as its pod's status tells it.
-pub(super) async fn scratch_overuse(pod: Arc<Pod>, places: Places) -> Option<String> {
-    let check = tokio::task::spawn_blocking(move || {
-        volumes::limited_scratch(&pod, &places).into_iter().find_map(|(name, dir, limit)| {
-            let used = empty_dir::usage(&dir).ok()?;
-            (used > limit).then(|| format!("Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". "))
-        })
-    });
-    check.await.ok().flatten()
-}
-
 /// Gives back sandbox and volumes.
 pub(super) async fn tear_down(shared: &Shared, pod: &Arc<Pod>) -> Result<(), String> {
     let id = SandboxId::new(uid(pod)).map_err(|error| error.to_string())?;
     shared.monitor.get().remove_sandbox(id).await.map_err(|error| error.to_string())?;
-    let (pod, places) = (Arc::clone(pod), shared.config.places(uid(pod)));
-    let released = tokio::task::spawn_blocking(move || volumes::release(&pod, &places)).await;
+    let places = shared.config.places(uid(pod));
+    let released = tokio::task::spawn_blocking(move || volumes::release(&places)).await;
     released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 

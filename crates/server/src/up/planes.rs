@@ -173,6 +173,7 @@ impl Planes {
         )
         .map_err(system)?;
         backend.set(node.clone());
+        let counted = node.clone();
         let stop = tasks.stop();
         tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
 
@@ -191,6 +192,7 @@ impl Planes {
         registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
         let mut sources = sources(counters, inspect, &gateway, tasks.restarts());
         store::tell(&store, &mut sources);
+        sources.metrics(move || counted.counts().metrics());
         admin.attend(sources, authority);
         Ok(Self { store, gateway, finder })
     }
@@ -286,6 +288,7 @@ fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
     let mut config = knoll_node::Config::new(&arguments.node_name, address, paths.node(), runtime);
     config.pod_network = PODS;
     config.docker_config = docker_config();
+    config.containers_dir = Some(paths.monitor().state_dir.join("containers"));
     config.extra_env = proxies::for_containers(|name| std::env::var(name).ok());
     config
 }
@@ -305,18 +308,25 @@ fn callbacks(
             Some(Box::pin(async move { gateway.drained(&revision, &instance).await }))
         }),
         on_instance: Arc::new(move |event| tell(&gateway, &event)),
-        set_services: Arc::new(move |rules| {
+        change_services: Arc::new(move |changes| {
             let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
-            network.set_services(&rules).map_err(|e| chain(&e))
+            network.change_services(&changes).map_err(|e| chain(&e))
         }),
         reconnect: Arc::new(move || {
             let finder = finder.clone();
             Box::pin(async move { finder.connect().await })
         }),
-        gateway_serves: Arc::new(move |host| {
-            table.borrow().as_ref().is_some_and(|table| table.local.contains_key(host))
+        gateway_serves: Arc::new(move |host, namespace| {
+            table.borrow().as_ref().is_some_and(|table| serves(table, host, namespace))
         }),
     }
+}
+
+/// Whether a host inside the cluster is served by Services of a namespace alone: whoever has the gateway serve a host
+/// of another namespace gets no requests of others by its name.
+fn serves(table: &Table, host: &str, namespace: &str) -> bool {
+    let host = table.local.get(host);
+    host.is_some_and(|host| host.paths.iter().flat_map(|path| &path.splits).all(|s| s.service.namespace == namespace))
 }
 
 /// The revision and the instance that an event is about, if its pod belongs to a revision.

@@ -1,34 +1,47 @@
 //! The DNS server that pods ask: names of the cluster from what the API holds, all others from the machine's own
 //! resolvers.
+//!
+//! Every client has its share of questions, of questions under way and of connections ([`clients`]); nothing it sends
+//! or does not read holds anything for long.
 
+mod clients;
 mod forward;
 pub mod packet;
 mod zone;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Callbacks;
-use crate::shared::Shared;
+use crate::counters::Counters;
+use crate::panics::{caught, caught_call};
+use crate::shared::{PodAddresses, Shared};
+use clients::{Clients, Share};
 use forward::Forwarder;
-use packet::{Answer, Malformed, Query, code};
+use packet::{Answer, Malformed, Query, code, kind};
 pub use zone::{Names, Outcome, ServiceNames, Zone};
 
-/// Connections and forwarded questions at a time; more are refused.
+/// Connections, and questions that others are asked for, at a time; more are refused.
 const PARALLEL: usize = 1024;
-/// How long a connection may be idle.
+/// How long a connection may be idle, how long a question or an answer may take on its way, and how long a connection
+/// may last.
 const IDLE: Duration = Duration::from_secs(10);
+const TRANSFER: Duration = Duration::from_secs(5);
+const LIFE: Duration = Duration::from_secs(120);
+/// Most bytes of a question.
 const LARGEST: usize = 4096;
+/// How long addresses behind an alias hold, seconds.
+const ALIAS_TTL: u32 = 5;
 
 /// A server that listens.
 pub(crate) struct Server {
-    udp: UdpSocket,
+    udp: Arc<UdpSocket>,
     tcp: TcpListener,
     answering: Arc<Answering>,
 }
@@ -38,9 +51,12 @@ struct Answering {
     domain: String,
     gateway: Ipv4Addr,
     names: watch::Receiver<Arc<Names>>,
+    pods: Arc<PodAddresses>,
     callbacks: Callbacks,
     forwarder: Forwarder,
+    clients: Arc<Clients>,
     slots: Arc<Semaphore>,
+    counters: Arc<Counters>,
 }
 
 impl Server {
@@ -50,27 +66,30 @@ impl Server {
         shared: &Shared,
         names: watch::Receiver<Arc<Names>>,
     ) -> io::Result<Server> {
-        let udp = UdpSocket::bind(address).await?;
+        let udp = Arc::new(UdpSocket::bind(address).await?);
         let tcp = TcpListener::bind(address).await?;
+        let counters = Arc::clone(&shared.counters);
         let answering = Answering {
             domain: shared.config.cluster_domain.to_lowercase(),
             gateway: shared.config.gateway,
             names,
+            pods: Arc::clone(&shared.pod_addresses),
             callbacks: shared.callbacks.clone(),
-            forwarder: Forwarder::new(shared.config.resolv_conf.clone(), address),
+            forwarder: Forwarder::new(shared.config.resolv_conf.clone(), address, Arc::clone(&counters)),
+            clients: Arc::default(),
             slots: Arc::new(Semaphore::new(PARALLEL)),
+            counters,
         };
         Ok(Server { udp, tcp, answering: Arc::new(answering) })
     }
 
     /// Answers for ever.
-    pub(crate) async fn run(self) {
-        let Server { udp, tcp, answering } = self;
-        tokio::join!(serve_udp(Arc::new(udp), Arc::clone(&answering)), serve_tcp(tcp, answering));
+    pub(crate) async fn run(&self) {
+        tokio::join!(serve_udp(&self.udp, &self.answering), serve_tcp(&self.tcp, &self.answering));
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, answering: Arc<Answering>) {
+async fn serve_udp(socket: &Arc<UdpSocket>, answering: &Arc<Answering>) {
     let mut buffer = vec![0; LARGEST];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -82,31 +101,35 @@ async fn serve_udp(socket: Arc<UdpSocket>, answering: Arc<Answering>) {
                 continue;
             }
         };
-        let message = &buffer[..length];
-        match answering.here(message, false) {
-            Here::Answer(answer) => drop(socket.send_to(&answer, client).await),
+        if !answering.clients.may_ask(client.ip(), Instant::now()) {
+            answering.counters.dns_throttled.add();
+            continue;
+        }
+        match answering.here(&buffer[..length], false) {
+            // Sent at once or not at all: the loop waits for nobody.
+            Here::Answer(answer) => drop(socket.try_send_to(&answer, client)),
             Here::Silence => {}
             Here::Ask(work) => {
-                let Ok(slot) = Arc::clone(&answering.slots).try_acquire_owned() else {
-                    drop(socket.send_to(&work.query.answer(&failure(), LARGEST), client).await);
+                let Some(turn) = answering.turn(client.ip(), Share::Asking) else {
+                    drop(socket.try_send_to(&work.query.answer(&failure(), LARGEST), client));
                     continue;
                 };
-                let (socket, answering, message) = (Arc::clone(&socket), Arc::clone(&answering), message.to_vec());
+                let (socket, answering) = (Arc::clone(socket), Arc::clone(answering));
                 tokio::spawn(async move {
-                    let answer = answering.elsewhere(&message, work, false).await;
+                    let answer = answering.elsewhere(work, false).await;
                     // A client that has gone away asks again.
                     drop(socket.send_to(&answer, client).await);
-                    drop(slot);
+                    drop(turn);
                 });
             }
         }
     }
 }
 
-async fn serve_tcp(listener: TcpListener, answering: Arc<Answering>) {
+async fn serve_tcp(listener: &TcpListener, answering: &Arc<Answering>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a DNS connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -114,32 +137,39 @@ async fn serve_tcp(listener: TcpListener, answering: Arc<Answering>) {
             }
         };
         // Over the bound the connection is closed; resolvers try again.
-        let Ok(slot) = Arc::clone(&answering.slots).try_acquire_owned() else { continue };
-        let answering = Arc::clone(&answering);
+        let Some(turn) = answering.turn(client.ip(), Share::Connection) else { continue };
+        let answering = Arc::clone(answering);
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, &answering).await {
+            let talk = tokio::time::timeout(LIFE, converse(stream, client.ip(), &answering));
+            if let Ok(Err(error)) = talk.await {
                 tracing::trace!(%error, "a DNS connection ended");
             }
-            drop(slot);
+            drop(turn);
         });
     }
 }
 
-async fn converse(mut stream: TcpStream, answering: &Answering) -> io::Result<()> {
+/// Answers one question after another.
+async fn converse(mut stream: TcpStream, client: IpAddr, answering: &Answering) -> io::Result<()> {
     loop {
         let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
             Ok(length) => usize::from(length?),
             Err(_) => return Ok(()),
         };
+        if length > LARGEST || !answering.clients.may_ask(client, Instant::now()) {
+            answering.counters.dns_throttled.add();
+            return Ok(());
+        }
         let mut message = vec![0; length];
-        tokio::time::timeout(IDLE, stream.read_exact(&mut message)).await.map_err(io::Error::other)??;
+        tokio::time::timeout(TRANSFER, stream.read_exact(&mut message)).await??;
         let answer = match answering.here(&message, true) {
             Here::Answer(answer) => answer,
             Here::Silence => return Ok(()),
-            Here::Ask(work) => answering.elsewhere(&message, work, true).await,
+            Here::Ask(work) => answering.elsewhere(work, true).await,
         };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-        stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).await?;
+        let framed = [&length.to_be_bytes()[..], &answer].concat();
+        tokio::time::timeout(TRANSFER, stream.write_all(&framed)).await??;
     }
 }
 
@@ -161,8 +191,37 @@ struct Work {
     alias: Option<(Answer, String)>,
 }
 
+/// A client's place among those that are served.
+type Turn = (clients::Taken, tokio::sync::OwnedSemaphorePermit);
+
 impl Answering {
+    /// A place for a client; `None` when it has its share already, or all places are taken.
+    fn turn(&self, client: IpAddr, share: Share) -> Option<Turn> {
+        let turn = || {
+            let taken = self.clients.take(client, share, Instant::now())?;
+            Some((taken, Arc::clone(&self.slots).try_acquire_owned().ok()?))
+        };
+        let turn = turn();
+        if turn.is_none() {
+            self.counters.dns_throttled.add();
+        }
+        turn
+    }
+
+    /// A question that makes this panic is answered with a failure, and the next one is asked.
     fn here(&self, message: &[u8], over_tcp: bool) -> Here {
+        self.counters.dns_questions.add();
+        caught_call(|| self.look(message, over_tcp)).unwrap_or_else(|panic| {
+            self.counters.panics.add();
+            tracing::error!(panic, "a DNS question panicked");
+            match message {
+                [high, low, ..] => Here::Answer(packet::refusal(u16::from_be_bytes([*high, *low]), code::FAILURE)),
+                _ => Here::Silence,
+            }
+        })
+    }
+
+    fn look(&self, message: &[u8], over_tcp: bool) -> Here {
         let query = match Query::parse(message) {
             Ok(query) => query,
             Err(Malformed::Hopeless) => return Here::Silence,
@@ -174,6 +233,7 @@ impl Answering {
             names: &names,
             gateway: self.gateway,
             gateway_serves: &*self.callbacks.gateway_serves,
+            pod_is_in: &|address, namespace| self.pods.is_in(address, namespace),
         };
         let limit = if over_tcp { usize::from(u16::MAX) } else { query.udp_limit };
         match zone.answer(&query.name, query.kind) {
@@ -183,27 +243,40 @@ impl Answering {
         }
     }
 
-    async fn elsewhere(&self, message: &[u8], work: Box<Work>, over_tcp: bool) -> Vec<u8> {
-        let Work { query, alias } = *work;
+    async fn elsewhere(&self, work: Box<Work>, over_tcp: bool) -> Vec<u8> {
+        let failed = work.query.answer(&failure(), LARGEST);
+        caught(self.ask_others(*work, over_tcp)).await.unwrap_or_else(|panic| {
+            self.counters.panics.add();
+            tracing::error!(panic, "a DNS question panicked");
+            failed
+        })
+    }
+
+    async fn ask_others(&self, work: Work, over_tcp: bool) -> Vec<u8> {
+        let Work { query, alias } = work;
         let Some((mut answer, target)) = alias else {
-            let asked = self.forwarder.ask(message, &query.name, query.kind, over_tcp).await;
-            return asked.unwrap_or_else(|| query.answer(&failure(), LARGEST));
+            let asked = self.forwarder.ask(&query, over_tcp).await;
+            let answer = asked.unwrap_or_else(|| query.answer(&failure(), LARGEST));
+            return if over_tcp { answer } else { query.cut(answer) };
         };
-        // The system's resolver follows the rest; its addresses are added under the target's name.
-        let limit = if over_tcp { usize::from(u16::MAX) } else { query.udp_limit };
-        let found = tokio::time::timeout(Duration::from_secs(4), tokio::net::lookup_host((target.as_str(), 0))).await;
-        match found {
-            Ok(Ok(addresses)) if query.kind == packet::kind::A => {
-                let v4 = addresses.filter_map(|a| match a {
-                    SocketAddr::V4(a) => Some(*a.ip()),
-                    SocketAddr::V6(_) => None,
-                });
-                let record = |ip| packet::Record { name: target.clone(), ttl: 5, data: packet::Data::A(ip) };
-                answer.answers.extend(v4.map(record));
+        // Others follow the rest; its addresses are added under the target's name.
+        if matches!(query.kind, kind::A | kind::ANY) {
+            let found = match Query::of(&target, kind::A) {
+                Some(question) => self.forwarder.ask(&question, over_tcp).await,
+                None => None,
+            };
+            match found {
+                Some(found) => {
+                    let record =
+                        |ip| packet::Record { name: target.clone(), ttl: ALIAS_TTL, data: packet::Data::A(ip) };
+                    answer.answers.extend(packet::addresses(&found).into_iter().map(record));
+                }
+                None => answer.code = code::FAILURE,
             }
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => answer.code = code::FAILURE,
         }
-        query.answer(&answer, limit)
+        query.answer(&answer, if over_tcp { usize::from(u16::MAX) } else { query.udp_limit })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,11 @@ pub mod code {
 }
 
 const HEADER: usize = 12;
+/// Most bytes of a name and of a label.
+const LONGEST_NAME: usize = 255;
+const LONGEST_LABEL: usize = 63;
+/// The bit of an extended question that asks for signatures, where records have their time to live.
+const DNSSEC_OK: u32 = 0x8000;
 /// Most bytes of a message over UDP without extensions.
 const PLAIN_UDP: usize = 512;
 /// Most bytes we send over UDP, whatever a client says it takes.
@@ -58,6 +63,8 @@ pub struct Query {
     pub udp_limit: usize,
     /// Whether the client speaks extensions.
     pub extended: bool,
+    /// Whether it asks for signatures.
+    pub secured: bool,
     /// Whether it wants others to be asked.
     recursion: bool,
     /// The question as it came, case included, to be sent back.
@@ -140,25 +147,84 @@ impl Query {
         if be16(message, 4) != Some(1) {
             return Err(bad);
         }
-        let (name, after) = read_name(message, HEADER).ok_or(bad)?;
+        let (name, after) = read_plain_name(message, HEADER).ok_or(bad)?;
         let kind = be16(message, after).ok_or(bad)?;
         let class = be16(message, after + 2).ok_or(bad)?;
         if class != IN {
             return Err(Malformed::Refused(id, code::NOT_IMPLEMENTED));
         }
-        let (mut udp_limit, mut extended) = (PLAIN_UDP, false);
+        let (mut udp_limit, mut extended, mut secured) = (PLAIN_UDP, false, false);
         let mut at = after + 4;
         let others = [6, 8, 10].iter().map(|offset| usize::from(be16(message, *offset).unwrap_or(0))).sum::<usize>();
         for _ in 0..others {
             let Some(record) = read_record(message, at) else { break };
             if record.kind == kind::OPT {
                 extended = true;
+                secured = record.ttl & DNSSEC_OK != 0;
                 udp_limit = usize::from(record.class).clamp(PLAIN_UDP, MOST_UDP);
             }
             at = record.end;
         }
         let raw = message[HEADER..after + 4].to_vec();
-        Ok(Query { id, name, kind, udp_limit, extended, recursion: flags & 0x0100 != 0, raw })
+        Ok(Query { id, name, kind, udp_limit, extended, secured, recursion: flags & 0x0100 != 0, raw })
+    }
+
+    /// A question of our own; `None` when it is no name that can be asked for.
+    pub fn of(name: &str, kind: u16) -> Option<Query> {
+        let labels = name.split('.').map(str::len);
+        if name.len() > LONGEST_NAME - 2 || labels.clone().any(|length| !(1..=LONGEST_LABEL).contains(&length)) {
+            return None;
+        }
+        let mut raw = Vec::with_capacity(name.len() + 6);
+        write_name(&mut raw, name);
+        raw.extend_from_slice(&kind.to_be_bytes());
+        raw.extend_from_slice(&IN.to_be_bytes());
+        let (name, udp_limit) = (name.to_ascii_lowercase(), MOST_UDP);
+        Some(Query { id: 0, name, kind, udp_limit, extended: false, secured: false, recursion: true, raw })
+    }
+
+    /// The question as it goes to a resolver: nothing of the client's message but what it asks for.
+    pub fn to_resolver(&self, id: u16) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER + self.raw.len() + 11);
+        for field in [id, 0x0100, 1, 0, 0, u16::from(self.extended)] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+        out.extend_from_slice(&self.raw);
+        if self.extended {
+            out.extend_from_slice(&[0, 0, 41]);
+            out.extend_from_slice(&u16::try_from(self.udp_limit).unwrap_or(u16::MAX).to_be_bytes());
+            out.extend_from_slice(&if self.secured { DNSSEC_OK } else { 0 }.to_be_bytes());
+            out.extend_from_slice(&[0, 0]);
+        }
+        out
+    }
+
+    /// Whether a message answers this question as it was `asked`: by its number, its kind and its words.
+    pub fn is_answered_by(&self, asked: &[u8], message: &[u8]) -> bool {
+        let is_answer = be16(message, 2).is_some_and(|flags| flags & 0xf800 == 0x8000);
+        let words = message.get(HEADER..HEADER + self.raw.len());
+        is_answer
+            && message.get(..2) == asked.get(..2)
+            && be16(message, 4) == Some(1)
+            && words.is_some_and(|words| words.eq_ignore_ascii_case(&self.raw))
+    }
+
+    /// Somebody else's answer to the same question, with this client's number and words; `None` when it is none. Over
+    /// UDP see [`Query::cut`].
+    pub fn adopt(&self, mut answer: Vec<u8>) -> Option<Vec<u8>> {
+        answer.get_mut(..2)?.copy_from_slice(&self.id.to_be_bytes());
+        answer.get_mut(HEADER..HEADER + self.raw.len())?.copy_from_slice(&self.raw);
+        Some(answer)
+    }
+
+    /// An answer as this client takes it over UDP: one that is too long tells it to ask over TCP.
+    pub fn cut(&self, answer: Vec<u8>) -> Vec<u8> {
+        if answer.len() <= self.udp_limit {
+            return answer;
+        }
+        let mut out = self.answer(&Answer::default(), self.udp_limit);
+        out[2] |= 0x02;
+        out
     }
 
     /// Writes the answer, at most `limit` bytes; what does not fit is left out and the client told so.
@@ -244,6 +310,27 @@ pub fn shape(message: &[u8]) -> Option<Shape> {
     Some(Shape { code, truncated: flags & 0x0200 != 0, ttl, ttl_offsets })
 }
 
+/// The addresses that an answer holds.
+pub fn addresses(message: &[u8]) -> Vec<Ipv4Addr> {
+    let read = || {
+        let mut at = HEADER;
+        for _ in 0..be16(message, 4)? {
+            at = read_name(message, at)?.1 + 4;
+        }
+        let mut list = Vec::new();
+        for _ in 0..be16(message, 6)? {
+            let record = read_record(message, at)?;
+            let data = message.get(record.end.checked_sub(4)?..record.end)?;
+            if record.kind == kind::A && record.class == IN && record.end - record.ttl_at == 10 {
+                list.push(Ipv4Addr::new(data[0], data[1], data[2], data[3]));
+            }
+            at = record.end;
+        }
+        Some(list)
+    };
+    read().unwrap_or_default()
+}
+
 struct RawRecord {
     kind: u16,
     class: u16,
@@ -266,11 +353,23 @@ fn read_record(message: &[u8], at: usize) -> Option<RawRecord> {
     })
 }
 
+/// Reads a name that stands there in full, as that of a question does.
+fn read_plain_name(message: &[u8], at: usize) -> Option<(String, usize)> {
+    let (name, end, pointers) = read_any_name(message, at)?;
+    (pointers == 0).then_some((name, end))
+}
+
 /// Reads a name; returns it in lower case without its last dot, and where it ends.
-fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
+fn read_name(message: &[u8], at: usize) -> Option<(String, usize)> {
+    read_any_name(message, at).map(|(name, end, _)| (name, end))
+}
+
+/// The same, with the number of pointers in it. Labels are bytes: what is no plain letter, digit or sign is written
+/// `\ddd`, so that two names never read the same.
+fn read_any_name(message: &[u8], mut at: usize) -> Option<(String, usize, usize)> {
     let mut name = String::new();
     let mut end = None;
-    let mut pointers = 0;
+    let (mut pointers, mut bytes) = (0, 1);
     loop {
         let length = *message.get(at)?;
         match length & 0xc0 {
@@ -282,16 +381,21 @@ fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
                 end.get_or_insert(at + 2);
                 at = usize::from(be16(message, at)? & 0x3fff);
             }
-            0 if length == 0 => return Some((name, end.unwrap_or(at + 1))),
+            0 if length == 0 => return Some((name, end.unwrap_or(at + 1), pointers)),
             0 => {
                 let label = message.get(at + 1..at + 1 + usize::from(length))?;
+                bytes += 1 + label.len();
+                if bytes > LONGEST_NAME {
+                    return None;
+                }
                 if !name.is_empty() {
                     name.push('.');
                 }
-                // Labels are bytes; what is no plain text cannot be a name of ours and is only passed on.
-                name.extend(label.iter().map(|b| char::from(b.to_ascii_lowercase())));
-                if name.len() > 1024 {
-                    return None;
+                for byte in label {
+                    match byte {
+                        b'.' | b'\\' | 0..=0x20 | 0x7f.. => name.push_str(&format!("\\{byte:03}")),
+                        byte => name.push(char::from(byte.to_ascii_lowercase())),
+                    }
                 }
                 at += 1 + usize::from(length);
             }
@@ -302,7 +406,7 @@ fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
 
 fn write_name(out: &mut Vec<u8>, name: &str) {
     for label in name.split('.').filter(|l| !l.is_empty()) {
-        let bytes = &label.as_bytes()[..label.len().min(63)];
+        let bytes = &label.as_bytes()[..label.len().min(LONGEST_LABEL)];
         out.push(u8::try_from(bytes.len()).unwrap_or(63));
         out.extend_from_slice(bytes);
     }
@@ -420,6 +524,84 @@ mod tests {
         notify[2] |= 0x20;
         assert_eq!(Query::parse(&notify), Err(Malformed::Refused(9, code::NOT_IMPLEMENTED)));
         assert_eq!(shape(&[0; 5]), None);
+    }
+
+    #[test]
+    fn names_that_differ_never_read_the_same() {
+        let with_label = |label: &[u8]| {
+            let mut message = question(1, "", kind::A);
+            message.truncate(HEADER);
+            message.push(u8::try_from(label.len()).expect("short"));
+            message.extend_from_slice(label);
+            message.extend_from_slice(&[4, b't', b'e', b's', b't', 0, 0, 1, 0, 1]);
+            Query::parse(&message).expect("a question").name
+        };
+        assert_eq!(with_label(b"www"), "www.test");
+        assert_eq!(with_label(b"a.b"), "a\\046b.test");
+        assert_eq!(with_label(b"a\\046b"), "a\\092046b.test");
+        assert_eq!(with_label(b"\xff x"), "\\255\\032x.test");
+    }
+
+    #[test]
+    fn only_what_was_asked_goes_to_a_resolver() {
+        let mut message = question(7, "A.test", kind::A);
+        message[11] = 1;
+        // A cookie among the extensions, and the wish for signatures.
+        message.extend_from_slice(&[0, 0, 41, 0x04, 0xd0, 0, 0, 0x80, 0, 0, 6, 0, 10, 0, 2, 1, 2]);
+        let query = Query::parse(&message).expect("a question");
+        assert!(query.secured && query.udp_limit == 1232);
+        let sent = query.to_resolver(0x0a0b);
+        assert_eq!(sent[..2], [0x0a, 0x0b]);
+        assert_eq!(sent[sent.len() - 11..], [0, 0, 41, 0x04, 0xd0, 0, 0, 0x80, 0, 0, 0]);
+        let back = Query::parse(&sent).expect("a question");
+        assert_eq!((back.name.as_str(), back.kind, back.secured), ("a.test", kind::A, true));
+    }
+
+    #[test]
+    fn what_is_too_long_for_udp_sends_the_client_to_tcp() {
+        let query = Query::parse(&question(1, "a.b", kind::A)).expect("a question");
+        let many = Answer { answers: (0..60).map(record).collect(), ..Answer::default() };
+        let long = query.answer(&many, 65535);
+        let cut = query.cut(long.clone());
+        assert!(cut.len() <= 512 && shape(&cut).expect("an answer").truncated);
+        assert_eq!(addresses(&long).len(), 60);
+        assert!(addresses(&cut).is_empty());
+    }
+
+    #[test]
+    fn names_that_cannot_be_asked_for_are_not() {
+        assert_eq!(Query::of("a.test", kind::A).expect("a name").to_resolver(1), question(1, "a.test", kind::A));
+        for bad in [format!("{}.test", "a".repeat(64)), "a..test".into(), String::new(), vec!["a"; 200].join(".")] {
+            assert_eq!(Query::of(&bad, kind::A), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_message_makes_the_reader_panic() {
+        let mut good = question(9, "a.b", kind::A);
+        good[11] = 1;
+        good.extend_from_slice(&[0xc0, 12, 0, 41, 0x20, 0, 0, 0, 0, 0, 0, 0]);
+        // A small generator (xorshift): the same messages each time.
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..50_000 {
+            let mut message = good.clone();
+            for _ in 0..1 + next() % 4 {
+                let at = usize::try_from(next() % good.len() as u64).expect("small");
+                message[at] = next().to_le_bytes()[0];
+            }
+            message.truncate(usize::try_from(next() % (good.len() as u64 + 1)).expect("small"));
+            if let Ok(query) = Query::parse(&message) {
+                assert!(shape(&query.answer(&Answer::default(), 512)).is_some());
+                assert!(Query::parse(&query.to_resolver(1)).is_ok_and(|back| back.name == query.name));
+            }
+            drop((shape(&message), addresses(&message)));
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What names inside the cluster stand for. Pure.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use knoll_api::Key;
 
 use super::packet::{Answer, Data, Record, code, kind};
@@ -12,11 +13,11 @@ const TTL: u32 = 5;
 /// Most aliases followed.
 const MOST_ALIASES: usize = 8;
 
-/// Everything that has a name.
+/// Everything that has a name. A copy shares what does not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// Services by namespace and name.
-    pub services: BTreeMap<Key, ServiceNames>,
+    pub services: OrdMap<Key, Arc<ServiceNames>>,
 }
 
 /// What a Service's name stands for.
@@ -48,8 +49,10 @@ pub struct Zone<'a> {
     pub names: &'a Names,
     /// Where the machine's gateway is.
     pub gateway: Ipv4Addr,
-    /// Whether the gateway answers for a host name.
-    pub gateway_serves: &'a dyn Fn(&str) -> bool,
+    /// Whether the gateway answers for a host name, on behalf of a namespace.
+    pub gateway_serves: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether an address belongs to a pod of a namespace.
+    pub pod_is_in: &'a dyn Fn(Ipv4Addr, &str) -> bool,
 }
 
 /// What came of a question.
@@ -84,10 +87,6 @@ impl Zone<'_> {
         let mut at = name.to_owned();
         for _ in 0..MOST_ALIASES {
             let owner = if answer.answers.is_empty() { String::new() } else { at.clone() };
-            if (self.gateway_serves)(&at) {
-                self.push_addresses(&mut answer, owner, &[self.gateway], wanted);
-                return Outcome::Answered(self.finish(answer));
-            }
             let Some(inside) = self.inside(&at) else {
                 return match answer.answers.is_empty() {
                     true => Outcome::Foreign,
@@ -142,7 +141,16 @@ impl Zone<'_> {
             [""] | ["svc"] | ["pod"] => Some(Found::Bare),
             ["svc", namespace] => self.namespace_exists(namespace).then_some(Found::Bare),
             ["pod", _] => Some(Found::Bare),
-            ["pod", _, dashed] => dashed.replace('-', ".").parse().ok().map(|ip| Found::Addresses(vec![ip])),
+            ["pod", namespace, dashed] => {
+                let address = dashed.replace('-', ".").parse().ok().filter(|ip| (self.pod_is_in)(*ip, namespace))?;
+                Some(Found::Addresses(vec![address]))
+            }
+            // The gateway stands before a Service of that name in that namespace, never before another's.
+            ["svc", namespace, service]
+                if (self.gateway_serves)(&format!("{service}.{namespace}.svc.{}", self.domain), namespace) =>
+            {
+                Some(Found::Addresses(vec![self.gateway]))
+            }
             ["svc", namespace, service] => Some(match self.service(namespace, service)? {
                 ServiceNames::Address { address, .. } => Found::Addresses(vec![*address]),
                 ServiceNames::Headless { members, .. } => {
@@ -181,7 +189,7 @@ impl Zone<'_> {
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<&ServiceNames> {
-        self.names.services.get(&Key::new(namespace, name))
+        self.names.services.get(&Key::new(namespace, name)).map(Arc::as_ref)
     }
 
     fn namespace_exists(&self, namespace: &str) -> bool {
@@ -229,13 +237,26 @@ mod tests {
             ("out", alias("example.com")),
             ("loop", alias("loop.ns.svc.cluster.local")),
         ];
-        Names { services: services.into_iter().map(|(name, s)| (Key::new("ns", name), s)).collect() }
+        Names { services: services.into_iter().map(|(name, s)| (Key::new("ns", name), Arc::new(s))).collect() }
     }
 
     fn ask(name: &str, wanted: u16) -> String {
         let names = names();
-        let serves = |host: &str| host == "app.ns.svc.cluster.local" || host == "app.example.com";
-        let zone = Zone { domain: "cluster.local", names: &names, gateway: ip(254), gateway_serves: &serves };
+        // Somebody in `ns` has the gateway serve more than is theirs.
+        let theirs = [
+            "app.ns.svc.cluster.local",
+            "app.example.com",
+            "app.victim.svc.cluster.local",
+            "kubernetes.default.svc.cluster.local",
+        ];
+        let serves = |host: &str, namespace: &str| namespace == "ns" && theirs.contains(&host);
+        let zone = Zone {
+            domain: "cluster.local",
+            names: &names,
+            gateway: ip(254),
+            gateway_serves: &serves,
+            pod_is_in: &|address, namespace| address == ip(9) && namespace == "ns",
+        };
         let show = |answer: &Answer| {
             let list: Vec<_> = answer
                 .answers
@@ -268,7 +289,15 @@ mod tests {
     #[test]
     fn the_gateway_answers_for_what_it_serves() {
         assert_eq!(ask("app.ns.svc.cluster.local", kind::A), "0 [:10.0.0.254] soa=0");
-        assert_eq!(ask("app.example.com", kind::A), "0 [:10.0.0.254] soa=0");
+    }
+
+    #[test]
+    fn nobody_answers_for_the_names_of_others() {
+        assert_eq!(ask("app.example.com", kind::A), "foreign");
+        assert_eq!(ask("app.victim.svc.cluster.local", kind::A), "3 [] soa=1");
+        assert_eq!(ask("kubernetes.default.svc.cluster.local", kind::A), "3 [] soa=1");
+        assert_eq!(ask("10-0-0-9.victim.pod.cluster.local", kind::A), "3 [] soa=1");
+        assert_eq!(ask("10-0-0-8.ns.pod.cluster.local", kind::A), "3 [] soa=1");
     }
 
     #[test]

@@ -1,0 +1,134 @@
+//! A panic costs what panicked, and nothing else.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+
+/// Most bytes of a panic's message that are told.
+const LONGEST: usize = 512;
+/// Pauses before something that panicked begins again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Panics within [`WINDOW`] that put something into quarantine.
+const PATIENCE: u32 = 5;
+/// What lasted this long without a panic has recovered.
+const WINDOW: Duration = Duration::from_secs(600);
+/// First and longest quarantine.
+const QUARANTINE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
+
+/// Runs a future to its end, or to its panic. What it worked on must not be used after a panic, unless a half-made
+/// change of it does no harm.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| text(&*panic))
+}
+
+/// The same for a call.
+pub(crate) fn caught_call<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| text(&*panic))
+}
+
+/// What a panic said.
+pub(crate) fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("it says nothing");
+    text[..text.floor_char_boundary(LONGEST)].to_owned()
+}
+
+/// What a task ended with, if that was a panic.
+pub(crate) fn of_task(error: tokio::task::JoinError) -> Option<String> {
+    error.try_into_panic().ok().map(|panic| text(&*panic))
+}
+
+/// Pauses between the lives of something that panics.
+#[derive(Clone, Debug)]
+pub(crate) struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses { next: PAUSE.0 }
+    }
+}
+
+impl Pauses {
+    /// The pause after a life of this length.
+    pub(crate) fn after(&mut self, life: Duration) -> Duration {
+        if life >= WINDOW {
+            self.next = PAUSE.0;
+        }
+        let pause = self.next;
+        self.next = self.next.saturating_mul(2).min(PAUSE.1);
+        pause
+    }
+}
+
+/// How often something panicked lately.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Record {
+    pauses: Pauses,
+    recent: u32,
+    last: Option<Timestamp>,
+    quarantine: Option<Duration>,
+}
+
+/// What follows a panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    /// It begins again after this pause.
+    Pause(Duration),
+    /// It is left alone for this long.
+    Quarantine(Duration),
+}
+
+impl Record {
+    /// Takes a panic down.
+    pub(crate) fn panicked(&mut self, now: Timestamp) -> Sentence {
+        let quiet =
+            self.last.map_or(Duration::MAX, |last| Duration::try_from(now.duration_since(last)).unwrap_or_default());
+        self.last = Some(now);
+        if quiet >= WINDOW.max(self.quarantine.unwrap_or_default() + WINDOW) {
+            self.recent = 0;
+            self.quarantine = None;
+        }
+        self.recent = self.recent.saturating_add(1);
+        let pause = self.pauses.after(quiet);
+        if self.recent < PATIENCE {
+            return Sentence::Pause(pause);
+        }
+        let held = self.quarantine.map_or(QUARANTINE.0, |before| before.saturating_mul(2).min(QUARANTINE.1));
+        self.quarantine = Some(held);
+        Sentence::Quarantine(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_its_message() {
+        assert_eq!(caught(async { panic!("no {}", 1) }).await, Err::<(), _>("no 1".into()));
+        assert_eq!(caught(async { 5 }).await, Ok(5));
+        let long = caught_call(|| panic!("{}", "é".repeat(LONGEST))).map(|(): ()| ()).expect_err("it panicked");
+        assert_eq!(long.len(), LONGEST);
+    }
+
+    #[test]
+    fn what_panics_again_and_again_is_left_alone_for_longer_and_longer() {
+        let mut record = Record::default();
+        let first: Vec<_> = (0..4).map(|second| record.panicked(at(second))).collect();
+        let ms = |ms| Sentence::Pause(Duration::from_millis(ms));
+        assert_eq!(first, [ms(100), ms(200), ms(400), ms(800)]);
+        assert_eq!(record.panicked(at(4)), Sentence::Quarantine(QUARANTINE.0));
+        assert_eq!(record.panicked(at(4 + 601)), Sentence::Quarantine(QUARANTINE.0 * 2));
+        let much_later = 4 + 601 + 1201 + 601;
+        assert_eq!(record.panicked(at(much_later)), ms(100));
+    }
+}
