@@ -4,8 +4,8 @@
 //! in one nftables table, on the loopback interface and in one route, so that it neither disturbs nor depends on other
 //! firewalls' tables.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -91,16 +91,46 @@ pub enum NetworkError {
     },
 }
 
+/// What a service is known by: address and port, and transport.
+pub type Claim = (SocketAddrV4, Transport);
+
+impl ServiceRule {
+    /// What the service is known by.
+    pub fn claim(&self) -> Claim {
+        (self.service, self.protocol)
+    }
+}
+
+/// What changes about services.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceChanges {
+    /// Whether these are all services there are: any other one goes.
+    pub all: bool,
+    /// New ones, and ones that lead elsewhere now.
+    pub put: Vec<ServiceRule>,
+    /// Those that are no more.
+    pub gone: Vec<Claim>,
+}
+
+impl ServiceChanges {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.put.is_empty() && self.gone.is_empty()
+    }
+}
+
 /// The host's network, set up. Knows which services the kernel has, so that changes cost what they change.
 #[derive(Debug)]
 pub struct HostNetwork {
     config: Config,
-    /// None until the first call, which replaces whatever an earlier program left.
-    services: Option<BTreeMap<Key, Held>>,
+    services: BTreeMap<Claim, Held>,
+    /// How many services lead to an address.
+    endpoints: BTreeMap<Ipv4Addr, u32>,
+    /// Whether the kernel has them all. Not before the first call, which replaces whatever an earlier program left, nor
+    /// after a failed one.
+    in_force: bool,
     next: u32,
 }
-
-type Key = (SocketAddrV4, Transport);
 
 /// A service in the kernel.
 #[derive(Debug)]
@@ -131,7 +161,7 @@ pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
         frame(&mut batch, &config);
         batch.commit().map_err(table("make the table"))?;
     }
-    Ok(HostNetwork { config, services: None, next: 0 })
+    Ok(HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 })
 }
 
 /// Removes what [`setup`] made, except for forwarding, which others may rely on by now. Absent parts are fine.
@@ -179,42 +209,98 @@ fn set(path: &str, value: &str) -> Result<(), NetworkError> {
 impl HostNetwork {
     /// Makes these the services, in one transaction. Of rules for the same address, port and transport the last wins.
     pub fn set_services(&mut self, rules: &[ServiceRule]) -> Result<(), NetworkError> {
-        let wanted: BTreeMap<Key, &ServiceRule> =
-            rules.iter().map(|rule| ((rule.service, rule.protocol), rule)).collect();
-        let mut batch = Batch::new(&self.config.table);
-        let mut held = match self.services.take() {
-            Some(held) => held,
-            None => {
-                batch.replace_table();
-                frame(&mut batch, &self.config);
-                BTreeMap::new()
-            }
-        };
-        let before = addresses(held.values().map(|service| service.endpoints.as_slice()));
-        held.retain(|key, service| {
-            let same = wanted.get(key).is_some_and(|rule| service.holds(rule));
-            if !same {
-                withdraw(&mut batch, key, service);
-            }
-            same
-        });
-        for (key, rule) in wanted {
-            if let Entry::Vacant(place) = held.entry(key) {
-                place.insert(self.publish(&mut batch, key, rule));
-            }
-        }
-        let after = addresses(held.values().map(|service| service.endpoints.as_slice()));
-        let pairs = |set: Vec<&Ipv4Addr>| -> Vec<Element> { set.into_iter().map(|a| Element::key(pair(*a))).collect() };
-        batch.remove("loops", &pairs(before.difference(&after).collect()));
-        batch.add("loops", &pairs(after.difference(&before).collect()));
+        self.change_services(&ServiceChanges { all: true, put: rules.to_vec(), gone: Vec::new() })
+    }
+
+    /// Changes services, in one transaction that costs what differs. What could not be put into force is remembered:
+    /// the next call, whatever it changes, puts everything into force.
+    pub fn change_services(&mut self, changes: &ServiceChanges) -> Result<(), NetworkError> {
+        let batch = self.plan(changes);
+        self.in_force = false;
         let outcome = if batch.is_empty() { Ok(()) } else { batch.commit() };
-        // After a failure the kernel's state is the old one, but ours is not: the next call replaces everything.
         outcome.map_err(|source| NetworkError::Table { what: "set the services", source })?;
-        self.services = Some(held);
+        self.in_force = true;
         Ok(())
     }
 
-    fn publish(&mut self, batch: &mut Batch, key: Key, rule: &ServiceRule) -> Held {
+    /// Takes changes in and says what the kernel has to be told.
+    fn plan(&mut self, changes: &ServiceChanges) -> Batch {
+        let mut batch = Batch::new(&self.config.table);
+        let mut wanted: BTreeMap<Claim, Option<&ServiceRule>> = BTreeMap::new();
+        if changes.all {
+            wanted.extend(self.services.keys().map(|claim| (*claim, None)));
+        }
+        wanted.extend(changes.gone.iter().map(|claim| (*claim, None)));
+        wanted.extend(changes.put.iter().map(|rule| (rule.claim(), Some(rule))));
+        let mut before = BTreeMap::new();
+        for (claim, rule) in wanted {
+            self.replace(&mut batch, claim, rule, &mut before);
+        }
+        if !self.in_force {
+            return self.plan_everything();
+        }
+        let known = &self.endpoints;
+        let differs = |wanted: bool| -> Vec<Element> {
+            let changed =
+                |(address, had): &(&Ipv4Addr, &bool)| **had != wanted && known.contains_key(address) == wanted;
+            before.iter().filter(changed).map(|(address, _)| Element::key(pair(*address))).collect()
+        };
+        batch.remove("loops", &differs(false));
+        batch.add("loops", &differs(true));
+        batch
+    }
+
+    /// Replaces one service, and notes in `before` which endpoints were known until then.
+    fn replace(
+        &mut self,
+        batch: &mut Batch,
+        claim: Claim,
+        rule: Option<&ServiceRule>,
+        before: &mut BTreeMap<Ipv4Addr, bool>,
+    ) {
+        let held = self.services.get(&claim);
+        if held.zip(rule).is_some_and(|(held, rule)| held.holds(rule)) {
+            return;
+        }
+        if let Some(held) = self.services.remove(&claim) {
+            withdraw(batch, &claim, &held);
+            for endpoint in &held.endpoints {
+                before.entry(*endpoint.ip()).or_insert(true);
+                if let Entry::Occupied(mut known) = self.endpoints.entry(*endpoint.ip()) {
+                    *known.get_mut() -= 1;
+                    if *known.get() == 0 {
+                        known.remove();
+                    }
+                }
+            }
+        }
+        let Some(rule) = rule else { return };
+        for endpoint in &rule.endpoints {
+            let known = self.endpoints.entry(*endpoint.ip()).or_default();
+            before.entry(*endpoint.ip()).or_insert(*known > 0);
+            *known += 1;
+        }
+        let held = self.publish(batch, claim, rule);
+        self.services.insert(claim, held);
+    }
+
+    /// What makes the kernel's table from nothing.
+    fn plan_everything(&mut self) -> Batch {
+        let mut batch = Batch::new(&self.config.table);
+        batch.replace_table();
+        frame(&mut batch, &self.config);
+        for ((service, protocol), held) in std::mem::take(&mut self.services) {
+            let Held { endpoints, by_client, .. } = held;
+            let rule = ServiceRule { service, protocol, endpoints, by_client };
+            let held = self.publish(&mut batch, (service, protocol), &rule);
+            self.services.insert((service, protocol), held);
+        }
+        let pairs: Vec<Element> = self.endpoints.keys().map(|address| Element::key(pair(*address))).collect();
+        batch.add("loops", &pairs);
+        batch
+    }
+
+    fn publish(&mut self, batch: &mut Batch, key: Claim, rule: &ServiceRule) -> Held {
         let mut number = None;
         match rule.endpoints.as_slice() {
             [] => {}
@@ -322,7 +408,7 @@ fn with_service_key<const N: usize>(then: [Expr; N]) -> Vec<Expr> {
     all
 }
 
-fn publish_several(batch: &mut Batch, key: &Key, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
+fn publish_several(batch: &mut Batch, key: &Claim, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
     let (chain, map) = (format!("service-{number}"), format!("endpoints-{number}"));
     let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     batch.set(&map, (nft::TYPE_INTEGER, 4), Values::Data(nft::TYPE_ADDRESS_PORT, 8));
@@ -339,7 +425,7 @@ fn publish_several(batch: &mut Batch, key: &Key, endpoints: &[SocketAddrV4], by_
     batch.add("several", &[Element::chain(service_key(key), chain)]);
 }
 
-fn withdraw(batch: &mut Batch, key: &Key, service: &Held) {
+fn withdraw(batch: &mut Batch, key: &Claim, service: &Held) {
     let element = [Element::key(service_key(key))];
     match (service.chain, service.endpoints.is_empty()) {
         (Some(number), _) => {
@@ -352,12 +438,8 @@ fn withdraw(batch: &mut Batch, key: &Key, service: &Held) {
     }
 }
 
-fn addresses<'a>(endpoints: impl Iterator<Item = &'a [SocketAddrV4]>) -> BTreeSet<Ipv4Addr> {
-    endpoints.flatten().map(|endpoint| *endpoint.ip()).collect()
-}
-
 /// Each part fills a register.
-fn service_key((service, protocol): &Key) -> Vec<u8> {
+fn service_key((service, protocol): &Claim) -> Vec<u8> {
     let [a, b, c, d] = service.ip().octets();
     let [high, low] = service.port().to_be_bytes();
     vec![a, b, c, d, protocol.number(), 0, 0, 0, high, low, 0, 0]
@@ -371,4 +453,43 @@ fn endpoint_data(endpoint: &SocketAddrV4) -> Vec<u8> {
 
 fn pair(address: Ipv4Addr) -> Vec<u8> {
     [address.octets(), address.octets()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(n: u32, endpoints: &[u8]) -> ServiceRule {
+        let service = SocketAddrV4::new(Ipv4Addr::from(0x0a60_0000 + n), 80);
+        let to = |last: &u8| SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, *last), 8080);
+        let endpoints = endpoints.iter().map(to).collect();
+        ServiceRule { service, protocol: Transport::Tcp, endpoints, by_client: false }
+    }
+
+    fn put(n: u32, endpoints: &[u8]) -> ServiceChanges {
+        ServiceChanges { put: vec![rule(n, endpoints)], ..ServiceChanges::default() }
+    }
+
+    #[test]
+    fn one_change_among_ten_thousand_services_tells_the_kernel_of_one() {
+        let config = Config {
+            table: "knolltest".into(),
+            pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
+            services: (Ipv4Addr::new(10, 96, 0, 0), 12),
+            gateway: Ipv4Addr::new(169, 254, 77, 1),
+            cables: "k".into(),
+        };
+        let mut network =
+            HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 };
+        let all = ServiceChanges { all: true, put: (0..10_000).map(|n| rule(n, &[1])).collect(), gone: Vec::new() };
+        assert!(network.plan(&all).len() > 10_000);
+        network.in_force = true;
+        assert!(network.plan(&put(77, &[1])).is_empty(), "nothing differs");
+        // Away from one endpoint, to another that nobody had: two elements, and one more in the set of endpoints.
+        assert_eq!(network.plan(&put(77, &[2])).len(), 3);
+        assert_eq!(network.plan(&ServiceChanges { gone: vec![rule(77, &[]).claim()], ..Default::default() }).len(), 2);
+        assert_eq!(network.services.len(), 9999);
+        network.in_force = false;
+        assert!(network.plan(&ServiceChanges::default()).len() > 9999, "what was refused is told again");
+    }
 }

@@ -340,6 +340,12 @@ impl Batch {
         self.messages.is_empty()
     }
 
+    /// How many messages it takes.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     fn push(&mut self, kind: u16, flags: u16, fill: impl FnOnce(Message) -> Message) {
         let message = Message::new(SUBSYSTEM << 8 | kind, flags, &[FAMILY, 0, 0, 0]).text(1, &self.table);
         self.messages.push(fill(message));
