@@ -5,6 +5,9 @@ use std::fmt;
 use knoll_store::WriteError;
 use serde_json::{Map, Value, json};
 
+/// Most findings that one answer lists; the others are counted.
+const MOST_CAUSES: usize = 200;
+
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -224,7 +227,12 @@ impl Status {
     }
 
     /// 422 with findings about the object's content; `kind` is the Kind (the plural for some custom resources).
-    pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
+    pub fn invalid(group: &str, kind: &str, name: &str, mut causes: Vec<Cause>) -> Self {
+        let more = causes.len().saturating_sub(MOST_CAUSES);
+        if more > 0 {
+            causes.truncate(MOST_CAUSES);
+            causes.push(Cause::other("FieldValueInvalid", "", format!("and {more} further findings")));
+        }
         let list: Vec<String> = causes.iter().map(Cause::to_string).collect();
         let text = if list.len() == 1 { list.concat() } else { format!("[{}]", list.join(", ")) };
         let message = format!("{} {name:?} is invalid: {text}", qualified(group, kind));
@@ -364,6 +372,14 @@ mod tests {
             Status::invalid("apps", "Deployment", "d", vec![a, b]).message,
             r#"Deployment.apps "d" is invalid: [a: Required value, b: Invalid value: "x": must be y]"#
         );
+    }
+
+    #[test]
+    fn findings_without_end_are_counted() {
+        let causes = vec![Cause::required("a", ""); 10_000];
+        let status = Status::invalid("apps", "Deployment", "d", causes);
+        assert!(status.message.ends_with(", and 9800 further findings]"), "{}", status.message.len());
+        assert_eq!(status.details.expect("has some").causes.len(), 201);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! leads traffic to loopback or to the link, and only who holds `endpoints/restricted` leads it to the machine's own
 //! addresses: the controllers, who publish the gateway.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
@@ -87,13 +87,14 @@ fn may_create(admission: &Admission<'_>, plural: &str, part: &str) -> bool {
 /// A Service's `externalIPs`: every connection to one of them, from any pod, goes to the Service. So they are for who may
 /// lead traffic to the machine itself, they are never the machine's own, and no two Services share one and its port.
 pub(super) fn external(admission: &Admission<'_>, service: &Value) -> Result<(), Status> {
-    let had = admission.old.map_or(&[][..], |old| object::list(old, "/spec/externalIPs"));
+    let had = admission.old.into_iter().flat_map(|old| object::list(old, "/spec/externalIPs"));
+    let had: BTreeSet<&str> = had.filter_map(Value::as_str).collect();
     let list = object::list(service, "/spec/externalIPs");
     let new: Vec<(usize, &str)> = list
         .iter()
         .enumerate()
-        .filter(|(_, value)| !had.contains(value))
         .map(|(at, value)| (at, value.as_str().unwrap_or_default()))
+        .filter(|(_, text)| !had.contains(text))
         .collect();
     let mut causes = Vec::new();
     if !new.is_empty() && !may_create(admission, "services", "externalips") {

@@ -4,6 +4,7 @@ pub(crate) mod config_map;
 pub(crate) mod endpoints;
 pub(crate) mod job;
 mod knative;
+pub(crate) mod limit_range;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod pod;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Admission, Operation, node};
+use super::{Admission, Operation, limit_range, node};
 use crate::{metadata, object, status::Status, validation};
 
 /// Where a container finds its token.
@@ -19,8 +19,10 @@ pub(crate) fn admit(admission: &mut Admission<'_>, pod: &mut Value) -> Result<()
             None => Ok(()),
         };
     }
-    set_status(pod);
     set_priority(admission, pod)?;
+    runtime_class(admission, pod)?;
+    limit_range::pod(admission, pod)?;
+    set_status(pod);
     let namespace = admission.namespace.to_owned();
     let mirror = object::annotation(pod, "kubernetes.io/config.mirror").is_some();
     if mirror {
@@ -121,6 +123,16 @@ fn set_priority(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status
     spec.insert("priority".into(), priority.into());
     object::default(spec, "preemptionPolicy", "PreemptLowerPriority");
     Ok(())
+}
+
+/// A class that a pod names must be there.
+fn runtime_class(admission: &Admission<'_>, pod: &Value) -> Result<(), Status> {
+    let class = object::text(pod, "/spec/runtimeClassName");
+    if class.is_empty() || admission.server.store.get(&format!("/node.k8s.io/runtimeclasses//{class}")).is_some() {
+        return Ok(());
+    }
+    let why = format!("pod rejected: RuntimeClass {class:?} not found");
+    Err(admission.resource.forbidden(object::name(pod), &why))
 }
 
 /// `Guaranteed` when every container's cpu and memory are limited to what they request, `BestEffort` when

@@ -10,7 +10,6 @@ use crate::{object, resources::Subresource};
 
 /// Kinds that nothing here acts on: group, plural, and what that means.
 const KINDS: &[(&str, &str, &str)] = &[
-    ("", "limitranges", "limits and defaults of a LimitRange are not applied"),
     ("", "persistentvolumeclaims", "no volume is provided for a claim: pods that use it do not start"),
     ("", "persistentvolumes", "volumes are not mounted: pods that use a claim do not start"),
     ("", "replicationcontrollers", "no controller makes its pods: use a Deployment"),

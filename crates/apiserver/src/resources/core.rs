@@ -111,7 +111,8 @@ pub(super) fn rows() -> Vec<Resource> {
             .no_generation()
             .answers_with_object()
             .table(&tables::storage::CLAIM)
-            .default_with(defaults::storage::claim),
+            .default_with(defaults::storage::claim)
+            .admit_with(admission::limit_range::claim),
         row("persistentvolumes", "PersistentVolume")
             .cluster()
             .short(&["pv"])
@@ -133,7 +134,11 @@ pub(super) fn rows() -> Vec<Resource> {
             .answers_with_object()
             .default_with(defaults::pod::template_object)
             .validate_with(validation::pod::template_object),
-        row("limitranges", "LimitRange").short(&["limits"]).no_generation().create_on_update(),
+        row("limitranges", "LimitRange")
+            .short(&["limits"])
+            .no_generation()
+            .create_on_update()
+            .validate_with(validation::core::limit_range),
         row("resourcequotas", "ResourceQuota").short(&["quota"]).status().no_generation().answers_with_object(),
         row("bindings", "Binding").computed(),
     ]

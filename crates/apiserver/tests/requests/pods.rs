@@ -184,3 +184,15 @@ async fn of_a_stored_pod_little_changes() {
     );
     answer.expect(200);
 }
+
+#[tokio::test]
+async fn a_runtime_class_must_be_there() {
+    let h = Harness::new().await;
+    let named = with(json!({"runtimeClassName": "gvisor"}));
+    let message = h.post(PODS, named.clone()).await.failure(403);
+    assert_eq!(message, "pods \"p\" is forbidden: pod rejected: RuntimeClass \"gvisor\" not found");
+    h.post("/apis/node.k8s.io/v1/runtimeclasses", json!({"metadata": {"name": "gvisor"}, "handler": "x"}))
+        .await
+        .expect(201);
+    h.post(PODS, named).await.expect(201);
+}

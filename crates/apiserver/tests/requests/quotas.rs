@@ -80,3 +80,53 @@ async fn objects_are_counted_and_scopes_respected() {
     assert!(h.post(PODS, pod("free")).await.failure(403).contains("exceeded quota: best"));
     h.post(PODS, asking("paid", "1")).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_limit_range_fills_in_and_bounds_what_containers_ask_for() {
+    let h = Harness::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let limits = json!([
+        {"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}, "min": {"cpu": "50m"},
+         "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "5"}},
+        {"type": "Pod", "max": {"cpu": "1500m"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}},
+    ]);
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": limits}});
+    h.post("/api/v1/namespaces/default/limitranges", range).await.expect(201);
+    let made = h.post(pods, pod("p")).await.expect(201);
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
+    );
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+    );
+    assert_eq!(made["status"]["qosClass"], "Burstable");
+    let asking = |request: &str, limit: &str| {
+        let mut pod = pod("q");
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
+        pod
+    };
+    for (request, limit, why) in [
+        ("20m", "60m", "minimum cpu usage per Container is 50m, but request is 20m"),
+        (
+            "1",
+            "2",
+            "[maximum cpu usage per Container is 1, but limit is 2, maximum cpu usage per Pod is 1500m, but limit is 2]",
+        ),
+        ("100m", "600m", "cpu max limit to request ratio per Container is 5, but provided ratio is 6.000000"),
+    ] {
+        let message = h.post(pods, asking(request, limit)).await.failure(403);
+        assert_eq!(message, format!("pods \"q\" is forbidden: {why}"));
+    }
+    h.post(pods, asking("200m", "1")).await.expect(201);
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}});
+    let message = h.post("/api/v1/namespaces/default/persistentvolumeclaims", claim).await.failure(403);
+    assert!(
+        message.ends_with("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi"),
+        "{message}"
+    );
+    let odd = json!({"metadata": {"name": "o"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}});
+    h.post("/api/v1/namespaces/default/limitranges", odd).await.expect(422);
+}

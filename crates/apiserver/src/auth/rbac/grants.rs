@@ -1,7 +1,7 @@
 //! The stored roles and bindings, resolved: who holds which rules where.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -171,16 +171,13 @@ fn selector(value: &Value) -> Option<Selector> {
 /// What a role gathers. Each role is visited once, so that roles that select each other come to an end.
 fn gathered(roles: &BTreeMap<String, ClusterRole>, name: &str) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
+    let mut seen = HashSet::new();
     let mut visited = vec![name];
     let mut next = 0;
     while let Some(role) = visited.get(next).and_then(|name| roles.get(*name)) {
         next += 1;
         if !role.aggregates {
-            for rule in &role.own {
-                if !rules.contains(rule) {
-                    rules.push(rule.clone());
-                }
-            }
+            rules.extend(role.own.iter().filter(|rule| seen.insert(*rule)).cloned());
             continue;
         }
         for (other, candidate) in roles {

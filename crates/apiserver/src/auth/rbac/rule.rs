@@ -8,10 +8,10 @@ use crate::attributes::Attributes;
 
 /// Most single rights that rules may come to before they are compared. A rule's lists multiply: without a bound three
 /// lists of a thousand names are a thousand million rights.
-const MOST_RIGHTS: usize = 100_000;
+const MOST_RIGHTS: usize = 20_000;
 
 /// A rule of a Role or ClusterRole.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Rule {
     pub(super) verbs: Vec<String>,

@@ -1,6 +1,6 @@
 //! The fields of a pod's spec that are about the pod as a whole.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
@@ -120,14 +120,14 @@ fn gates(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(field, &kind.into(), &why));
         }
     }
-    let gates = object::list(spec, "/schedulingGates");
-    for (at, gate) in gates.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for (at, gate) in object::list(spec, "/schedulingGates").iter().enumerate() {
         let name = object::name_of(gate);
         let field = format!("{path}.schedulingGates[{at}]");
         if let Err(why) = names::key(name) {
             causes.push(Cause::invalid(format!("{field}.name"), &name.into(), &why));
         }
-        if gates[..at].iter().take(64).any(|other| object::name_of(other) == name) {
+        if !seen.insert(name) {
             causes.push(Cause::duplicate(format!("{field}.name"), &name.into()));
         }
     }

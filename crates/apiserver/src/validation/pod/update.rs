@@ -1,5 +1,7 @@
 //! What may change of a stored pod.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{object, resources::Subresource, status::Cause};
@@ -13,8 +15,8 @@ pub(super) fn unchanged(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
     }
     deadline(old, new, causes);
     tolerations(old, new, causes);
-    let gates = |pod: &Value| object::list(pod, "/spec/schedulingGates").to_vec();
-    if gates(new).iter().any(|gate| !gates(old).contains(gate)) {
+    let gates = |pod: &Value| texts(object::list(pod, "/spec/schedulingGates"));
+    if !gates(new).is_subset(&gates(old)) {
         let why = "only deletion is allowed, but found new scheduling gates";
         causes.push(Cause::forbidden("spec.schedulingGates", why));
     }
@@ -30,8 +32,7 @@ pub(crate) fn unchanged_parts(old: &Value, new: &Value, part: Option<Subresource
     let added = "/spec/ephemeralContainers";
     match part {
         Some(Subresource::EphemeralContainers) => {
-            let kept = object::list(new, added);
-            if object::list(old, added).iter().any(|one| !kept.contains(one)) {
+            if !texts(object::list(old, added)).is_subset(&texts(object::list(new, added))) {
                 let why = "existing ephemeral containers may not be changed or removed";
                 causes.push(Cause::forbidden("spec.ephemeralContainers", why));
             }
@@ -43,6 +44,11 @@ pub(crate) fn unchanged_parts(old: &Value, new: &Value, part: Option<Subresource
         causes.push(Cause::forbidden("spec", WHY));
     }
     causes
+}
+
+/// The items of a list as texts: lists are as long as users make them, and compared as sets.
+fn texts(list: &[Value]) -> BTreeSet<String> {
+    list.iter().map(Value::to_string).collect()
 }
 
 fn resources(pod: &Value) -> Vec<&Value> {
@@ -102,9 +108,11 @@ fn tolerations(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
         }
         toleration
     };
-    let kept: Vec<Value> = object::list(new, "/spec/tolerations").iter().map(without_time).collect();
-    let gone = object::list(old, "/spec/tolerations").iter().find(|one| !kept.contains(&without_time(one)));
-    if gone.is_some() {
+    let of = |pod: &Value| {
+        let all: Vec<Value> = object::list(pod, "/spec/tolerations").iter().map(without_time).collect();
+        texts(&all)
+    };
+    if !of(old).is_subset(&of(new)) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         causes.push(Cause::forbidden("spec.tolerations", why));
     }
