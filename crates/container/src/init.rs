@@ -22,7 +22,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use self::descriptors::Kept;
 use crate::capability::Set;
 use crate::cgroup::{Cgroups, Devices};
-use crate::protocol::{ContainerSpec, ExecSpec, Refusal, RefusalKind, Security};
+use crate::protocol::{ContainerSpec, ExecSpec, IdRange, Refusal, RefusalKind, Security};
 use crate::sys;
 
 mod descriptors;
@@ -45,6 +45,24 @@ pub(crate) struct Birth<'a> {
     pub(crate) program: BorrowedFd<'a>,
     /// A process of the process-id namespace it is born in.
     pub(crate) namespace: BorrowedFd<'a>,
+}
+
+/// A user namespace and the ids behind it.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapping<'a> {
+    pub(crate) namespace: BorrowedFd<'a>,
+    pub(crate) ids: IdRange,
+}
+
+impl Mapping<'_> {
+    /// The machine's id behind one inside.
+    fn outside(&self, id: u32) -> Result<u32, Failure> {
+        let IdRange { first, length } = self.ids;
+        if id < length {
+            return Ok(first + id);
+        }
+        Err(Failure::start(format!("user or group {id} is none of the {length} that a user namespace has")))
+    }
 }
 
 /// What a child says.
@@ -110,6 +128,8 @@ pub(crate) struct Container<'a> {
     pub(crate) proc: Option<&'a Path>,
     /// How devices are kept from those that are not privileged.
     pub(crate) devices: Option<&'a Devices>,
+    /// The sandbox's user namespace, if it has one.
+    pub(crate) ids: Option<Mapping<'a>>,
 }
 
 /// Everything an exec needs.
@@ -225,13 +245,17 @@ fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failu
     kept.join()?;
     fresh_process()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "cannot unshare the cgroup namespace".into())?;
-    rootfs::enter(c)?;
+    rootfs::enter(c, kept.mapping(c).as_ref())?;
     for (name, limit) in &c.spec.rlimits {
         set_rlimit(name, *limit)?;
     }
     kept.close_others()?;
     let user = user::resolve_here(&c.spec.security.user)?;
-    own_stdio(user.uid);
+    match kept.mapping(c) {
+        Some(mapping) => own_stdio(mapping.outside(user.uid)?),
+        None => own_stdio(user.uid),
+    }
+    kept.enter_user_namespace()?;
     let env = program::environment(&c.spec.env, &user)?;
     let program = Program { cwd: &c.spec.cwd, args: &c.spec.args, env: &env, user: &user };
     finish(&c.spec.security, &c.privileges, &program, kept, None)
@@ -244,6 +268,9 @@ fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
         adjust_oom_score(score);
     }
     kept.join()?;
+    if e.in_user_namespace {
+        become_root_inside()?;
+    }
     fresh_process()?;
     let terminal = if e.stdio.is_none() { Some(open_terminal()?) } else { None };
     let user = user::resolve_here(e.spec.user.as_ref().unwrap_or(&e.container.security.user))?;
@@ -255,6 +282,14 @@ fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     let cwd = e.spec.cwd.as_deref().unwrap_or(&e.container.cwd);
     let program = Program { cwd, args: &e.spec.args, env: &env, user: &user };
     finish(&e.container.security, &e.privileges, &program, kept, terminal.as_ref())
+}
+
+/// In a user namespace that has just been entered: becomes its root, since whoever entered it is nobody there.
+fn become_root_inside() -> Result<(), Failure> {
+    let what = || "cannot become root of the user namespace".to_owned();
+    nix::unistd::setgroups(&[]).step(what)?;
+    nix::unistd::setresgid(0.into(), 0.into(), 0.into()).step(what)?;
+    nix::unistd::setresuid(0.into(), 0.into(), 0.into()).step(what)
 }
 
 fn keep_devices(devices: Option<&Devices>, security: &Security) -> Result<(), Failure> {

@@ -35,6 +35,7 @@ mod deadline;
 mod exec;
 mod helper;
 mod identity;
+mod ids;
 mod listeners;
 mod log;
 mod pause;
@@ -137,6 +138,7 @@ struct Monitor {
     containers: BTreeMap<ContainerId, Container>,
     execs: BTreeMap<ExecId, Exec>,
     pool: Pool,
+    ids: ids::IdRanges,
     helpers: Helpers,
     /// Children whose work is done, by their number in the epoll set.
     leaving: BTreeMap<u64, Spawned>,
@@ -331,6 +333,7 @@ impl Monitor {
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
             pool: Pool::default(),
+            ids: ids::IdRanges::default(),
             helpers: Helpers::default(),
             leaving: BTreeMap::new(),
             unwatched: Vec::new(),

@@ -21,7 +21,7 @@ pub use container::{
     Rlimit, Rootfs, Seccomp, Security, Stdin, User,
 };
 pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
-pub use sandbox::{Network, PodNetwork, SandboxSpec, SandboxStatus};
+pub use sandbox::{IdRange, Network, PodNetwork, SandboxSpec, SandboxStatus};
 
 /// The protocol's version. A monitor refuses a client that speaks another one.
 pub const VERSION: u32 = 2;

@@ -13,7 +13,8 @@ mod program;
 
 pub(crate) use bpf::{attach_device_program, device_program};
 pub(crate) use mount::{
-    Filesystem, MountAttributes, clone_tree, detached, move_mount, open_in_root, pivot_root_here, set_attributes,
+    Filesystem, MountAttributes, clone_tree, detached, map_ids, move_mount, open_in_root, pivot_root_here,
+    set_attributes,
 };
 pub(crate) use process::{
     PidExit, boot_id, capset, default_signals, drop_from_bounding, exit_of, exited_child, has_exited, ignore_children,

@@ -81,8 +81,8 @@ pub fn sandbox_spec(config: &Config, pod: &Pod) -> Result<SandboxSpec, SpecError
     sandbox.shared_pid = yes(spec.and_then(|s| s.share_process_namespace));
     sandbox.host_pid = yes(spec.and_then(|s| s.host_pid));
     sandbox.host_ipc = yes(spec.and_then(|s| s.host_ipc));
-    let sysctls = spec.and_then(|s| s.security_context.as_ref()).and_then(|c| c.sysctls.as_ref());
-    sandbox.sysctls = sysctls.into_iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect();
+    sandbox.user_namespace = security::user_namespace(pod)?;
+    sandbox.sysctls = security::sysctls(pod)?;
     sandbox.resources = Resources { pids: Some(config.max_pids), ..protocol_limits(&resources::pod_limits(pod)?) };
     let meta = &pod.metadata;
     sandbox.annotations = [("namespace", &meta.namespace), ("name", &meta.name)]

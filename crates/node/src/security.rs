@@ -1,6 +1,8 @@
 //! Who a container runs as and what it may do, from its pod's and its own security context and its image.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext};
 use knoll_container::protocol::{Capabilities, Seccomp, Security, User};
 
 /// Why a container must not run as it is configured; its status shows `CreateContainerConfigError` with this text.
@@ -37,6 +39,26 @@ pub enum SecurityError {
     /// A seccomp profile that this machine cannot load.
     #[error("seccomp profile {0:?} is not supported: use RuntimeDefault or Unconfined")]
     Seccomp(String),
+    /// Nothing of `/proc` may be hidden, and root is the machine's.
+    #[error("procMount: Unmasked needs a user namespace: set hostUsers: false in the pod's spec")]
+    UnmaskedProc,
+    /// An AppArmor profile that nobody enforces here.
+    #[error(
+        "cannot enforce AppArmor profile {0:?}: containers are not put under profiles; use type Unconfined, or none"
+    )]
+    AppArmor(String),
+    /// SELinux options that nobody enforces here.
+    #[error("cannot enforce seLinuxOptions: containers are not labelled; leave them out")]
+    SeLinux,
+    /// A kernel setting that reaches beyond the pod.
+    #[error("forbidden sysctl: {0:?} not allowlisted")]
+    Sysctl(String),
+    /// A kernel setting of a namespace that is the machine's.
+    #[error("forbidden sysctl: {0:?} not allowed with host {1} enabled")]
+    HostSysctl(String, &'static str),
+    /// A user namespace beside a namespace of the machine.
+    #[error("hostUsers: false cannot go with hostNetwork, hostPID or hostIPC")]
+    HostUsers,
     /// A number that is no user or group id.
     #[error("{0} is no user or group id")]
     Id(i64),
@@ -56,6 +78,11 @@ pub fn security(pod: &Pod, container: &Container, image_user: &str) -> Result<Se
         refuse_root(pod, container, user, image_user)?;
     }
     let privileged = own.privileged.unwrap_or(false);
+    let unmasked_proc = own.proc_mount.as_deref() == Some("Unmasked");
+    if unmasked_proc && !has_user_namespace(pod) {
+        return Err(SecurityError::UnmaskedProc);
+    }
+    refuse_labels(pod, container, of_pod, own)?;
     let seccomp = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
     Ok(Security {
         user: User {
@@ -74,8 +101,91 @@ pub fn security(pod: &Pod, container: &Container, image_user: &str) -> Result<Se
         no_new_privileges: no_new_privileges(own, privileged),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp_of(seccomp)? },
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
-        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+        unmasked_proc,
     })
+}
+
+/// Whether the pod's users are none of the machine's.
+pub(crate) fn has_user_namespace(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|s| s.host_users) == Some(false)
+}
+
+/// Whether the pod has a user namespace of its own.
+///
+/// # Errors
+/// When it also asks for a namespace of the machine.
+pub(crate) fn user_namespace(pod: &Pod) -> Result<bool, SecurityError> {
+    let own = has_user_namespace(pod);
+    let host = pod.spec.as_ref().is_some_and(|s| [s.host_network, s.host_pid, s.host_ipc].contains(&Some(true)));
+    if own && host { Err(SecurityError::HostUsers) } else { Ok(own) }
+}
+
+/// What a pod may set without reaching beyond itself: the list of kubelet.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The kernel settings of a pod.
+///
+/// # Errors
+/// When one could reach beyond the pod.
+pub(crate) fn sysctls(pod: &Pod) -> Result<BTreeMap<String, String>, SecurityError> {
+    let Some(spec) = pod.spec.as_ref() else { return Ok(BTreeMap::new()) };
+    let asked = spec.security_context.as_ref().and_then(|c| c.sysctls.as_ref()).into_iter().flatten();
+    let mut all = BTreeMap::new();
+    for sysctl in asked {
+        // Either way of writing means the same.
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(SecurityError::Sysctl(name));
+        }
+        if name.starts_with("net.") && spec.host_network == Some(true) {
+            return Err(SecurityError::HostSysctl(name, "net"));
+        }
+        if name.starts_with("kernel.") && spec.host_ipc == Some(true) {
+            return Err(SecurityError::HostSysctl(name, "ipc"));
+        }
+        all.insert(name, sysctl.value.clone());
+    }
+    Ok(all)
+}
+
+/// Before profiles had a field they were written here, with the container's name behind.
+const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// Labels of Linux security modules are a promise that nobody here keeps.
+fn refuse_labels(
+    pod: &Pod,
+    container: &Container,
+    of_pod: &PodSecurityContext,
+    own: &SecurityContext,
+) -> Result<(), SecurityError> {
+    let annotation = || {
+        let annotations = pod.metadata.annotations.as_ref()?;
+        annotations.get(&format!("{APPARMOR_ANNOTATION}{}", container.name)).map(String::as_str)
+    };
+    let field = own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref());
+    let profile = field.map(|p| p.localhost_profile.as_deref().unwrap_or(&p.type_)).or_else(annotation);
+    match profile {
+        None | Some("Unconfined" | "unconfined") => {}
+        Some(profile) => return Err(SecurityError::AppArmor(profile.to_owned())),
+    }
+    let options = own.se_linux_options.as_ref().or(of_pod.se_linux_options.as_ref());
+    match options {
+        Some(options) if *options != SELinuxOptions::default() => Err(SecurityError::SeLinux),
+        _ => Ok(()),
+    }
 }
 
 /// The group that owns the pod's volumes.
@@ -182,6 +292,54 @@ mod tests {
         assert!(!no_new(json!({})));
         assert!(no_new(json!({"allowPrivilegeEscalation": false})));
         assert!(!no_new(json!({"privileged": true})));
+    }
+
+    #[test]
+    fn what_nobody_enforces_is_refused_by_name() {
+        let error = |pod: Value, own: Value| of(pod, own, "").expect_err("refused");
+        assert_eq!(
+            error(json!({}), json!({"procMount": "Unmasked"})),
+            "procMount: Unmasked needs a user namespace: set hostUsers: false in the pod's spec"
+        );
+        let profile = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "mine"}});
+        assert!(error(json!({}), profile.clone()).starts_with("cannot enforce AppArmor profile \"mine\": "));
+        assert!(error(profile, json!({})).contains("AppArmor"));
+        assert!(error(json!({}), json!({"appArmorProfile": {"type": "RuntimeDefault"}})).contains("RuntimeDefault"));
+        assert!(error(json!({"seLinuxOptions": {"level": "s0:c1"}}), json!({})).contains("seLinuxOptions"));
+        let accepted = json!({"appArmorProfile": {"type": "Unconfined"}, "seLinuxOptions": {}, "procMount": "Default"});
+        assert!(of(json!({}), accepted, "").is_ok());
+    }
+
+    fn with_sysctl(name: &str, more: Value) -> Result<BTreeMap<String, String>, String> {
+        let mut spec = json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
+        sysctls(&pod).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_that_reach_beyond_the_pod_are_refused() {
+        let safe = with_sysctl("net/ipv4/tcp_syncookies", json!({})).expect("safe");
+        assert_eq!(safe, BTreeMap::from([("net.ipv4.tcp_syncookies".to_owned(), "1".to_owned())]));
+        for unsafe_one in ["kernel.shmmax", "net.core.somaxconn", "net.ipv4.ip_forward", "vm.swappiness"] {
+            let error = with_sysctl(unsafe_one, json!({})).expect_err("unsafe");
+            assert_eq!(error, format!("forbidden sysctl: {unsafe_one:?} not allowlisted"));
+        }
+        assert_eq!(
+            with_sysctl("net.ipv4.tcp_syncookies", json!({"hostNetwork": true})).expect_err("the machine's"),
+            "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled"
+        );
+    }
+
+    #[test]
+    fn users_of_ones_own_go_with_no_namespace_of_the_machine() {
+        let of = |spec: Value| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
+            user_namespace(&pod)
+        };
+        assert_eq!(of(json!({"containers": [], "hostUsers": false})), Ok(true));
+        assert_eq!(of(json!({"containers": [], "hostUsers": true})), Ok(false));
+        assert_eq!(of(json!({"containers": [], "hostUsers": false, "hostPID": true})), Err(SecurityError::HostUsers));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{Birth, Container, Exec, Failure, Step};
+use super::{Birth, Container, Exec, Failure, Mapping, Step, become_root_inside};
 use crate::sys;
 
 /// stdin, stdout and stderr.
@@ -21,6 +21,8 @@ pub(super) struct Kept {
     pub(super) status: OwnedFd,
     /// The program that is born into the process-id namespace of others.
     pub(super) birth: Option<OwnedFd>,
+    /// The user namespace to enter when everything is in place.
+    user: Option<OwnedFd>,
     /// To be joined, in this order.
     namespaces: Vec<(OwnedFd, CloneFlags)>,
 }
@@ -30,7 +32,7 @@ impl Kept {
     pub(super) fn of_container(c: &Container<'_>) -> Result<Kept, Failure> {
         let mut namespaces = c.namespaces.clone();
         namespaces.extend(c.birth.as_ref().map(|birth| (birth.namespace, CloneFlags::CLONE_NEWPID)));
-        Kept::new(&c.stdio, c.status, c.birth.as_ref(), &namespaces)
+        Kept::new(&c.stdio, c.status, c.birth.as_ref(), c.ids.map(|mapping| mapping.namespace), &namespaces)
     }
 
     /// For an exec. With a terminal, which is opened later, its streams lead nowhere for now.
@@ -54,26 +56,29 @@ impl Kept {
                 [null.as_fd(); STDIO]
             }
         };
-        Kept::new(&stdio, e.status, Some(&e.birth), &[(e.birth.namespace, all)])
+        Kept::new(&stdio, e.status, Some(&e.birth), None, &[(e.birth.namespace, all)])
     }
 
     fn new(
         stdio: &[BorrowedFd<'_>; STDIO],
         status: BorrowedFd<'_>,
         birth: Option<&Birth<'_>>,
+        user: Option<BorrowedFd<'_>>,
         namespaces: &[(BorrowedFd<'_>, CloneFlags)],
     ) -> Result<Kept, Failure> {
         let mut all = stdio.to_vec();
         all.push(status);
         all.extend(birth.map(|birth| birth.program));
+        all.extend(user);
         all.extend(namespaces.iter().map(|(fd, _)| *fd));
         let what = || "cannot close the monitor's files".to_owned();
         let mut kept = sys::keep_only(&all, STDIO).step(what)?.into_iter();
         let stdio = kept.by_ref().take(STDIO).collect();
         let status = kept.next().ok_or(std::io::ErrorKind::NotFound).step(what)?;
         let birth = birth.and_then(|_| kept.next());
+        let user = user.and_then(|_| kept.next());
         let namespaces = kept.zip(namespaces.iter().map(|(_, kind)| *kind)).collect();
-        Ok(Kept { _stdio: stdio, status, birth, namespaces })
+        Ok(Kept { _stdio: stdio, status, birth, user, namespaces })
     }
 
     /// Joins the namespaces and lets go of them.
@@ -84,10 +89,24 @@ impl Kept {
         Ok(())
     }
 
+    /// The container's user namespace, by the descriptor that is open here.
+    pub(super) fn mapping<'a>(&'a self, c: &Container<'_>) -> Option<Mapping<'a>> {
+        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: c.ids?.ids })
+    }
+
+    /// Enters the user namespace, as its root, and a mount namespace that belongs to it: a copy of the one in which
+    /// everything has been put in place, whose mounts cannot be taken apart or loosened any more.
+    pub(super) fn enter_user_namespace(&mut self) -> Result<(), Failure> {
+        let Some(user) = self.user.take() else { return Ok(()) };
+        setns(user, CloneFlags::CLONE_NEWUSER).step(|| "cannot join the user namespace".into())?;
+        become_root_inside()?;
+        unshare(CloneFlags::CLONE_NEWNS).step(|| "cannot make a mount namespace in the user namespace".into())
+    }
+
     /// Closes whatever has been opened since: what follows is up to the author of the container. Nothing opened since
     /// may be used, or dropped, any more.
     pub(super) fn close_others(&self) -> Result<(), Failure> {
-        let first = STDIO + 1 + usize::from(self.birth.is_some());
+        let first = STDIO + 1 + usize::from(self.birth.is_some()) + usize::from(self.user.is_some());
         let first = i32::try_from(first).unwrap_or(i32::MAX);
         sys::close_from(first).step(|| "cannot close what was opened".into())
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
-use super::{Failure, Step, target};
+use super::{Failure, Mapping, Step, target};
 use crate::sys::{self, MountAttributes};
 
 const NODES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
@@ -44,7 +44,8 @@ pub(super) fn collect(privileged: bool) -> Result<Devices, Failure> {
 }
 
 /// Sets `/dev` up in the current root.
-pub(super) fn place(devices: Devices, shm_bytes: Option<u64>) -> Result<(), Failure> {
+pub(super) fn place(devices: Devices, shm_bytes: Option<u64>, ids: Option<&Mapping<'_>>) -> Result<(), Failure> {
+    let root = ids.map_or(0, |mapping| mapping.ids.first);
     let dev = Path::new("/dev");
     target::own_directory(dev)?;
     match devices {
@@ -54,7 +55,8 @@ pub(super) fn place(devices: Devices, shm_bytes: Option<u64>) -> Result<(), Fail
         }
         Devices::Few(nodes) => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME;
-            mount(Some("tmpfs"), dev, Some("tmpfs"), flags, Some("mode=755,size=65536k"))
+            let options = format!("mode=755,size=65536k,uid={root},gid={root}");
+            mount(Some("tmpfs"), dev, Some("tmpfs"), flags, Some(options.as_str()))
                 .step(|| "cannot mount /dev".into())?;
             for (name, tree) in nodes {
                 place_node(&dev.join(name), &tree).step(|| format!("cannot mount /dev/{name}"))?;
@@ -64,7 +66,7 @@ pub(super) fn place(devices: Devices, shm_bytes: Option<u64>) -> Result<(), Fail
     for (name, to) in LINKS {
         symlink(to, dev.join(name)).step(|| format!("cannot make /dev/{name}"))?;
     }
-    file_systems(shm_bytes.unwrap_or(DEFAULT_SHM))
+    file_systems(shm_bytes.unwrap_or(DEFAULT_SHM), root)
 }
 
 fn place_node(path: &Path, tree: &OwnedFd) -> io::Result<()> {
@@ -72,12 +74,14 @@ fn place_node(path: &Path, tree: &OwnedFd) -> io::Result<()> {
     sys::move_mount(tree.as_fd(), target::open(path)?.as_fd())
 }
 
-fn file_systems(shm_bytes: u64) -> Result<(), Failure> {
+/// `root` owns what has an owner; terminals belong to the group 5 of where `root` is 0.
+fn file_systems(shm_bytes: u64, root: u32) -> Result<(), Failure> {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let terminal = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let shm = format!("mode=1777,size={shm_bytes}");
+    let shm = format!("mode=1777,size={shm_bytes},uid={root},gid={root}");
+    let terminals = format!("newinstance,ptmxmode=0666,mode=0620,gid={}", root + 5);
     let all = [
-        ("/dev/pts", "devpts", terminal, Some("newinstance,ptmxmode=0666,mode=0620,gid=5")),
+        ("/dev/pts", "devpts", terminal, Some(terminals.as_str())),
         ("/dev/shm", "tmpfs", safe, Some(shm.as_str())),
         ("/dev/mqueue", "mqueue", safe, None),
     ];

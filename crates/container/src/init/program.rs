@@ -45,7 +45,7 @@ pub(super) fn enter_directory(cwd: &Path) -> Result<bool, Failure> {
         return Err(Failure::start(format!("cannot use {cwd:?} as working directory: it is not absolute")));
     }
     let make = |root: BorrowedFd<'_>, cwd: &Path| {
-        find_or_make(root, cwd, Kind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755))
+        find_or_make(root, cwd, Kind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755), None)
     };
     match enter(cwd, make) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),

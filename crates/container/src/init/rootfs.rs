@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
-use super::{Container, Failure, Step, device, target, volume};
+use super::{Container, Failure, Mapping, Step, device, target, volume};
 use crate::cgroup::View;
 use crate::protocol::Rootfs;
 use crate::sys::{self, Filesystem, MountAttributes};
@@ -39,21 +39,21 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 const LONGEST_LOWERS: usize = 3500;
 
 /// Makes the container's view of files and enters it.
-pub(super) fn enter(c: &Container<'_>) -> Result<(), Failure> {
+pub(super) fn enter(c: &Container<'_>, ids: Option<&Mapping<'_>>) -> Result<(), Failure> {
     let privileged = c.spec.security.privileged;
     let devices = device::collect(privileged)?;
-    let volumes = volume::collect(&c.spec.mounts, privileged)?;
+    let volumes = volume::collect(&c.spec.mounts, privileged, ids)?;
     let cgroups = collect_cgroups(c.cgroups.view(c.group), privileged)?;
     let shared_proc = c.proc.map(collect_proc).transpose()?;
 
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).step(|| "cannot make mounts private".into())?;
-    let root = mount_root(c)?;
+    let root = mount_root(c, ids)?;
     sys::pivot_root_here(&root).step(|| "cannot change the root directory".into())?;
 
     proc_and_sys(shared_proc, privileged)?;
     place_cgroups(cgroups, privileged)?;
-    device::place(devices, c.spec.shm_bytes)?;
+    device::place(devices, c.spec.shm_bytes, ids)?;
     volume::place(volumes)?;
     if !privileged && !c.spec.security.unmasked_proc {
         READ_ONLY.iter().try_for_each(|path| make_read_only(path))?;
@@ -68,7 +68,7 @@ pub(super) fn enter(c: &Container<'_>) -> Result<(), Failure> {
 }
 
 /// Mounts the root file system and opens it.
-fn mount_root(c: &Container<'_>) -> Result<OwnedFd, Failure> {
+fn mount_root(c: &Container<'_>, ids: Option<&Mapping<'_>>) -> Result<OwnedFd, Failure> {
     let place = c.directory.join("root");
     let no_dev = !c.spec.security.privileged;
     match &c.spec.rootfs {
@@ -77,23 +77,70 @@ fn mount_root(c: &Container<'_>) -> Result<OwnedFd, Failure> {
             let attributes = MountAttributes { no_dev, ..MountAttributes::default() };
             sys::set_attributes(tree.as_fd(), attributes, MsFlags::MS_PRIVATE.bits(), true)
                 .step(|| "cannot restrict the root file system".into())?;
+            if let Some(mapping) = ids {
+                map_ids(&tree, mapping, path)?;
+            }
             let at = target::open(&place).step(|| format!("cannot open {place:?}"))?;
             sys::move_mount(tree.as_fd(), at.as_fd()).step(|| "cannot mount the root file system".into())?;
         }
-        Rootfs::Overlay { lowers } => overlay(lowers, c.directory, &place, no_dev)?,
+        Rootfs::Overlay { lowers } => match ids {
+            Some(mapping) => {
+                let mapped = map_lowers(lowers, mapping, &place)?;
+                overlay(lowers, &mapped, c.directory, &place, no_dev, ids)?;
+            }
+            None => overlay(lowers, lowers, c.directory, &place, no_dev, None)?,
+        },
     }
     target::open(&place).step(|| format!("cannot open {place:?}"))
 }
 
-fn overlay(lowers: &[PathBuf], directory: &Path, place: &Path, no_dev: bool) -> Result<(), Failure> {
+/// Shows a tree's owners as a user namespace has them.
+pub(super) fn map_ids(tree: &OwnedFd, mapping: &Mapping<'_>, path: &Path) -> Result<(), Failure> {
+    sys::map_ids(tree.as_fd(), mapping.namespace, true).step(|| {
+        format!("cannot map the owners of {path:?} for a user namespace (its file system or this kernel cannot)")
+    })
+}
+
+/// Mounts layers with their owners as a user namespace has them, side by side where the root will cover them, and
+/// gives their places.
+fn map_lowers(lowers: &[PathBuf], mapping: &Mapping<'_>, place: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("mode=700,size=1m"))
+        .step(|| "cannot mount layers".into())?;
+    let one = |(number, lower): (usize, &PathBuf)| {
+        let tree = sys::clone_tree(None, lower, false).blame_spec(|| format!("cannot use layer {lower:?}"))?;
+        map_ids(&tree, mapping, lower)?;
+        let at = place.join(number.to_string());
+        let attach = || {
+            fs::create_dir(&at)?;
+            sys::move_mount(tree.as_fd(), target::open(&at)?.as_fd())
+        };
+        attach().step(|| format!("cannot mount layer {lower:?}"))?;
+        Ok(at)
+    };
+    lowers.iter().enumerate().map(one).collect()
+}
+
+/// `like` are the layers as they are, `lowers` where they are mounted from.
+fn overlay(
+    like: &[PathBuf],
+    lowers: &[PathBuf],
+    directory: &Path,
+    place: &Path,
+    no_dev: bool,
+    ids: Option<&Mapping<'_>>,
+) -> Result<(), Failure> {
     let (upper, work) = (directory.join("upper"), directory.join("work"));
-    let top = lowers.last().ok_or_else(|| Failure::start("the root file system has no layers"))?;
+    let top = like.last().ok_or_else(|| Failure::start("the root file system has no layers"))?;
     let like = fs::metadata(top).blame_spec(|| format!("cannot use layer {top:?}"))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(like.mode() & 0o7777))
         .step(|| "cannot set up the root".into())?;
-    if (like.uid(), like.gid()) != (0, 0) {
-        std::os::unix::fs::chown(&upper, Some(like.uid()), Some(like.gid()))
-            .step(|| "cannot set up the root".into())?;
+    let owner = match ids {
+        Some(mapping) => (mapping.outside(like.uid())?, mapping.outside(like.gid())?),
+        None => (like.uid(), like.gid()),
+    };
+    if owner != (0, 0) {
+        std::os::unix::fs::chown(&upper, Some(owner.0), Some(owner.1)).step(|| "cannot set up the root".into())?;
     }
     let what = || "cannot mount the root file system".to_owned();
     let lower: Vec<String> = lowers.iter().rev().map(|path| escape(path)).collect();

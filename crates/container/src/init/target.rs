@@ -55,14 +55,21 @@ pub(super) fn own_directory(path: &Path) -> Result<(), Failure> {
 
 /// Finds or makes a place below `root`, following links as if `root` were the root directory. A place that is there is
 /// taken whatever its kind; the mount itself refuses a file on a directory.
-pub(super) fn find_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode) -> io::Result<OwnedFd> {
+/// What is made belongs to `owner`, if not to who makes it.
+pub(super) fn find_or_make(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    kind: Kind,
+    mode: Mode,
+    owner: Option<u32>,
+) -> io::Result<OwnedFd> {
     match sys::open_in_root(root, path, libc::O_PATH) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(root, path, kind, mode),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(root, path, kind, mode, owner),
         outcome => outcome,
     }
 }
 
-fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode) -> io::Result<OwnedFd> {
+fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode, owner: Option<u32>) -> io::Result<OwnedFd> {
     let mut so_far = PathBuf::new();
     let mut parent = root.try_clone_to_owned()?;
     let parts: Vec<_> =
@@ -72,7 +79,12 @@ fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode) -> io::Result
         let last = index + 1 == parts.len();
         parent = match sys::open_in_root(root, &so_far, libc::O_PATH) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_one(parent.as_fd(), Path::new(part), if last { kind } else { Kind::Directory }, mode)?;
+                let name = Path::new(part);
+                make_one(parent.as_fd(), name, if last { kind } else { Kind::Directory }, mode)?;
+                if owner.is_some() {
+                    let (user, group) = (owner.map(Into::into), owner.map(Into::into));
+                    nix::unistd::fchownat(&parent, name, user, group, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                }
                 sys::open_in_root(root, &so_far, libc::O_PATH)?
             }
             outcome => outcome?,

@@ -17,6 +17,7 @@ use nix::unistd::mkfifo;
 use super::child::{self, Progress};
 use super::connection::Ticket;
 use super::deadline::{self, Start};
+use super::identity::Identity;
 use super::log::{self, Output};
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
@@ -25,7 +26,7 @@ use crate::capability::Set;
 use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
     Answer, ContainerId, ContainerSpec, ContainerStatus, Event, Exit, Network, Phase, Refusal, RefusalKind, Resources,
-    Rootfs, Seccomp, Security, Stdin,
+    Rootfs, SandboxId, Seccomp, Security, Stdin,
 };
 use crate::sys::{self, PidExit, Spawned};
 
@@ -132,7 +133,7 @@ struct Places {
 impl Monitor {
     pub(super) fn start_container(&mut self, ticket: Ticket, spec: ContainerSpec) -> Outcome {
         self.check_start(&spec)?;
-        let confinement = self.confinement(&spec.security)?;
+        let confinement = self.confinement(&spec.security, &spec.sandbox)?;
         let sandbox = self.sandboxes.get(&spec.sandbox).ok_or_else(|| absent_sandbox(&spec.sandbox))?;
         let group = format!("{}/{}", sandbox.status.cgroup, spec.id);
         let places = self.places(&spec.id);
@@ -173,6 +174,9 @@ impl Monitor {
         if spec.args.is_empty() {
             return invalid("a container needs a program");
         }
+        if spec.security.unmasked_proc && !spec.security.privileged && !sandbox.status.spec.user_namespace {
+            return invalid("an unmasked /proc needs a user namespace of the sandbox's own");
+        }
         if let Rootfs::Overlay { lowers } = &spec.rootfs
             && !(1..=MAX_LAYERS).contains(&lowers.len())
         {
@@ -186,13 +190,16 @@ impl Monitor {
     }
 
     /// Works out what a program may do.
-    pub(super) fn confinement(&mut self, security: &Security) -> Result<Confinement, Refusal> {
+    pub(super) fn confinement(&mut self, security: &Security, sandbox: &SandboxId) -> Result<Confinement, Refusal> {
         let wanted = if security.privileged { Ok(Set::all()) } else { Set::changed(&security.capabilities) };
         let unknown = |name| refuse(RefusalKind::Invalid, format!("there is no capability {name:?}"));
         let capabilities = wanted.map_err(unknown)?.and(self.bounding);
         let filtered = !security.privileged && security.seccomp == Seccomp::Default;
         let filter = filtered.then(|| self.filter(capabilities));
-        Ok(Confinement { capabilities, bounding: self.bounding, filter })
+        // Whoever enters a user namespace has everything there, whatever it had outside.
+        let mapped = self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.status.ids.is_some());
+        let bounding = if mapped { Set::all() } else { self.bounding };
+        Ok(Confinement { capabilities, bounding, filter })
     }
 
     fn places(&self, id: &ContainerId) -> Places {
@@ -278,6 +285,7 @@ impl Monitor {
             birth,
             proc: proc.as_deref(),
             devices: self.devices.as_ref(),
+            ids: sandbox.identity.as_ref().and_then(Identity::mapping),
         };
         let birthplace = birthplace.as_ref().map(AsFd::as_fd);
         let spawned = sys::spawn(flags, birthplace, || init::container(&container)).internal("fork")?;

@@ -49,8 +49,10 @@ impl Monitor {
         if self.execs.len() >= MAX_EXECS {
             return Err(refuse(RefusalKind::Exhausted, format!("there are {MAX_EXECS} execs already")));
         }
-        let security = self.running(&spec.container)?.spec.security.clone();
-        let confinement = self.confinement(&security)?;
+        let of = &self.running(&spec.container)?.spec;
+        let (security, sandbox) = (of.security.clone(), of.sandbox.clone());
+        let confinement = self.confinement(&security, &sandbox)?;
+        let in_user_namespace = self.sandboxes.get(&sandbox).is_some_and(|sandbox| sandbox.status.ids.is_some());
         let (status, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .internal("make a socket")?;
         let container = &*self.running(&spec.container)?;
@@ -72,7 +74,7 @@ impl Monitor {
             cgroups: &self.cgroups,
             group: &group,
             birth: Birth { program: self.programs.birth.as_fd(), namespace: process.as_fd() },
-            in_user_namespace: false,
+            in_user_namespace,
             devices: self.devices.as_ref(),
             stdio,
             status: theirs.as_fd(),

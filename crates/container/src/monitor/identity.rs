@@ -13,9 +13,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::cgroup::Cgroups;
+use crate::init::Mapping;
 use crate::netlink::Socket;
 use crate::netlink::route::{End, Mac, Route};
-use crate::protocol::PodNetwork;
+use crate::protocol::{IdRange, PodNetwork};
+use crate::sys;
 
 /// What an identity is to be.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub(super) struct Plan {
     pub(super) group: String,
     /// Its address, if it has one.
     pub(super) cable: Option<Cable>,
+    /// What its user namespace maps, if it has one.
+    pub(super) ids: Option<IdRange>,
 }
 
 /// An address and how it is reached.
@@ -42,14 +46,35 @@ pub(super) struct Identity {
     pub(super) net: OwnedFd,
     pub(super) uts: OwnedFd,
     pub(super) ipc: OwnedFd,
+    pub(super) user: Option<OwnedFd>,
+}
+
+impl Identity {
+    /// Its user namespace, if it has one.
+    pub(super) fn mapping(&self) -> Option<Mapping<'_>> {
+        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: self.plan.ids? })
+    }
 }
 
 impl Plan {
+    /// Where its user namespace is bound.
+    pub(super) fn user_path(&self) -> PathBuf {
+        beside(&self.path, "-user")
+    }
+
+    /// Opens its user namespace, if it has one.
+    pub(super) fn open_user(&self) -> io::Result<Option<OwnedFd>> {
+        self.ids.map(|_| File::open(self.user_path()).map(OwnedFd::from)).transpose()
+    }
+
     /// Makes it, in a forked helper, and leaves the helper in its namespaces.
     pub(super) fn make(&self, cgroups: &Cgroups) -> io::Result<()> {
         let host = File::open("/proc/self/ns/net")?;
         let mut outside = Socket::route()?;
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?;
+        match self.ids {
+            Some(ids) => self.enter_mapped(ids)?,
+            None => unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)?,
+        }
         settings();
         let here = File::open("/proc/self/ns/net")?;
         let mut inside = Socket::route()?;
@@ -63,11 +88,50 @@ impl Plan {
         cgroups.create(&self.group)
     }
 
+    /// Enters namespaces that belong to a new user namespace, without entering that one itself: what is left to do
+    /// outside needs the privileges of here.
+    fn enter_mapped(&self, ids: IdRange) -> io::Result<()> {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let mut ours = Some(write);
+        let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+        let holder = sys::spawn(flags, None, || {
+            drop(ours.take());
+            // Until the other end has been closed.
+            i32::from(nix::unistd::read(&read, &mut [0; 1]).is_err())
+        })?;
+        let outcome = self.take_over(ids, holder.pid);
+        drop(ours);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(holder.pid), None)?;
+        outcome
+    }
+
+    fn take_over(&self, ids: IdRange, pid: i32) -> io::Result<()> {
+        for map in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{pid}/{map}"), format!("0 {} {}", ids.first, ids.length))?;
+        }
+        drop(File::create(self.user_path())?);
+        let user = PathBuf::from(format!("/proc/{pid}/ns/user"));
+        mount(Some(&user), &self.user_path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        let kinds =
+            [("net", CloneFlags::CLONE_NEWNET), ("uts", CloneFlags::CLONE_NEWUTS), ("ipc", CloneFlags::CLONE_NEWIPC)];
+        kinds.iter().try_for_each(|(name, kind)| Ok(setns(File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)?))
+    }
+
     /// Removes what [`Plan::make`] leaves in the file system; the kernel removes the cable with the last user of the
     /// namespace.
     pub(super) fn remove(&self) {
         unbind(&self.path);
+        if self.ids.is_some() {
+            unbind(&self.user_path());
+        }
     }
+}
+
+/// A path with something appended to its name.
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(what);
+    PathBuf::from(name)
 }
 
 /// Lets go of a bound namespace, or of a mounted directory.

@@ -56,6 +56,7 @@ impl Monitor {
             namespaces.push((identity.net.as_fd(), CloneFlags::CLONE_NEWNET));
             namespaces.push((identity.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
             namespaces.push((identity.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
+            namespaces.extend(identity.user.as_ref().map(|user| (user.as_fd(), CloneFlags::CLONE_NEWUSER)));
         }
         let directory = self.options.runtime_dir.join("net");
         let pause = init::Pause {

@@ -155,12 +155,16 @@ impl Monitor {
         ticket: Ticket,
         spec: SandboxSpec,
     ) -> Result<Option<(SandboxSpec, Identity)>, Refusal> {
-        if spec.network == Network::None {
+        if spec.network != Network::None && self.pool.network.is_none() {
+            return Err(refuse(RefusalKind::State, "no network has been configured"));
+        }
+        // The pool holds neither sandboxes without an address nor such with ids of their own.
+        if spec.network == Network::None || spec.user_namespace {
+            if self.pool.fillers.len() >= MAX_WAITING {
+                return Err(refuse(RefusalKind::Exhausted, "too many sandboxes are being made"));
+            }
             self.start_filler(Some((ticket, spec)))?;
             return Ok(None);
-        }
-        if self.pool.network.is_none() {
-            return Err(refuse(RefusalKind::State, "no network has been configured"));
         }
         if let Some(identity) = self.pool.ready.pop_front() {
             let low = self.pool.ready.len() * 2 < self.pool.target;
@@ -208,7 +212,7 @@ impl Monitor {
     fn start_filler(&mut self, only_for: Option<(Ticket, SandboxSpec)>) -> Result<(), Refusal> {
         let name = format!("{:x}", self.next_serial());
         let mut cable = None;
-        if only_for.is_none()
+        if only_for.as_ref().is_none_or(|(_, spec)| spec.network == Network::Pod)
             && let Some(network) = self.pool.network.clone()
         {
             let exhausted = || refuse(RefusalKind::Exhausted, "all pod addresses are taken");
@@ -217,7 +221,17 @@ impl Monitor {
             cable = Some(Cable { address, interface, network });
         }
         let path = self.options.runtime_dir.join("net").join(&name);
-        let plan = Plan { path, group: format!("{}/{name}", self.options.cgroup_root), cable };
+        let mapped = only_for.as_ref().is_some_and(|(_, spec)| spec.user_namespace);
+        let ids = match mapped.then(|| self.ids.next()).transpose() {
+            Ok(ids) => ids,
+            Err(refusal) => {
+                if let Some(cable) = cable {
+                    self.pool.release(cable.address);
+                }
+                return Err(refusal);
+            }
+        };
+        let plan = Plan { path, group: format!("{}/{name}", self.options.cgroup_root), cable, ids };
         match self.spawn_filler(&plan) {
             Ok((spawned, status, token)) => {
                 self.pool.fillers.insert(token, Filler { plan, spawned, status, only_for });
@@ -259,7 +273,7 @@ impl Monitor {
         drop(status);
         self.reap_later(spawned);
         match outcome {
-            Ok((net, uts, ipc)) => self.identity_made(Identity { plan, net, uts, ipc }, only_for),
+            Ok((net, uts, ipc, user)) => self.identity_made(Identity { plan, net, uts, ipc, user }, only_for),
             Err(refusal) => {
                 tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
                 self.forget_plan(&plan);
@@ -302,6 +316,9 @@ impl Monitor {
         if let Some(cable) = &plan.cable {
             self.pool.release(cable.address);
         }
+        if let Some(ids) = plan.ids {
+            self.ids.release(ids);
+        }
         self.remove_group(plan.group.clone());
     }
 }
@@ -323,9 +340,9 @@ fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs:
     i32::from(recv(status.as_raw_fd(), &mut [0; 1], MsgFlags::empty()).is_err())
 }
 
-fn pick_up(filler: &Filler) -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
+fn pick_up(filler: &Filler) -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd, Option<OwnedFd>)> {
     let open = |kind| daemon::namespace(filler.spawned.pid, kind);
-    Ok((open("net")?, open("uts")?, open("ipc")?))
+    Ok((open("net")?, open("uts")?, open("ipc")?, filler.plan.open_user()?))
 }
 
 fn check(network: &PodNetwork) -> Result<(), Refusal> {

@@ -74,6 +74,9 @@ impl Monitor {
         if let Some(address) = status.address {
             self.pool.take_address(address);
         }
+        if let Some(ids) = status.ids {
+            self.ids.take(ids);
+        }
         let lost = status.spec.shared_pid && pause.is_none();
         self.sandboxes.insert(id.clone(), Sandbox { status, identity, pause, removing: None });
         if lost {
@@ -101,8 +104,9 @@ impl Monitor {
             }
             _ => None,
         };
-        let plan = Plan { path: path.to_owned(), group: status.cgroup.clone(), cable };
-        Ok(Identity { plan, net, uts, ipc })
+        let plan = Plan { path: path.to_owned(), group: status.cgroup.clone(), cable, ids: status.ids };
+        let user = plan.open_user()?;
+        Ok(Identity { plan, net, uts, ipc, user })
     }
 
     fn adopt_pause(&mut self, id: &SandboxId, pid: i32, start_ticks: u64) -> io::Result<Option<Pause>> {
@@ -170,7 +174,9 @@ impl Monitor {
         let known = |path: &Path| {
             self.sandboxes.values().any(|s| {
                 let shared = || s.status.spec.shared_pid && self.shared_proc(&s.status.cgroup) == path;
-                s.status.network_namespace.as_deref() == Some(path) || shared()
+                let plan = s.identity.as_ref().map(|identity| &identity.plan);
+                let user = || plan.is_some_and(|plan| plan.ids.is_some() && plan.user_path() == path);
+                s.status.network_namespace.as_deref() == Some(path) || user() || shared()
             })
         };
         let namespaces = paths(&self.options.runtime_dir.join("net"));

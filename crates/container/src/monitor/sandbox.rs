@@ -121,6 +121,7 @@ impl Monitor {
             cgroup: group,
             created_at: Timestamp::now(),
             boot_id: self.boot_id.clone(),
+            ids: identity.as_ref().and_then(|identity| identity.plan.ids),
             frozen: false,
             spec,
         };
@@ -254,6 +255,9 @@ fn check(spec: &SandboxSpec) -> Result<(), Refusal> {
     }
     if spec.shared_pid && spec.host_pid {
         return Err(refuse(RefusalKind::Invalid, "process ids are either shared in the sandbox or the host's"));
+    }
+    if spec.user_namespace && (spec.network == Network::Host || spec.host_pid || spec.host_ipc) {
+        return Err(refuse(RefusalKind::Invalid, "a user namespace of its own cannot go with a namespace of the host"));
     }
     if let Some(name) = spec.sysctls.keys().find(|name| !is_namespaced(name) || spec.network == Network::Host) {
         return Err(refuse(RefusalKind::Invalid, format!("setting {name} does not belong to the sandbox")));

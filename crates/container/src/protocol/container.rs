@@ -162,7 +162,7 @@ pub struct Security {
     /// Whether its root file system cannot be written.
     #[serde(default)]
     pub read_only_root: bool,
-    /// Hide nothing below `/proc` (Kubernetes' `procMount: Unmasked`).
+    /// Hide nothing below `/proc` (Kubernetes' `procMount: Unmasked`); with a user namespace of its own only.
     #[serde(default)]
     pub unmasked_proc: bool,
 }

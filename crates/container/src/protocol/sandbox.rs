@@ -28,6 +28,10 @@ pub struct SandboxSpec {
     /// The host's IPC namespace for all containers.
     #[serde(default)]
     pub host_ipc: bool,
+    /// A user namespace of its own for all containers: their ids are none of the machine's or another sandbox's. Not
+    /// together with a namespace of the host.
+    #[serde(default)]
+    pub user_namespace: bool,
     /// Kernel settings of its namespaces, `net.ipv4.tcp_syncookies` style. Only namespaced ones are accepted.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
@@ -49,11 +53,21 @@ impl SandboxSpec {
             shared_pid: false,
             host_pid: false,
             host_ipc: false,
+            user_namespace: false,
             sysctls: BTreeMap::new(),
             resources: Resources::default(),
             annotations: BTreeMap::new(),
         }
     }
+}
+
+/// A range of user and group ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// What is 0 inside.
+    pub first: u32,
+    /// How many there are.
+    pub length: u32,
 }
 
 /// Where a sandbox's network comes from.
@@ -101,6 +115,9 @@ pub struct SandboxStatus {
     pub created_at: Timestamp,
     /// The boot it lives in.
     pub boot_id: String,
+    /// The machine's ids behind those of its user namespace; none without one.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
     /// Whether it is frozen.
     #[serde(default)]
     pub frozen: bool,

@@ -80,6 +80,19 @@ pub(crate) fn set_attributes(
         .map(drop)
 }
 
+/// Shows the owners of files in a mount that nobody uses yet, and with `recursive` in those below, as a user namespace
+/// has them.
+pub(crate) fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::from(user_namespace.as_raw_fd().cast_unsigned());
+    let request = libc::mount_attr { attr_set: IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let (fd, size) = (mount.as_raw_fd(), size_of::<libc::mount_attr>());
+    // SAFETY: the path is a C string and the request a mount_attr of the given size; both live across the call.
+    checked(unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const request, size) })
+        .map(drop)
+}
+
 /// A file system being configured.
 pub(crate) struct Filesystem(OwnedFd);
 

@@ -86,7 +86,7 @@ impl Site {
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
         fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-        for name in "sh cat echo sleep id ls mount hostname stat test true false nc ip ping httpd tftp mkdir kill ps dd awk readlink touch tty tail head seq date wc unshare mknod chroot rm mkfifo grep".split(' ') {
+        for name in "sh cat echo sleep id ls mount hostname stat test true false nc ip ping httpd tftp mkdir kill ps dd awk readlink touch tty tail head seq date wc unshare mknod chroot rm mkfifo grep chown umount".split(' ') {
             symlink("busybox", root.join("bin").join(name)).expect("a link");
         }
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")

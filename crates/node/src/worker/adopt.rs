@@ -135,6 +135,7 @@ mod tests {
                 cgroup: String::new(),
                 created_at: now,
                 boot_id: String::new(),
+                ids: None,
                 frozen: false,
             }],
             pooled: 0,
