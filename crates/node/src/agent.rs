@@ -19,7 +19,7 @@ use crate::machine::Machine;
 use crate::network::{dns, services};
 use crate::panics::{Pauses, caught, caught_call};
 use crate::recorder::{Recorder, Recording};
-use crate::shared::{Monitor, Shared};
+use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::worker::{self, PodVersion, Start, uid};
 use crate::{disk, images, machine};
@@ -120,6 +120,8 @@ impl Node {
             recorder,
             counters,
             pod_addresses: Arc::default(),
+            attempts: Attempts::default(),
+            streams: Arc::default(),
         });
         let prepared = Prepared { recording, services, machine };
         Ok(Node { shared, pods: Arc::default(), prepared: Arc::new(Mutex::new(Some(prepared))) })
@@ -180,6 +182,7 @@ impl Node {
         let mut roster = Roster {
             node: self.clone(),
             handles: HashMap::new(),
+            users: BTreeMap::new(),
             workers: JoinSet::new(),
             listing: Some(Arc::new(listing)),
             changes,
@@ -245,6 +248,8 @@ fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
 struct Roster {
     node: Node,
     handles: HashMap<String, Handle>,
+    /// The pods that refer to a source, by uid.
+    users: BTreeMap<SourceName, BTreeSet<String>>,
     workers: JoinSet<String>,
     /// What ran when this node began; taken with the first list of pods.
     listing: Option<Arc<Listing>>,
@@ -339,6 +344,10 @@ impl Roster {
     ) {
         let shared = Arc::clone(&self.node.shared);
         let known: BTreeSet<String> = records.keys().cloned().collect();
+        // Listed before any later pod begins, so that nothing of one that is new is taken for a leftover.
+        let found = worker::on_disk(&shared).await.into_iter();
+        let leftovers = found.filter(|uid| !present.contains(uid) && !known.contains(uid)).collect();
+        tokio::spawn(worker::remove_leftovers(Arc::clone(&shared), leftovers));
         for (uid, record) in records {
             tracing::info!(uid, "a pod is gone from the API: it is stopped");
             self.begin(Arc::new(record.pod), Start::known(Some(record.seen), listing), true);
@@ -356,10 +365,34 @@ impl Roster {
 
     fn put(&mut self, pod: Arc<Pod>, start: Start) {
         let uid = uid(&pod).to_owned();
-        let Some(handle) = self.handles.get_mut(&uid) else { return self.begin(pod, start, false) };
-        handle.references = references(&pod);
-        lock(&self.node.pods).insert(uid, Arc::clone(&pod));
-        handle.versions.send_replace(PodVersion { pod, gone: false });
+        if !self.handles.contains_key(&uid) {
+            return self.begin(pod, start, false);
+        }
+        self.refer(&uid, references(&pod));
+        lock(&self.node.pods).insert(uid.clone(), Arc::clone(&pod));
+        if let Some(handle) = self.handles.get(&uid) {
+            handle.versions.send_replace(PodVersion { pod, gone: false });
+        }
+    }
+
+    /// Notes what a pod refers to now.
+    fn refer(&mut self, uid: &str, now: BTreeSet<SourceName>) {
+        let Some(handle) = self.handles.get_mut(uid) else { return };
+        if handle.references == now {
+            return;
+        }
+        for name in now.difference(&handle.references) {
+            self.users.entry(name.clone()).or_default().insert(uid.to_owned());
+        }
+        let before = std::mem::replace(&mut handle.references, now);
+        for name in before.difference(&handle.references) {
+            if let Some(users) = self.users.get_mut(name) {
+                users.remove(uid);
+                if users.is_empty() {
+                    self.users.remove(name);
+                }
+            }
+        }
     }
 
     fn begin(&mut self, pod: Arc<Pod>, start: Start, gone: bool) {
@@ -373,7 +406,8 @@ impl Roster {
             name
         });
         lock(&self.node.pods).insert(uid.clone(), Arc::clone(&pod));
-        self.handles.insert(uid, Handle { versions, sources_changed, references: references(&pod) });
+        self.handles.insert(uid.clone(), Handle { versions, sources_changed, references: BTreeSet::new() });
+        self.refer(&uid, references(&pod));
     }
 
     fn gone(&mut self, uid: &str, last: Option<Pod>) {
@@ -386,6 +420,7 @@ impl Roster {
     fn take_end(&mut self, ended: Result<String, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
+                self.refer(&uid, BTreeSet::new());
                 self.handles.remove(&uid);
                 lock(&self.node.pods).remove(&uid);
             }
@@ -396,6 +431,7 @@ impl Roster {
                 tracing::error!(%error, ?uids, "the life of a pod ended by itself and is begun again");
                 self.node.shared.counters.panics.add();
                 for uid in uids {
+                    self.refer(&uid, BTreeSet::new());
                     let Some(handle) = self.handles.remove(&uid) else { continue };
                     let PodVersion { pod, gone } = handle.versions.borrow().clone();
                     self.begin(pod, Start::Again, gone);
@@ -405,7 +441,7 @@ impl Roster {
     }
 
     fn source_changed(&self, name: &SourceName) {
-        for handle in self.handles.values().filter(|h| h.references.contains(name)) {
+        for handle in self.users.get(name).into_iter().flatten().filter_map(|uid| self.handles.get(uid)) {
             handle.sources_changed.notify_one();
         }
     }

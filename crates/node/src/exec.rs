@@ -11,6 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
+use crate::streams::Turn;
+
 /// How a program is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOptions {
@@ -44,6 +46,8 @@ pub struct Running {
     pub stderr: Option<pipe::Receiver>,
     /// The controlling side of its terminal.
     pub terminal: Option<Terminal>,
+    /// Its place among the streams of its pod.
+    turn: Option<Turn>,
 }
 
 /// The controlling side of a terminal: its output is read from it, its input written to it. Blocking reads and writes
@@ -69,6 +73,12 @@ impl Terminal {
 }
 
 impl Running {
+    /// Gives a place back when it is dropped.
+    pub(crate) fn until_dropped(mut self, turn: Turn) -> Running {
+        self.turn = Some(turn);
+        self
+    }
+
     /// Waits until it has ended. Ask once.
     ///
     /// # Errors
@@ -112,7 +122,14 @@ async fn start(
     };
     if options.tty {
         let (exec, terminal) = monitor.exec_tty(spec).await?;
-        return Ok(Running { exec, stdin: None, stdout: None, stderr: None, terminal: Some(Terminal(terminal)) });
+        return Ok(Running {
+            exec,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            terminal: Some(Terminal(terminal)),
+            turn: None,
+        });
     }
     let (stdin_end, stdin) = if options.stdin {
         let (theirs, ours) = new_pipe()?;
@@ -125,7 +142,14 @@ async fn start(
     let pipes = ExecPipes { stdin: stdin_end, stdout: stdout_end, stderr: stderr_end };
     let exec = monitor.exec(spec, pipes).await?;
     let receiver = |end| pipe::Receiver::from_owned_fd(end).map_err(ExecError::Pipe);
-    Ok(Running { exec, stdin, stdout: Some(receiver(stdout)?), stderr: Some(receiver(stderr)?), terminal: None })
+    Ok(Running {
+        exec,
+        stdin,
+        stdout: Some(receiver(stdout)?),
+        stderr: Some(receiver(stderr)?),
+        terminal: None,
+        turn: None,
+    })
 }
 
 /// Runs a program to its end and returns how it ended and the first `limit` bytes it printed, errors included. A

@@ -21,6 +21,7 @@ use crate::env::Allocatable;
 use crate::pod::Verdict;
 use crate::pressure::Pressure;
 use crate::recorder::Recorder;
+use crate::streams::Streams;
 
 /// Services by namespace and name.
 pub(crate) type ServiceIndex = OrdMap<Key, Arc<Service>>;
@@ -58,6 +59,35 @@ impl PodAddresses {
     }
 }
 
+/// The newest attempt to run a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) number: u32,
+    /// Whether it ever ran.
+    pub(crate) started: bool,
+}
+
+/// The newest attempts of all pods' containers, by the pod's uid and the container's name. The API lags behind.
+#[derive(Default)]
+pub(crate) struct Attempts(Mutex<HashMap<String, BTreeMap<String, Attempt>>>);
+
+impl Attempts {
+    /// A pod's containers stand like this.
+    pub(crate) fn put(&self, uid: &str, all: BTreeMap<String, Attempt>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), all);
+    }
+
+    /// A pod has no worker any more.
+    pub(crate) fn remove(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// The newest attempt of a container.
+    pub(crate) fn of(&self, uid: &str, container: &str) -> Option<Attempt> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.get(container).copied()
+    }
+}
+
 /// What every pod of a node shares.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -69,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) recorder: Recorder,
     pub(crate) counters: Arc<Counters>,
     pub(crate) pod_addresses: Arc<PodAddresses>,
+    pub(crate) attempts: Attempts,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) allocatable: Allocatable,
     pub(crate) memory_capacity: u64,
     /// `None` until they were listed for the first time.

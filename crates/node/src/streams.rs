@@ -1,6 +1,7 @@
 //! What the outside asks of a running pod: its output, a program in it, a port of it.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +16,10 @@ use crate::exec::{self, ExecError, ExecOptions, Running};
 use crate::logs::{self, LogOptions, LogStream};
 use crate::pod;
 use crate::runtime::container_id;
+use crate::shared::Attempt;
+
+/// Logs and programs of one pod that users have open at a time.
+const OPEN: usize = 64;
 
 /// A container, as a request names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +71,14 @@ pub enum StreamError {
     /// The monitor refused or is gone.
     #[error(transparent)]
     Monitor(#[from] ClientError),
+    /// The pod has as many logs and programs open as it may.
+    #[error("pod {pod} has {open} logs and programs open already: close some of them first")]
+    Busy {
+        /// uid of the pod.
+        pod: String,
+        /// How many.
+        open: usize,
+    },
     /// Nobody listens on the port.
     #[error("cannot connect to port {port}")]
     Connect {
@@ -76,6 +89,39 @@ pub enum StreamError {
     },
 }
 
+/// Logs that are read and programs that run for users, by pod: each costs a task, files, or a process.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<HashMap<String, usize>>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    streams: Arc<Streams>,
+    uid: String,
+}
+
+impl Streams {
+    fn take(self: &Arc<Self>, uid: &str) -> Result<Turn, StreamError> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.get(uid).copied().unwrap_or(0);
+        if open >= OPEN {
+            return Err(StreamError::Busy { pod: uid.to_owned(), open });
+        }
+        all.insert(uid.to_owned(), open + 1);
+        Ok(Turn { streams: Arc::clone(self), uid: uid.to_owned() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut all = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(&self.uid) {
+            Some(open) if *open > 1 => *open -= 1,
+            _ => drop(all.remove(&self.uid)),
+        }
+    }
+}
+
 impl Node {
     /// The output of a container; of the attempt before the present one with `previous`. Reading runs in a task of its
     /// own that ends with the stream.
@@ -84,7 +130,8 @@ impl Node {
     /// When there is no such container or no such output.
     pub async fn logs(&self, whom: &Whom, previous: bool, options: LogOptions) -> Result<LogStream, StreamError> {
         let (pod, name) = self.find(whom)?;
-        let (restarts, started) = self.attempts(&pod, &name).await?;
+        let turn = self.shared.streams.take(&whom.uid)?;
+        let Attempt { number: restarts, started } = self.attempt(&pod, &name);
         let pod_name = || pod.metadata.name.clone().unwrap_or_default();
         let attempt = match (previous, restarts) {
             (true, 0) => return Err(StreamError::NoPrevious { pod: pod_name(), container: name }),
@@ -110,7 +157,7 @@ impl Node {
                 }
             });
         }
-        Ok(logs::read(path, options, over))
+        Ok(logs::read(path, options, over).until_dropped(turn))
     }
 
     /// Runs a program in a container.
@@ -118,8 +165,9 @@ impl Node {
     /// # Errors
     /// When the container does not run or the program cannot be run.
     pub async fn exec(&self, whom: &Whom, options: ExecOptions) -> Result<Running, StreamError> {
-        let id = self.running(whom).await?;
-        Ok(exec::exec(&self.shared.monitor.get(), id, options).await?)
+        let turn = self.shared.streams.take(&whom.uid)?;
+        let id = self.running(whom)?;
+        Ok(exec::exec(&self.shared.monitor.get(), id, options).await?.until_dropped(turn))
     }
 
     /// Connects to a port inside the pod's network, as if from within.
@@ -157,23 +205,14 @@ impl Node {
         Ok((pod, name))
     }
 
-    /// How often a container was started again, and whether it ever was started. What the monitor has counts for more
-    /// than the API, which lags behind.
-    async fn attempts(&self, pod: &Pod, name: &str) -> Result<(u32, bool), StreamError> {
+    /// The newest attempt of a container. What its worker knows counts for more than the API, which lags behind.
+    fn attempt(&self, pod: &Pod, name: &str) -> Attempt {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let listing = self.shared.monitor.get().list().await?;
-        let ids = listing.containers.iter().map(|c| c.spec.id.as_str());
-        let newest = ids
-            .filter_map(|id| crate::runtime::parse_container_id(id, uid))
-            .filter(|(container, _)| *container == name)
-            .map(|(_, attempt)| attempt)
-            .max();
-        if let Some(attempt) = newest {
-            return Ok((attempt, true));
-        }
-        let status = status_of(pod, name);
-        let restarts = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
-        Ok((restarts, status.is_some_and(|s| s.container_id.is_some())))
+        self.shared.attempts.of(uid, name).unwrap_or_else(|| {
+            let status = status_of(pod, name);
+            let number = status.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0));
+            Attempt { number, started: status.is_some_and(|s| s.container_id.is_some()) }
+        })
     }
 
     fn waiting_reason(&self, pod: &Pod, name: &str) -> String {
@@ -181,10 +220,10 @@ impl Node {
         waiting.unwrap_or_else(|| "ContainerCreating".into())
     }
 
-    async fn running(&self, whom: &Whom) -> Result<ContainerId, StreamError> {
+    fn running(&self, whom: &Whom) -> Result<ContainerId, StreamError> {
         let (pod, name) = self.find(whom)?;
-        let (attempt, _) = self.attempts(&pod, &name).await?;
-        container_id(&whom.uid, &name, attempt).map_err(|_| StreamError::NotRunning(name))
+        let attempt = self.attempt(&pod, &name);
+        container_id(&whom.uid, &name, attempt.number).map_err(|_| StreamError::NotRunning(name))
     }
 }
 
@@ -192,4 +231,21 @@ fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.into_iter().find(|s| s.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_so_many_streams_and_no_more() {
+        let streams = Arc::new(Streams::default());
+        let held: Vec<_> = (0..OPEN).map(|_| streams.take("a").expect("room")).collect();
+        let refused = streams.take("a").map(drop).expect_err("no room");
+        assert_eq!(refused.to_string(), "pod a has 64 logs and programs open already: close some of them first");
+        assert!(streams.take("b").is_ok());
+        drop(held);
+        assert!(streams.take("a").is_ok());
+        assert!(streams.0.lock().expect("no panic").is_empty());
+    }
 }

@@ -659,7 +659,11 @@ async fn adopted(site: &Site, node: Running) -> Result<Running, Failure> {
     let before = site.until("kept", "is ready", ready).await?;
     site.until("orphan", "is ready", ready).await?;
     node.end().await?;
+    // As older versions left it.
+    std::fs::set_permissions(site.dir.path().join("data/pods"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     site.send("DELETE", "/api/v1/namespaces/default/pods/orphan", json!({"gracePeriodSeconds": 0})).await?;
+    let leftover = site.dir.path().join("data/pods/left-by-nobody/volumes/v");
+    std::fs::create_dir_all(&leftover)?;
     let still_there = site.monitor.list().await?.containers;
     for uid in [&kept, &orphan] {
         assert!(still_there.iter().any(|c| c.spec.sandbox.as_str() == uid && c.phase == Phase::Running));
@@ -673,6 +677,14 @@ async fn adopted(site: &Site, node: Running) -> Result<Running, Failure> {
         assert!(begin.elapsed() < PATIENCE, "an orphan is still there");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    while site.dir.path().join("data/pods/left-by-nobody").exists() {
+        assert!(begin.elapsed() < PATIENCE, "what nobody knows is still on disk");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let modes = ["data", "data/pods", "runtime", "runtime/pods"].map(|name| {
+        std::fs::metadata(site.dir.path().join(name)).map(|meta| std::os::unix::fs::MetadataExt::mode(&meta) & 0o777)
+    });
+    assert!(modes.iter().all(|mode| matches!(mode, Ok(0o700))), "only root enters: {modes:?}");
     let after = site.until("kept", "is ready", ready).await?;
     let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     assert_eq!((id(&before), after["status"]["containerStatuses"][0]["restartCount"].clone()), (id(&after), json!(0)));

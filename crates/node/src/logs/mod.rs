@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
 
+use crate::streams::Turn;
 pub use cri::{Line, last_lines};
 pub use tail::files;
 
@@ -43,13 +44,25 @@ pub struct LogOptions {
 }
 
 /// A log as it is read. Dropping it stops the reading.
-pub struct LogStream(mpsc::Receiver<io::Result<Bytes>>);
+pub struct LogStream {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Its place among the streams of its pod.
+    turn: Option<Turn>,
+}
+
+impl LogStream {
+    /// Gives a place back when it is dropped.
+    pub(crate) fn until_dropped(mut self, turn: Turn) -> LogStream {
+        self.turn = Some(turn);
+        self
+    }
+}
 
 impl Stream for LogStream {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
+        self.pieces.poll_recv(cx)
     }
 }
 
@@ -64,7 +77,7 @@ pub fn read(path: PathBuf, options: LogOptions, ended: watch::Receiver<bool>) ->
             drop(out.sender.send(Err(error)).await);
         }
     });
-    LogStream(receiver)
+    LogStream { pieces: receiver, turn: None }
 }
 
 /// Why reading goes no further.

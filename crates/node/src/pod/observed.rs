@@ -142,6 +142,9 @@ pub struct ObservedContainer {
     pub pulling: Option<Progress>,
     /// What it does now.
     pub life: Life,
+    /// Its first process, as long as it runs.
+    #[serde(skip)]
+    pub pid: Option<u32>,
     /// How it ended before its present life.
     pub last: Option<Exit>,
     /// How often it was started again.

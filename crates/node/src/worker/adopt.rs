@@ -78,6 +78,7 @@ fn take(seen: &mut ObservedPod, status: &ContainerStatus, uid: &str) {
         container.restarts = attempt;
     }
     let since = status.started_at;
+    container.pid = Some(status.pid);
     match &status.phase {
         Phase::Running if same => {}
         Phase::Running => {

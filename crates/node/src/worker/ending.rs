@@ -33,6 +33,8 @@ pub(super) struct Stop {
     pub(super) id: String,
     pub(super) grace: Duration,
     pub(super) stop_signal: Option<String>,
+    /// Its first process, where that is known.
+    pub(super) pid: Option<u32>,
     pub(super) address: Option<SandboxInfo>,
     /// Set when the pod took requests: nobody is cut off while the grace lasts.
     pub(super) instance: Option<InstanceEvent>,
@@ -82,7 +84,7 @@ pub(super) async fn stop(shared: &Shared, stop: Stop) {
         }
         // The first process of a container hears no signal that it does not ask for. One that has answered
         // everything and would only sit the grace out can go now.
-        if drained && !hears(shared, &id, signal).await {
+        if drained && !hears(stop.pid, signal).await {
             return kill(shared, id.as_str()).await;
         }
         if tokio::time::timeout(left, shared.monitor.wait(&id)).await.is_ok() {
@@ -93,10 +95,9 @@ pub(super) async fn stop(shared: &Shared, stop: Stop) {
 }
 
 /// Whether a container's first process asks for a signal (`SigCgt` of proc_pid_status(5)); `true` when in doubt.
-async fn hears(shared: &Shared, id: &ContainerId, signal: i32) -> bool {
-    let Ok(listing) = shared.monitor.get().list().await else { return true };
-    let Some(container) = listing.containers.iter().find(|container| container.spec.id == *id) else { return true };
-    let Ok(status) = tokio::fs::read_to_string(format!("/proc/{}/status", container.pid)).await else { return true };
+async fn hears(pid: Option<u32>, signal: i32) -> bool {
+    let Some(pid) = pid else { return true };
+    let Ok(status) = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await else { return true };
     caught(&status).is_none_or(|caught| caught >> (signal - 1) & 1 == 1)
 }
 

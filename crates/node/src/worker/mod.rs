@@ -4,11 +4,13 @@
 
 mod adopt;
 mod ending;
+mod probing;
 mod scribe;
 mod supervise;
 mod tasks;
+mod telling;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +21,12 @@ use knoll_oci::{Image, Progress};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::config::InstanceEvent;
 use crate::env::Sources;
 use crate::pod::{
     self, Act, Exit, Failure, ImageInfo, Life, ObservedPod, Role, SandboxInfo, Step, StopCause, Verdict, decide,
-    is_ready,
 };
-use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
-use crate::shared::Shared;
+use crate::probes::ContainerReport;
+use crate::shared::{Attempt, Shared};
 use crate::{disk, panics, tree, volumes};
 
 pub(crate) use adopt::{adopt, load_record};
@@ -34,7 +34,7 @@ pub(crate) use scribe::Record;
 use scribe::{Scribe, Snapshot};
 pub(crate) use supervise::{Start, live};
 pub(crate) use tasks::references;
-use tasks::{Prepared, PullFailure, StartFailure};
+use tasks::{Prepared, PullFailure, StartFailure, Started};
 
 /// Probe reports that wait.
 const REPORTS: usize = 64;
@@ -68,7 +68,7 @@ enum Outcome {
     },
     Started {
         container: String,
-        result: Result<(String, Timestamp), StartFailure>,
+        result: Result<Started, StartFailure>,
     },
     Exited {
         container: String,
@@ -128,6 +128,8 @@ struct Worker {
     up: bool,
     /// The address that names lead to.
     named: Option<Ipv4Addr>,
+    /// What streams from outside are told.
+    attempts: BTreeMap<String, Attempt>,
     /// How often time alone woke the worker.
     turn: u64,
     refresh_at: Option<Timestamp>,
@@ -212,6 +214,7 @@ impl Worker {
             failures: HashMap::new(),
             up: false,
             named: None,
+            attempts: BTreeMap::new(),
             turn: 0,
             refresh_at: None,
             refreshing: false,
@@ -278,6 +281,7 @@ impl Worker {
         sooner(self.check_disk_at);
         sooner(self.look_at_pulls(now));
         self.name_address();
+        self.tell_attempts();
         self.announce();
         self.scribe.write(self.snapshot());
         recheck
@@ -390,6 +394,7 @@ impl Worker {
         let stop_signal = self.images.get(name).and_then(|image| image.config.stop_signal.clone());
         let Some(seen) = self.seen.containers.get_mut(name) else { return };
         let Some(id) = seen.running_id().map(str::to_owned) else { return };
+        let pid = seen.pid;
         if let Err(error) = seen.stop(false) {
             tracing::error!(%error, container = name, "a container was to be stopped twice");
             return;
@@ -405,6 +410,7 @@ impl Worker {
             id,
             grace,
             stop_signal,
+            pid,
             address: self.seen.sandbox.done().cloned(),
             instance: (cause == StopCause::Deleted).then(|| self.event(false)).flatten(),
         };
@@ -527,10 +533,11 @@ impl Worker {
         }
     }
 
-    fn take_start(&mut self, name: &str, result: Result<(String, Timestamp), StartFailure>, now: Timestamp) {
+    fn take_start(&mut self, name: &str, result: Result<Started, StartFailure>, now: Timestamp) {
         let seen = self.seen.container_mut(name);
         match result {
-            Ok((id, since)) => {
+            Ok(Started { id, since, pid }) => {
+                seen.pid = Some(pid);
                 if seen.run(id.clone(), since).is_ok() {
                     self.failures.remove(name);
                     self.await_exit(name, &id);
@@ -604,71 +611,6 @@ impl Worker {
         }
     }
 
-    // ---- probes ----
-
-    fn begin_probes(&mut self, name: &str, id: &str, was_ready: bool) {
-        let Some(container) = self.container(name) else { return };
-        let role = self.role(name);
-        let probes = if role == Role::Init { Probes::default() } else { Probes::of(&container) };
-        let seen = self.seen.container_mut(name);
-        seen.started = was_ready || probes.starts_at_once();
-        seen.ready = was_ready || (seen.started && probes.ready_at_once());
-        let Some(info) = self.seen.sandbox.done() else { return };
-        let Ok(container_id) = knoll_container::protocol::ContainerId::new(id) else { return };
-        if probes.is_empty() {
-            return;
-        }
-        let address = if info.host_network { self.shared.config.address } else { info.address };
-        let monitor = self.shared.monitor.changes();
-        let sandbox = knoll_container::protocol::SandboxId::new(uid(&self.pod)).ok().filter(|_| !info.host_network);
-        let loopback = sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone()));
-        let loopback = loopback.map(Arc::new);
-        let target = Target { address: address.into(), container: container_id, monitor, loopback };
-        let is_another_attempt = self.seen.containers.get(name).is_some_and(|c| c.restarts > 0);
-        let (container, id, to) = (name.to_owned(), id.to_owned(), self.reports.0.clone());
-        let report = Reporter { container, id, is_another_attempt, to };
-        let key = name.to_owned();
-        let asking = self.asking.spawn(ask(probes, target, was_ready, report));
-        if let Some(old) = self.probes.insert(key, asking) {
-            old.abort();
-        }
-    }
-
-    fn end_probes(&mut self, name: &str) {
-        if let Some(probes) = self.probes.remove(name) {
-            probes.abort();
-        }
-    }
-
-    fn take_report(&mut self, report: ContainerReport) {
-        let ContainerReport { container: name, id, report } = report;
-        let seen = self.seen.container_mut(&name);
-        if !matches!(&seen.life, Life::Running { id: running, .. } if *running == id) {
-            return;
-        }
-        match report {
-            Report::Started => seen.started = true,
-            Report::Ready => {
-                seen.ready = true;
-                seen.complaint = None;
-            }
-            Report::NotReady => seen.ready = false,
-            Report::Unhealthy { kind, message } => {
-                let text = format!("{} probe failed: {message}", kind.title());
-                if !seen.ready {
-                    seen.complaint = Some(text.clone());
-                }
-                self.shared.recorder.warning(&self.pod, Some(&name), "Unhealthy", text);
-            }
-            Report::Condemned { kind, message, grace } => {
-                seen.condemned = Some(Verdict { reason: "Unhealthy".into(), message });
-                seen.condemned_grace = grace;
-                let text = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
-                self.shared.recorder.normal(&self.pod, Some(&name), "Killing", text);
-            }
-        }
-    }
-
     // ---- helpers ----
 
     fn find_image(&mut self, name: &str) {
@@ -697,41 +639,6 @@ impl Worker {
             let exit = ending::exit(&shared, &pod, &container, id, since).await;
             Outcome::Exited { container: container.name.clone(), exit }
         });
-    }
-
-    /// Lets names lead to the pod as long as it has an address of its own.
-    fn name_address(&mut self) {
-        let stands = self.seen.sandbox.done().filter(|info| !info.host_network);
-        let address = stands.map(|info| info.address).filter(|_| !matches!(self.seen.teardown, Step::Done(())));
-        if address == self.named {
-            return;
-        }
-        let (all, uid) = (&self.shared.pod_addresses, uid(&self.pod));
-        if let Some(before) = std::mem::replace(&mut self.named, address) {
-            all.remove(before, uid);
-        }
-        if let Some(address) = address {
-            all.put(address, self.pod.metadata.namespace.as_deref().unwrap_or_default(), uid);
-        }
-    }
-
-    /// Tells when the pod begins or ceases to take requests.
-    fn announce(&mut self) {
-        let up = is_ready(&self.pod, &self.seen);
-        if up == self.up {
-            return;
-        }
-        self.up = up;
-        tracing::debug!(pod = pod::describe(&self.pod), up, "tell of an instance");
-        if let Some(event) = self.event(up) {
-            (self.shared.callbacks.on_instance)(event);
-        }
-    }
-
-    fn event(&self, up: bool) -> Option<InstanceEvent> {
-        let info = self.seen.sandbox.done()?;
-        let address = if info.host_network { self.shared.config.address } else { info.address };
-        Some(InstanceEvent { pod: Arc::clone(&self.pod), address: address.into(), up })
     }
 
     fn container(&self, name: &str) -> Option<Arc<Container>> {
@@ -772,6 +679,27 @@ impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(address) = self.named {
             self.shared.pod_addresses.remove(address, uid(&self.pod));
+        }
+        self.shared.attempts.remove(uid(&self.pod));
+    }
+}
+
+/// The pods of which something lies on disk, by uid.
+pub(crate) async fn on_disk(shared: &Shared) -> BTreeSet<String> {
+    let tops = [&shared.config.data_dir, &shared.config.runtime_dir].map(|dir| dir.join("pods"));
+    let list = move || -> BTreeSet<String> {
+        let entries = tops.iter().flat_map(|top| std::fs::read_dir(top).into_iter().flatten().flatten());
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    tokio::task::spawn_blocking(list).await.unwrap_or_default()
+}
+
+/// Removes what such pods left on disk: their removal was interrupted, or failed.
+pub(crate) async fn remove_leftovers(shared: Arc<Shared>, uids: Vec<String>) {
+    for uid in uids {
+        match remove_files(&shared, &uid).await {
+            Ok(()) => tracing::info!(uid, "what a pod left on disk is removed"),
+            Err(error) => tracing::warn!(uid, error, "what a pod left cannot be removed"),
         }
     }
 }

@@ -357,8 +357,16 @@ pub(super) struct Start {
     pub(super) before: Option<String>,
 }
 
-/// Makes and starts a container. Returns its identity and when it started.
-pub(super) async fn start(shared: &Shared, start: Start) -> Result<(String, Timestamp), StartFailure> {
+/// A container that runs.
+pub(super) struct Started {
+    pub(super) id: String,
+    pub(super) since: Timestamp,
+    /// Its first process.
+    pub(super) pid: u32,
+}
+
+/// Makes and starts a container.
+pub(super) async fn start(shared: &Shared, start: Start) -> Result<Started, StartFailure> {
     let Start { pod, container, image, attempt, address, sources, before } = start;
     let name = Some(container.name.as_str());
     let config = |reason, message: String| StartFailure::Config { reason, message };
@@ -397,8 +405,8 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<(String, Time
         drop(monitor.remove_container(before).await);
     }
     let id = spec.id.clone();
-    let since = match monitor.start_container(spec).await {
-        Ok(status) => status.started_at,
+    let (since, pid) = match monitor.start_container(spec).await {
+        Ok(status) => (status.started_at, status.pid),
         Err(error) => match error.kind() {
             Some(RefusalKind::Start) => {
                 return Err(StartFailure::Run { id: id.into(), message: error.to_string(), code: 128 });
@@ -418,17 +426,17 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<(String, Time
         shared.recorder.warning(&pod, name, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
         super::ending::kill(shared, id.as_str()).await;
     }
-    Ok((id.into(), since))
+    Ok(Started { id: id.into(), since, pid })
 }
 
 fn lost(error: &ClientError) -> String {
     if is_lost(error) { "the container monitor is being reached again".into() } else { error.to_string() }
 }
 
-/// When a container that exists already was started.
-async fn already_running(monitor: &knoll_container::client::Client, id: &ContainerId) -> Option<Timestamp> {
+/// When a container that exists already was started, and its first process.
+async fn already_running(monitor: &knoll_container::client::Client, id: &ContainerId) -> Option<(Timestamp, u32)> {
     let listing = monitor.list().await.ok()?;
-    listing.containers.into_iter().find(|c| c.spec.id == *id).map(|c| c.started_at)
+    listing.containers.into_iter().find(|c| c.spec.id == *id).map(|c| (c.started_at, c.pid))
 }
 
 /// Makes an empty file that any user may write to.

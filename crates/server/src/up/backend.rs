@@ -62,6 +62,7 @@ fn refused(error: &StreamError) -> Status {
         StreamError::NoContainer { .. } | StreamError::Waiting { .. } | StreamError::NoPrevious { .. } => {
             Status::bad_request(error.to_string())
         }
+        StreamError::Busy { .. } => Status::new(429, "TooManyRequests", error.to_string()),
         _ => Status::internal(chain(error)),
     }
 }
