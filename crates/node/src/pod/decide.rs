@@ -10,6 +10,9 @@ use super::{Backoff, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, 
 /// How long containers may take to stop when the API has already forgotten their pod.
 const GRACE_WHEN_GONE: Duration = Duration::from_secs(1);
 
+/// What whoever stops a container may take beyond its grace, for the signal after a hook that used the grace up.
+const OVERTIME: Duration = Duration::from_secs(5);
+
 /// One thing to do. Acts on one container name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -131,6 +134,15 @@ fn wind_down(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, grace: Durati
         match life(seen, container) {
             Life::Running { .. } => d.act(Act::Stop { container: container.name.clone(), grace, cause }),
             Life::Stopping { killed: false, .. } if seen.gone => d.act(Act::Kill(container.name.clone())),
+            // A grace that was shortened after the stop began holds, too.
+            Life::Stopping { killed: false, .. } if cause == StopCause::Deleted => {
+                let asked = seen.containers.get(&container.name).and_then(|c| c.asked_to_stop);
+                match asked.and_then(|at| at.checked_add(grace + OVERTIME).ok()) {
+                    Some(end) if end <= now => d.act(Act::Kill(container.name.clone())),
+                    Some(end) => d.recheck(end),
+                    None => {}
+                }
+            }
             _ => {}
         }
     }

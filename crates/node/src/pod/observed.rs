@@ -145,6 +145,9 @@ pub struct ObservedContainer {
     /// Its first process, as long as it runs.
     #[serde(skip)]
     pub pid: Option<u32>,
+    /// When it was asked to stop.
+    #[serde(default)]
+    pub asked_to_stop: Option<Timestamp>,
     /// How it ended before its present life.
     pub last: Option<Exit>,
     /// How often it was started again.
@@ -268,6 +271,7 @@ impl ObservedContainer {
         self.complaint = None;
         self.condemned = None;
         self.condemned_grace = None;
+        self.asked_to_stop = None;
         Ok(())
     }
 

@@ -251,6 +251,20 @@ fn a_pod_that_the_api_forgot_is_killed() {
 }
 
 #[test]
+fn a_grace_that_is_shortened_later_holds() {
+    let spec = || json!({"containers": [{"name": "a"}]});
+    let (patient, hurried) = (deleting(spec(), 100_000), deleting(spec(), 1));
+    let mut seen = prepared(&patient);
+    start(&mut seen, "a", at(0));
+    let container = seen.container_mut("a");
+    container.asked_to_stop = Some(at(0));
+    container.stop(false).expect("stops");
+    assert_eq!(decide(&patient, &seen, at(60)), Decision { acts: vec![], recheck: Some(at(100_005)) });
+    assert_eq!(decide(&hurried, &seen, at(2)), Decision { acts: vec![], recheck: Some(at(6)) });
+    assert_eq!(decide(&hurried, &seen, at(60)).acts, [Act::Kill("a".into())]);
+}
+
+#[test]
 fn deletion_waits_for_what_is_being_made() {
     let pod = deleting(json!({"containers": [{"name": "a"}]}), 5);
     let mut seen = prepared(&pod);

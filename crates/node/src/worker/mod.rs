@@ -395,6 +395,7 @@ impl Worker {
         let Some(seen) = self.seen.containers.get_mut(name) else { return };
         let Some(id) = seen.running_id().map(str::to_owned) else { return };
         let pid = seen.pid;
+        seen.asked_to_stop = Some(Timestamp::now());
         if let Err(error) = seen.stop(false) {
             tracing::error!(%error, container = name, "a container was to be stopped twice");
             return;
