@@ -11,7 +11,7 @@ use knoll_api::Key;
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
 use knoll_container::protocol::{ContainerId, Exit};
-use knoll_oci::{Image, ImageStore, Keychain, Policy, Progress, PullError};
+use knoll_oci::{Image, ImageStore, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::{Semaphore, watch};
 
 use crate::api::Api;
@@ -145,7 +145,7 @@ impl Shared {
     pub(crate) async fn pull(
         &self,
         reference: &str,
-        policy: Policy,
+        policy: PullPolicy,
         keychain: Keychain,
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Image, PullError> {

@@ -20,7 +20,7 @@ const PARALLEL: usize = 3;
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
+pub enum PullPolicy {
     /// Always for a tag, unless the image was given to this machine.
     Always,
     /// When the image is not here.
@@ -191,7 +191,7 @@ impl ImageStore {
     pub async fn pull(
         &self,
         reference: &str,
-        policy: Policy,
+        policy: PullPolicy,
         keychain: &Keychain,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Image, PullError> {
@@ -200,16 +200,16 @@ impl ImageStore {
         let held = self.held(&reference);
         let allowed = held.as_ref().is_some_and(|held| {
             // What a digest names never changes: there is nothing newer to ask for.
-            let settled = policy != Policy::Always || reference.digest.is_some();
+            let settled = policy != PullPolicy::Always || reference.digest.is_some();
             held.given || settled && self.is_for(&held.digest, &name, &keychain.candidates(&reference))
         });
         let digest = match (held, policy) {
             (Some(held), _) if allowed => held.digest,
-            (None, Policy::Never) => return Err(PullError::Absent(reference)),
-            (Some(_), Policy::Never) => return Err(PullError::NotAllowed(reference)),
+            (None, PullPolicy::Never) => return Err(PullError::Absent(reference)),
+            (Some(_), PullPolicy::Never) => return Err(PullError::NotAllowed(reference)),
             _ if self.is_embedded(&reference) => return Err(PullError::NotFound(reference)),
-            (Some(held), Policy::IfNotPresent) => self.prove(&reference, held.digest, keychain, progress).await?,
-            (_, Policy::IfNotPresent | Policy::Always) => self.fetch(&reference, keychain, progress).await?,
+            (Some(held), PullPolicy::IfNotPresent) => self.prove(&reference, held.digest, keychain, progress).await?,
+            (_, PullPolicy::IfNotPresent | PullPolicy::Always) => self.fetch(&reference, keychain, progress).await?,
         };
         Ok(self.open_image(&name, &digest).await?)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use knoll_oci::{Config, Digest, ImageStore, Keychain, Policy, Progress, PullError, Registry, RegistryPolicy};
+use knoll_oci::{Config, Digest, ImageStore, Keychain, Progress, PullError, PullPolicy, Registry, RegistryPolicy};
 use serde_json::json;
 
 fn header(kind: tar::EntryType, mode: u32, owner: u64) -> tar::Header {
@@ -99,7 +99,7 @@ async fn a_loaded_image_travels_through_the_registry_and_unpacks_for_overlayfs()
     assert_eq!(digest, first.resolve_digest("registry.example/team/app:v1", &nobody).await.expect("resolves here"));
     let told = std::sync::Mutex::new(Vec::new());
     let tell = |progress| told.lock().expect("one writer").push(progress);
-    let image = second.pull(&reference, Policy::Always, &nobody, &tell).await.expect("pulls");
+    let image = second.pull(&reference, PullPolicy::Always, &nobody, &tell).await.expect("pulls");
     let told = told.into_inner().expect("nobody writes");
     let most = told.iter().max_by_key(|progress: &&Progress| progress.done).expect("it told something");
     assert!(most.total > 0 && most.done == most.total, "{told:?}");
@@ -120,7 +120,7 @@ async fn a_loaded_image_travels_through_the_registry_and_unpacks_for_overlayfs()
 
     stop.send(()).expect("is serving");
     serving.await.expect("ends").expect("ends well");
-    let again = second.pull(&format!("{host}/team/app@{digest}"), Policy::Always, &nobody, &quiet).await;
+    let again = second.pull(&format!("{host}/team/app@{digest}"), PullPolicy::Always, &nobody, &quiet).await;
     again.expect("a digest that is here needs no registry");
 }
 
@@ -130,9 +130,9 @@ async fn a_missing_image_is_not_found_and_a_policy_of_never_asks_nobody() {
     let store = store(scratch.path(), &["localhost:1"]);
     let quiet = |_| {};
     let nobody = Keychain::default();
-    let missing = store.pull("localhost:1/none:v1", Policy::IfNotPresent, &nobody, &quiet).await;
+    let missing = store.pull("localhost:1/none:v1", PullPolicy::IfNotPresent, &nobody, &quiet).await;
     assert!(matches!(missing, Err(PullError::NotFound(_))), "{missing:?}");
-    let never = store.pull("other.example/none:v1", Policy::Never, &nobody, &quiet).await;
+    let never = store.pull("other.example/none:v1", PullPolicy::Never, &nobody, &quiet).await;
     assert!(matches!(never, Err(PullError::Absent(_))), "{never:?}");
 }
 
@@ -152,7 +152,7 @@ fn one_image(path: &Path, name: &str, layers: &[(Vec<u8>, Digest)]) {
 }
 
 async fn open(store: &ImageStore, name: &str) -> Result<knoll_oci::Image, PullError> {
-    store.pull(name, Policy::Never, &Keychain::default(), &|_| {}).await
+    store.pull(name, PullPolicy::Never, &Keychain::default(), &|_| {}).await
 }
 
 /// An error with all that led to it.
@@ -280,7 +280,7 @@ async fn an_image_whose_name_went_to_another_still_runs_by_its_digest() {
     let (first, second) = (load(base_layer()).await, load(upper_layer()).await);
     assert_ne!(first, second);
     let by_digest = format!("localhost:1/team/app@{first}");
-    for policy in [Policy::Never, Policy::IfNotPresent, Policy::Always] {
+    for policy in [PullPolicy::Never, PullPolicy::IfNotPresent, PullPolicy::Always] {
         let image = store.pull(&by_digest, policy, &Keychain::default(), &|_| {}).await.expect("is still here");
         assert!(image.is_for_everybody);
     }

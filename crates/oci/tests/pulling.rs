@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use knoll_oci::{Config, Digest, Image, ImageStore, Keychain, Limits, Policy, PullError};
+use knoll_oci::{Config, Digest, Image, ImageStore, Keychain, Limits, PullError, PullPolicy};
 use serde_json::json;
 
 /// A registry of a test: what it has, whom it lets in, and what it was asked.
@@ -146,7 +146,7 @@ fn open(root: &Path) -> ImageStore {
     ImageStore::open(root, config).expect("opens")
 }
 
-async fn pull(store: &ImageStore, name: &str, policy: Policy, keychain: &Keychain) -> Result<Image, PullError> {
+async fn pull(store: &ImageStore, name: &str, policy: PullPolicy, keychain: &Keychain) -> Result<Image, PullError> {
     store.pull(name, policy, keychain, &|_| {}).await
 }
 
@@ -172,27 +172,27 @@ async fn an_image_that_another_pulled_needs_credentials_of_ones_own() {
             registry.keychain(&["c:3"]),
             Keychain::default(),
         );
-        let image = pull(&store, &name, Policy::IfNotPresent, &ours).await.expect("may");
+        let image = pull(&store, &name, PullPolicy::IfNotPresent, &ours).await.expect("may");
         assert!(!image.is_for_everybody);
         let by_digest = name.replace(":v1", &format!("@{}", image.digest));
         for name in [&name, &by_digest] {
-            for policy in [Policy::IfNotPresent, Policy::Always] {
+            for policy in [PullPolicy::IfNotPresent, PullPolicy::Always] {
                 assert!(is_unauthorized(&pull(&store, name, policy, &none).await), "{policy:?}");
                 assert!(is_unauthorized(&pull(&store, name, policy, &wrong).await), "{policy:?}");
             }
-            let never = pull(&store, name, Policy::Never, &none).await;
+            let never = pull(&store, name, PullPolicy::Never, &none).await;
             assert!(matches!(never, Err(PullError::NotAllowed(_))), "{never:?}");
         }
         registry.asked();
-        pull(&store, &name, Policy::IfNotPresent, &ours).await.expect("may still");
-        pull(&store, &by_digest, Policy::Always, &ours).await.expect("may still");
+        pull(&store, &name, PullPolicy::IfNotPresent, &ours).await.expect("may still");
+        pull(&store, &by_digest, PullPolicy::Always, &ours).await.expect("may still");
         assert_eq!(registry.asked(), Vec::<String>::new(), "credentials that were accepted cost nothing again");
-        pull(&store, &name, Policy::IfNotPresent, &theirs).await.expect("the registry lets them");
+        pull(&store, &name, PullPolicy::IfNotPresent, &theirs).await.expect("the registry lets them");
         assert!(registry.asked().iter().all(|line| !line.contains("/blobs/")), "nothing is downloaded for it");
         drop(store);
         let store = open(scratch.path());
-        pull(&store, &name, Policy::Never, &theirs).await.expect("that is remembered");
-        assert!(is_unauthorized(&pull(&store, &name, Policy::IfNotPresent, &none).await));
+        pull(&store, &name, PullPolicy::Never, &theirs).await.expect("that is remembered");
+        assert!(is_unauthorized(&pull(&store, &name, PullPolicy::IfNotPresent, &none).await));
         store.find(&name).await.expect("what runs from it is found all the same");
     }
 }
@@ -203,10 +203,10 @@ async fn the_same_image_loaded_under_another_name_opens_no_private_one() {
     let registry = FakeRegistry::start(&["a:1"], false).await;
     let name = registry.publish("app", &layer("secret"));
     let store = open(scratch.path());
-    let image = pull(&store, &name, Policy::IfNotPresent, &registry.keychain(&["a:1"])).await.expect("may");
+    let image = pull(&store, &name, PullPolicy::IfNotPresent, &registry.keychain(&["a:1"])).await.expect("may");
     for other in ["localhost:1/app", "docker.io/library/app", &name.replace(":v1", "-other")] {
         let by_digest = format!("{other}@{}", image.digest);
-        let outcome = pull(&store, &by_digest, Policy::Never, &Keychain::default()).await;
+        let outcome = pull(&store, &by_digest, PullPolicy::Never, &Keychain::default()).await;
         assert!(matches!(outcome, Err(PullError::NotAllowed(_))), "{other}: {outcome:?}");
     }
 }
@@ -218,18 +218,18 @@ async fn an_open_image_and_what_the_machine_may_pull_are_for_everybody() {
     let public = FakeRegistry::start(&[], false).await;
     let name = public.publish("app", &layer("open"));
     let with_useless_login = public.keychain(&["a:1"]);
-    let image = pull(&store, &name, Policy::IfNotPresent, &with_useless_login).await.expect("nobody is asked");
+    let image = pull(&store, &name, PullPolicy::IfNotPresent, &with_useless_login).await.expect("nobody is asked");
     assert!(image.is_for_everybody);
     public.asked();
-    pull(&store, &name, Policy::IfNotPresent, &Keychain::default()).await.expect("open");
+    pull(&store, &name, PullPolicy::IfNotPresent, &Keychain::default()).await.expect("open");
     assert_eq!(public.asked(), Vec::<String>::new());
 
     let private = FakeRegistry::start(&["m:1"], false).await;
     let name = private.publish("app", &layer("the machine's"));
     let mut machines = Keychain::default();
     machines.add_machine(&private.keychain(&["m:1"]));
-    assert!(pull(&store, &name, Policy::IfNotPresent, &machines).await.expect("may").is_for_everybody);
-    pull(&store, &name, Policy::Never, &Keychain::default()).await.expect("is for the machine's pods");
+    assert!(pull(&store, &name, PullPolicy::IfNotPresent, &machines).await.expect("may").is_for_everybody);
+    pull(&store, &name, PullPolicy::Never, &Keychain::default()).await.expect("is for the machine's pods");
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn a_refusal_is_forgotten_as_soon_as_there_are_credentials() {
             store.resolve_digest(&name, &registry.keychain(&["a:1"])).await.expect("the right one");
         }
         let several = registry.keychain(&["old:0", "a:1"]);
-        pull(&store, &name, Policy::IfNotPresent, &several).await.expect("the second of two secrets is right");
+        pull(&store, &name, PullPolicy::IfNotPresent, &several).await.expect("the second of two secrets is right");
     }
 }
 
@@ -258,14 +258,14 @@ async fn a_registry_gets_nothing_by_naming_what_another_has() {
     let private = FakeRegistry::start(&["a:1"], false).await;
     let secret = layer("secret");
     let name = private.publish("app", &secret);
-    pull(&store, &name, Policy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("may");
+    pull(&store, &name, PullPolicy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("may");
 
     let evil = FakeRegistry::start(&[], false).await;
     let config = json!({"rootfs": {"type": "layers", "diff_ids": [Digest::of(&secret).to_string()]}}).to_string();
     let thief = evil.publish_raw("thief", &secret, config.as_bytes(), &[config.as_bytes()]);
-    let outcome = pull(&store, &thief, Policy::IfNotPresent, &Keychain::default()).await;
+    let outcome = pull(&store, &thief, PullPolicy::IfNotPresent, &Keychain::default()).await;
     assert!(matches!(outcome, Err(PullError::NotFound(_))), "{outcome:?}");
-    let image = pull(&store, &name, Policy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("still whole");
+    let image = pull(&store, &name, PullPolicy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("still whole");
     assert_eq!(std::fs::read(image.layers[0].join("file")).expect("is there"), b"secret");
 }
 
@@ -277,7 +277,8 @@ async fn what_a_registry_sends_is_bounded() {
     let config = Config { registry_hosts: vec!["localhost:1".into()], limits, ..Config::default() };
     let store = ImageStore::open(scratch.path(), config).expect("opens");
     let nobody = Keychain::default();
-    let refused = async |name: &str| chain(&pull(&store, name, Policy::Always, &nobody).await.expect_err("too much"));
+    let refused =
+        async |name: &str| chain(&pull(&store, name, PullPolicy::Always, &nobody).await.expect_err("too much"));
 
     registry.put("long/manifests/v1", &vec![b' '; 5000]);
     let said = refused(&format!("{}/long:v1", registry.host)).await;

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use knoll_oci::{Action, Authorize, Config, Digest, ImageStore, Limits, Registry, RegistryPolicy, Side, Verdict};
+use knoll_oci::{Action, Authorize, Config, Digest, ImageStore, Limits, Locality, Registry, RegistryPolicy, Verdict};
 use serde_json::{Value, json};
 
 /// Knows one token, whose owner may push below `team/`.
@@ -38,7 +38,7 @@ fn registry(root: &Path, limits: Limits) -> (Registry, ImageStore) {
 
 struct Ask<'a> {
     registry: &'a Registry,
-    side: Side,
+    side: Locality,
     host: &'a str,
     header: Option<(&'a str, String)>,
 }
@@ -73,7 +73,7 @@ impl Ask<'_> {
 }
 
 fn as_nobody(registry: &Registry) -> Ask<'_> {
-    Ask { registry, side: Side::Inside, host: "localhost:5000", header: None }
+    Ask { registry, side: Locality::Local, host: "localhost:5000", header: None }
 }
 
 fn as_user<'a>(registry: &'a Registry, user: &str, password: &str) -> Ask<'a> {
@@ -151,9 +151,9 @@ async fn web_pages_other_names_and_other_machines_get_nothing() {
         let page = Ask { header: Some((header, "http://localhost:5000".into())), ..as_nobody(&registry) };
         assert_eq!(page.send("GET", read, "").await.0, StatusCode::FORBIDDEN, "{header}");
     }
-    let outside = Ask { side: Side::Outside, host: "192.0.2.1:5000", ..as_nobody(&registry) };
+    let outside = Ask { side: Locality::Remote, host: "192.0.2.1:5000", ..as_nobody(&registry) };
     assert_eq!(outside.send("GET", read, "").await.0, StatusCode::UNAUTHORIZED);
-    let known = Ask { side: Side::Outside, ..as_user(&registry, "knoll", "password") };
+    let known = Ask { side: Locality::Remote, ..as_user(&registry, "knoll", "password") };
     assert_eq!(known.send("GET", read, "").await.0, StatusCode::OK);
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 use knoll_container::client::ClientError;
 use knoll_container::protocol::{ContainerId, Network, RefusalKind, SandboxId};
-use knoll_oci::{Image, Keychain, Policy, Progress, PullError};
+use knoll_oci::{Image, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::watch;
 
 use super::uid;
@@ -170,7 +170,7 @@ pub(super) async fn pull(
     let name = Some(container.name.as_str());
     let policy = policy(container.image_pull_policy.as_deref(), reference);
     let mut credentials = None;
-    if policy != Policy::Always {
+    if policy != PullPolicy::Always {
         let remembered = shared.remembered(reference).filter(|image| image.is_for_everybody);
         let here = match remembered {
             Some(image) => Ok(image),
@@ -189,7 +189,7 @@ pub(super) async fn pull(
                 shared.recorder.warning(pod, name, "InspectFailed", &message);
                 return Err(PullFailure { reason: "InvalidImageName", message });
             }
-            Err(error) if policy == Policy::Never => {
+            Err(error) if policy == PullPolicy::Never => {
                 let why = match error {
                     PullError::NotAllowed(_) => " but does not have the proper credentials to access the image",
                     _ => "",
@@ -250,10 +250,10 @@ async fn here(
     reference: &str,
     credentials: &mut Option<Keychain>,
 ) -> Result<Image, PullError> {
-    match shared.pull(reference, Policy::Never, Keychain::default(), |_| {}).await {
+    match shared.pull(reference, PullPolicy::Never, Keychain::default(), |_| {}).await {
         Err(PullError::NotAllowed(_)) => {
             let keychain = credentials.insert(keychain(shared, pod).await).clone();
-            shared.pull(reference, Policy::Never, keychain, |_| {}).await
+            shared.pull(reference, PullPolicy::Never, keychain, |_| {}).await
         }
         outcome => outcome,
     }
@@ -295,15 +295,15 @@ fn explain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn policy(policy: Option<&str>, reference: &str) -> Policy {
+fn policy(policy: Option<&str>, reference: &str) -> PullPolicy {
     match policy {
-        Some("Always") => Policy::Always,
-        Some("Never") => Policy::Never,
-        Some("IfNotPresent") => Policy::IfNotPresent,
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
         _ => {
             let tail = reference.rsplit('/').next().unwrap_or(reference);
             let latest = !reference.contains('@') && (tail.ends_with(":latest") || !tail.contains(':'));
-            if latest { Policy::Always } else { Policy::IfNotPresent }
+            if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
         }
     }
 }
@@ -501,13 +501,13 @@ mod tests {
     #[test]
     fn pull_policies_follow_the_tag() {
         for (given, reference, expected) in [
-            (None, "app", Policy::Always),
-            (None, "reg:5000/app", Policy::Always),
-            (None, "app:latest", Policy::Always),
-            (None, "app:1", Policy::IfNotPresent),
-            (None, "app@sha256:abc", Policy::IfNotPresent),
-            (Some("Never"), "app", Policy::Never),
-            (Some("IfNotPresent"), "app", Policy::IfNotPresent),
+            (None, "app", PullPolicy::Always),
+            (None, "reg:5000/app", PullPolicy::Always),
+            (None, "app:latest", PullPolicy::Always),
+            (None, "app:1", PullPolicy::IfNotPresent),
+            (None, "app@sha256:abc", PullPolicy::IfNotPresent),
+            (Some("Never"), "app", PullPolicy::Never),
+            (Some("IfNotPresent"), "app", PullPolicy::IfNotPresent),
         ] {
             assert_eq!(policy(given, reference), expected, "{given:?} {reference}");
         }

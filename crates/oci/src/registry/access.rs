@@ -48,7 +48,7 @@ pub trait Authorize: Send + Sync {
 
 /// Who may do what at a registry.
 #[derive(Clone, Default)]
-pub struct Policy {
+pub struct RegistryPolicy {
     /// Names under which clients reach it, beside its addresses and `localhost`.
     pub names: Vec<String>,
     /// The user and the password of the machine itself. Without a password nobody is the machine.
@@ -59,11 +59,11 @@ pub struct Policy {
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Locality {
     /// This machine or one of its pods: it may read.
-    Inside,
+    Local,
     /// Another machine: it says who it is, even to read.
-    Outside,
+    Remote,
 }
 
 /// The token of whoever says nothing of themselves.
@@ -170,16 +170,16 @@ impl Registry {
     }
 
     /// Lets nobody through but who may read.
-    pub(super) fn may_read(&self, parts: &Parts, side: Side) -> Result<(), Refusal> {
+    pub(super) fn may_read(&self, parts: &Parts, side: Locality) -> Result<(), Refusal> {
         match (self.caller(parts)?, side) {
-            (Caller::Nobody, Side::Outside) => Err(self.challenged(parts, "who is not on this machine must log in")),
+            (Caller::Nobody, Locality::Remote) => Err(self.challenged(parts, "who is not on this machine must log in")),
             _ => Ok(()),
         }
     }
 
     /// The API's root tells clients whether to log in. Those who show nothing are sent to get a token, so that all of
     /// them learn where; whoever needs none gets the one for nobody.
-    pub(super) fn root(&self, parts: &Parts, side: Side) -> Answer {
+    pub(super) fn root(&self, parts: &Parts, side: Locality) -> Answer {
         if matches!(shown(&parts.headers), Shown::Nothing) {
             return Err(self.challenged(parts, "authentication required"));
         }

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Registry, Side};
+use super::{Locality, Registry};
 
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 256;
@@ -144,9 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 }
 
 /// Another machine's address, unless pods or this machine itself have it.
-fn side_of(peer: SocketAddr, local: SocketAddr, inside: bool) -> Side {
+fn side_of(peer: SocketAddr, local: SocketAddr, inside: bool) -> Locality {
     let peer = peer.ip().to_canonical();
-    if inside || peer.is_loopback() || peer == local.ip().to_canonical() { Side::Inside } else { Side::Outside }
+    if inside || peer.is_loopback() || peer == local.ip().to_canonical() { Locality::Local } else { Locality::Remote }
 }
 
 impl Registry {
@@ -232,7 +232,7 @@ impl Registry {
     fn run(
         &self,
         stream: tokio::net::TcpStream,
-        side: Side,
+        side: Locality,
         graceful: &GracefulShutdown,
         kept: (OwnedSemaphorePermit, Option<Peer>),
     ) {
@@ -314,9 +314,9 @@ mod tests {
     #[test]
     fn another_machine_is_outside() {
         let side = |peer: &str, local: &str| side_of(peer.parse().expect("one"), local.parse().expect("one"), false);
-        assert_eq!(side("127.0.0.1:1", "127.0.0.1:5000"), Side::Inside);
-        assert_eq!(side("[::ffff:127.0.0.1]:1", "[::]:5000"), Side::Inside);
-        assert_eq!(side("192.0.2.1:1", "192.0.2.1:5000"), Side::Inside);
-        assert_eq!(side("192.0.2.2:1", "192.0.2.1:5000"), Side::Outside);
+        assert_eq!(side("127.0.0.1:1", "127.0.0.1:5000"), Locality::Local);
+        assert_eq!(side("[::ffff:127.0.0.1]:1", "[::]:5000"), Locality::Local);
+        assert_eq!(side("192.0.2.1:1", "192.0.2.1:5000"), Locality::Local);
+        assert_eq!(side("192.0.2.2:1", "192.0.2.1:5000"), Locality::Remote);
     }
 }

@@ -1,7 +1,7 @@
 //! The embedded registry: the OCI distribution API over the image store.
 //!
 //! What is pushed is at once an image of this machine, and an image of this machine can be pulled from it. Reading is
-//! open to this machine and its pods; whoever changes something says who they are ([`Policy`]).
+//! open to this machine and its pods; whoever changes something says who they are ([`RegistryPolicy`]).
 
 mod access;
 mod blobs;
@@ -26,7 +26,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody}
 use tokio_util::io::ReaderStream;
 
 use crate::ImageStore;
-pub use access::{Action, Authorize, Policy, Side, Verdict};
+pub use access::{Action, Authorize, Locality, RegistryPolicy, Verdict};
 use error::Refusal;
 pub use login::machine_login;
 use uploads::Uploads;
@@ -38,7 +38,7 @@ type Answer = Result<Response<Body>, Refusal>;
 #[derive(Clone)]
 pub struct Registry {
     store: ImageStore,
-    policy: Arc<Policy>,
+    policy: Arc<RegistryPolicy>,
     uploads: Arc<Mutex<Uploads>>,
 }
 
@@ -85,7 +85,7 @@ fn place(path: &str) -> Option<Place<'_>> {
 
 impl Registry {
     /// A registry over `store`, under the first of the store's registry hosts.
-    pub fn new(store: ImageStore, policy: Policy) -> Self {
+    pub fn new(store: ImageStore, policy: RegistryPolicy) -> Self {
         Self { store, policy: Arc::new(policy), uploads: Arc::default() }
     }
 
@@ -104,7 +104,7 @@ impl Registry {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>, side: Side) -> Response<Body>
+    pub async fn handle<B>(&self, request: Request<B>, side: Locality) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
@@ -121,7 +121,7 @@ impl Registry {
         Response::from_parts(parts, empty())
     }
 
-    async fn route<B>(&self, request: Request<B>, side: Side) -> Answer
+    async fn route<B>(&self, request: Request<B>, side: Locality) -> Answer
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
