@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use knoll_api::metrics::Metric;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -18,19 +20,28 @@ impl Counter {
     }
 }
 
-/// Everything the API server counts.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Requests and streams that panicked.
-    pub panics: Counter,
-    /// Requests answered with 429 because too many were in flight, of all clients or of one.
-    pub throttled: Counter,
-    /// Connections that were refused because too many were open, of all clients or of one address.
-    pub connections_refused: Counter,
-    /// Connections that were closed because their client did not read for too long.
-    pub stalled: Counter,
-    /// Connections that were closed because nothing was asked on them for too long.
-    pub idle: Counter,
-    /// Requests that took longer than they may.
-    pub overdue: Counter,
+macro_rules! counters {
+    ($($name:ident: $help:literal,)*) => {
+        /// Everything the API server counts.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $(#[doc = $help] pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// The counts with what they mean.
+            pub fn metrics(&self) -> Vec<Metric> {
+                vec![$(Metric::counter(concat!("apiserver_", stringify!($name)), $help, self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    panics: "Requests, streams and steps of the API server that panicked",
+    throttled: "Requests answered with 429 because too many were in flight, of all clients or of one",
+    connections_refused: "Connections refused because too many were open, of all clients or of one address",
+    connections_idle: "Connections closed because nothing was asked on them for too long",
+    stalled: "Connections and answers given up because their client did not read for too long",
+    overdue: "Requests that took longer than they may",
 }

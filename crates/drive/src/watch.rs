@@ -12,7 +12,7 @@ use knoll_plan::Change;
 use kube::core::WatchEvent;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     api::{Api, ApiError, revision},
@@ -24,6 +24,8 @@ use crate::{
 const PAGE: usize = 500;
 /// How long the server keeps a watch open; it is renewed without a listing.
 const WATCH_SECONDS: u32 = 290;
+/// A watch that ends sooner has not been watching.
+const QUICK: Duration = Duration::from_secs(1);
 /// First and longest pause after something broke.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
@@ -130,10 +132,11 @@ impl Watch {
             };
             absent = false;
             let begun_at = at.clone();
+            let begun = Instant::now();
             match self.watch(at).await {
                 Ok(End::At(at)) => {
-                    // A watch that told nothing may be refused again at once.
-                    if at == begun_at {
+                    // A watch that ended at once may do so again; one in which nothing happened was merely quiet.
+                    if at == begun_at && begun.elapsed() < QUICK {
                         wait(&mut pause).await;
                     } else {
                         pause = PAUSE.0;

@@ -206,7 +206,7 @@ impl ApiServer {
                     return;
                 }
                 () = traffic.idle(), if !leaving => {
-                    self.counters.idle.add();
+                    self.counters.connections_idle.add();
                     leaving = true;
                     connection.as_mut().graceful_shutdown();
                 }

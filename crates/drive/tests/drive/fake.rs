@@ -104,6 +104,11 @@ impl Fake {
         self.state().watchers.clear();
     }
 
+    /// How many watches are open.
+    pub(crate) fn watching(&self) -> usize {
+        self.state().watchers.len()
+    }
+
     /// An object.
     pub(crate) fn get(&self, kind: Kind, key: &Key) -> Option<Value> {
         self.state().objects.get(&(kind, key.clone())).cloned()

@@ -140,6 +140,23 @@ async fn a_watch_that_ends_goes_on_where_it_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_an_idle_hour_a_change_is_seen_at_once() {
+    let fake = cluster();
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+    let listed = running.counters.read().listed;
+    // Each watch lasts its five minutes, and nothing happens in it.
+    for _ in 0..12 {
+        tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+        fake.hang_up();
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    assert_eq!(fake.watching(), Kind::ALL.len(), "every kind is watched again at once, not after a pause");
+    assert_eq!(running.counters.read().listed, listed, "no listing was needed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn conflicts_are_planned_again() {
     let fake = cluster();
     let left = AtomicUsize::new(7);

@@ -118,6 +118,7 @@ impl Planes {
         let server = api_server(&store, pki, authority.clone(), &backend, advertise);
         server.bootstrap().await.map_err(system)?;
 
+        let api_counters = server.counters().clone();
         let (tending, stop) = (server.clone(), tasks.stop());
         tasks.critical("tending", async move { tending.tend(stop.wait()).await.map_err(|e| chain(&e)) });
         let (roles, stop) = (server.clone(), tasks.stop());
@@ -193,6 +194,7 @@ impl Planes {
         let mut sources = sources(counters, inspect, &gateway, tasks.restarts());
         store::tell(&store, &mut sources);
         sources.metrics(move || counted.counts().metrics());
+        sources.metrics(move || api_counters.metrics());
         admin.attend(sources, authority);
         Ok(Self { store, gateway, finder })
     }
