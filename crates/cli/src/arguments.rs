@@ -20,6 +20,9 @@ pub enum Command {
     ///
     /// Ctrl-C stops it and the pods; SIGTERM leaves the pods running for the next `up` to adopt.
     Up(Box<UpArguments>),
+    /// Run Knative's controllers over a cluster that has its own API server, autoscaler and gateway. Several may run: one
+    /// leads.
+    Controller(Box<ControllerArguments>),
     /// Stop the running instance. Data stays; `up` brings everything back.
     Down(DownArguments),
     /// Check what this machine needs to have, and say what to do.
@@ -97,6 +100,32 @@ pub struct UpArguments {
     /// Go to the background once everything is ready.
     #[arg(long, short)]
     pub detach: bool,
+    /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
+    #[arg(long, env = "KNOLL_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Options of `knoll controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArguments {
+    /// Where it keeps what it fetches of images.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The cluster and who to be there. Without it, the cluster of the pod it runs in.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the cluster's activator takes requests for revisions without instances.
+    #[arg(long, value_name = "ADDRESS")]
+    pub activator: SocketAddr,
+    /// Namespace of the control plane's ConfigMaps, and of the lease.
+    #[arg(long, default_value = "knative-serving")]
+    pub namespace: String,
+    /// Suffix of in-cluster names.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Registries to speak to over plain http.
+    #[arg(long, value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
     /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
     #[arg(long, env = "KNOLL_LOG", default_value = "info")]
     pub log: String,

@@ -9,5 +9,5 @@ pub mod exit;
 pub mod image;
 pub mod instance;
 
-pub use arguments::{Arguments, Command, UpArguments};
+pub use arguments::{Arguments, Command, ControllerArguments, UpArguments};
 pub use exit::Exit;

@@ -51,6 +51,15 @@ pub struct Links {
     pub inspect: Inspect,
 }
 
+impl Links {
+    /// Of a process without a gateway: there is no table, and nothing is measured.
+    pub fn without_gateway(resolver: Arc<dyn ResolveDigest>) -> Links {
+        let (table, applied) = watch::channel(None);
+        let ((_, stats), (_, wakes)) = (mpsc::channel(1), mpsc::channel(1));
+        Links { table, applied, stats, wakes, resolver, counters: Arc::default(), inspect: Inspect::default() }
+    }
+}
+
 /// Why [`run`] ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {

@@ -1,6 +1,7 @@
 //! The `knoll` program: reads its arguments and does what they say.
 
 mod admin;
+mod controller;
 mod detach;
 mod doctor;
 mod failure;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<(), Failure> {
             knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;
             if arguments.detach { detach::run(&arguments) } else { up::run(&arguments) }
         }
+        Command::Controller(arguments) => controller::run(&arguments),
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),

@@ -1,13 +1,13 @@
 //! `knoll up`: everything, in one process.
 
-mod backend;
+pub(crate) mod backend;
 mod certificates;
 pub(crate) mod monitor;
 mod objects;
 mod planes;
 mod proxies;
 mod registry;
-mod resolver;
+pub(crate) mod resolver;
 
 use std::{
     fs, io,
@@ -49,7 +49,7 @@ use crate::{
     supervise::Tasks,
 };
 use planes::Planes;
-pub(crate) use planes::network_config;
+pub(crate) use planes::{docker_config, network_config};
 
 /// Address of `default/kubernetes`, the first of the Services' range.
 const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);

@@ -79,7 +79,7 @@ fn system<E: std::error::Error + 'static>(error: E) -> Failure {
 }
 
 /// Where the machine keeps its own registry credentials.
-fn docker_config() -> Option<PathBuf> {
+pub(crate) fn docker_config() -> Option<PathBuf> {
     let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
     Some(directory.or_else(home)?.join("config.json"))
