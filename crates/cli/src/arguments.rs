@@ -75,6 +75,10 @@ pub struct UpArguments {
     /// Do not try port 80.
     #[arg(long)]
     pub no_port_80: bool,
+    /// Proxies between outside clients and the gateway. So many last entries of `X-Forwarded-For` and `Forwarded` are
+    /// believed; without any, `X-Forwarded-*` and `Forwarded` from outside are replaced.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub trusted_hops: u32,
     /// Domain of the services' names: `<service>.<namespace>.<domain>`; `config-domain` overrides it.
     #[arg(long, default_value = "localhost")]
     pub domain: String,

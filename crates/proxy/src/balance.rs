@@ -2,64 +2,64 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use knoll_scale::throttle::{Choice, choice};
 
-use crate::fleet::{Fleet, Slot};
+use super::endpoint::{Endpoint, EndpointSet};
+use super::sync::{AtomicUsize, Ordering};
 
-/// Takes a place in one of the fleet's instances: the less loaded of two without a limit, else the first or
+/// Takes a place in one of the set's endpoints: the less loaded of two without a limit, else the first or
 /// the next with a free place. Instances that could not be reached are taken only when there is no other.
-pub(crate) fn pick(fleet: &Fleet, cursor: &AtomicUsize, thread: usize, now: u64) -> Option<Arc<Slot>> {
-    let slots = fleet.slots.as_slice();
-    match (choice(fleet.limit), slots) {
+pub(crate) fn pick(set: &EndpointSet, cursor: &AtomicUsize, thread: usize, now: u64) -> Option<Arc<Endpoint>> {
+    let endpoints = set.endpoints.as_slice();
+    match (choice(set.limit), endpoints) {
         (_, []) => None,
-        (Choice::LeastOfTwo, slots) => {
-            let slot = least_of_two(slots, now);
-            slot.enter(thread);
-            Some(slot.clone())
+        (Choice::LeastOfTwo, endpoints) => {
+            let endpoint = least_of_two(endpoints, now);
+            endpoint.enter(thread);
+            Some(endpoint.clone())
         }
-        (Choice::FirstFree, slots) => first_free(slots, 0, fleet.limit, now),
-        (Choice::RoundRobin, slots) => {
-            let start = cursor.fetch_add(1, Ordering::Relaxed) % slots.len();
-            first_free(slots, start, fleet.limit, now)
+        (Choice::FirstFree, endpoints) => first_free(endpoints, 0, set.limit, now),
+        (Choice::RoundRobin, endpoints) => {
+            let start = cursor.fetch_add(1, Ordering::Relaxed) % endpoints.len();
+            first_free(endpoints, start, set.limit, now)
         }
     }
 }
 
-fn first_free(slots: &[Arc<Slot>], start: usize, limit: u32, now: u64) -> Option<Arc<Slot>> {
-    let (before, from) = slots.split_at(start);
+fn first_free(endpoints: &[Arc<Endpoint>], start: usize, limit: u32, now: u64) -> Option<Arc<Endpoint>> {
+    let (before, from) = endpoints.split_at(start);
     let mut avoided = false;
-    for slot in from.iter().chain(before) {
-        if slot.avoided(now) {
+    for endpoint in from.iter().chain(before) {
+        if endpoint.avoided(now) {
             avoided = true;
-        } else if slot.take(limit) {
-            return Some(slot.clone());
+        } else if endpoint.take(limit) {
+            return Some(endpoint.clone());
         }
     }
     if !avoided {
         return None;
     }
-    slots.iter().find(|slot| slot.avoided(now) && slot.take(limit)).cloned()
+    endpoints.iter().find(|endpoint| endpoint.avoided(now) && endpoint.take(limit)).cloned()
 }
 
-fn least_of_two(slots: &[Arc<Slot>], now: u64) -> &Arc<Slot> {
-    if let [only] = slots {
+fn least_of_two(endpoints: &[Arc<Endpoint>], now: u64) -> &Arc<Endpoint> {
+    if let [only] = endpoints {
         return only;
     }
-    let one = below(slots.len());
-    let step = 1 + below(slots.len() - 1);
-    let two = (one + step) % slots.len();
-    let (one, two) = (&slots[one], &slots[two]);
+    let one = below(endpoints.len());
+    let step = 1 + below(endpoints.len() - 1);
+    let two = (one + step) % endpoints.len();
+    let (one, two) = (&endpoints[one], &endpoints[two]);
     match (one.avoided(now), two.avoided(now)) {
         (false, true) => one,
         (true, false) => two,
         (false, false) => less_loaded(one, two),
-        (true, true) => slots.iter().find(|slot| !slot.avoided(now)).unwrap_or(one),
+        (true, true) => endpoints.iter().find(|endpoint| !endpoint.avoided(now)).unwrap_or(one),
     }
 }
 
-fn less_loaded<'a>(one: &'a Arc<Slot>, two: &'a Arc<Slot>) -> &'a Arc<Slot> {
+fn less_loaded<'a>(one: &'a Arc<Endpoint>, two: &'a Arc<Endpoint>) -> &'a Arc<Endpoint> {
     if two.load() < one.load() { two } else { one }
 }
 
@@ -90,70 +90,4 @@ pub(crate) fn random() -> u64 {
 pub(crate) fn below(bound: usize) -> usize {
     // Multiply and keep the high part: no division, and a bias far below what balancing could notice.
     ((u128::from(random()) * bound as u128) >> 64) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use knoll_api::table::Instance;
-
-    fn fleet(limit: u32, count: u16) -> Fleet {
-        let instance = |port| Instance { address: ([127, 0, 0, 1], port).into(), pod: format!("pod-{port}") };
-        Fleet { limit, slots: (1..=count).map(|port| Arc::new(Slot::new(instance(port), 1))).collect() }
-    }
-
-    fn picks(fleet: &Fleet, times: usize) -> Vec<u16> {
-        let cursor = AtomicUsize::new(0);
-        (0..times).map_while(|_| pick(fleet, &cursor, 0, 1000)).map(|slot| slot.instance.address.port()).collect()
-    }
-
-    #[test]
-    fn small_limits_fill_the_first_instance_first() {
-        assert_eq!(picks(&fleet(2, 3), 7), [1, 1, 2, 2, 3, 3]);
-    }
-
-    #[test]
-    fn large_limits_go_round() {
-        assert_eq!(picks(&fleet(4, 3), 5), [1, 2, 3, 1, 2]);
-        assert_eq!(picks(&fleet(4, 3), 100).len(), 12);
-    }
-
-    #[test]
-    fn a_place_given_back_is_taken_again() {
-        let fleet = fleet(1, 2);
-        assert_eq!(picks(&fleet, 5), [1, 2]);
-        fleet.slots[1].give_back();
-        assert_eq!(picks(&fleet, 5), [2]);
-    }
-
-    #[test]
-    fn without_a_limit_load_evens_out() {
-        let fleet = fleet(0, 4);
-        let cursor = AtomicUsize::new(0);
-        for _ in 0..4000 {
-            pick(&fleet, &cursor, 0, 0).expect("instances never fill");
-        }
-        for slot in &fleet.slots {
-            assert!((950..1050).contains(&slot.load()), "{}", slot.load());
-        }
-    }
-
-    #[test]
-    fn unreachable_instances_are_the_last_resort() {
-        for limit in [0, 1, 10] {
-            let fleet = fleet(limit, 3);
-            fleet.slots[0].avoid(2000);
-            fleet.slots[2].avoid(2000);
-            assert_eq!(picks(&fleet, 1), [2], "limit {limit}");
-            fleet.slots[1].avoid(2000);
-            assert_eq!(picks(&fleet, 1).len(), 1, "limit {limit}");
-        }
-    }
-
-    #[test]
-    fn random_numbers_stay_below_their_bound() {
-        let mut seen = [false; 5];
-        (0..1000).for_each(|_| seen[below(5)] = true);
-        assert_eq!(seen, [true; 5]);
-    }
 }

@@ -12,11 +12,11 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::client::Client;
+use crate::connection_pool::PooledConnection;
+use crate::endpoint_pool::Permit;
 use crate::errors::TIMEOUT;
-use crate::pool::Lease;
+use crate::meter::InFlight;
 use crate::responses::Flow;
-use crate::station::Permit;
-use crate::stats::Presence;
 use crate::timeouts::Timeouts;
 
 /// Why a body broke off.
@@ -36,18 +36,18 @@ pub(crate) enum BodyError {
 /// Everything a request holds while its response is on the way; dropped, or finished, at its end.
 #[derive(Debug)]
 pub(crate) struct Transit {
-    pub(crate) lease: Lease,
+    pub(crate) pooled: PooledConnection,
     pub(crate) permit: Permit,
-    pub(crate) presence: Presence,
+    pub(crate) in_flight: InFlight,
 }
 
 impl Transit {
     /// Ends a request whose response has ended well: its connection may carry another.
     pub(crate) fn finish(self) {
-        let Self { lease, permit, presence } = self;
-        lease.finish();
+        let Self { pooled, permit, in_flight } = self;
+        pooled.finish();
         drop(permit);
-        drop(presence);
+        drop(in_flight);
     }
 }
 

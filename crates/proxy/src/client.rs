@@ -20,9 +20,9 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::client_stream::{Beginning, ClientStream};
 use crate::contain::contained;
 use crate::drain::Ticket;
-use crate::gateway::{Shared, Side};
+use crate::gateway::{Shared, Visibility};
 use crate::headers::{Origin, Trusted};
-use crate::life::life;
+use crate::request::handle;
 use crate::responses::Responses;
 use crate::thread::{LocalExecutor, Thread};
 
@@ -35,7 +35,7 @@ const MOST_RESETS_FOR_ERRORS: usize = 1024;
 /// A client, as its requests see it.
 pub(crate) struct Client {
     pub(crate) thread: Rc<Thread>,
-    pub(crate) side: Side,
+    pub(crate) visibility: Visibility,
     pub(crate) origin: Origin,
     pub(crate) live: Live,
     pub(crate) responses: Responses,
@@ -74,14 +74,14 @@ enum Ended {
 }
 
 /// Serves a dealt connection until it ends.
-pub(crate) fn serve(thread: &Rc<Thread>, stream: std::net::TcpStream, peer: SocketAddr, side: Side) {
+pub(crate) fn serve(thread: &Rc<Thread>, stream: std::net::TcpStream, peer: SocketAddr, visibility: Visibility) {
     let live = Live::new(thread.shared.clone(), thread.index, peer.ip());
     let thread = thread.clone();
     tokio::task::spawn_local(async move {
         let shared = thread.shared.clone();
         let talk = async move {
             let stream = TcpStream::from_std(stream)?;
-            talk(thread, stream, peer, side, live).await
+            talk(thread, stream, peer, visibility, live).await
         };
         if let Some(Err(error)) = contained(&shared.metrics, "a client's connection", talk).await {
             tracing::debug!(%error, %peer, "client connection ended");
@@ -93,7 +93,7 @@ async fn talk(
     thread: Rc<Thread>,
     mut stream: TcpStream,
     peer: SocketAddr,
-    side: Side,
+    visibility: Visibility,
     live: Live,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let shared = thread.shared.clone();
@@ -111,18 +111,18 @@ async fn talk(
     }
     let http2 = begin.is_http2();
     let io = TokioIo::new(ClientStream::new(begin, stream, config.client_write_timeout, shared.metrics.clone()));
-    let trusted = match side {
-        Side::Local => Trusted::All,
-        Side::External => Trusted::Hops(config.trusted_hops),
+    let trusted = match visibility {
+        Visibility::ClusterLocal => Trusted::All,
+        Visibility::External => Trusted::Hops(config.trusted_hops),
     };
     let origin = Origin::new(peer.ip().to_canonical(), false, trusted);
     let patience = (!http2).then_some(config.client_write_timeout);
-    let client = Rc::new(Client { thread, side, origin, live, responses: Responses::new(patience) });
+    let client = Rc::new(Client { thread, visibility, origin, live, responses: Responses::new(patience) });
     let service = service_fn({
         let client = client.clone();
         move |request: Request<Incoming>| {
             let client = client.clone();
-            async move { Ok::<_, Infallible>(life(client, request).await) }
+            async move { Ok::<_, Infallible>(handle(client, request).await) }
         }
     });
     let most_bytes = config.max_header_bytes;

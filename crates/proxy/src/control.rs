@@ -18,15 +18,15 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::client::Live;
 use crate::contain::kept_going;
-use crate::gateway::{Shared, Side};
-use crate::station::Station;
-use crate::stats::Count;
+use crate::endpoint_pool::EndpointPool;
+use crate::gateway::{Shared, Visibility};
+use crate::meter::Count;
 use crate::thread::Command;
 
 /// What the control thread is told.
 pub(crate) enum Control {
     /// Accept clients.
-    Listen(std::net::TcpListener, Side),
+    Listen(std::net::TcpListener, Visibility),
     /// Accept no more clients and close all listeners.
     StopListening,
     /// End.
@@ -63,11 +63,11 @@ async fn run(inputs: Inputs) {
     let (listening, _) = watch::channel(true);
     while let Some(order) = orders.recv().await {
         match order {
-            Control::Listen(listener, side) => match TcpListener::from_std(listener) {
+            Control::Listen(listener, visibility) => match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let (shared, listener, until) = (shared.clone(), Rc::new(listener), listening.subscribe());
                     tokio::task::spawn_local(kept_going(metrics(), "accepting", move || {
-                        accept(shared.clone(), listener.clone(), side, until.clone())
+                        accept(shared.clone(), listener.clone(), visibility, until.clone())
                     }));
                 }
                 Err(error) => tracing::error!(%error, "gateway cannot watch a listener"),
@@ -98,7 +98,12 @@ async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Option<Arc<Table
 
 /// Accepts clients until told otherwise. What was accepted is dealt out; what was not stays in the socket's backlog,
 /// for whoever else holds the socket.
-async fn accept(shared: Arc<Shared>, listener: Rc<TcpListener>, side: Side, mut listening: watch::Receiver<bool>) {
+async fn accept(
+    shared: Arc<Shared>,
+    listener: Rc<TcpListener>,
+    visibility: Visibility,
+    mut listening: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -109,7 +114,7 @@ async fn accept(shared: Arc<Shared>, listener: Rc<TcpListener>, side: Side, mut 
             Ok((stream, peer)) => {
                 tracing::trace!(%peer, "a client came");
                 match shared.admit_connection(peer.ip()) {
-                    Some(thread) => deal(&shared, thread, stream, peer, side).await,
+                    Some(thread) => deal(&shared, thread, stream, peer, visibility).await,
                     None => {
                         tokio::task::spawn_local(turn_away(stream));
                     }
@@ -125,12 +130,12 @@ async fn accept(shared: Arc<Shared>, listener: Rc<TcpListener>, side: Side, mut 
     }
 }
 
-async fn deal(shared: &Arc<Shared>, thread: usize, stream: TcpStream, peer: SocketAddr, side: Side) {
+async fn deal(shared: &Arc<Shared>, thread: usize, stream: TcpStream, peer: SocketAddr, visibility: Visibility) {
     // Counts the connection out again if it never reaches its thread.
     let dealt = stream.set_nodelay(true).and_then(|()| stream.into_std());
     match dealt {
         Ok(stream) => {
-            if shared.deal[thread].send(Command::Serve(stream, peer, side)).await.is_err() {
+            if shared.deal[thread].send(Command::Serve(stream, peer, visibility)).await.is_err() {
                 drop(Live::new(shared.clone(), thread, peer.ip()));
             }
         }
@@ -187,9 +192,9 @@ async fn collect(shared: &Shared) -> Vec<Count> {
     all.into_iter().filter_map(Result::ok).flatten().flatten().collect()
 }
 
-/// A station in a report, with its sums.
+/// A endpoint pool in a report, with its sums.
 struct Sum {
-    station: Arc<Station>,
+    pool: Arc<EndpointPool>,
     average: f64,
     arrivals: u64,
 }
@@ -199,16 +204,16 @@ struct Sum {
 fn summarize(
     shared: &Shared,
     counts: Vec<Count>,
-    busy: &mut HashMap<u64, Arc<Station>>,
+    busy: &mut HashMap<u64, Arc<EndpointPool>>,
     period_seconds: f64,
 ) -> Vec<RevisionStat> {
     let mut sums: HashMap<u64, Sum> = HashMap::with_capacity(counts.len());
-    let counted = counts.into_iter().map(|Count { station, average, arrivals }| Sum { station, average, arrivals });
-    let was_busy: Vec<Arc<Station>> = std::mem::take(busy).into_values().collect();
-    let zero = |station| Sum { station, average: 0.0, arrivals: 0 };
+    let counted = counts.into_iter().map(|Count { pool, average, arrivals }| Sum { pool, average, arrivals });
+    let was_busy: Vec<Arc<EndpointPool>> = std::mem::take(busy).into_values().collect();
+    let zero = |pool| Sum { pool, average: 0.0, arrivals: 0 };
     for sum in counted {
-        busy.entry(sum.station.id).or_insert_with(|| sum.station.clone());
-        match sums.entry(sum.station.id) {
+        busy.entry(sum.pool.id).or_insert_with(|| sum.pool.clone());
+        match sums.entry(sum.pool.id) {
             Entry::Occupied(mut known) => {
                 known.get_mut().average += sum.average;
                 known.get_mut().arrivals += sum.arrivals;
@@ -216,15 +221,15 @@ fn summarize(
             Entry::Vacant(new) => drop(new.insert(sum)),
         }
     }
-    for station in was_busy.into_iter().chain(shared.populated()) {
-        sums.entry(station.id).or_insert_with(|| zero(station));
+    for pool in was_busy.into_iter().chain(shared.populated()) {
+        sums.entry(pool.id).or_insert_with(|| zero(pool));
     }
     let mut report = Vec::with_capacity(sums.len());
-    for Sum { station, average, arrivals } in sums.into_values() {
+    for Sum { pool, average, arrivals } in sums.into_values() {
         // Who waits was counted, so nobody who waits is left out here.
-        station.remind();
-        if station.is_revision {
-            let (revision, request_count) = (station.key.clone(), arrivals as f64);
+        pool.remind();
+        if pool.is_revision {
+            let (revision, request_count) = (pool.key.clone(), arrivals as f64);
             report.push(RevisionStat { revision, average_concurrency: average, request_count, period_seconds });
         }
     }

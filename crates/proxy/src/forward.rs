@@ -11,8 +11,8 @@ use knoll_api::table::Protocol;
 use thiserror::Error;
 
 use crate::body::Outbound;
-use crate::fleet::Slot;
-use crate::pool::{ConnectError, Lease, Trust};
+use crate::connection_pool::{ConnectError, PooledConnection, Trust};
+use crate::endpoint::Endpoint;
 use crate::thread::Thread;
 
 /// Why an instance gave no response.
@@ -32,36 +32,36 @@ pub(crate) struct Unanswered {
     pub(crate) request: Option<Request<Outbound>>,
 }
 
-/// Sends `request` to `slot` and waits for the head of the response.
+/// Sends `request` to `endpoint` and waits for the head of the response.
 pub(crate) async fn forward(
     thread: &Thread,
-    slot: &Slot,
+    endpoint: &Endpoint,
     protocol: Protocol,
     mut request: Request<Outbound>,
-) -> Result<(Response<Incoming>, Lease), Unanswered> {
+) -> Result<(Response<Incoming>, PooledConnection), Unanswered> {
     let repeatable = may_be_repeated(&request);
     let trust = if repeatable { Trust::Kept } else { Trust::Seen };
     let mut fresh = false;
     loop {
-        let leased = if fresh && protocol == Protocol::Http1 {
-            thread.pool.open_http1(slot).await
+        let pooled = if fresh && protocol == Protocol::Http1 {
+            thread.connections.open_http1(endpoint).await
         } else {
-            thread.pool.lease(slot, protocol, trust).await
+            thread.connections.checkout(endpoint, protocol, trust).await
         };
-        let mut lease = match leased {
-            Ok(lease) => lease,
+        let mut pooled = match pooled {
+            Ok(pooled) => pooled,
             Err(error) => return Err(Unanswered { error: error.into(), request: Some(request) }),
         };
-        let copy = (repeatable && lease.is_used()).then(|| replica(&request));
-        let mut error = match lease.send(request).await {
+        let copy = (repeatable && pooled.is_used()).then(|| replica(&request));
+        let mut error = match pooled.send(request).await {
             Ok(response) => {
-                slot.trust();
-                lease.heed(response.headers());
-                return Ok((response, lease));
+                endpoint.trust();
+                pooled.heed(response.headers());
+                return Ok((response, pooled));
             }
             Err(error) => error,
         };
-        let again = error.take_message().or(copy).filter(|_| lease.is_used());
+        let again = error.take_message().or(copy).filter(|_| pooled.is_used());
         match again {
             // Each turn uses up a kept connection or ends with a new one.
             Some(message) => {

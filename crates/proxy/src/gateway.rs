@@ -17,10 +17,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::drain::Drained;
+use crate::endpoint_pool::{Common, EndpointPool};
 use crate::errors::Own;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::station::{Common, Station};
 use crate::thread::{self, Command};
 
 /// Commands that may wait for a data thread; the acceptor waits when there are more.
@@ -28,11 +28,11 @@ const COMMANDS: usize = 256;
 
 /// Which hosts a listener answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Visibility {
     /// For the world: external hosts alone.
     External,
     /// For pods: local and external hosts, and names of Services.
-    Local,
+    ClusterLocal,
 }
 
 /// What a gateway tells others.
@@ -74,14 +74,14 @@ pub struct Gateway {
 
 /// Tells a gateway of instances ahead of its table. Cheap to clone; outlives the gateway harmlessly.
 #[derive(Clone, Debug)]
-pub struct Hints {
+pub struct EndpointHints {
     shared: Arc<Shared>,
 }
 
-impl Hints {
+impl EndpointHints {
     /// Sends requests to an instance from now on, ahead of the table.
     ///
-    /// It is used until a table lists it (which then decides), until [`Hints::instance_down`], or until it
+    /// It is used until a table lists it (which then decides), until [`EndpointHints::instance_down`], or until it
     /// cannot be reached.
     pub fn instance_up(&self, revision: Key, instance: Instance) {
         let now = self.shared.now_millis();
@@ -95,19 +95,19 @@ impl Hints {
     }
 }
 
-impl Hints {
+impl EndpointHints {
     /// See [`Gateway::metrics`].
     pub fn metrics(&self) -> Vec<Metric> {
         let shared = &self.shared;
         let mut all = shared.metrics.read();
         let early = shared.early.load(Ordering::Relaxed);
-        let stations = "Revisions and other Services that routes may lead to";
+        let pools = "Revisions and other Services that routes may lead to";
         let gauges = [
             ("gateway_connections", "Client connections", shared.connections()),
             ("gateway_clients", "Addresses with a client connection", lock(&shared.by_address).len()),
             ("gateway_requests_early", "Requests that wait for the first table", early),
-            ("gateway_stations", stations, shared.registry().len()),
-            ("gateway_stations_populated", "Those of them that have an instance", shared.populated().len()),
+            ("gateway_endpoint_pools", pools, shared.registry().len()),
+            ("gateway_endpoint_pools_populated", "Those of them that have an instance", shared.populated().len()),
         ];
         all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, value as u64)));
         all
@@ -116,7 +116,7 @@ impl Hints {
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection
     /// that was upgraded (a WebSocket) stays open: bound it.
     pub async fn drained(&self, revision: &Key, instance: &Instance) {
-        // A thread may just be entering with the fleet as it was: the instance is drained when it was idle twice.
+        // A thread may just be entering with the endpoints as they were: the instance is drained when it was idle twice.
         let mut idle = 0;
         while idle < 2 {
             let busy = self.shared.registry().in_flight(revision, instance) > 0;
@@ -178,22 +178,22 @@ impl Gateway {
     ///
     /// The socket may be shared with another process: after [`Gateway::shutdown`] has begun, connections in its
     /// backlog are left to whoever else holds it.
-    pub fn serve(&self, listener: TcpListener, side: Side) -> Result<(), GatewayError> {
+    pub fn serve(&self, listener: TcpListener, visibility: Visibility) -> Result<(), GatewayError> {
         listener.set_nonblocking(true).map_err(|source| GatewayError::Io { action: "watch a listener", source })?;
-        self.control.try_send(Control::Listen(listener, side)).map_err(|_| GatewayError::Stopped)
+        self.control.try_send(Control::Listen(listener, visibility)).map_err(|_| GatewayError::Stopped)
     }
 
     /// For whoever hears of instances before the table does.
-    pub fn hints(&self) -> Hints {
-        Hints { shared: self.shared.clone() }
+    pub fn hints(&self) -> EndpointHints {
+        EndpointHints { shared: self.shared.clone() }
     }
 
-    /// See [`Hints::instance_up`].
+    /// See [`EndpointHints::instance_up`].
     pub fn instance_up(&self, revision: Key, instance: Instance) {
         self.hints().instance_up(revision, instance);
     }
 
-    /// See [`Hints::instance_down`].
+    /// See [`EndpointHints::instance_down`].
     pub fn instance_down(&self, revision: &Key, instance: &Instance) {
         self.hints().instance_down(revision, instance);
     }
@@ -299,8 +299,8 @@ impl Shared {
         }
     }
 
-    /// Stations that have instances.
-    pub(crate) fn populated(&self) -> Vec<Arc<Station>> {
+    /// Endpoint pools that have instances.
+    pub(crate) fn populated(&self) -> Vec<Arc<EndpointPool>> {
         self.common.populated()
     }
 
@@ -329,9 +329,9 @@ impl Shared {
         self.applied.send_replace(Some(table.clone()));
     }
 
-    /// The station behind a Service of the table in force.
-    pub(crate) fn station(&self, service: &Key, backend: &Backend) -> Option<Arc<Station>> {
-        self.registry().station(service, backend)
+    /// The endpoint pool behind a Service of the table in force.
+    pub(crate) fn pool(&self, service: &Key, backend: &Backend) -> Option<Arc<EndpointPool>> {
+        self.registry().pool(service, backend)
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::balance::random;
-use crate::gateway::Side;
+use crate::gateway::Visibility;
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -88,14 +88,16 @@ impl Seen {
 
     /// Whether a request is a kubelet's question about the gateway. Only pods' side may say so by a header of the
     /// platform.
-    pub(crate) fn asks_kubelet(&self, side: Side) -> bool {
-        self.kubelet_agent || (self.kubelet_probe && side == Side::Local)
+    pub(crate) fn asks_kubelet(&self, visibility: Visibility) -> bool {
+        self.kubelet_agent || (self.kubelet_probe && visibility == Visibility::ClusterLocal)
     }
 
     /// Whether a request asks about the network. From outside only the configuration can be asked for, which is what
     /// an ingress answers to everybody.
-    pub(crate) fn asks_network(&self, side: Side, headers: &HeaderMap) -> bool {
-        self.network_probe && (side == Side::Local || headers.get(&NETWORK_PROBE).is_some_and(|value| value == "probe"))
+    pub(crate) fn asks_network(&self, visibility: Visibility, headers: &HeaderMap) -> bool {
+        self.network_probe
+            && (visibility == Visibility::ClusterLocal
+                || headers.get(&NETWORK_PROBE).is_some_and(|value| value == "probe"))
     }
 
     /// The protocol a request asks to change to.

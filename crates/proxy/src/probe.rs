@@ -48,7 +48,7 @@ fn queue(found: &Match, draining: bool) -> Response<Body> {
         return text(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
     }
     let target = found.split().and_then(|split| split.target.as_ref());
-    match target.map(|target| target.desk.with_fleet(|fleet| !fleet.slots.is_empty())) {
+    match target.map(|target| target.meter.with_endpoints(|set| !set.endpoints.is_empty())) {
         Some(true) => text(StatusCode::OK, "queue"),
         _ => text(StatusCode::SERVICE_UNAVAILABLE, ""),
     }

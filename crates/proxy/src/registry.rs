@@ -1,4 +1,4 @@
-//! All stations of a gateway: found by revision for hints, and by Service for routes.
+//! All endpoint pools of a gateway: found by revision for hints, and by Service for routes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,40 +8,40 @@ use imbl::ordmap::DiffItem;
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance, Table};
 
-use crate::station::{Common, Station};
+use crate::endpoint_pool::{Common, EndpointPool};
 
 /// Most revisions with instances announced before the table knows them.
 const MAX_EARLY: usize = 4096;
 
-/// The stations. Kept behind a lock that no request takes while its thread's routes are warm.
+/// The endpoint pools. Kept behind a lock that no request takes while its thread's routes are warm.
 #[derive(Debug)]
 pub(crate) struct Registry {
     common: Arc<Common>,
     table: Arc<Table>,
     /// By what stays the same while the object lives: a Revision's uid.
-    stations: HashMap<String, Arc<Station>>,
-    by_revision: HashMap<Key, Arc<Station>>,
+    pools: HashMap<String, Arc<EndpointPool>>,
+    by_revision: HashMap<Key, Arc<EndpointPool>>,
     /// Instances of revisions the table does not know yet.
     early: BTreeMap<Key, Vec<Instance>>,
 }
 
 impl Registry {
     pub(crate) fn new(common: Arc<Common>) -> Self {
-        let (table, stations, by_revision, early) = Default::default();
-        Self { common, table, stations, by_revision, early }
+        let (table, pools, by_revision, early) = Default::default();
+        Self { common, table, pools, by_revision, early }
     }
 
-    /// The station behind a Service.
-    pub(crate) fn station(&self, service: &Key, backend: &Backend) -> Option<Arc<Station>> {
-        self.stations.get(&identity(service, backend)).cloned()
+    /// The endpoint pool behind a Service.
+    pub(crate) fn pool(&self, service: &Key, backend: &Backend) -> Option<Arc<EndpointPool>> {
+        self.pools.get(&identity(service, backend)).cloned()
     }
 
-    /// How many stations there are.
+    /// How many endpoint pools there are.
     pub(crate) fn len(&self) -> usize {
-        self.stations.len()
+        self.pools.len()
     }
 
-    /// Follows `next` where it differs from the last table. Returns stations nothing leads to any more, for
+    /// Follows `next` where it differs from the last table. Returns endpoint pools nothing leads to any more, for
     /// [`Registry::forget`] once no thread routes by the old table.
     pub(crate) fn apply(&mut self, next: &Arc<Table>, now: u64) -> Vec<String> {
         let last = std::mem::replace(&mut self.table, next.clone());
@@ -50,11 +50,11 @@ impl Registry {
             let (was, is) =
                 (old.map(|backend| identity(service, backend)), new.map(|backend| identity(service, backend)));
             if let (Some(is), Some(backend)) = (&is, new) {
-                self.station_or_new(is, service, backend, now).follow(service, Some(backend.clone()), now);
+                self.pool_or_new(is, service, backend, now).follow(service, Some(backend.clone()), now);
             }
             if let Some(was) = was.filter(|was| Some(was) != is.as_ref())
-                && let Some(station) = self.stations.get(&was)
-                && !station.follow(service, None, now)
+                && let Some(pool) = self.pools.get(&was)
+                && !pool.follow(service, None, now)
             {
                 lonely.push(was);
             }
@@ -62,17 +62,17 @@ impl Registry {
         lonely
     }
 
-    /// Closes and drops the stations named, unless a Service leads to them again.
+    /// Closes and drops the endpoint pools named, unless a Service leads to them again.
     pub(crate) fn forget(&mut self, lonely: Vec<String>) {
         for identity in lonely {
-            if self.stations.get(&identity).is_some_and(|station| station.has_services()) {
+            if self.pools.get(&identity).is_some_and(|pool| pool.has_services()) {
                 continue;
             }
-            if let Some(station) = self.stations.remove(&identity) {
-                station.close();
-                let same = |other: &Arc<Station>| Arc::ptr_eq(other, &station);
-                if self.by_revision.get(&station.key).is_some_and(same) {
-                    self.by_revision.remove(&station.key);
+            if let Some(pool) = self.pools.remove(&identity) {
+                pool.close();
+                let same = |other: &Arc<EndpointPool>| Arc::ptr_eq(other, &pool);
+                if self.by_revision.get(&pool.key).is_some_and(same) {
+                    self.by_revision.remove(&pool.key);
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Registry {
     /// Notes an instance ahead of the table.
     pub(crate) fn instance_up(&mut self, revision: Key, instance: Instance, now: u64) {
         match self.by_revision.get(&revision) {
-            Some(station) => station.instance_up(&instance, now),
+            Some(pool) => pool.instance_up(&instance, now),
             None if self.early.len() < MAX_EARLY => {
                 let early = self.early.entry(revision).or_default();
                 early.retain(|other| other.address != instance.address);
@@ -102,32 +102,32 @@ impl Registry {
                 self.early.remove(revision);
             }
         }
-        if let Some(station) = self.by_revision.get(revision) {
-            station.instance_down(instance, now);
+        if let Some(pool) = self.by_revision.get(revision) {
+            pool.instance_down(instance, now);
         }
     }
 
     /// Requests in flight at an instance of a revision.
     pub(crate) fn in_flight(&self, revision: &Key, instance: &Instance) -> u32 {
-        self.by_revision.get(revision).map_or(0, |station| station.in_flight(instance))
+        self.by_revision.get(revision).map_or(0, |pool| pool.in_flight(instance))
     }
 
-    fn station_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<Station> {
-        if let Some(station) = self.stations.get(identity) {
-            return station.clone();
+    fn pool_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<EndpointPool> {
+        if let Some(pool) = self.pools.get(identity) {
+            return pool.clone();
         }
         let revision = backend.revision.as_ref().map(|policy| policy.revision.clone());
         let is_revision = revision.is_some();
         let key = revision.unwrap_or_else(|| service.clone());
-        let station = Arc::new(Station::new(key.clone(), is_revision, self.common.clone()));
-        self.stations.insert(identity.to_owned(), station.clone());
+        let pool = Arc::new(EndpointPool::new(key.clone(), is_revision, self.common.clone()));
+        self.pools.insert(identity.to_owned(), pool.clone());
         if is_revision {
-            self.by_revision.insert(key.clone(), station.clone());
+            self.by_revision.insert(key.clone(), pool.clone());
             for instance in self.early.remove(&key).into_iter().flatten() {
-                station.instance_up(&instance, now);
+                pool.instance_up(&instance, now);
             }
         }
-        station
+        pool
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which revision a request goes to.
 //!
-//! A prepared host needs no parsing: header names and values are ready to insert, splits stand next to the stations
+//! A prepared host needs no parsing: header names and values are ready to insert, splits stand next to the endpoint pools
 //! behind them. When hosts are prepared, and for how long, is the matter of `routes.rs`.
 
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use knoll_api::table::{self, Backend, Protocol, RevisionPolicy, Table};
 
 use crate::balance;
 use crate::headers::{NETWORK_HASH, is_internal};
-use crate::stats::Desk;
+use crate::meter::Meter;
 
 /// Headers ready to set.
 pub(crate) type Set = Vec<(HeaderName, HeaderValue)>;
@@ -52,12 +52,12 @@ pub(crate) struct SplitRoute {
     pub(crate) target: Option<Target>,
 }
 
-/// Who answers: what of a [`Backend`] stays the same while instances come and go, and the desk that knows those.
+/// Who answers: what of a [`Backend`] stays the same while instances come and go, and the meter that knows those.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) protocol: Protocol,
     pub(crate) policy: Option<Arc<RevisionPolicy>>,
-    pub(crate) desk: Rc<Desk>,
+    pub(crate) meter: Rc<Meter>,
 }
 
 impl Target {
@@ -67,7 +67,7 @@ impl Target {
             (None, None) => true,
             _ => false,
         };
-        same_policy && self.protocol == backend.protocol && !self.desk.station.is_closed()
+        same_policy && self.protocol == backend.protocol && !self.meter.pool.is_closed()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use knoll_api::Key;
 use knoll_api::table::{Host, Table};
 
-use crate::gateway::Side;
+use crate::gateway::Visibility;
 use crate::route::{self, HostRoute, Target};
 
 /// How long an unused host stays prepared, at least.
@@ -28,15 +28,15 @@ enum Source {
 }
 
 impl Source {
-    fn of(table: &Table, side: Side, name: &str, cluster_domain: &str) -> Option<Self> {
-        let listed = match side {
-            Side::External => table.external.get(name),
-            Side::Local => table.local.get(name).or_else(|| table.external.get(name)),
+    fn of(table: &Table, visibility: Visibility, name: &str, cluster_domain: &str) -> Option<Self> {
+        let listed = match visibility {
+            Visibility::External => table.external.get(name),
+            Visibility::ClusterLocal => table.local.get(name).or_else(|| table.external.get(name)),
         };
-        match (listed, side) {
+        match (listed, visibility) {
             (Some(host), _) => Some(Self::Listed(host.clone())),
-            (None, Side::External) => None,
-            (None, Side::Local) => route::service_of(name, cluster_domain)
+            (None, Visibility::External) => None,
+            (None, Visibility::ClusterLocal) => route::service_of(name, cluster_domain)
                 .filter(|key| table.backends.contains_key(key))
                 .map(Self::Service),
         }
@@ -86,7 +86,7 @@ pub(crate) enum How {
 /// The prepared hosts of one side, by name as clients write it.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    side: Side,
+    visibility: Visibility,
     /// Asked for since the last turn.
     young: HashMap<Box<str>, Prepared>,
     /// Asked for in the turn before.
@@ -95,9 +95,9 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    pub(crate) fn new(side: Side, now: Instant) -> Self {
+    pub(crate) fn new(visibility: Visibility, now: Instant) -> Self {
         let (young, old) = Default::default();
-        Self { side, young, old, turned: now }
+        Self { visibility, young, old, turned: now }
     }
 
     /// The host called `host`, if the table knows it.
@@ -112,7 +112,7 @@ impl Routes {
 
     fn renew(&mut self, host: &str, lookup: Lookup<'_>) -> Option<(Rc<HostRoute>, How)> {
         let kept = self.young.remove_entry(host).or_else(|| self.old.remove_entry(host));
-        let source = Source::of(lookup.table, self.side, &route::normalize(host), lookup.cluster_domain)?;
+        let source = Source::of(lookup.table, self.visibility, &route::normalize(host), lookup.cluster_domain)?;
         let agrees = |kept: &Prepared| {
             kept.generation == lookup.generation || (kept.source.same(&source) && kept.route.agrees_with(lookup.table))
         };
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_table_that_changes_others_leaves_a_host_prepared() {
-        let mut routes = Routes::new(Side::External, Instant::now());
+        let mut routes = Routes::new(Visibility::External, Instant::now());
         let hello = host("rev");
         assert_eq!(find(&mut routes, "Hello:80", &table(&[("hello", &hello)], &[]), 1), Some(How::Prepared));
         assert_eq!(find(&mut routes, "Hello:80", &table(&[("hello", &hello)], &[]), 1), Some(How::Ready));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_service_that_comes_or_goes_changes_its_hosts() {
-        let mut routes = Routes::new(Side::External, Instant::now());
+        let mut routes = Routes::new(Visibility::External, Instant::now());
         let hello = host("rev");
         let without = table(&[("hello", &hello)], &[]);
         assert_eq!(find(&mut routes, "hello", &without, 1), Some(How::Prepared));
@@ -196,17 +196,17 @@ mod tests {
 
     #[test]
     fn pods_reach_services_by_name_as_long_as_there_are_some() {
-        let mut routes = Routes::new(Side::Local, Instant::now());
+        let mut routes = Routes::new(Visibility::ClusterLocal, Instant::now());
         assert_eq!(find(&mut routes, "rev.ns.svc.cluster.local", &table(&[], &["rev"]), 1), Some(How::Prepared));
         assert_eq!(find(&mut routes, "rev.ns.svc.cluster.local", &table(&[], &[]), 2), None);
-        let mut outside = Routes::new(Side::External, Instant::now());
+        let mut outside = Routes::new(Visibility::External, Instant::now());
         assert_eq!(find(&mut outside, "rev.ns.svc.cluster.local", &table(&[], &["rev"]), 1), None);
     }
 
     #[test]
     fn unused_hosts_leave() {
         let start = Instant::now();
-        let mut routes = Routes::new(Side::External, start);
+        let mut routes = Routes::new(Visibility::External, start);
         let (hello, other) = (host("a"), host("b"));
         let table = table(&[("hello", &hello), ("other", &other)], &[]);
         find(&mut routes, "hello", &table, 1);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn prepared_hosts_are_bounded() {
-        let mut routes = Routes::new(Side::External, Instant::now());
+        let mut routes = Routes::new(Visibility::External, Instant::now());
         let table = table(&[("hello", &host("a"))], &[]);
         for port in 0..3 * MAX_HOSTS {
             find(&mut routes, &format!("hello:{port}"), &table, 1);

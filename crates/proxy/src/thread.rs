@@ -13,19 +13,19 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client;
+use crate::connection_pool::{ConnectionPool, ConnectionPoolConfig};
 use crate::contain::{contained, contained_now};
 use crate::drain::Parked;
-use crate::gateway::{Shared, Side};
+use crate::gateway::{Shared, Visibility};
+use crate::meter::{Count, Meters};
 use crate::metrics::{Metrics, ThreadCounters};
-use crate::pool::{Pool, PoolConfig};
 use crate::route::{Match, Target};
 use crate::routes::{How, Lookup, Routes};
-use crate::stats::{Count, Desks};
 
 /// What a data thread is told.
 pub(crate) enum Command {
     /// Serve a client.
-    Serve(std::net::TcpStream, SocketAddr, Side),
+    Serve(std::net::TcpStream, SocketAddr, Visibility),
     /// End the reporting period.
     Report(oneshot::Sender<Vec<Count>>),
     /// Finish connections after their present request.
@@ -49,9 +49,9 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
 pub(crate) struct Thread {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) connections: Rc<ConnectionPool>,
     pub(crate) parked: Parked,
-    desks: Rc<Desks>,
+    meters: Rc<Meters>,
     generation: Cell<u64>,
     table: RefCell<Arc<Table>>,
     external: RefCell<Routes>,
@@ -84,25 +84,25 @@ pub(crate) fn spawn(
 impl Thread {
     fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let config = &shared.config;
-        let pool = PoolConfig {
+        let connections = ConnectionPoolConfig {
             connect_timeout: config.connect_timeout,
             idle_per_instance: config.idle_per_instance,
             idle_timeout: config.idle_timeout,
             streams_per_connection: config.streams_per_connection,
         };
-        let pool = Pool::new(pool, index, shared.metrics.clone());
+        let connections = ConnectionPool::new(connections, index, shared.metrics.clone());
         let now = Instant::now();
         let most_requests = config.max_requests / config.threads;
         Rc::new(Self {
             index,
-            pool,
+            connections,
             parked: Parked::default(),
-            desks: Desks::new(index, most_requests, shared.metrics.clone()),
+            meters: Meters::new(index, most_requests, shared.metrics.clone()),
             shared,
             generation: Cell::default(),
             table: RefCell::default(),
-            external: RefCell::new(Routes::new(Side::External, now)),
-            local: RefCell::new(Routes::new(Side::Local, now)),
+            external: RefCell::new(Routes::new(Visibility::External, now)),
+            local: RefCell::new(Routes::new(Visibility::ClusterLocal, now)),
             period_start: Cell::new(now),
         })
     }
@@ -114,16 +114,16 @@ impl Thread {
             }
             contained_now(&self.shared.metrics, "a data thread's turn", || self.obey(command));
         }
-        self.desks.close();
+        self.meters.close();
     }
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Serve(stream, peer, side) => client::serve(self, stream, peer, side),
+            Command::Serve(stream, peer, visibility) => client::serve(self, stream, peer, visibility),
             Command::Report(answer) => {
                 // Nobody asks any more when the gateway is being dropped.
                 drop(answer.send(self.report()));
-                self.pool.reap();
+                self.connections.reap();
             }
             Command::Drain => self.parked.drain(),
             Command::Stop => {}
@@ -141,15 +141,21 @@ impl Thread {
     }
 
     /// Finds where a request goes, by the newest table.
-    pub(crate) fn route(&self, side: Side, host: &str, path: &str, headers: &HeaderMap) -> Result<Match, NoRoute> {
+    pub(crate) fn route(
+        &self,
+        visibility: Visibility,
+        host: &str,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Match, NoRoute> {
         self.refresh();
-        let mut found = self.find(side, host, path, headers)?;
+        let mut found = self.find(visibility, host, path, headers)?;
         // A mapped domain leads to another host of ours; four is more than any chain of names needs.
         for _ in 0..4 {
             let unknown = found.split().is_none_or(|split| split.target.is_none());
             let Some(next) = found.path().rewrite_name.as_deref().filter(|_| unknown) else { break };
             let next = next.to_owned();
-            match self.find(Side::Local, &next, path, headers) {
+            match self.find(Visibility::ClusterLocal, &next, path, headers) {
                 Ok(further) => found = further.by_mapping(),
                 Err(_) => break,
             }
@@ -157,10 +163,10 @@ impl Thread {
         Ok(found)
     }
 
-    fn find(&self, side: Side, host: &str, path: &str, headers: &HeaderMap) -> Result<Match, NoRoute> {
-        let routes = match side {
-            Side::External => &self.external,
-            Side::Local => &self.local,
+    fn find(&self, visibility: Visibility, host: &str, path: &str, headers: &HeaderMap) -> Result<Match, NoRoute> {
+        let routes = match visibility {
+            Visibility::External => &self.external,
+            Visibility::ClusterLocal => &self.local,
         };
         let table = self.table.borrow();
         let lookup = Lookup {
@@ -187,9 +193,9 @@ impl Thread {
     }
 
     fn target(&self, service: &Key, backend: &Backend) -> Option<Target> {
-        let station = self.shared.station(service, backend)?;
-        let desk = self.desks.of(station, Instant::now());
-        Some(Target { protocol: backend.protocol, policy: backend.revision.clone(), desk })
+        let pool = self.shared.pool(service, backend)?;
+        let meter = self.meters.of(pool, Instant::now());
+        Some(Target { protocol: backend.protocol, policy: backend.revision.clone(), meter })
     }
 
     fn report(&self) -> Vec<Count> {
@@ -198,6 +204,6 @@ impl Thread {
         for routes in [&self.external, &self.local] {
             routes.borrow_mut().turn(now);
         }
-        self.desks.collect(now, period.as_nanos() as f64)
+        self.meters.collect(now, period.as_nanos() as f64)
     }
 }

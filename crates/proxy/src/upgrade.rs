@@ -17,13 +17,13 @@ use crate::client::Client;
 use crate::contain::contained;
 use crate::timeouts::Timeouts;
 
-/// A client's wish to upgrade.
-pub(crate) struct Wish {
+/// A client's request to upgrade.
+pub(crate) struct UpgradeRequest {
     pub(crate) protocol: HeaderValue,
     pub(crate) client: OnUpgrade,
 }
 
-impl Wish {
+impl UpgradeRequest {
     /// Takes the client's side of the connection to come.
     pub(crate) fn new(protocol: HeaderValue, request: &mut Request<Incoming>) -> Self {
         Self { protocol, client: hyper::upgrade::on(request) }
@@ -34,7 +34,7 @@ impl Wish {
 /// clocks of the request cut both off.
 pub(crate) fn join(
     client: &Client,
-    wish: Wish,
+    upgrade: UpgradeRequest,
     mut response: Response<Incoming>,
     transit: Transit,
     timeouts: Timeouts,
@@ -44,12 +44,12 @@ pub(crate) fn join(
     client.thread.counters().upgrades.count();
     tokio::task::spawn_local(async move {
         metrics.upgraded.enter();
-        contained(&metrics, "an upgraded connection", until_over(wish.client, instance, timeouts)).await;
+        contained(&metrics, "an upgraded connection", until_over(upgrade.client, instance, timeouts)).await;
         metrics.upgraded.leave();
         drop((transit, live));
     });
     let (mut parts, _) = response.into_parts();
-    let protocol = parts.headers.remove(header::UPGRADE).unwrap_or(wish.protocol);
+    let protocol = parts.headers.remove(header::UPGRADE).unwrap_or(upgrade.protocol);
     crate::headers::to_client(&mut parts.headers);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     parts.headers.insert(header::UPGRADE, protocol);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use knoll_api::table::Instance;
-use knoll_proxy::{Drained, Side};
+use knoll_proxy::{Drained, Visibility};
 use support::*;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -146,7 +146,7 @@ async fn whoever_shares_the_socket_takes_over_its_backlog() {
     let first = begin(config(), Some(routes()));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
     let (address, successors) = (listener.local_addr().expect("address"), listener.try_clone().expect("a descriptor"));
-    first.gateway.serve(listener, Side::External).expect("gateway listens");
+    first.gateway.serve(listener, Visibility::External).expect("gateway listens");
     let busy = tokio::spawn(async move { Client1::open(address).await.get("/").await });
     soon(taken.acquire()).await.expect("open").forget();
     let other_door = first.external;
@@ -156,7 +156,7 @@ async fn whoever_shares_the_socket_takes_over_its_backlog() {
     let between: Vec<_> =
         (0..20).map(|_| tokio::spawn(async move { Client1::open(address).await.get("/").await })).collect();
     let second = begin(config(), Some(routes()));
-    second.gateway.serve(successors, Side::External).expect("gateway listens");
+    second.gateway.serve(successors, Visibility::External).expect("gateway listens");
     tickets.add_permits(21);
     for answer in between.into_iter().chain([busy]) {
         assert_eq!(soon(answer).await.expect("no panic").body, "done");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::StatusCode;
-use knoll_proxy::Side;
+use knoll_proxy::Visibility;
 use support::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -111,5 +111,5 @@ async fn a_panic_costs_a_request_a_table_or_a_client_and_the_gateway_goes_on() {
     assert_eq!(panics(&world), 6.0);
     assert_eq!(world.get().await.body, "four");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
-    world.gateway.serve(listener, Side::Local).expect("the control thread lives");
+    world.gateway.serve(listener, Visibility::ClusterLocal).expect("the control thread lives");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use knoll_api::Key;
 use knoll_api::table::{Backend, Host, Instance, Path, RevisionPolicy, Split, Table};
-use knoll_proxy::{Config, Gateway, Side};
+use knoll_proxy::{Config, Gateway, Visibility};
 use tokio::sync::watch;
 
 /// A running gateway; stops when dropped.
@@ -24,7 +24,7 @@ pub(crate) fn start(upstream: SocketAddr, threads: usize, container_concurrency:
     std::thread::spawn(move || while feeds.stats.blocking_recv().is_some() {});
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    gateway.serve(listener, Side::External)?;
+    gateway.serve(listener, Visibility::External)?;
     Ok(Ours { address, _gateway: gateway, _table: sender })
 }
 

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use knoll_api::Key;
 use knoll_api::table::{Backend, Host, Instance, Path, Protocol, RevisionPolicy, Split, Table};
-use knoll_proxy::{Config, Feeds, Gateway, Side};
+use knoll_proxy::{Config, Feeds, Gateway, Visibility};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -219,7 +219,7 @@ pub fn begin(config: Config, table: Option<Table>) -> World {
         gateway.serve(listener, side).expect("gateway listens");
         address
     };
-    let (external, local) = (listen(Side::External), listen(Side::Local));
+    let (external, local) = (listen(Visibility::External), listen(Visibility::ClusterLocal));
     World { gateway, feeds, tables, external, local }
 }
 

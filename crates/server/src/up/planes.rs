@@ -27,7 +27,7 @@ use knoll_container::{
 use knoll_drive::{Counters, Inspect, Links, Role};
 use knoll_node::{Callbacks, InstanceEvent, Node};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
-use knoll_proxy::{Gateway, Hints, Side};
+use knoll_proxy::{EndpointHints, Gateway, Visibility};
 use knoll_store::Store;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
@@ -128,7 +128,8 @@ impl Planes {
         });
 
         let (table_in, table) = watch::channel(None);
-        let proxy_config = knoll_proxy::Config::default();
+        let proxy_config =
+            knoll_proxy::Config { trusted_hops: arguments.trusted_hops, ..knoll_proxy::Config::default() };
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
         let place = GatewayPlace { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway };
@@ -179,9 +180,9 @@ impl Planes {
         tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
 
         for listener in ports.http.into_iter().chain([pod_ports.outside]) {
-            gateway.serve(blocking(listener)?, Side::External).map_err(system)?;
+            gateway.serve(blocking(listener)?, Visibility::External).map_err(system)?;
         }
-        gateway.serve(blocking(pod_ports.http)?, Side::Local).map_err(system)?;
+        gateway.serve(blocking(pod_ports.http)?, Visibility::ClusterLocal).map_err(system)?;
         for listener in [ports.api, pod_ports.api] {
             let (server, certificate, stop) = (server.clone(), certificate.clone(), tasks.stop());
             tasks.critical("API server", async move {
@@ -296,7 +297,7 @@ fn node_config(arguments: &UpArguments, paths: &Paths) -> knoll_node::Config {
 }
 
 fn callbacks(
-    gateway: Hints,
+    gateway: EndpointHints,
     table: watch::Receiver<Option<Arc<Table>>>,
     finder: Finder,
     network: HostNetwork,
@@ -341,7 +342,7 @@ fn instance_of(event: &InstanceEvent) -> Option<(Key, Instance)> {
 }
 
 /// Tells the gateway of an instance.
-fn tell(gateway: &Hints, event: &InstanceEvent) {
+fn tell(gateway: &EndpointHints, event: &InstanceEvent) {
     match instance_of(event) {
         Some((revision, instance)) if event.up => gateway.instance_up(revision, instance),
         Some((revision, instance)) => gateway.instance_down(&revision, &instance),

@@ -13,23 +13,23 @@ use tokio::time::{Instant, timeout_at};
 use crate::admit::admit;
 use crate::body::{Body, Outbound, Proxied, Transit};
 use crate::client::Client;
+use crate::connection_pool::PooledConnection;
 use crate::contain::contained;
+use crate::endpoint_pool::Permit;
 use crate::errors::{self, Own, Refusal};
 use crate::forward::{ForwardError, Unanswered, forward};
 use crate::headers::{self, Seen};
-use crate::pool::Lease;
 use crate::probe;
 use crate::route::{Match, Target};
-use crate::station::Permit;
 use crate::thread::{NoRoute, Thread};
 use crate::timeouts::Timeouts;
-use crate::upgrade::{self, Wish};
+use crate::upgrade::{self, UpgradeRequest};
 
 /// How long an instance that could not be reached is avoided, while there are others.
 const AVOID_MILLIS: u64 = 1000;
 
 /// Answers a client's request. A panic on the way costs the request alone.
-pub(crate) async fn life(client: Rc<Client>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Response<Body> {
     let thread = &*client.thread;
     let counters = thread.counters();
     counters.requests.count();
@@ -54,7 +54,7 @@ async fn answer(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<R
 
     // Route.
     let draining = thread.parked.draining();
-    if seen.asks_kubelet(client.side) {
+    if seen.asks_kubelet(client.visibility) {
         return Ok(probe::kubelet(draining || !thread.shared.has_table()));
     }
     let host = host_of(&request).ok_or(Own::NoHost)?;
@@ -63,35 +63,37 @@ async fn answer(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<R
         Found::Match(found) => found,
         Found::Redirect(redirect) => return Ok(redirect),
     };
-    if seen.asks_network(client.side, request.headers()) {
+    if seen.asks_network(client.visibility, request.headers()) {
         return Ok(probe::network(request.headers(), &found, draining));
     }
     let target = found.split().and_then(|split| split.target.as_ref());
     let target = target.ok_or(Own::Refused(Refusal::NoEndpoints))?;
 
     // Account from here until the response has ended.
-    let presence = target.desk.arrive(started.into_std()).ok_or(Own::TooManyRequests)?;
+    let in_flight = target.meter.arrive(started.into_std()).ok_or(Own::TooManyRequests)?;
     let timeouts = Timeouts::new(started, target.policy.as_deref());
     let most = thread.shared.config.max_body_bytes.map(|bytes| (bytes, Rc::<Cell<bool>>::default()));
-    let wish = seen.upgrade_to(request.headers()).map(|protocol| Wish::new(protocol, &mut request));
-    let protocol = if wish.is_some() { Protocol::Http1 } else { target.protocol };
+    let upgrade = seen.upgrade_to(request.headers()).map(|protocol| UpgradeRequest::new(protocol, &mut request));
+    let protocol = if upgrade.is_some() { Protocol::Http1 } else { target.protocol };
     if too_large(thread, request.headers()) {
         return Err(Own::TooLarge);
     }
-    let outbound = to_instance(client, request, seen, &host, &found, protocol, wish.as_ref(), most.clone());
+    let outbound = to_instance(client, request, seen, &host, &found, protocol, upgrade.as_ref(), most.clone());
     let outbound = outbound.map_err(Own::Malformed)?;
 
     // Admit, pick, forward.
-    let (response, lease, permit) = match exchange(thread, target, protocol, outbound, timeouts).await {
+    let (response, pooled, permit) = match exchange(thread, target, protocol, outbound, timeouts).await {
         Ok(answered) => answered,
         Err(_) if most.is_some_and(|(_, exceeded)| exceeded.get()) => return Err(Own::TooLarge),
         Err(failed) => return Err(failed),
     };
 
     // Answer; what the request holds goes with the body.
-    let transit = Transit { lease, permit, presence };
-    match (response.status(), wish) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(wish)) => Ok(upgrade::join(client, wish, response, transit, timeouts)),
+    let transit = Transit { pooled, permit, in_flight };
+    match (response.status(), upgrade) {
+        (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => {
+            Ok(upgrade::join(client, upgrade, response, transit, timeouts))
+        }
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
             Err(Own::Broken("instance switched protocols without being asked".into()))
         }
@@ -128,28 +130,28 @@ async fn exchange(
     protocol: Protocol,
     mut request: Request<Outbound>,
     timeouts: Timeouts,
-) -> Result<(Response<Incoming>, Lease, Permit), Own> {
+) -> Result<(Response<Incoming>, PooledConnection, Permit), Own> {
     let deadline = timeouts.before_response();
     let mut left = thread.shared.config.connect_attempts;
     let mut pause = Duration::from_millis(5);
     loop {
-        let permit = admit(thread, &target.desk, deadline).await.map_err(Own::Refused)?;
+        let permit = admit(thread, &target.meter, deadline).await.map_err(Own::Refused)?;
         let retried = left < thread.shared.config.connect_attempts;
-        if retried && permit.slot().suspect() {
+        if retried && permit.endpoint().suspect() {
             // Nobody else is left: give it a moment.
             within(deadline, tokio::time::sleep(pause)).await?;
             pause *= 3;
         }
-        let unanswered = match within(deadline, forward(thread, permit.slot(), protocol, request)).await? {
-            Ok((response, lease)) => return Ok((response, lease, permit)),
+        let unanswered = match within(deadline, forward(thread, permit.endpoint(), protocol, request)).await? {
+            Ok((response, pooled)) => return Ok((response, pooled, permit)),
             Err(unanswered) => unanswered,
         };
         left -= 1;
         match unanswered {
             Unanswered { error: ForwardError::Unreachable(error), request: Some(whole) } if left > 0 => {
-                tracing::debug!(instance = %permit.slot().instance.address, %error, "instance cannot be reached");
+                tracing::debug!(instance = %permit.endpoint().instance.address, %error, "instance cannot be reached");
                 let now = thread.now_millis();
-                permit.station().unreachable(permit.slot(), now, now + AVOID_MILLIS);
+                permit.pool().unreachable(permit.endpoint(), now, now + AVOID_MILLIS);
                 request = whole;
             }
             Unanswered { error, .. } => return Err(error.into()),
@@ -190,7 +192,7 @@ fn find(client: &Client, host: &HeaderValue, request: &Request<Incoming>) -> Res
     if request.method() == Method::CONNECT {
         return Err(Own::Connect);
     }
-    let found = client.thread.route(client.side, name, path, request.headers()).map_err(|why| match why {
+    let found = client.thread.route(client.visibility, name, path, request.headers()).map_err(|why| match why {
         NoRoute::Host => Own::UnknownHost(name.to_owned()),
         NoRoute::Path => Own::UnknownPath,
     })?;
@@ -216,7 +218,7 @@ fn to_instance(
     host: &HeaderValue,
     found: &Match,
     protocol: Protocol,
-    wish: Option<&Wish>,
+    upgrade: Option<&UpgradeRequest>,
     most: Option<(u64, Rc<Cell<bool>>)>,
 ) -> Result<Request<Outbound>, http::Error> {
     let (mut parts, body) = request.into_parts();
@@ -226,9 +228,9 @@ fn to_instance(
     for (name, value) in found.path().append.iter().chain(split) {
         parts.headers.insert(name, value.clone());
     }
-    if let Some(wish) = wish {
+    if let Some(upgrade) = upgrade {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        parts.headers.insert(header::UPGRADE, wish.protocol.clone());
+        parts.headers.insert(header::UPGRADE, upgrade.protocol.clone());
     }
     match protocol {
         Protocol::Http1 => {

@@ -1,23 +1,24 @@
-//! What all threads must agree on about one revision: its instances, their places, and who waits.
+//! What all threads must agree on about one revision: its endpoints, the places in them, and who waits.
 //!
 //! A place is a [`Permit`]; dropping it gives the place back. Without saturation taking and giving back touch
-//! atomics alone. The lock is for those who wait and for changes of the fleet.
+//! atomics alone. The lock is for those who wait and for changes of the endpoints.
 //!
 //! Why no wake-up is lost: a waiter counts itself in `waiting` before it looks for a place under the lock, and
 //! a permit gives its place back before it looks at `waiting`. Both are sequentially consistent, so at least
-//! one of the two sees the other.
+//! one of the two sees the other. `tests/interleavings.rs` runs this file under a scheduler that tries many orders.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::AtomicU64 as Numbers;
+use std::sync::{Arc, PoisonError, Weak};
 
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::balance;
+use super::balance;
+use super::endpoint::{Endpoint, EndpointSet};
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::errors::Refusal;
-use crate::fleet::{Fleet, Slot};
 use crate::metrics::Metrics;
 
 /// What a waiter is told.
@@ -25,18 +26,18 @@ pub(crate) type Answer = Result<Permit, Refusal>;
 
 /// One revision (or one other Service) as the gateway knows it.
 #[derive(Debug)]
-pub(crate) struct Station {
-    /// Names the station inside this process.
+pub(crate) struct EndpointPool {
+    /// Names the endpoint pool inside this process.
     pub(crate) id: u64,
     /// The Revision, or the Service when `wakes` is `None`.
     pub(crate) key: Key,
     /// Whether the key is a Revision's: it is woken when it has no instance, and reported.
     pub(crate) is_revision: bool,
-    common: Arc<Common>,
-    /// Changes with each fleet, so that threads may keep the last one.
+    pub(crate) common: Arc<Common>,
+    /// Changes with each set of endpoints, so that threads may keep the last one.
     version: AtomicU64,
     waiting: AtomicUsize,
-    /// Whether the station was given up; it never comes back.
+    /// Whether the endpoint pool was given up; it never comes back.
     closed: AtomicBool,
     cursor: AtomicUsize,
     inner: Mutex<Inner>,
@@ -50,9 +51,9 @@ struct Inner {
     hints: Vec<Instance>,
     /// Instances that were said to be gone ahead of the table.
     gone: Vec<Instance>,
-    fleet: Arc<Fleet>,
-    /// Slots that left the fleet, as long as a request holds them.
-    leaving: Vec<Weak<Slot>>,
+    set: Arc<EndpointSet>,
+    /// Endpoints that left the set, as long as a request holds them.
+    leaving: Vec<Weak<Endpoint>>,
     failure: Option<Arc<str>>,
     /// In order of arrival.
     waiters: BTreeMap<u64, Waiter>,
@@ -67,18 +68,18 @@ struct Waiter {
     answer: oneshot::Sender<Answer>,
 }
 
-/// What the stations of a gateway share.
+/// What the endpoint pools of a gateway share.
 #[derive(Debug)]
 pub(crate) struct Common {
     /// Data threads.
     pub(crate) threads: usize,
-    /// Most requests that wait for one station.
+    /// Most requests that wait for one endpoint pool.
     pub(crate) depth: usize,
     /// Revisions to wake.
     pub(crate) wakes: mpsc::Sender<Key>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Stations with instances, so that a report need not look at all.
-    pub(crate) populated: Mutex<HashMap<u64, Weak<Station>>>,
+    /// Endpoint pools with instances, so that a report need not look at all.
+    pub(crate) populated: Mutex<HashMap<u64, Weak<EndpointPool>>>,
 }
 
 impl Common {
@@ -86,27 +87,27 @@ impl Common {
         Arc::new(Self { threads, depth, wakes, metrics, populated: Mutex::default() })
     }
 
-    /// The stations that have instances.
-    pub(crate) fn populated(&self) -> Vec<Arc<Station>> {
+    /// The endpoint pools that have instances.
+    pub(crate) fn populated(&self) -> Vec<Arc<EndpointPool>> {
         self.lock_populated().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Taken after a station's own lock, never before it.
-    fn lock_populated(&self) -> MutexGuard<'_, HashMap<u64, Weak<Station>>> {
+    /// Taken after an endpoint pool's own lock, never before it.
+    fn lock_populated(&self) -> MutexGuard<'_, HashMap<u64, Weak<EndpointPool>>> {
         // A map of handles is whole whatever panicked.
         self.populated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Most hints kept for one station beyond the table; more are dropped, the table will bring them.
+/// Most hints kept for one endpoint pool beyond the table; more are dropped, the table will bring them.
 const MAX_HINTS: usize = 4096;
 
-static NEXT_STATION: AtomicU64 = AtomicU64::new(1);
+static NEXT_POOL: Numbers = Numbers::new(1);
 
-impl Station {
+impl EndpointPool {
     pub(crate) fn new(key: Key, is_revision: bool, common: Arc<Common>) -> Self {
         Self {
-            id: NEXT_STATION.fetch_add(1, Ordering::Relaxed),
+            id: NEXT_POOL.fetch_add(1, Ordering::Relaxed),
             key,
             is_revision,
             common,
@@ -118,18 +119,18 @@ impl Station {
         }
     }
 
-    /// Changes whenever [`Station::fleet`] does.
+    /// Changes whenever [`EndpointPool::endpoints`] does.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
     /// The instances, and the version they belong to.
-    pub(crate) fn fleet(&self) -> (u64, Arc<Fleet>) {
+    pub(crate) fn endpoints(&self) -> (u64, Arc<EndpointSet>) {
         let inner = self.lock();
-        (self.version.load(Ordering::Acquire), inner.fleet.clone())
+        (self.version.load(Ordering::Acquire), inner.set.clone())
     }
 
-    /// Whether the station was given up, so that another has its place if its Service is back.
+    /// Whether the endpoint pool was given up, so that another has its place if its Service is back.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -140,19 +141,19 @@ impl Station {
     }
 
     /// Takes a place without waiting, unless others wait already.
-    pub(crate) fn try_admit(self: &Arc<Self>, fleet: &Fleet, thread: usize, now: u64) -> Option<Permit> {
-        if fleet.limit != 0 && self.has_waiters() {
+    pub(crate) fn try_admit(self: &Arc<Self>, set: &EndpointSet, thread: usize, now: u64) -> Option<Permit> {
+        if set.limit != 0 && self.has_waiters() {
             return None;
         }
-        let slot = balance::pick(fleet, &self.cursor, thread, now)?;
-        Some(Permit::new(self.clone(), slot, fleet.limit != 0, thread))
+        let endpoint = balance::pick(set, &self.cursor, thread, now)?;
+        Some(Permit::new(self.clone(), endpoint, set.limit != 0, thread))
     }
 
     /// Joins those who wait. The receiver is answered as soon as there is a place, or a reason why there never
     /// will be; dropping the [`Waiting`] leaves the queue.
     pub(crate) fn wait(self: &Arc<Self>, thread: usize, now: u64) -> Result<Waiting, Refusal> {
         let mut inner = self.lock();
-        if inner.fleet.slots.is_empty() {
+        if inner.set.endpoints.is_empty() {
             if let Some(failure) = &inner.failure {
                 return Err(Refusal::Failed(failure.clone()));
             }
@@ -170,7 +171,7 @@ impl Station {
         inner.waiters.insert(id, Waiter { thread, answer });
         self.serve_waiters(&mut inner, now);
         self.ask_to_wake(&mut inner);
-        Ok(Waiting { station: self.clone(), id, receiver })
+        Ok(Waiting { pool: self.clone(), id, receiver })
     }
 
     /// Asks again for an instance when someone waits and there is none: the first word may not have fitted
@@ -235,16 +236,16 @@ impl Station {
     pub(crate) fn in_flight(&self, instance: &Instance) -> u32 {
         let inner = self.lock();
         let leaving = inner.leaving.iter().filter_map(Weak::upgrade);
-        let all = inner.fleet.slots.iter().cloned().chain(leaving);
-        all.filter(|slot| slot.instance == *instance).map(|slot| slot.in_flight()).sum()
+        let all = inner.set.endpoints.iter().cloned().chain(leaving);
+        all.filter(|endpoint| endpoint.instance == *instance).map(|endpoint| endpoint.in_flight()).sum()
     }
 
-    /// Notes that `slot` could not be reached. A hint is dropped: the table did not confirm it either.
-    pub(crate) fn unreachable(self: &Arc<Self>, slot: &Slot, now: u64, until: u64) {
-        slot.avoid(until);
+    /// Notes that `endpoint` could not be reached. A hint is dropped: the table did not confirm it either.
+    pub(crate) fn unreachable(self: &Arc<Self>, endpoint: &Endpoint, now: u64, until: u64) {
+        endpoint.avoid(until);
         let mut inner = self.lock();
         let before = inner.hints.len();
-        inner.hints.retain(|hint| *hint != slot.instance);
+        inner.hints.retain(|hint| *hint != endpoint.instance);
         if inner.hints.len() != before {
             self.renew(&mut inner, now);
         }
@@ -253,7 +254,7 @@ impl Station {
     /// Tells all who wait that the revision is gone.
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
-        inner.fleet = Arc::default();
+        inner.set = Arc::default();
         self.closed.store(true, Ordering::Release);
         self.common.lock_populated().remove(&self.id);
         inner.failure = Some(Arc::from("RevisionMissing: the revision was deleted"));
@@ -261,7 +262,7 @@ impl Station {
         self.refuse_waiters(&mut inner);
     }
 
-    /// Rebuilds the fleet; instances that stay keep their slots and so their load.
+    /// Rebuilds the set of endpoints; instances that stay keep their endpoints and so their load.
     fn renew(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         let mut instances: Vec<&Instance> =
             inner.services.values().flat_map(|backend| &backend.instances).chain(&inner.hints).collect();
@@ -273,25 +274,28 @@ impl Station {
             .values()
             .find_map(|backend| backend.revision.as_ref())
             .map_or(0, |policy| policy.container_concurrency);
-        let old = &inner.fleet.slots;
-        let slots: Vec<Arc<Slot>> = instances
+        let old = &inner.set.endpoints;
+        let endpoints: Vec<Arc<Endpoint>> = instances
             .into_iter()
-            .map(|instance| match old.binary_search_by(|slot| slot.instance.cmp(instance)) {
+            .map(|instance| match old.binary_search_by(|endpoint| endpoint.instance.cmp(instance)) {
                 Ok(at) => old[at].clone(),
-                Err(_) => Arc::new(Slot::new(instance.clone(), self.common.threads)),
+                Err(_) => Arc::new(Endpoint::new(instance.clone(), self.common.threads)),
             })
             .collect();
-        match (old.is_empty(), slots.is_empty()) {
+        match (old.is_empty(), endpoints.is_empty()) {
             (true, false) => drop(self.common.lock_populated().insert(self.id, Arc::downgrade(self))),
             (false, true) => drop(self.common.lock_populated().remove(&self.id)),
             _ => {}
         }
-        let left = old.iter().filter(|slot| !slots.iter().any(|stays| Arc::ptr_eq(stays, slot))).map(Arc::downgrade);
+        let left = old
+            .iter()
+            .filter(|endpoint| !endpoints.iter().any(|stays| Arc::ptr_eq(stays, endpoint)))
+            .map(Arc::downgrade);
         inner.leaving.extend(left);
-        inner.leaving.retain(|slot| slot.strong_count() > 0);
-        inner.fleet = Arc::new(Fleet { limit, slots });
+        inner.leaving.retain(|endpoint| endpoint.strong_count() > 0);
+        inner.set = Arc::new(EndpointSet { limit, endpoints });
         self.version.fetch_add(1, Ordering::Release);
-        if !inner.fleet.slots.is_empty() {
+        if !inner.set.endpoints.is_empty() {
             inner.woken = false;
             self.serve_waiters(inner, now);
         } else if inner.failure.is_some() {
@@ -302,13 +306,13 @@ impl Station {
     }
 
     fn serve_waiters(self: &Arc<Self>, inner: &mut Inner, now: u64) {
-        let fleet = inner.fleet.clone();
+        let set = inner.set.clone();
         while let Some((_, first)) = inner.waiters.first_key_value() {
             let thread = first.thread;
-            let Some(slot) = balance::pick(&fleet, &self.cursor, thread, now) else { return };
+            let Some(endpoint) = balance::pick(&set, &self.cursor, thread, now) else { return };
             let Some((_, waiter)) = inner.waiters.pop_first() else { return };
             self.count_out();
-            let permit = Permit::new(self.clone(), slot, fleet.limit != 0, thread);
+            let permit = Permit::new(self.clone(), endpoint, set.limit != 0, thread);
             if let Err(Ok(unused)) = waiter.answer.send(Ok(permit)) {
                 // The waiter has just gone. Its permit must not look for waiters itself: we hold the lock.
                 unused.release_quietly();
@@ -327,7 +331,7 @@ impl Station {
     }
 
     fn ask_to_wake(&self, inner: &mut Inner) {
-        let needed = self.is_revision && inner.fleet.slots.is_empty() && !inner.waiters.is_empty();
+        let needed = self.is_revision && inner.set.endpoints.is_empty() && !inner.waiters.is_empty();
         if needed && !inner.woken {
             inner.woken = self.common.wakes.try_send(self.key.clone()).is_ok();
             let metrics = &self.common.metrics;
@@ -371,9 +375,9 @@ impl Station {
 /// A place in the queue; dropping it leaves the queue.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    station: Arc<Station>,
+    pool: Arc<EndpointPool>,
     id: u64,
-    receiver: oneshot::Receiver<Answer>,
+    pub(crate) receiver: oneshot::Receiver<Answer>,
 }
 
 impl Waiting {
@@ -385,33 +389,33 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.station.leave(self.id);
+        self.pool.leave(self.id);
     }
 }
 
 /// A request's place in an instance. Dropping it gives the place to the next.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    station: Arc<Station>,
-    slot: Arc<Slot>,
+    pool: Arc<EndpointPool>,
+    endpoint: Arc<Endpoint>,
     limited: bool,
     thread: usize,
     released: bool,
 }
 
 impl Permit {
-    fn new(station: Arc<Station>, slot: Arc<Slot>, limited: bool, thread: usize) -> Self {
-        Self { station, slot, limited, thread, released: false }
+    fn new(pool: Arc<EndpointPool>, endpoint: Arc<Endpoint>, limited: bool, thread: usize) -> Self {
+        Self { pool, endpoint, limited, thread, released: false }
     }
 
     /// The instance.
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 
     /// Whose instance it is.
-    pub(crate) fn station(&self) -> &Arc<Station> {
-        &self.station
+    pub(crate) fn pool(&self) -> &Arc<EndpointPool> {
+        &self.pool
     }
 
     fn release_quietly(mut self) {
@@ -421,9 +425,9 @@ impl Permit {
 
     fn give_back(&self) {
         if self.limited {
-            self.slot.give_back();
+            self.endpoint.give_back();
         } else {
-            self.slot.leave(self.thread);
+            self.endpoint.leave(self.thread);
         }
     }
 }
@@ -435,10 +439,7 @@ impl Drop for Permit {
         }
         self.give_back();
         if self.limited {
-            self.station.freed();
+            self.pool.freed();
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -1,19 +1,21 @@
-//! The instances of a station, and the load each carries.
+//! The instances of an endpoint pool, and the load each carries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64 as Numbers;
 
 use knoll_api::table::Instance;
+
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A counter alone on its cache line, so that threads do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(AtomicU32);
 
-/// One instance, with the load it carries. Lives as long as a request or a fleet refers to it.
+/// One instance, with the load it carries. Lives as long as a request or a set refers to it.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    /// Names the slot in connection pools; never used twice in a process.
+pub(crate) struct Endpoint {
+    /// Names the endpoint in connection pools; never used twice in a process.
     pub(crate) id: u64,
     /// Where it is.
     pub(crate) instance: Instance,
@@ -25,12 +27,12 @@ pub(crate) struct Slot {
     avoid_until: AtomicU64,
 }
 
-static NEXT_SLOT: AtomicU64 = AtomicU64::new(1);
+static NEXT_ENDPOINT: Numbers = Numbers::new(1);
 
-impl Slot {
+impl Endpoint {
     pub(crate) fn new(instance: Instance, threads: usize) -> Self {
         Self {
-            id: NEXT_SLOT.fetch_add(1, Ordering::Relaxed),
+            id: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
             instance,
             used: AtomicU32::new(0),
             load: (0..threads).map(|_| Shard::default()).collect(),
@@ -40,11 +42,11 @@ impl Slot {
 
     /// Takes a place under `limit`; false when all are taken.
     pub(crate) fn take(&self, limit: u32) -> bool {
-        // Sequentially consistent with the count of waiters: see `station.rs`.
+        // Sequentially consistent with the count of waiters: see `endpoint pool.rs`.
         self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
     }
 
-    /// Gives back a place taken with [`Slot::take`].
+    /// Gives back a place taken with [`Endpoint::take`].
     pub(crate) fn give_back(&self) {
         self.used.fetch_sub(1, Ordering::SeqCst);
     }
@@ -54,7 +56,7 @@ impl Slot {
         self.load[thread].0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends what [`Slot::enter`] began.
+    /// Ends what [`Endpoint::enter`] began.
     pub(crate) fn leave(&self, thread: usize) {
         self.load[thread].0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -69,35 +71,35 @@ impl Slot {
         self.used.load(Ordering::SeqCst) + self.load()
     }
 
-    /// Avoids the slot until `until`, milliseconds of the gateway's life.
+    /// Avoids the endpoint until `until`, milliseconds of the gateway's life.
     pub(crate) fn avoid(&self, until: u64) {
         self.avoid_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Uses the slot again.
+    /// Uses the endpoint again.
     pub(crate) fn trust(&self) {
         if self.avoid_until.load(Ordering::Relaxed) != 0 {
             self.avoid_until.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether the slot is avoided at `now`, milliseconds of the gateway's life.
+    /// Whether the endpoint is avoided at `now`, milliseconds of the gateway's life.
     pub(crate) fn avoided(&self, now: u64) -> bool {
         let until = self.avoid_until.load(Ordering::Relaxed);
         until != 0 && now < until
     }
 
-    /// Whether the slot could not be reached when it was last tried and has not been since.
+    /// Whether the endpoint could not be reached when it was last tried and has not been since.
     pub(crate) fn suspect(&self) -> bool {
         self.avoid_until.load(Ordering::Relaxed) != 0
     }
 }
 
-/// The instances of a station at a moment, ordered by address.
+/// The instances of an endpoint pool at a moment, ordered by address.
 #[derive(Debug, Default)]
-pub(crate) struct Fleet {
+pub(crate) struct EndpointSet {
     /// Most requests in flight in one instance; 0 is unlimited.
     pub(crate) limit: u32,
     /// The instances.
-    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::body::Outbound;
 use crate::contain::contained;
-use crate::fleet::Slot;
+use crate::endpoint::Endpoint;
 use crate::headers::KEEP_ALIVE;
 use crate::metrics::{Metrics, ThreadCounters};
 use crate::thread::LocalExecutor;
@@ -57,7 +57,7 @@ pub(crate) enum ConnectError {
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PoolConfig {
+pub(crate) struct ConnectionPoolConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle_per_instance: usize,
     pub(crate) idle_timeout: Duration,
@@ -66,11 +66,11 @@ pub(crate) struct PoolConfig {
 
 /// A thread's connections.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    config: PoolConfig,
+pub(crate) struct ConnectionPool {
+    config: ConnectionPoolConfig,
     metrics: Arc<Metrics>,
     thread: usize,
-    by_slot: RefCell<HashMap<u64, Kept>>,
+    by_endpoint: RefCell<HashMap<u64, Kept>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,11 +118,11 @@ impl Drop for Stream {
 /// The right to send one request over a connection. Dropping it gives the connection up, which for HTTP/1.1
 /// closes it.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct PooledConnection {
     sender: Sender,
     wire: Wire,
-    pool: Rc<Pool>,
-    slot: u64,
+    connections: Rc<ConnectionPool>,
+    endpoint: u64,
     /// Whether the connection has carried requests before.
     used: bool,
     /// How long it may stay idle once its response has ended.
@@ -138,51 +138,51 @@ pub(crate) enum Trust {
     Seen,
 }
 
-impl Pool {
+impl ConnectionPool {
     /// The connections of the thread numbered `thread`.
-    pub(crate) fn new(config: PoolConfig, thread: usize, metrics: Arc<Metrics>) -> Rc<Self> {
-        Rc::new(Self { config, metrics, thread, by_slot: RefCell::default() })
+    pub(crate) fn new(config: ConnectionPoolConfig, thread: usize, metrics: Arc<Metrics>) -> Rc<Self> {
+        Rc::new(Self { config, metrics, thread, by_endpoint: RefCell::default() })
     }
 
     fn counters(&self) -> &ThreadCounters {
         &self.metrics.threads[self.thread]
     }
 
-    /// A kept connection to `slot`, or a new one.
-    pub(crate) async fn lease(
+    /// A kept connection to `endpoint`, or a new one.
+    pub(crate) async fn checkout(
         self: &Rc<Self>,
-        slot: &Slot,
+        endpoint: &Endpoint,
         protocol: Protocol,
         trust: Trust,
-    ) -> Result<Lease, ConnectError> {
+    ) -> Result<PooledConnection, ConnectError> {
         match protocol {
-            Protocol::Http1 => match self.take_idle(slot.id, trust) {
-                Some(lease) => Ok(lease),
-                None => self.open_http1(slot).await,
+            Protocol::Http1 => match self.take_idle(endpoint.id, trust) {
+                Some(pooled) => Ok(pooled),
+                None => self.open_http1(endpoint).await,
             },
-            Protocol::H2c => self.lease_http2(slot, trust).await,
+            Protocol::H2c => self.checkout_http2(endpoint, trust).await,
         }
     }
 
-    /// A connection to `slot` that has carried no request.
-    pub(crate) async fn open_http1(self: &Rc<Self>, slot: &Slot) -> Result<Lease, ConnectError> {
-        let address = slot.instance.address;
+    /// A connection to `endpoint` that has carried no request.
+    pub(crate) async fn open_http1(self: &Rc<Self>, endpoint: &Endpoint) -> Result<PooledConnection, ConnectError> {
+        let address = endpoint.instance.address;
         let wire = Wire::new(self.dial(address).await?);
         let (sender, connection) = http1::Builder::new()
             .handshake(TokioIo::new(wire.clone()))
             .await
             .map_err(|source| ConnectError::Handshake { address, source })?;
         self.run(address, connection.with_upgrades());
-        Ok(self.leased(Sender::Http1(sender), wire, slot.id, false))
+        Ok(self.pooled(Sender::Http1(sender), wire, endpoint.id, false))
     }
 
-    fn leased(self: &Rc<Self>, sender: Sender, wire: Wire, slot: u64, used: bool) -> Lease {
-        Lease { sender, wire, pool: self.clone(), slot, used, keep: self.config.idle_timeout }
+    fn pooled(self: &Rc<Self>, sender: Sender, wire: Wire, endpoint: u64, used: bool) -> PooledConnection {
+        PooledConnection { sender, wire, connections: self.clone(), endpoint, used, keep: self.config.idle_timeout }
     }
 
-    fn take_idle(self: &Rc<Self>, slot: u64, trust: Trust) -> Option<Lease> {
-        let mut by_slot = self.by_slot.borrow_mut();
-        let idle = &mut by_slot.get_mut(&slot)?.idle;
+    fn take_idle(self: &Rc<Self>, endpoint: u64, trust: Trust) -> Option<PooledConnection> {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let idle = &mut by_endpoint.get_mut(&endpoint)?.idle;
         let now = Instant::now();
         idle.retain(|kept| !kept.sender.is_closed() && now < kept.until);
         loop {
@@ -192,28 +192,32 @@ impl Pool {
             let Idle { sender, wire, .. } = idle.swap_remove(at);
             if trust == Trust::Kept || !wire.is_spoilt() {
                 self.counters().reused.count();
-                return Some(self.leased(Sender::Http1(sender), wire, slot, true));
+                return Some(self.pooled(Sender::Http1(sender), wire, endpoint, true));
             }
             self.counters().spoilt.count();
         }
     }
 
-    async fn lease_http2(self: &Rc<Self>, slot: &Slot, trust: Trust) -> Result<Lease, ConnectError> {
+    async fn checkout_http2(
+        self: &Rc<Self>,
+        endpoint: &Endpoint,
+        trust: Trust,
+    ) -> Result<PooledConnection, ConnectError> {
         loop {
-            if let Some(lease) = self.take_stream(slot.id, trust) {
-                return Ok(lease);
+            if let Some(pooled) = self.take_stream(endpoint.id, trust) {
+                return Ok(pooled);
             }
-            let opening = self.by_slot.borrow().get(&slot.id).and_then(|kept| kept.opening.clone());
+            let opening = self.by_endpoint.borrow().get(&endpoint.id).and_then(|kept| kept.opening.clone());
             match opening {
                 Some(opening) => opening.notified().await,
-                None => return self.open_http2(slot).await,
+                None => return self.open_http2(endpoint).await,
             }
         }
     }
 
-    fn take_stream(self: &Rc<Self>, slot: u64, trust: Trust) -> Option<Lease> {
-        let mut by_slot = self.by_slot.borrow_mut();
-        let shared = &mut by_slot.get_mut(&slot)?.shared;
+    fn take_stream(self: &Rc<Self>, endpoint: u64, trust: Trust) -> Option<PooledConnection> {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let shared = &mut by_endpoint.get_mut(&endpoint)?.shared;
         shared.retain(|connection| !connection.sender.is_closed());
         let most = self.config.streams_per_connection;
         let usable = |connection: &&Shared| {
@@ -223,12 +227,12 @@ impl Pool {
         connection.used.set(Instant::now());
         self.counters().reused.count();
         let sender = Sender::Http2 { sender: connection.sender.clone(), _stream: Stream::of(connection) };
-        Some(self.leased(sender, connection.wire.clone(), slot, true))
+        Some(self.pooled(sender, connection.wire.clone(), endpoint, true))
     }
 
-    async fn open_http2(self: &Rc<Self>, slot: &Slot) -> Result<Lease, ConnectError> {
-        let opening = Opening::begin(self, slot.id);
-        let address = slot.instance.address;
+    async fn open_http2(self: &Rc<Self>, endpoint: &Endpoint) -> Result<PooledConnection, ConnectError> {
+        let opening = Opening::begin(self, endpoint.id);
+        let address = endpoint.instance.address;
         let wire = Wire::new(self.dial(address).await?);
         let handshake = http2::Builder::new(LocalExecutor(self.metrics.clone()))
             .timer(TokioTimer::new())
@@ -241,9 +245,9 @@ impl Pool {
         let used = Cell::new(Instant::now());
         let shared = Shared { sender: sender.clone(), wire: wire.clone(), streams: Rc::default(), used };
         let sender = Sender::Http2 { sender, _stream: Stream::of(&shared) };
-        self.by_slot.borrow_mut().entry(slot.id).or_default().shared.push(shared);
+        self.by_endpoint.borrow_mut().entry(endpoint.id).or_default().shared.push(shared);
         drop(opening);
-        Ok(self.leased(sender, wire, slot.id, false))
+        Ok(self.pooled(sender, wire, endpoint.id, false))
     }
 
     fn run(&self, address: SocketAddr, connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
@@ -277,7 +281,7 @@ impl Pool {
     pub(crate) fn reap(&self) {
         let most = self.config.idle_timeout;
         let now = Instant::now();
-        self.by_slot.borrow_mut().retain(|_, kept| {
+        self.by_endpoint.borrow_mut().retain(|_, kept| {
             kept.idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
             kept.shared.retain(|connection| {
                 let quiet = connection.streams.get() == 0 && connection.used.get().elapsed() >= most;
@@ -287,9 +291,9 @@ impl Pool {
         });
     }
 
-    fn keep(&self, slot: u64, sender: http1::SendRequest<Outbound>, wire: Wire, keep: Duration) {
-        let mut by_slot = self.by_slot.borrow_mut();
-        let idle = &mut by_slot.entry(slot).or_default().idle;
+    fn keep(&self, endpoint: u64, sender: http1::SendRequest<Outbound>, wire: Wire, keep: Duration) {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let idle = &mut by_endpoint.entry(endpoint).or_default().idle;
         if idle.len() < self.config.idle_per_instance {
             idle.push(Idle { sender, wire, until: Instant::now() + keep });
         }
@@ -305,27 +309,27 @@ impl Stream {
 
 /// Tells others to wait while a connection is opened; wakes them when dropped, whatever came of it.
 struct Opening<'a> {
-    pool: &'a Pool,
-    slot: u64,
+    connections: &'a ConnectionPool,
+    endpoint: u64,
 }
 
 impl<'a> Opening<'a> {
-    fn begin(pool: &'a Pool, slot: u64) -> Self {
-        pool.by_slot.borrow_mut().entry(slot).or_default().opening = Some(Rc::default());
-        Self { pool, slot }
+    fn begin(connections: &'a ConnectionPool, endpoint: u64) -> Self {
+        connections.by_endpoint.borrow_mut().entry(endpoint).or_default().opening = Some(Rc::default());
+        Self { connections, endpoint }
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        let mut by_slot = self.pool.by_slot.borrow_mut();
-        if let Some(opening) = by_slot.get_mut(&self.slot).and_then(|kept| kept.opening.take()) {
+        let mut by_endpoint = self.connections.by_endpoint.borrow_mut();
+        if let Some(opening) = by_endpoint.get_mut(&self.endpoint).and_then(|kept| kept.opening.take()) {
             opening.notify_waiters();
         }
     }
 }
 
-impl Lease {
+impl PooledConnection {
     /// Whether the connection has carried requests before.
     pub(crate) fn is_used(&self) -> bool {
         self.used
@@ -355,7 +359,7 @@ impl Lease {
             && !sender.is_closed()
             && !self.keep.is_zero()
         {
-            self.pool.keep(self.slot, sender, self.wire, self.keep);
+            self.connections.keep(self.endpoint, sender, self.wire, self.keep);
         }
     }
 }

@@ -1,10 +1,20 @@
-use super::*;
+//! Places and lines of one endpoint pool, one step at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::endpoint_pool::{Answer, Common, EndpointPool, Permit, Waiting};
+use crate::errors::Refusal;
+use crate::metrics::Metrics;
+use knoll_api::Key;
 use knoll_api::table::RevisionPolicy;
+use knoll_api::table::{Backend, Instance};
+use tokio::sync::mpsc;
 
 const NOW: u64 = 1;
 
 struct Bench {
-    station: Arc<Station>,
+    pool: Arc<EndpointPool>,
     wakes: mpsc::Receiver<Key>,
 }
 
@@ -29,29 +39,29 @@ fn common(threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Arc<Common>
     Common::new(threads, depth, wakes, Arc::new(Metrics::new(threads)))
 }
 
-/// A station without instances, for tests of others.
-pub(crate) fn alone() -> Arc<Station> {
-    Arc::new(Station::new(key(), true, common(1, 3, mpsc::channel(1).0)))
+/// A endpoint pool without instances, for tests of others.
+pub(crate) fn alone() -> Arc<EndpointPool> {
+    Arc::new(EndpointPool::new(key(), true, common(1, 3, mpsc::channel(1).0)))
 }
 
 fn bench(limit: u32, ports: &[u16]) -> Bench {
     let (sender, wakes) = mpsc::channel(10);
-    let station = Arc::new(Station::new(key(), true, common(1, 3, sender)));
-    station.follow(&key(), Some(backend(limit, ports)), NOW);
-    Bench { station, wakes }
+    let pool = Arc::new(EndpointPool::new(key(), true, common(1, 3, sender)));
+    pool.follow(&key(), Some(backend(limit, ports)), NOW);
+    Bench { pool, wakes }
 }
 
 impl Bench {
     fn take(&self) -> Option<Permit> {
-        self.station.try_admit(&self.station.fleet().1, 0, NOW)
+        self.pool.try_admit(&self.pool.endpoints().1, 0, NOW)
     }
 
     fn wait(&self) -> Waiting {
-        self.station.wait(0, NOW).expect("queue has room")
+        self.pool.wait(0, NOW).expect("queue has room")
     }
 
     fn follow(&self, limit: u32, ports: &[u16]) {
-        self.station.follow(&key(), Some(backend(limit, ports)), NOW);
+        self.pool.follow(&key(), Some(backend(limit, ports)), NOW);
     }
 }
 
@@ -60,7 +70,7 @@ fn answer(waiting: &mut Waiting) -> Option<Answer> {
 }
 
 fn port(permit: &Permit) -> u16 {
-    permit.slot().instance.address.port()
+    permit.endpoint().instance.address.port()
 }
 
 #[test]
@@ -103,7 +113,7 @@ fn a_place_granted_to_one_who_just_left_goes_on() {
 fn the_line_is_bounded() {
     let bench = bench(0, &[]);
     let _line = [bench.wait(), bench.wait(), bench.wait()];
-    let refused = bench.station.wait(0, NOW).expect_err("line is full");
+    let refused = bench.pool.wait(0, NOW).expect_err("line is full");
     assert_eq!(refused.to_string(), "pending request queue full");
 }
 
@@ -113,11 +123,11 @@ fn a_revision_is_woken_once_and_served_by_its_first_instance() {
     let (mut first, mut second) = (bench.wait(), bench.wait());
     assert_eq!(bench.wakes.try_recv(), Ok(key()));
     assert!(bench.wakes.try_recv().is_err(), "once is enough");
-    bench.station.instance_up(&instance(7), NOW);
+    bench.pool.instance_up(&instance(7), NOW);
     for waiting in [&mut first, &mut second] {
         assert_eq!(answer(waiting).and_then(Result::ok).as_ref().map(port), Some(7));
     }
-    bench.station.instance_down(&instance(7), NOW);
+    bench.pool.instance_down(&instance(7), NOW);
     let _third = bench.wait();
     assert_eq!(bench.wakes.try_recv(), Ok(key()), "it sleeps again, so it is woken again");
 }
@@ -135,13 +145,13 @@ fn losing_the_last_instance_with_a_line_wakes_again() {
 #[test]
 fn reminders_repeat_the_call_only_while_someone_waits() {
     let mut bench = bench(0, &[]);
-    bench.station.remind();
+    bench.pool.remind();
     assert!(bench.wakes.try_recv().is_err());
     let waiting = bench.wait();
-    bench.station.remind();
+    bench.pool.remind();
     assert_eq!([bench.wakes.try_recv(), bench.wakes.try_recv()], [Ok(key()), Ok(key())]);
     drop(waiting);
-    bench.station.remind();
+    bench.pool.remind();
     assert!(bench.wakes.try_recv().is_err());
 }
 
@@ -162,14 +172,16 @@ fn a_new_table_disturbs_neither_places_nor_the_line() {
 #[test]
 fn hints_last_until_the_table_decides() {
     let bench = bench(0, &[]);
-    let ports = || bench.station.fleet().1.slots.iter().map(|slot| slot.instance.address.port()).collect::<Vec<_>>();
-    bench.station.instance_up(&instance(1), NOW);
+    let ports = || {
+        bench.pool.endpoints().1.endpoints.iter().map(|endpoint| endpoint.instance.address.port()).collect::<Vec<_>>()
+    };
+    bench.pool.instance_up(&instance(1), NOW);
     bench.follow(0, &[2]);
     assert_eq!(ports(), [1, 2], "the table does not know 1 yet");
     bench.follow(0, &[1, 2]);
     bench.follow(0, &[2]);
     assert_eq!(ports(), [2], "the table knew 1, and dropped it");
-    bench.station.instance_down(&instance(2), NOW);
+    bench.pool.instance_down(&instance(2), NOW);
     bench.follow(0, &[2, 3]);
     assert_eq!(ports(), [3], "the table is late");
     bench.follow(0, &[3]);
@@ -178,29 +190,29 @@ fn hints_last_until_the_table_decides() {
 }
 
 #[test]
-fn only_stations_with_instances_are_listed() {
+fn only_pools_with_instances_are_listed() {
     let bench = bench(0, &[]);
-    let listed = || bench.station.common.populated().len();
+    let listed = || bench.pool.common.populated().len();
     assert_eq!(listed(), 0);
-    bench.station.instance_up(&instance(1), NOW);
-    bench.station.instance_up(&instance(2), NOW);
+    bench.pool.instance_up(&instance(1), NOW);
+    bench.pool.instance_up(&instance(2), NOW);
     assert_eq!(listed(), 1);
-    bench.station.instance_down(&instance(1), NOW);
+    bench.pool.instance_down(&instance(1), NOW);
     assert_eq!(listed(), 1);
-    bench.station.instance_down(&instance(2), NOW);
+    bench.pool.instance_down(&instance(2), NOW);
     assert_eq!(listed(), 0);
     bench.follow(0, &[3]);
     assert_eq!(listed(), 1);
-    bench.station.close();
-    assert_eq!((listed(), bench.station.is_closed()), (0, true));
+    bench.pool.close();
+    assert_eq!((listed(), bench.pool.is_closed()), (0, true));
 }
 
 #[test]
 fn a_hint_that_cannot_be_reached_is_dropped() {
     let bench = bench(0, &[]);
-    bench.station.instance_up(&instance(1), NOW);
+    bench.pool.instance_up(&instance(1), NOW);
     let permit = bench.take().expect("a place");
-    bench.station.unreachable(permit.slot(), NOW, NOW + 10);
+    bench.pool.unreachable(permit.endpoint(), NOW, NOW + 10);
     assert!(bench.take().is_none());
 }
 
@@ -210,18 +222,18 @@ fn failure_answers_everyone() {
     let mut waiting = bench.wait();
     let failed =
         Backend { failure: Some("ContainerMissing: no such image".into()), ..Backend::clone(&backend(0, &[])) };
-    bench.station.follow(&key(), Some(Arc::new(failed)), NOW);
+    bench.pool.follow(&key(), Some(Arc::new(failed)), NOW);
     let refusal = answer(&mut waiting).expect("an answer").expect_err("it failed");
     assert_eq!(refusal.to_string(), "ContainerMissing: no such image");
-    assert!(bench.station.wait(0, NOW).is_err());
+    assert!(bench.pool.wait(0, NOW).is_err());
 }
 
 #[test]
 fn a_deleted_revision_answers_everyone() {
     let bench = bench(0, &[]);
     let mut waiting = bench.wait();
-    assert!(!bench.station.follow(&key(), None, NOW));
-    bench.station.close();
+    assert!(!bench.pool.follow(&key(), None, NOW));
+    bench.pool.close();
     assert!(matches!(answer(&mut waiting), Some(Err(Refusal::Failed(_)))));
 }
 
@@ -230,18 +242,18 @@ fn places_are_never_exceeded_nor_lost_under_contention() {
     let bench = bench(2, &[1, 2]);
     let running = AtomicUsize::new(0);
     let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let station = &Arc::new(Station::new(key(), true, common(4, 10_000, mpsc::channel(1).0)));
-    station.follow(&key(), Some(backend(2, &[1, 2])), NOW);
+    let pool = &Arc::new(EndpointPool::new(key(), true, common(4, 10_000, mpsc::channel(1).0)));
+    pool.follow(&key(), Some(backend(2, &[1, 2])), NOW);
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let running = &running;
             scope.spawn(move || {
                 runtime().block_on(async {
                     for _ in 0..2000 {
-                        let quick = station.try_admit(&station.fleet().1, thread, NOW);
+                        let quick = pool.try_admit(&pool.endpoints().1, thread, NOW);
                         let permit = match quick {
                             Some(permit) => permit,
-                            None => station.wait(thread, NOW).expect("room").answer().await.expect("a place"),
+                            None => pool.wait(thread, NOW).expect("room").answer().await.expect("a place"),
                         };
                         assert!(running.fetch_add(1, Ordering::SeqCst) < 4);
                         std::thread::yield_now();
@@ -252,6 +264,6 @@ fn places_are_never_exceeded_nor_lost_under_contention() {
             });
         }
     });
-    assert!(!station.has_waiters());
+    assert!(!pool.has_waiters());
     drop(bench);
 }
