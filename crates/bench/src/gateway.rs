@@ -4,6 +4,7 @@
 //! of capacity. Contestants take turns, so that a disturbance hits all; the proxy's own processor time a request
 //! stands beside it and hardly feels disturbances.
 
+mod crowd;
 mod envoy;
 mod nginx;
 mod ours;
@@ -26,6 +27,8 @@ const THREADS: usize = 2;
 pub(crate) fn run(seconds: u32, rounds: u32) -> Result<String, Box<dyn Error>> {
     require(&["wrk", "nginx"])?;
     let upstream = upstream::start(THREADS)?;
+    // First, while no other gateway's threads have the same names.
+    let crowd = crowd::run(upstream, THREADS)?;
     let nginx = nginx::Nginx::start(upstream, THREADS)?;
     let envoy = envoy::Envoy::start(upstream, THREADS)?;
     let unlimited = ours::start(upstream, THREADS, 0)?;
@@ -47,7 +50,7 @@ pub(crate) fn run(seconds: u32, rounds: u32) -> Result<String, Box<dyn Error>> {
             figures.push(wrk::run(contestant.address, &contestant.whose, seconds, 64)?);
         }
     }
-    Ok(tell(&contestants.map(|contestant| contestant.name), &figures))
+    Ok(format!("{crowd}\n{}", tell(&contestants.map(|contestant| contestant.name), &figures)))
 }
 
 /// Who is measured.
