@@ -2,11 +2,13 @@
 //!
 //! - `/`: `actor $TARGET`; `/env`: the environment; `/id`: user and groups; `/file?PATH`: a file
 //! - `/busy?MILLISECONDS`: works that long, and answers how many did so at a time, at most
+//! - `/endless`: bytes without end
 //! - `/hold`: answers after `/release`; `/events`: an event at once, and another after `/release`
 //! - `/socket`: a WebSocket that echoes bytes; `/fetch?URL`: asks another server
 //! - `/say?WORDS`: logs; `/leave?CODE`: ends the process; `/health`: 200, and 500 after `/sicken`
 //!
-//! `ACTOR_EXIT=CODE` ends it at once, `ACTOR_DEAF=1` keeps it from listening.
+//! `ACTOR_EXIT=CODE` ends it at once, `ACTOR_DEAF=1` keeps it from listening, `ACTOR_KEEP=MILLISECONDS` closes
+//! connections that have been idle for so long.
 
 use std::{
     env, fs,
@@ -86,11 +88,20 @@ fn read(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
 
 fn serve(stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
+    if let Ok(idle) = variable("ACTOR_KEEP").parse() {
+        stream.set_read_timeout(Some(Duration::from_millis(idle)))?;
+    }
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader)? {
         match request.path.as_str() {
             "/events" => events(&mut writer)?,
+            "/endless" => {
+                writer.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                loop {
+                    writer.write_all(&[&b"1000\r\n"[..], &[b'x'; 0x1000], b"\r\n"].concat())?;
+                }
+            }
             "/socket" => return echo(reader, writer, &request.key),
             _ => {
                 let (status, body) = match answer(&request) {

@@ -1,6 +1,9 @@
 //! What the gateway does with a request.
 
-use std::{thread, time::Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use knoll_e2e::{Connection, Namespace, at_once, get, host_of, request, until};
 use serde_json::{Value, json};
@@ -74,10 +77,8 @@ fn events_come_when_they_happen() {
     assert_eq!(stream.chunk().expect("the end comes"), b"");
 }
 
-#[test]
-fn a_websocket_is_passed_through() {
-    let space = Namespace::new("socket");
-    let host = actor(&space, &json!({}));
+/// A socket that the actor echoes on.
+fn open_socket(space: &Namespace, host: &str) -> Connection {
     let mut socket = Connection::open(&space.cluster.gateway).expect("it listens");
     let headers = [
         ("connection", "Upgrade"),
@@ -85,20 +86,80 @@ fn a_websocket_is_passed_through() {
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    socket.send(&host, "GET", "/socket", &headers, "").expect("it is sent");
+    socket.send(host, "GET", "/socket", &headers, "").expect("it is sent");
     let head = socket.head().expect("the head comes");
     assert_eq!(head.status, 101);
     assert_eq!(head.header("upgrade").to_lowercase(), "websocket");
     // The example of RFC 6455, section 1.3.
     assert_eq!(head.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    for round in 0..3_u8 {
-        // A masked text frame with a mask of zeros.
-        let frame = [&[0x81, 0x85, 0, 0, 0, 0][..], b"ping", &[b'0' + round]].concat();
-        socket.write(&frame).expect("it is sent");
-        let mut echo = vec![0; frame.len()];
-        socket.read(&mut echo).expect("it comes back");
-        assert_eq!(echo, frame);
+    socket
+}
+
+/// Whether a frame sent comes back.
+fn echoes(socket: &mut Connection, round: u8) -> bool {
+    // A masked text frame with a mask of zeros.
+    let frame = [&[0x81, 0x85, 0, 0, 0, 0][..], b"ping", &[b'0' + round % 10]].concat();
+    let mut echo = vec![0; frame.len()];
+    socket.write(&frame).and_then(|()| socket.read(&mut echo)).is_ok() && echo == frame
+}
+
+#[test]
+fn a_websocket_is_passed_through() {
+    let space = Namespace::new("socket");
+    let host = actor(&space, &json!({}));
+    let mut socket = open_socket(&space, &host);
+    for round in 0..3 {
+        assert!(echoes(&mut socket, round), "round {round}");
     }
+}
+
+#[test]
+fn a_websocket_outlives_the_time_for_an_answer_to_start_and_ends_with_its_request() {
+    let space = Namespace::new("socket-time");
+    let host = actor(&space, &json!({"timeoutSeconds": 5, "responseStartTimeoutSeconds": 1}));
+    let mut socket = open_socket(&space, &host);
+    let begun = Instant::now();
+    let mut rounds = 0;
+    while echoes(&mut socket, rounds) {
+        rounds = rounds.wrapping_add(1);
+        assert!(begun.elapsed().as_secs() < 30, "it is never cut");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!((4.5..15.0).contains(&seconds), "cut after {seconds} s");
+}
+
+#[test]
+fn an_app_that_soon_closes_idle_connections_answers_every_request() {
+    let space = Namespace::new("keep");
+    let container = json!({"image": ACTOR, "env": [{"name": "ACTOR_KEEP", "value": "50"}]});
+    let host = actor(&space, &json!({"containers": [container]}));
+    let mut kept = Connection::open(&space.cluster.gateway).expect("it listens");
+    // Gaps around the time at which the app closes, where a request meets the end of its connection; and a request
+    // that must not be sent twice, long after that end.
+    for (method, gap) in [("GET", 45), ("GET", 50), ("GET", 55), ("POST", 100)] {
+        for round in 0..50 {
+            kept.send(&host, method, "/", &[], if method == "POST" { "x" } else { "" }).expect("it is sent");
+            let answer = kept.answer().expect("it answers");
+            assert_eq!((answer.status, answer.body.as_str()), (200, "actor \n"), "{method} {round} each {gap} ms");
+            thread::sleep(Duration::from_millis(gap));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_gives_its_place_back_when_its_time_is_up() {
+    let space = Namespace::new("lazy");
+    let host = actor(&space, &json!({"containerConcurrency": 1, "timeoutSeconds": 3}));
+    let mut lazy = Connection::open(&space.cluster.gateway).expect("it listens");
+    lazy.send(&host, "GET", "/endless", &[], "").expect("it is sent");
+    assert_eq!(lazy.head().expect("the head comes").status, 200);
+    // The only place is taken, and free again after three seconds though nobody reads.
+    until("the place is free", || {
+        let answer = get(&space.cluster.gateway, &host, "/").expect("it answers");
+        (answer.status == 200).then_some(())
+    });
+    drop(lazy);
 }
 
 #[test]
