@@ -19,8 +19,8 @@ use knoll_scale::{Decider, DeciderSpec, Stat};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    coalescing::CoalescingQueue,
     counters::{Counters, count},
-    mailbox::Mailbox,
     panics::catch,
 };
 
@@ -45,9 +45,9 @@ struct Followed {
 /// The autoscaler.
 pub(crate) struct Autoscaler {
     /// What to follow; `None` forgets.
-    follow: Mailbox<Key, Option<FollowedRevision>>,
+    follow: CoalescingQueue<Key, Option<FollowedRevision>>,
     /// Decisions that changed; `None` when a revision was forgotten.
-    decisions: Mailbox<Key, Option<ScaleDecision>>,
+    decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     followed: HashMap<Key, Followed>,
     due: BTreeSet<(Duration, Key)>,
     early: BTreeSet<Key>,
@@ -60,8 +60,8 @@ pub(crate) struct Autoscaler {
 
 impl Autoscaler {
     pub(crate) fn new(
-        follow: Mailbox<Key, Option<FollowedRevision>>,
-        decisions: Mailbox<Key, Option<ScaleDecision>>,
+        follow: CoalescingQueue<Key, Option<FollowedRevision>>,
+        decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     fn autoscaler() -> Autoscaler {
-        Autoscaler::new(Mailbox::new(), Mailbox::new(), Arc::default())
+        Autoscaler::new(CoalescingQueue::new(), CoalescingQueue::new(), Arc::default())
     }
 
     fn follow(autoscaler: &mut Autoscaler, name: &str, spec: DeciderSpec) -> Key {

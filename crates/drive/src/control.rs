@@ -1,4 +1,4 @@
-//! The loop: owns the World and the queue, plans, and sends errands out.
+//! The loop: owns the World and the queue, plans, and sends work items out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::Table};
 use knoll_plan::{
-    Change, Changed, DECIDER_KINDS, EventNote, FollowedRevision, NoteKind, Observation, Rows, ScaleDecision, Want,
+    Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Rows, ScaleDecision, Want,
     Woken, World, table,
 };
 use tokio::{
@@ -20,26 +20,26 @@ use tokio::{
 };
 
 use crate::{
+    coalescing::CoalescingQueue,
     counters::{Counters, count},
-    execute::{Done, Errand, Executor},
+    execute::{Done, Executor, WorkItem},
     inspect::{Controller, Inspect, Moment, Waiting},
-    mailbox::Mailbox,
     panics::{catch, caught},
     progress::Progress,
     publish::Publisher,
     queue::{Ended, Id, Lane, Queue},
     role::Role,
     sweeps::{Sweeps, Whose},
-    watch::{Seen, Sighting},
+    watch::{Seen, WatchReport},
 };
 
 /// Reports taken in before the next keys are planned.
 const BATCH: usize = 256;
 /// Keys planned before the next reports are taken in. Hurried keys do not count.
 const PLANS: usize = 16;
-/// Errands under way: above this, only hurried keys and those of the normal lane are planned.
+/// WorkItem under way: above this, only hurried keys and those of the normal lane are planned.
 const SPREAD_UNDER_WAY: usize = 16;
-/// Errands under way: above this, only hurried keys are planned.
+/// WorkItem under way: above this, only hurried keys are planned.
 const UNDER_WAY: usize = 128;
 /// Objects whose next change is hurried.
 const HURRIED: usize = 4096;
@@ -53,15 +53,15 @@ const SHOW: Duration = Duration::from_secs(1);
 const SHOWN: usize = 200;
 /// How often the World packs what nobody has read since the last time.
 const AGE: Duration = Duration::from_secs(30);
-/// How long errands may take to end at shutdown.
+/// How long work items may take to end at shutdown.
 const LEAVE: Duration = Duration::from_secs(5);
 /// The ConfigMap whose change concerns every decider.
 const AUTOSCALER_CONFIG: &str = "config-autoscaler";
 
 /// What the loop hears.
 pub(crate) struct Inputs<'a> {
-    pub(crate) sightings: mpsc::Receiver<Sighting>,
-    pub(crate) decisions: Mailbox<Key, Option<ScaleDecision>>,
+    pub(crate) reports: mpsc::Receiver<WatchReport>,
+    pub(crate) decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
     pub(crate) applied: &'a mut watch::Receiver<Option<Arc<Table>>>,
@@ -92,7 +92,7 @@ pub(crate) struct Control {
     inspect: Inspect,
     /// Objects that a hurried plan wrote: what their change wakes is hurried too.
     hurried: BTreeMap<(Kind, Key), Instant>,
-    follow: Mailbox<Key, Option<FollowedRevision>>,
+    follow: CoalescingQueue<Key, Option<FollowedRevision>>,
     publisher: Publisher,
     executor: Executor,
     running: JoinSet<Done>,
@@ -106,7 +106,7 @@ impl Control {
         role: &Role,
         executor: Executor,
         publisher: Publisher,
-        follow: Mailbox<Key, Option<FollowedRevision>>,
+        follow: CoalescingQueue<Key, Option<FollowedRevision>>,
         inspect: Inspect,
     ) -> Self {
         let counters = executor.counters.clone();
@@ -137,7 +137,7 @@ impl Control {
 
     /// Runs until it is told to end, then lets what is under way end.
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
-        let Inputs { mut sightings, decisions, mut digests, applied, mut shutdown } = inputs;
+        let Inputs { mut reports, decisions, mut digests, applied, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
         let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
         // What is shown is renewed a moment after the last event, too.
@@ -155,11 +155,11 @@ impl Control {
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => {
                     self.done(done.expect("a panic is caught inside and nobody aborts"));
                 }
-                got = sightings.recv_many(&mut batch, BATCH) => {
+                got = reports.recv_many(&mut batch, BATCH) => {
                     if got == 0 {
                         return End::Deaf;
                     }
-                    self.sighted(batch.drain(..));
+                    self.reported(batch.drain(..));
                 }
                 Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
                 Ok(()) = applied.changed() => {
@@ -196,7 +196,7 @@ impl Control {
         End::Shutdown
     }
 
-    /// Lets errands end; those that take too long are dropped, which the next start makes good.
+    /// Lets work items end; those that take too long are dropped, which the next start makes good.
     async fn leave(mut self) {
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(LEAVE, all).await.is_err() {
@@ -340,11 +340,11 @@ impl Control {
             self.hurry(&plan.wants);
         }
         tracing::trace!(row = row.name, key = %id.1, wants = plan.wants.len(), ?lane, "acting");
-        let errand = Errand { id, row: row.name, of: row.of, wants: plan.wants, recheck: plan.recheck };
+        let item = WorkItem { id, row: row.name, of: row.of, wants: plan.wants, recheck: plan.recheck };
         let executor = self.executor.clone();
         self.running.spawn(async move {
-            let id = errand.id.clone();
-            let done = caught(executor.carry_out(errand)).await;
+            let id = item.id.clone();
+            let done = caught(executor.carry_out(item)).await;
             done.unwrap_or_else(|panic| Done { id, ended: Ended::Panicked, observations: Vec::new(), panic })
         });
     }
@@ -362,11 +362,11 @@ impl Control {
         };
         tracing::error!(row = row.name, key = %id.1, panic, quarantined, "a controller panicked; {next}");
         let uid = self.world.meta(row.of, &id.1).and_then(|meta| meta.uid.clone()).unwrap_or_default();
-        self.executor.record(EventNote {
+        self.executor.record(EventRecord {
             kind: row.of,
             key: id.1.clone(),
             uid,
-            note: NoteKind::Warning,
+            type_: EventType::Warning,
             reason: "ControllerPanicked".into(),
             message: format!("The controller {} failed on this object ({panic}); {next}", row.name),
         });
@@ -420,9 +420,9 @@ impl Control {
         })
     }
 
-    fn sighted(&mut self, batch: impl Iterator<Item = Sighting>) {
+    fn reported(&mut self, batch: impl Iterator<Item = WatchReport>) {
         let mut news = false;
-        for Sighting { kind, revision, seen } in batch {
+        for WatchReport { kind, revision, seen } in batch {
             let changes: Vec<Changed> = match seen {
                 Seen::Listed(objects) => {
                     let changes = self.world.replaced(kind, objects);

@@ -7,14 +7,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels};
-use knoll_plan::{DigestRequest, EventNote, Observation, Propagation, Refusal, Want};
+use knoll_plan::{DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
     api::{Answer, Api, ApiError, revision},
+    coalescing::CoalescingQueue,
     counters::{Counters, count},
-    mailbox::Mailbox,
     queue::{Barrier, Ended, Id},
     sweep,
 };
@@ -26,13 +26,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Executor {
     pub(crate) api: Api,
-    pub(crate) notes: mpsc::Sender<EventNote>,
-    pub(crate) digests: Mailbox<(DigestRequest, Key), Duration>,
+    pub(crate) events: mpsc::Sender<EventRecord>,
+    pub(crate) digests: CoalescingQueue<(DigestRequest, Key), Duration>,
     pub(crate) counters: Arc<Counters>,
 }
 
 /// What a key wants.
-pub(crate) struct Errand {
+pub(crate) struct WorkItem {
     pub(crate) id: Id,
     /// Name of the row, for logs.
     pub(crate) row: &'static str,
@@ -51,52 +51,57 @@ pub(crate) struct Done {
     pub(crate) panic: String,
 }
 
-/// One errand under way.
-struct Trip<'a> {
+/// One item under way.
+struct Execution<'a> {
     executor: &'a Executor,
     asker: (Kind, Key),
     barriers: Vec<Barrier>,
     observations: Vec<Observation>,
-    /// Newest resourceVersion of what this errand wrote: later wants of one plan were computed from the same state as
+    /// Newest resourceVersion of what this item wrote: later wants of one plan were computed from the same state as
     /// the earlier ones, whose success proves that nobody else wrote in between.
     versions: HashMap<(Kind, Key), String>,
 }
 
 impl Executor {
     /// Has a Kubernetes Event recorded. Best effort: counted when there is no room.
-    pub(crate) fn record(&self, note: EventNote) {
-        if self.notes.try_send(note).is_err() {
+    pub(crate) fn record(&self, event: EventRecord) {
+        if self.events.try_send(event).is_err() {
             count(&self.counters.events_dropped);
         }
     }
 
-    /// Carries an errand out.
-    pub(crate) async fn carry_out(self, errand: Errand) -> Done {
+    /// Carries an item out.
+    pub(crate) async fn carry_out(self, item: WorkItem) -> Done {
         count(&self.counters.executed);
-        let asker = (errand.of, errand.id.1.clone());
-        let mut trip =
-            Trip { executor: &self, asker, barriers: Vec::new(), observations: Vec::new(), versions: HashMap::new() };
-        let result = trip.through(errand.wants).await;
-        let Trip { barriers, observations, .. } = trip;
+        let asker = (item.of, item.id.1.clone());
+        let mut execution = Execution {
+            executor: &self,
+            asker,
+            barriers: Vec::new(),
+            observations: Vec::new(),
+            versions: HashMap::new(),
+        };
+        let result = execution.through(item.wants).await;
+        let Execution { barriers, observations, .. } = execution;
         let ended = match result {
-            Ok(()) => Ended::Well { barriers, recheck: errand.recheck },
+            Ok(()) => Ended::Well { barriers, recheck: item.recheck },
             Err(error) if error.is_conflict() => {
                 count(&self.counters.conflicts);
-                tracing::debug!(row = errand.row, key = %errand.id.1, %error, "planning again");
+                tracing::debug!(row = item.row, key = %item.id.1, %error, "planning again");
                 Ended::Conflict { barriers }
             }
             Err(error) => {
                 count(&self.counters.failures);
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(row = errand.row, key = %errand.id.1, %error, cause, "a write failed");
+                tracing::warn!(row = item.row, key = %item.id.1, %error, cause, "a write failed");
                 Ended::Badly { barriers }
             }
         };
-        Done { id: errand.id, ended, observations, panic: String::new() }
+        Done { id: item.id, ended, observations, panic: String::new() }
     }
 }
 
-impl Trip<'_> {
+impl Execution<'_> {
     async fn through(&mut self, wants: Vec<Want>) -> Result<(), ApiError> {
         for want in wants {
             self.one(want).await?;
@@ -135,8 +140,8 @@ impl Trip<'_> {
             }
             Want::Sweep { namespace } => sweep::sweep(api, &namespace).await,
             Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
-            Want::Note(note) => {
-                self.executor.record(note);
+            Want::RecordEvent(event) => {
+                self.executor.record(event);
                 Ok(())
             }
             Want::ResolveDigest { request, asker, within } => {

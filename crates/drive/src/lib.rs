@@ -6,17 +6,17 @@
 
 mod api;
 mod autoscaler;
+mod coalescing;
 mod control;
 mod counters;
 mod execute;
 mod inspect;
 mod lease;
-mod mailbox;
-mod notes;
 mod panics;
 mod progress;
 mod publish;
 pub mod queue;
+mod recorder;
 mod resolve;
 mod role;
 mod run;

@@ -384,9 +384,11 @@ impl Queue {
 
     /// Keys that wait, each with why; at most `most`, those that only asked to be looked at later last.
     pub fn waiting(&self, most: usize) -> Vec<(Id, Reason)> {
-        let reasons = self.slots.iter().map(|(id, slot)| (id.clone(), reason(slot)));
-        let (later, now): (Vec<_>, Vec<_>) = reasons.partition(|(_, reason)| *reason == Reason::Recheck);
-        now.into_iter().chain(later).take(most).collect()
+        let later =
+            |slot: &Slot| !slot.in_flight && slot.failures == 0 && slot.barriers.is_empty() && slot.queued.is_none();
+        let now = self.slots.iter().filter(|(_, slot)| !later(slot));
+        let rest = self.slots.iter().filter(|(_, slot)| later(slot));
+        now.chain(rest).take(most).map(|(id, slot)| (id.clone(), reason(slot))).collect()
     }
 }
 

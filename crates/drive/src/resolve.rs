@@ -13,8 +13,8 @@ use knoll_plan::{DigestRequest, Observation};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    coalescing::CoalescingQueue,
     counters::{Counters, count},
-    mailbox::Mailbox,
     panics::caught,
 };
 
@@ -32,7 +32,7 @@ pub trait ResolveDigest: Send + Sync {
 
 /// Resolves what is asked for, each within its time, until nobody wants to know.
 pub(crate) async fn run(
-    asked: Mailbox<(DigestRequest, Key), Duration>,
+    asked: CoalescingQueue<(DigestRequest, Key), Duration>,
     resolver: Arc<dyn ResolveDigest>,
     into: mpsc::Sender<Observation>,
     counters: Arc<Counters>,
@@ -97,7 +97,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_registry_that_does_not_answer_is_given_up_in_the_time_asked_for() {
-        let asked = Mailbox::new();
+        let asked = CoalescingQueue::new();
         let request = DigestRequest { image: "silent.example/a".into(), ..DigestRequest::default() };
         asked.put((request.clone(), Key::new("ns", "r")), Duration::from_secs(3));
         let (into, mut observations) = mpsc::channel(1);

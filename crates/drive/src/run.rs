@@ -15,21 +15,21 @@ use tokio::{
 use crate::{
     api::Api,
     autoscaler::Autoscaler,
+    coalescing::CoalescingQueue,
     control::{Control, End, Inputs},
     counters::Counters,
     execute::Executor,
     inspect::Inspect,
-    mailbox::Mailbox,
-    notes,
     panics::{Lives, caught},
     publish::Publisher,
+    recorder,
     resolve::{self, ResolveDigest},
     role::Role,
     watch::Watch,
 };
 
 /// Reports of all watches that may wait for the loop. A watch that finds no room waits.
-const SIGHTINGS: usize = 1024;
+const REPORTS: usize = 1024;
 /// Digests that may wait for the loop.
 const DIGESTS: usize = 64;
 
@@ -131,29 +131,29 @@ async fn live(
     let Links { table, applied, stats, wakes, resolver, counters, inspect } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
-    let (sightings_in, sightings) = mpsc::channel(SIGHTINGS);
+    let (reports_in, reports) = mpsc::channel(REPORTS);
     for kind in role.kinds() {
-        let watch = Watch { kind, api: api.clone(), into: sightings_in.clone(), counters: counters.clone() };
+        let watch = Watch { kind, api: api.clone(), into: reports_in.clone(), counters: counters.clone() };
         spawn(&mut tasks, "watch", watch.run());
     }
-    drop(sightings_in);
+    drop(reports_in);
 
-    let (notes_in, notes) = mpsc::channel(notes::WAITING);
-    spawn(&mut tasks, "event recorder", notes::run(api.clone(), counters.clone(), notes));
+    let (events_in, events) = mpsc::channel(recorder::WAITING);
+    spawn(&mut tasks, "event recorder", recorder::run(api.clone(), counters.clone(), events));
 
-    let asked = Mailbox::new();
+    let asked = CoalescingQueue::new();
     let (digests_in, digests) = mpsc::channel(DIGESTS);
     let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone());
     spawn(&mut tasks, "digest resolver", resolving);
 
-    let (follow, decisions) = (Mailbox::new(), Mailbox::new());
+    let (follow, decisions) = (CoalescingQueue::new(), CoalescingQueue::new());
     let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), counters.clone());
     let autoscaling = autoscaler.run(stats, wakes);
 
-    let executor = Executor { api: api.clone(), notes: notes_in, digests: asked, counters: counters.clone() };
+    let executor = Executor { api: api.clone(), events: events_in, digests: asked, counters: counters.clone() };
     let publisher = Publisher::new(table.clone(), counters.clone());
     let control = Control::new(role, executor, publisher, follow, inspect.clone());
-    let inputs = Inputs { sightings, decisions, digests, applied, shutdown };
+    let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;
         ended = control.run(inputs) => match ended {

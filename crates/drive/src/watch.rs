@@ -47,7 +47,7 @@ pub(crate) enum Seen {
 
 /// A report of one kind's watch.
 #[derive(Debug)]
-pub(crate) struct Sighting {
+pub(crate) struct WatchReport {
     /// The kind.
     pub(crate) kind: Kind,
     /// Everything of the kind up to this revision has been reported with this.
@@ -75,7 +75,7 @@ struct PageMeta {
 pub(crate) struct Watch {
     pub(crate) kind: Kind,
     pub(crate) api: Api,
-    pub(crate) into: mpsc::Sender<Sighting>,
+    pub(crate) into: mpsc::Sender<WatchReport>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -181,7 +181,7 @@ impl Watch {
     }
 
     async fn tell(&self, revision: u64, seen: Seen) -> bool {
-        self.into.send(Sighting { kind: self.kind, revision, seen }).await.is_ok()
+        self.into.send(WatchReport { kind: self.kind, revision, seen }).await.is_ok()
     }
 
     /// Reports changes after `at` until the server ends the watch.

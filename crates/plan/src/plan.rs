@@ -74,7 +74,7 @@ pub enum Want {
     /// Write a Namespace's finalizers through the finalize subresource.
     Finalize(Object),
     /// Record a Kubernetes Event. Best effort.
-    Note(EventNote),
+    RecordEvent(EventRecord),
     /// Find out the digest of an image, and report it for `asker`.
     ResolveDigest {
         /// The image and whose credentials to use.
@@ -100,7 +100,7 @@ pub enum Propagation {
 
 /// Whether an event reports success or trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoteKind {
+pub enum EventType {
     /// All is well.
     Normal,
     /// Someone should look.
@@ -109,7 +109,7 @@ pub enum NoteKind {
 
 /// A Kubernetes Event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventNote {
+pub struct EventRecord {
     /// Kind of the object it is about.
     pub kind: Kind,
     /// The object it is about.
@@ -117,7 +117,7 @@ pub struct EventNote {
     /// Its uid.
     pub uid: String,
     /// Normal or Warning.
-    pub note: NoteKind,
+    pub type_: EventType,
     /// One CamelCase word.
     pub reason: String,
     /// For people.
@@ -166,12 +166,12 @@ impl Plan {
     }
 
     /// Wants an event recorded about `object`.
-    pub fn note<R: Resource>(&mut self, object: &R, note: NoteKind, reason: &str, message: impl Into<String>) {
-        self.wants.push(Want::Note(EventNote {
+    pub fn event<R: Resource>(&mut self, object: &R, type_: EventType, reason: &str, message: impl Into<String>) {
+        self.wants.push(Want::RecordEvent(EventRecord {
             kind: R::KIND,
             key: object.key(),
             uid: object.uid().to_owned(),
-            note,
+            type_,
             reason: reason.to_owned(),
             message: message.into(),
         }));

@@ -27,7 +27,7 @@ pub enum Fault {
 
 /// The wants of a key, under way.
 #[derive(Clone, Debug)]
-pub(crate) struct Errand {
+pub(crate) struct WorkItem {
     pub(crate) id: Id,
     pub(crate) left: VecDeque<Want>,
     versions: BTreeMap<(Kind, Key), String>,
@@ -45,7 +45,7 @@ pub(crate) struct Manager {
     heard: BTreeMap<Kind, usize>,
     revisions: BTreeMap<Kind, u64>,
     queue: Queue,
-    pub(crate) errands: Vec<Errand>,
+    pub(crate) items: Vec<WorkItem>,
     routing: Option<Routing>,
     pending: Vec<Changed>,
     /// Images somebody waits for.
@@ -74,7 +74,7 @@ impl Manager {
             heard: BTreeMap::new(),
             revisions: BTreeMap::new(),
             queue: Queue::default(),
-            errands: Vec::new(),
+            items: Vec::new(),
             routing: None,
             pending: Vec::new(),
             asked: Vec::new(),
@@ -162,7 +162,7 @@ impl Manager {
     pub(crate) fn plan(&mut self, now: Timestamp) {
         let Some((id, _)) = self.queue.take(Lane::Spread) else { return };
         let plan = (self.rows.all()[id.0].plan)(&self.world, &id.1, now);
-        let errand = Errand {
+        let item = WorkItem {
             id,
             left: plan.wants.into(),
             versions: BTreeMap::new(),
@@ -170,10 +170,10 @@ impl Manager {
             view: self.revisions.clone(),
             recheck: plan.recheck,
         };
-        if errand.left.is_empty() { self.end(errand, Ok(()), now) } else { self.errands.push(errand) }
+        if item.left.is_empty() { self.end(item, Ok(()), now) } else { self.items.push(item) }
     }
 
-    /// Carries out the next want of an errand. What it was, and what came of it.
+    /// Carries out the next want of an item. What it was, and what came of it.
     pub(crate) fn carry_on(
         &mut self,
         cluster: &mut Cluster,
@@ -181,15 +181,15 @@ impl Manager {
         deny: Option<Denied>,
         now: Timestamp,
     ) -> Option<(Want, BTreeMap<Kind, u64>, bool)> {
-        let errand = self.errands.get_mut(at)?;
-        let want = errand.left.pop_front()?;
-        let view = errand.view.clone();
+        let item = self.items.get_mut(at)?;
+        let want = item.left.pop_front()?;
+        let view = item.view.clone();
         let result = match deny {
             Some(denied) => Err(denied),
-            None => cluster.carry_out(&want, &mut errand.versions, now),
+            None => cluster.carry_out(&want, &mut item.versions, now),
         };
         if let Ok(Some((kind, revision))) = &result {
-            errand.barriers.push(match &want {
+            item.barriers.push(match &want {
                 Want::Delete { kind, key, uid, .. } | Want::Collect { kind, key, uid, .. } => {
                     Barrier::Going(*kind, key.clone(), uid.clone())
                 }
@@ -201,15 +201,15 @@ impl Manager {
             self.asked.push(want.clone());
         }
         let done = result.is_ok();
-        if errand.left.is_empty() || !done {
-            let errand = self.errands.swap_remove(at);
-            self.end(errand, result.map(drop), now);
+        if item.left.is_empty() || !done {
+            let item = self.items.swap_remove(at);
+            self.end(item, result.map(drop), now);
         }
         Some((want, view, done))
     }
 
-    fn end(&mut self, errand: Errand, result: Result<(), Denied>, now: Timestamp) {
-        let Errand { id, barriers, recheck, .. } = errand;
+    fn end(&mut self, item: WorkItem, result: Result<(), Denied>, now: Timestamp) {
+        let WorkItem { id, barriers, recheck, .. } = item;
         let ended = match result {
             Ok(()) => Ended::Well { barriers, recheck },
             Err(Denied::Conflict) => Ended::Conflict { barriers },

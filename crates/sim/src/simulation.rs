@@ -145,7 +145,7 @@ impl Simulation {
     }
 
     fn carry_on(&mut self, harm: bool) {
-        let at = self.seed.below(self.manager.errands.len());
+        let at = self.seed.below(self.manager.items.len());
         let denied = match self.seed.below(40) {
             0 if harm => Some(Denied::Conflict),
             1 if harm => Some(Denied::Failed),
@@ -208,7 +208,7 @@ impl Simulation {
             self.manager.publish();
             self.answer_digests(false);
             self.check();
-            if !self.manager.errands.is_empty() {
+            if !self.manager.items.is_empty() {
                 self.carry_on(false);
             } else if self.manager.has_ready() {
                 self.plan();

@@ -115,7 +115,7 @@ impl Cluster {
                 value["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);
             }),
             Want::Finalize(object) => self.update(object),
-            Want::Note(note) => self.notes.push(format!("{}: {}", note.reason, note.message)),
+            Want::RecordEvent(note) => self.notes.push(format!("{}: {}", note.reason, note.message)),
             Want::ResolveDigest { request, asker, .. } => {
                 let result = match self.broken_images.get(&request.image) {
                     Some(why) => Err(why.clone()),

@@ -27,7 +27,7 @@ fn one(world: &World, want: &Want) -> String {
         Want::Sweep { namespace } => format!("sweep {namespace}\n"),
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}\n"),
         Want::Finalize(object) => format!("finalize {}\n", object.key()),
-        Want::Note(note) => format!("note {}: {}\n", note.reason, note.message),
+        Want::RecordEvent(note) => format!("note {}: {}\n", note.reason, note.message),
         Want::ResolveDigest { request, .. } => format!("resolve {}\n", request.image),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn plan_of(row: &Row, world: &mut World, key: &str) -> String {
 pub(super) fn wants_of(row: &Row, world: &World, key: &str) -> Vec<Want> {
     let (namespace, name) = key.split_once('/').expect("namespace/name");
     let mut wants = (row.plan)(world, &Key::new(namespace, name), NOW).wants;
-    wants.retain(|want| !matches!(want, Want::Note(_)));
+    wants.retain(|want| !matches!(want, Want::RecordEvent(_)));
     wants
 }
 

@@ -24,7 +24,7 @@ use knoll_api::{
 };
 
 use super::{hash, pods, selector};
-use crate::{Absence, NoteKind, Plan, Row, World, by_controller, terms::selectors_of};
+use crate::{Absence, EventType, Plan, Row, World, by_controller, terms::selectors_of};
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 const BURST: usize = 500;
@@ -166,7 +166,7 @@ fn refusal(world: &World, pod: &Pod) -> Option<String> {
 fn create(plan: &mut Plan, set: &ReplicaSet, missing: &[Pod]) {
     for pod in missing {
         plan.create(pod.clone());
-        plan.note(set, NoteKind::Normal, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
+        plan.event(set, EventType::Normal, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
     }
 }
 
@@ -179,7 +179,7 @@ fn delete_surplus(plan: &mut Plan, set: &ReplicaSet, mut active: Vec<&Pod>, want
     active.sort_by_cached_key(|pod| usefulness(pod));
     for pod in &active[..surplus] {
         plan.delete(*pod);
-        plan.note(set, NoteKind::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+        plan.event(set, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
     }
 }
 
@@ -255,7 +255,7 @@ fn conditions(
         }
         (Some(message), Some(was)) if was.message.as_deref() == Some(message) => {}
         (Some(message), _) => {
-            plan.note(set, NoteKind::Warning, "FailedCreate", format!("Error creating: {message}"));
+            plan.event(set, EventType::Warning, "FailedCreate", format!("Error creating: {message}"));
             let mut next: Vec<_> = current.into_iter().filter(|c| c.type_ != "ReplicaFailure").collect();
             next.push(ReplicaSetCondition {
                 type_: "ReplicaFailure".into(),

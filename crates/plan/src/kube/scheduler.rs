@@ -15,7 +15,7 @@ use knoll_api::{
 };
 
 use super::pods;
-use crate::{Absence, NoteKind, Plan, Row, Term, Want, World};
+use crate::{Absence, EventType, Plan, Row, Term, Want, World};
 
 /// Pods a node takes when it does not say.
 const DEFAULT_PODS: i128 = 110;
@@ -60,7 +60,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         Ok(node) => {
             plan.wants.push(Want::Bind { pod: key.clone(), uid: pod.uid().to_owned(), node: node.name().to_owned() });
             let message = format!("Successfully assigned {key} to {}", node.name());
-            plan.note(pod.as_ref(), NoteKind::Normal, "Scheduled", message);
+            plan.event(pod.as_ref(), EventType::Normal, "Scheduled", message);
         }
         Err(message) => unschedulable(&mut plan, &pod, message, now),
     }
@@ -200,7 +200,7 @@ fn unschedulable(plan: &mut Plan, pod: &Pod, message: String, now: Timestamp) {
         ..PodCondition::default()
     });
     plan.status(pod, wanted);
-    plan.note(pod, NoteKind::Warning, "FailedScheduling", message);
+    plan.event(pod, EventType::Warning, "FailedScheduling", message);
 }
 
 #[cfg(test)]

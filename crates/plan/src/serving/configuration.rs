@@ -11,7 +11,7 @@ use knoll_api::{
     serving::{Configuration, Revision},
 };
 
-use crate::{Absence, NoteKind, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
+use crate::{Absence, EventType, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -91,7 +91,7 @@ fn stamp(world: &World, configuration: &Configuration, next: &mut Configuration,
     if let Some(refusal) = world.observed.refusals.get(&(Kind::Revision, revision.key())) {
         creation_failed(next, &refusal.message, now);
     } else {
-        plan.note(configuration, NoteKind::Normal, "Created", format!("Created Revision \"{name}\""));
+        plan.event(configuration, EventType::Normal, "Created", format!("Created Revision \"{name}\""));
         set_latest_created(next, &name, now);
     }
     // The note tells of what the creation did.
@@ -110,7 +110,7 @@ fn follow(
     let ready = latest.condition(READY);
     match ready.map(|ready| ready.status.as_str()) {
         Some(TRUE) if configuration.status.latest_ready_revision_name.is_none() => {
-            plan.note(configuration, NoteKind::Normal, "ConfigurationReady", "Configuration becomes ready");
+            plan.event(configuration, EventType::Normal, "ConfigurationReady", "Configuration becomes ready");
         }
         Some(FALSE) => latest_failed(configuration, latest, next, plan, now),
         _ => {}
@@ -151,10 +151,10 @@ fn latest_failed(
     }
     if configuration.status.latest_ready_revision_name.as_deref() == Some(name) {
         let text = format!("Latest ready revision \"{name}\" has failed");
-        plan.note(configuration, NoteKind::Warning, "LatestReadyFailed", text);
+        plan.event(configuration, EventType::Warning, "LatestReadyFailed", text);
     } else {
         let text = format!("Latest created revision \"{name}\" has failed");
-        plan.note(configuration, NoteKind::Warning, "LatestCreatedFailed", text);
+        plan.event(configuration, EventType::Warning, "LatestCreatedFailed", text);
     }
 }
 
@@ -167,7 +167,7 @@ fn set_latest_ready(
 ) {
     if configuration.status.latest_ready_revision_name.as_deref() != Some(newest) {
         let text = format!("LatestReadyRevisionName updated to \"{newest}\"");
-        plan.note(configuration, NoteKind::Normal, "LatestReadyUpdate", text);
+        plan.event(configuration, EventType::Normal, "LatestReadyUpdate", text);
     }
     next.status.latest_ready_revision_name = Some(newest.to_owned());
     if next.status.latest_ready_revision_name == next.status.latest_created_revision_name {

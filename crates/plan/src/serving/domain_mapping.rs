@@ -23,7 +23,7 @@ use super::route::{
     http_option, ingress_class, without_excluded,
 };
 use crate::{
-    Absence, NoteKind, Plan, Row, Term, World, by_controller,
+    Absence, EventType, Plan, Row, Term, World, by_controller,
     children::{annotations, child_of, labels, map, not_owned, union},
     status::Reporting,
     terms::leads_to,
@@ -311,7 +311,7 @@ fn settle_ingress(
     let Some(existing) = world.ingresses.get(&template.key()) else {
         let note = format!("Created Ingress \"{}\"", template.name());
         plan.create(template);
-        plan.note(next, NoteKind::Normal, "Created", note);
+        plan.event(next, EventType::Normal, "Created", note);
         ingress_not_configured(next, now);
         return Ok(());
     };

@@ -15,7 +15,7 @@ use knoll_api::{
 
 use super::configuration::{NameCheck, check_name};
 use crate::{
-    Absence, NoteKind, Plan, Row, World, by_controller,
+    Absence, EventType, Plan, Row, World, by_controller,
     children::{annotations, child_of, labels as labels_of, listed, map, not_owned, some, union, without},
     status::Reporting,
 };
@@ -123,7 +123,7 @@ fn reconcile(world: &World, service: &Service, next: &mut Service, plan: &mut Pl
 fn configuration(world: &World, service: &Service, plan: &mut Plan) -> Child<Configuration> {
     let Some(existing) = world.configurations.get(&service.key()) else {
         plan.create(make_configuration(service, None));
-        plan.note(service, NoteKind::Normal, "Created", format!("Created Configuration \"{}\"", service.name()));
+        plan.event(service, EventType::Normal, "Created", format!("Created Configuration \"{}\"", service.name()));
         return Child::Moving;
     };
     if !existing.is_controlled_by(service) {
@@ -138,7 +138,7 @@ fn configuration(world: &World, service: &Service, plan: &mut Plan) -> Child<Con
 fn route(world: &World, service: &Service, plan: &mut Plan) -> Child<Route> {
     let Some(existing) = world.routes.get(&service.key()) else {
         plan.create(make_route(service, None));
-        plan.note(service, NoteKind::Normal, "Created", format!("Created Route \"{}\"", service.name()));
+        plan.event(service, EventType::Normal, "Created", format!("Created Route \"{}\"", service.name()));
         return Child::Moving;
     };
     if !existing.is_controlled_by(service) {

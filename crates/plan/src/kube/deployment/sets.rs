@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{DESIRED, MOST, REVISION, TEMPLATE_HASH, rollout, spec, wanted};
 use crate::{
-    NoteKind, Plan, World,
+    EventType, Plan, World,
     kube::{hash, selector},
 };
 
@@ -157,7 +157,7 @@ impl Sets {
             if grown != 0 {
                 let (direction, from) = (if grown > 0 { "up" } else { "down" }, set.replicas() - grown);
                 let message = format!("Scaled {direction} replica set {name} from {from} to {}", set.replicas());
-                plan.note(deployment, NoteKind::Normal, "ScalingReplicaSet", message);
+                plan.event(deployment, EventType::Normal, "ScalingReplicaSet", message);
             }
         }
     }

@@ -24,7 +24,7 @@ pub(crate) use digests::is_resolved;
 pub(crate) use pods::{USER_PORT_NAME, is_h2c, user_port};
 pub(crate) use queue::{H2C_PORT, HTTP1_PORT, HTTPS_PORT};
 
-use crate::{Absence, NoteKind, Plan, Row, World, by_controller, status::Reporting};
+use crate::{Absence, EventType, Plan, Row, World, by_controller, status::Reporting};
 
 const RESOURCES_AVAILABLE: &str = "ResourcesAvailable";
 const CONTAINER_HEALTHY: &str = "ContainerHealthy";
@@ -73,7 +73,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         && revision.condition(READY).is_none_or(|ready| ready.status != TRUE)
     {
         let text = "Revision becomes ready upon all resources being ready";
-        plan.note(revision.as_ref(), NoteKind::Normal, "RevisionReady", text);
+        plan.event(revision.as_ref(), EventType::Normal, "RevisionReady", text);
     }
     plan.report(revision.as_ref(), next);
     plan

@@ -25,7 +25,7 @@ use super::{
     traffic::{Target, Traffic},
 };
 use crate::{
-    NoteKind, Plan, World,
+    EventType, Plan, World,
     children::{Map, annotations, child_of, labels, map, union, without},
     status::Reporting,
 };
@@ -56,7 +56,7 @@ pub(super) fn reconcile(
     let Some(existing) = existing else {
         let note = format!("Created Ingress \"{}\"", template.name());
         plan.create(template);
-        plan.note(next, NoteKind::Normal, "Created", note);
+        plan.event(next, EventType::Normal, "Created", note);
         return Ok(Made { settled: None, rollout, next_step });
     };
     if !existing.is_controlled_by(next) {

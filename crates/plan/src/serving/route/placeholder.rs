@@ -18,7 +18,7 @@ use knoll_api::{
 
 use super::{INGRESS_READY, Stopped, bad_name, domains, traffic::Traffic};
 use crate::{
-    NoteKind, Plan, World,
+    EventType, Plan, World,
     children::{annotations, child_of, labels, map, says, some, union, without},
     status::Reporting,
 };
@@ -59,7 +59,7 @@ pub(super) fn reserve(
                 let host = domains::host(world, next, &name, domains::is_local(world, next));
                 let host = host.map_err(|why| bad_name(next, &why, now))?;
                 plan.create(Service { spec: Some(external(host)), ..bare(next, &name) });
-                plan.note(next, NoteKind::Normal, "Created", format!("Created placeholder service \"{name}\""));
+                plan.event(next, EventType::Normal, "Created", format!("Created placeholder service \"{name}\""));
             }
             Some(service) if !service.is_controlled_by(next) => return Err(taken(next, "Service", &name, now)),
             Some(service) => {

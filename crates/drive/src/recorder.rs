@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
-use knoll_plan::{EventNote, NoteKind};
+use knoll_plan::{EventRecord, EventType};
 use serde_json::json;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -19,7 +19,7 @@ use crate::{
     panics::{Lives, caught},
 };
 
-/// Notes that may wait to be recorded.
+/// Events that may wait to be recorded.
 pub(crate) const WAITING: usize = 1024;
 /// Events remembered, to count repeats.
 const REMEMBERED: usize = 4096;
@@ -31,7 +31,7 @@ const REFILL_SECONDS: f64 = 300.0;
 /// Who records.
 const COMPONENT: &str = "knoll";
 
-/// What makes two notes the same.
+/// What makes two events the same.
 type Subject = (Kind, Key, String, bool, String, String);
 
 struct Series {
@@ -45,7 +45,7 @@ struct Allowance {
     at: Instant,
 }
 
-/// Records notes as they come.
+/// Records events as they come.
 struct Recorder {
     api: Api,
     counters: Arc<Counters>,
@@ -54,12 +54,12 @@ struct Recorder {
     serial: u64,
 }
 
-/// Records notes until nobody notes any more. A panic costs the note it happened at: what was remembered to count
+/// Records events until nobody has any more. A panic costs the event it happened at: what was remembered to count
 /// repeats is forgotten.
-pub(crate) async fn run(api: Api, counters: Arc<Counters>, mut notes: mpsc::Receiver<EventNote>) {
+pub(crate) async fn run(api: Api, counters: Arc<Counters>, mut events: mpsc::Receiver<EventRecord>) {
     let mut lives = Lives::new("event recorder");
     loop {
-        match caught(Recorder::new(api.clone(), counters.clone()).run(&mut notes)).await {
+        match caught(Recorder::new(api.clone(), counters.clone()).run(&mut events)).await {
             Ok(()) => return,
             Err(panic) => lives.ended(&panic, &counters).await,
         }
@@ -71,14 +71,14 @@ impl Recorder {
         Self { api, counters, series: HashMap::new(), allowances: BTreeMap::new(), serial: 0 }
     }
 
-    /// Records until nobody notes any more.
-    async fn run(mut self, notes: &mut mpsc::Receiver<EventNote>) {
-        while let Some(note) = notes.recv().await {
-            if !self.allows(&note, Instant::now()) {
+    /// Records until nobody has any more.
+    async fn run(mut self, events: &mut mpsc::Receiver<EventRecord>) {
+        while let Some(event) = events.recv().await {
+            if !self.allows(&event, Instant::now()) {
                 count(&self.counters.events_dropped);
                 continue;
             }
-            match self.record(note).await {
+            match self.record(event).await {
                 Ok(()) => count(&self.counters.events_recorded),
                 Err(error) => {
                     count(&self.counters.events_dropped);
@@ -88,14 +88,14 @@ impl Recorder {
         }
     }
 
-    fn allows(&mut self, note: &EventNote, now: Instant) -> bool {
+    fn allows(&mut self, event: &EventRecord, now: Instant) -> bool {
         if self.allowances.len() >= REMEMBERED {
             self.allowances.retain(|_, allowance| (now - allowance.at).as_secs_f64() < BURST * REFILL_SECONDS);
             if self.allowances.len() >= REMEMBERED {
                 self.allowances.clear();
             }
         }
-        let subject = (note.kind, note.key.clone());
+        let subject = (event.kind, event.key.clone());
         let allowance = self.allowances.entry(subject).or_insert(Allowance { left: BURST, at: now });
         let refilled = (now - allowance.at).as_secs_f64() / REFILL_SECONDS;
         allowance.left = (allowance.left + refilled).min(BURST);
@@ -107,7 +107,7 @@ impl Recorder {
         true
     }
 
-    async fn record(&mut self, note: EventNote) -> Result<(), crate::api::ApiError> {
+    async fn record(&mut self, event: EventRecord) -> Result<(), crate::api::ApiError> {
         let now = Instant::now();
         if self.series.len() >= REMEMBERED {
             self.series.retain(|_, series| now - series.last < SERIES);
@@ -115,8 +115,8 @@ impl Recorder {
                 self.series.clear();
             }
         }
-        let subject = subject(&note);
-        let namespace = if note.key.namespace.is_empty() { "default" } else { &note.key.namespace };
+        let subject = subject(&event);
+        let namespace = if event.key.namespace.is_empty() { "default" } else { &event.key.namespace };
         let root = format!("/api/v1/namespaces/{namespace}/events");
         let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         if let Some(series) = self.series.get_mut(&subject).filter(|series| now - series.last < SERIES) {
@@ -131,16 +131,16 @@ impl Recorder {
         }
         self.serial += 1;
         let unique = Timestamp::now().as_nanosecond().wrapping_add(i128::from(self.serial));
-        let name = format!("{}.{:x}", note.key.name, unique);
+        let name = format!("{}.{:x}", event.key.name, unique);
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"namespace": namespace, "name": name},
             "involvedObject": {
-                "apiVersion": note.kind.api_version(), "kind": note.kind.kind(),
-                "namespace": note.key.namespace, "name": note.key.name, "uid": note.uid,
+                "apiVersion": event.kind.api_version(), "kind": event.kind.kind(),
+                "namespace": event.key.namespace, "name": event.key.name, "uid": event.uid,
             },
-            "type": match note.note { NoteKind::Normal => "Normal", NoteKind::Warning => "Warning" },
-            "reason": note.reason, "message": note.message, "count": 1,
+            "type": match event.type_ { EventType::Normal => "Normal", EventType::Warning => "Warning" },
+            "reason": event.reason, "message": event.message, "count": 1,
             "firstTimestamp": at, "lastTimestamp": at,
             "source": {"component": COMPONENT}, "reportingComponent": COMPONENT, "reportingInstance": "",
         });
@@ -150,7 +150,7 @@ impl Recorder {
     }
 }
 
-fn subject(note: &EventNote) -> Subject {
-    let warns = note.note == NoteKind::Warning;
-    (note.kind, note.key.clone(), note.uid.clone(), warns, note.reason.clone(), note.message.clone())
+fn subject(event: &EventRecord) -> Subject {
+    let warns = event.type_ == EventType::Warning;
+    (event.kind, event.key.clone(), event.uid.clone(), warns, event.reason.clone(), event.message.clone())
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 /// Both ends.
 #[derive(Debug)]
-pub(crate) struct Mailbox<K, V> {
+pub(crate) struct CoalescingQueue<K, V> {
     inner: Arc<Inner<K, V>>,
 }
 
@@ -20,13 +20,13 @@ struct Inner<K, V> {
     arrived: Notify,
 }
 
-impl<K, V> Clone for Mailbox<K, V> {
+impl<K, V> Clone for CoalescingQueue<K, V> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
-impl<K: Ord, V> Mailbox<K, V> {
+impl<K: Ord, V> CoalescingQueue<K, V> {
     /// An empty one.
     pub(crate) fn new() -> Self {
         Self { inner: Arc::new(Inner { unread: Mutex::new(BTreeMap::new()), arrived: Notify::new() }) }
