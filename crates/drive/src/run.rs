@@ -106,7 +106,7 @@ async fn lead(
     links: &mut Links,
     mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Option<Result<(), DriveError>> {
-    let Some(lease) = &role.lease else { return Some(live(api, role, links, shutdown).await) };
+    let Some(lease) = &role.lease else { return Some(Box::pin(live(api, role, links, shutdown)).await) };
     tokio::select! {
         () = shutdown.as_mut() => return Some(Ok(())),
         () = lease.acquire(api) => {}

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use knoll_apiserver::{
     ApiServer,
-    auth::{LocalAuthority, Pki, TokenKey, kubeconfig},
+    auth::{LocalAuthority, Pki, ServingCertificate, TokenKey, kubeconfig},
 };
 use knoll_drive::{Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
@@ -27,14 +27,14 @@ impl ResolveDigest for Registry {
 
 /// An API server on a socket of its own; where it is, and who may do everything there.
 async fn api_server(directory: &Path) -> Access {
-    let year = i32::from(jiff::tz::TimeZone::UTC.to_datetime(Timestamp::now()).year());
-    let pki = Pki::open(&directory.join("pki"), year).expect("keys");
+    let now = Timestamp::now();
+    let pki = Pki::open(&directory.join("pki"), now).expect("keys");
     let store = Store::open(&directory.join("store"), knoll_store::Options::default()).expect("a store");
     let key = TokenKey::from_pem(&pki.token_key_pem().expect("a key"), "https://issuer").expect("a key");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let config = knoll_apiserver::Config {
-        authority: Arc::new(LocalAuthority::new(store.clone(), key, Timestamp::now)),
+        authority: Arc::new(LocalAuthority::new(store.clone(), key, Timestamp::now).with_clients(pki.clients())),
         node: Arc::new(Backend::default()),
         root_ca: pki.ca_pem().to_owned(),
         advertise: address,
@@ -43,9 +43,10 @@ async fn api_server(directory: &Path) -> Access {
     };
     let server = ApiServer::new(store, config);
     server.bootstrap().await.expect("bootstrap");
-    let tls = Arc::new(pki.server_tls(&["127.0.0.1".to_owned()], year).expect("a certificate"));
+    let serving = ServingCertificate::new(&pki, &["127.0.0.1".to_owned()], now).expect("a certificate");
+    let tls = Arc::new(serving.tls(&pki).expect("a certificate"));
     tokio::spawn(async move { server.serve_tls(listener, tls, std::future::pending()).await });
-    let (certificate, key) = pki.client("admin", "system:masters", year).expect("a certificate");
+    let (certificate, key) = pki.client("admin", "system:masters", now).expect("a certificate");
     let path = directory.join("kubeconfig");
     let text = kubeconfig(&format!("https://{address}"), pki.ca_pem(), "admin", &certificate, &key);
     std::fs::write(&path, text).expect("a file");

@@ -31,12 +31,13 @@ pub(crate) fn unchanged_parts(old: &Value, new: &Value, part: Option<Subresource
     let mut causes = Vec::new();
     let added = "/spec/ephemeralContainers";
     match part {
-        Some(Subresource::EphemeralContainers) => {
-            if !texts(object::list(old, added)).is_subset(&texts(object::list(new, added))) {
-                let why = "existing ephemeral containers may not be changed or removed";
-                causes.push(Cause::forbidden("spec.ephemeralContainers", why));
-            }
+        Some(Subresource::EphemeralContainers)
+            if !texts(object::list(old, added)).is_subset(&texts(object::list(new, added))) =>
+        {
+            let why = "existing ephemeral containers may not be changed or removed";
+            causes.push(Cause::forbidden("spec.ephemeralContainers", why));
         }
+        Some(Subresource::EphemeralContainers) => {}
         _ if old.pointer(added) != new.pointer(added) => causes.push(Cause::forbidden("spec", WHY)),
         _ => {}
     }
