@@ -24,6 +24,8 @@ pub(crate) struct Ports {
     pub(crate) registry: TcpListener,
     /// The admin endpoint, where it is wanted.
     pub(crate) admin: Option<TcpListener>,
+    /// What an earlier instance left, and what this one leaves.
+    pub(crate) kept: Kept,
 }
 
 /// The sockets that pods use, on the gateway's address.
@@ -100,7 +102,8 @@ pub(crate) fn names(arguments: &UpArguments) -> Vec<ListenerName> {
 
 impl Ports {
     /// Takes up, or binds, what the arguments say.
-    pub(crate) fn bind(arguments: &UpArguments, kept: &mut Kept) -> Result<Self, Failure> {
+    pub(crate) fn bind(arguments: &UpArguments, mut left: Kept) -> Result<Self, Failure> {
+        let kept = &mut left;
         let api = bind(kept, arguments.api_addr, "Kubernetes API", "api", "--api-addr")?;
         let registry = bind(kept, arguments.registry_addr, "image registry", "registry", "--registry-addr")?;
         let admin = arguments.admin_addr;
@@ -115,7 +118,7 @@ impl Ports {
                 Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
             }
         }
-        Ok(Self { api, http, registry, admin })
+        Ok(Self { api, http, registry, admin, kept: left })
     }
 
     /// The port that URLs speak of.

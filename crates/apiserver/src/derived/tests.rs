@@ -122,7 +122,7 @@ async fn settle(server: &Arc<ApiServer>) {
 async fn a_thousand_writes_whose_callers_went_away_leave_what_the_store_says() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
-    let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
+    let pki = Pki::open(&directory.path().join("pki"), Timestamp::now()).unwrap();
     let server = server(&store, &pki);
     server.bootstrap().await.unwrap();
     tokio::spawn(server.clone().tend(std::future::pending()));
@@ -141,7 +141,7 @@ async fn a_thousand_writes_whose_callers_went_away_leave_what_the_store_says() {
 async fn what_somebody_else_wrote_is_seen_by_the_next_reader() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
-    let pki = Pki::open(&directory.path().join("pki"), 2026).unwrap();
+    let pki = Pki::open(&directory.path().join("pki"), Timestamp::now()).unwrap();
     let server = server(&store, &pki);
     let definition = json!({"metadata": {"name": "xs.example.com", "uid": "1"}, "spec": {"group": "example.com",
         "names": {"plural": "xs", "kind": "X"}, "versions": [{"name": "v1", "served": true}]}});

@@ -108,7 +108,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     let monitor = paths.monitor().socket;
     let mut kept = Kept::find(&monitor).await;
     kept.keep_only(&ports::names(arguments), &monitor).await;
-    let mut ports = Ports::bind(arguments, &mut kept)?;
+    let mut ports = Ports::bind(arguments, kept)?;
     let pki = Arc::new(Pki::open(&paths.pki(), Timestamp::now()).map_err(|e| Failure::new(Exit::Config, &e))?);
     let instance = describe(arguments, paths, &ports)?;
     kubeconfig::write(paths, &pki, &instance.api)?;
@@ -122,7 +122,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
 
     let mut tasks = Tasks::new();
     certificates::keep(&mut tasks, paths.clone(), pki.clone(), serving, instance.api.clone(), names);
-    let planes = Planes::start(arguments, paths, ports, kept, &pki, certificate, &admin, &mut tasks).await?;
+    let planes = Planes::start(arguments, paths, ports, &pki, certificate, &admin, &mut tasks).await?;
     announce(&instance, paths)?;
     println!("{}", detach::summary(&instance));
     notify::ready();

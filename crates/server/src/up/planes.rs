@@ -42,7 +42,6 @@ use super::{
 use crate::{
     admin::{Admin, Sources},
     failure::{Failure, chain},
-    kept::Kept,
     paths::{Paths, RUNTIME},
     ports::{PodPorts, Ports},
     store,
@@ -89,8 +88,7 @@ impl Planes {
     pub(crate) async fn start(
         arguments: &UpArguments,
         paths: &Paths,
-        ports: Ports,
-        mut kept: Kept,
+        mut ports: Ports,
         pki: &Pki,
         certificate: Arc<rustls::ServerConfig>,
         admin: &Admin,
@@ -108,7 +106,7 @@ impl Planes {
         });
         let network = tokio::task::spawn_blocking(|| network::setup(network_config()));
         let network = network.await.map_err(system)?.map_err(system)?;
-        let pod_ports = PodPorts::bind(&mut kept, api_port, registry_port)?;
+        let pod_ports = PodPorts::bind(&mut ports.kept, api_port, registry_port)?;
         let store = open_store(paths)?;
         let images = registry::open_images(arguments, paths, registry_port)?;
 
@@ -165,7 +163,7 @@ impl Planes {
         });
 
         let monitor = connecting.await.map_err(system)?.map_err(system)?;
-        kept.hand_over(&monitor).await.map_err(system)?;
+        ports.kept.hand_over(&monitor).await.map_err(system)?;
         let node = Node::new(
             node_config(arguments, paths),
             server.client(node_identity(&arguments.node_name)),
