@@ -19,6 +19,7 @@ use super::balance;
 use super::endpoint::{Endpoint, EndpointSet};
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::errors::Refusal;
+use crate::gateway::{EndpointPoolView, EndpointView};
 use crate::metrics::Metrics;
 
 /// What a waiter is told.
@@ -240,6 +241,27 @@ impl EndpointPool {
         all.filter(|endpoint| endpoint.instance == *instance).map(|endpoint| endpoint.in_flight()).sum()
     }
 
+    /// What an operator sees; `None` when nothing goes on here.
+    pub(crate) fn view(&self) -> Option<EndpointPoolView> {
+        let inner = self.lock();
+        if inner.set.endpoints.is_empty() && inner.waiters.is_empty() {
+            return None;
+        }
+        let view = |endpoint: &Arc<Endpoint>| EndpointView {
+            instance: endpoint.instance.clone(),
+            in_flight: endpoint.in_flight(),
+            suspect: endpoint.suspect(),
+        };
+        Some(EndpointPoolView {
+            key: self.key.clone(),
+            limit: inner.set.limit,
+            endpoints: inner.set.endpoints.iter().map(view).collect(),
+            waiting: inner.waiters.len(),
+            called: inner.woken,
+            failure: inner.failure.as_deref().map(str::to_owned),
+        })
+    }
+
     /// Notes that `endpoint` could not be reached. A hint is dropped: the table did not confirm it either.
     pub(crate) fn unreachable(self: &Arc<Self>, endpoint: &Endpoint, now: u64, until: u64) {
         endpoint.avoid(until);
@@ -251,15 +273,17 @@ impl EndpointPool {
         }
     }
 
-    /// Tells all who wait that the revision is gone.
-    pub(crate) fn close(&self) {
+    /// Tells all who wait that the revision is gone. Returns whether a request may still be in flight.
+    pub(crate) fn close(&self) -> bool {
         let mut inner = self.lock();
-        inner.set = Arc::default();
+        let Inner { set, leaving, .. } = &mut *inner;
+        leaving.extend(std::mem::take(set).endpoints.iter().map(Arc::downgrade));
         self.closed.store(true, Ordering::Release);
         self.common.lock_populated().remove(&self.id);
         inner.failure = Some(Arc::from("RevisionMissing: the revision was deleted"));
         self.version.fetch_add(1, Ordering::Release);
         self.refuse_waiters(&mut inner);
+        inner.leaving.iter().any(|endpoint| endpoint.strong_count() > 0)
     }
 
     /// Rebuilds the set of endpoints; instances that stay keep their endpoints and so their load.
@@ -287,10 +311,10 @@ impl EndpointPool {
             (false, true) => drop(self.common.lock_populated().remove(&self.id)),
             _ => {}
         }
-        let left = old
-            .iter()
-            .filter(|endpoint| !endpoints.iter().any(|stays| Arc::ptr_eq(stays, endpoint)))
-            .map(Arc::downgrade);
+        let stays = |endpoint: &Endpoint| {
+            endpoints.binary_search_by(|stays: &Arc<Endpoint>| stays.instance.cmp(&endpoint.instance)).is_ok()
+        };
+        let left = old.iter().filter(|endpoint| !stays(endpoint)).map(Arc::downgrade);
         inner.leaving.extend(left);
         inner.leaving.retain(|endpoint| endpoint.strong_count() > 0);
         inner.set = Arc::new(EndpointSet { limit, endpoints });

@@ -45,6 +45,34 @@ pub struct Feeds {
     pub wakes: mpsc::Receiver<Key>,
 }
 
+/// An endpoint pool as an operator looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPoolView {
+    /// The Revision, or another Service.
+    pub key: Key,
+    /// Most requests in flight at one endpoint; 0 is unlimited.
+    pub limit: u32,
+    /// Who takes requests.
+    pub endpoints: Vec<EndpointView>,
+    /// Requests in line.
+    pub waiting: usize,
+    /// Whether an instance was called for and has not come yet.
+    pub called: bool,
+    /// Why no instance will ever come.
+    pub failure: Option<String>,
+}
+
+/// An endpoint as an operator looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointView {
+    /// Where it is.
+    pub instance: Instance,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Whether it could not be reached when last tried.
+    pub suspect: bool,
+}
+
 /// Why a gateway cannot start or listen.
 #[derive(Debug, Error)]
 pub enum GatewayError {
@@ -111,6 +139,11 @@ impl EndpointHints {
         ];
         all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, value as u64)));
         all
+    }
+
+    /// Every endpoint pool that has an endpoint or somebody in line. Looks at each pool there is.
+    pub fn endpoint_pools(&self) -> Vec<EndpointPoolView> {
+        self.shared.registry().view()
     }
 
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection

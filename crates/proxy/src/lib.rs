@@ -59,4 +59,4 @@ mod tests;
 
 pub use config::{Config, ConfigError};
 pub use drain::Drained;
-pub use gateway::{EndpointHints, Feeds, Gateway, GatewayError, Visibility};
+pub use gateway::{EndpointHints, EndpointPoolView, EndpointView, Feeds, Gateway, GatewayError, Visibility};

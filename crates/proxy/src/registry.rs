@@ -1,7 +1,7 @@
 //! All endpoint pools of a gateway: found by revision for hints, and by Service for routes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -9,6 +9,7 @@ use knoll_api::Key;
 use knoll_api::table::{Backend, Instance, Table};
 
 use crate::endpoint_pool::{Common, EndpointPool};
+use crate::gateway::EndpointPoolView;
 
 /// Most revisions with instances announced before the table knows them.
 const MAX_EARLY: usize = 4096;
@@ -21,19 +22,28 @@ pub(crate) struct Registry {
     /// By what stays the same while the object lives: a Revision's uid.
     pools: HashMap<String, Arc<EndpointPool>>,
     by_revision: HashMap<Key, Arc<EndpointPool>>,
+    /// Pools of deleted revisions, as long as a request holds them.
+    closed: HashMap<Key, Vec<Weak<EndpointPool>>>,
     /// Instances of revisions the table does not know yet.
     early: BTreeMap<Key, Vec<Instance>>,
 }
 
 impl Registry {
     pub(crate) fn new(common: Arc<Common>) -> Self {
-        let (table, pools, by_revision, early) = Default::default();
-        Self { common, table, pools, by_revision, early }
+        let (table, pools, by_revision, closed, early) = Default::default();
+        Self { common, table, pools, by_revision, closed, early }
     }
 
     /// The endpoint pool behind a Service.
     pub(crate) fn pool(&self, service: &Key, backend: &Backend) -> Option<Arc<EndpointPool>> {
         self.pools.get(&identity(service, backend)).cloned()
+    }
+
+    /// Every endpoint pool in which something goes on.
+    pub(crate) fn view(&self) -> Vec<EndpointPoolView> {
+        let mut all: Vec<_> = self.pools.values().filter_map(|pool| pool.view()).collect();
+        all.sort_unstable_by(|one, two| one.key.cmp(&two.key));
+        all
     }
 
     /// How many endpoint pools there are.
@@ -69,13 +79,19 @@ impl Registry {
                 continue;
             }
             if let Some(pool) = self.pools.remove(&identity) {
-                pool.close();
+                if pool.close() {
+                    self.closed.entry(pool.key.clone()).or_default().push(Arc::downgrade(&pool));
+                }
                 let same = |other: &Arc<EndpointPool>| Arc::ptr_eq(other, &pool);
                 if self.by_revision.get(&pool.key).is_some_and(same) {
                     self.by_revision.remove(&pool.key);
                 }
             }
         }
+        self.closed.retain(|_, pools| {
+            pools.retain(|pool| pool.strong_count() > 0);
+            !pools.is_empty()
+        });
     }
 
     /// Notes an instance ahead of the table.
@@ -109,7 +125,8 @@ impl Registry {
 
     /// Requests in flight at an instance of a revision.
     pub(crate) fn in_flight(&self, revision: &Key, instance: &Instance) -> u32 {
-        self.by_revision.get(revision).map_or(0, |pool| pool.in_flight(instance))
+        let closed = self.closed.get(revision).into_iter().flatten().filter_map(Weak::upgrade);
+        closed.chain(self.by_revision.get(revision).cloned()).map(|pool| pool.in_flight(instance)).sum()
     }
 
     fn pool_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<EndpointPool> {

@@ -163,3 +163,45 @@ async fn whoever_shares_the_socket_takes_over_its_backlog() {
     }
     assert_eq!(soon(ended).await.expect("no panic"), Drained::Clean);
 }
+
+#[tokio::test]
+async fn a_deleted_revision_is_drained_once_its_requests_are_answered() {
+    let (leaving, tickets, taken) = held().await;
+    let world = world(table(vec![revision("rev", std::slice::from_ref(&leaving))]));
+    let external = world.external;
+    let request = tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    soon(taken.acquire()).await.expect("open").forget();
+    world.publish(table(vec![])).await;
+    let (hints, rev) = (world.gateway.hints(), key("rev"));
+    let drained = hints.drained(&rev, &leaving);
+    tokio::pin!(drained);
+    // Longer than an idle instance takes to be found so.
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut drained).await;
+    assert!(early.is_err(), "a request is in flight");
+    tickets.add_permits(1);
+    assert_eq!(soon(request).await.expect("no panic").body, "done");
+    soon(drained).await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_who_serves_and_who_waits() {
+    let (busy, tickets, taken) = held().await;
+    let revisions = vec![Revision { limit: 1, ..revision("rev", std::slice::from_ref(&busy)) }, revision("idle", &[])];
+    let world = world(table(revisions));
+    let external = world.external;
+    let ask = || tokio::spawn(async move { Client1::open(external).await.get("/").await });
+    let first = ask();
+    soon(taken.acquire()).await.expect("open").forget();
+    let second = ask();
+    let hints = world.gateway.hints();
+    until(|| hints.endpoint_pools().first().is_some_and(|pool| pool.waiting == 1)).await;
+    let pools = hints.endpoint_pools();
+    let [pool] = &pools[..] else { panic!("one pool has something to show") };
+    assert_eq!((&pool.key, pool.limit, pool.called), (&key("rev"), 1, false));
+    let [endpoint] = &pool.endpoints[..] else { panic!("one endpoint") };
+    assert_eq!((&endpoint.instance, endpoint.in_flight, endpoint.suspect), (&busy, 1, false));
+    tickets.add_permits(2);
+    for answer in [first, second] {
+        assert_eq!(soon(answer).await.expect("no panic").body, "done");
+    }
+}

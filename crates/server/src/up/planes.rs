@@ -27,7 +27,7 @@ use knoll_container::{
 use knoll_drive::{Counters, Inspect, Links, Role};
 use knoll_node::{Callbacks, InstanceEvent, Node};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
-use knoll_proxy::{EndpointHints, Gateway, Visibility};
+use knoll_proxy::{EndpointHints, EndpointPoolView, EndpointView, Gateway, Visibility};
 use knoll_store::Store;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
@@ -217,7 +217,7 @@ impl Planes {
 /// What the admin endpoint reads.
 fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restarts: Restarts) -> Sources {
     let mut sources = Sources::default();
-    let (numbers, table) = (gateway.hints(), gateway.applied());
+    let (numbers, pools, table) = (gateway.hints(), gateway.hints(), gateway.applied());
     sources.metrics(move || numbers.metrics());
     let counted = counters.clone();
     sources.metrics(move || counters.read().metrics());
@@ -232,6 +232,7 @@ fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restart
         0 => Err("the gateway has no table yet".to_owned()),
         _ => Ok(()),
     });
+    sources.dump("endpoint_pools", move || pools.endpoint_pools().iter().map(shown).collect());
     sources.dump("hosts", move || {
         let table = table.borrow().clone().unwrap_or_default();
         json!({
@@ -240,6 +241,26 @@ fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restart
         })
     });
     sources
+}
+
+/// An endpoint pool of the gateway, as the admin endpoint shows it.
+fn shown(pool: &EndpointPoolView) -> serde_json::Value {
+    let endpoint = |endpoint: &EndpointView| {
+        json!({
+            "address": endpoint.instance.address.to_string(),
+            "pod": endpoint.instance.pod,
+            "inFlight": endpoint.in_flight,
+            "suspect": endpoint.suspect,
+        })
+    };
+    json!({
+        "key": pool.key.to_string(),
+        "limit": pool.limit,
+        "waiting": pool.waiting,
+        "called": pool.called,
+        "failure": pool.failure,
+        "endpoints": pool.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    })
 }
 
 fn port_of(listener: &TcpListener) -> Result<u16, Failure> {
