@@ -58,7 +58,8 @@ fn hard(quota: &Value) -> Amounts {
 }
 
 /// Refuses a write that a quota of its namespace has no room for: a new object, or a change that uses more. What it
-/// returns stands for the object until it is written.
+/// returns stands for the object until it is written. In a namespace with a quota it looks at the objects of that kind
+/// there, in others at nothing.
 ///
 /// # Errors
 /// 403 that names the quota, what is asked for, used and allowed.

@@ -1,5 +1,7 @@
-//! Answers that last: each keeps its place in flight until it ends, and one whose client does not take what is ready
-//! for it is given up, though nobody asks it for anything any more.
+//! Answers that last, because they go on or because they are long: each keeps its place in flight until it ends, and one
+//! whose client does not take what is ready for it is given up, though nobody asks it for anything any more.
+//!
+//! Long answers are handed over in pieces: whatever is handed over at once waits where nothing of ours sees it.
 
 use std::{
     pin::Pin,
@@ -8,14 +10,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{flow::Place, patience::PATIENCE};
+use super::patience::PATIENCE;
 use crate::{
     body::{Body, BodyError},
     counters::Counters,
 };
+
+/// Most bytes that are handed over at once.
+const PIECE: usize = 64 * 1024;
+
+/// Whether an answer is over once its first piece is handed over.
+pub(super) fn is_short(body: &Body) -> bool {
+    body.size_hint().upper().is_some_and(|most| most <= PIECE as u64)
+}
 
 /// A body that lasts.
 pub(super) struct Lasting<G> {
@@ -25,16 +35,17 @@ pub(super) struct Lasting<G> {
 
 struct Held<G> {
     body: Body,
+    /// What is left of the last piece of the body.
+    rest: Bytes,
     /// When something was handed over after which nothing was asked for yet.
     handed: Option<Instant>,
-    _place: Place,
     _guard: G,
 }
 
 impl<G: Send + 'static> Lasting<G> {
-    /// Keeps `place` and `guard` for as long as `body` lasts.
-    pub(super) fn new(body: Body, place: Place, guard: G, counters: Arc<Counters>) -> Self {
-        let held = Held { body, handed: None, _place: place, _guard: guard };
+    /// Keeps `guard` for as long as `body` lasts.
+    pub(super) fn new(body: Body, guard: G, counters: Arc<Counters>) -> Self {
+        let held = Held { body, rest: Bytes::new(), handed: None, _guard: guard };
         let shared = Arc::new(Mutex::new(Some(held)));
         let watched = Arc::downgrade(&shared);
         let watchdog = tokio::spawn(async move {
@@ -79,7 +90,7 @@ impl<G> http_body::Body for Lasting<G> {
             return Poll::Ready(Some(Err("the client was too slow".into())));
         };
         held.handed = None;
-        let polled = Pin::new(&mut held.body).poll_frame(context);
+        let polled = held.piece(context);
         match &polled {
             Poll::Ready(Some(_)) => held.handed = Some(Instant::now()),
             Poll::Ready(None) => drop(shared.take()),
@@ -89,11 +100,35 @@ impl<G> http_body::Body for Lasting<G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.shared).as_ref().is_some_and(|held| held.body.is_end_stream())
+        lock(&self.shared).as_ref().is_some_and(|held| held.rest.is_empty() && held.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.shared).as_ref().map(|held| held.body.size_hint()).unwrap_or_default()
+        let shared = lock(&self.shared);
+        let Some(held) = shared.as_ref() else { return SizeHint::default() };
+        let (rest, inner) = (held.rest.len() as u64, held.body.size_hint());
+        let mut hint = SizeHint::default();
+        hint.set_lower(inner.lower().saturating_add(rest));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
+    }
+}
+
+impl<G> Held<G> {
+    /// The next piece.
+    fn piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return other,
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(self.rest.len().min(PIECE))))))
     }
 }
 
@@ -140,9 +175,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_gives_its_place_back() {
         let shares = Shares::new(1, 1);
-        let place = Arc::new(shares.take("a".to_owned()).unwrap());
+        let place = shares.take("a".to_owned()).unwrap();
         let endless = body::stream(stream::repeat_with(|| Ok(Bytes::from_static(b"x"))));
-        let mut lasting = Lasting::new(endless, place, (), Arc::default());
+        let mut lasting = Lasting::new(endless, place, Arc::default());
         assert!(lasting.frame().await.unwrap().is_ok());
         assert!(shares.take("a".to_owned()).is_none());
         tokio::time::sleep(PATIENCE * 2).await;
@@ -150,11 +185,25 @@ mod tests {
         assert!(lasting.frame().await.unwrap().is_err());
     }
 
+    #[tokio::test]
+    async fn a_long_answer_is_handed_over_in_pieces_and_stays_as_long_as_it_said() {
+        let shares = Shares::new(1, 1);
+        let place = shares.take("a".to_owned()).unwrap();
+        let long = body::full(vec![b'x'; 3 * PIECE + 1]);
+        assert!(!is_short(&long) && is_short(&body::full(vec![0; PIECE])));
+        let mut lasting = Lasting::new(long, place, Arc::default());
+        assert_eq!(http_body::Body::size_hint(&lasting).exact(), Some(3 * PIECE as u64 + 1));
+        let first = lasting.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.len(), PIECE);
+        assert_eq!(http_body::Body::size_hint(&lasting).exact(), Some(2 * PIECE as u64 + 1));
+        assert_eq!(lasting.collect().await.unwrap().to_bytes().len(), 2 * PIECE + 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_with_nothing_to_say_stays() {
         let shares = Shares::new(1, 1);
-        let place = Arc::new(shares.take("a".to_owned()).unwrap());
-        let mut lasting = Lasting::new(body::stream(stream::pending()), place, (), Arc::default());
+        let place = shares.take("a".to_owned()).unwrap();
+        let mut lasting = Lasting::new(body::stream(stream::pending()), place, Arc::default());
         assert!(tokio::time::timeout(PATIENCE * 60, lasting.frame()).await.is_err());
         assert!(shares.take("a".to_owned()).is_none());
     }

@@ -42,7 +42,12 @@ use self::{
     patience::Patient,
     shares::Shares,
 };
-use crate::{ApiServer, Identity, auth, body, panics, respond, status::Status};
+use crate::{
+    ApiServer, Identity, auth,
+    body::{self, Body},
+    panics, respond,
+    status::Status,
+};
 
 /// Most connections at once, and most from one address.
 const CONNECTIONS: (usize, usize) = (4096, 1024);
@@ -229,11 +234,7 @@ impl ApiServer {
     }
 
     /// Answers a request from outside, whose sender is to be found out.
-    async fn outside(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        traffic: &Arc<Traffic>,
-    ) -> http::Response<body::Body> {
+    async fn outside(self: &Arc<Self>, request: Request<Incoming>, traffic: &Arc<Traffic>) -> http::Response<Body> {
         let under_way = traffic.begin();
         let identity = match self.config.authority.authenticate(request.headers(), traffic.certificate.clone()) {
             Ok(identity) => identity,
@@ -255,18 +256,27 @@ impl ApiServer {
                 self.counters.overdue.add();
                 respond::failure(&Status::overdue())
             });
-            return response.map(|inner| body::wrap(Kept::new(inner, under_way)));
+            return self.held(response, (place, under_way));
         }
-        let Some(place) = place else { return self.handle(request, identity).await };
         // A command outlives its answer, and holds its place itself.
-        request.extensions_mut().insert(place.clone());
+        if let Some(place) = &place {
+            request.extensions_mut().insert(place.clone());
+        }
         let response = self.handle(request, identity).await;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             traffic.commands.store(true, Ordering::Relaxed);
             return response;
         }
+        self.held(response, (place, under_way))
+    }
+
+    /// Keeps `guard` until the answer was handed over.
+    fn held<G: Send + Unpin + 'static>(&self, response: http::Response<Body>, guard: G) -> http::Response<Body> {
+        if lasting::is_short(response.body()) {
+            return response.map(|inner| body::wrap(Kept::new(inner, guard)));
+        }
         let counters = self.counters.clone();
-        response.map(|inner| body::wrap(Lasting::new(inner, place, under_way, counters)))
+        response.map(|inner| body::wrap(Lasting::new(inner, guard, counters)))
     }
 }
 
