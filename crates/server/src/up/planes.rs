@@ -221,8 +221,8 @@ fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restart
     sources.metrics(move || numbers.metrics());
     let counted = counters.clone();
     sources.metrics(move || counters.read().metrics());
-    let shown = inspect.clone();
-    sources.metrics(move || shown.metrics());
+    let loops = inspect.clone();
+    sources.metrics(move || loops.metrics());
     sources.dump("controllers", move || inspect.dump());
     sources.metrics(move || {
         let each = restarts.read().map(|(task, count)| (task.to_owned(), count));
