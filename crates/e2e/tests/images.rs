@@ -126,7 +126,11 @@ fn a_shells_image_runs_beside_another_in_one_pod() {
     });
     space.apply(&service("both", &spec));
     space.ready("both");
-    assert_eq!(space.ask_for("both", "/fetch?http://127.0.0.1:9999/index.html").body, "200\nfrom the shell\n");
+    // The side has no probe: that it runs does not say that it listens.
+    knoll_e2e::until("the side answers", || {
+        let body = space.ask_for("both", "/fetch?http://127.0.0.1:9999/index.html").body;
+        (body == "200\nfrom the shell\n").then_some(())
+    });
     assert_eq!(space.ask_for("both", "/file?/shared/note").body, "written by the side\n");
     assert_eq!(space.ask_for("both", "/file?/www/index.html").status, 500, "files of another image are not seen");
     let pods = space.pods("both");

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -129,7 +130,11 @@ impl ImageStore {
     fn make_layer(&self, wanted: &WantedLayer) -> Result<UnpackedLayer, StoreError> {
         let scratch = self.inner.root.join("unpacking");
         let (temporary, path) = (scratch.join(uuid::Uuid::new_v4().to_string()), self.layer_path(&wanted.diff_id));
-        fs::create_dir(&temporary).map_err(io("make", &temporary))?;
+        // Whatever the umask: a root that its layer says nothing about is open to all users of the container. The
+        // directories above it are not.
+        let made = fs::create_dir(&temporary)
+            .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)));
+        made.map_err(io("make", &temporary))?;
         let limits = Limits { layer_bytes: self.limits().layer_bytes.min(wanted.budget), ..self.limits().clone() };
         let unpacked = layer::unpack(&self.blobs().path(&wanted.blob), &wanted.diff_id, &temporary, &limits);
         let unpacked = unpacked.inspect_err(|_| forget(&temporary)).map_err(|source| self.refused(wanted, source))?;
