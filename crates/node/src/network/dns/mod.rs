@@ -1,7 +1,7 @@
 //! The DNS server that pods ask: names of the cluster from what the API holds, all others from the machine's own
 //! resolvers.
 //!
-//! Every client has its share of questions, of questions under way and of connections ([`clients`]); nothing it sends
+//! Every client has its share of questions, of questions under way and of connections (`clients`); nothing it sends
 //! or does not read holds anything for long.
 
 mod clients;
