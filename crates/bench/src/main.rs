@@ -9,6 +9,7 @@ mod cold_start;
 mod cpu;
 mod figures;
 mod gateway;
+mod idle;
 mod instance;
 mod memory;
 mod services;
@@ -22,12 +23,13 @@ const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
        knoll-bench api [seconds, default 5]
        knoll-bench up [rounds, default 5]
        knoll-bench memory
+       knoll-bench idle [services, default 10000]
        knoll-bench all
 set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
 
 /// Rounds in which the gateway and its peers take turns.
 const ROUNDS: u32 = 3;
-const ALL: [&str; 5] = ["cold-start", "gateway", "api", "up", "memory"];
+const ALL: [&str; 6] = ["cold-start", "gateway", "api", "up", "memory", "idle"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -64,6 +66,7 @@ fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
         "gateway" => gateway::run(size.unwrap_or(3), ROUNDS),
         "api" => api::run(size.unwrap_or(5)),
         "up" => up::run(size.unwrap_or(5)),
+        "idle" => idle::run(size.unwrap_or(10_000).try_into()?),
         _ => memory::run(),
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn run() -> Result<String, Box<dyn Error>> {
 }
 
 /// Megabytes of a process, with its part of what it shares.
-fn pss(process: u32) -> Result<f64, Box<dyn Error>> {
+pub(crate) fn pss(process: u32) -> Result<f64, Box<dyn Error>> {
     let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("smaps_rollup has no Pss")?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;

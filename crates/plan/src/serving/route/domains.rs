@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn a_name_that_is_too_long_is_told_once() {
         let world = World::new(Settings::default());
-        let route = Route::default();
+        let mut route = Route::default();
+        route.metadata.namespace = Some("default".to_owned());
         let long = "a".repeat(64);
         let refused = host(&world, &route, &long, false).unwrap_err();
         let rest = refused.split_once(": url: ").expect("the field").1;
