@@ -145,8 +145,24 @@ fn up(data: &Path, mut command: Command, options: &[&str]) {
     printed(command.output().expect("knoll runs"), "up");
 }
 
+impl Own {
+    /// Prints how the instance stands and the end of its log, for whoever reads why a test failed.
+    fn tell(&self) {
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(["get", "ksvc,route,revision,kpa,pod,event", "-A", "-o", "wide", "--request-timeout=5s"]);
+        let output = kubectl.env("KUBECONFIG", &self.cluster.kubeconfig).output();
+        eprintln!("{}", output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default());
+        let log = fs::read(self.data().join("knoll.log")).unwrap_or_default();
+        let lines: Vec<_> = String::from_utf8_lossy(&log).lines().rev().take(40).map(str::to_owned).collect();
+        lines.iter().rev().for_each(|line| eprintln!("{line}"));
+    }
+}
+
 impl Drop for Own {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         drop(self.proxy.kill());
         drop(self.proxy.wait());
         // It is not asked to stop: its containers would be waited for.

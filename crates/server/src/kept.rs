@@ -36,6 +36,11 @@ impl Kept {
         Self { left: left.unwrap_or_default().into_iter().collect(), wanted: Vec::new() }
     }
 
+    /// Whether a socket of this name was left.
+    pub(crate) fn has(&self, name: &ListenerName) -> bool {
+        self.left.contains_key(name)
+    }
+
     /// Lets go, here and in the monitor at `socket`, of what is not among `names`: their addresses may be wanted otherwise.
     pub(crate) async fn keep_only(&mut self, names: &[ListenerName], socket: &Path) {
         let strange: Vec<ListenerName> = self.left.keys().filter(|name| !names.contains(name)).cloned().collect();

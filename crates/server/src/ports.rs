@@ -89,15 +89,21 @@ fn standard(arguments: &UpArguments) -> Option<SocketAddr> {
     (!arguments.no_port_80 && !arguments.http_addr.contains(&standard)).then_some(standard)
 }
 
-/// What the sockets that these arguments ask for are kept as.
-pub(crate) fn names(arguments: &UpArguments) -> Vec<ListenerName> {
-    let mut names = vec![kept::name("api", arguments.api_addr), kept::name("registry", arguments.registry_addr)];
-    names.extend(arguments.admin_addr.map(|address| kept::name("admin", address)));
-    names.extend(arguments.http_addr.iter().copied().chain(standard(arguments)).map(|at| kept::name("http", at)));
+/// What the sockets that these arguments ask for are kept as. A pods' socket of a port that is to be bound at every address
+/// is not among them, unless that one was left, too: beside it the port could not be seen to be free.
+pub(crate) fn names(arguments: &UpArguments, left: &Kept) -> Vec<ListenerName> {
+    let mut outside = vec![("api", arguments.api_addr), ("registry", arguments.registry_addr)];
+    outside.extend(arguments.admin_addr.map(|address| ("admin", address)));
+    outside.extend(arguments.http_addr.iter().copied().chain(standard(arguments)).map(|address| ("http", address)));
+    let fresh = |(what, address): &(&str, SocketAddr)| {
+        (address.ip().is_unspecified() && !left.has(&kept::name(what, *address))).then(|| address.port())
+    };
+    let fresh: Vec<u16> = outside.iter().filter_map(fresh).collect();
     let pods = [("pods-api", arguments.api_addr.port()), ("pods-registry", arguments.registry_addr.port())];
     let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0)]);
-    names.extend(pods.map(|(name, port)| kept::name(name, SocketAddr::from((GATEWAY, port)))));
-    names
+    let pods = pods.filter(|(_, port)| !fresh.contains(port));
+    let pods = pods.map(|(what, port)| (what, SocketAddr::from((GATEWAY, port))));
+    outside.into_iter().chain(pods).map(|(what, address)| kept::name(what, address)).collect()
 }
 
 impl Ports {

@@ -107,7 +107,8 @@ enum Call {
 async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result<(), Failure> {
     let monitor = paths.monitor().socket;
     let mut kept = Kept::find(&monitor).await;
-    kept.keep_only(&ports::names(arguments), &monitor).await;
+    let names = ports::names(arguments, &kept);
+    kept.keep_only(&names, &monitor).await;
     let mut ports = Ports::bind(arguments, kept)?;
     let pki = Arc::new(Pki::open(&paths.pki(), Timestamp::now()).map_err(|e| Failure::new(Exit::Config, &e))?);
     let instance = describe(arguments, paths, &ports)?;
