@@ -110,7 +110,13 @@ impl Client {
         let shared = Arc::new(Shared { pending: Mutex::default(), subscribers: Mutex::default() });
         let (out, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(serve(stream, queue, Arc::clone(&shared)));
-        let info = MonitorInfo { version: VERSION, pid: 0, boot_id: String::new(), started_at: jiff::Timestamp::now() };
+        let info = MonitorInfo {
+            version: VERSION,
+            pid: 0,
+            boot_id: String::new(),
+            started_at: jiff::Timestamp::now(),
+            state_dir: std::path::PathBuf::new(),
+        };
         let mut connection = Connection { number: AtomicU64::new(1), shared, out, info, task };
         let (answer, _) = connection.call(Request::Hello { version: VERSION }, Vec::new()).await?;
         let Answer::Hello(info) = answer else { return Err(ClientError::Unexpected) };

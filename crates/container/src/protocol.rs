@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -245,6 +246,9 @@ pub struct MonitorInfo {
     pub boot_id: String,
     /// When this monitor started.
     pub started_at: Timestamp,
+    /// Where it keeps what it knows of containers: whose they are. Empty when it does not say.
+    #[serde(default)]
+    pub state_dir: PathBuf,
 }
 
 /// Where a part of a listing ends.

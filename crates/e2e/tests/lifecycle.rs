@@ -202,6 +202,31 @@ fn a_second_instance_is_refused() {
 }
 
 #[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn containers_of_another_data_directory_are_left_alone_while_it_is_there() {
+    let own = Own::up("theirs");
+    let space = Namespace::within(own.cluster.clone(), "theirs");
+    let host = space.actor();
+    assert_eq!(served(&own.cluster, &host, "/sicken"), "done\n");
+    own.signal("KILL");
+    let other = scratch("other");
+    let (code, complaint) = refused(&other, &[]);
+    assert_eq!(code, Some(69), "{complaint}");
+    let fix = format!("go on with `knoll up --data-dir {}`", own.data().display());
+    assert!(complaint.contains(&fix), "{complaint}");
+    own.up_again();
+    settled(&space);
+    assert_eq!(get(&own.cluster.gateway, &host, "/health").expect("it answers").status, 500, "it is the same process");
+
+    // Removed by hand, it has nothing to go on with.
+    own.signal("KILL");
+    fs::remove_dir_all(own.data().join("containers")).expect("it is removed");
+    assert!(succeed(&other, &["up", "--detach"]).contains("knoll is ready"));
+    succeed(&other, &["down"]);
+    succeed(&other, &["reset", "--yes"]);
+}
+
+#[test]
 #[ignore = "needs the machine without an instance: scripts/e2e runs it alone"]
 fn what_is_missing_is_told_with_the_fix() {
     let data = scratch("missing");

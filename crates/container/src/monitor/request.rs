@@ -98,6 +98,7 @@ impl Monitor {
             pid: std::process::id(),
             boot_id: self.boot_id.clone(),
             started_at: self.started_at,
+            state_dir: self.options.state_dir.clone(),
         })
     }
 

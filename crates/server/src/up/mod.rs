@@ -105,6 +105,7 @@ enum Call {
 }
 
 async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result<(), Failure> {
+    monitor::displace(paths).await?;
     let monitor = paths.monitor().socket;
     let mut kept = Kept::find(&monitor).await;
     let names = ports::names(arguments, &kept);

@@ -1,6 +1,6 @@
 //! The monitor process: the other half of `knoll up`.
 
-use std::{ffi::OsString, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{ffi::OsString, fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use knoll_cli::Exit;
 use knoll_container::{
@@ -23,6 +23,8 @@ pub(crate) const CABLES: &str = "knoll";
 const MTU: u32 = 1400;
 /// How long containers may take to end when everything is stopped.
 const GRACE: Duration = Duration::from_secs(10);
+/// Between two looks at a monitor that ends.
+const LOOK: Duration = Duration::from_millis(10);
 /// `SIGTERM`.
 const TERM: i32 = 15;
 
@@ -92,6 +94,48 @@ impl Finder {
             tracing::warn!(error = chain(&error), "end the containers");
         }
     }
+}
+
+/// Ends a monitor that another data directory left, with which nothing here could be recorded.
+///
+/// # Errors
+/// When containers of that data directory run, and it is still there.
+pub(crate) async fn displace(paths: &Paths) -> Result<(), Failure> {
+    let options = paths.monitor();
+    let Ok(client) = Client::connect(&options.socket).await else { return Ok(()) };
+    let theirs = client.monitor().state_dir.clone();
+    if theirs.as_os_str().is_empty() || is_same(&theirs, &options.state_dir) {
+        return Ok(());
+    }
+    let end = async {
+        if theirs.exists() && client.list().await?.containers.iter().any(is_running) {
+            return Ok(false);
+        }
+        client.shutdown(true).await?;
+        while Client::connect(&options.socket).await.is_ok() {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok::<_, ClientError>(true)
+    };
+    let data = theirs.parent().unwrap_or(&theirs).display().to_string();
+    match tokio::time::timeout(GRACE, end).await {
+        Ok(Ok(true)) => tracing::info!(data, "the monitor of another data directory had nothing to do, and was ended"),
+        Ok(Ok(false)) => {
+            let text = format!(
+                "containers of another data directory run on this machine: go on with `knoll up --data-dir {data}`, or \
+                 remove them with `knoll reset --data-dir {data}`"
+            );
+            return Err(Failure::text(Exit::Unavailable, text));
+        }
+        Ok(Err(error)) => return Err(Failure::new(Exit::System, &error)),
+        Err(_) => return Err(Failure::text(Exit::System, format!("the monitor of {data} does not end"))),
+    }
+    Ok(())
+}
+
+/// Whether both name one directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
 }
 
 fn is_running(container: &ContainerStatus) -> bool {
