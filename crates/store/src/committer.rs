@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     fs, panic,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     Change, Durability, Entry, Write, WriteError, checkpoint, codec,
     counters::count,
-    pack::{PackedValue, Written},
+    pack::{Notes, PackedValue, Written},
     recovery::RESERVE_AHEAD,
     snapshot::{Slot, Snapshot},
     store::Shared,
@@ -95,7 +95,7 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) own: mpsc::WeakSender<Request>,
-    pub(crate) packer: std_mpsc::Sender<Written>,
+    pub(crate) notes: Notes,
     /// The state with everything of the open batch in it.
     pub(crate) working: Snapshot,
     pub(crate) reserved: u64,
@@ -299,8 +299,7 @@ impl Committer {
         self.shared.publish(self.working.clone(), done.iter().flat_map(|d| &d.changes), now);
         for Done { changes, answer } in done {
             for change in changes.iter().filter(|change| change.value.is_some()) {
-                // Without the packer values stay as they are.
-                self.packer.send(Written { key: change.key.clone(), revision: change.revision, at: now }).ok();
+                self.notes.leave(Written { key: change.key.clone(), revision: change.revision, at: now });
             }
             count(&self.shared.counters.transactions);
             answer.send(Ok(changes)).ok();

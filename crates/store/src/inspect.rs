@@ -58,7 +58,8 @@ pub fn inspect(directory: &Path, options: &Options) -> Result<Inspection, OpenEr
     match ownership(directory).map_err(failed)? {
         Ownership::Ours => {}
         Ownership::Newer => return Err(OpenError::Newer),
-        Ownership::Empty | Ownership::Foreign => return Err(OpenError::Foreign { path: path() }),
+        Ownership::Empty => return Err(failed(io::ErrorKind::NotFound.into())),
+        Ownership::Foreign => return Err(OpenError::Foreign { path: path() }),
     }
     let _lock = claim::hold(directory)?;
     inspect_on(Arc::new(knoll_journal::Directory::new(directory)), options)

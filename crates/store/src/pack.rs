@@ -21,8 +21,12 @@ use crate::{
     value::{Dictionary, Packed, Value},
 };
 
+/// How often the packer looks for what has grown cold while there is something that will.
+const EVERY: Duration = Duration::from_secs(1);
 /// Keys that wait to grow cold; beyond, the oldest count as cold.
 const WAITING: usize = 1 << 16;
+/// Keys that wait at most.
+const MOST_WAITING: usize = 4 * WAITING;
 /// Most values of one round.
 const ROUND: usize = 128;
 /// Fewest objects of a kind that are worth a dictionary.
@@ -63,9 +67,25 @@ struct Kind {
     few: Vec<(Arc<str>, u64)>,
 }
 
+/// Where the committer leaves word of what it wrote. Nobody is woken for it: packing is in no hurry.
+pub(crate) struct Notes {
+    written: mpsc::Sender<Written>,
+    /// The packer ends when this goes.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    open: mpsc::Sender<()>,
+}
+
+impl Notes {
+    /// Leaves word of a write. Without a packer values stay as they are.
+    pub(crate) fn leave(&self, written: Written) {
+        self.written.send(written).ok();
+    }
+}
+
 struct Packer {
     shared: Arc<Shared>,
     written: mpsc::Receiver<Written>,
+    open: mpsc::Receiver<()>,
     committer: requests::WeakSender<Request>,
     cold_after: Duration,
     waiting: VecDeque<Written>,
@@ -83,17 +103,18 @@ pub(crate) fn start(
     committer: requests::WeakSender<Request>,
     cold_after: Duration,
     state: &Snapshot,
-) -> std::io::Result<mpsc::Sender<Written>> {
-    let (sender, written) = mpsc::channel();
+) -> std::io::Result<Notes> {
+    let (notes, written) = mpsc::channel();
+    let (opened, open) = mpsc::channel();
     let kinds = kinds_of(state);
-    let mut packer = Packer { shared, written, committer, cold_after, waiting: VecDeque::new(), kinds };
+    let mut packer = Packer { shared, written, open, committer, cold_after, waiting: VecDeque::new(), kinds };
     let now = Instant::now();
     // What was read from the log is as new as what is written now.
     let plain =
         state.map.iter().filter(|(_, slot)| matches!(&slot.value, Value::Plain(value) if value.len() >= SHORTEST));
     packer.waiting.extend(plain.map(|(key, slot)| Written { key: key.clone(), revision: slot.revision, at: now }));
     thread::Builder::new().name("store-pack".into()).spawn(move || packer.run())?;
-    Ok(sender)
+    Ok(Notes { written: notes, open: opened })
 }
 
 /// Dictionaries that are in use, each kind's most used one.
@@ -135,19 +156,22 @@ impl Packer {
 
     /// Waits until something is cold or was written. `false` when the store has gone.
     fn wait(&mut self) -> bool {
-        let next = match self.waiting.front() {
-            None => self.written.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+        match self.waiting.front() {
+            None => match self.written.recv() {
+                Ok(first) => self.waiting.push_back(first),
+                Err(mpsc::RecvError) => return false,
+            },
             Some(oldest) => {
-                let age = oldest.at.elapsed();
-                self.written.recv_timeout(self.cold_after.saturating_sub(age))
+                let wait = self.cold_after.saturating_sub(oldest.at.elapsed()).min(EVERY);
+                if self.open.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                    return false;
+                }
             }
-        };
-        match next {
-            Ok(written) => self.waiting.push_back(written),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
         }
         self.waiting.extend(self.written.try_iter());
+        // More than can be packed: the oldest stay as they are until they are written again or the store is opened.
+        let surplus = self.waiting.len().saturating_sub(MOST_WAITING);
+        self.waiting.drain(..surplus);
         true
     }
 

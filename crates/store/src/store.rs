@@ -106,7 +106,7 @@ pub enum OpenError {
         reached: u64,
     },
     /// The log cannot be read, or holds what no crash explains.
-    #[error("{0}: `knoll store verify` says what is lost")]
+    #[error("open the log (`knoll store verify` says what is lost)")]
     Log(#[from] LogError),
     /// Records this version does not know.
     #[error("the data directory was written by a newer version: use that version or newer")]
@@ -196,8 +196,7 @@ impl Store {
         });
         let (requests, receiver) = mpsc::channel(QUEUE);
         let thread = |source| OpenError::Directory { path: "a thread of the store".into(), source };
-        let packer =
-            pack::start(shared.clone(), requests.downgrade(), options.cold_after, &snapshot).map_err(thread)?;
+        let notes = pack::start(shared.clone(), requests.downgrade(), options.cold_after, &snapshot).map_err(thread)?;
         let checkpoints = Checkpoints {
             fewest_bytes: options.checkpoint_bytes,
             bytes: recovered.checkpoint_bytes,
@@ -213,7 +212,7 @@ impl Store {
             shared: shared.clone(),
             requests: receiver,
             own: requests.downgrade(),
-            packer,
+            notes,
             working: snapshot,
             reserved,
             must_rotate,

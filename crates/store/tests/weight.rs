@@ -10,6 +10,9 @@ use bytes::Bytes;
 use knoll_store::{Durability, Expect, Options, Store, Write};
 use serde_json::{Value, json};
 
+/// Where the second half of the measurement finds the store.
+const CHILD: &str = "KNOLL_WEIGHT_DIRECTORY";
+
 /// The objects of one Knative Service that is idle: key folder, kind, and what its spec and status hold beside what all
 /// have.
 fn chain() -> Vec<(&'static str, Value)> {
@@ -227,12 +230,35 @@ async fn what_services_weigh() {
     }
     store.close().await;
     drop(store);
-    let size: u64 =
-        fs::read_dir(&path).expect("is there").map(|e| e.expect("reads").metadata().expect("is there").len()).sum();
+    let newest = fs::read_dir(&path).expect("is there").map(|entry| entry.expect("reads"));
+    let newest = newest.filter(|entry| entry.file_name().to_string_lossy().starts_with("checkpoint-"));
+    let newest = newest.max_by_key(fs::DirEntry::file_name).expect("one was written");
+    println!("newest checkpoint: {} a service", each(newest.metadata().expect("is there").len()));
+    // A process of its own, which has not yet used memory for anything else.
+    let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--ignored", "--exact", "what_a_restart_costs", "--nocapture"])
+        .env(CHILD, &path)
+        .env("KNOLL_WEIGHT_SERVICES", services.to_string())
+        .status();
+    assert!(child.expect("starts").success());
+}
+
+/// Not a measurement of its own: the second half of `what_services_weigh`.
+#[tokio::test]
+#[ignore = "a part of the other"]
+async fn what_a_restart_costs() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let services: u64 = std::env::var("KNOLL_WEIGHT_SERVICES").map_or(10_000, |n| n.parse().expect("a number"));
+    let each = |bytes: u64| format!("{:.1} KB", bytes as f64 / services as f64 / 1024.0);
+    let path = std::path::PathBuf::from(path);
+    let entries = fs::read_dir(&path).expect("is there");
+    let size: u64 = entries.map(|entry| entry.expect("reads").metadata().expect("is there").len()).sum();
+    let before = private_bytes();
     let begun = Instant::now();
     let store = Store::open(&path, options()).expect("opens");
     println!("restart: {:.2} s from {} MB of files", begun.elapsed().as_secs_f64(), size >> 20);
+    println!("memory at once: {} a service", each(private_bytes().saturating_sub(before)));
     quiet(&store).await;
-    println!("memory after the restart: {} a service", each(private_bytes().saturating_sub(before)));
+    println!("memory when cold: {} a service", each(private_bytes().saturating_sub(before)));
     store.close().await;
 }

@@ -34,6 +34,8 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Crates that decide and never act, and what they must never depend on, however indirectly.
 const PURE: &[&str] = &["api", "scale", "plan", "schema"];
 const IMPURE: &[&str] = &["tokio", "hyper", "kube-client", "mio", "socket2", "reqwest"];
+/// Crates to which the wall clock may do what it likes, because they do not look at it.
+const CLOCKLESS: &[&str] = &["journal", "store"];
 /// The one crate that may say `unsafe`.
 const UNSAFE: &[&str] = &["container"];
 /// Names that say nothing.
@@ -155,6 +157,9 @@ fn files(root: &Path, findings: &mut Vec<String>) -> Result<(), String> {
                 findings.push(format!("{shown}: over {LONGEST_FILE} lines; split it by variant"));
             }
             let in_crate = path.components().nth(1).and_then(|part| part.as_os_str().to_str()).unwrap_or_default();
+            if CLOCKLESS.contains(&in_crate) && content.contains("SystemTime") {
+                findings.push(format!("{shown}: the wall clock jumps; use Instant, or take the time as an argument"));
+            }
             if !UNSAFE.contains(&in_crate) && content.lines().any(|line| line.contains(concat!("unsafe", " {"))) {
                 findings.push(format!("{shown}: only {UNSAFE:?} may say unsafe"));
             }
