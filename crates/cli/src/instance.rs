@@ -46,16 +46,29 @@ pub enum InstanceError {
     },
 }
 
-/// Start time of a process in clock ticks since boot (`proc_pid_stat(5)`, field 22); `None` when it is gone.
-pub fn process_start(pid: i32) -> Option<u64> {
+/// What `proc_pid_stat(5)` says of a process from its third field on; `None` when it is gone.
+fn process_fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses that may hold anything.
-    let rest = &stat[stat.rfind(')')? + 2..];
-    let state = rest.split(' ').next()?;
-    if state == "Z" {
-        return None;
-    }
-    rest.split(' ').nth(19)?.parse().ok()
+    let rest = stat.get(stat.rfind(')')? + 2..)?;
+    let fields: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    (fields.first()? != "Z").then_some(fields)
+}
+
+/// Start time of a process in clock ticks since boot; `None` when it is gone.
+pub fn process_start(pid: i32) -> Option<u64> {
+    process_fields(pid)?.get(19)?.parse().ok()
+}
+
+/// Whether a process is gone or will be as soon as the kernel comes to it: it exits, or was killed.
+pub fn process_is_going(pid: i32) -> bool {
+    /// It exits (`PF_EXITING`), or takes a signal that ends it (`PF_SIGNALED`).
+    const EXITING: u64 = 0x4 | 0x400;
+    const KILL: u64 = 1 << 8;
+    let Some(fields) = process_fields(pid) else { return true };
+    let number = |field: usize| fields.get(field).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let (flags, pending) = (number(6), number(28));
+    flags & EXITING != 0 || pending & KILL != 0
 }
 
 impl Instance {
@@ -73,7 +86,7 @@ impl Instance {
             }
         };
         let instance: Instance = serde_json::from_slice(&text).map_err(|_| not_running())?;
-        if instance.is_running() { Ok(instance) } else { Err(not_running()) }
+        if instance.is_running() && !process_is_going(instance.pid) { Ok(instance) } else { Err(not_running()) }
     }
 
     /// Whether its process is still that process.
@@ -95,5 +108,25 @@ impl Instance {
     pub fn retract(data_dir: &Path) {
         // Nothing is lost where it stays: its process is gone, and commands check that.
         fs::remove_file(Self::path(data_dir)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_killed_is_going_before_it_is_gone() {
+        let pid = i32::try_from(std::process::id()).expect("small");
+        assert!(process_start(pid).is_some() && !process_is_going(pid));
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep starts");
+        let pid = i32::try_from(child.id()).expect("small");
+        assert!(!process_is_going(pid));
+        child.kill().expect("is ours");
+        assert!(process_is_going(pid), "at once");
+        child.wait().expect("is ours");
+        assert!(process_is_going(pid) && process_start(pid).is_none());
     }
 }

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knoll_cli::{Exit, instance::process_start};
+use knoll_cli::{
+    Exit,
+    instance::{process_is_going, process_start},
+};
 use nix::fcntl::OFlag;
 
 use crate::{
@@ -90,14 +93,19 @@ impl Holder {
     }
 
     fn is_alive(&self) -> bool {
-        process_start(self.process) == Some(self.started)
+        process_start(self.process) == Some(self.started) && !process_is_going(self.process)
     }
 
     /// Whether none of its threads is left: they hold its files together.
     fn is_gone(&self) -> bool {
-        let this = self.process == Holder::this().process;
-        let threads = fs::read_dir(format!("/proc/{}/task", self.process)).map_or(0, Iterator::count);
-        this || (!self.is_alive() && threads <= 1)
+        if self.process == Holder::this().process {
+            return true;
+        }
+        match process_start(self.process) {
+            Some(started) => started != self.started,
+            // The first thread has ended; the others may not.
+            None => fs::read_dir(format!("/proc/{}/task", self.process)).map_or(0, Iterator::count) <= 1,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) const OURS: &[&str] = &[
     "admin.kubeconfig",
     "admin.new",
     "knoll.log",
+    "knoll.log.old",
     "instance.json",
     "instance.new",
     "store",

@@ -1,6 +1,6 @@
 //! `knoll store`: looks at the objects' files, and mends them.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use knoll_api::metrics::Metric;
 use knoll_cli::{
@@ -33,11 +33,11 @@ pub(crate) fn exit_of(error: &OpenError) -> Exit {
 }
 
 fn failure(error: &OpenError) -> Failure {
-    let hint = match error {
-        OpenError::InUse { .. } => ": stop it with `knoll down`",
-        _ => "",
+    let text = match error {
+        OpenError::InUse { path } => format!("{path} is in use: stop the instance with `knoll down` first"),
+        _ => chain(error),
     };
-    Failure::text(exit_of(error), chain(error) + hint)
+    Failure::text(exit_of(error), text)
 }
 
 /// Shows how the store fares to whoever asks the admin endpoint.
@@ -74,8 +74,11 @@ pub(crate) fn check(paths: &Paths) -> Option<Check> {
     let name = "store";
     match inspect(&store, &Options::default()) {
         Err(OpenError::InUse { .. }) => None,
-        Err(OpenError::Foreign { .. }) if !store.exists() => None,
-        Err(error) => Some(Check { name, ok: false, found: chain(&error), fix: String::new() }),
+        Err(OpenError::Directory { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let fix = if nix::unistd::geteuid().is_root() { "" } else { "run as root" };
+            Some(Check { name, ok: false, found: chain(&error), fix: fix.to_owned() })
+        }
         Ok(Inspection { refusal: Some(refusal), .. }) => {
             let data = paths.data.display();
             let fix = format!("knoll store verify --data-dir {data}, then knoll store repair --yes --data-dir {data}");
@@ -180,8 +183,9 @@ fn named(key: &str) -> String {
     let mut parts = key.trim_start_matches('/').splitn(3, '/');
     let (group, plural, name) = (parts.next(), parts.next(), parts.next());
     match (group, plural, name) {
-        (Some("core"), Some(plural), Some(name)) => format!("{plural} {name}"),
-        (Some(group), Some(plural), Some(name)) => format!("{plural}.{group} {name}"),
+        // What has no namespace has an empty one in its key.
+        (Some("core"), Some(plural), Some(name)) => format!("{plural} {}", name.trim_start_matches('/')),
+        (Some(group), Some(plural), Some(name)) => format!("{plural}.{group} {}", name.trim_start_matches('/')),
         _ => key.to_owned(),
     }
 }

@@ -41,12 +41,12 @@ fn kept(json: &[u8]) -> Option<String> {
 pub fn machine_login(directory: &Path, hosts: &[String]) -> io::Result<(String, String)> {
     private_directory(directory)?;
     let path = directory.join("config.json");
-    let password = match fs::read(&path) {
-        Ok(json) => kept(&json),
+    let old = match fs::read(&path) {
+        Ok(json) => Some(json),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let password = match password {
+    let password = match old.as_deref().and_then(kept) {
         Some(password) => password,
         None => {
             let mut random = [0; 32];
@@ -56,7 +56,11 @@ pub fn machine_login(directory: &Path, hosts: &[String]) -> io::Result<(String, 
     };
     let entry = || Entry { auth: STANDARD.encode(format!("{USER}:{password}")) };
     let file = File { auths: hosts.iter().map(|host| (host.clone(), entry())).collect() };
-    replace(&path, &serde_json::to_vec_pretty(&file).map_err(io::Error::other)?, directory)?;
+    let text = serde_json::to_vec_pretty(&file).map_err(io::Error::other)?;
+    // An instance that was killed comes back on a full disk, too.
+    if old.as_deref() != Some(&text[..]) {
+        replace(&path, &text, directory)?;
+    }
     Ok((USER.into(), password))
 }
 
