@@ -1,8 +1,8 @@
 //! An instance is killed again and again under requests, writes and watches, and its disk fills meanwhile. Nothing
-//! acknowledged is lost, no revision comes twice, no known host is unknown, no connection is refused.
+//! acknowledged or told by a watch is lost, no revision comes twice, no known host is unknown, no connection is refused.
 //!
-//! A short run by default; a long one says how long, and at what rate:
-//! `KNOLL_CHAOS_SECONDS=600 KNOLL_CHAOS_RATE=2000 scripts/chaos`.
+//! `scripts/chaos --minutes 10` says how long, and what rate is aimed at. Each client sends one request after the other,
+//! so that a machine that is slower than the rate gets what it can answer; the rate that was reached is printed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +23,12 @@ use serde_json::{Value, json};
 /// Clients that send requests, and writers of the API.
 const CLIENTS: u64 = 16;
 const WRITERS: u64 = 4;
-/// Size of the disk.
-const DISK: &str = "size=1200m";
+/// Between two writes of one writer.
+const WRITE_EVERY: Duration = Duration::from_millis(20);
+/// Sizes of the disks: all the instance has, and what its objects are on alone. The second one fills while everything
+/// goes on; the first one only at the end, for a node whose disk is full evicts pods, as it must.
+const DISK: &str = "1200m";
+const OBJECTS: &str = "256m";
 
 fn number(name: &str, otherwise: u64) -> u64 {
     env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -34,9 +38,10 @@ fn number(name: &str, otherwise: u64) -> u64 {
 struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn mount(path: &Path) -> Self {
+    fn mount(path: &Path, size: &str) -> Self {
         fs::create_dir_all(path).expect("it is made");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(path).status();
+        let options = format!("size={size},mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status();
         assert!(mounted.expect("mount runs").success());
         Self(path.to_owned())
     }
@@ -69,6 +74,20 @@ impl Drop for Disk {
     }
 }
 
+/// What is known of an object that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It has this version.
+    At(u64),
+    /// It is deleted.
+    Gone,
+    /// The last write got no answer, or one that does not say what became of it.
+    Unclear {
+        /// Whether it was to delete it.
+        deleting: bool,
+    },
+}
+
 /// What everybody saw.
 #[derive(Default)]
 struct Seen {
@@ -84,8 +103,10 @@ struct Seen {
     recoveries: Mutex<Vec<Duration>>,
     /// Kills so far, and when the last was.
     kills: Mutex<(u64, Option<Instant>)>,
-    /// Name and version of what was acknowledged.
-    writes: Mutex<Vec<(String, u64)>>,
+    /// What was acknowledged last of each object.
+    writes: Mutex<BTreeMap<String, Fate>>,
+    /// Every version that was given to a write.
+    versions: Mutex<Vec<u64>>,
     refused_full: AtomicU64,
     /// Names that watches told of.
     watched: Mutex<BTreeSet<String>>,
@@ -149,24 +170,63 @@ impl Seen {
         }
     }
 
-    /// Writes objects one after the other.
+    /// Writes objects one after the other: makes each, changes every second one, and keeps every fourth.
     fn writer(&self, proxy: &str, path: &str, writer: u64) {
         for number in 0.. {
-            if !self.goes_on() {
-                return;
-            }
             let name = format!("write-{writer}-{number}");
-            let object = json!({"metadata": {"name": name}, "data": {"number": number.to_string()}}).to_string();
-            let headers = [("content-type", "application/json")];
-            match request(proxy, "localhost", "POST", path, &headers, &object) {
-                Ok(answer) if answer.status == 201 => lock(&self.writes).push((name, version(&answer.body))),
-                Ok(answer) if answer.status == 507 => {
-                    count(&self.refused_full);
-                    thread::sleep(Duration::from_millis(50));
+            let one = format!("{path}/{name}");
+            let mut steps = vec![("POST", path, json!({"metadata": {"name": name}, "data": {"step": "made"}}))];
+            if number % 2 == 0 {
+                steps.push(("PATCH", &one, json!({"data": {"step": "changed"}})));
+            }
+            if number % 4 != 0 {
+                steps.push(("DELETE", &one, Value::Null));
+            }
+            for (method, path, body) in steps {
+                if !self.goes_on() {
+                    return;
                 }
-                _ => thread::sleep(Duration::from_millis(10)),
+                if !self.write(proxy, &name, method, path, &body) {
+                    break;
+                }
+            }
+            thread::sleep(WRITE_EVERY);
+        }
+    }
+
+    /// Writes once. Whether that was acknowledged.
+    fn write(&self, proxy: &str, name: &str, method: &str, path: &str, body: &Value) -> bool {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = request(proxy, "localhost", method, path, &[("content-type", kind)], &body);
+        match answer {
+            Ok(answer) if matches!(answer.status, 200 | 201) && method == "DELETE" => self.note(name, Fate::Gone),
+            Ok(answer) if matches!(answer.status, 200 | 201) => {
+                let version = version(&answer.body);
+                lock(&self.versions).push(version);
+                self.note(name, Fate::At(version));
+            }
+            // Refused for want of room: all is as it was.
+            Ok(answer) if answer.status == 507 => {
+                count(&self.refused_full);
+                thread::sleep(Duration::from_millis(50));
+                return false;
+            }
+            _ => {
+                self.note(name, Fate::Unclear { deleting: method == "DELETE" });
+                thread::sleep(Duration::from_millis(10));
+                return false;
             }
         }
+        true
+    }
+
+    fn note(&self, name: &str, fate: Fate) {
+        lock(&self.writes).insert(name.to_owned(), fate);
+    }
+
+    fn acknowledged(&self) -> usize {
+        lock(&self.versions).len()
     }
 
     /// Watches, goes on where it was, and lists again when told to.
@@ -259,26 +319,43 @@ fn torment(own: &Own, disk: &Disk, seen: &Seen, length: Duration) {
         if full {
             disk.free();
             fills += 1;
-            let before = lock(&seen.writes).len();
-            until("writes are taken again", || (lock(&seen.writes).len() > before).then_some(()));
+            let before = seen.acknowledged();
+            until("writes are taken again", || (seen.acknowledged() > before).then_some(()));
         }
+    }
+}
+
+/// An instance on disks of its own, which go after it, in this order.
+struct Scene {
+    own: Own,
+    objects: Disk,
+    disk: Disk,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let path = scratch("chaos");
+        let disk = Disk::mount(&path, DISK);
+        let objects = Disk::mount(&path.join("store"), OBJECTS);
+        Self { own: Own::up("chaos"), objects, disk }
     }
 }
 
 #[test]
 #[ignore = "starts an instance of its own and kills it for minutes: scripts/chaos"]
 fn killed_again_and_again_with_a_full_disk_nothing_acknowledged_is_lost() {
-    let length = Duration::from_secs(number("KNOLL_CHAOS_SECONDS", 30));
-    let rate = number("KNOLL_CHAOS_RATE", 200).max(CLIENTS);
-    let disk = Disk::mount(&scratch("chaos"));
-    let own = Own::up("chaos");
-    let space = Namespace::within(own.cluster.clone(), "chaos");
+    let length = Duration::from_secs(number("KNOLL_CHAOS_SECONDS", 60));
+    let rate = number("KNOLL_CHAOS_RATE", 2000).max(CLIENTS);
+    let scene = Scene::new();
+    let space = Namespace::within(scene.own.cluster.clone(), "chaos");
     let host = space.actor();
-    until("requests are served", || get(&own.cluster.gateway, &host, "/").is_ok_and(|a| a.status == 200).then_some(()));
+    let serves = || get(&scene.own.cluster.gateway, &host, "/").is_ok_and(|a| a.status == 200).then_some(());
+    until("requests are served", serves);
     let path = format!("/api/v1/namespaces/{}/configmaps", space.name);
     let seen = Seen::default();
+    let begun = Instant::now();
     thread::scope(|scope| {
-        let (seen, host, path, cluster) = (&seen, host.as_str(), path.as_str(), &own.cluster);
+        let (seen, host, path, cluster) = (&seen, host.as_str(), path.as_str(), &scene.own.cluster);
         let every =
             Duration::from_secs(1) * u32::try_from(CLIENTS).expect("few") / u32::try_from(rate).expect("a rate");
         for _ in 0..CLIENTS {
@@ -289,41 +366,78 @@ fn killed_again_and_again_with_a_full_disk_nothing_acknowledged_is_lost() {
         }
         scope.spawn(move || seen.watcher(&cluster.proxy, path));
         // Whatever comes of it, the others must end.
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| torment(&own, &disk, seen, length)));
+        let tormenting = || torment(&scene.own, &scene.objects, seen, length);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(tormenting));
         seen.stop.store(true, Ordering::Relaxed);
         if let Err(panic) = ended {
             std::panic::resume_unwind(panic);
         }
     });
+    tell(&seen, begun.elapsed(), rate);
+    judge(&space, &seen);
+
+    // Once more, with no room for anything.
+    scene.disk.fill();
+    scene.objects.fill();
+    scene.own.signal("KILL");
+    scene.own.up_again();
     judge(&space, &seen);
 }
 
-fn judge(space: &Namespace, seen: &Seen) {
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn tell(seen: &Seen, took: Duration, rate: u64) {
     let mut recoveries = std::mem::take(&mut *lock(&seen.recoveries));
     recoveries.sort();
     let of = |share: usize| recoveries.get((recoveries.len() * share / 100).min(recoveries.len().saturating_sub(1)));
-    let writes = std::mem::take(&mut *lock(&seen.writes));
     println!("{} kills; {} good answers", lock(&seen.kills).0, read(&seen.good));
+    println!("{} requests/s of the {rate} that were aimed at", read(&seen.good) / took.as_secs().max(1));
     println!("{} requests broken, {:?} by status", read(&seen.broken), lock(&seen.other));
-    println!("{} writes acknowledged, {} refused for want of room", writes.len(), read(&seen.refused_full));
+    println!("{} writes acknowledged, {} refused for want of room", seen.acknowledged(), read(&seen.refused_full));
     println!("{} lists by the watcher", read(&seen.relists));
     println!("recovery p50 {:?}, p99 {:?}", of(50), of(99));
     println!("{} refused connections, {} answers 404", read(&seen.refused_connections), read(&seen.unknown_host));
-
-    let found: BTreeMap<String, u64> =
-        space.list("configmaps").iter().map(|object| (name_of(object), revision(object))).collect();
-    for (name, version) in &writes {
-        assert_eq!(found.get(name), Some(version), "{name} was acknowledged with this version");
-    }
-    let versions: BTreeSet<u64> = writes.iter().map(|(_, version)| *version).collect();
-    assert_eq!(versions.len(), writes.len(), "a version was given twice");
-    assert!(!writes.is_empty() && read(&seen.refused_full) > 0 && read(&seen.good) > 0);
-    assert!(!lock(&seen.watched).is_empty());
-    assert_eq!(read(&seen.unknown_host), 0, "known hosts were answered 404");
-    assert_eq!(read(&seen.refused_connections), 0, "connections were refused");
     if let Ok(most) = env::var("KNOLL_CHAOS_RECOVERY_MS") {
         let most = Duration::from_millis(most.parse().expect("KNOLL_CHAOS_RECOVERY_MS is a number"));
         assert!(of(99).is_some_and(|p99| *p99 <= most), "recovery took longer than {most:?}");
     }
+}
+
+/// Names and versions of all that is there.
+fn everything(space: &Namespace) -> BTreeMap<String, u64> {
+    let (mut found, mut token) = (BTreeMap::new(), String::new());
+    loop {
+        let path = format!("/api/v1/namespaces/{}/configmaps?limit=500&continue={token}", space.name);
+        let page = space.cluster.read(&path);
+        found.extend(page["items"].as_array().expect("a list").iter().map(|o| (name_of(o), revision(o))));
+        match page["metadata"]["continue"].as_str().unwrap_or_default() {
+            "" => return found,
+            next => next.clone_into(&mut token),
+        }
+    }
+}
+
+fn judge(space: &Namespace, seen: &Seen) {
+    let found = everything(space);
+    let writes = lock(&seen.writes);
+    for (name, fate) in &*writes {
+        match fate {
+            Fate::At(version) => assert_eq!(found.get(name), Some(version), "{name} was acknowledged so"),
+            Fate::Gone => assert_eq!(found.get(name), None, "{name} was acknowledged as deleted"),
+            Fate::Unclear { .. } => {}
+        }
+    }
+    // What was told before it was safe would be missing now, acknowledged or not.
+    let is_kept = |name: &&String| matches!(writes.get(*name), Some(Fate::At(_) | Fate::Unclear { deleting: false }));
+    for name in lock(&seen.watched).iter().filter(is_kept) {
+        assert!(found.contains_key(name), "a watch told of {name}");
+    }
+    let versions = lock(&seen.versions);
+    assert_eq!(versions.iter().collect::<BTreeSet<_>>().len(), versions.len(), "a version was given twice");
+    assert!(!versions.is_empty() && read(&seen.refused_full) > 0 && read(&seen.good) > 0);
+    assert!(!lock(&seen.watched).is_empty());
+    assert_eq!(read(&seen.unknown_host), 0, "known hosts were answered 404");
+    assert_eq!(read(&seen.refused_connections), 0, "connections were refused");
 }
