@@ -93,7 +93,14 @@ pub struct Manager<'a> {
 impl Manager<'_> {
     /// Makes sure that the happy condition and every dependent are there: Unknown, except that missing dependents
     /// of a happy condition that is already True start as True.
+    ///
+    /// A transition that is said to be still to come, for the clock was set back since, counts as one of now: whoever
+    /// waits for a condition's age would wait that much longer.
     pub fn initialize(&mut self) -> &mut Self {
+        let now = self.now;
+        for time in self.conditions.iter_mut().filter_map(|condition| condition.last_transition_time.as_mut()) {
+            time.0 = time.0.min(now);
+        }
         let happy = self.set.happy;
         if self.get(happy).is_none() {
             self.set_content(happy, UNKNOWN, "", "");
@@ -293,6 +300,21 @@ mod tests {
                 ConfigurationsReady=Unknown @1 []  
                 Ready=Unknown @1 []  
                 RoutesReady=Unknown @1 []  
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_transition_that_is_still_to_come_counts_as_one_of_now() {
+        let mut conditions = Vec::new();
+        SERVICE.manage(&mut conditions, at(86_400)).initialize();
+        SERVICE.manage(&mut conditions, at(5)).initialize().mark_true("RoutesReady");
+        check(
+            &conditions,
+            expect![[r#"
+                ConfigurationsReady=Unknown @5 []  
+                Ready=Unknown @5 []  
+                RoutesReady=True @5 []  
             "#]],
         );
     }

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod annotation;
 pub mod autoscaling;
 pub mod caching;
+pub mod clock;
 pub mod conditions;
 pub mod config;
 pub mod duration;

@@ -225,7 +225,7 @@ impl Control {
         if self.may_sweep() {
             self.sweep();
         }
-        let now = Timestamp::now();
+        let now = self.executor.clock.now();
         let mut left = PLANS;
         loop {
             let least = if left == 0 { Lane::Hurried } else { self.least_urgent() };

@@ -5,8 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, labels};
+use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
 use knoll_plan::{DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -29,6 +28,7 @@ pub(crate) struct Executor {
     pub(crate) events: mpsc::Sender<EventRecord>,
     pub(crate) digests: CoalescingQueue<(DigestRequest, Key), Duration>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<SteadyClock>,
 }
 
 /// What a key wants.
@@ -164,7 +164,8 @@ impl Execution<'_> {
                     && (400..500).contains(code)
                     && !matches!(code, 409 | 429)
                 {
-                    let refusal = Refusal { reason: reason.clone(), message: message.clone(), at: Timestamp::now() };
+                    let at = self.executor.clock.now();
+                    let refusal = Refusal { reason: reason.clone(), message: message.clone(), at };
                     let asker = self.asker.clone();
                     self.observations.push(Observation::Refused { asker, object: (kind, key), refusal });
                 }

@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use knoll_api::Key;
+use knoll_api::{Key, clock::SteadyClock};
 use knoll_plan::{DigestRequest, Observation};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -36,6 +35,7 @@ pub(crate) async fn run(
     resolver: Arc<dyn ResolveDigest>,
     into: mpsc::Sender<Observation>,
     counters: Arc<Counters>,
+    clock: Arc<SteadyClock>,
 ) {
     let mut waiting: BTreeMap<(DigestRequest, Key), Duration> = BTreeMap::new();
     let mut under_way: BTreeSet<(DigestRequest, Key)> = BTreeSet::new();
@@ -53,7 +53,7 @@ pub(crate) async fn run(
             Some(done) = tasks.join_next(), if !tasks.is_empty() => {
                 let (request, asker, result) = done.expect("a panic is caught inside and nobody aborts");
                 under_way.remove(&(request.clone(), asker.clone()));
-                let observation = Observation::Digest { request, asker, result, at: Timestamp::now() };
+                let observation = Observation::Digest { request, asker, result, at: clock.now() };
                 if into.send(observation).await.is_err() {
                     return;
                 }
@@ -102,8 +102,9 @@ mod tests {
         asked.put((request.clone(), Key::new("ns", "r")), Duration::from_secs(3));
         let (into, mut observations) = mpsc::channel(1);
         let begun = tokio::time::Instant::now();
+        let clock = SteadyClock::new(|| (std::time::Instant::now(), jiff::Timestamp::now()));
         let observation = tokio::select! {
-            () = run(asked, Arc::new(Silent), into, Arc::default()) => None,
+            () = run(asked, Arc::new(Silent), into, Arc::default(), Arc::new(clock)) => None,
             observation = observations.recv() => observation,
         };
         assert_eq!(begun.elapsed().as_secs(), 3);

@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use knoll_api::{Key, stats::RevisionStat, table::Table};
+use jiff::Timestamp;
+use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::Table};
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 use crate::{
@@ -143,15 +145,17 @@ async fn live(
 
     let asked = CoalescingQueue::new();
     let (digests_in, digests) = mpsc::channel(DIGESTS);
-    let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone());
+    let clock = Arc::new(SteadyClock::new(|| (Instant::now().into_std(), Timestamp::now())));
+    let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone(), clock.clone());
     spawn(&mut tasks, "digest resolver", resolving);
 
     let (follow, decisions) = (CoalescingQueue::new(), CoalescingQueue::new());
     let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), counters.clone());
     let autoscaling = autoscaler.run(stats, wakes);
 
-    let executor = Executor { api: api.clone(), events: events_in, digests: asked, counters: counters.clone() };
-    let publisher = Publisher::new(table.clone(), counters.clone());
+    let api = api.clone();
+    let executor = Executor { api, events: events_in, digests: asked, counters: counters.clone(), clock };
+    let publisher = Publisher::new(table.clone(), counters);
     let control = Control::new(role, executor, publisher, follow, inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {

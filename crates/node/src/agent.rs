@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
+use knoll_api::clock::SteadyClock;
 use knoll_container::client::Client as MonitorClient;
 use knoll_container::protocol::{Listing, SandboxId};
 use knoll_oci::ImageStore;
@@ -22,7 +23,7 @@ use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::worker::{self, PodVersion, Start, uid};
-use crate::{disk, images, machine};
+use crate::{clocks, disk, images, machine};
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
@@ -115,6 +116,8 @@ impl Node {
             store: images,
             images: Mutex::default(),
             config,
+            clock: SteadyClock::new(clocks),
+            clock_set: watch::Sender::default(),
             api,
             callbacks,
             recorder,

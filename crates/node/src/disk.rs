@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use knoll_api::clock::JumpWatch;
 use nix::sys::statvfs::statvfs;
 
 use crate::agent::Node;
@@ -21,7 +21,7 @@ use crate::pressure::{Barometer, Candidate, Pressure, Remainder, first_to_go};
 use crate::resources;
 use crate::shared::Shared;
 use crate::worker::uid;
-use crate::{images, tree, volumes};
+use crate::{clocks, images, tree, volumes};
 
 /// Between two looks at the machine.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -42,6 +42,7 @@ pub(crate) struct Usage {
 /// Looks at the machine from time to time, for ever.
 pub(crate) async fn run(node: Node) {
     let mut barometer = Barometer::default();
+    let mut jumps = JumpWatch::new(clocks());
     loop {
         let left = remainder(&node.shared.config).await;
         let mut judged = node.shared.config.thresholds.judge(&left);
@@ -52,7 +53,7 @@ pub(crate) async fn run(node: Node) {
         if judged.disk {
             evict_one(&node).await;
         }
-        let told = barometer.take(judged, Timestamp::now());
+        let told = barometer.take(judged, node.shared.clock.now());
         node.shared.pressure.send_if_modified(|before| {
             let differs = *before != told;
             if differs {
@@ -62,6 +63,10 @@ pub(crate) async fn run(node: Node) {
             differs
         });
         tokio::time::sleep(PERIOD).await;
+        if let Some(by) = jumps.look(clocks()) {
+            tracing::warn!(?by, "the clock was set, or the machine slept: tokens of pods are renewed");
+            node.shared.clock_set.send_replace(());
+        }
     }
 }
 

@@ -33,6 +33,11 @@ mod tree;
 pub mod volumes;
 mod worker;
 
+/// The clocks of this machine: the one that is never set, and the one that is.
+fn clocks() -> knoll_api::clock::Reading {
+    (std::time::Instant::now(), jiff::Timestamp::now())
+}
+
 pub use agent::{Node, NodeError};
 pub use config::{Callbacks, Config, InstanceEvent, ServesHost};
 pub use counters::Reading;

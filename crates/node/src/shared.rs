@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use knoll_api::Key;
+use knoll_api::{Key, clock::SteadyClock};
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
 use knoll_container::protocol::{ContainerId, Exit};
@@ -91,6 +91,10 @@ impl Attempts {
 /// What every pod of a node shares.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// What pods' deadlines and pauses are measured by, and their stamps made with.
+    pub(crate) clock: SteadyClock,
+    /// Tells that the wall clock was set.
+    pub(crate) clock_set: watch::Sender<()>,
     pub(crate) api: Api,
     pub(crate) monitor: Monitor,
     pub(crate) store: ImageStore,

@@ -201,6 +201,7 @@ impl Decider {
             Metric::Concurrency => stat.concurrency,
             Metric::Rps => stat.requests_per_second,
         };
+        self.forget_wake(now);
         if std::mem::take(&mut self.woken) {
             value = (value - 1.0).max(0.0);
         }
@@ -209,13 +210,20 @@ impl Decider {
     }
 
     /// Notes the first request to a revision at zero, ahead of the report that will hold it; that report then
-    /// counts one less. A second call before the report changes nothing.
+    /// counts one less. A second call before the report changes nothing, as long as the first is remembered.
     pub fn wake(&mut self, now: Duration) {
+        self.forget_wake(now);
         if self.woken {
             return;
         }
         self.record(now, Stat { concurrency: 1.0, requests_per_second: 1.0 });
         self.woken = true;
+    }
+
+    /// A report may never come: a caller leaves at once, or reports are dropped. What no window holds any more is as
+    /// if it had never been, or the next wake-up would be lost.
+    fn forget_wake(&mut self, now: Duration) {
+        self.woken &= !self.stable.is_empty(now);
     }
 
     /// Decides for `ready` instances that take requests now.

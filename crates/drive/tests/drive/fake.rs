@@ -104,6 +104,22 @@ impl Fake {
         self.state().watchers.clear();
     }
 
+    /// Much of other kinds is written: watches that ask for bookmarks are told so, and what was before is forgotten.
+    pub(crate) fn age(&self) {
+        let mut state = self.state();
+        state.revision += 1000;
+        state.compacted = state.revision;
+        state.history.clear();
+        let meta = json!({"metadata": {"resourceVersion": state.revision.to_string()}});
+        let line = json!({"type": "BOOKMARK", "object": meta});
+        state.watchers.retain(|(of, to)| {
+            let mut line = line.clone();
+            line["object"]["apiVersion"] = of.api_version().into();
+            line["object"]["kind"] = of.kind().into();
+            to.send(line).is_ok()
+        });
+    }
+
     /// How many watches are open.
     pub(crate) fn watching(&self) -> usize {
         self.state().watchers.len()

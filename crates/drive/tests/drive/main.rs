@@ -3,6 +3,7 @@
 mod absence;
 mod applied;
 mod fake;
+mod idle;
 mod leases;
 mod panics;
 

@@ -93,6 +93,14 @@ impl<T> Step<T> {
         }
     }
 
+    fn settle(&mut self, now: Timestamp) {
+        match self {
+            Step::Doing => *self = Step::Todo,
+            Step::Failed(failure) => failure.at = failure.at.min(now),
+            Step::Todo | Step::Done(_) => {}
+        }
+    }
+
     /// Whether to begin it now.
     pub fn is_due(&self, now: Timestamp) -> bool {
         match self {
@@ -363,6 +371,25 @@ impl ObservedContainer {
         self.image = Step::Done(image);
     }
 
+    fn settle(&mut self, now: Timestamp) {
+        let past = |at: &mut Timestamp| *at = (*at).min(now);
+        self.image.settle(now);
+        let stamps = [
+            self.pull_failure.as_mut().map(|failure| &mut failure.at),
+            self.asked_to_stop.as_mut(),
+            self.backoff.as_mut().map(|backoff| &mut backoff.since),
+            self.last.as_mut().map(|exit| &mut exit.finished),
+        ];
+        stamps.into_iter().flatten().for_each(past);
+        match &mut self.life {
+            Life::Creating => self.life = self.last.take().map_or(Life::Absent, Life::Exited),
+            Life::Rejected(failure) => past(&mut failure.at),
+            Life::Running { since, .. } | Life::Stopping { since, .. } => past(since),
+            Life::Exited(exit) => past(&mut exit.finished),
+            Life::Absent => {}
+        }
+    }
+
     fn refuse(&mut self, from: Life, to: &'static str) -> IllegalMove {
         let name = from.name();
         self.life = from;
@@ -391,22 +418,15 @@ impl ObservedPod {
 
     /// What is left of it after the server was away: nothing is under way any more.
     ///
-    /// Containers that were being made count as never made; the caller then applies what the runtime still has.
-    pub fn settle(&mut self) {
-        fn reset<T>(step: &mut Step<T>) {
-            if matches!(step, Step::Doing) {
-                *step = Step::Todo;
-            }
-        }
-        reset(&mut self.sandbox);
-        reset(&mut self.volumes);
-        reset(&mut self.teardown);
-        reset(&mut self.forgotten);
-        for container in self.containers.values_mut() {
-            reset(&mut container.image);
-            if matches!(container.life, Life::Creating) {
-                container.life = container.last.take().map_or(Life::Absent, Life::Exited);
-            }
-        }
+    /// Containers that were being made count as never made; the caller then applies what the runtime still has. What is
+    /// said to be still to come, for the clock was set back meanwhile, counts as of now: pauses and graces are as long
+    /// as they are, and not a day longer.
+    pub fn settle(&mut self, now: Timestamp) {
+        self.accepted = self.accepted.map(|at| at.min(now));
+        self.sandbox.settle(now);
+        self.volumes.settle(now);
+        self.teardown.settle(now);
+        self.forgotten.settle(now);
+        self.containers.values_mut().for_each(|container| container.settle(now));
     }
 }

@@ -403,11 +403,29 @@ fn what_was_under_way_when_the_server_stopped_is_begun_again() {
     start(&mut seen, "a", at(0));
     exit(&mut seen, "a", 1, at(1));
     seen.container_mut("a").begin(at(1)).expect("begins");
-    seen.settle();
+    seen.settle(at(2));
     assert_eq!(seen.sandbox, Step::Todo);
     assert!(matches!(seen.containers["a"].life, Life::Exited(_)));
     let kept: ObservedPod = serde_json::from_str(&serde_json::to_string(&seen).expect("writes")).expect("reads");
     assert_eq!(kept, seen);
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_the_server_was_away_delays_nothing_by_more_than_its_pause() {
+    let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    let (day, mut seen) = (86_400, prepared(&pod));
+    start(&mut seen, "a", at(day));
+    exit(&mut seen, "a", 1, at(day + 1));
+    start(&mut seen, "a", at(day + 2));
+    exit(&mut seen, "a", 1, at(day + 3));
+    seen.container_mut("b").pull_failed("ErrImagePull", "no".into(), at(day));
+    seen.volumes = Step::Done(());
+    let latest = |seen: &ObservedPod| decide(&pod, seen, at(5)).recheck;
+    assert!(latest(&seen).is_some_and(|when| when > at(day)), "for a day nothing would happen");
+    seen.settle(at(5));
+    assert!(latest(&seen).is_some_and(|when| when <= at(25)));
+    let acts = decide(&pod, &seen, at(30)).acts;
+    assert_eq!(acts, [Act::Start("a".into()), Act::Pull("b".into())]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A pod known again after the server was away.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use knoll_container::protocol::{ContainerStatus, Listing, Network, Phase};
 
@@ -16,14 +17,22 @@ pub(crate) fn load_record(config: &Config, uid: &str) -> Option<Record> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         bytes => bytes,
     };
-    let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(std::io::Error::other));
-    record.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a pod's record is of no use")).ok()
+    let told = |error: &std::io::Error| {
+        tracing::warn!(path = %path.display(), %error, "a pod's record is of no use; the pod is taken up without it");
+    };
+    bytes.and_then(|bytes| Record::decode(&bytes)).inspect_err(told).ok()
 }
 
 /// What is true of `pod` now: what was kept of it, corrected by what the monitor still has.
-pub(crate) fn adopt(pod: &Pod, kept: Option<ObservedPod>, listing: &Listing, config: &Config) -> ObservedPod {
+pub(crate) fn adopt(
+    pod: &Pod,
+    kept: Option<ObservedPod>,
+    listing: &Listing,
+    config: &Config,
+    now: Timestamp,
+) -> ObservedPod {
     let mut seen = kept.unwrap_or_default();
-    seen.settle();
+    seen.settle(now);
     let uid = uid(pod);
     match listing.sandboxes.iter().find(|s| s.spec.id.as_str() == uid) {
         Some(sandbox) => {
@@ -40,7 +49,7 @@ pub(crate) fn adopt(pod: &Pod, kept: Option<ObservedPod>, listing: &Listing, con
         }
     }
     for status in listing.containers.iter().filter(|c| c.spec.sandbox.as_str() == uid) {
-        take(&mut seen, status, uid);
+        take(&mut seen, status, uid, now);
     }
     let known = |id: &str| listing.containers.iter().any(|c| c.spec.id.as_str() == id);
     for container in seen.containers.values_mut() {
@@ -54,7 +63,7 @@ pub(crate) fn adopt(pod: &Pod, kept: Option<ObservedPod>, listing: &Listing, con
                 reason: "ContainerStatusUnknown".into(),
                 message: "The container could not be located when the pod was taken up again".into(),
                 started: *since,
-                finished: jiff::Timestamp::now(),
+                finished: now,
             };
             container.end(lost);
         }
@@ -63,7 +72,7 @@ pub(crate) fn adopt(pod: &Pod, kept: Option<ObservedPod>, listing: &Listing, con
 }
 
 /// Takes one container of the monitor into the observation; an older attempt than the known one says nothing new.
-fn take(seen: &mut ObservedPod, status: &ContainerStatus, uid: &str) {
+fn take(seen: &mut ObservedPod, status: &ContainerStatus, uid: &str, now: Timestamp) {
     let id = status.spec.id.as_str();
     let Some((name, attempt)) = parse_container_id(id, uid) else { return };
     let container = seen.container_mut(name);
@@ -77,7 +86,7 @@ fn take(seen: &mut ObservedPod, status: &ContainerStatus, uid: &str) {
         }
         container.restarts = attempt;
     }
-    let since = status.started_at;
+    let since = status.started_at.min(now);
     container.pid = Some(status.pid);
     match &status.phase {
         Phase::Running if same => {}
@@ -111,7 +120,7 @@ mod tests {
     }
 
     fn listing(attempts: &[u32]) -> Listing {
-        let now = jiff::Timestamp::UNIX_EPOCH;
+        let now = Timestamp::UNIX_EPOCH;
         let sandbox = SandboxId::new("u").expect("an id");
         let containers = attempts.iter().map(|attempt| {
             let id = ContainerId::new(format!("u_c_{attempt}")).expect("an id");
@@ -146,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_runs_is_taken_up_without_a_record() {
-        let seen = adopt(&pod(), None, &listing(&[0, 2, 1]), &config());
+        let seen = adopt(&pod(), None, &listing(&[0, 2, 1]), &config(), Timestamp::UNIX_EPOCH);
         assert_eq!(seen.address(), Some(Ipv4Addr::new(10, 244, 0, 9)));
         assert_eq!((seen.containers["c"].restarts, seen.containers["c"].running_id()), (2, Some("u_c_2")));
     }
@@ -155,16 +164,16 @@ mod tests {
     fn a_known_container_stays_ready() {
         let mut kept = ObservedPod::default();
         let container = kept.container_mut("c");
-        container.life = Life::Running { id: "u_c_0".into(), since: jiff::Timestamp::UNIX_EPOCH };
+        container.life = Life::Running { id: "u_c_0".into(), since: Timestamp::UNIX_EPOCH };
         container.ready = true;
-        assert!(adopt(&pod(), Some(kept), &listing(&[0]), &config()).containers["c"].ready);
+        assert!(adopt(&pod(), Some(kept), &listing(&[0]), &config(), Timestamp::UNIX_EPOCH).containers["c"].ready);
     }
 
     #[test]
     fn what_vanished_has_ended_and_is_prepared_again() {
         let mut kept = ObservedPod { volumes: Step::Done(()), ..ObservedPod::default() };
-        kept.container_mut("c").life = Life::Running { id: "u_c_0".into(), since: jiff::Timestamp::UNIX_EPOCH };
-        let seen = adopt(&pod(), Some(kept), &Listing::default(), &config());
+        kept.container_mut("c").life = Life::Running { id: "u_c_0".into(), since: Timestamp::UNIX_EPOCH };
+        let seen = adopt(&pod(), Some(kept), &Listing::default(), &config(), Timestamp::UNIX_EPOCH);
         assert_eq!((&seen.sandbox, &seen.volumes), (&Step::Todo, &Step::Todo));
         assert_eq!(seen.containers["c"].exit().map(|e| e.code), Some(255));
     }

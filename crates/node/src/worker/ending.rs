@@ -138,9 +138,9 @@ pub(super) async fn exit(shared: &Shared, pod: &Pod, container: &Container, id: 
     let (code, signal, oom, known, at) = match ContainerId::new(id.as_str()) {
         Ok(id) => {
             let exit = shared.monitor.wait(&id).await;
-            (exit.code, exit.signal, exit.oom_killed, exit.known, exit.at)
+            (exit.code, exit.signal, exit.oom_killed, exit.known, shared.clock.translate(exit.at))
         }
-        Err(_) => (255, None, false, false, Timestamp::now()),
+        Err(_) => (255, None, false, false, shared.clock.now()),
     };
     let reason = match (known, oom, code) {
         (false, ..) => "ContainerStatusUnknown",

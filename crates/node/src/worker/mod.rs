@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use knoll_oci::{Image, Progress};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::env::Sources;
 use crate::pod::{
@@ -132,9 +133,9 @@ struct Worker {
     attempts: BTreeMap<String, Attempt>,
     /// How often time alone woke the worker.
     turn: u64,
-    refresh_at: Option<Timestamp>,
+    refresh_at: Option<Instant>,
     refreshing: bool,
-    check_disk_at: Option<Timestamp>,
+    check_disk_at: Option<Instant>,
 }
 
 /// Lives a pod's life until it is over, the server stops, or something panics.
@@ -145,16 +146,15 @@ async fn run(
     sources_changed: Arc<Notify>,
 ) -> End {
     let first = versions.borrow_and_update().clone();
-    let mut evictions = shared.evictions.subscribe();
+    let (mut evictions, mut clock_set) = (shared.evictions.subscribe(), shared.clock_set.subscribe());
     let mut worker = Worker::new(shared, first, seen);
     worker.resume();
     loop {
-        let recheck = worker.act();
+        let deadline = worker.act();
         if worker.is_over() {
             worker.leave().await;
             return End::Over;
         }
-        let deadline = recheck.map(|at| tokio::time::Instant::now() + until(at).min(pod::LONGEST_GRACE));
         let sleep = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -180,6 +180,8 @@ async fn run(
                 Err(_) => { worker.scribe.flush(worker.snapshot()).await; return End::Left }
             },
             () = sources_changed.notified() => worker.refresh(),
+            // Tokens may have ended that were to live on.
+            Ok(()) = clock_set.changed() => worker.refresh(),
             Ok(()) = evictions.changed() => {
                 let verdict = evictions.borrow_and_update().get(uid(&worker.pod)).cloned();
                 if let Some(verdict) = verdict {
@@ -192,13 +194,16 @@ async fn run(
     }
 }
 
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+/// When it will be `at`, it being `now`.
+fn instant(at: Timestamp, now: Timestamp) -> Instant {
+    let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    Instant::now() + left.min(pod::LONGEST_GRACE)
 }
 
 impl Worker {
     fn new(shared: Arc<Shared>, version: PodVersion, mut seen: ObservedPod) -> Worker {
-        seen.accepted = seen.accepted.or_else(|| Some(Timestamp::now()));
+        let now = shared.clock.now();
+        seen.accepted = seen.accepted.or(Some(now));
         seen.gone |= version.gone;
         let limited = disk::is_limited(&version.pod, &shared.config);
         Worker {
@@ -218,7 +223,7 @@ impl Worker {
             turn: 0,
             refresh_at: None,
             refreshing: false,
-            check_disk_at: limited.then(|| Timestamp::now() + DISK_CHECK),
+            check_disk_at: limited.then(|| Instant::now() + DISK_CHECK),
             seen,
             shared,
         }
@@ -253,8 +258,8 @@ impl Worker {
     }
 
     /// Starts everything that is due. Returns when to look again.
-    fn act(&mut self) -> Option<Timestamp> {
-        let now = Timestamp::now();
+    fn act(&mut self) -> Option<Instant> {
+        let now = self.shared.clock.now();
         let mut recheck = loop {
             let decision = decide(&self.pod, &self.seen, now);
             let again = decision.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
@@ -262,10 +267,11 @@ impl Worker {
                 self.begin(act, now);
             }
             if !again {
-                break decision.recheck;
+                break decision.recheck.map(|at| instant(at, now));
             }
         };
-        let mut sooner = |at: Option<Timestamp>| recheck = [recheck, at].into_iter().flatten().min();
+        let now = Instant::now();
+        let mut sooner = |at: Option<Instant>| recheck = [recheck, at].into_iter().flatten().min();
         if self.refresh_at.is_some_and(|at| at <= now) {
             self.refresh();
         }
@@ -288,7 +294,7 @@ impl Worker {
     }
 
     /// Notes how far pulls have come. Returns when to look again.
-    fn look_at_pulls(&mut self, now: Timestamp) -> Option<Timestamp> {
+    fn look_at_pulls(&mut self, now: Instant) -> Option<Instant> {
         for (name, told) in &self.pulls {
             self.seen.container_mut(name).pulling = *told.borrow();
         }
@@ -395,7 +401,7 @@ impl Worker {
         let Some(seen) = self.seen.containers.get_mut(name) else { return };
         let Some(id) = seen.running_id().map(str::to_owned) else { return };
         let pid = seen.pid;
-        seen.asked_to_stop = Some(Timestamp::now());
+        seen.asked_to_stop = Some(self.shared.clock.now());
         if let Err(error) = seen.stop(false) {
             tracing::error!(%error, container = name, "a container was to be stopped twice");
             return;
@@ -425,7 +431,7 @@ impl Worker {
     // ---- outcomes ----
 
     fn take(&mut self, outcome: Outcome) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.now();
         tracing::debug!(pod = pod::describe(&self.pod), outcome = outcome.name(), "done");
         match outcome {
             Outcome::Volumes(result) => {
@@ -453,7 +459,7 @@ impl Worker {
                             message,
                             "a volume keeps its old content"
                         );
-                        self.refresh_at = Some(now + RETRY.1);
+                        self.refresh_at = Some(Instant::now() + RETRY.1);
                     }
                 }
             }
@@ -482,7 +488,7 @@ impl Worker {
                 }
             }
             Outcome::DiskChecked(overuse) => {
-                self.check_disk_at = Some(now + DISK_CHECK);
+                self.check_disk_at = Some(Instant::now() + DISK_CHECK);
                 if let Some(message) = overuse {
                     self.evict(Verdict { reason: "Evicted".into(), message });
                 }
@@ -575,9 +581,7 @@ impl Worker {
         self.refresh_at = prepared.refresh_at;
         // What could not be resolved before may be resolvable now.
         for seen in self.seen.containers.values_mut() {
-            if let Life::Rejected(failure) = &mut seen.life
-                && self.refresh_at.is_none_or(|at| at > failure.at)
-            {
+            if let Life::Rejected(failure) = &mut seen.life {
                 failure.delay = failure.delay.min(RETRY.0);
             }
         }
@@ -633,7 +637,7 @@ impl Worker {
         let Some(container) = self.container(name) else { return };
         let since = match self.seen.containers.get(name).map(|c| &c.life) {
             Some(Life::Running { since, .. } | Life::Stopping { since, .. }) => *since,
-            _ => Timestamp::now(),
+            _ => self.shared.clock.now(),
         };
         let (shared, pod, id) = (Arc::clone(&self.shared), Arc::clone(&self.pod), id.to_owned());
         self.tasks.spawn(async move {

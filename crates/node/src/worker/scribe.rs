@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -60,7 +59,31 @@ pub(crate) struct Record {
     pub(crate) seen: ObservedPod,
 }
 
+/// What the last line of a record begins with; what follows is a checksum of the lines before.
+const CHECK: &str = "crc32 ";
+
 impl Record {
+    /// As it is on disk: one line of JSON, and a checksum.
+    fn encode(&self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
+        let check = crc32fast::hash(&bytes);
+        bytes.extend(format!("\n{CHECK}{check:08x}\n").bytes());
+        Ok(bytes)
+    }
+
+    /// Reads one. One without a checksum is of an earlier version.
+    pub(super) fn decode(bytes: &[u8]) -> std::io::Result<Record> {
+        let (json, check) = match bytes.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
+            None => (bytes, None),
+        };
+        let expected = format!("{CHECK}{:08x}\n", crc32fast::hash(json));
+        if check.is_some_and(|check| check != expected.as_bytes()) {
+            return Err(std::io::Error::other("it is not what was written"));
+        }
+        serde_json::from_slice(json).map_err(std::io::Error::other)
+    }
+
     pub(crate) fn path(config: &Config, uid: &str) -> std::path::PathBuf {
         config.pod_dir(uid).join("record.json")
     }
@@ -193,7 +216,7 @@ async fn save(config: &Config, snapshot: &Snapshot) {
     let snapshot = snapshot.clone();
     let saved = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
         let record = Record { pod: Pod::clone(&snapshot.pod), seen: snapshot.seen };
-        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other)?;
+        let bytes = record.encode()?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
@@ -213,7 +236,7 @@ impl Writer {
         let facts = NodeFacts { host_ip: self.shared.config.address.to_string() };
         let mut latest = self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let previous = with_conditions_of_others(&latest, snapshot.pod.status.as_ref());
-        let status = status(&snapshot.pod, &snapshot.seen, &facts, Some(&previous), Timestamp::now());
+        let status = status(&snapshot.pod, &snapshot.seen, &facts, Some(&previous), self.shared.clock.now());
         latest.clone_from(&status);
         status
     }
@@ -297,6 +320,21 @@ mod tests {
 
     fn status(json: Value) -> PodStatus {
         serde_json::from_value(json).expect("a status")
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_record_is_found_and_one_without_a_checksum_is_read() {
+        let mut record = Record { pod: Pod::default(), seen: ObservedPod::default() };
+        record.seen.container_mut("a").restarts = 7;
+        let bytes = record.encode().expect("is written");
+        assert_eq!(Record::decode(&bytes).expect("is read").seen, record.seen);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(Record::decode(&damaged).is_err(), "byte {at}");
+        }
+        let old = serde_json::to_vec(&record).expect("is written");
+        assert_eq!(Record::decode(&old).expect("is read").seen, record.seen);
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) async fn live(
         };
         start = Start::Again;
         let version = versions.borrow().clone();
-        let sentence = record.panicked(Timestamp::now());
+        let sentence = record.panicked(shared.clock.now());
         tell(&shared, &version.pod, &message, sentence);
         let goes_on = match sentence {
             Sentence::Pause(pause) => rest(&mut versions, pause).await,
@@ -123,7 +123,7 @@ async fn first_view(
             (kept.ok().flatten().map(|record| record.seen), listing)
         }
     };
-    Some(adopt(pod, kept, &listing, &shared.config))
+    Some(adopt(pod, kept, &listing, &shared.config, shared.clock.now()))
 }
 
 /// How a pod ended that ended before this node could see it.
@@ -181,7 +181,7 @@ async fn quarantine(shared: &Shared, pod: &Arc<Pod>, message: &str) {
         }
     }
     let text = format!("The node cannot handle this pod and leaves it alone: {message}");
-    let conditions = unready(pod.status.as_ref(), &text, Timestamp::now());
+    let conditions = unready(pod.status.as_ref(), &text, shared.clock.now());
     let status = json!({"metadata": {"uid": pod.metadata.uid},
         "status": {"reason": QUARANTINED, "message": text, "conditions": conditions}});
     if let Err(error) = shared.api.merge(&format!("{}/status", pod_path(pod)), &status).await {

@@ -27,7 +27,7 @@ pub(super) struct Prepared {
     /// What they were filled from, environments included.
     pub(super) sources: Arc<Sources>,
     /// When a token in them should be replaced.
-    pub(super) refresh_at: Option<Timestamp>,
+    pub(super) refresh_at: Option<tokio::time::Instant>,
 }
 
 /// Why an image is not here.
@@ -102,7 +102,7 @@ fn stamp() -> String {
 async fn fetch_tokens(
     shared: &Shared,
     pod: &Pod,
-) -> kube::Result<(BTreeMap<volumes::TokenRequest, String>, Option<Timestamp>)> {
+) -> kube::Result<(BTreeMap<volumes::TokenRequest, String>, Option<tokio::time::Instant>)> {
     let mut tokens = BTreeMap::new();
     let mut refresh_at = None;
     for request in volumes::tokens(pod) {
@@ -110,7 +110,8 @@ async fn fetch_tokens(
         let token = shared.api.token(pod, &request.audience, request.expiration_seconds).await?;
         let life = Duration::try_from(token.expires.duration_since(asked)).unwrap_or_default();
         // Never sooner than every ten seconds, whatever the server says.
-        let at = asked + (life / 5 * 4).clamp(Duration::from_secs(10), Duration::from_secs(24 * 3600));
+        let at =
+            tokio::time::Instant::now() + (life / 5 * 4).clamp(Duration::from_secs(10), Duration::from_secs(24 * 3600));
         refresh_at = [refresh_at, Some(at)].into_iter().flatten().min();
         tokens.insert(request, token.text);
     }
@@ -426,7 +427,7 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<Started, Star
         shared.recorder.warning(&pod, name, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
         super::ending::kill(shared, id.as_str()).await;
     }
-    Ok(Started { id: id.into(), since, pid })
+    Ok(Started { id: id.into(), since: shared.clock.translate(since), pid })
 }
 
 fn lost(error: &ClientError) -> String {

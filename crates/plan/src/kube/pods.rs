@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use knoll_api::{
-    Resource, Timestamp,
+    Resource, Timestamp, clock,
     k8s_openapi::api::core::v1::{Pod, PodCondition},
 };
 
@@ -56,8 +56,7 @@ pub(super) fn until_available(pod: &Pod, min_ready: Duration, now: Timestamp) ->
         return Some(Duration::ZERO);
     }
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
-    let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    Some(min_ready.saturating_sub(elapsed))
+    Some(min_ready.saturating_sub(clock::elapsed(since, now)))
 }
 
 /// `now` as the API stores times: whole seconds.

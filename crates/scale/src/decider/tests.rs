@@ -214,6 +214,19 @@ fn the_request_that_wakes_is_counted_once() {
 }
 
 #[test]
+fn a_wake_up_whose_report_never_came_does_not_swallow_the_next() {
+    let mut decider = decider(spec());
+    decider.wake(at(10));
+    assert_eq!(decider.decide(at(10), 0).desired, 1);
+    assert_eq!(decider.decide(at(3000), 0).desired, 0);
+    decider.wake(at(4000));
+    assert_eq!(decider.decide(at(4000), 0).desired, 1);
+    // Nor does it take a request from a report of hours later.
+    feed(&mut decider, 9000..=9000, 3.0);
+    assert_eq!(decider.decide(at(9000), 1).stable, 3.0);
+}
+
+#[test]
 fn a_new_window_length_keeps_what_was_seen() {
     let mut decider = fed(spec(), 1..=60, 10.0);
     feed(&mut decider, 61..=70, 40.0);

@@ -28,7 +28,7 @@ const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 pub(super) fn report(plan: &mut Plan, deployment: &Deployment, sets: &Sets, now: Timestamp) {
     let before = deployment.status.clone().unwrap_or_default();
     let mut status = counts(deployment, &before, sets);
-    let mut conditions = Conditions { list: before.conditions.clone().unwrap_or_default(), now };
+    let mut conditions = Conditions::new(before.conditions.clone().unwrap_or_default(), now);
     availability(deployment, &status, &mut conditions);
     match deadline(deployment) {
         Some(deadline) => progress(plan, deployment, &before, &status, sets, deadline, &mut conditions),
@@ -92,6 +92,14 @@ struct Conditions {
 }
 
 impl Conditions {
+    /// Begins with these. What is said to be still to come, for the clock was set back since, counts as of now: a
+    /// deadline would not pass before that time.
+    fn new(mut list: Vec<DeploymentCondition>, now: Timestamp) -> Conditions {
+        let times = list.iter_mut().flat_map(|c| [&mut c.last_update_time, &mut c.last_transition_time]);
+        times.flatten().for_each(|time| time.0 = time.0.min(now));
+        Conditions { list, now }
+    }
+
     fn get(&self, type_: &str) -> Option<&DeploymentCondition> {
         self.list.iter().find(|condition| condition.type_ == type_)
     }
@@ -218,4 +226,20 @@ fn failure(sets: &Sets) -> Option<(String, String)> {
         let found = conditions(set)?.into_iter().find(|condition| condition.type_ == "ReplicaFailure")?;
         Some((found.reason.unwrap_or_default(), found.message.unwrap_or_default()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_counts_from_now_where_its_condition_is_of_the_future() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut conditions = Conditions::new(Vec::new(), at(86_400));
+        conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", String::new());
+        let conditions = Conditions::new(conditions.list, at(7));
+        let progressing = conditions.get(PROGRESSING).unwrap();
+        assert_eq!(progressing.last_update_time.as_ref().unwrap().0, at(7));
+        assert_eq!(progressing.last_transition_time.as_ref().unwrap().0, at(7));
+    }
 }

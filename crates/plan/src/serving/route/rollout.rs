@@ -58,6 +58,14 @@ pub(super) struct Steps {
     pub(super) step_size: i64,
 }
 
+impl Steps {
+    /// Whether the next step is to be taken. One that lies further ahead than a step takes was planned before the clock
+    /// was set back.
+    fn is_due(&self, now: i64) -> bool {
+        now >= self.next_step_time || self.next_step_time - now > self.step_duration
+    }
+}
+
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }
@@ -160,7 +168,7 @@ fn carry_on(goal: Rolling, was: Rolling, now: i64) -> Rolling {
     }
     let mut next = Rolling { revisions: was.revisions, step_params: was.step_params, ..goal };
     // Without a step size the Ingress does not carry the first percent yet.
-    if next.step_params.step_size > 0 && now >= next.step_params.next_step_time {
+    if next.step_params.step_size > 0 && next.step_params.is_due(now) {
         next.take_step(now);
     }
     next
@@ -294,6 +302,22 @@ mod tests {
         state.observe_ready(at(1001), Duration::from_secs(101));
         let (same, wait) = goal("r2", 100).step(Some(state.clone()), at(1001));
         assert_eq!((same, wait), (state, Some(Duration::from_nanos(1_010_101_010))));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_a_day_holds_no_rollout_up() {
+        let day = 86_400;
+        let (mut state, _) = goal("r2", 100).step(Some(goal("r1", 100)), at(1000 + day));
+        state.observe_ready(at(1010 + day), Duration::from_secs(100));
+        let mut now = 1011;
+        for _ in 0..10 {
+            let (next, wait) = goal("r2", 100).step(Some(state), at(now));
+            let wait = wait.unwrap_or_default();
+            assert!(wait <= Duration::from_secs(100), "{wait:?}");
+            state = next;
+            now += i64::try_from(wait.as_secs()).unwrap() + 1;
+        }
+        assert_eq!(state, goal("r2", 100));
     }
 
     #[test]
