@@ -58,7 +58,7 @@ impl Random {
 fn write(random: &mut Random) -> (&'static str, String, Value) {
     let at = random.below(12);
     let gone = random.below(3) == 0;
-    match random.below(3) {
+    match random.below(6) {
         0 if gone => ("DELETE", format!("/api/v1/namespaces/default/services/s{at}"), Value::Null),
         0 => {
             let kind = if random.below(2) == 0 { "ClusterIP" } else { "NodePort" };
@@ -70,6 +70,16 @@ fn write(random: &mut Random) -> (&'static str, String, Value) {
             let data = if gone { Value::Null } else { json!({domain: ""}) };
             let path = "/api/v1/namespaces/knative-serving/configmaps/config-domain";
             ("PATCH", path.into(), json!({"data": data}))
+        }
+        2 if gone => ("DELETE", format!("/api/v1/namespaces/n{at}"), Value::Null),
+        2 => ("POST", "/api/v1/namespaces".into(), json!({"metadata": {"name": format!("n{at}")}})),
+        3 => {
+            let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": format!("192.0.2.{at}")}]}}});
+            ("PATCH", format!("/api/v1/namespaces/default/services/s{at}/status"), status)
+        }
+        4 => {
+            let ports = json!([{"port": 80, "nodePort": if gone { 0 } else { 30_000 + at }}]);
+            ("PATCH", format!("/api/v1/namespaces/default/services/s{at}"), json!({"spec": {"ports": ports}}))
         }
         _ if gone => {
             let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
