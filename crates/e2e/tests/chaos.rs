@@ -108,6 +108,8 @@ struct Seen {
     /// Every version that was given to a write.
     versions: Mutex<Vec<u64>>,
     refused_full: AtomicU64,
+    /// What else became of writes, by status or error.
+    unclear: Mutex<BTreeMap<String, u64>>,
     /// Names that watches told of.
     watched: Mutex<BTreeSet<String>>,
     relists: AtomicU64,
@@ -212,8 +214,10 @@ impl Seen {
                 thread::sleep(Duration::from_millis(50));
                 return false;
             }
-            _ => {
+            other => {
                 self.note(name, Fate::Unclear { deleting: method == "DELETE" });
+                let what = other.map_or_else(|error| error.kind().to_string(), |answer| answer.status.to_string());
+                *lock(&self.unclear).entry(what).or_default() += 1;
                 thread::sleep(Duration::from_millis(10));
                 return false;
             }
@@ -310,11 +314,13 @@ fn torment(own: &Own, disk: &Disk, seen: &Seen, length: Duration) {
             until("writes are refused", || (seen.refused_full.load(Ordering::Relaxed) > before).then_some(()));
         }
         let process = own.cluster.instance()["pid"].to_string();
-        *lock(&seen.kills) = {
-            let (kills, _) = *lock(&seen.kills);
-            (kills + 1, Some(Instant::now()))
-        };
+        let begun = Instant::now();
         own.cluster.succeed("kill", &["-KILL", &process], "");
+        // Not before: what the one that is killed still answered is no recovery.
+        {
+            let mut kills = lock(&seen.kills);
+            *kills = (kills.0 + 1, Some(begun));
+        }
         own.up_again();
         if full {
             disk.free();
@@ -369,11 +375,15 @@ fn killed_again_and_again_with_a_full_disk_nothing_acknowledged_is_lost() {
         let tormenting = || torment(&scene.own, &scene.objects, seen, length);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(tormenting));
         seen.stop.store(true, Ordering::Relaxed);
+        tell(seen, begun.elapsed(), rate);
         if let Err(panic) = ended {
+            // The disk goes with what is on it.
+            let log = fs::read_to_string(scene.own.data().join("knoll.log")).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(100).collect();
+            println!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
             std::panic::resume_unwind(panic);
         }
     });
-    tell(&seen, begun.elapsed(), rate);
     judge(&space, &seen);
 
     // Once more, with no room for anything.
@@ -396,6 +406,7 @@ fn tell(seen: &Seen, took: Duration, rate: u64) {
     println!("{} requests/s of the {rate} that were aimed at", read(&seen.good) / took.as_secs().max(1));
     println!("{} requests broken, {:?} by status", read(&seen.broken), lock(&seen.other));
     println!("{} writes acknowledged, {} refused for want of room", seen.acknowledged(), read(&seen.refused_full));
+    println!("{:?} other answers to writes", lock(&seen.unclear));
     println!("{} lists by the watcher", read(&seen.relists));
     println!("recovery p50 {:?}, p99 {:?}", of(50), of(99));
     println!("{} refused connections, {} answers 404", read(&seen.refused_connections), read(&seen.unknown_host));
