@@ -356,3 +356,51 @@ fn a_kubeconfig_that_was_given_away_can_be_made_void_without_a_restart() {
     assert!(!with_copy(), "still after a restart");
     own.cluster.kubectl(&["get", "namespaces"]);
 }
+
+/// The program with a wall clock that a file sets: `+1d`.
+fn with_clock(file: &Path) -> Command {
+    let below =
+        |folder: &Path| fs::read_dir(folder).map_or(Vec::new(), |all| all.flatten().map(|e| e.path()).collect());
+    let found = below(Path::new("/usr/lib")).into_iter().map(|path| path.join("faketime/libfaketimeMT.so.1"));
+    let library = found.into_iter().find(|path| path.exists()).expect("libfaketime is there");
+    let mut command = Command::new("env");
+    command.arg(format!("LD_PRELOAD={}", library.display())).arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
+    command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
+    command.arg(std::env::var("KNOLL").expect("scripts/e2e says so"));
+    command
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_clock_that_is_set_a_day_ahead_and_two_days_back_stops_and_stalls_nothing() {
+    let clock = scratch("clock-file");
+    let set = |to: &str| fs::write(&clock, format!("{to}\n")).expect("is written");
+    set("+0");
+    let own = Own::up_as("clock", with_clock(&clock), &[]);
+    let windows = json!({"stable-window": "6s", "scale-to-zero-grace-period": "6s"});
+    let _short = own.cluster.configure("config-autoscaler", windows);
+    let space = Namespace::within(own.cluster.clone(), "clock");
+    space.apply_example("hello.yaml");
+    space.ready("hello");
+    let host = space.host("hello");
+    let mut days: Vec<String> = Vec::new();
+    for (round, offset) in ["+0", "+1d", "-1d"].into_iter().enumerate() {
+        set(offset);
+        served(&own.cluster, &host, "/");
+        let name = format!("made-{round}");
+        space.kubectl(&["create", "configmap", &name]);
+        let made = space.object("configmaps", &name)["metadata"]["creationTimestamp"].clone();
+        days.push(made.as_str().expect("a time")[..10].to_owned());
+        until("there is no instance", || space.pods("hello").is_empty().then_some(()));
+        served(&own.cluster, &host, "/");
+        // A new revision becomes ready, too.
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": {"round": offset}}}}}).to_string();
+        space.kubectl(&["patch", "ksvc", "hello", "--type=merge", "-p", &patch]);
+        space.service("hello", "the new revision serves", |service| {
+            service["status"]["latestReadyRevisionName"] == format!("hello-{:05}", round + 2).as_str()
+        });
+    }
+    days.sort();
+    days.dedup();
+    assert_eq!(days.len(), 3, "the clock was set: {days:?}");
+}

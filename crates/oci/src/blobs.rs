@@ -52,9 +52,18 @@ impl Blobs {
         self.length(digest).is_some()
     }
 
-    /// The blob's content, refused when longer than `limit`.
+    /// The blob's content, refused when longer than `limit`. One that does not hold what its name says goes, so that it
+    /// can come again.
     pub(crate) fn read(&self, digest: &Digest, what: &'static str, limit: u64) -> io::Result<Vec<u8>> {
-        read_bounded(&self.path(digest), what, limit)
+        let path = self.path(digest);
+        let bytes = read_bounded(&path, what, limit)?;
+        if Digest::of(&bytes) == *digest {
+            return Ok(bytes);
+        }
+        self.remove(digest)?;
+        let text = format!("{} was damaged and is removed: pull or load the image again", path.display());
+        tracing::warn!("{text}");
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
     pub(crate) fn remove(&self, digest: &Digest) -> io::Result<()> {

@@ -245,6 +245,34 @@ async fn a_torn_layer_and_a_damaged_blob_are_found_and_made_again() {
 }
 
 #[tokio::test]
+async fn a_changed_byte_in_what_describes_an_image_is_found_and_the_file_comes_again() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let root = scratch.path().join("store");
+    let archive = scratch.path().join("image.tar");
+    let base = base_layer();
+    one_image(&archive, "app:v1", &[(base.clone(), Digest::of(&base))]);
+    let store = store(&root, &["localhost:1"]);
+    store.load_tar(&archive, None).await.expect("loads");
+    open(&store, "app:v1").await.expect("opens");
+    let blobs = fs::read_dir(root.join("blobs/sha256")).expect("reads").map(|entry| entry.expect("reads").path());
+    let small: Vec<_> = blobs.filter(|path| fs::metadata(path).expect("is there").len() < 2048).collect();
+    assert!(small.len() >= 2, "a manifest and a configuration: {small:?}");
+    for path in small {
+        let whole = fs::read(&path).expect("is there");
+        for at in (0..whole.len()).step_by(7) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).expect("writes");
+            // It is as if it had never been here; the log names the file.
+            open(&store, "app:v1").await.expect_err("is damaged");
+            assert!(!path.exists(), "{} at {at}", path.display());
+            store.load_tar(&archive, None).await.expect("loads again");
+            open(&store, "app:v1").await.expect("is whole");
+        }
+    }
+}
+
+#[tokio::test]
 async fn nobody_else_looks_into_the_store_and_an_old_one_is_mended() {
     let scratch = tempfile::tempdir().expect("a directory");
     let root = scratch.path().join("store");

@@ -19,10 +19,14 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 
-use super::{revocation::ClientEpoch, subject};
+use super::{
+    revocation::{self, ClientEpoch},
+    subject,
+};
 
 /// Why the keys of the cluster cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +96,7 @@ fn validity(params: &mut CertificateParams, now: Timestamp, life: SignedDuration
 
 impl Pki {
     /// Opens the authority in `directory`, making it where there is none and making its certificate anew when half of
-    /// its time is over.
+    /// its time is over, or when it is damaged: the key alone is what others trust.
     ///
     /// # Errors
     /// When its files cannot be written, or are damaged.
@@ -100,20 +104,23 @@ impl Pki {
         fs::create_dir_all(directory)
             .map_err(|source| PkiError::File { path: directory.display().to_string(), source })?;
         let (ca_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-        if !ca_path.exists() {
-            let made = make_ca(now)?;
-            write(&key_path, &made.key, 0o600)?;
-            write(&ca_path, &made.certificate, 0o644)?;
+        if !key_path.exists() {
+            write(&key_path, &KeyPair::generate()?.serialize_pem(), 0o600)?;
         }
         let damaged = |path: &Path| PkiError::Damaged { path: path.display().to_string() };
         let key = KeyPair::from_pem(&read(&key_path)?).map_err(|_| damaged(&key_path))?;
-        let mut ca_pem = read(&ca_path)?;
-        let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| damaged(&ca_path))?;
-        let ends = subject::validity(&ca).ok_or_else(|| damaged(&ca_path))?.to;
-        if ends.duration_since(now) < AUTHORITY / 2 {
-            ca_pem = ca_params(now).self_signed(&key)?.pem();
-            write(&ca_path, &ca_pem, 0o644)?;
+        let kept = whole_certificate(&ca_path, &key);
+        if kept.is_none() && ca_path.exists() {
+            tracing::warn!(path = %ca_path.display(), "it was damaged and is made anew, with the same key");
         }
+        let ca_pem = match kept {
+            Some((pem, ends)) if ends.duration_since(now) >= AUTHORITY / 2 => pem,
+            _ => {
+                let pem = ca_params(now).self_signed(&key)?.pem();
+                write(&ca_path, &pem, 0o644)?;
+                pem
+            }
+        };
         let issuer = Issuer::new(ca_params(now), key);
         let clients = Arc::new(ClientEpoch::new(directory.join("clients-valid-from")));
         Ok(Self { directory: directory.to_owned(), ca_pem, issuer, clients })
@@ -136,7 +143,7 @@ impl Pki {
     pub fn revoke_clients(&self, now: Timestamp) -> Result<(), PkiError> {
         // Certificates count whole seconds: what was made in this one is void, too.
         let from = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
-        write(self.clients.path(), &format!("{}\n", crate::metadata::seconds(from)), 0o600)
+        write(self.clients.path(), &revocation::text(from), 0o600)
     }
 
     /// The key that signs ServiceAccount tokens, PEM; made at first use.
@@ -199,10 +206,14 @@ fn ca_params(now: Timestamp) -> CertificateParams {
     params
 }
 
-fn make_ca(now: Timestamp) -> Result<Signed, PkiError> {
-    let key = KeyPair::generate()?;
-    let certificate = ca_params(now).self_signed(&key)?;
-    Ok(Signed { certificate: certificate.pem(), key: key.serialize_pem() })
+/// The authority's certificate as it is kept, and when it ends, where each of its bytes is what the key signed.
+fn whole_certificate(path: &Path, key: &KeyPair) -> Option<(String, Timestamp)> {
+    let pem = fs::read_to_string(path).ok()?;
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (signed, signature) = subject::signed(&der)?;
+    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw());
+    public.verify(signed, signature).ok()?;
+    Some((pem, subject::validity(&der)?.to))
 }
 
 /// Writes a file whole or not at all, and so that it stays.
@@ -244,6 +255,45 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_key_is_named_and_one_in_the_authoritys_certificate_is_mended() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let now = at("2026-03-01T00:00:00Z");
+        let pki = Pki::open(directory.path(), now).expect("opens");
+        pki.token_key_pem().expect("is made");
+        let key = KeyPair::from_pem(&read(&directory.path().join("ca.key")).expect("reads")).expect("is one");
+        let first = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("is PEM").to_vec();
+        let open = || -> Result<Pki, PkiError> {
+            let pki = Pki::open(directory.path(), now)?;
+            crate::auth::TokenKey::from_pem(&pki.token_key_pem()?, "https://issuer")?;
+            Ok(pki)
+        };
+        for name in ["ca.crt", "ca.key", "sa.key"] {
+            let path = directory.path().join(name);
+            let whole = fs::read(&path).expect("reads");
+            for place in (0..whole.len()).step_by(5) {
+                let mut damaged = whole.clone();
+                damaged[place] ^= 1;
+                fs::write(&path, &damaged).expect("writes");
+                match open() {
+                    Err(error) => assert!(error.to_string().contains(name) && name != "ca.crt", "{place}: {error}"),
+                    Ok(pki) => {
+                        let (_, ends) = whole_certificate(&directory.path().join("ca.crt"), &key).expect("is whole");
+                        assert!(ends > now && pki.ca_pem().contains("CERTIFICATE"), "{name} {place}");
+                    }
+                }
+                fs::write(&path, &whole).expect("writes");
+            }
+        }
+        // What is lost is made again with the same key.
+        fs::remove_file(directory.path().join("ca.crt")).expect("goes");
+        open().expect("is made anew");
+        let (again, _) = whole_certificate(&directory.path().join("ca.crt"), &key).expect("is whole");
+        let again = CertificateDer::from_pem_slice(again.as_bytes()).expect("is PEM").to_vec();
+        let name = |der: &[u8]| subject::identity_of_certificate(der).map(|identity| identity.user);
+        assert_eq!(name(&again), name(&first));
     }
 
     #[test]

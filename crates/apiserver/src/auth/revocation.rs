@@ -1,7 +1,8 @@
 //! Since when client certificates count: those given out before are void.
 //!
-//! One line in a file of the authority's directory, `clients-valid-from`: a time. It is read again each second, so that
-//! access ends for connections that are open, too, without a restart.
+//! A file of the authority's directory, `clients-valid-from`: a line with a time, and one with a checksum of the first,
+//! which may be left out by who writes it by hand. It is read again each second, so that access ends for connections that
+//! are open, too, without a restart.
 
 use std::{
     fs, io,
@@ -37,6 +38,19 @@ pub struct ClientEpoch {
     known: Mutex<Option<Known>>,
 }
 
+/// The file's text.
+pub(super) fn text(from: Timestamp) -> String {
+    let time = crate::metadata::seconds(from);
+    let check = crc32fast::hash(time.as_bytes());
+    format!("{time}\ncrc32 {check:08x}\n")
+}
+
+fn parse(text: &str) -> Option<Timestamp> {
+    let (time, check) = text.trim_end().split_once('\n').map_or((text.trim(), None), |(a, b)| (a, Some(b)));
+    let whole = check.is_none_or(|check| check == format!("crc32 {:08x}", crc32fast::hash(time.as_bytes())));
+    time.parse().ok().filter(|_| whole)
+}
+
 impl ClientEpoch {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, known: Mutex::new(None) }
@@ -56,9 +70,9 @@ impl ClientEpoch {
         }
         let before = known.and_then(|known| known.from);
         let from = match fs::read_to_string(&self.path) {
-            Ok(text) => Some(text.trim().parse().unwrap_or_else(|error| {
+            Ok(text) => Some(parse(&text).unwrap_or_else(|| {
                 // Nobody is let in on a guess.
-                tracing::error!(path = %self.path.display(), %error, "client certificates are refused: write a time");
+                tracing::error!(path = %self.path.display(), "damaged: client certificates are refused: write a time");
                 Timestamp::MAX
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -180,6 +194,14 @@ mod tests {
         let path = directory.path().join("clients-valid-from");
         fs::write(&path, "yesterday").expect("is written");
         assert!(!ClientEpoch::new(path).accepts(Timestamp::now()));
+        // A changed byte is found, wherever it is; a line that somebody wrote by hand counts.
+        let whole = text("2026-03-01T12:00:00Z".parse().expect("a time"));
+        assert!(parse(&whole).is_some() && parse("2026-03-01T12:00:00Z\n").is_some());
+        for at in 0..whole.trim_end().len() {
+            let mut damaged = whole.clone().into_bytes();
+            damaged[at] ^= 1;
+            assert_eq!(parse(std::str::from_utf8(&damaged).expect("is text")), None, "byte {at}");
+        }
         assert!(ClientEpoch::new(directory.path().join("none")).accepts(Timestamp::MIN));
     }
 }

@@ -53,6 +53,21 @@ fn fields(der: &[u8]) -> Option<&[u8]> {
     element(signed).map(|(_, _, rest)| rest)
 }
 
+/// The part of a certificate that is signed, and the signature (RFC 5280 §4.1).
+pub(super) fn signed(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    /// DER's tag of a bit string.
+    const BITS: u8 = 0x03;
+    let (certificate, after) = inside(der, SEQUENCE)?;
+    let (_, _, rest) = element(certificate)?;
+    let (signed, _) = certificate.split_at_checked(certificate.len() - rest.len())?;
+    // The algorithm stands inside, too, and is the same.
+    let (outer, rest) = element(rest).map(|(_, outer, rest)| (outer, rest))?;
+    let (_, inner, _) = element(skip(fields(der)?, 1)?)?;
+    let (bits, end) = inside(rest, BITS)?;
+    let signature = bits.strip_prefix(&[0])?;
+    (after.is_empty() && end.is_empty() && outer == inner).then_some((signed, signature))
+}
+
 fn skip(mut der: &[u8], count: usize) -> Option<&[u8]> {
     for _ in 0..count {
         (_, _, der) = element(der)?;

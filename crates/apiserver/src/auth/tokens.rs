@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use super::{PkiError, jwt::Signer};
+use super::{PkiError, certificates::BACKDATED, jwt::Signer};
 use crate::{
     attributes::Identity,
     authority::{Token, TokenOrder},
@@ -79,7 +79,9 @@ impl TokenKey {
     pub(super) fn read(&self, token: &str, now: Timestamp) -> Option<Bearer> {
         let claims = self.signer.verify(token)?;
         let now = now.as_second();
-        let current = claims["exp"].as_i64()? > now && claims["nbf"].as_i64().unwrap_or(0) <= now + 5;
+        // What it signed, this key signed before now, whatever a clock that was set back says.
+        let begun = claims["nbf"].as_i64().unwrap_or(0) <= now + BACKDATED.as_secs();
+        let current = claims["exp"].as_i64()? > now && begun;
         if !current || claims["iss"] != self.issuer.as_str() {
             return None;
         }
@@ -157,6 +159,8 @@ mod tests {
         assert_eq!(bearer.bound, Some(("pods", "p".into(), "u2".into())));
         let later = Timestamp::from_second(1_800_003_608).expect("a time");
         assert!(key.read(&token.token, later).is_none());
+        let set_back = Timestamp::from_second(1_800_000_000 - 86_400).expect("a time");
+        assert!(key.read(&token.token, set_back).is_some());
     }
 
     #[test]
