@@ -10,32 +10,43 @@ use crate::path::{Path, Step};
 use crate::time;
 use crate::ty::{Object, Presence, Shape, Type};
 
-/// A value that its type cannot hold. Worded as clients of the Kubernetes API know it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TypeError {
-    /// A JSON type where another is needed.
-    #[error("json: cannot unmarshal {found} into Go struct field {within}.{path} of type {wanted}")]
-    Mismatch {
-        /// What was found: `string`, `bool`, `object`, `array`, `number` or `number 1.5`.
-        found: String,
-        /// The name of the innermost type around the value.
-        within: String,
-        /// Names of the fields that lead there.
-        path: String,
-        /// The type needed.
-        wanted: String,
-    },
-    /// A JSON type where another is needed, with no field to name.
-    #[error("json: cannot unmarshal {found} into Go value of type {wanted}")]
-    Value {
-        /// What was found.
-        found: String,
-        /// The type needed.
-        wanted: String,
-    },
-    /// Text that is no amount, no time, or no base64.
-    #[error("{0}")]
-    Text(String),
+/// A value that its type cannot hold: where it stands, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeError {
+    /// The way down to the value, as `spec.containers[0].image`; empty for the object itself.
+    path: String,
+    why: String,
+}
+
+impl TypeError {
+    fn new(why: impl Into<String>) -> Self {
+        Self { path: String::new(), why: why.into() }
+    }
+
+    /// The same, seen from one step further up.
+    fn below(mut self, step: Step<'_>) -> Self {
+        let rest = match self.path.as_str() {
+            "" => String::new(),
+            item if item.starts_with('[') => item.to_owned(),
+            field => format!(".{field}"),
+        };
+        self.path = match step {
+            Step::Field(name) => format!("{name}{rest}"),
+            Step::Item(at) => format!("[{at}]{rest}"),
+        };
+        self
+    }
+}
+
+impl std::error::Error for TypeError {}
+
+impl std::fmt::Display for TypeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.path.is_empty() {
+            return f.write_str(&self.why);
+        }
+        write!(f, "{}: {}", shortened(self.path.clone()), self.why)
+    }
 }
 
 /// Brings a JSON tree into the form the type stores: fields the type does not know and nulls are dropped, and so are zero
@@ -45,7 +56,7 @@ pub enum TypeError {
 /// # Errors
 /// When a value cannot be of its type. The tree is then partly done and of no use.
 pub fn conform(ty: &Type, value: &mut Value) -> Result<Vec<String>, TypeError> {
-    let mut walk = Walk { path: Path::default(), within: &ty.name, unknown: Vec::new() };
+    let mut walk = Walk { path: Path::default(), unknown: Vec::new() };
     walk.value(ty, value)?;
     Ok(walk.unknown)
 }
@@ -151,7 +162,6 @@ fn note(found: &mut Vec<String>, path: &Path<'_>, name: &str) {
 
 struct Walk<'a> {
     path: Path<'a>,
-    within: &'a str,
     unknown: Vec<String>,
 }
 
@@ -159,40 +169,34 @@ impl<'a> Walk<'a> {
     fn value(&mut self, ty: &'a Type, value: &mut Value) -> Result<(), TypeError> {
         match &ty.shape {
             Shape::Object(object) => match value {
-                Value::Object(entries) => self.object(ty, object, entries),
+                Value::Object(entries) => self.object(object, entries),
                 Value::Null => {
                     *value = Value::Object(JsonMap::new());
                     Ok(())
                 }
-                _ => Err(self.mismatch(ty, value)),
+                _ => Err(mismatch(ty, value)),
             },
             Shape::Map(map) => {
-                let Value::Object(entries) = value else { return Err(self.mismatch(ty, value)) };
-                for inner in entries.values_mut() {
-                    self.value(&map.values, inner)?;
+                let Value::Object(entries) = value else { return Err(mismatch(ty, value)) };
+                for (name, inner) in entries {
+                    self.value(&map.values, inner).map_err(|error| error.below(Step::Field(name)))?;
                 }
                 Ok(())
             }
             Shape::List(list) => {
-                let Value::Array(items) = value else { return Err(self.mismatch(ty, value)) };
+                let Value::Array(items) = value else { return Err(mismatch(ty, value)) };
                 for (at, inner) in items.iter_mut().enumerate() {
                     self.path.push(Step::Item(at));
-                    self.value(&list.items, inner)?;
+                    self.value(&list.items, inner).map_err(|error| error.below(Step::Item(at)))?;
                     self.path.pop();
                 }
                 Ok(())
             }
-            _ => self.leaf(ty, value),
+            _ => leaf(ty, value),
         }
     }
 
-    fn object(
-        &mut self,
-        ty: &'a Type,
-        object: &'a Object,
-        entries: &mut JsonMap<String, Value>,
-    ) -> Result<(), TypeError> {
-        let outer = std::mem::replace(&mut self.within, &ty.name);
+    fn object(&mut self, object: &'a Object, entries: &mut JsonMap<String, Value>) -> Result<(), TypeError> {
         let names: Vec<String> = entries.keys().cloned().collect();
         for name in names {
             let Some(field) = object.field(&name) else {
@@ -208,69 +212,59 @@ impl<'a> Walk<'a> {
                 continue;
             }
             self.path.push(Step::Field(&field.name));
-            self.value(&field.ty, inner)?;
+            self.value(&field.ty, inner).map_err(|error| error.below(Step::Field(&field.name)))?;
             self.path.pop();
             if field.presence == Presence::NonZero && is_zero(&field.ty, inner) {
                 entries.remove(&name);
             }
         }
-        self.within = outer;
         Ok(())
     }
+}
 
-    fn leaf(&mut self, ty: &'a Type, value: &mut Value) -> Result<(), TypeError> {
-        let fits = match (&ty.shape, &*value) {
-            (Shape::String | Shape::Duration, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => true,
-            (Shape::Double | Shape::Quantity, Value::Number(_)) | (Shape::FieldsV1, Value::Object(_)) => true,
-            (Shape::Int64, Value::Number(number)) => number.is_i64(),
-            (Shape::Int32, Value::Number(number)) => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
-            (Shape::IntOrString, Value::String(_)) => true,
-            (Shape::IntOrString, Value::Number(number)) if number.is_i64() => true,
-            (Shape::IntOrString, _) => {
-                let found = found(value, true);
-                return Err(TypeError::Value { found, wanted: "int32".into() });
-            }
-            (Shape::Bytes, Value::String(text)) => {
-                check_base64(text)?;
-                true
-            }
-            (Shape::Quantity | Shape::Time | Shape::MicroTime, Value::String(_)) => true,
-            // In a list or a map null stands for the zero value.
-            (Shape::Time | Shape::MicroTime, Value::Null) => true,
-            (Shape::Quantity, Value::Null) => {
-                *value = Value::String("0".into());
-                true
-            }
-            (Shape::String | Shape::Bytes, Value::Null) => {
-                *value = Value::String(String::new());
-                true
-            }
-            (Shape::Any | Shape::Raw | Shape::Json, _) => true,
-            (Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, _) => true,
-            _ => false,
-        };
-        if !fits {
-            return Err(self.mismatch(ty, value));
+fn leaf(ty: &Type, value: &mut Value) -> Result<(), TypeError> {
+    let fits = match (&ty.shape, &*value) {
+        (Shape::String | Shape::Duration, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => true,
+        (Shape::Double | Shape::Quantity, Value::Number(_)) | (Shape::FieldsV1, Value::Object(_)) => true,
+        (Shape::Int64, Value::Number(number)) => number.is_i64(),
+        (Shape::Int32, Value::Number(number)) => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+        (Shape::IntOrString, Value::String(_)) => true,
+        (Shape::IntOrString, Value::Number(number)) if number.is_i64() => true,
+        (Shape::Bytes, Value::String(text)) => {
+            check_base64(text)?;
+            true
         }
-        canonical(&ty.shape, value)
+        (Shape::Quantity | Shape::Time | Shape::MicroTime, Value::String(_)) => true,
+        // In a list or a map null stands for the zero value.
+        (Shape::Time | Shape::MicroTime, Value::Null) => true,
+        (Shape::Quantity, Value::Null) => {
+            *value = Value::String("0".into());
+            true
+        }
+        (Shape::String | Shape::Bytes, Value::Null) => {
+            *value = Value::String(String::new());
+            true
+        }
+        (Shape::Any | Shape::Raw | Shape::Json, _) => true,
+        (Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings, _) => true,
+        _ => false,
+    };
+    if !fits {
+        return Err(mismatch(ty, value));
     }
+    canonical(&ty.shape, value)
+}
 
-    fn mismatch(&self, ty: &Type, value: &Value) -> TypeError {
-        TypeError::Mismatch {
-            found: found(value, matches!(ty.shape, Shape::Int32 | Shape::Int64)),
-            within: self.within.to_owned(),
-            path: self.path.fields(),
-            wanted: type_name(ty),
-        }
-    }
+fn mismatch(ty: &Type, value: &Value) -> TypeError {
+    TypeError::new(format!("must be {}, not {}", wanted(&ty.shape), found(value)))
 }
 
 fn canonical(shape: &Shape, value: &mut Value) -> Result<(), TypeError> {
     match (shape, &*value) {
         (Shape::Quantity, Value::String(text)) => *value = Value::String(quantity(text)?),
         (Shape::Quantity, Value::Number(number)) => *value = Value::String(quantity(&number.to_string())?),
-        (Shape::Time, Value::String(text)) => *value = Value::String(time::seconds(text).map_err(TypeError::Text)?),
-        (Shape::MicroTime, Value::String(text)) => *value = Value::String(time::micros(text).map_err(TypeError::Text)?),
+        (Shape::Time, Value::String(text)) => *value = Value::String(time::seconds(text).map_err(TypeError::new)?),
+        (Shape::MicroTime, Value::String(text)) => *value = Value::String(time::micros(text).map_err(TypeError::new)?),
         _ => {}
     }
     Ok(())
@@ -279,7 +273,7 @@ fn canonical(shape: &Shape, value: &mut Value) -> Result<(), TypeError> {
 fn quantity(text: &str) -> Result<String, TypeError> {
     match Quantity::parse(text) {
         Ok(quantity) => Ok(quantity.to_string()),
-        Err(error) => Err(TypeError::Text(error.to_string())),
+        Err(error) => Err(TypeError::new(error.to_string())),
     }
 }
 
@@ -289,7 +283,7 @@ fn check_base64(text: &str) -> Result<(), TypeError> {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
         base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
     };
-    Err(TypeError::Text(format!("illegal base64 data at input byte {at}")))
+    Err(TypeError::new(format!("must be base64: it is not at byte {at}")))
 }
 
 /// True for the value a type has when nothing was given, where JSON need not say it.
@@ -305,33 +299,30 @@ pub(crate) fn is_zero(ty: &Type, value: &Value) -> bool {
     }
 }
 
-fn found(value: &Value, with_number: bool) -> String {
+fn found(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
-        Value::Bool(_) => "bool".into(),
-        Value::Number(number) if with_number => format!("number {number}"),
-        Value::Number(_) => "number".into(),
-        Value::String(_) => "string".into(),
-        Value::Array(_) => "array".into(),
-        Value::Object(_) => "object".into(),
+        Value::Bool(_) => "a boolean".into(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(_) => "a string".into(),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
     }
 }
 
-fn type_name(ty: &Type) -> String {
-    match &ty.shape {
-        Shape::Int32 => "int32".into(),
-        Shape::Int64 => "int64".into(),
-        Shape::Double => "float64".into(),
-        Shape::Bool => "bool".into(),
-        Shape::Bytes => "[]uint8".into(),
-        Shape::Quantity => "resource.Quantity".into(),
-        Shape::Time => "v1.Time".into(),
-        Shape::MicroTime => "v1.MicroTime".into(),
-        Shape::FieldsV1 => "v1.FieldsV1".into(),
-        Shape::Object(_) => format!("{}.{}", ty.package.rsplit('/').next().unwrap_or_default(), ty.name),
-        Shape::Map(map) => format!("map[string]{}", type_name(&map.values)),
-        Shape::List(list) => format!("[]{}", type_name(&list.items)),
-        _ => "string".into(),
+/// What a value of this form is, in words.
+fn wanted(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Int32 => "an integer of 32 bits",
+        Shape::Int64 => "an integer of 64 bits",
+        Shape::Double => "a number",
+        Shape::Bool => "a boolean",
+        Shape::Quantity => "a quantity, as \"500m\" or \"1Gi\"",
+        Shape::Time | Shape::MicroTime => "a time",
+        Shape::IntOrString => "an integer or a string",
+        Shape::FieldsV1 | Shape::Object(_) | Shape::Map(_) => "an object",
+        Shape::List(_) => "a list",
+        _ => "a string",
     }
 }
 
@@ -398,17 +389,16 @@ mod tests {
     fn a_wrong_type_is_named_with_its_field() {
         let check = |mut tree: Value| conform(deployment(), &mut tree).unwrap_err().to_string();
         let text = check(json!({"spec": {"replicas": "3"}}));
-        assert_eq!(
-            text,
-            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
-        );
+        assert_eq!(text, "spec.replicas: must be an integer of 32 bits, not a string");
         let text = check(json!({"spec": {"replicas": 1.5}}));
-        assert_eq!(
-            text,
-            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"
-        );
-        let text = check(json!({"spec": {"template": {"spec": {"containers": {}}}}}));
-        assert!(text.ends_with("field PodSpec.spec.template.spec.containers of type []v1.Container"), "{text}");
+        assert_eq!(text, "spec.replicas: must be an integer of 32 bits, not the number 1.5");
+        let text = check(json!({"spec": {"template": {"spec": {"containers": [{}, {"ports": {}}]}}}}));
+        assert_eq!(text, "spec.template.spec.containers[1].ports: must be a list, not an object");
+        let text = check(json!({"metadata": {"labels": {"a.b/c": 1}}}));
+        assert_eq!(text, "metadata.labels.a.b/c: must be a string, not the number 1");
+        let text = check(json!({"spec": {"strategy": {"rollingUpdate": {"maxSurge": 1.5}}}}));
+        assert_eq!(text, "spec.strategy.rollingUpdate.maxSurge: must be an integer or a string, not the number 1.5");
+        assert_eq!(check(json!([])), "must be an object, not a list");
     }
 
     #[test]
@@ -418,10 +408,12 @@ mod tests {
         conform(lease, &mut tree).unwrap();
         let mut tree = json!({"spec": {"renewTime": "2026-01-01T00:00:00Z"}});
         let text = conform(lease, &mut tree).unwrap_err().to_string();
-        assert_eq!(
-            text,
-            "parsing time \"2026-01-01T00:00:00Z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"Z\" as \".000000\""
-        );
+        let shown = "must be a time with six decimals, as \"2026-01-01T00:00:00.000000Z\"";
+        assert_eq!(text, format!("spec.renewTime: {shown}, not \"2026-01-01T00:00:00Z\""));
+        let mut tree = json!({"metadata": {"creationTimestamp": "yesterday"}});
+        let text = conform(lease, &mut tree).unwrap_err().to_string();
+        let shown = "must be a time, as \"2026-01-01T00:00:00Z\"";
+        assert_eq!(text, format!("metadata.creationTimestamp: {shown}, not \"yesterday\""));
         let mut tree = json!({"metadata": {"deletionTimestamp": "2026-01-01T02:00:00.5+02:00"}});
         conform(lease, &mut tree).unwrap();
         assert_eq!(tree["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
@@ -431,7 +423,7 @@ mod tests {
     fn a_secret_must_hold_base64() {
         let mut tree = json!({"data": {"k": "a!b="}});
         let text = conform(lookup("", "v1", "Secret").unwrap(), &mut tree).unwrap_err().to_string();
-        assert_eq!(text, "illegal base64 data at input byte 1");
+        assert_eq!(text, "data.k: must be base64: it is not at byte 1");
     }
 
     #[test]

@@ -34,19 +34,6 @@ impl<'a> Path<'a> {
         }
         text + field
     }
-
-    /// The names of the fields alone, joined by dots.
-    pub(crate) fn fields(&self) -> String {
-        let names: Vec<&str> = self
-            .0
-            .iter()
-            .filter_map(|step| match step {
-                Step::Field(name) => Some(*name),
-                Step::Item(_) => None,
-            })
-            .collect();
-        names.join(".")
-    }
 }
 
 impl std::fmt::Display for Path<'_> {
