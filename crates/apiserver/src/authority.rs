@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     attributes::{Attributes, Decision, Identity},
-    auth::Rule,
+    rule::Rule,
     status::Status,
 };
 

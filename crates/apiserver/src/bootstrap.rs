@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use knoll_api::labels::SYSTEM_NAMESPACE;
 use knoll_store::{Expect, Write, WriteError};
 use serde_json::{Value, json};
 
 use crate::{
-    ApiServer, addresses, auth, metadata, object, objects,
+    ApiServer, addresses, auth, hooks, metadata, object, objects,
     resources::{self, Resource},
-    server::SYSTEM_NAMESPACE,
     status::Status,
 };
 
@@ -104,11 +104,12 @@ impl ApiServer {
             return Ok(());
         }
         metadata::prepare_create(&row, &namespace, &mut object, Timestamp::now())?;
-        (row.hooks.default)(&mut object);
+        let hooks = hooks::of(&row);
+        (hooks.default)(&mut object);
         let mut writes = vec![Write { key, value: Some(objects::to_stored(&row, &object)), expect: Expect::Absent }];
-        if let Some(hook) = row.hooks.companions {
+        if let Some(hook) = hooks.companions {
             let registry = self.registry();
-            writes.extend(hook(self, &object).into_iter().filter_map(|companion| {
+            writes.extend(hook(self.view(), &object).into_iter().filter_map(|companion| {
                 let row = registry.get("", "v1", companion.plural)?;
                 let key = row.key(object::namespace(&companion.object), object::name(&companion.object));
                 Some(Write { key, value: Some(objects::encode(&companion.object)), expect: Expect::Any })

@@ -10,11 +10,11 @@ use crate::{
     accept::{self, Accept},
     attributes::{Attributes, Identity},
     body::{self, Body},
+    flow::Place,
     object,
     query::Query,
     resources::{Resource, Subresource},
     route::{Target, Verb},
-    serve::Place,
     status::{Cause, Status},
 };
 
@@ -256,9 +256,7 @@ fn malformed(error: &dyn std::fmt::Display) -> Status {
 /// Fills in `apiVersion` and kind, or refuses others; drops nulls.
 fn check_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
     let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct",
-        ));
+        return Err(Status::bad_request("the body must be an object"));
     };
     let given_kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
     if !given_kind.is_empty() && given_kind != kind {

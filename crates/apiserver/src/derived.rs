@@ -8,21 +8,22 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
+use knoll_api::{config::Bundle, labels::SYSTEM_NAMESPACE};
 use knoll_store::{Change, Entry, Snapshot, Store};
 use serde_json::Value;
 
 use crate::{
-    ApiServer,
+    addresses::Addresses,
     follow::{Follower, Seen},
     object,
-    resources::{self, Registry},
-    server::SYSTEM_NAMESPACE,
+    objects::Trees,
+    resources::Registry,
 };
 
 /// Where definitions of resources are kept.
@@ -32,8 +33,13 @@ const SETTINGS: &str = "/core/configmaps/knative-serving/";
 /// Where Services are kept.
 const SERVICES: &str = "/core/services/";
 
-/// How far what is derived follows the store.
+/// What is made of stored objects, and how far it follows the store.
 pub(crate) struct Derived {
+    store: Store,
+    trees: Trees,
+    registry: RwLock<Arc<Registry>>,
+    knative: RwLock<Arc<Bundle>>,
+    addresses: Addresses,
     /// Everything before this revision is in.
     before: AtomicU64,
     followers: Mutex<Followers>,
@@ -48,7 +54,8 @@ struct Followers {
 }
 
 impl Derived {
-    pub(crate) fn new(store: &Store) -> Self {
+    /// Derives from `store`, reading objects through `trees`.
+    pub(crate) fn new(store: &Store, trees: &Trees) -> Self {
         let follow = |prefix| Follower::new(store.clone(), prefix);
         let followers = Followers {
             whole: true,
@@ -56,19 +63,43 @@ impl Derived {
             settings: follow(SETTINGS),
             services: follow(SERVICES),
         };
-        Self { before: AtomicU64::new(0), followers: Mutex::new(followers) }
+        Self {
+            store: store.clone(),
+            trees: trees.clone(),
+            registry: RwLock::new(Arc::new(Registry::built_in())),
+            knative: RwLock::default(),
+            addresses: Addresses::default(),
+            before: AtomicU64::new(0),
+            followers: Mutex::new(followers),
+        }
     }
-}
 
-impl ApiServer {
+    /// The rows served at this moment.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.catch_up();
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Knative's configuration in force.
+    pub(crate) fn knative(&self) -> Arc<Bundle> {
+        self.catch_up();
+        self.knative.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The addresses and ports of Services, with what others were given.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        self.catch_up();
+        &self.addresses
+    }
+
     /// Takes in what was written up to now.
     pub(crate) fn catch_up(&self) {
         // Read first: every change up to it is with the followers by now.
         let revision = self.store.revision();
-        if self.derived.before.load(Ordering::Acquire) > revision {
+        if self.before.load(Ordering::Acquire) > revision {
             return;
         }
-        let mut followers = self.derived.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         let Followers { whole, definitions, settings, services } = &mut *followers;
         if !std::mem::replace(whole, false) {
             [&mut *definitions, &mut *settings, &mut *services].into_iter().for_each(Follower::restart);
@@ -88,7 +119,7 @@ impl ApiServer {
         }
         *whole = true;
         drop(followers);
-        self.derived.before.fetch_max(revision + 1, Ordering::AcqRel);
+        self.before.fetch_max(revision + 1, Ordering::AcqRel);
     }
 
     fn take_definitions(&self, seen: Seen) {
@@ -97,19 +128,24 @@ impl ApiServer {
                 let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS);
                 self.update_registry(|registry| {
                     *registry = Registry::built_in().after(registry);
-                    definitions.iter().for_each(|definition| resources::serve(registry, definition));
+                    definitions.iter().for_each(|definition| registry.serve(definition));
                 });
             }
             Seen::Change(change) => {
                 let (old, new) = self.both(&change);
                 self.update_registry(|registry| {
                     if let Some(definition) = &old {
-                        resources::retire(registry, definition);
+                        registry.retire(definition);
                     }
-                    new.iter().for_each(|definition| resources::serve(registry, definition));
+                    new.iter().for_each(|definition| registry.serve(definition));
                 });
             }
         }
+    }
+
+    fn update_registry(&self, change: impl FnOnce(&mut Registry)) {
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut registry));
     }
 
     fn take_services(&self, seen: Seen) {
@@ -131,7 +167,8 @@ impl ApiServer {
             let data = data.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
             maps.insert(object::name(&map).to_owned(), data);
         }
-        self.update_knative(&maps);
+        let mut bundle = self.knative.write().unwrap_or_else(PoisonError::into_inner);
+        *bundle = Arc::new(bundle.updated(&maps));
     }
 
     fn trees_below(&self, snapshot: &Snapshot, prefix: &str) -> Vec<Arc<Value>> {

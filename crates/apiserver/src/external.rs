@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use knoll_store::Store;
+use knoll_store::Snapshot;
 use serde_json::Value;
 
 use crate::{object, validation::addresses::parse};
@@ -17,7 +17,7 @@ type Place = (IpAddr, i64, String);
 /// Why a Service cannot have its external addresses, each with the address's index: another Service has one.
 ///
 /// Reads every Service's bytes, and decodes those that have external addresses: few do, and only their writers wait.
-pub(crate) fn conflicts(store: &Store, old: Option<&Value>, service: &Value) -> Vec<(usize, String)> {
+pub(crate) fn conflicts(snapshot: &Snapshot, old: Option<&Value>, service: &Value) -> Vec<(usize, String)> {
     let held: BTreeSet<Place> = old.map(places).unwrap_or_default().into_iter().map(|(_, place)| place).collect();
     let wanted: Vec<_> = places(service).into_iter().filter(|(_, place)| !held.contains(place)).collect();
     if wanted.is_empty() {
@@ -25,7 +25,7 @@ pub(crate) fn conflicts(store: &Store, old: Option<&Value>, service: &Value) -> 
     }
     let own = format!("{PREFIX}{}/{}", object::namespace(service), object::name(service));
     let mut taken = BTreeSet::new();
-    for entry in store.snapshot().range(PREFIX, None) {
+    for entry in snapshot.range(PREFIX, None) {
         let has_some = entry.value.windows(FIELD.len()).any(|window| window == FIELD);
         if has_some
             && *entry.key != *own

@@ -14,16 +14,24 @@ pub mod authority;
 pub mod body;
 mod bootstrap;
 mod call;
+mod claims;
 mod client;
+mod config;
 pub mod counters;
 mod defaults;
 mod derived;
 mod discovery;
+mod dispatch;
+mod documents;
 mod expiry;
 mod external;
 mod fields;
+mod flow;
 mod follow;
+mod hooks;
+mod label_selector;
 mod metadata;
+mod narrow;
 pub mod node_backend;
 mod object;
 mod objects;
@@ -36,9 +44,11 @@ pub mod resources;
 mod respond;
 mod reviews;
 mod route;
+mod rule;
 mod selectors;
 mod serve;
 mod server;
+mod shares;
 pub mod status;
 mod streams;
 mod subresources;
@@ -46,11 +56,8 @@ mod tables;
 mod tend;
 mod validation;
 mod verbs;
+mod view;
 
 pub use self::{
-    attributes::Identity,
-    body::Body,
-    counters::Counters,
-    server::{ApiServer, Config},
-    status::Status,
+    attributes::Identity, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,
 };

@@ -9,12 +9,6 @@ use crate::{
     status::{Cause, Status},
 };
 
-/// RFC 3339 with whole seconds.
-pub(crate) fn seconds(at: Timestamp) -> String {
-    let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
-    whole.to_string()
-}
-
 /// A name: the prefix, cut to fit, and five random characters.
 pub(crate) fn generate_name(prefix: &str) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -50,7 +44,7 @@ pub(crate) fn prepare_create(
         meta.remove(field);
     }
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
-    meta.insert("creationTimestamp".into(), seconds(now).into());
+    meta.insert("creationTimestamp".into(), object::seconds(now).into());
     if has_generation {
         meta.insert("generation".into(), 1.into());
     }
@@ -211,7 +205,7 @@ fn same_metadata(old: &Value, new: &Value) -> bool {
 pub(crate) fn mark_deleted(resource: &Resource, object: &mut Value, grace: i64, now: Timestamp) {
     let at = now.checked_add(jiff::SignedDuration::from_secs(grace)).unwrap_or(now);
     let meta = object::meta_mut(object);
-    meta.insert("deletionTimestamp".into(), seconds(at).into());
+    meta.insert("deletionTimestamp".into(), object::seconds(at).into());
     meta.insert("deletionGracePeriodSeconds".into(), grace.into());
     if resource.has_generation {
         bump_generation(object);

@@ -1,6 +1,13 @@
 //! Objects as JSON trees: reading and changing the parts every kind has.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
+
+/// A time as objects have it: RFC 3339 with whole seconds.
+pub(crate) fn seconds(at: Timestamp) -> String {
+    let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    whole.to_string()
+}
 
 /// The string at a JSON pointer; empty when absent or of another type.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -108,4 +115,12 @@ pub(crate) fn strip_nulls(value: &mut Value) {
 /// The name in a reference; empty when unset.
 pub(crate) fn name_of(reference: &Value) -> &str {
     text(reference, "/name")
+}
+
+/// Whether an object is being deleted and nothing holds it.
+pub(crate) fn is_released(object: &Value) -> bool {
+    is_deleting(object)
+        && finalizers(object).next().is_none()
+        && integer(object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && (object["kind"] != "Namespace" || list(object, "/spec/finalizers").is_empty())
 }

@@ -70,8 +70,8 @@ const KEPT: usize = 256;
 const LARGEST: usize = 64 * 1024;
 
 /// Trees of recent revisions, so that a write and its many readers share one.
-#[derive(Default)]
-pub(crate) struct Trees(Mutex<Kept>);
+#[derive(Clone, Default)]
+pub(crate) struct Trees(Arc<Mutex<Kept>>);
 
 /// Trees by revision, and the revisions in the order they came.
 type Kept = (HashMap<u64, Arc<Value>>, VecDeque<u64>);
@@ -113,7 +113,7 @@ impl Trees {
             return Ok(tree);
         }
         let mut object = Arc::unwrap_or_clone(tree);
-        match resource.hooks.conversion {
+        match resource.conversion {
             Some(conversion) => (conversion.read)(&mut object),
             None => object["apiVersion"] = resource.api_version().into(),
         }
@@ -128,7 +128,7 @@ impl Trees {
 
 /// Whether the stored form may differ from the row's.
 pub(crate) fn converts(resource: &Resource) -> bool {
-    resource.hooks.conversion.is_some() || resource.custom.as_ref().is_some_and(|c| !c.knative)
+    resource.conversion.is_some() || resource.custom.as_ref().is_some_and(|c| !c.knative)
 }
 
 /// Most bytes of one stored object: what etcd takes at most, so that what fits here fits a cluster, too.
@@ -152,7 +152,7 @@ pub(crate) fn to_store(resource: &Resource, object: &Value) -> Result<Bytes, Sta
 
 /// The same, of whatever length: for what the server itself makes.
 pub(crate) fn to_stored(resource: &Resource, object: &Value) -> Bytes {
-    match resource.hooks.conversion {
+    match resource.conversion {
         None => encode(object),
         Some(conversion) => {
             let mut object = object.clone();

@@ -7,11 +7,10 @@ use knoll_schema::apply::{self as schema_apply, ApplyError};
 use serde_json::Value;
 
 use crate::{
-    call::{Call, WriteOptions},
+    call::{self, Call, WriteOptions},
     fields, object,
     resources::Resource,
     status::{Cause, Status},
-    verbs,
 };
 
 /// A patch as it was sent.
@@ -48,7 +47,7 @@ impl Patch {
             return Err(Status::unsupported_media_type(accepted));
         }
         let bytes = call.read_body().await?;
-        let value = verbs::patch::decode(&media_type, &bytes)?;
+        let value = call::decode(&media_type, &bytes)?;
         match media_type.as_str() {
             "application/json-patch+json" => json::read(value).map(Patch::Json),
             _ if !value.is_object() => Err(Status::bad_request("the patch must be an object")),

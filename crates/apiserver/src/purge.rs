@@ -13,9 +13,7 @@ use crate::{
     ApiServer,
     derived::DEFINITIONS,
     follow::{Follower, Seen},
-    metadata, object, objects, panics,
-    resources::Registry,
-    verbs::write,
+    metadata, object, objects, panics, resources,
 };
 
 /// Holds a definition until its objects are gone.
@@ -29,7 +27,7 @@ pub(crate) fn hold(definition: &mut Value, now: Timestamp) {
     let condition = json!({
         "type": "Terminating",
         "status": "True",
-        "lastTransitionTime": metadata::seconds(now),
+        "lastTransitionTime": object::seconds(now),
         "reason": "InstanceDeletionInProgress",
         "message": "CustomResource deletion is in progress",
     });
@@ -39,16 +37,6 @@ pub(crate) fn hold(definition: &mut Value, now: Timestamp) {
         conditions.retain(|other| other["type"] != "Terminating");
         conditions.push(condition);
     }
-}
-
-/// Whether a definition's resource is served without it, so that its objects stay.
-pub(crate) fn is_compiled_in(registry: &Registry, definition: &Value) -> bool {
-    let (group, plural) = names(definition);
-    registry.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|custom| custom.knative))
-}
-
-fn names(definition: &Value) -> (&str, &str) {
-    (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"))
 }
 
 fn is_held(definition: &Value) -> bool {
@@ -106,9 +94,9 @@ impl ApiServer {
             return Ok(true);
         }
         // Whoever makes an object looks again afterwards, and knows by now that the definition goes.
-        let (group, plural) = names(&definition);
+        let (group, plural) = resources::names(&definition);
         let prefix = format!("/{group}/{plural}/");
-        if !is_compiled_in(&self.registry(), &definition) && !self.clear_objects(&prefix).await? {
+        if !self.registry().is_compiled_in(&definition) && !self.clear_objects(&prefix).await? {
             return Ok(false);
         }
         let mut released = (*definition).clone();
@@ -116,7 +104,7 @@ impl ApiServer {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let expect = Expect::Revision(entry.revision);
-        let done = if write::is_released(&released) {
+        let done = if object::is_released(&released) {
             self.store.delete(key, expect, Durability::Durable).await.map(drop)
         } else {
             self.store.put(key, objects::encode(&released), expect, Durability::Durable).await.map(drop)
@@ -140,7 +128,7 @@ impl ApiServer {
                 }
                 let mut marked = (*tree).clone();
                 let meta = object::meta_mut(&mut marked);
-                meta.insert("deletionTimestamp".into(), metadata::seconds(Timestamp::now()).into());
+                meta.insert("deletionTimestamp".into(), object::seconds(Timestamp::now()).into());
                 meta.insert("deletionGracePeriodSeconds".into(), 0.into());
                 metadata::bump_generation(&mut marked);
                 self.store.put(&*entry.key, objects::encode(&marked), expect, Durability::Durable).await.map(drop)

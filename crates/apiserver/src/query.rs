@@ -44,7 +44,7 @@ impl Query {
         match self.get(name) {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax in parameter {name}"))
+                Status::bad_request(format!("parameter {name}: Invalid value: {text:?}: must be a number"))
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! `Status`: the one form of every failure (and of some successes), with the words clients match on.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use knoll_store::WriteError;
 use serde_json::{Map, Value, json};
@@ -228,6 +228,9 @@ impl Status {
 
     /// 422 with findings about the object's content; `kind` is the Kind (the plural for some custom resources).
     pub fn invalid(group: &str, kind: &str, name: &str, mut causes: Vec<Cause>) -> Self {
+        // What two rules find, or one finds twice, is told once.
+        let mut seen = HashSet::new();
+        causes.retain(|cause| seen.insert((cause.field.clone(), cause.message.clone())));
         let more = causes.len().saturating_sub(MOST_CAUSES);
         if more > 0 {
             causes.truncate(MOST_CAUSES);
@@ -376,7 +379,8 @@ mod tests {
 
     #[test]
     fn findings_without_end_are_counted() {
-        let causes = vec![Cause::required("a", ""); 10_000];
+        // Each is found twice, and told once.
+        let causes = (0..20_000).map(|at| Cause::required(format!("a[{}]", at % 10_000), "")).collect();
         let status = Status::invalid("apps", "Deployment", "d", causes);
         assert!(status.message.ends_with(", and 9800 further findings]"), "{}", status.message.len());
         assert_eq!(status.details.expect("has some").causes.len(), 201);

@@ -1,6 +1,7 @@
 //! Chores of the repository: `xtask tidy` checks its rules, `xtask image` packs files into an image.
 
 mod image;
+mod modules;
 mod tidy;
 
 use std::process::ExitCode;

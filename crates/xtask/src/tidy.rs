@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::modules;
+
 /// Which of our crates a crate may use. `ARCHITECTURE.md` says why.
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
@@ -36,6 +38,8 @@ const PURE: &[&str] = &["api", "scale", "plan", "schema"];
 const IMPURE: &[&str] = &["tokio", "hyper", "kube-client", "mio", "socket2", "reqwest"];
 /// Crates to which the wall clock may do what it likes, because they do not look at it.
 const CLOCKLESS: &[&str] = &["journal", "store"];
+/// Crates whose modules need each other in no circle.
+const LAYERED: &[&str] = &["apiserver"];
 /// The one crate that may say `unsafe`.
 const UNSAFE: &[&str] = &["container"];
 /// Names that say nothing.
@@ -52,6 +56,7 @@ pub(crate) fn run() -> Result<(), String> {
         files(Path::new(root), &mut findings)?;
     }
     orphans(&mut findings)?;
+    layers(&mut findings)?;
     if findings.is_empty() {
         println!("tidy: nothing to complain about");
         return Ok(());
@@ -164,6 +169,24 @@ fn files(root: &Path, findings: &mut Vec<String>) -> Result<(), String> {
                 findings.push(format!("{shown}: only {UNSAFE:?} may say unsafe"));
             }
         }
+    }
+    Ok(())
+}
+
+/// The modules of some crates stand in layers.
+fn layers(findings: &mut Vec<String>) -> Result<(), String> {
+    for folder in LAYERED {
+        let mut found = Vec::new();
+        walk(&Path::new("crates").join(folder).join("src"), &mut found)?;
+        let sources: Result<Vec<_>, String> = found
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| match fs::read_to_string(&path) {
+                Ok(text) => Ok((path, text)),
+                Err(error) => Err(format!("read {}: {error}", path.display())),
+            })
+            .collect();
+        findings.extend(modules::circles(&sources?).into_iter().map(|circle| format!("crate {folder}: {circle}")));
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use knoll_api::labels::SYSTEM_NAMESPACE;
 use serde_json::Value;
 
 use super::Admission;
-use crate::{object, server::SYSTEM_NAMESPACE, status::Status};
+use crate::{object, status::Status};
 
 /// Refuses a configuration that cannot be read.
 pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {

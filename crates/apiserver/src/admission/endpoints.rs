@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::Admission;
@@ -20,7 +21,14 @@ use crate::{
 const OF_THE_NODE: &str = "may not be an address of the node itself";
 
 /// Endpoints.
-pub(crate) fn endpoints(admission: &mut Admission<'_>, endpoints: &mut Value) -> Result<(), Status> {
+pub(crate) fn endpoints<'a>(
+    admission: &'a mut Admission<'_>,
+    endpoints: &'a mut Value,
+) -> BoxFuture<'a, Result<(), Status>> {
+    Box::pin(of_endpoints(admission, endpoints))
+}
+
+async fn of_endpoints(admission: &Admission<'_>, endpoints: &Value) -> Result<(), Status> {
     if admission.old.is_some_and(|old| old.get("subsets") == endpoints.get("subsets")) {
         return Ok(());
     }
@@ -32,11 +40,15 @@ pub(crate) fn endpoints(admission: &mut Admission<'_>, endpoints: &mut Value) ->
             }
         }
     }
-    check(admission, endpoints, "endpoints", &found)
+    check(admission, endpoints, "endpoints", &found).await
 }
 
 /// EndpointSlices.
-pub(crate) fn slice(admission: &mut Admission<'_>, slice: &mut Value) -> Result<(), Status> {
+pub(crate) fn slice<'a>(admission: &'a mut Admission<'_>, slice: &'a mut Value) -> BoxFuture<'a, Result<(), Status>> {
+    Box::pin(of_slice(admission, slice))
+}
+
+async fn of_slice(admission: &Admission<'_>, slice: &Value) -> Result<(), Status> {
     let same = |old: &Value| old.get("endpoints") == slice.get("endpoints");
     if slice["addressType"] == "FQDN" || admission.old.is_some_and(same) {
         return Ok(());
@@ -47,23 +59,28 @@ pub(crate) fn slice(admission: &mut Admission<'_>, slice: &mut Value) -> Result<
             found.push((format!("endpoints[{at}].addresses[{n}]"), one.as_str().unwrap_or_default()));
         }
     }
-    check(admission, slice, "endpointslices", &found)
+    check(admission, slice, "endpointslices", &found).await
 }
 
 /// Refuses addresses that no traffic is led to, and the machine's own unless the writer may.
-fn check(admission: &Admission<'_>, object: &Value, plural: &str, found: &[(String, &str)]) -> Result<(), Status> {
+async fn check(
+    admission: &Admission<'_>,
+    object: &Value,
+    plural: &str,
+    found: &[(String, &str)],
+) -> Result<(), Status> {
     let mut causes = Vec::new();
-    let mut may = None;
-    let mut own = None;
+    // Asked before the machine is: whoever may needs no list of its interfaces, and there is one for each pod.
+    let own = match found.is_empty() || may_create(admission, plural, "restricted") {
+        true => None,
+        false => Some(admission.view.machine().await?),
+    };
     for (field, text) in found {
         let Some(ip) = address(text, field, &mut causes) else { continue };
-        let gateway = ip == admission.server.config.advertise.ip();
+        let gateway = admission.view.is_gateway(ip);
         if let Some(why) = special(ip).filter(|_| !gateway) {
             causes.push(Cause::invalid(field, &(*text).into(), &why));
-            continue;
-        }
-        let is_own = gateway || own.get_or_insert_with(|| (admission.server.config.machine)()).contains(&ip);
-        if is_own && !*may.get_or_insert_with(|| may_create(admission, plural, "restricted")) {
+        } else if own.as_ref().is_some_and(|own| gateway || own.contains(&ip)) {
             causes.push(Cause::invalid(field, &(*text).into(), OF_THE_NODE));
         }
     }
@@ -81,12 +98,12 @@ fn may_create(admission: &Admission<'_>, plural: &str, part: &str) -> bool {
         namespace: admission.namespace.into(),
         ..Attributes::default()
     };
-    admission.server.config.authority.authorize(admission.identity, &attributes).is_allowed()
+    admission.view.authority().authorize(admission.identity, &attributes).is_allowed()
 }
 
 /// A Service's `externalIPs`: every connection to one of them, from any pod, goes to the Service. So they are for who may
 /// lead traffic to the machine itself, they are never the machine's own, and no two Services share one and its port.
-pub(super) fn external(admission: &Admission<'_>, service: &Value) -> Result<(), Status> {
+pub(super) async fn external(admission: &Admission<'_>, service: &Value) -> Result<(), Status> {
     let had = admission.old.into_iter().flat_map(|old| object::list(old, "/spec/externalIPs"));
     let had: BTreeSet<&str> = had.filter_map(Value::as_str).collect();
     let list = object::list(service, "/spec/externalIPs");
@@ -101,33 +118,30 @@ pub(super) fn external(admission: &Admission<'_>, service: &Value) -> Result<(),
         let why = "Use of external IPs is denied: every pod's connections to them would come here; it needs the right to create \"services/externalips\"";
         causes.push(Cause::forbidden("spec.externalIPs", why));
     }
+    let own = if new.is_empty() { Vec::new() } else { admission.view.machine().await? };
     for (at, text) in new {
         let field = format!("spec.externalIPs[{at}]");
         let Some(ip) = address(text, &field, &mut causes) else { continue };
-        if let Some(why) = refused_external(admission, ip) {
+        if let Some(why) = refused_external(admission, &own, ip) {
             causes.push(Cause::invalid(field, &text.into(), &why));
         }
     }
-    for (at, why) in external::conflicts(&admission.server.store, admission.old, service) {
+    for (at, why) in external::conflicts(&admission.view.snapshot(), admission.old, service) {
         causes.push(Cause::invalid(format!("spec.externalIPs[{at}]"), &list[at], &why));
     }
     if causes.is_empty() { Ok(()) } else { Err(admission.resource.invalid(object::name(service), causes)) }
 }
 
-fn refused_external(admission: &Admission<'_>, ip: IpAddr) -> Option<String> {
+fn refused_external(admission: &Admission<'_>, own: &[IpAddr], ip: IpAddr) -> Option<String> {
     if let Some(why) = special(ip) {
         return Some(why);
     }
-    let config = &admission.server.config;
-    if ip == config.advertise.ip() || (config.machine)().contains(&ip) {
+    if admission.view.is_gateway(ip) || own.contains(&ip) {
         return Some(OF_THE_NODE.into());
     }
     let IpAddr::V4(v4) = ip else { return None };
     if addresses::in_range(v4) {
         return Some("may not be in the range of cluster IPs: it may be another Service's".into());
     }
-    let (network, bits) = config.pod_network;
-    let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-    let inside = u32::from(v4) & mask == u32::from(network) & mask;
-    inside.then(|| "may not be in the range of pods: it may be one's address".into())
+    admission.view.is_pods(v4).then(|| "may not be in the range of pods: it may be one's address".into())
 }

@@ -115,8 +115,8 @@ fn ratio(name: &str, of: &str, bound: &Amount, request: Option<&Amount>, limit: 
 /// The LimitRanges of the namespace, in order of their names.
 fn bounds(admission: &Admission<'_>) -> Vec<Bounds> {
     let prefix = format!("/core/limitranges/{}/", admission.namespace);
-    let snapshot = admission.server.store.snapshot();
-    let trees = snapshot.range(&prefix, None).filter_map(|e| admission.server.trees.of(&e.value, e.revision).ok());
+    let snapshot = admission.view.snapshot();
+    let trees = snapshot.range(&prefix, None).filter_map(|entry| admission.view.tree(&entry));
     trees.flat_map(|tree| object::list(&tree, "/spec/limits").iter().map(Bounds::read).collect::<Vec<_>>()).collect()
 }
 

@@ -1,30 +1,28 @@
-//! What happens to an object between its writer and the store: defaults, changes, checks.
+//! What single kinds change or refuse with knowledge of the server's state, one file a theme. [`crate::hooks`] says which
+//! kind has which.
 
 pub(crate) mod config_map;
 pub(crate) mod endpoints;
 pub(crate) mod job;
-mod knative;
+pub(crate) mod knative;
 pub(crate) mod limit_range;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod pod_security;
-mod promises;
+pub(crate) mod promises;
 pub(crate) mod rbac;
-mod rehearsal;
 pub(crate) mod secret;
 pub(crate) mod service;
 
 use serde_json::Value;
 
 use crate::{
-    ApiServer, Identity,
     addresses::Hold,
-    fields, object,
-    quota::{self, Claim},
+    attributes::Identity,
+    claims::Claim,
     resources::{Resource, Subresource},
-    status::Status,
-    validation,
+    view::View,
 };
 
 /// What is done to the object.
@@ -37,9 +35,9 @@ pub(crate) enum Operation {
 }
 
 /// A write on its way.
-pub struct Admission<'a> {
-    /// The server.
-    pub(crate) server: &'a ApiServer,
+pub(crate) struct Admission<'a> {
+    /// What may be known of the server.
+    pub(crate) view: View<'a>,
     /// The row.
     pub(crate) resource: &'a Resource,
     /// Who writes.
@@ -62,33 +60,10 @@ pub struct Admission<'a> {
     pub(crate) claim: Option<Claim>,
 }
 
-/// Default, mutate, validate.
-///
-/// # Errors
-/// The answer to the writer, when it may not be.
-pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
-    let hooks = admission.resource.hooks.clone();
-    (hooks.default)(object);
-    fields::fill_defaults(admission.resource, object);
-    if admission.operation == Operation::Create {
-        namespace::lifecycle(admission, object)?;
-    }
-    (hooks.admit)(admission, object)?;
-    // What a hook added has defaults, too.
-    (hooks.default)(object);
-    knative::default(admission, object);
-    let mut causes = validation::metadata::check(admission.resource, object);
-    causes.extend(fields::misfits(admission.resource, object));
-    causes.extend((hooks.validate)(object, admission.old));
-    if !causes.is_empty() {
-        return Err(admission.resource.invalid(object::name(object), causes));
-    }
-    knative::validate(admission, object)?;
-    pod_security::admit(admission, object)?;
-    promises::warn(admission, object);
-    if admission.resource.namespaced {
-        let Admission { server, resource, namespace, old, .. } = admission;
-        admission.claim = quota::check(server, resource, namespace, *old, object)?;
-    }
-    Ok(())
+/// An object that is made together with another.
+pub(crate) struct Companion {
+    /// Plural of its resource in the core group.
+    pub(crate) plural: &'static str,
+    /// The object.
+    pub(crate) object: Value,
 }

@@ -3,19 +3,19 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Admission;
+use super::{Admission, Companion};
 use crate::{
-    ApiServer, metadata, object,
-    resources::Companion,
+    object,
     status::{Cause, Status},
+    view::View,
 };
 
 /// Refuses a new object in a namespace that is missing or terminating.
-pub(super) fn lifecycle(admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
+pub(crate) fn lifecycle(admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
     if !admission.resource.namespaced {
         return Ok(());
     }
-    match admission.server.namespace_state(admission.namespace) {
+    match admission.view.namespace_state(admission.namespace) {
         Some(true) => Ok(()),
         None => Err(Status::not_found("", "namespaces", admission.namespace)),
         Some(false) => {
@@ -30,13 +30,13 @@ pub(super) fn lifecycle(admission: &Admission<'_>, object: &Value) -> Result<(),
 }
 
 /// The ServiceAccount and the certificate that pods of a new namespace use.
-pub(crate) fn companions(server: &ApiServer, namespace: &Value) -> Vec<Companion> {
+pub(crate) fn companions(view: View<'_>, namespace: &Value) -> Vec<Companion> {
     let meta = |name: &str| {
         json!({
             "name": name,
             "namespace": object::name(namespace),
             "uid": uuid::Uuid::new_v4().to_string(),
-            "creationTimestamp": metadata::seconds(Timestamp::now()),
+            "creationTimestamp": object::seconds(Timestamp::now()),
         })
     };
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta("default")});
@@ -44,6 +44,6 @@ pub(crate) fn companions(server: &ApiServer, namespace: &Value) -> Vec<Companion
     root_ca["metadata"]["annotations"] = json!({
         "kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.",
     });
-    root_ca["data"] = json!({"ca.crt": server.config.root_ca});
+    root_ca["data"] = json!({"ca.crt": view.root_ca()});
     vec![Companion { plural: "serviceaccounts", object: account }, Companion { plural: "configmaps", object: root_ca }]
 }

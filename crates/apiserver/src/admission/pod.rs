@@ -29,7 +29,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, pod: &mut Value) -> Result<()
         return Ok(());
     }
     let name = account_name(pod);
-    let Some(account) = admission.server.core_object("serviceaccounts", &namespace, &name) else {
+    let Some(account) = admission.view.core_object("serviceaccounts", &namespace, &name) else {
         let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(admission.resource.forbidden(object::name(pod), &why));
     };
@@ -110,9 +110,7 @@ fn set_priority(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status
         "system-node-critical" => 2_000_001_000,
         "system-cluster-critical" => 2_000_000_000,
         name => {
-            let stored = admission.server.store.get(&format!("/scheduling.k8s.io/priorityclasses//{name}"));
-            let tree = stored.and_then(|e| admission.server.trees.of(&e.value, e.revision).ok());
-            let Some(class) = tree else {
+            let Some(class) = admission.view.object(&format!("/scheduling.k8s.io/priorityclasses//{name}")) else {
                 let why = format!("no PriorityClass with name {name} was found");
                 return Err(admission.resource.forbidden(object::name(pod), &why));
             };
@@ -128,7 +126,7 @@ fn set_priority(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status
 /// A class that a pod names must be there.
 fn runtime_class(admission: &Admission<'_>, pod: &Value) -> Result<(), Status> {
     let class = object::text(pod, "/spec/runtimeClassName");
-    if class.is_empty() || admission.server.store.get(&format!("/node.k8s.io/runtimeclasses//{class}")).is_some() {
+    if class.is_empty() || admission.view.has(&format!("/node.k8s.io/runtimeclasses//{class}")) {
         return Ok(());
     }
     let why = format!("pod rejected: RuntimeClass {class:?} not found");

@@ -69,6 +69,11 @@ fn anything(value: &Value) -> bool {
     !value.is_null()
 }
 
+/// A profile that somebody would have to enforce.
+fn is_enforced(profile: &Value) -> bool {
+    profile != "Unconfined"
+}
+
 /// A source of volumes that the node says it does not know, when a pod with one starts.
 fn is_unserved_volume(volume: &Value) -> bool {
     const SERVED: &[&str] = &["configMap", "downwardAPI", "emptyDir", "hostPath", "projected", "secret"];
@@ -105,6 +110,18 @@ const FIELDS: &[Field] = &[
         given,
         "ports of the machine are not opened: use a Service of type NodePort",
     ),
+    field(
+        Of::Pod,
+        &["containers", "[]", "securityContext", "appArmorProfile", "type"],
+        is_enforced,
+        "containers are not put under profiles: pods that ask for it do not start",
+    ),
+    field(
+        Of::Pod,
+        &["containers", "[]", "securityContext", "seLinuxOptions"],
+        given,
+        "containers are not labelled: pods that ask for it do not start",
+    ),
     field(Of::Pod, &["containers", "[]", "resizePolicy"], given, "resources of a running pod do not change"),
     field(Of::Pod, &["containers", "[]", "restartPolicyRules"], given, "restarts follow the pod's restartPolicy alone"),
     field(Of::Pod, &["containers", "[]", "volumeDevices"], given, "block devices are not passed in"),
@@ -117,6 +134,18 @@ const FIELDS: &[Field] = &[
     field(Of::Pod, &["ephemeralContainers"], given, "containers added to a running pod are not started"),
     field(Of::Pod, &["hostnameOverride"], given, "the host name is that of hostname, or the pod's name"),
     field(Of::Pod, &["runtimeClassName"], given, "every pod runs with the one runtime there is"),
+    field(
+        Of::Pod,
+        &["securityContext", "appArmorProfile", "type"],
+        is_enforced,
+        "containers are not put under profiles: pods that ask for it do not start",
+    ),
+    field(
+        Of::Pod,
+        &["securityContext", "seLinuxOptions"],
+        given,
+        "containers are not labelled: pods that ask for it do not start",
+    ),
     field(
         Of::Pod,
         &["securityContext", "supplementalGroupsPolicy"],
@@ -173,7 +202,7 @@ fn is_unknown_scope(value: &Value) -> bool {
 }
 
 /// Tells the writer what of the object is not acted on. A change that leaves it as it was is not told again.
-pub(super) fn warn(admission: &mut Admission<'_>, new: &Value) {
+pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
     let acting = matches!(admission.part, None | Some(Subresource::EphemeralContainers | Subresource::Resize));
     // The server's own parts act on what users wrote; those were told.
     if !acting || is_own(&admission.identity.user) {
@@ -199,11 +228,21 @@ pub(super) fn warn(admission: &mut Admission<'_>, new: &Value) {
             (Of::Kind(group, plural), _) if row == (group, plural) => ("", String::new()),
             _ => continue,
         };
-        let found = |object: &Value| object.pointer(root).is_some_and(|root| holds(root, field.path, field.acts));
-        if found(new) && !admission.old.is_some_and(found) {
-            let path = shown(field.path);
-            admission.warnings.push(format!("{prefix}{path} is kept, but not acted on: {}", field.sentence));
+        for path in places(field.path) {
+            let found = |object: &Value| object.pointer(root).is_some_and(|root| holds(root, &path, field.acts));
+            if found(new) && !admission.old.is_some_and(found) {
+                let path = shown(&path);
+                admission.warnings.push(format!("{prefix}{path} is kept, but not acted on: {}", field.sentence));
+            }
         }
+    }
+}
+
+/// Where a field stands: what is said of containers is said of those that run before them, too.
+fn places(path: &'static [&'static str]) -> Vec<Vec<&'static str>> {
+    match path {
+        ["containers", rest @ ..] => vec![path.to_vec(), [&["initContainers"], rest].concat()],
+        _ => vec![path.to_vec()],
     }
 }
 

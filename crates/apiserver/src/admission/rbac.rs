@@ -26,7 +26,7 @@ pub(crate) fn role(admission: &mut Admission<'_>, role: &mut Value) -> Result<()
         return Ok(());
     }
     let held = |rules: &[Rule]| {
-        admission.server.config.authority.confirm_no_escalation(admission.identity, admission.namespace, rules)
+        admission.view.authority().confirm_no_escalation(admission.identity, admission.namespace, rules)
     };
     let rules = rules_of(admission, role)?;
     held(&rules).map_err(|why| resource.forbidden(name, &why))?;
@@ -54,7 +54,7 @@ pub(crate) fn binding(admission: &mut Admission<'_>, binding: &mut Value) -> Res
     if may(admission, "bind", plural, role) {
         return Ok(());
     }
-    let authority = &admission.server.config.authority;
+    let authority = admission.view.authority();
     let rules = authority.role(kind, admission.namespace, role);
     let rules = rules.ok_or_else(|| Status::not_found(GROUP, plural, role))?;
     let held = authority.confirm_no_escalation(admission.identity, admission.namespace, &rules);
@@ -71,7 +71,7 @@ fn may(admission: &Admission<'_>, verb: &str, plural: &str, name: &str) -> bool 
         name: name.into(),
         ..Attributes::default()
     };
-    admission.server.config.authority.authorize(admission.identity, &attributes).is_allowed()
+    admission.view.authority().authorize(admission.identity, &attributes).is_allowed()
 }
 
 fn rules_of(admission: &Admission<'_>, role: &Value) -> Result<Vec<Rule>, Status> {

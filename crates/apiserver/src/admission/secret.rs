@@ -27,7 +27,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, secret: &mut Value) -> Result
         let cause = Cause::invalid(format!("metadata.annotations[{key}]"), &value.into(), why);
         admission.resource.invalid(&name, vec![cause])
     };
-    let stored = admission.server.core_object("serviceaccounts", admission.namespace, &account);
+    let stored = admission.view.core_object("serviceaccounts", admission.namespace, &account);
     let stored = stored.ok_or_else(|| refuse(ACCOUNT_NAME, &account, "there is no such ServiceAccount"))?;
     let uid = object::uid(&stored);
     match object::annotation(secret, ACCOUNT_UID) {
@@ -36,7 +36,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, secret: &mut Value) -> Result
         }
         _ => {}
     }
-    let token = admission.server.config.authority.issue(&TokenOrder {
+    let token = admission.view.authority().issue(&TokenOrder {
         namespace: admission.namespace.into(),
         name: account.clone(),
         uid: uid.into(),
@@ -46,11 +46,9 @@ pub(crate) fn admit(admission: &mut Admission<'_>, secret: &mut Value) -> Result
     })?;
     object::map_at(&mut secret["metadata"], "annotations").insert(ACCOUNT_UID.into(), uid.into());
     let data = object::map_at(secret, "data");
-    for (key, value) in [
-        ("token", token.token.as_str()),
-        ("ca.crt", &admission.server.config.root_ca),
-        ("namespace", admission.namespace),
-    ] {
+    for (key, value) in
+        [("token", token.token.as_str()), ("ca.crt", admission.view.root_ca()), ("namespace", admission.namespace)]
+    {
         data.insert(key.into(), STANDARD.encode(value).into());
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Services get their addresses and node ports.
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{Admission, endpoints};
@@ -10,11 +11,13 @@ use crate::{
 };
 
 /// Hands out what the Service needs and does not have.
-pub(crate) fn admit(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), Status> {
+pub(crate) fn admit<'a>(admission: &'a mut Admission<'_>, service: &'a mut Value) -> BoxFuture<'a, Result<(), Status>> {
+    Box::pin(hand_out(admission, service))
+}
+
+async fn hand_out(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), Status> {
     keep_assigned(admission.old, service);
-    endpoints::external(admission, service)?;
-    // What others were given is known before anything is handed out.
-    admission.server.catch_up();
+    endpoints::external(admission, service).await?;
     let kind = object::text(service, "/spec/type").to_owned();
     if kind == "ExternalName" {
         let spec = object::map_at(service, "spec");
@@ -75,8 +78,8 @@ fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         given if !given.is_empty() && given == had => given.to_owned(),
         "" => {
             let (address, hold) = admission
-                .server
-                .addresses
+                .view
+                .addresses()
                 .any_address()
                 .map_err(|_| Status::internal("failed to allocate a serviceIP: range is full"))?;
             admission.held.push(hold);
@@ -89,7 +92,7 @@ fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
                 admission.resource.invalid(object::name(service), vec![cause])
             };
             let parsed = given.parse().map_err(|_| refuse("must be a valid IP address"))?;
-            let hold = admission.server.addresses.address(parsed).map_err(|refused| match refused {
+            let hold = admission.view.addresses().address(parsed).map_err(|refused| match refused {
                 Refused::Taken => refuse("provided IP is already allocated"),
                 Refused::OutOfRange | Refused::Exhausted => {
                     refuse("the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/12")
@@ -122,8 +125,8 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         let field = format!("spec.ports[{at}].nodePort");
         if wanted == 0 {
             let (given, hold) = admission
-                .server
-                .addresses
+                .view
+                .addresses()
                 .any_port()
                 .map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
             admission.held.push(hold);
@@ -134,7 +137,7 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
             |why: &str| admission.resource.invalid(&name, vec![Cause::invalid(field.clone(), &wanted.into(), why)]);
         let out = "provided port is not in the valid range. The range of valid ports is 30000-32767";
         let number = u16::try_from(wanted).map_err(|_| refuse(out))?;
-        let hold = admission.server.addresses.port(number).map_err(|refused| match refused {
+        let hold = admission.view.addresses().port(number).map_err(|refused| match refused {
             Refused::Taken => refuse("provided port is already allocated"),
             Refused::OutOfRange | Refused::Exhausted => refuse(out),
         })?;

@@ -7,17 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use knoll_store::Store;
 use serde_json::Value;
 
-use super::{
-    ClientEpoch, TokenKey,
-    impersonation::impersonate,
-    node,
-    rbac::{Rbac, Rule},
-    tokens::Bearer,
-};
+use super::{ClientEpoch, TokenKey, impersonation::impersonate, node, rbac::Rbac, tokens::Bearer};
 use crate::{
     attributes::{Attributes, Decision, Identity},
     authority::{Authority, Token, TokenOrder},
     object,
+    rule::Rule,
     status::Status,
 };
 

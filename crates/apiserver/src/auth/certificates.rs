@@ -71,8 +71,6 @@ pub(super) struct Signed {
 const LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// How long the authority is.
 const AUTHORITY: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
-/// How long before it is made a certificate is valid already: clocks differ, and are set back.
-pub(super) const BACKDATED: SignedDuration = SignedDuration::from_hours(48);
 
 /// When what is made now should be made anew: long before it ends, so that a machine that sleeps for months wakes with
 /// a valid one.
@@ -81,7 +79,7 @@ pub fn renewal(made: Timestamp) -> Timestamp {
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) {
-    let from = now.saturating_sub(BACKDATED).unwrap_or(now);
+    let from = now.saturating_sub(subject::BACKDATED).unwrap_or(now);
     let to = now.saturating_add(life).unwrap_or(now);
     let date = |at: Timestamp| {
         let at = TimeZone::UTC.to_datetime(at);
@@ -294,6 +292,17 @@ mod tests {
         let again = CertificateDer::from_pem_slice(again.as_bytes()).expect("is PEM").to_vec();
         let name = |der: &[u8]| subject::identity_of_certificate(der).map(|identity| identity.user);
         assert_eq!(name(&again), name(&first));
+    }
+
+    #[test]
+    fn what_a_client_holds_is_made_anew_months_before_it_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = at("2026-03-01T00:00:00Z");
+        let pki = Pki::open(directory.path(), made).expect("opens");
+        let (certificate, _) = pki.client("kubernetes-admin", "system:masters", made).expect("signs");
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("is PEM");
+        let ends = subject::validity(&der).expect("has one").to;
+        assert!(renewal(made) > at("2026-06-01T00:00:00Z") && renewal(made) < ends - SignedDuration::from_hours(90 * 24));
     }
 
     #[test]

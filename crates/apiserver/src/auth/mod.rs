@@ -17,8 +17,9 @@ pub(crate) use bootstrap::{AUTO_UPDATE, accounts, rbac_objects};
 pub use bootstrap::{CONTROLLER, GATEWAY, node_identity};
 pub use certificates::{Pki, PkiError, kubeconfig, renewal};
 pub(crate) use node::name as node_name;
-pub use rbac::Rule;
 pub use revocation::ClientEpoch;
 pub use serving::ServingCertificate;
 pub use subject::identity_of_certificate;
 pub use tokens::TokenKey;
+
+pub use crate::rule::Rule;

@@ -1,8 +1,7 @@
 //! What a certificate says: user and groups, and how long it is valid.
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
-use super::certificates::BACKDATED;
 use crate::attributes::Identity;
 
 const SEQUENCE: u8 = 0x30;
@@ -13,6 +12,8 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 /// Most groups of a certificate: each is asked about at every request.
 const GROUPS: usize = 64;
+/// How long before it is made a certificate is valid already: clocks differ, and are set back.
+pub(super) const BACKDATED: SignedDuration = SignedDuration::from_hours(48);
 /// 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// 2.5.4.10.

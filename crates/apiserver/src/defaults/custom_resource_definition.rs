@@ -3,10 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{
-    object::{self, default as set},
-    resources,
-};
+use crate::object::{self, default as set};
 
 /// Names from the kind, no conversion; established from the first moment.
 pub(crate) fn default(definition: &mut Value) {
@@ -27,6 +24,25 @@ pub(crate) fn default(definition: &mut Value) {
             .filter(|v| v["storage"] == true)
             .all(|v| object::list(definition, "/status/storedVersions").contains(&v["name"]));
     if !current {
-        resources::established(definition, Timestamp::now());
+        establish(definition, Timestamp::now());
     }
+}
+
+/// Fills in the status of a definition that was accepted: established from the first moment.
+fn establish(definition: &mut Value, now: Timestamp) {
+    let names = definition["spec"]["names"].clone();
+    let since = crate::object::seconds(now);
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
+    let storage = object::list(definition, "/spec/versions").iter().find(|v| v["storage"] == true);
+    let stored = storage.map(|v| v["name"].clone());
+    let mut versions: Vec<Value> = object::list(definition, "/status/storedVersions").to_vec();
+    versions.extend(stored.filter(|s| !versions.contains(s)));
+    definition["status"] = json!({
+        "acceptedNames": names,
+        "storedVersions": versions,
+        "conditions": [
+            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+    });
 }

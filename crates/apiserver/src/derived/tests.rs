@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    Config, Identity,
+    ApiServer, Config, Identity,
     auth::{LocalAuthority, Pki, TokenKey},
     body,
     node_backend::NoNode,
@@ -26,7 +26,7 @@ fn server(store: &Store, pki: &Pki) -> Arc<ApiServer> {
         node: Arc::new(NoNode),
         root_ca: pki.ca_pem().to_owned(),
         advertise: "127.0.0.1:6443".parse().unwrap(),
-        machine: Arc::new(Vec::new),
+        machine: Arc::new(|| Ok(Vec::new())),
         pod_network: ("10.244.0.0".parse().unwrap(), 16),
     };
     ApiServer::new(store.clone(), config)
@@ -39,7 +39,7 @@ fn picture(server: &ApiServer) -> (Vec<String>, String, String) {
         let uid = row.custom.as_ref().map(|custom| (custom.uid.clone(), custom.terminating));
         format!("{} {} {} {uid:?}", row.group, row.version, row.plural)
     });
-    (rows.collect(), format!("{:?}", server.knative()), server.addresses.to_string())
+    (rows.collect(), format!("{:?}", server.derived.knative()), server.derived.addresses.to_string())
 }
 
 /// Numbers that look random, the same ones for a seed.
@@ -143,7 +143,7 @@ async fn a_thousand_writes_whose_callers_went_away_leave_what_the_store_says() {
     settle(&server).await;
     let rebuilt = self::server(&store, &pki);
     assert_eq!(picture(&server), picture(&rebuilt));
-    assert!(server.addresses.to_string().contains("held []"), "{}", server.addresses);
+    assert!(server.derived.addresses.to_string().contains("held []"), "{}", server.derived.addresses);
     assert_eq!(server.counters.panics.get(), 0);
 }
 

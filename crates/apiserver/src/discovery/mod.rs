@@ -10,7 +10,6 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::{Value, json};
 
-pub(crate) use self::openapi::Documents;
 use crate::{
     ApiServer, accept,
     body::{self, Body},

@@ -1,70 +1,17 @@
-//! OpenAPI v3: an index, and a document a group and version.
+//! OpenAPI v3 at its addresses: an index, and a document a group and version.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use knoll_schema::openapi::{self, Served};
-use serde_json::Value;
+use knoll_schema::openapi;
 
 use crate::{
     ApiServer,
     body::{self, Body},
     query::Query,
-    resources::Registry,
     respond,
     status::Status,
 };
-
-/// A document and its hash.
-type Document = (String, Bytes);
-
-/// Documents of one generation of the registry, made when first asked for.
-#[derive(Default)]
-pub(crate) struct Documents(Mutex<(u64, BTreeMap<String, Document>)>);
-
-impl Documents {
-    /// All documents by location.
-    fn all(&self, registry: &Registry) -> BTreeMap<String, Document> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.0 != registry.generation {
-            *kept = (registry.generation, make(registry));
-        }
-        kept.1.clone()
-    }
-}
-
-fn make(registry: &Registry) -> BTreeMap<String, Document> {
-    let mut documents = BTreeMap::new();
-    for (group, versions) in registry.groups() {
-        for version in versions {
-            let bytes = Bytes::from(document(registry, group, version).to_string());
-            documents.insert(openapi::location(group, version), (openapi::hash(&bytes), bytes));
-        }
-    }
-    documents
-}
-
-fn document(registry: &Registry, group: &str, version: &str) -> Value {
-    let rows: Vec<_> = registry.rows().filter(|r| r.group == group && r.version == version).collect();
-    let parts: Vec<Vec<&str>> = rows.iter().map(|r| r.subresources.iter().map(|p| p.path()).collect()).collect();
-    let served: Vec<Served<'_>> = rows
-        .iter()
-        .zip(&parts)
-        .map(|(row, subresources)| Served {
-            kind: &row.kind,
-            plural: &row.plural,
-            namespaced: row.namespaced,
-            subresources,
-            schema: row.custom.as_ref().filter(|c| !c.knative).map(|c| &c.schema),
-            list_kind: &row.list_kind,
-        })
-        .collect();
-    openapi::document(group, version, &served)
-}
 
 /// `/openapi/v3` and what lies below it.
 pub(super) fn answer(

@@ -1,14 +1,9 @@
 //! What an object counts against a ResourceQuota, under the names that quotas use.
 
-use std::collections::BTreeMap;
-
 use knoll_api::quantity::Quantity;
 use serde_json::Value;
 
-use crate::{object, resources::Resource};
-
-/// Amounts by name, as in `spec.hard`.
-pub(super) type Amounts = BTreeMap<String, Quantity>;
+use crate::{claims::Amounts, object, resources::Resource};
 
 /// What containers request and may be limited to.
 const COMPUTE: &[&str] = &["cpu", "memory", "ephemeral-storage"];

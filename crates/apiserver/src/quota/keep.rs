@@ -12,9 +12,10 @@ use knoll_store::{Durability, Expect, Write, WriteError};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Amounts, charge, hard, quotas_in, used_by};
+use super::{charge, hard, quotas_in, used_by};
 use crate::{
     ApiServer,
+    claims::Amounts,
     follow::{Follower, Seen},
     object, objects, panics,
 };
@@ -115,11 +116,11 @@ impl ApiServer {
         let registry = self.registry();
         let Some(row) = registry.get("", "v1", "resourcequotas") else { return Ok(()) };
         let snapshot = self.store.snapshot();
-        for (quota, revision) in quotas_in(self, &snapshot, namespace) {
+        for (quota, revision) in quotas_in(&self.trees, &snapshot, namespace) {
             let hard = hard(&quota);
             let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
             for resource in registry.rows().filter(|row| row.namespaced && charge::concerns(row, &hard)) {
-                for (name, amount) in used_by(self, &snapshot, resource, namespace, &quota) {
+                for (name, amount) in used_by(&self.trees, &snapshot, resource, namespace, &quota) {
                     used.entry(name).and_modify(|sum| *sum = sum.plus(amount));
                 }
             }

@@ -5,51 +5,25 @@ mod charge;
 mod keep;
 mod scope;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use knoll_api::quantity::Quantity;
 use knoll_store::Snapshot;
 use serde_json::Value;
 
-use crate::{ApiServer, object, resources::Resource, status::Status};
-use charge::Amounts;
+use crate::{
+    claims::{Amounts, Claim},
+    object,
+    objects::Trees,
+    resources::Resource,
+    status::Status,
+    view::View,
+};
 
-/// What is on its way into namespaces.
-#[derive(Clone, Default)]
-pub(crate) struct Quotas {
-    claims: Arc<Mutex<BTreeMap<String, Reserved>>>,
-}
-
-/// What one write will use.
-struct Reserved {
-    /// Revision of what it replaces; `None` for a new object. Once another is stored, the store says what is used.
-    over: Option<u64>,
-    amounts: Amounts,
-}
-
-/// What a write on its way will use. Dropped once it is stored, or will not be.
-pub(crate) struct Claim {
-    quotas: Quotas,
-    key: String,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock(&self.quotas.claims).remove(&self.key);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn quotas_in(server: &ApiServer, snapshot: &Snapshot, namespace: &str) -> Vec<(Arc<Value>, u64)> {
+fn quotas_in(trees: &Trees, snapshot: &Snapshot, namespace: &str) -> Vec<(Arc<Value>, u64)> {
     let prefix = format!("/core/resourcequotas/{namespace}/");
     let entries = snapshot.range(&prefix, None);
-    entries.filter_map(|entry| Some((server.trees.of(&entry.value, entry.revision).ok()?, entry.revision))).collect()
+    entries.filter_map(|entry| Some((trees.of(&entry.value, entry.revision).ok()?, entry.revision))).collect()
 }
 
 fn hard(quota: &Value) -> Amounts {
@@ -64,7 +38,7 @@ fn hard(quota: &Value) -> Amounts {
 /// # Errors
 /// 403 that names the quota, what is asked for, used and allowed.
 pub(crate) fn check(
-    server: &ApiServer,
+    view: View<'_>,
     resource: &Resource,
     namespace: &str,
     old: Option<&Value>,
@@ -75,10 +49,10 @@ pub(crate) fn check(
         return Ok(None);
     }
     // Held until the claim is made, so that two objects cannot take the same room.
-    let mut claims = lock(&server.quotas.claims);
-    let snapshot = server.store.snapshot();
+    let claims = view.claims().decide();
+    let (trees, snapshot) = (view.trees(), view.snapshot());
     let mut counted = false;
-    for (quota, _) in quotas_in(server, &snapshot, namespace) {
+    for (quota, _) in quotas_in(trees, &snapshot, namespace) {
         let hard = hard(&quota);
         if !charge::concerns(resource, &hard) || !scope::covers(&quota, &resource.plural, object) {
             continue;
@@ -89,12 +63,9 @@ pub(crate) fn check(
             return refuse(format!("failed quota: {}: must specify {}", object::name(&quota), unsaid.join("; ")));
         }
         counted = true;
-        let mut used = used_by(server, &snapshot, resource, namespace, &quota);
+        let mut used = used_by(trees, &snapshot, resource, namespace, &quota);
         let prefix = resource.key(namespace, "");
-        let under_way = |(key, reserved): &(&String, &Reserved)| {
-            key.starts_with(&prefix) && snapshot.get(key).map(|entry| entry.revision) == reserved.over
-        };
-        claims.iter().filter(under_way).for_each(|(_, reserved)| add(&mut used, &reserved.amounts));
+        claims.under_way(&prefix, &snapshot).for_each(|amounts| add(&mut used, amounts));
         if let Some(why) = excess(&quota, &hard, &wanted, &used) {
             return refuse(why);
         }
@@ -102,10 +73,8 @@ pub(crate) fn check(
     if !counted {
         return Ok(None);
     }
-    let key = resource.key(namespace, object::name(object));
     let over = old.and_then(|old| object::resource_version(old).parse().ok());
-    claims.insert(key.clone(), Reserved { over, amounts: wanted });
-    Ok(Some(Claim { quotas: server.quotas.clone(), key }))
+    Ok(Some(claims.claim(resource.key(namespace, object::name(object)), over, wanted)))
 }
 
 /// What the object counts beyond what it counted before.
@@ -154,10 +123,10 @@ fn add(sum: &mut Amounts, more: &Amounts) {
 }
 
 /// What the stored objects of a row count against a quota.
-fn used_by(server: &ApiServer, snapshot: &Snapshot, resource: &Resource, namespace: &str, quota: &Value) -> Amounts {
+fn used_by(trees: &Trees, snapshot: &Snapshot, resource: &Resource, namespace: &str, quota: &Value) -> Amounts {
     let mut used = Amounts::new();
     for entry in snapshot.range(&resource.key(namespace, ""), None) {
-        let Ok(object) = server.trees.of(&entry.value, entry.revision) else { continue };
+        let Ok(object) = trees.of(&entry.value, entry.revision) else { continue };
         if scope::covers(quota, &resource.plural, &object) {
             add(&mut used, &charge::of(resource, &object));
         }

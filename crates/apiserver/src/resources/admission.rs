@@ -1,7 +1,7 @@
 //! `admissionregistration.k8s.io`.
 
 use super::Resource;
-use crate::{defaults, tables};
+use crate::tables;
 
 pub(super) fn rows() -> Vec<Resource> {
     let row = |plural, kind| Resource::new("admissionregistration.k8s.io", "v1", plural, kind).cluster();
@@ -9,12 +9,10 @@ pub(super) fn rows() -> Vec<Resource> {
         row("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
             .category(&["api-extensions"])
             .conditional()
-            .table(&tables::admission::CONFIGURATION)
-            .default_with(defaults::webhook::mutating),
+            .table(&tables::admission::CONFIGURATION),
         row("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
             .category(&["api-extensions"])
             .conditional()
-            .table(&tables::admission::CONFIGURATION)
-            .default_with(defaults::webhook::validating),
+            .table(&tables::admission::CONFIGURATION),
     ]
 }

@@ -1,7 +1,7 @@
 //! `apps`.
 
 use super::{Resource, SelectableField};
-use crate::{defaults, tables, validation};
+use crate::tables;
 
 const REPLICAS_FIELDS: &[SelectableField] = &[("status.replicas", "/status/replicas", "0")];
 
@@ -13,9 +13,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .category(&["all"])
             .status()
             .scaled("/spec/selector")
-            .table(&tables::apps::DEPLOYMENT)
-            .default_with(defaults::deployment::default)
-            .validate_with(validation::apps::deployment),
+            .table(&tables::apps::DEPLOYMENT),
         row("replicasets", "ReplicaSet")
             .short(&["rs"])
             .category(&["all"])
@@ -23,24 +21,14 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .scaled("/spec/selector")
             .fields(REPLICAS_FIELDS)
-            .table(&tables::apps::REPLICA_SET)
-            .default_with(defaults::replica_set::default)
-            .validate_with(validation::apps::with_selector),
+            .table(&tables::apps::REPLICA_SET),
         row("statefulsets", "StatefulSet")
             .short(&["sts"])
             .category(&["all"])
             .status()
             .scaled("/spec/selector")
-            .table(&tables::apps::STATEFUL_SET)
-            .default_with(defaults::stateful_set::default)
-            .validate_with(validation::apps::with_selector),
-        row("daemonsets", "DaemonSet")
-            .short(&["ds"])
-            .category(&["all"])
-            .status()
-            .table(&tables::apps::DAEMON_SET)
-            .default_with(defaults::daemon_set::default)
-            .validate_with(validation::apps::with_selector),
+            .table(&tables::apps::STATEFUL_SET),
+        row("daemonsets", "DaemonSet").short(&["ds"]).category(&["all"]).status().table(&tables::apps::DAEMON_SET),
         row("controllerrevisions", "ControllerRevision").no_generation().table(&tables::apps::CONTROLLER_REVISION),
     ]
 }

@@ -1,7 +1,7 @@
 //! `autoscaling`.
 
 use super::Resource;
-use crate::{defaults, tables};
+use crate::tables;
 
 pub(super) fn rows() -> Vec<Resource> {
     vec![
@@ -10,7 +10,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .category(&["all"])
             .status()
             .no_generation()
-            .table(&tables::autoscaling::HORIZONTAL_POD_AUTOSCALER)
-            .default_with(defaults::horizontal_pod_autoscaler::default),
+            .table(&tables::autoscaling::HORIZONTAL_POD_AUTOSCALER),
     ]
 }

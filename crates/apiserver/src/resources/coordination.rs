@@ -1,7 +1,7 @@
 //! `coordination.k8s.io`.
 
 use super::Resource;
-use crate::{tables, validation};
+use crate::tables;
 
 pub(super) fn rows() -> Vec<Resource> {
     vec![
@@ -10,7 +10,6 @@ pub(super) fn rows() -> Vec<Resource> {
             .no_generation()
             .conditional()
             .create_on_update()
-            .table(&tables::coordination::LEASE)
-            .validate_with(validation::coordination::lease),
+            .table(&tables::coordination::LEASE),
     ]
 }

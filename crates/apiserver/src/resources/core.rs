@@ -1,7 +1,7 @@
 //! The core group.
 
 use super::{Resource, SelectableField, Subresource};
-use crate::{admission, defaults, tables, validation};
+use crate::tables;
 
 const V1: &str = "v1";
 
@@ -33,17 +33,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .no_generation()
             .answers_with_object()
             .fields(NAMESPACE_FIELDS)
-            .table(&tables::core::NAMESPACE)
-            .default_with(defaults::namespace::default)
-            .admit_with(admission::pod_security::namespace)
-            .with_companions(admission::namespace::companions),
+            .table(&tables::core::NAMESPACE),
         row("nodes", "Node")
             .cluster()
             .short(&["no"])
             .status()
             .no_generation()
             .fields(NODE_FIELDS)
-            .admit_with(admission::node::admit)
             .table(&tables::core::NODE),
         row("pods", "Pod")
             .short(&["po"])
@@ -62,10 +58,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .relaxed()
             .answers_with_object()
             .fields(POD_FIELDS)
-            .table(&tables::pod::POD)
-            .default_with(defaults::pod::default)
-            .admit_with(admission::pod::admit)
-            .validate_with(validation::pod::validate),
+            .table(&tables::pod::POD),
         row("services", "Service")
             .short(&["svc"])
             .category(&["all"])
@@ -74,32 +67,15 @@ pub(super) fn rows() -> Vec<Resource> {
             .create_on_update()
             .answers_with_object()
             .fields(SERVICE_FIELDS)
-            .table(&tables::core::SERVICE)
-            .default_with(defaults::service::default)
-            .admit_with(admission::service::admit)
-            .validate_with(validation::service::service),
+            .table(&tables::core::SERVICE),
         row("endpoints", "Endpoints")
             .short(&["ep"])
             .relaxed()
             .no_generation()
             .create_on_update()
-            .table(&tables::core::ENDPOINTS)
-            .default_with(defaults::endpoints::default)
-            .admit_with(admission::endpoints::endpoints)
-            .validate_with(validation::endpoints::endpoints),
-        row("configmaps", "ConfigMap")
-            .short(&["cm"])
-            .no_generation()
-            .table(&tables::core::CONFIG_MAP)
-            .admit_with(admission::config_map::admit)
-            .validate_with(validation::core::config_map),
-        row("secrets", "Secret")
-            .no_generation()
-            .fields(SECRET_FIELDS)
-            .table(&tables::core::SECRET)
-            .default_with(defaults::secret::default)
-            .admit_with(admission::secret::admit)
-            .validate_with(validation::core::secret),
+            .table(&tables::core::ENDPOINTS),
+        row("configmaps", "ConfigMap").short(&["cm"]).no_generation().table(&tables::core::CONFIG_MAP),
+        row("secrets", "Secret").no_generation().fields(SECRET_FIELDS).table(&tables::core::SECRET),
         row("serviceaccounts", "ServiceAccount")
             .short(&["sa"])
             .sub(&[Subresource::Token])
@@ -110,35 +86,23 @@ pub(super) fn rows() -> Vec<Resource> {
             .status()
             .no_generation()
             .answers_with_object()
-            .table(&tables::storage::CLAIM)
-            .default_with(defaults::storage::claim)
-            .admit_with(admission::limit_range::claim),
+            .table(&tables::storage::CLAIM),
         row("persistentvolumes", "PersistentVolume")
             .cluster()
             .short(&["pv"])
             .status()
             .no_generation()
             .answers_with_object()
-            .table(&tables::storage::VOLUME)
-            .default_with(defaults::storage::volume),
+            .table(&tables::storage::VOLUME),
         row("replicationcontrollers", "ReplicationController")
             .short(&["rc"])
             .category(&["all"])
             .status()
             .scaled("/spec/selector")
             .fields(REPLICAS_FIELDS)
-            .table(&tables::apps::REPLICATION_CONTROLLER)
-            .default_with(defaults::replication_controller::default)
-            .validate_with(validation::apps::replication_controller),
-        row("podtemplates", "PodTemplate")
-            .answers_with_object()
-            .default_with(defaults::pod::template_object)
-            .validate_with(validation::pod::template_object),
-        row("limitranges", "LimitRange")
-            .short(&["limits"])
-            .no_generation()
-            .create_on_update()
-            .validate_with(validation::core::limit_range),
+            .table(&tables::apps::REPLICATION_CONTROLLER),
+        row("podtemplates", "PodTemplate").answers_with_object(),
+        row("limitranges", "LimitRange").short(&["limits"]).no_generation().create_on_update(),
         row("resourcequotas", "ResourceQuota").short(&["quota"]).status().no_generation().answers_with_object(),
         row("bindings", "Binding").computed(),
     ]

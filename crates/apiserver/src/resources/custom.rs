@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use knoll_schema::crd::Schema;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Registry, Resource, ScalePaths, Subresource};
+use super::{Resource, ScalePaths, Subresource};
 use crate::{
     object,
     tables::{PathColumn, Printer},
@@ -84,40 +83,4 @@ fn row(definition: &Value, spec: &Value, version: &Value) -> Resource {
 /// `.spec.replicas` as `/spec/replicas`.
 fn to_pointer(path: &str) -> String {
     path.replace('.', "/")
-}
-
-/// Fills in the status of a definition that was accepted: established from the first moment.
-pub(crate) fn established(definition: &mut Value, now: Timestamp) {
-    let names = definition["spec"]["names"].clone();
-    let since = crate::metadata::seconds(now);
-    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": since, "reason": reason, "message": message});
-    let storage = object::list(definition, "/spec/versions").iter().find(|v| v["storage"] == true);
-    let stored = storage.map(|v| v["name"].clone());
-    let mut versions: Vec<Value> = object::list(definition, "/status/storedVersions").to_vec();
-    versions.extend(stored.filter(|s| !versions.contains(s)));
-    definition["status"] = json!({
-        "acceptedNames": names,
-        "storedVersions": versions,
-        "conditions": [
-            condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-            condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-        ],
-    });
-}
-
-/// Serves what a definition says.
-pub(crate) fn serve(registry: &mut Registry, definition: &Value) {
-    if retire(registry, definition) {
-        from_definition(definition).into_iter().for_each(|row| registry.insert(row));
-    }
-}
-
-/// Stops serving what a definition says. `false` for what is compiled in, which stays.
-pub(crate) fn retire(registry: &mut Registry, definition: &Value) -> bool {
-    let (group, plural) = (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"));
-    if registry.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|c| c.knative)) {
-        return false;
-    }
-    registry.remove(group, plural);
-    true
 }

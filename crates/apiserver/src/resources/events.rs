@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Conversion, Resource, SelectableField};
-use crate::{tables, validation};
+use crate::tables;
 
 const FIELDS: &[SelectableField] = &[
     ("involvedObject.kind", "/involvedObject/kind", ""),
@@ -49,11 +49,8 @@ pub(super) fn rows() -> Vec<Resource> {
     };
     let mut modern = row("events.k8s.io").fields(REGARDING_FIELDS).table(&tables::events::EVENT);
     modern.stored_as = (String::new(), "events".into());
-    modern.hooks.conversion = Some(Conversion { read: to_modern, write: to_core });
-    vec![
-        row("").fields(FIELDS).table(&tables::events::EVENT).validate_with(validation::core::event),
-        modern.validate_with(validation::core::event),
-    ]
+    modern.conversion = Some(Conversion { read: to_modern, write: to_core });
+    vec![row("").fields(FIELDS).table(&tables::events::EVENT), modern]
 }
 
 fn rename(object: &mut Value, names: impl Iterator<Item = (&'static str, &'static str)>, api_version: &str) {

@@ -1,7 +1,7 @@
 //! `apiextensions.k8s.io` and `apiregistration.k8s.io`.
 
 use super::Resource;
-use crate::{defaults, tables, validation};
+use crate::tables;
 
 pub(super) fn rows() -> Vec<Resource> {
     vec![
@@ -11,9 +11,7 @@ pub(super) fn rows() -> Vec<Resource> {
             .category(&["api-extensions"])
             .status()
             .answers_with_object()
-            .table(&tables::extensions::DEFINITION)
-            .default_with(defaults::custom_resource_definition::default)
-            .validate_with(validation::extensions::definition),
+            .table(&tables::extensions::DEFINITION),
         Resource::new("apiregistration.k8s.io", "v1", "apiservices", "APIService")
             .cluster()
             .category(&["api-extensions"])

@@ -1,6 +1,7 @@
-//! What is served: one row a resource, with the hooks in which it differs from all others.
+//! What is served: one row a resource, with its names, verbs, parts, columns and fields.
 //!
-//! Adding a kind adds a row in the file of its group, and hooks where the generic behaviour is not enough.
+//! Adding a kind adds a row in the file of its group. Where the generic behaviour of writes is not enough, `hooks` says
+//! what else happens to them.
 
 mod admission;
 mod apps;
@@ -27,14 +28,12 @@ use std::sync::Arc;
 use knoll_store::Durability;
 use serde_json::Value;
 
-pub(crate) use self::custom::{established, retire, serve};
+pub(crate) use self::registry::names;
 pub use self::{
     custom::{Custom, from_definition},
     registry::Registry,
 };
 use crate::{
-    ApiServer,
-    admission::Admission,
     status::{Cause, Status},
     tables::{Printer, metadata},
 };
@@ -134,14 +133,6 @@ pub struct ScalePaths {
 /// A field that field selectors know: its label, where it is, and what it counts as when absent.
 pub type SelectableField = (&'static str, &'static str, &'static str);
 
-/// An object that is made together with another.
-pub struct Companion {
-    /// Plural of its resource in the core group.
-    pub plural: &'static str,
-    /// The object.
-    pub object: Value,
-}
-
 /// How a store's form and a group's form of the same objects become each other.
 #[derive(Clone, Copy)]
 pub struct Conversion {
@@ -149,36 +140,6 @@ pub struct Conversion {
     pub read: fn(&mut Value),
     /// To the form in the store.
     pub write: fn(&mut Value),
-}
-
-/// Where a kind differs from the others. Every hook defaults to nothing.
-#[derive(Clone)]
-pub struct Hooks {
-    /// Fills in what the writer left out; knows only the object.
-    pub default: fn(&mut Value),
-    /// Changes or refuses a write with knowledge of the server's state.
-    pub admit: fn(&mut Admission<'_>, &mut Value) -> Result<(), Status>,
-    /// Findings about a new object (`old` is what it replaces).
-    pub validate: fn(new: &Value, old: Option<&Value>) -> Vec<Cause>,
-    /// Objects that come into being in the same transaction as a new one.
-    pub companions: Option<fn(&ApiServer, &Value) -> Vec<Companion>>,
-    /// Fields for selectors, besides name and namespace.
-    pub fields: &'static [SelectableField],
-    /// Between the stored form and this group's.
-    pub conversion: Option<Conversion>,
-}
-
-impl Default for Hooks {
-    fn default() -> Self {
-        Self {
-            default: |_| {},
-            admit: |_, _| Ok(()),
-            validate: |_, _| Vec::new(),
-            companions: None,
-            fields: &[],
-            conversion: None,
-        }
-    }
 }
 
 /// One resource.
@@ -224,8 +185,10 @@ pub struct Resource {
     pub printer: Printer,
     /// What custom resources (Knative's kinds are among them) know beyond the row.
     pub custom: Option<Arc<Custom>>,
-    /// Hooks.
-    pub hooks: Hooks,
+    /// Fields for selectors, besides name and namespace.
+    pub fields: &'static [SelectableField],
+    /// Between the stored form and this group's.
+    pub conversion: Option<Conversion>,
 }
 
 const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -254,7 +217,8 @@ impl Resource {
             delete_returns_object: false,
             printer: Printer::Built(&metadata::NAME_AGE),
             custom: None,
-            hooks: Hooks::default(),
+            fields: &[],
+            conversion: None,
         }
     }
 
@@ -324,27 +288,7 @@ impl Resource {
     }
 
     fn fields(mut self, fields: &'static [SelectableField]) -> Self {
-        self.hooks.fields = fields;
-        self
-    }
-
-    fn default_with(mut self, hook: fn(&mut Value)) -> Self {
-        self.hooks.default = hook;
-        self
-    }
-
-    fn admit_with(mut self, hook: fn(&mut Admission<'_>, &mut Value) -> Result<(), Status>) -> Self {
-        self.hooks.admit = hook;
-        self
-    }
-
-    fn validate_with(mut self, hook: fn(&Value, Option<&Value>) -> Vec<Cause>) -> Self {
-        self.hooks.validate = hook;
-        self
-    }
-
-    fn with_companions(mut self, hook: fn(&ApiServer, &Value) -> Vec<Companion>) -> Self {
-        self.hooks.companions = Some(hook);
+        self.fields = fields;
         self
     }
 

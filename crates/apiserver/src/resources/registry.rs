@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::Resource;
+use serde_json::Value;
+
+use super::{Resource, custom};
+use crate::object;
 
 /// The resources served at one moment. Replaced as a whole when a definition comes or goes.
 #[derive(Clone, Default)]
@@ -57,6 +60,29 @@ impl Registry {
         self.rows.retain(|(g, _, p), _| g != group || p != plural);
     }
 
+    /// Serves what a definition says.
+    pub(crate) fn serve(&mut self, definition: &Value) {
+        if self.retire(definition) {
+            custom::from_definition(definition).into_iter().for_each(|row| self.insert(row));
+        }
+    }
+
+    /// Stops serving what a definition says. `false` for what is compiled in, which stays.
+    pub(crate) fn retire(&mut self, definition: &Value) -> bool {
+        if self.is_compiled_in(definition) {
+            return false;
+        }
+        let (group, plural) = names(definition);
+        self.remove(group, plural);
+        true
+    }
+
+    /// Whether a definition's resource is served without it, so that its objects stay.
+    pub(crate) fn is_compiled_in(&self, definition: &Value) -> bool {
+        let (group, plural) = names(definition);
+        self.any_version(group, plural).is_some_and(|row| row.custom.as_ref().is_none_or(|custom| custom.knative))
+    }
+
     /// A row by where it is in URLs.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
@@ -94,6 +120,11 @@ impl Registry {
     pub fn has_group(&self, group: &str, version: Option<&str>) -> bool {
         self.rows.keys().any(|(g, v, _)| g == group && version.is_none_or(|wanted| v == wanted))
     }
+}
+
+/// Group and plural of a definition's resource.
+pub(crate) fn names(definition: &Value) -> (&str, &str) {
+    (object::text(definition, "/spec/group"), object::text(definition, "/spec/names/plural"))
 }
 
 /// Orders versions as Kubernetes does: stable before beta before alpha, then by number.

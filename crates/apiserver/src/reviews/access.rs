@@ -24,54 +24,61 @@ pub(super) fn subject(spec: &Value) -> Identity {
     }
 }
 
-/// Whom a review asks about must be said; a local one asks about its own namespace.
+/// One thing is asked; where a subject is to be named it is; and a local review asks about its own namespace.
+///
+/// # Errors
+/// 422 that names the field.
 pub(super) fn check(call: &Call, spec: &Value) -> Result<(), Status> {
     let resource = &call.resource;
-    if object::is_empty(spec.get("user")) && object::is_empty(spec.get("groups")) {
-        let why = "at least one of user or group must be specified";
-        return Err(resource.invalid("", vec![Cause::invalid("spec.user", &"".into(), why)]));
-    }
-    if spec["resourceAttributes"].is_object() && spec["nonResourceAttributes"].is_object() {
+    let mut causes = Vec::new();
+    let (of_resource, of_path) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
+    let mut refuse = |field: &str, value: &Value, why: &str| causes.push(Cause::invalid(field, value, why));
+    if of_resource && of_path {
         let why = "cannot be specified in combination with resourceAttributes";
-        let cause = Cause::invalid("spec.nonResourceAttributes", &"".into(), why);
-        return Err(resource.invalid("", vec![cause]));
+        refuse("spec.nonResourceAttributes", &spec["nonResourceAttributes"], why);
     }
-    if !resource.namespaced {
-        return Ok(());
+    if !of_resource && !of_path {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        refuse("spec.resourceAttributes", &Value::Null, why);
     }
-    let why = if spec["nonResourceAttributes"].is_object() {
-        "disallowed on this kind of request".to_owned()
-    } else if object::text(spec, "/resourceAttributes/namespace") != call.namespace {
-        format!("spec.resourceAttributes.namespace must match namespace: {}", call.namespace)
-    } else {
-        return Ok(());
-    };
-    Err(Status::bad_request(why))
+    let of_self = resource.plural.starts_with("self");
+    if !of_self && object::is_empty(spec.get("user")) && object::is_empty(spec.get("groups")) {
+        refuse("spec.user", &"".into(), "at least one of user or group must be specified");
+    }
+    if resource.namespaced && of_path {
+        refuse("spec.nonResourceAttributes", &spec["nonResourceAttributes"], "disallowed on this kind of request");
+    }
+    let asked = object::text(spec, "/resourceAttributes/namespace");
+    if resource.namespaced && of_resource && asked != call.namespace {
+        let why = "must match metadata.namespace";
+        refuse("spec.resourceAttributes.namespace", &asked.into(), why);
+    }
+    if causes.is_empty() { Ok(()) } else { Err(resource.invalid("", causes)) }
+}
+
+/// What is asked.
+fn attributes(spec: &Value) -> Attributes {
+    let of = |part: &str, field: &str| object::text(&spec[part], &format!("/{field}")).to_owned();
+    if spec["nonResourceAttributes"].is_object() {
+        let text = |field| of("nonResourceAttributes", field);
+        return Attributes { verb: text("verb"), path: text("path"), ..Attributes::default() };
+    }
+    let text = |field| of("resourceAttributes", field);
+    Attributes {
+        verb: text("verb"),
+        group: text("group"),
+        version: text("version"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        path: String::new(),
+    }
 }
 
 /// The status of an access review.
-pub(super) fn decide(server: &ApiServer, identity: &Identity, spec: &Value) -> Result<Value, Status> {
-    let attributes = if spec["resourceAttributes"].is_object() {
-        let text = |field: &str| object::text(&spec["resourceAttributes"], &format!("/{field}")).to_owned();
-        Attributes {
-            verb: text("verb"),
-            group: text("group"),
-            version: text("version"),
-            resource: text("resource"),
-            subresource: text("subresource"),
-            namespace: text("namespace"),
-            name: text("name"),
-            path: String::new(),
-        }
-    } else if spec["nonResourceAttributes"].is_object() {
-        let text = |field: &str| object::text(&spec["nonResourceAttributes"], &format!("/{field}")).to_owned();
-        Attributes { verb: text("verb"), path: text("path"), ..Attributes::default() }
-    } else {
-        return Err(Status::bad_request(
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        ));
-    };
-    let (allowed, reason) = match server.config.authority.authorize(identity, &attributes) {
+pub(super) fn decide(server: &ApiServer, identity: &Identity, spec: &Value) -> Value {
+    let (allowed, reason) = match server.config.authority.authorize(identity, &attributes(spec)) {
         Decision::Allow { reason } => (true, reason),
         Decision::Deny { reason } => (false, reason),
     };
@@ -79,5 +86,5 @@ pub(super) fn decide(server: &ApiServer, identity: &Identity, spec: &Value) -> R
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
-    Ok(status)
+    status
 }

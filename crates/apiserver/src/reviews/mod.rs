@@ -18,11 +18,17 @@ pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Respo
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
             access::check(&call, &review["spec"])?;
             let subject = access::subject(&review["spec"]);
-            access::decide(server, &subject, &review["spec"])?
+            access::decide(server, &subject, &review["spec"])
         }
-        "selfsubjectaccessreviews" => access::decide(server, &call.identity, &review["spec"])?,
+        "selfsubjectaccessreviews" => {
+            access::check(&call, &review["spec"])?;
+            access::decide(server, &call.identity, &review["spec"])
+        }
         "selfsubjectrulesreviews" => {
             let namespace = crate::object::text(&review, "/spec/namespace").to_owned();
+            if namespace.is_empty() {
+                return Err(Status::bad_request("spec.namespace: Required value: whose rules, without a namespace"));
+            }
             server.config.authority.rules(&call.identity, &namespace)
         }
         _ => return Err(Status::method_not_allowed()),

@@ -89,7 +89,7 @@ fn locate(label: &str, resource: &Resource) -> Result<(String, &'static str), St
         "metadata.namespace" => return Ok(("/metadata/namespace".into(), "")),
         _ => {}
     }
-    if let Some((_, pointer, default)) = resource.hooks.fields.iter().find(|(l, ..)| *l == label) {
+    if let Some((_, pointer, default)) = resource.fields.iter().find(|(l, ..)| *l == label) {
         return Ok(((*pointer).to_owned(), default));
     }
     if let Some(custom) = &resource.custom {
@@ -98,7 +98,7 @@ fn locate(label: &str, resource: &Resource) -> Result<(String, &'static str), St
         }
         return Err(Status::bad_request(format!("field label not supported: {label}")));
     }
-    Err(Status::bad_request(if resource.hooks.fields.is_empty() {
+    Err(Status::bad_request(if resource.fields.is_empty() {
         format!("{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {label}")

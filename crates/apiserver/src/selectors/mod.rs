@@ -1,17 +1,16 @@
 //! Label and field selectors.
 
 pub(crate) mod field;
-pub(crate) mod label;
 
 use serde_json::Value;
 
-use crate::{query::Query, resources::Resource, status::Status};
+use crate::{label_selector, query::Query, resources::Resource, status::Status};
 
 /// Both selectors of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selectors {
     /// By labels.
-    pub labels: label::Selector,
+    pub labels: label_selector::Selector,
     /// By fields.
     pub fields: field::Selector,
 }
@@ -22,7 +21,7 @@ impl Selectors {
     /// # Errors
     /// 400 for a selector that cannot be parsed or names a field the resource does not offer.
     pub(crate) fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
-        let labels = label::Selector::parse(query.get("labelSelector"))?;
+        let labels = label_selector::Selector::parse(query.get("labelSelector"))?;
         let fields = field::Selector::parse(query.get("fieldSelector"), resource)?;
         Ok(Self { labels, fields })
     }

@@ -170,7 +170,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::{body, serve::shares::Shares};
+    use crate::{body, shares::Shares};
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_gives_its_place_back() {

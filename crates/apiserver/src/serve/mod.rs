@@ -4,10 +4,8 @@
 //! that shakes hands, sends or reads too slowly, or asks for nothing, is let go. The server's own parts come in process
 //! ([`ApiServer::client`]) and are not counted.
 
-mod flow;
 mod lasting;
 mod patience;
-mod shares;
 
 use std::{
     convert::Infallible,
@@ -35,17 +33,16 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tracing::debug;
 
-pub(crate) use self::flow::{Flow, Place};
 use self::{
-    flow::{Kind, LONGEST},
     lasting::{Kept, Lasting},
     patience::Patient,
-    shares::Shares,
 };
 use crate::{
     ApiServer, Identity, auth,
     body::{self, Body},
+    flow::{Kind, LONGEST},
     panics, respond,
+    shares::Shares,
     status::Status,
 };
 

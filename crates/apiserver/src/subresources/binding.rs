@@ -44,7 +44,7 @@ fn bound(call: &Call, pod: &Value, binding: &Value, node: &str) -> Result<Value,
     }
     let mut new = pod.clone();
     new["spec"]["nodeName"] = node.into();
-    let now = metadata::seconds(Timestamp::now());
+    let now = object::seconds(Timestamp::now());
     let condition = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now});
     let conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let kept = conditions.into_iter().filter(|c| c["type"] != "PodScheduled");

@@ -9,8 +9,8 @@ use crate::{
     ApiServer,
     body::Body,
     call::Call,
+    label_selector::Selector,
     object, respond,
-    selectors::label::Selector,
     status::{self, Cause, Status},
     verbs::delete::{self, DeleteOptions},
 };

@@ -5,7 +5,6 @@ mod eviction;
 mod exec;
 mod finalize;
 mod log;
-pub(crate) mod narrow;
 mod parts;
 mod scale;
 mod token;

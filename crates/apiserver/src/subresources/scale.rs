@@ -9,11 +9,10 @@ use crate::{
     ApiServer,
     body::Body,
     call::{self, Call},
-    object, patches,
+    label_selector, object, patches,
     resources::ScalePaths,
     respond,
     route::Verb,
-    selectors::label,
     status::{Cause, Status},
     verbs::write,
 };
@@ -84,8 +83,10 @@ fn scale(paths: &ScalePaths, object: &Value) -> Value {
     let mut status = json!({"replicas": object::integer(object, &paths.status).unwrap_or(0)});
     let selector = match object.pointer(&paths.selector) {
         Some(Value::String(text)) => text.clone(),
-        Some(map) if map.get("matchLabels").is_some() || map.get("matchExpressions").is_some() => label::format(map),
-        Some(plain) => label::format(&json!({"matchLabels": plain})),
+        Some(map) if map.get("matchLabels").is_some() || map.get("matchExpressions").is_some() => {
+            label_selector::format(map)
+        }
+        Some(plain) => label_selector::format(&json!({"matchLabels": plain})),
         None => String::new(),
     };
     if !selector.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
     authority::TokenOrder,
     body::Body,
     call::Call,
-    metadata, object, respond,
+    object, respond,
     status::{Cause, Status},
 };
 
@@ -50,9 +50,9 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
     request["metadata"] = json!({
         "name": call.name,
         "namespace": call.namespace,
-        "creationTimestamp": metadata::seconds(jiff::Timestamp::now()),
+        "creationTimestamp": object::seconds(jiff::Timestamp::now()),
     });
-    request["status"] = json!({"token": token.token, "expirationTimestamp": metadata::seconds(token.expires)});
+    request["status"] = json!({"token": token.token, "expirationTimestamp": object::seconds(token.expires)});
     Ok(respond::value(201, &request, call.accept.format))
 }
 

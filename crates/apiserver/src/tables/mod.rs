@@ -244,7 +244,7 @@ fn containers(object: &Value, pointer: &str) -> (Value, Value) {
 
 /// A LabelSelector as text.
 fn selector(selector: &Value) -> Value {
-    none_if_empty(&crate::selectors::label::format(selector))
+    none_if_empty(&crate::label_selector::format(selector))
 }
 
 /// A plain map as `k=v,k=v`.

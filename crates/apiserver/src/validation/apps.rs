@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pod;
-use crate::{object, selectors::label::Selector, status::Cause};
+use crate::{label_selector::Selector, object, status::Cause};
 
 /// Deployments.
 pub(crate) fn deployment(new: &Value, old: Option<&Value>) -> Vec<Cause> {

@@ -22,42 +22,6 @@ pub(super) fn port_number(port: &Value, field: String, causes: &mut Vec<Cause>) 
     }
 }
 
-/// LimitRanges: one set of bounds for each type of thing, that do not contradict each other.
-pub(crate) fn limit_range(new: &Value, _old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    for (at, item) in object::list(new, "/spec/limits").iter().enumerate() {
-        let field = format!("spec.limits[{at}]");
-        let kind = object::text(item, "/type");
-        if !seen.insert(kind) {
-            causes.push(Cause::duplicate(format!("{field}.type"), &kind.into()));
-        }
-        let amount = |list: &str, name: &str| {
-            let value = item[list].get(name)?;
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            knoll_api::quantity::Quantity::parse(&text).ok()
-        };
-        for (low, high) in [
-            ("min", "max"),
-            ("min", "default"),
-            ("min", "defaultRequest"),
-            ("default", "max"),
-            ("defaultRequest", "max"),
-            ("defaultRequest", "default"),
-        ] {
-            for (name, value) in item[low].as_object().into_iter().flatten() {
-                if let (Some(least), Some(most)) = (amount(low, name), amount(high, name))
-                    && least > most
-                {
-                    let why = format!("{low} value is greater than {high} value");
-                    causes.push(Cause::invalid(format!("{field}.{low}[{name}]"), value, &why));
-                }
-            }
-        }
-    }
-    causes
-}
-
 /// ConfigMaps.
 pub(crate) fn config_map(new: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = keys(new, &["data", "binaryData"]);

@@ -7,6 +7,7 @@ pub(crate) mod coordination;
 pub(crate) mod core;
 pub(crate) mod endpoints;
 pub(crate) mod extensions;
+pub(crate) mod limits;
 pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod pod;

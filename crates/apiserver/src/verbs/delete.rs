@@ -127,7 +127,7 @@ pub(crate) async fn run(server: &Arc<ApiServer>, call: &Call, options: &DeleteOp
         if options.dry_run || metadata::is_no_op(&old.object, &new) {
             return Ok(Deleted { object: Arc::new(new), gone: false });
         }
-        let gone = write::is_released(&new);
+        let gone = object::is_released(&new);
         if let Some(object) = write::put(server, call, &old, new).await? {
             return Ok(Deleted { object, gone });
         }
@@ -159,7 +159,7 @@ fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value)
             Some(Propagation::Orphan) => metadata::add_finalizer(&mut new, "orphan"),
             _ => {}
         }
-        if is_definition(call) && !purge::is_compiled_in(&server.registry(), old) {
+        if is_definition(call) && !server.registry().is_compiled_in(old) {
             purge::hold(&mut new, now);
         }
     }
@@ -167,16 +167,16 @@ fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value)
     if object::is_deleting(old) {
         let left = object::integer(old, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
         if grace >= left {
-            return (!write::is_released(&new)).then_some(new);
+            return (!object::is_released(&new)).then_some(new);
         }
         object::meta_mut(&mut new).insert("deletionGracePeriodSeconds".into(), grace.into());
-        return (!write::is_released(&new)).then_some(new);
+        return (!object::is_released(&new)).then_some(new);
     }
     metadata::mark_deleted(&call.resource, &mut new, grace, now);
     if new["kind"] == "Namespace" {
         object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
     }
-    (!write::is_released(&new)).then_some(new)
+    (!object::is_released(&new)).then_some(new)
 }
 
 fn is_definition(call: &Call) -> bool {

@@ -195,7 +195,7 @@ pub(crate) fn parse_version(text: &str) -> Result<Option<u64>, Status> {
     }
     text.parse().map(Some).map_err(|_| {
         Status::bad_request(format!(
-            "invalid resource version {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "resourceVersion: Invalid value: {text:?}: must be a number that an answer of this server gave"
         ))
     })
 }

@@ -9,7 +9,7 @@ use super::write::{self, Done};
 use crate::{
     ApiServer,
     body::Body,
-    call::{self, Call, WriteOptions},
+    call::{Call, WriteOptions},
     object, patches, respond,
     status::Status,
 };
@@ -65,9 +65,4 @@ async fn apply(
     }
     let mut change = |old: &Value| patches::apply(call, options, Some(old), &config);
     Ok((200, write::update(server, call, options, &mut change).await?))
-}
-
-/// The media types of patches.
-pub(crate) fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> {
-    call::decode(content_type, bytes)
 }

@@ -324,7 +324,7 @@ impl Feed {
     fn read(&self, value: &Bytes, revision: u64) -> Value {
         let mut object: Value = serde_json::from_slice(value).unwrap_or(Value::Null);
         objects::stamp(&mut object, revision);
-        match self.resource.hooks.conversion {
+        match self.resource.conversion {
             Some(conversion) => (conversion.read)(&mut object),
             None => object["apiVersion"] = self.resource.api_version().into(),
         }

@@ -9,14 +9,13 @@ use serde_json::Value;
 use crate::{
     ApiServer,
     addresses::Hold,
-    admission::{self, Admission, Operation},
+    admission::{Admission, Operation},
     call::{Call, WriteOptions},
-    fields, metadata, object,
+    claims::Claim,
+    fields, hooks, metadata, narrow, object,
     objects::{self, Stored},
-    quota::Claim,
     resources::{Resource, Subresource},
     status::{Cause, Status},
-    subresources::narrow,
     validation,
 };
 
@@ -73,7 +72,7 @@ async fn create_named(
     metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
     let key = resource.key(&call.namespace, object::name(&object));
     // Both stand for the object until it is stored, and what follows from it is known.
-    let (_held, _claim) = admit(server, call, options, None, &mut object, &mut warnings)?;
+    let (_held, _claim) = admit(server, call, options, None, &mut object, &mut warnings).await?;
     if server.store.get(&key).is_some() {
         return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
     }
@@ -123,9 +122,9 @@ fn bounded(object: &Value) -> Result<(), Status> {
 }
 
 fn companions(server: &ApiServer, resource: &Resource, object: &Value) -> Vec<Write> {
-    let Some(hook) = resource.hooks.companions else { return Vec::new() };
+    let Some(hook) = hooks::of(resource).companions else { return Vec::new() };
     let registry = server.registry();
-    let made = hook(server, object).into_iter().filter_map(|companion| {
+    let made = hook(server.view(), object).into_iter().filter_map(|companion| {
         let row = registry.get("", "v1", companion.plural)?;
         let key = row.key(object::namespace(&companion.object), object::name(&companion.object));
         Some(Write { key, value: Some(objects::encode(&companion.object)), expect: Expect::Any })
@@ -149,7 +148,7 @@ pub(crate) async fn update(
         let mut new = change(&old.object)?;
         check_version(resource, &old, &new)?;
         // Both stand for the object until it is stored, and what follows from it is known.
-        let (_held, _claim) = settle(server, call, options, &old, &mut new, &mut warnings)?;
+        let (_held, _claim) = settle(server, call, options, &old, &mut new, &mut warnings).await?;
         if metadata::is_no_op(&old.object, &new) {
             return Ok(Done { object: old.object, warnings });
         }
@@ -167,7 +166,7 @@ pub(crate) async fn update(
 }
 
 /// Brings a wanted state into the form it is stored in.
-fn settle(
+async fn settle(
     server: &Arc<ApiServer>,
     call: &Call,
     options: &WriteOptions,
@@ -184,7 +183,7 @@ fn settle(
     match call.subresource {
         None | Some(Subresource::Scale | Subresource::EphemeralContainers | Subresource::Resize) => {
             metadata::prepare_update(resource, &old.object, new)?;
-            reserved = admit(server, call, options, Some(&old.object), new, warnings)?;
+            reserved = admit(server, call, options, Some(&old.object), new, warnings).await?;
             // What the writer left out and the server fills in is no change of what is wanted.
             metadata::count_generation(resource, &old.object, new);
         }
@@ -217,7 +216,7 @@ fn check_version(resource: &Resource, old: &Stored, new: &Value) -> Result<(), S
 }
 
 /// Admits a write of the object itself.
-fn admit(
+async fn admit(
     server: &Arc<ApiServer>,
     call: &Call,
     options: &WriteOptions,
@@ -227,7 +226,7 @@ fn admit(
 ) -> Result<(Vec<Hold>, Option<Claim>), Status> {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut admission = Admission {
-        server,
+        view: server.view(),
         resource: &call.resource,
         identity: &call.identity,
         namespace: &call.namespace,
@@ -239,7 +238,7 @@ fn admit(
         held: Vec::new(),
         claim: None,
     };
-    admission::admit(&mut admission, new)?;
+    hooks::admit(&mut admission, new).await?;
     Ok((admission.held, admission.claim))
 }
 
@@ -269,7 +268,7 @@ async fn commit(
     let relaxed = matches!(call.subresource, Some(Subresource::Status | Subresource::Scale | Subresource::Binding));
     let durability = if relaxed { Durability::Relaxed } else { resource.durability };
     let expect = Expect::Revision(old.revision);
-    let object = if is_released(&new) {
+    let object = if object::is_released(&new) {
         let change = server.store.delete(key, expect, durability).await?;
         let mut last = new;
         objects::stamp(&mut last, change.revision);
@@ -281,14 +280,6 @@ async fn commit(
     };
     server.catch_up();
     Ok(object)
-}
-
-/// Whether an object is being deleted and nothing holds it.
-pub(crate) fn is_released(object: &Value) -> bool {
-    object::is_deleting(object)
-        && object::finalizers(object).next().is_none()
-        && object::integer(object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (object["kind"] != "Namespace" || object::list(object, "/spec/finalizers").is_empty())
 }
 
 /// Writes a state as it is, without admission: for the server's own steps (deletion marks, bindings).

@@ -1,6 +1,11 @@
 //! Where users may lead traffic: not to the machine itself.
 
-use crate::support::{Answer, Harness};
+use std::{
+    io,
+    sync::{Arc, Mutex, mpsc},
+};
+
+use crate::support::{Answer, Harness, config_map};
 use knoll_apiserver::Identity;
 use serde_json::{Value, json};
 
@@ -131,5 +136,42 @@ async fn services_are_checked_as_kubernetes_checks_them() {
     ] {
         let message = h.post(SERVICES, json!({"metadata": {"name": "s"}, "spec": spec})).await.failure(422);
         assert!(message.contains(why), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_to_wait_for_the_machine_holds_up_nobody_else() {
+    let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+    let (answer, answers) = mpsc::channel();
+    let (asked, answers) = (Mutex::new(asked), Mutex::new(answers));
+    let machine = move || {
+        told.send(()).unwrap();
+        answers.lock().unwrap().recv().unwrap()
+    };
+    let h = Arc::new(Harness::with_machine(Arc::new(machine)).await);
+    let tenant = tenant(&h).await;
+    let writing = {
+        let (h, tenant) = (h.clone(), tenant.clone());
+        tokio::spawn(async move { post(&h, &tenant, SLICES, slice("s", "192.0.2.1")).await })
+    };
+    let mut asked = asked.into_inner().unwrap();
+    asked.recv().await.unwrap();
+    // One thread runs everything here: it answers others meanwhile, of the same kind, too.
+    h.post("/api/v1/namespaces/default/configmaps", config_map("c", json!({}))).await.expect(201);
+    h.post(SLICES, slice("mine", "10.1.1.1")).await.expect(201);
+    assert!(!writing.is_finished());
+    answer.send(Ok(vec!["192.0.2.1".parse().unwrap()])).unwrap();
+    let message = writing.await.unwrap().failure(422);
+    assert!(message.contains("may not be an address of the node itself"), "{message}");
+}
+
+#[tokio::test]
+async fn where_the_machine_does_not_tell_its_addresses_only_who_may_leads_traffic_anywhere() {
+    let h = Harness::with_machine(Arc::new(|| Err(io::Error::other("too many open files")))).await;
+    let tenant = tenant(&h).await;
+    for (path, object) in [(ENDPOINTS, endpoints("e", "10.1.1.1")), (SLICES, slice("s", "10.1.1.1"))] {
+        let message = post(&h, &tenant, path, object.clone()).await.failure(500);
+        assert!(message.contains("list the machine's own addresses: too many open files"), "{message}");
+        h.post(path, object).await.expect(201);
     }
 }

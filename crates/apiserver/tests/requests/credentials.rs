@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
+use knoll_apiserver::Identity;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -191,8 +192,83 @@ async fn a_local_review_asks_about_its_own_namespace() {
     let path = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
     let review = |namespace: &str| json!({"spec": {"user": "ann", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": namespace}}});
     assert_eq!(h.post(path, review("default")).await.expect(201)["status"]["allowed"], false);
-    let message = h.post(path, review("kube-system")).await.failure(400);
-    assert_eq!(message, "spec.resourceAttributes.namespace must match namespace: default");
+    let message = h.post(path, review("kube-system")).await.failure(422);
+    let why = "spec.resourceAttributes.namespace: Invalid value: \"kube-system\": must match metadata.namespace";
+    assert!(message.ends_with(why), "{message}");
+    let elsewhere = json!({"spec": {"user": "ann", "nonResourceAttributes": {"verb": "get", "path": "/version"}}});
+    let message = h.post(path, elsewhere).await.failure(422);
+    assert!(message.contains("spec.nonResourceAttributes: Invalid value"), "{message}");
     let nobody = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
     assert!(h.post(path, nobody).await.failure(422).contains("at least one of user or group must be specified"));
+}
+
+#[tokio::test]
+async fn reviews_answer_what_was_asked_and_refuse_what_asks_nothing() {
+    let h = Harness::new().await;
+    let ann = || {
+        let mut ann = Identity::new("ann", &["staff", "system:authenticated"]);
+        ann.extra.insert("acme.example/team".into(), vec!["blue".into()]);
+        ann
+    };
+    let post =
+        async |path: &str, spec: Value| h.send_as(ann(), "POST", path, "application/json", json!({"spec": spec})).await;
+    let myself = post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await.expect(201);
+    assert_eq!(
+        myself["status"]["userInfo"],
+        json!({"username": "ann", "groups": ["staff", "system:authenticated"], "extra": {"acme.example/team": ["blue"]}})
+    );
+    let base = "/apis/authorization.k8s.io/v1";
+    let own = format!("{base}/selfsubjectaccessreviews");
+    let version = json!({"nonResourceAttributes": {"verb": "get", "path": "/version"}});
+    let status = post(&own, version.clone()).await.expect(201)["status"].clone();
+    assert_eq!(status["allowed"], true);
+    assert!(status["reason"].as_str().unwrap().starts_with("RBAC: allowed by ClusterRoleBinding"), "{status}");
+    let pods = json!({"verb": "get", "resource": "pods", "namespace": "default"});
+    assert_eq!(post(&own, json!({"resourceAttributes": pods})).await.expect(201)["status"], json!({"allowed": false}));
+    for (spec, field) in [
+        (json!({}), "spec.resourceAttributes"),
+        (
+            json!({"resourceAttributes": pods, "nonResourceAttributes": version["nonResourceAttributes"]}),
+            "spec.nonResourceAttributes",
+        ),
+    ] {
+        let message = post(&own, spec).await.failure(422);
+        assert!(message.contains(&format!("{field}: Invalid value")), "{message}");
+    }
+    let rules = format!("{base}/selfsubjectrulesreviews");
+    let status = post(&rules, json!({"namespace": "default"})).await.expect(201)["status"].clone();
+    assert_eq!(status["incomplete"], false);
+    let reviews = |rule: &Value| rule["resources"].as_array().unwrap().contains(&"selfsubjectrulesreviews".into());
+    assert!(status["resourceRules"].as_array().unwrap().iter().any(reviews), "{status}");
+    assert!(post(&rules, json!({})).await.failure(400).contains("spec.namespace"), "whose rules");
+    // Asking about others is a right of its own.
+    let others = format!("{base}/subjectaccessreviews");
+    post(&others, json!({"user": "bob", "resourceAttributes": pods})).await.expect(403);
+    let review = json!({"spec": {"groups": ["system:masters"], "resourceAttributes": pods}});
+    assert_eq!(h.post(&others, review).await.expect(201)["status"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn what_everybody_may_see_is_what_kubernetes_lets_everybody_see() {
+    let h = Harness::new().await;
+    let may = async |groups: &[&str], path: &str| {
+        let review =
+            json!({"spec": {"user": "u", "groups": groups, "nonResourceAttributes": {"verb": "get", "path": path}}});
+        let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        h.post(reviews, review).await.expect(201)["status"]["allowed"] == true
+    };
+    let (stranger, user) = (["system:unauthenticated"], ["system:authenticated"]);
+    for (path, strangers, users) in [
+        ("/version", true, true),
+        ("/readyz", true, true),
+        ("/api", false, true),
+        ("/apis/apps/v1", false, true),
+        ("/openapi/v3", false, true),
+        ("/", false, false),
+        ("/metrics", false, false),
+        ("/readyz/log", false, false),
+    ] {
+        assert_eq!((may(&stranger, path).await, may(&user, path).await), (strangers, users), "{path}");
+    }
+    assert!(may(&["system:monitoring"], "/metrics").await && may(&["system:monitoring"], "/livez/ping").await);
 }

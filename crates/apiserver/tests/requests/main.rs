@@ -16,5 +16,6 @@ mod pods;
 mod promises;
 mod quotas;
 mod rbac;
+mod serving;
 mod streams;
 mod support;

@@ -73,6 +73,181 @@ async fn a_definition_with_rules_and_conversion_says_what_is_not_evaluated() {
     answer.expect(201);
 }
 
+/// The rows of a table of `docs/limits.md`: what stands in backquotes, what that belongs to, and what it means.
+fn documented(heading: &str) -> Vec<(String, String, String)> {
+    let text = include_str!("../../../../docs/limits.md");
+    let table = text.split(&format!("| {heading} | What that means |\n|---|---|\n")).nth(1).expect("the table");
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split(" | ");
+        let (of, means) = (cells.next().unwrap_or_default().trim(), cells.next().unwrap_or_default().trim());
+        let mut parts = of.trim_start_matches('`').splitn(2, '`');
+        let what = parts.next().unwrap_or_default().to_owned();
+        (what, parts.next().unwrap_or_default().trim_start_matches(" of ").to_owned(), means.to_owned())
+    })
+    .collect()
+}
+
+/// What the object of a kind must hold, so that it is taken.
+fn minimal(plural: &str) -> Value {
+    let pods = json!({"metadata": {"labels": {"a": "b"}}, "spec": {
+        "containers": [{"name": "c", "image": "i"}], "restartPolicy": "Always",
+    }});
+    let mut once = pods.clone();
+    once["spec"]["restartPolicy"] = "Never".into();
+    match plural {
+        "replicationcontrollers" => json!({"spec": {"selector": {"a": "b"}, "template": pods}}),
+        "daemonsets" | "statefulsets" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pods}}),
+        "jobs" => json!({"spec": {"template": once}}),
+        "cronjobs" => json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
+        _ => json!({}),
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_the_table_is_kept_with_a_warning() {
+    let h = Harness::new().await;
+    let kinds = documented("Kind");
+    assert!(kinds.len() > 20, "{kinds:?}");
+    for (name, _, means) in kinds {
+        let (plural, group) = name.split_once('.').unwrap_or((&name, ""));
+        let groups = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}") };
+        let version = match (group, plural) {
+            ("", _) => String::new(),
+            (_, "horizontalpodautoscalers") => "/v2".into(),
+            _ => "/v1".into(),
+        };
+        let list = h.get(&format!("{groups}{version}")).await.expect(200);
+        let row =
+            list["resources"].as_array().unwrap().iter().find(|row| row["name"] == plural).expect("served").clone();
+        let namespace = if row["namespaced"] == true { "/namespaces/default" } else { "" };
+        let mut object = minimal(plural);
+        object["metadata"] = json!({"name": "x"});
+        let told = warnings(&h, &format!("{groups}{version}{namespace}/{plural}"), object).await;
+        let kind = row["kind"].as_str().unwrap();
+        assert!(told.contains(&format!("299 - \"{kind} is kept, but not acted on: {means}\"")), "{name}: {told:?}");
+    }
+}
+
+/// An object of the kind `of` that says at `path` what nobody acts on.
+fn saying(of: &str, path: &str) -> (&'static str, Value) {
+    let value = match path {
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution" => {
+            json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]})
+        }
+        path if path.ends_with("requiredDuringSchedulingIgnoredDuringExecution") => {
+            json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"a": "b"}}}])
+        }
+        "containers[].ports[].hostPort" => 80.into(),
+        "containers[].resizePolicy" => json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]),
+        "containers[].restartPolicyRules" => {
+            json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}])
+        }
+        "containers[].volumeDevices" => json!([{"name": "v", "devicePath": "/dev/v"}]),
+        "containers[].volumeMounts[].recursiveReadOnly" => "Enabled".into(),
+        "ephemeralContainers" => json!([{"name": "e", "image": "i"}]),
+        "hostnameOverride" => "other".into(),
+        "runtimeClassName" => "there".into(),
+        "securityContext.supplementalGroupsPolicy" => "Strict".into(),
+        "setHostnameAsFQDN" => true.into(),
+        "volumes[]" => json!({"name": "v", "nfs": {"server": "s.example", "path": "/"}}),
+        path if path.ends_with("appArmorProfile.type") => "RuntimeDefault".into(),
+        path if path.ends_with("seLinuxOptions") => json!({"level": "s0:c1"}),
+        "spec.healthCheckNodePort" => 30_001.into(),
+        "spec.loadBalancerClass" => "acme.example/lb".into(),
+        "spec.loadBalancerIP" => "192.0.2.7".into(),
+        "spec.loadBalancerSourceRanges" => json!(["10.0.0.0/8"]),
+        "spec.ports[].protocol" => "SCTP".into(),
+        "spec.type" => "LoadBalancer".into(),
+        "spec.conversion.webhook" => json!({"conversionReviewVersions": ["v1"]}),
+        "spec.versions[]…x-kubernetes-validations" => json!([{"rule": "self.a > 0"}]),
+        "spec.scopes[]" | "spec.scopeSelector.matchExpressions[].scopeName" => "CrossNamespacePodAffinity".into(),
+        other => panic!("say how {other} of {of} is written"),
+    };
+    let lies_in = match of {
+        "pods and their templates" => ("/apis/apps/v1/namespaces/default/deployments", deployment("x")),
+        "services" => (
+            "/api/v1/namespaces/default/services",
+            json!({"metadata": {"name": "x"}, "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                "ports": [{"port": 80, "name": "p"}]}}),
+        ),
+        "customresourcedefinitions" => (
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            json!({"metadata": {"name": "things.acme.example"}, "spec": {
+                "group": "acme.example", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+                "conversion": {"strategy": "Webhook"},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            }}),
+        ),
+        "resourcequotas" => (
+            "/api/v1/namespaces/default/resourcequotas",
+            json!({"metadata": {"name": "x"}, "spec": {"hard": {"pods": "1"}}}),
+        ),
+        other => panic!("say where {other} are"),
+    };
+    let (collection, mut object) = lies_in;
+    let template = if of == "pods and their templates" { "/spec/template/spec" } else { "" };
+    let mut at = object.pointer_mut(template).unwrap();
+    for step in path.replace("[]…", "[].schema.openAPIV3Schema.").split('.') {
+        let (name, item) = step.strip_suffix("[]").map_or((step, false), |name| (name, true));
+        at = &mut at[name];
+        if item {
+            if at.is_null() {
+                *at = json!([{}]);
+            }
+            at = &mut at[0];
+        }
+    }
+    *at = value;
+    complete(&mut object, path);
+    (collection, object)
+}
+
+/// What else must be said for that to be taken.
+fn complete(object: &mut Value, path: &str) {
+    if let Some(expression) = object.pointer_mut("/spec/scopeSelector/matchExpressions/0") {
+        expression["operator"] = "Exists".into();
+    }
+    let Some(pods) = object.pointer_mut("/spec/template/spec") else { return };
+    match path {
+        "containers[].ports[].hostPort" => pods["containers"][0]["ports"][0]["containerPort"] = 80.into(),
+        "containers[].volumeDevices" => {
+            pods["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]);
+        }
+        "containers[].volumeMounts[].recursiveReadOnly" => {
+            let mount = &mut pods["containers"][0]["volumeMounts"][0];
+            (mount["name"], mount["mountPath"], mount["readOnly"]) = ("v".into(), "/v".into(), true.into());
+            pods["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+        }
+        "containers[].restartPolicyRules" => pods["containers"][0]["restartPolicy"] = "Never".into(),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_the_table_is_kept_with_a_warning_or_refused() {
+    let h = Harness::new().await;
+    let fields = documented("Field");
+    assert!(fields.len() > 20, "{fields:?}");
+    for (path, of, means) in fields {
+        let (collection, object) = saying(&of, &path);
+        let answer = h.post(&format!("{collection}?dryRun=All"), object).await;
+        let values = answer.headers.get_all("warning").iter();
+        let told: Vec<String> = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let said = told.iter().any(|warning| warning.contains(&format!("{path} is kept, but not acted on: {means}")));
+        // What a template may not hold at all is refused before anybody could be warned.
+        let refused = answer.code == 422 && answer.text.contains(path.split('[').next().unwrap_or_default());
+        assert!((said && answer.code == 201) || refused, "{path} of {of}: {} {told:?} {}", answer.code, answer.text);
+    }
+    // What is said of containers is said of those that run before them.
+    let mut before = deployment("x");
+    before["spec"]["template"]["spec"]["initContainers"] =
+        json!([{"name": "i", "image": "i", "securityContext": {"seLinuxOptions": {"level": "s0"}}}]);
+    let told = warnings(&h, "/apis/apps/v1/namespaces/default/deployments", before).await.join("\n");
+    assert!(told.contains("spec.template.spec.initContainers[].securityContext.seLinuxOptions is kept"), "{told}");
+}
+
 fn labelled(name: &str, labels: &[(&str, &str)]) -> Value {
     let mut namespace = json!({"metadata": {"name": name, "labels": {}}});
     for (mode, level) in labels {

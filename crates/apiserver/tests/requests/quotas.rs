@@ -130,3 +130,77 @@ async fn a_limit_range_fills_in_and_bounds_what_containers_ask_for() {
     let odd = json!({"metadata": {"name": "o"}, "spec": {"limits": [{"type": "Container", "min": {"cpu": "2"}, "max": {"cpu": "1"}}]}});
     h.post("/api/v1/namespaces/default/limitranges", odd).await.expect(422);
 }
+
+#[tokio::test]
+async fn a_quota_follows_its_own_change_and_pods_that_finish() {
+    let h = Harness::new().await;
+    let path = format!("{QUOTAS}/q");
+    h.post(QUOTAS, quota(json!({"hard": {"requests.cpu": "500m", "pods": "1"}}))).await.expect(201);
+    h.post(PODS, asking("a", "300m")).await.expect(201);
+    used(&h, json!({"requests.cpu": "300m", "pods": "1"})).await;
+    assert!(h.post(PODS, asking("b", "200m")).await.failure(403).contains("used: pods=1, limited: pods=1"));
+    // What ran to its end no longer counts, though it is still there.
+    let done = json!({"status": {"phase": "Succeeded"}});
+    h.send("PATCH", &format!("{PODS}/a/status"), done).await.expect(200);
+    used(&h, json!({"requests.cpu": "0", "pods": "0"})).await;
+    h.post(PODS, asking("b", "200m")).await.expect(201);
+    // More room lets more in, and less keeps what is there.
+    h.send("PATCH", &path, json!({"spec": {"hard": {"pods": "2"}}})).await.expect(200);
+    h.post(PODS, asking("c", "200m")).await.expect(201);
+    h.send("PATCH", &path, json!({"spec": {"hard": {"pods": "1", "requests.cpu": null}}})).await.expect(200);
+    used(&h, json!({"pods": "2"})).await;
+    assert!(h.post(PODS, asking("d", "1m")).await.failure(403).contains("exceeded quota"));
+    h.send("DELETE", &path, Value::Null).await.expect(200);
+    h.post(PODS, asking("d", "1m")).await.expect(201);
+}
+
+#[tokio::test]
+async fn scopes_choose_pods_by_their_deadline_and_priority() {
+    let h = Harness::new().await;
+    let class = json!({"metadata": {"name": "high"}, "value": 1000});
+    h.post("/apis/scheduling.k8s.io/v1/priorityclasses", class).await.expect(201);
+    let scoped = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let by_class = |operator: &str| json!({"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": ["high"]}]});
+    for (name, spec) in [
+        ("ending", json!({"hard": {"pods": "1"}, "scopes": ["Terminating"]})),
+        ("lasting", json!({"hard": {"pods": "2"}, "scopes": ["NotTerminating"]})),
+        ("high", json!({"hard": {"pods": "1"}, "scopeSelector": by_class("In")})),
+    ] {
+        h.post(QUOTAS, scoped(name, spec)).await.expect(201);
+    }
+    let with = |name: &str, field: &str, value: Value| {
+        let mut pod = pod(name);
+        pod["spec"][field] = value;
+        pod
+    };
+    h.post(PODS, with("a", "activeDeadlineSeconds", 60.into())).await.expect(201);
+    let refused = h.post(PODS, with("b", "activeDeadlineSeconds", 60.into())).await.failure(403);
+    assert!(refused.contains("exceeded quota: ending"), "{refused}");
+    h.post(PODS, with("c", "priorityClassName", "high".into())).await.expect(201);
+    let refused = h.post(PODS, with("d", "priorityClassName", "high".into())).await.failure(403);
+    assert!(refused.contains("exceeded quota: high"), "{refused}");
+    h.post(PODS, pod("e")).await.expect(201);
+    assert!(h.post(PODS, pod("f")).await.failure(403).contains("exceeded quota: lasting"));
+}
+
+#[tokio::test]
+async fn a_quota_that_cannot_be_kept_is_refused_by_its_field() {
+    let h = Harness::new().await;
+    for (spec, why) in [
+        (json!({"hard": {"pods": "-1"}}), "spec.hard[pods]: Invalid value: \"-1\": must be greater than or equal to 0"),
+        (json!({"hard": {"pods": "500m"}}), "spec.hard[pods]: Invalid value: \"500m\": must be an integer"),
+        (json!({"hard": {}, "scopes": ["Sometimes"]}), "spec.scopes[0]: Unsupported value: \"Sometimes\""),
+        (json!({"hard": {}, "scopes": ["BestEffort", "NotBestEffort"]}), "conflicting scopes"),
+        (
+            json!({"hard": {}, "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}),
+            "spec.scopeSelector.matchExpressions[0].values: Required value",
+        ),
+    ] {
+        let message = h.post(QUOTAS, quota(spec)).await.failure(422);
+        assert!(message.contains(why), "{message}");
+    }
+    h.post(QUOTAS, quota(json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]}))).await.expect(201);
+    let moved = json!({"spec": {"scopes": ["NotBestEffort"]}});
+    let message = h.send("PATCH", &format!("{QUOTAS}/q"), moved).await.failure(422);
+    assert!(message.contains("spec.scopes: Invalid value") && message.contains("field is immutable"), "{message}");
+}

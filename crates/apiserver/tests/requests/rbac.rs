@@ -275,3 +275,22 @@ async fn roles_that_gather_others_show_what_they_gathered() {
     until("admin", "acme.example", false).await;
     task.abort();
 }
+
+#[tokio::test]
+async fn who_may_only_read_commands_runs_none() {
+    let h = Harness::new().await;
+    h.post("/api/v1/namespaces/default/pods", crate::support::pod("p")).await.expect(201);
+    for (user, verbs) in [("reader", json!(["get"])), ("runner", json!(["get", "create"]))] {
+        let parts = json!(["pods/exec", "pods/attach"]);
+        h.post(ROLES, role(user, json!([{"apiGroups": [""], "resources": parts, "verbs": verbs}]))).await.expect(201);
+        h.post(BINDINGS, binding(user, "Role", user, user)).await.expect(201);
+    }
+    for part in ["exec", "attach"] {
+        let path = format!("/api/v1/namespaces/default/pods/p/{part}?command=x");
+        let refused = send(&h, "reader", "GET", &path, Value::Null).await.failure(403);
+        assert!(refused.contains(&format!("cannot create resource \"pods/{part}\"")), "{refused}");
+        // Only the change of protocol is missing.
+        let refused = send(&h, "runner", "GET", &path, Value::Null).await.failure(400);
+        assert!(refused.contains("Upgrade"), "{refused}");
+    }
+}

@@ -1,6 +1,11 @@
 //! A server over a fresh store, and requests to it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -19,6 +24,9 @@ use rustls::{
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Lists the machine's own addresses.
+pub(crate) type Machine = dyn Fn() -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// A server and its directory.
 pub(crate) struct Harness {
@@ -79,8 +87,25 @@ impl Harness {
         Self::with(tempfile::tempdir().unwrap(), store, Arc::new(NoNode)).await
     }
 
+    /// A server that is told this of the machine's own addresses.
+    pub(crate) async fn with_machine(machine: Arc<Machine>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
+        Self::build(directory, store, Arc::new(NoNode), machine).await
+    }
+
     /// A server over this store.
     pub(crate) async fn with(directory: tempfile::TempDir, store: Store, node: Arc<dyn NodeBackend>) -> Self {
+        let machine = || Ok(vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
+        Self::build(directory, store, node, Arc::new(machine)).await
+    }
+
+    async fn build(
+        directory: tempfile::TempDir,
+        store: Store,
+        node: Arc<dyn NodeBackend>,
+        machine: Arc<Machine>,
+    ) -> Self {
         let pki = Pki::open(&directory.path().join("pki"), Timestamp::now()).unwrap();
         let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
         let config = Config {
@@ -88,7 +113,7 @@ impl Harness {
             node,
             root_ca: pki.ca_pem().to_owned(),
             advertise: "169.254.77.1:6443".parse().unwrap(),
-            machine: Arc::new(|| vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]),
+            machine,
             pod_network: ("10.244.0.0".parse().unwrap(), 16),
         };
         let server = ApiServer::new(store.clone(), config);

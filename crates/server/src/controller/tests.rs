@@ -38,7 +38,7 @@ async fn api_server(directory: &Path) -> Access {
         node: Arc::new(Backend::default()),
         root_ca: pki.ca_pem().to_owned(),
         advertise: address,
-        machine: Arc::new(Vec::new),
+        machine: Arc::new(|| Ok(Vec::new())),
         pod_network: (Ipv4Addr::new(10, 244, 0, 0), 16),
     };
     let server = ApiServer::new(store, config);

@@ -165,7 +165,7 @@ fn names(address: IpAddr, given: &[String]) -> Vec<String> {
     names.push(KUBERNETES.to_string());
     names.push(GATEWAY.to_string());
     if address.is_unspecified() {
-        names.extend(machine_addresses().iter().map(IpAddr::to_string));
+        names.extend(machine_addresses().unwrap_or_default().iter().map(IpAddr::to_string));
     } else {
         names.push(address.to_string());
     }
@@ -184,13 +184,13 @@ fn names(address: IpAddr, given: &[String]) -> Vec<String> {
 }
 
 /// Every address the machine has now.
-fn machine_addresses() -> Vec<IpAddr> {
-    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+fn machine_addresses() -> std::io::Result<Vec<IpAddr>> {
+    let interfaces = getifaddrs()?;
     let ip = |address: SockaddrStorage| {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    interfaces.filter_map(|interface| ip(interface.address?)).collect()
+    Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
 }
 
 /// The address clients are told for a socket that listens on all of them.

@@ -35,14 +35,14 @@ pub(super) fn template(group: &str, plural: &str) -> Option<&'static str> {
 }
 
 /// Refuses, or warns of, what the namespace does not allow.
-pub(super) fn admit(admission: &mut Admission<'_>, object: &Value) -> Result<(), Status> {
+pub(crate) fn admit(admission: &mut Admission<'_>, object: &Value) -> Result<(), Status> {
     let resource = admission.resource;
     let is_pod = resource.group.is_empty() && resource.plural == "pods";
     let template = template(&resource.group, &resource.plural);
     if !is_pod && (template.is_none() || admission.part.is_some()) {
         return Ok(());
     }
-    let Some(namespace) = admission.server.core_object("namespaces", "", admission.namespace) else { return Ok(()) };
+    let Some(namespace) = admission.view.core_object("namespaces", "", admission.namespace) else { return Ok(()) };
     let (policy, _) = Policy::of(&namespace["metadata"]["labels"]);
     let (metadata, spec) = match template {
         None => (&object["metadata"], &object["spec"]),
@@ -111,12 +111,12 @@ pub(crate) fn namespace(admission: &mut Admission<'_>, namespace: &mut Value) ->
 
 /// Which pods of a namespace break a standard, gathered by what they break.
 fn existing(admission: &Admission<'_>, namespace: &str, standard: Standard) -> Vec<String> {
-    let snapshot = admission.server.store.snapshot();
+    let snapshot = admission.view.snapshot();
     let prefix = format!("/core/pods/{namespace}/");
     let total = snapshot.count(&prefix);
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in snapshot.range(&prefix, None).take(MOST_PODS) {
-        let Ok(pod) = admission.server.trees.of(&entry.value, entry.revision) else { continue };
+        let Some(pod) = admission.view.tree(&entry) else { continue };
         let violations = check(&pod["metadata"], &pod["spec"], standard);
         if !violations.is_empty() {
             found.entry(reasons(&violations)).or_default().push(object::name(&pod).to_owned());

@@ -6,7 +6,7 @@ use super::{READ, WRITE, cluster_role, paths, rule};
 
 /// Roles that everybody who asks, with or without a name, has; and those that others are given.
 pub(super) fn public() -> Vec<Value> {
-    let health = ["/healthz", "/livez", "/readyz"];
+    let health = ["/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*"];
     vec![
         cluster_role(
             "system:public-info-viewer",
@@ -17,7 +17,6 @@ pub(super) fn public() -> Vec<Value> {
             "system:discovery",
             json!({}),
             vec![paths(&[
-                "/",
                 "/api",
                 "/api/*",
                 "/apis",
@@ -57,7 +56,11 @@ pub(super) fn public() -> Vec<Value> {
                 rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
             ],
         ),
-        cluster_role("system:monitoring", json!({}), vec![paths(&[&["/metrics"][..], &health].concat())]),
+        cluster_role(
+            "system:monitoring",
+            json!({}),
+            vec![paths(&[&["/metrics", "/metrics/slis"][..], &health].concat())],
+        ),
     ]
 }
 

@@ -8,8 +8,8 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{PREFIX, rule::Rule};
-use crate::{attributes::Identity, selectors::label::Selector};
+use super::PREFIX;
+use crate::{attributes::Identity, label_selector::Selector, rule::Rule};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

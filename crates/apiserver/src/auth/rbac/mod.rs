@@ -1,20 +1,17 @@
 //! Role-based access control over the stored roles and bindings.
 
 mod grants;
-mod rule;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use knoll_store::{Store, Watch};
 use serde_json::{Value, json};
 
-use self::{
-    grants::Grants,
-    rule::{Uncovered, cover, quoted},
+use self::grants::Grants;
+use crate::{
+    attributes::{Attributes, Decision, Identity},
+    rule::{Rule, Uncovered, cover, quoted},
 };
-use crate::attributes::{Attributes, Decision, Identity};
-
-pub use self::rule::Rule;
 
 const PREFIX: &str = "/rbac.authorization.k8s.io/";
 

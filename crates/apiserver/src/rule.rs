@@ -14,15 +14,15 @@ const MOST_RIGHTS: usize = 20_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Rule {
-    pub(super) verbs: Vec<String>,
+    pub(crate) verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) api_groups: Vec<String>,
+    pub(crate) api_groups: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) resources: Vec<String>,
+    pub(crate) resources: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) resource_names: Vec<String>,
+    pub(crate) resource_names: Vec<String>,
     #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
-    pub(super) non_resource_urls: Vec<String>,
+    pub(crate) non_resource_urls: Vec<String>,
 }
 
 fn contains(list: &[String], wanted: &str) -> bool {
@@ -52,7 +52,7 @@ impl Rule {
     }
 
     /// Whether it allows what is asked for.
-    pub(super) fn allows(&self, wanted: &Attributes) -> bool {
+    pub(crate) fn allows(&self, wanted: &Attributes) -> bool {
         if !contains(&self.verbs, &wanted.verb) {
             return false;
         }
@@ -140,14 +140,14 @@ impl Rule {
 }
 
 /// A list as refusals show it: `["a" "b"]`.
-pub(super) fn quoted(list: &[String]) -> String {
+pub(crate) fn quoted(list: &[String]) -> String {
     let items: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
     format!("[{}]", items.join(" "))
 }
 
 /// Why rules cannot be granted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Uncovered {
+pub(crate) enum Uncovered {
     /// These rights are not held; each in the form of refusals.
     Missing(Vec<String>),
     /// The rules come to more single rights than are compared.
@@ -155,7 +155,7 @@ pub(super) enum Uncovered {
 }
 
 /// Whether `held` grants everything that `wanted` does; what is missing, when not.
-pub(super) fn cover(held: &[&Rule], wanted: &[Rule]) -> Result<(), Uncovered> {
+pub(crate) fn cover(held: &[&Rule], wanted: &[Rule]) -> Result<(), Uncovered> {
     let mut missing = Vec::new();
     let mut compared = 0_usize;
     for rule in wanted {

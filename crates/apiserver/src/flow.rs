@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use http::Request;
 
-use super::shares::{Share, Shares};
-use crate::{query::Query, status::Status};
+use crate::{
+    query::Query,
+    shares::{Share, Shares},
+    status::Status,
+};
 
 /// Most requests at once that change nothing (`--max-requests-inflight`), and most of one client.
 const READING: (usize, usize) = (400, 100);
@@ -14,14 +17,14 @@ const WRITING: (usize, usize) = (200, 50);
 /// Most watches, followed logs and commands at once, and most of one client: a process of controllers has about fifty.
 const LONG: (usize, usize) = (4096, 1024);
 /// How long a request may take that is not made to last.
-pub(super) const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// A place in flight.
 pub(crate) type Place = Arc<Share<String>>;
 
 /// What kind of request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Reading,
     Writing,
     /// It lasts as long as its client wants.
@@ -29,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let segments: Vec<&str> = request.uri().path().split('/').filter(|s| !s.is_empty()).collect();
         let streams = matches!(
             segments.as_slice(),
@@ -66,7 +69,7 @@ impl Flow {
     ///
     /// # Errors
     /// 429 when there is none.
-    pub(super) fn enter(&self, kind: Kind, who: &str) -> Result<Place, Status> {
+    pub(crate) fn enter(&self, kind: Kind, who: &str) -> Result<Place, Status> {
         let shares = match kind {
             Kind::Reading => &self.reading,
             Kind::Writing => &self.writing,
