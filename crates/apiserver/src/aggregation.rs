@@ -52,7 +52,7 @@ impl ApiServer {
             }
             let mut new = (*role).clone();
             new["rules"] = rules;
-            let stored = objects::to_stored(row, &new);
+            let stored = objects::encode(&new);
             match self.store.put(entry.key.to_string(), stored, Expect::Revision(entry.revision), row.durability).await
             {
                 // Whoever changed it meanwhile made the watch tell.

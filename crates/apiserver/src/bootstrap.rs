@@ -106,7 +106,7 @@ impl ApiServer {
         metadata::prepare_create(&row, &namespace, &mut object, Timestamp::now())?;
         let hooks = hooks::of(&row);
         (hooks.default)(&mut object);
-        let mut writes = vec![Write { key, value: Some(objects::to_stored(&row, &object)), expect: Expect::Absent }];
+        let mut writes = vec![Write { key, value: Some(objects::encode(&object)), expect: Expect::Absent }];
         if let Some(hook) = hooks.companions {
             let registry = self.registry();
             writes.extend(hook(self.view(), &object).into_iter().filter_map(|companion| {
@@ -153,7 +153,7 @@ impl ApiServer {
         if metadata::is_no_op(&old, &new) {
             return Ok(());
         }
-        let stored = objects::to_stored(&row, &new);
+        let stored = objects::encode(&new);
         self.store.put(key, stored, Expect::Any, row.durability).await.map(drop).map_err(Status::internal)
     }
 
@@ -170,7 +170,7 @@ impl ApiServer {
         if metadata::is_no_op(&old, &new) {
             return Ok(());
         }
-        let stored = objects::to_stored(&row, &new);
+        let stored = objects::encode(&new);
         self.store
             .put(key, stored, Expect::Any, row.durability)
             .await

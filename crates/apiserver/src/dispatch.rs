@@ -76,7 +76,7 @@ async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Response<Body>, 
     }
     match call.verb {
         Verb::Create => create::create(server, &mut call).await,
-        Verb::Get => get::get(server, &call),
+        Verb::Get => get::get(server, &call).await,
         Verb::List => list::list(server, &call).await,
         Verb::Watch => watch::watch(server, &call).await,
         Verb::Update => update::update(server, &mut call).await,

@@ -106,23 +106,32 @@ impl Trees {
         }
     }
 
-    /// The tree of an entry in the form of `resource`.
-    pub(crate) fn read(&self, resource: &Resource, bytes: &Bytes, revision: u64) -> Result<Arc<Value>, Status> {
+    /// The tree of an entry in the form of `resource`. Waits only where forms are converted.
+    pub(crate) async fn read(&self, resource: &Resource, bytes: &Bytes, revision: u64) -> Result<Arc<Value>, Status> {
         let tree = self.of(bytes, revision)?;
         if !converts(resource) {
             return Ok(tree);
         }
         let mut object = Arc::unwrap_or_clone(tree);
-        match resource.conversion {
-            Some(conversion) => (conversion.read)(&mut object),
-            None => object["apiVersion"] = resource.api_version().into(),
-        }
+        show(resource, &mut object).await?;
         Ok(Arc::new(object))
     }
 
     /// An entry as it was read through `resource`.
-    pub(crate) fn stored(&self, resource: &Resource, entry: &Entry) -> Result<Stored, Status> {
-        Ok(Stored { object: self.read(resource, &entry.value, entry.revision)?, revision: entry.revision })
+    pub(crate) async fn stored(&self, resource: &Resource, entry: &Entry) -> Result<Stored, Status> {
+        let object = self.read(resource, &entry.value, entry.revision).await?;
+        Ok(Stored { object, revision: entry.revision })
+    }
+}
+
+/// Brings a stored object into the form of `resource`.
+pub(crate) async fn show(resource: &Resource, object: &mut Value) -> Result<(), Status> {
+    match resource.conversion {
+        Some(conversion) => (conversion.read)(object).await,
+        None => {
+            object["apiVersion"] = resource.api_version().into();
+            Ok(())
+        }
     }
 }
 
@@ -144,22 +153,17 @@ pub(crate) fn too_large(bytes: usize, most: usize) -> Status {
 /// The stored form of an object of `resource`.
 ///
 /// # Errors
-/// 413 when it is longer than an object may be.
-pub(crate) fn to_store(resource: &Resource, object: &Value) -> Result<Bytes, Status> {
-    let bytes = to_stored(resource, object);
-    if bytes.len() > MOST { Err(too_large(bytes.len(), MOST)) } else { Ok(bytes) }
-}
-
-/// The same, of whatever length: for what the server itself makes.
-pub(crate) fn to_stored(resource: &Resource, object: &Value) -> Bytes {
-    match resource.conversion {
+/// 413 when it is longer than an object may be, and what conversion fails with.
+pub(crate) async fn to_store(resource: &Resource, object: &Value) -> Result<Bytes, Status> {
+    let bytes = match resource.conversion {
         None => encode(object),
         Some(conversion) => {
             let mut object = object.clone();
-            (conversion.write)(&mut object);
+            (conversion.write)(&mut object).await?;
             encode(&object)
         }
-    }
+    };
+    if bytes.len() > MOST { Err(too_large(bytes.len(), MOST)) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -302,7 +302,9 @@ mod tests {
         let (certificate, _) = pki.client("kubernetes-admin", "system:masters", made).expect("signs");
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("is PEM");
         let ends = subject::validity(&der).expect("has one").to;
-        assert!(renewal(made) > at("2026-06-01T00:00:00Z") && renewal(made) < ends - SignedDuration::from_hours(90 * 24));
+        assert!(
+            renewal(made) > at("2026-06-01T00:00:00Z") && renewal(made) < ends - SignedDuration::from_hours(90 * 24)
+        );
     }
 
     #[test]

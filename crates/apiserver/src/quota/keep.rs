@@ -134,7 +134,7 @@ impl ApiServer {
             new["status"] = status;
             let write = Write {
                 key: row.key(namespace, object::name(&quota)),
-                value: Some(objects::to_stored(row, &new)),
+                value: Some(objects::encode(&new)),
                 expect: Expect::Revision(revision),
             };
             self.store.commit(vec![write], Durability::Relaxed).await?;

@@ -1,9 +1,12 @@
 //! Events: one store, two groups with different names for the same fields.
 
+use std::future::ready;
+
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::{Conversion, Resource, SelectableField};
-use crate::tables;
+use crate::{status::Status, tables};
 
 const FIELDS: &[SelectableField] = &[
     ("involvedObject.kind", "/involvedObject/kind", ""),
@@ -65,12 +68,14 @@ fn rename(object: &mut Value, names: impl Iterator<Item = (&'static str, &'stati
     map.insert("apiVersion".into(), api_version.into());
 }
 
-fn to_modern(object: &mut Value) {
+fn to_modern(object: &mut Value) -> BoxFuture<'_, Result<(), Status>> {
     rename(object, NAMES.iter().copied(), "events.k8s.io/v1");
+    Box::pin(ready(Ok(())))
 }
 
-fn to_core(object: &mut Value) {
+fn to_core(object: &mut Value) -> BoxFuture<'_, Result<(), Status>> {
     rename(object, NAMES.iter().map(|(core, modern)| (*modern, *core)), "v1");
+    Box::pin(ready(Ok(())))
 }
 
 #[cfg(test)]
@@ -79,16 +84,16 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn both_forms_turn_into_each_other() {
+    #[tokio::test]
+    async fn both_forms_turn_into_each_other() {
         let core =
             json!({"apiVersion": "v1", "kind": "Event", "message": "m", "involvedObject": {"name": "p"}, "count": 2});
         let mut event = core.clone();
-        to_modern(&mut event);
+        to_modern(&mut event).await.unwrap();
         assert_eq!(event["note"], "m");
         assert_eq!(event["regarding"]["name"], "p");
         assert_eq!(event["apiVersion"], "events.k8s.io/v1");
-        to_core(&mut event);
+        to_core(&mut event).await.unwrap();
         assert_eq!(event, core);
     }
 }

@@ -25,6 +25,7 @@ mod storage;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use knoll_store::Durability;
 use serde_json::Value;
 
@@ -133,13 +134,17 @@ pub struct ScalePaths {
 /// A field that field selectors know: its label, where it is, and what it counts as when absent.
 pub type SelectableField = (&'static str, &'static str, &'static str);
 
-/// How a store's form and a group's form of the same objects become each other.
+/// Changes an object from one form to another; it may have to be waited for.
+pub type Convert = for<'a> fn(&'a mut Value) -> BoxFuture<'a, Result<(), Status>>;
+
+/// How a store's form and a group's form of the same objects become each other. No lock is held meanwhile: the future
+/// goes between threads.
 #[derive(Clone, Copy)]
 pub struct Conversion {
     /// From the form in the store.
-    pub read: fn(&mut Value),
+    pub read: Convert,
     /// To the form in the store.
-    pub write: fn(&mut Value),
+    pub write: Convert,
 }
 
 /// One resource.

@@ -15,7 +15,7 @@ use http::Response;
 
 pub(super) async fn run(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
     match call.verb {
-        Verb::Get => get::get(server, call),
+        Verb::Get => get::get(server, call).await,
         Verb::Patch => patch::patch(server, call).await,
         _ => replace(server, call).await,
     }

@@ -21,7 +21,7 @@ pub(super) async fn run(server: &Arc<ApiServer>, call: &mut Call) -> Result<Resp
     let paths = call.resource.scale.clone().ok_or_else(Status::no_such_resource)?;
     if call.verb == Verb::Get {
         let entry = server.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        let stored = server.trees.stored(&call.resource, &entry)?;
+        let stored = server.trees.stored(&call.resource, &entry).await?;
         return Ok(respond::object(call, 200, &scale(&paths, &stored.object), &[]));
     }
     let options = call.write_options()?;

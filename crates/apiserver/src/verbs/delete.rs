@@ -113,7 +113,7 @@ pub(crate) async fn run(server: &Arc<ApiServer>, call: &Call, options: &DeleteOp
     let key = call.key();
     for _ in 0..ATTEMPTS {
         let entry = server.store.get(&key).ok_or_else(|| call.not_found())?;
-        let old = server.trees.stored(resource, &entry)?;
+        let old = server.trees.stored(resource, &entry).await?;
         check_preconditions(call, options, &old)?;
         let Some(new) = marked(server, call, options, &old.object) else {
             if options.dry_run {

@@ -12,11 +12,11 @@ use crate::{ApiServer, body::Body, call::Call, object, respond, selectors::Selec
 pub(crate) async fn delete_collection(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
     let options = delete::DeleteOptions::read(call).await?;
     let selectors = Selectors::parse(&call.query, &call.resource)?;
-    let found = list::matching(server, call, &selectors)?;
+    let found = list::matching(server, call, &selectors).await?;
     let all = call.namespace.is_empty();
     let mut items: Vec<Value> = Vec::with_capacity(found.len());
     for entry in found {
-        let stored = server.trees.stored(&call.resource, &entry)?;
+        let stored = server.trees.stored(&call.resource, &entry).await?;
         object::name(&stored.object).clone_into(&mut call.name);
         if all {
             object::namespace(&stored.object).clone_into(&mut call.namespace);

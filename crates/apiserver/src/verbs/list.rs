@@ -33,7 +33,7 @@ struct Page {
 pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Response<Body>, Status> {
     let selectors = Selectors::parse(&call.query, &call.resource)?;
     let page = page(server, call).await?;
-    let found = collect(server, call, &page, &selectors)?;
+    let found = collect(server, call, &page, &selectors).await?;
     let mut metadata = json!({"resourceVersion": page.snapshot.revision.to_string()});
     if let Some(last) = &found.more_after {
         metadata["continue"] = token(Some(page.snapshot.revision), last).into();
@@ -43,21 +43,21 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
         }
     }
     match (call.accept.view, call.accept.format) {
-        (View::Plain, Format::Json) => Ok(respond::bytes(200, plain(server, call, &metadata, &found.entries)?)),
+        (View::Plain, Format::Json) => Ok(respond::bytes(200, plain(server, call, &metadata, &found.entries).await?)),
         (View::Plain, Format::Yaml) => {
-            let bytes = plain(server, call, &metadata, &found.entries)?;
+            let bytes = plain(server, call, &metadata, &found.entries).await?;
             let value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
             Ok(respond::value(200, &value, Format::Yaml))
         }
         (View::Table(version), format) => {
-            Ok(respond::value(200, &table(server, call, version, metadata, &found.entries)?, format))
+            Ok(respond::value(200, &table(server, call, version, metadata, &found.entries).await?, format))
         }
         (View::Partial(version), format) => {
-            let items = found.entries.iter().map(|entry| {
-                let stored = server.trees.stored(&call.resource, entry)?;
-                Ok(tables::partial(&stored.object, version))
-            });
-            let items: Vec<Value> = items.collect::<Result<_, Status>>()?;
+            let mut items = Vec::with_capacity(found.entries.len());
+            for entry in &found.entries {
+                let stored = server.trees.stored(&call.resource, entry).await?;
+                items.push(tables::partial(&stored.object, version));
+            }
             let api_version = format!("meta.k8s.io/{version}");
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items});
             Ok(respond::value(200, &list, format))
@@ -65,18 +65,25 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
     }
 }
 
-fn table(server: &ApiServer, call: &Call, version: &str, metadata: Value, entries: &[Entry]) -> Result<Value, Status> {
+async fn table(
+    server: &ApiServer,
+    call: &Call,
+    version: &str,
+    metadata: Value,
+    entries: &[Entry],
+) -> Result<Value, Status> {
     let (printer, now) = (&call.resource.printer, Timestamp::now());
     let include = Include::parse(call.query.get("includeObject"));
-    let rows = entries.iter().map(|entry| {
-        let stored = server.trees.stored(&call.resource, entry)?;
-        Ok(tables::row(printer, &stored.object, include, version, now))
-    });
-    Ok(tables::table(version, metadata, printer.columns(), rows.collect::<Result<_, Status>>()?))
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let stored = server.trees.stored(&call.resource, entry).await?;
+        rows.push(tables::row(printer, &stored.object, include, version, now));
+    }
+    Ok(tables::table(version, metadata, printer.columns(), rows))
 }
 
 /// The list as JSON, objects copied as they are stored where their form allows it.
-fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: &[Entry]) -> Result<Vec<u8>, Status> {
+async fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: &[Entry]) -> Result<Vec<u8>, Status> {
     let resource = &call.resource;
     let total: usize = entries.iter().map(|e| e.value.len() + 48).sum();
     let mut out = Vec::with_capacity(total + 256);
@@ -89,7 +96,7 @@ fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: &[Entry]) -
             out.push(b',');
         }
         if objects::converts(resource) {
-            let stored = server.trees.stored(resource, entry)?;
+            let stored = server.trees.stored(resource, entry).await?;
             serde_json::to_writer(&mut out, &*stored.object).map_err(Status::internal)?;
         } else {
             objects::write_stamped(&mut out, &entry.value, entry.revision);
@@ -105,13 +112,13 @@ struct Found {
     more_after: Option<String>,
 }
 
-fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selectors) -> Result<Found, Status> {
+async fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selectors) -> Result<Found, Status> {
     let resource = &call.resource;
     let mut entries: Vec<Entry> = Vec::new();
     if let Some(key) = single_key(call, selectors) {
         let entry = page.snapshot.get(&key).filter(|_| page.start_after.is_none());
         if let Some(entry) = entry
-            && selectors.matches(&server.trees.stored(resource, &entry)?.object)
+            && selectors.matches(&server.trees.stored(resource, &entry).await?.object)
         {
             entries.push(entry);
         }
@@ -119,7 +126,7 @@ fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selectors) 
     }
     let prefix = resource.prefix_in(&call.namespace);
     for entry in page.snapshot.range(&prefix, page.start_after.as_deref()) {
-        if !selectors.is_empty() && !selectors.matches(&server.trees.stored(resource, &entry)?.object) {
+        if !selectors.is_empty() && !selectors.matches(&server.trees.stored(resource, &entry).await?.object) {
             continue;
         }
         if page.limit > 0 && entries.len() == page.limit {
@@ -139,9 +146,9 @@ fn single_key(call: &Call, selectors: &Selectors) -> Option<String> {
 }
 
 /// Objects of a collection at this moment that match; for deletions of many.
-pub(crate) fn matching(server: &ApiServer, call: &Call, selectors: &Selectors) -> Result<Vec<Entry>, Status> {
+pub(crate) async fn matching(server: &ApiServer, call: &Call, selectors: &Selectors) -> Result<Vec<Entry>, Status> {
     let page = Page { snapshot: server.store.snapshot(), start_after: None, limit: 0 };
-    Ok(collect(server, call, &page, selectors)?.entries)
+    Ok(collect(server, call, &page, selectors).await?.entries)
 }
 
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Page, Status> {

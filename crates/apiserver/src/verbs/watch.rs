@@ -190,12 +190,12 @@ impl Feed {
             );
             return Some(out.into());
         }
-        self.send_initial(&mut out);
+        self.send_initial(&mut out).await;
         while out.is_empty() && self.state == State::Open {
             let until = self.due();
             // Looked at first: a watch with something new at every moment ends on time, too.
             if Instant::now() >= until {
-                self.tick(&mut out);
+                self.tick(&mut out).await;
                 continue;
             }
             let watch = self.watch.as_mut()?;
@@ -209,18 +209,18 @@ impl Feed {
                 },
             };
             if let Some(result) = first {
-                self.take(&mut out, result);
+                self.take(&mut out, result).await;
             }
         }
         if out.is_empty() { None } else { Some(out.into()) }
     }
 
-    fn send_initial(&mut self, out: &mut Vec<u8>) {
+    async fn send_initial(&mut self, out: &mut Vec<u8>) {
         while let Some(entry) = self.initial.pop_front() {
-            if self.admits(&entry.value, entry.revision) {
-                self.event(out, "ADDED", &entry.value, entry.revision);
+            if self.admits(&entry.value, entry.revision).await {
+                self.event(out, "ADDED", &entry.value, entry.revision).await;
             }
-            if out.len() > PIECE {
+            if out.len() > PIECE || self.state == State::Closed {
                 return;
             }
         }
@@ -230,11 +230,11 @@ impl Feed {
     }
 
     /// Takes a change, and those that wait behind it. Whether none waits any more.
-    fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) -> bool {
+    async fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) -> bool {
         let mut result = first;
         for _ in 0..BATCH {
             match result {
-                Ok(Some(change)) => self.change(out, &change),
+                Ok(Some(change)) => self.change(out, &change).await,
                 Ok(None) => {
                     self.state = State::Closed;
                     return false;
@@ -244,7 +244,8 @@ impl Feed {
                     return false;
                 }
             }
-            let Some(watch) = self.watch.as_mut().filter(|_| out.len() <= PIECE) else { return false };
+            let full = out.len() > PIECE || self.state == State::Closed;
+            let Some(watch) = self.watch.as_mut().filter(|_| !full) else { return false };
             result = match watch.try_next() {
                 Ok(None) => return true,
                 other => other,
@@ -254,14 +255,14 @@ impl Feed {
     }
 
     /// Says how far the watcher is, and ends when it is time.
-    fn tick(&mut self, out: &mut Vec<u8>) {
+    async fn tick(&mut self, out: &mut Vec<u8>) {
         let now = Instant::now();
         // Read before what waits is taken: every change up to it is in the watch by now. A watcher of what never
         // changes learns so how far everything is, and goes on from there instead of listing again.
         let revision = self.server.store.revision();
         let caught_up = match self.watch.as_mut().map(Watch::try_next) {
             None | Some(Ok(None)) => true,
-            Some(result) => self.take(out, result),
+            Some(result) => self.take(out, result).await,
         };
         if self.state == State::Closed {
             return;
@@ -278,57 +279,65 @@ impl Feed {
         }
     }
 
-    fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
+    async fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
         self.seen = change.revision;
-        let was = change.previous.as_ref().filter(|p| self.admits(&p.value, p.revision));
+        let was = match &change.previous {
+            Some(previous) if self.admits(&previous.value, previous.revision).await => Some(previous),
+            _ => None,
+        };
         match &change.value {
             Some(value) => {
-                let is = self.admits(value, change.revision);
+                let is = self.admits(value, change.revision).await;
                 match (was, is, &change.previous) {
-                    (_, true, None) | (None, true, Some(_)) => self.event(out, "ADDED", value, change.revision),
-                    (Some(_), true, _) => self.event(out, "MODIFIED", value, change.revision),
-                    (Some(previous), false, _) => self.event(out, "DELETED", &previous.value, change.revision),
+                    (_, true, None) | (None, true, Some(_)) => self.event(out, "ADDED", value, change.revision).await,
+                    (Some(_), true, _) => self.event(out, "MODIFIED", value, change.revision).await,
+                    (Some(previous), false, _) => self.event(out, "DELETED", &previous.value, change.revision).await,
                     (None, false, _) => {}
                 }
             }
             None => {
                 if let Some(previous) = was {
-                    self.event(out, "DELETED", &previous.value, change.revision);
+                    self.event(out, "DELETED", &previous.value, change.revision).await;
                 }
             }
         }
     }
 
-    fn admits(&self, value: &Bytes, revision: u64) -> bool {
+    async fn admits(&self, value: &Bytes, revision: u64) -> bool {
         if self.selectors.is_empty() {
             return true;
         }
         // A prefix that is a whole key also covers longer names, so the name is always compared.
-        self.server.trees.read(&self.resource, value, revision).is_ok_and(|object| self.selectors.matches(&object))
+        let read = self.server.trees.read(&self.resource, value, revision).await;
+        read.is_ok_and(|object| self.selectors.matches(&object))
     }
 
-    fn event(&mut self, out: &mut Vec<u8>, kind: &str, value: &Bytes, revision: u64) {
+    async fn event(&mut self, out: &mut Vec<u8>, kind: &str, value: &Bytes, revision: u64) {
+        let copied = self.shape.view == View::Plain && !objects::converts(&self.resource);
+        let object = match copied {
+            true => None,
+            false => match self.read(value, revision).await {
+                Ok(object) => Some(object),
+                // Left out, it would be missing at the watcher for ever.
+                Err(status) => return self.fail(out, &status),
+            },
+        };
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
-        if self.shape.view == View::Plain && !objects::converts(&self.resource) {
-            objects::write_stamped(out, value, revision);
-        } else {
-            let object = self.read(value, revision);
-            self.shown(&object, out);
+        match object {
+            Some(object) => self.shown(&object, out),
+            None => objects::write_stamped(out, value, revision),
         }
         out.extend_from_slice(b"}\n");
     }
 
     /// The tree of stored bytes under another version (a deletion's, perhaps).
-    fn read(&self, value: &Bytes, revision: u64) -> Value {
+    async fn read(&self, value: &Bytes, revision: u64) -> Result<Value, Status> {
         let mut object: Value = serde_json::from_slice(value).unwrap_or(Value::Null);
         objects::stamp(&mut object, revision);
-        match self.resource.conversion {
-            Some(conversion) => (conversion.read)(&mut object),
-            None => object["apiVersion"] = self.resource.api_version().into(),
-        }
-        object
+        objects::show(&self.resource, &mut object).await?;
+        Ok(object)
     }
 
     fn shown(&mut self, object: &Value, out: &mut Vec<u8>) {

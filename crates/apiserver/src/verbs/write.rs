@@ -81,7 +81,8 @@ async fn create_named(
         return Ok(Done { object: Arc::new(object), warnings });
     }
     check_served(server, resource)?;
-    let mut writes = vec![Write { key, value: Some(objects::to_store(resource, &object)?), expect: Expect::Absent }];
+    let mut writes =
+        vec![Write { key, value: Some(objects::to_store(resource, &object).await?), expect: Expect::Absent }];
     writes.extend(companions(server, resource, &object));
     let name = object::name(&object).to_owned();
     match server.store.commit(writes, resource.durability).await {
@@ -143,7 +144,7 @@ pub(crate) async fn update(
     let key = call.key();
     for attempt in 1.. {
         let entry = server.store.get(&key).ok_or_else(|| call.not_found())?;
-        let old = server.trees.stored(resource, &entry)?;
+        let old = server.trees.stored(resource, &entry).await?;
         let mut warnings = Vec::new();
         let mut new = change(&old.object)?;
         check_version(resource, &old, &new)?;
@@ -274,7 +275,7 @@ async fn commit(
         objects::stamp(&mut last, change.revision);
         Arc::new(last)
     } else {
-        let value = objects::to_store(resource, &new).map_err(Failed::Refused)?;
+        let value = objects::to_store(resource, &new).await.map_err(Failed::Refused)?;
         let revision = server.store.put(key, value, expect, durability).await?;
         published(server, resource, new, revision)
     };
