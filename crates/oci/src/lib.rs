@@ -39,6 +39,6 @@ pub use local::{Config, Image, ImageStore, OpenError, StoreError};
 pub use manifest::{Descriptor, Manifest, Platform, parse_manifest};
 pub use pull::{Progress, PullError, PullPolicy};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Action, Authorize, Locality, Registry, RegistryPolicy, Verdict, machine_login};
+pub use registry::{Action, Authorize, Locality, Registry, RegistryCounts, RegistryPolicy, Verdict, machine_login};
 pub use remove::tree as remove_tree;
 pub use tarfile::{Entries, Entry, EntryKind, PaxRecord, Segment, TarError, parse_pax};

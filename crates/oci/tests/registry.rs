@@ -257,3 +257,26 @@ async fn the_command_line_loads_by_a_socket_of_its_own() {
     let (status, ..) = as_user(&registry, "knoll", "password").send("GET", "/v2/team/app/manifests/v2", "").await;
     assert_eq!(status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_it_did_and_refused_is_counted() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (registry, _store) = registry(scratch.path(), Limits::default());
+    let (layer, nobody, machine) = (b"layer", as_nobody(&registry), as_user(&registry, "knoll", "password"));
+    assert_eq!(nobody.push("a", layer).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(as_bearer(&registry, "jwt").push("a", layer).await, StatusCode::FORBIDDEN);
+    // The root only tells where to log in.
+    assert_eq!(nobody.send("GET", "/v2/", "").await.0, StatusCode::UNAUTHORIZED);
+    let counts = registry.counts();
+    assert_eq!((counts.denied, counts.pushes, counts.received_bytes), (2, 0, 0), "{counts:?}");
+    assert_eq!(machine.push("a", layer).await, StatusCode::CREATED);
+    assert_eq!(nobody.send("GET", "/v2/a/manifests/v1", "").await.0, StatusCode::OK);
+    assert_eq!(nobody.send("HEAD", "/v2/a/manifests/v1", "").await.0, StatusCode::OK);
+    let (status, _, bytes) = nobody.send("GET", &format!("/v2/a/blobs/{}", Digest::of(layer)), "").await;
+    assert_eq!((status, bytes.as_ref()), (StatusCode::OK, layer.as_slice()));
+    assert_eq!(machine.send("DELETE", "/v2/a/manifests/v1", "").await.0, StatusCode::ACCEPTED);
+    let counts = registry.counts();
+    assert_eq!((counts.pushes, counts.pulls, counts.deletions, counts.failed), (1, 1, 1, 0), "{counts:?}");
+    assert_eq!((counts.denied, counts.sent_bytes), (2, layer.len() as u64), "{counts:?}");
+    assert!(counts.received_bytes > layer.len() as u64, "the configuration, too: {counts:?}");
+}

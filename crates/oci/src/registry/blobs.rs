@@ -20,6 +20,6 @@ impl Registry {
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, length)
             .header("docker-content-digest", digest);
-        Ok(response.body(file(opened)).expect("a digest is a valid header value"))
+        Ok(response.body(file(opened, self.counters.clone())).expect("a digest is a valid header value"))
     }
 }

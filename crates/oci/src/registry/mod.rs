@@ -7,6 +7,7 @@ mod access;
 mod blobs;
 mod commands;
 mod connection;
+mod counts;
 mod error;
 mod login;
 mod manifests;
@@ -27,6 +28,8 @@ use tokio_util::io::ReaderStream;
 
 use crate::ImageStore;
 pub use access::{Action, Authorize, Locality, RegistryPolicy, Verdict};
+use counts::Counters;
+pub use counts::RegistryCounts;
 use error::Refusal;
 pub use login::machine_login;
 use uploads::Uploads;
@@ -40,6 +43,7 @@ pub struct Registry {
     store: ImageStore,
     policy: Arc<RegistryPolicy>,
     uploads: Arc<Mutex<Uploads>>,
+    counters: Arc<Counters>,
 }
 
 /// What a path below `/v2/` names.
@@ -86,7 +90,12 @@ fn place(path: &str) -> Option<Place<'_>> {
 impl Registry {
     /// A registry over `store`, under the first of the store's registry hosts.
     pub fn new(store: ImageStore, policy: RegistryPolicy) -> Self {
-        Self { store, policy: Arc::new(policy), uploads: Arc::default() }
+        Self { store, policy: Arc::new(policy), uploads: Arc::default(), counters: Arc::default() }
+    }
+
+    /// What it did so far.
+    pub fn counts(&self) -> RegistryCounts {
+        self.counters.read()
     }
 
     fn host(&self) -> String {
@@ -109,12 +118,14 @@ impl Registry {
         B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
-        let head = request.method() == Method::HEAD;
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let asked = request.headers().contains_key(header::AUTHORIZATION);
         let answer = match self.route(request, side).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
-        if !head {
+        self.counters.note(&method, place(&path), asked, answer.status());
+        if method != Method::HEAD {
             return answer;
         }
         let (parts, _) = answer.into_parts();
@@ -195,8 +206,15 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-fn file(file: tokio::fs::File) -> Body {
-    StreamBody::new(ReaderStream::with_capacity(file, 128 << 10).map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+/// A file as a body, counted as it is handed over.
+fn file(file: tokio::fs::File, counters: Arc<Counters>) -> Body {
+    let chunks = ReaderStream::with_capacity(file, 128 << 10).map(move |chunk| {
+        chunk.map(|bytes| {
+            counters.sent.add(bytes.len() as u64);
+            Frame::data(bytes)
+        })
+    });
+    StreamBody::new(chunks).boxed_unsync()
 }
 
 fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {

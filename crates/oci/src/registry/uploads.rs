@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
-use super::{Answer, Body, Refusal, Registry, empty, query};
+use super::{Answer, Body, Refusal, Registry, counts::Count, empty, query};
 use crate::{Digest, LimitError, blobs::Incoming, holds::Hold, pace::Pace};
 
 /// Uploads that may be open at once.
@@ -77,7 +77,7 @@ impl Uploads {
     }
 }
 
-async fn append<B>(incoming: &mut Incoming, limit: u64, mut body: B) -> Result<(), Refusal>
+async fn append<B>(incoming: &mut Incoming, limit: u64, mut body: B, received: &Count) -> Result<(), Refusal>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: std::fmt::Display,
@@ -91,6 +91,7 @@ where
         // Blocking, but a page-cache write of one network chunk.
         incoming.append(&chunk).map_err(|e| Refusal::storage(&e))?;
         pace.moved(chunk.len() as u64);
+        received.add(chunk.len() as u64);
     }
     Ok(())
 }
@@ -138,7 +139,7 @@ impl Registry {
         let mut incoming = self.store.blobs().begin().map_err(|e| Refusal::storage(&e))?;
         if let Some(digest) = query(parameters, "digest") {
             let digest = parse(&digest)?;
-            append(&mut incoming, self.store.limits().blob_bytes, body).await?;
+            append(&mut incoming, self.store.limits().blob_bytes, body, &self.counters.received).await?;
             return self.finish(name, incoming, digest).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
@@ -159,7 +160,7 @@ impl Registry {
             self.uploads().put(id.to_owned(), name, incoming)?;
             return Err(Refusal::out_of_order(at));
         }
-        append(&mut incoming, self.store.limits().blob_bytes, body).await?;
+        append(&mut incoming, self.store.limits().blob_bytes, body, &self.counters.received).await?;
         let length = incoming.length();
         self.uploads().put(id.to_owned(), name, incoming)?;
         Ok(progress(StatusCode::ACCEPTED, name, id, length))
@@ -173,7 +174,7 @@ impl Registry {
         let digest = query(parameters, "digest").ok_or_else(|| Refusal::digest_invalid("digest is missing"))?;
         let digest = parse(&digest)?;
         let mut incoming = self.uploads().take(id, name)?;
-        append(&mut incoming, self.store.limits().blob_bytes, body).await?;
+        append(&mut incoming, self.store.limits().blob_bytes, body, &self.counters.received).await?;
         self.finish(name, incoming, digest).await
     }
 

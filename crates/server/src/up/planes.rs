@@ -189,11 +189,12 @@ impl Planes {
             });
         }
         let sockets = registry::Sockets { machine: ports.registry, pods: pod_ports.registry };
-        registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
+        let image_registry = registry::serve(tasks, arguments, paths, &images, authority.clone(), sockets)?;
         let mut sources = sources(counters, inspect, &gateway, tasks.restarts());
         store::tell(&store, &mut sources);
         sources.metrics(move || counted.counts().metrics());
         sources.metrics(move || api_counters.metrics());
+        sources.metrics(move || registry::metrics(image_registry.counts()));
         admin.attend(sources, authority);
         Ok(Self { store, gateway, finder })
     }

@@ -8,10 +8,13 @@ use std::{
     sync::Arc,
 };
 
+use knoll_api::metrics::Metric;
 use knoll_apiserver::{Identity, attributes::Attributes, authority::Authority};
 use knoll_cli::{Exit, UpArguments};
 use knoll_container::protocol::GATEWAY;
-use knoll_oci::{Action, Authorize, ImageStore, Limits, Registry, RegistryPolicy, Verdict, machine_login};
+use knoll_oci::{
+    Action, Authorize, ImageStore, Limits, Registry, RegistryCounts, RegistryPolicy, Verdict, machine_login,
+};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::{failure::Failure, paths::Paths, supervise::Tasks};
@@ -88,7 +91,24 @@ impl Authorize for ServiceAccounts {
     }
 }
 
-/// Serves images to this machine, its pods and its command line.
+/// What the registry did, with what the numbers mean.
+pub(super) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
+    vec![
+        Metric::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
+        Metric::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
+        Metric::counter("registry_deletions", "Manifests whose names were taken away", counts.deletions),
+        Metric::counter("registry_denied", "Requests to the registry refused because of who asked", counts.denied),
+        Metric::counter(
+            "registry_failed",
+            "Requests to the registry that failed for want of the machine",
+            counts.failed,
+        ),
+        Metric::counter("registry_received_bytes", "Bytes of blobs that were pushed", counts.received_bytes),
+        Metric::counter("registry_sent_bytes", "Bytes of blobs that were pulled", counts.sent_bytes),
+    ]
+}
+
+/// Serves images to this machine, its pods and its command line. The registry, to be asked what it did.
 pub(super) fn serve(
     tasks: &mut Tasks,
     arguments: &UpArguments,
@@ -96,7 +116,7 @@ pub(super) fn serve(
     images: &ImageStore,
     authority: Arc<dyn Authority>,
     sockets: Sockets,
-) -> Result<(), Failure> {
+) -> Result<Registry, Failure> {
     let port = sockets.machine.local_addr().map_err(|e| Failure::io("find the address of a socket", &e))?.port();
     let directory = paths.registry();
     let machine = machine_login(&directory, &hosts(port))
@@ -115,12 +135,12 @@ pub(super) fn serve(
     }
     let (path, stop) = (Paths::images_socket(), tasks.stop());
     let commands = bind(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
-    let commands = Arc::new(commands);
+    let (commands, commanded) = (Arc::new(commands), registry.clone());
     tasks.restartable("image commands", move || {
-        let (registry, stop, commands) = (registry.clone(), stop.clone(), commands.clone());
+        let (registry, stop, commands) = (commanded.clone(), stop.clone(), commands.clone());
         async move { registry.serve_commands(&commands, stop.wait()).await.map_err(|e| e.to_string()) }
     });
-    Ok(())
+    Ok(registry)
 }
 
 /// A socket in a directory that only its owner enters.
