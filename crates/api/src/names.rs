@@ -54,4 +54,10 @@ mod tests {
         assert_eq!(name.len(), 63);
         assert!(name.ends_with("-deployment"));
     }
+
+    #[test]
+    fn the_first_revision_of_the_longest_service_is_named_as_clients_predict() {
+        let service = format!("{}xyz", "abcdefghi-".repeat(6));
+        assert_eq!(child(&service, "-00001"), "abcdefghi-abcdefghi-abcde43b3f836499d76de9e3b74aa122d4455-00001");
+    }
 }
