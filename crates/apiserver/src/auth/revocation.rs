@@ -40,7 +40,7 @@ pub struct ClientEpoch {
 
 /// The file's text.
 pub(super) fn text(from: Timestamp) -> String {
-    let time = crate::metadata::seconds(from);
+    let time = crate::object::seconds(from);
     let check = crc32fast::hash(time.as_bytes());
     format!("{time}\ncrc32 {check:08x}\n")
 }
