@@ -259,18 +259,19 @@ impl Events {
 /// connections.
 ///
 /// Call it before any thread is started. It takes a lock on the state directory, takes over what an earlier monitor
-/// left running, and removes what nobody knows. It goes on from a copy of the program in sealed memory, which begins with
-/// the same arguments: so it must be the first thing the program does.
+/// left running, and removes what nobody knows. It goes on from a view of the program that nobody can write to, which
+/// begins with the same arguments: so it must be the first thing the program does.
 pub fn run(options: &Options) -> Result<(), MonitorError> {
     if fs::read_dir("/proc/self/task").setup("count threads")?.count() != 1 {
         return Err(MonitorError::Threads);
     }
     // Nothing that whoever started us has left open may reach a container.
     crate::launch::close_inherited().setup("close inherited descriptors")?;
-    sys::run_sealed(c"knoll-monitor").setup("run from sealed memory (is vm.memfd_noexec 2? 0 or 1 will do)")?;
     for directory in [&options.state_dir, &options.runtime_dir] {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).setup("make its directories")?;
     }
+    sys::run_sealed(c"knoll-monitor", &options.runtime_dir)
+        .setup("run where nobody can write to its program (is vm.memfd_noexec 2? 0 or 1 will do)")?;
     let lock = daemon::lock(&options.state_dir)?;
     if options.foreground {
         return serve(options, &lock, || {});
@@ -337,7 +338,7 @@ impl Monitor {
             helpers: Helpers::default(),
             leaving: BTreeMap::new(),
             unwatched: Vec::new(),
-            children_ended: true,
+            children_ended: false,
             deadlines: Deadlines::default(),
             last_output: 0,
             spare: Some(File::open("/dev/null").setup("open /dev/null")?),
@@ -374,9 +375,6 @@ impl Monitor {
             }
             self.copy_outputs(outputs);
             self.serve_stalled();
-            if self.children_ended {
-                self.reap_strangers();
-            }
         }
         self.connections.flush_blocking();
         Ok(())
@@ -441,7 +439,10 @@ impl Monitor {
     fn take_signals(&mut self, signals: &SignalFd) {
         while let Ok(Some(signal)) = signals.read_signal() {
             if i32::try_from(signal.ssi_signo) == Ok(libc::SIGCHLD) {
-                self.children_ended = true;
+                if !self.children_ended {
+                    self.children_ended = true;
+                    self.events.wake_after(child::STRANGERS_WAIT);
+                }
             } else {
                 self.ending = Some(Ending::Now);
             }
@@ -453,6 +454,7 @@ impl Monitor {
         self.fill_pool();
         self.give_up_late();
         self.reap_unwatched();
+        self.reap_strangers();
         let leftovers = std::mem::take(&mut self.leftovers);
         leftovers.into_iter().for_each(|group| self.remove_group(group));
     }

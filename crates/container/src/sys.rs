@@ -173,10 +173,11 @@ pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
 /// In a forked child: puts these descriptors at 0, 1, 2 and so on, and closes every other one. The first `inherited`
 /// stay open when a program is executed. What the parent calls its own numbers must not be used any more.
 pub(crate) fn keep_only(fds: &[BorrowedFd<'_>], inherited: usize) -> io::Result<Vec<OwnedFd>> {
-    const ASIDE: RawFd = 64;
+    // Behind every place, so that none is taken before its time.
+    let behind = RawFd::try_from(fds.len()).map_err(io::Error::other)?;
     let aside: Vec<RawFd> = fds
         .iter()
-        .map(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(ASIDE)))
+        .map(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(behind)))
         .collect::<nix::Result<_>>()?;
     let mut kept = Vec::with_capacity(fds.len());
     for (place, fd) in (0..).zip(aside) {
@@ -185,7 +186,7 @@ pub(crate) fn keep_only(fds: &[BorrowedFd<'_>], inherited: usize) -> io::Result<
         // SAFETY: takes plain numbers. What was at `place` belongs to code of the parent that never runs here again.
         kept.push(owned(unsafe { libc::dup3(fd, place, flags) }.into())?);
     }
-    close_from(RawFd::try_from(fds.len()).map_err(io::Error::other)?)?;
+    close_from(behind)?;
     Ok(kept)
 }
 

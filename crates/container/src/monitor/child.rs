@@ -10,6 +10,9 @@ use crate::init::{Word, not_executed};
 use crate::protocol::{Refusal, RefusalKind};
 use crate::sys::{self, Spawned};
 
+/// How long an ended child that nobody here has made may wait to be reaped: it takes a look at everything there is.
+pub(super) const STRANGERS_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What a child has said so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -88,18 +91,25 @@ impl Monitor {
 
     /// Reaps children that nobody here has made: a program that is a child of ours may give us siblings of its own.
     pub(super) fn reap_strangers(&mut self) {
+        if !std::mem::take(&mut self.children_ended) {
+            return;
+        }
         // A sibling that has not been told of yet is none of them.
         if self.awaits_birth() {
-            return;
+            return self.look_for_strangers_later();
         }
         while let Some(pid) = sys::exited_child() {
             if self.knows_process(pid) {
-                // It is reaped in its turn, which comes before the loop sleeps. Then the next one is looked at.
-                return;
+                // It is reaped in its turn, and only then the next one can be seen.
+                return self.look_for_strangers_later();
             }
             sys::reap(pid);
         }
-        self.children_ended = false;
+    }
+
+    fn look_for_strangers_later(&mut self) {
+        self.children_ended = true;
+        self.events.wake_after(STRANGERS_WAIT);
     }
 
     /// Kills a child that cannot be used, and waits for its end elsewhere.

@@ -10,8 +10,9 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use super::{checked, owned};
+use super::{Filesystem, MountAttributes, checked, owned};
 
 // `pause`: cannot be looked at (`PR_SET_DUMPABLE` 0), and waits for ever. Its parent has it ignore SIGCHLD, so that the
 // kernel reaps what is handed to it.
@@ -268,32 +269,55 @@ fn seal(memory: BorrowedFd<'_>) -> io::Result<()> {
     checked(unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, SEALS) }.into()).map(drop)
 }
 
-/// Whether a file is sealed memory.
-fn is_sealed(file: BorrowedFd<'_>) -> bool {
-    // SAFETY: takes plain numbers; what is no such file answers with an error.
-    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
-    seals >= 0 && seals & SEALS == SEALS
-}
+/// Says to the program that goes on from where nobody can write to it that it does: with the number of its process, so
+/// that it means nothing to others.
+const SEALED: &str = "KNOLL_SEALED_PROCESS";
 
-/// Goes on from a sealed copy of this program in memory, with the same arguments and environment, unless that is where
-/// it is. Comes back only when it is, or cannot be.
+/// Goes on from where nobody can write to this program, with the same arguments and environment, unless it does. Comes
+/// back only when it does, or cannot.
 ///
 /// Whoever gets hold of a running program's file through `/proc` could otherwise write to it once it has ended, and it
-/// would be run by root the next time (CVE-2019-5736).
-pub(crate) fn run_sealed(name: &CStr) -> io::Result<()> {
-    let program = File::open("/proc/self/exe")?;
-    if is_sealed(program.as_fd()) {
+/// would be run by root the next time (CVE-2019-5736). An overlay file system without a writable layer shares the file's
+/// memory with every other process that runs it; where there can be none, the program is copied into sealed memory.
+/// `beside` is any directory that neither contains the program nor lies beside it: an overlay has at least two layers.
+pub(crate) fn run_sealed(name: &CStr, beside: &Path) -> io::Result<()> {
+    let process = std::process::id().to_string();
+    if std::env::var_os(SEALED).is_some_and(|sealed| *sealed == *process) {
         // It would be called by the number of a descriptor.
         return Ok(nix::sys::prctl::set_name(name)?);
     }
-    let copy = copy_of(program, name)?;
+    let program = read_only(beside).or_else(|error| {
+        tracing::debug!(%error, "no overlay of the program; it is copied");
+        copy_of(File::open("/proc/self/exe")?, name)
+    })?;
     let args = strings(std::env::args_os())?;
-    let env = std::env::vars_os().map(|(mut name, value)| {
+    let kept = std::env::vars_os().filter(|(name, _)| name != SEALED);
+    let env = kept.chain([(SEALED.into(), process.into())]).map(|(mut name, value)| {
         name.push("=");
         name.push(value);
         name
     });
-    Err(execute(copy.as_fd(), &args, &strings(env)?))
+    Err(execute(program.as_fd(), &args, &strings(env)?))
+}
+
+/// This program by way of an overlay without a writable layer, mounted nowhere.
+fn read_only(beside: &Path) -> io::Result<OwnedFd> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let (directory, name) = program.parent().zip(program.file_name()).ok_or(io::ErrorKind::NotFound)?;
+    let plain = |path: &Path| path.to_str().filter(|path| !path.contains([':', ',', '\\'])).map(str::to_owned);
+    let (directory, beside) = plain(directory).zip(plain(beside)).ok_or(io::ErrorKind::InvalidFilename)?;
+    let filesystem = Filesystem::open(c"overlay")?;
+    filesystem.set(c"lowerdir", &CString::new(format!("{directory}:{beside}"))?)?;
+    let attributes = MountAttributes { read_only: true, no_suid: true, no_dev: true, ..MountAttributes::default() };
+    let mounted = filesystem.mount(attributes)?;
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NOFOLLOW;
+    let opened = nix::fcntl::openat(&mounted, name, flags, nix::sys::stat::Mode::empty())?;
+    // It must be the file that runs here, and not one that has come in its place.
+    let (there, here) = (nix::sys::stat::fstat(&opened)?, nix::sys::stat::stat("/proc/self/exe")?);
+    if (there.st_ino, there.st_size) != (here.st_ino, here.st_size) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "another program has come in its place"));
+    }
+    Ok(opened)
 }
 
 fn strings(all: impl Iterator<Item = std::ffi::OsString>) -> io::Result<Vec<CString>> {
@@ -351,6 +375,25 @@ pub(crate) fn execute(program: BorrowedFd<'_>, args: &[CString], env: &[CString]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether a file is sealed memory.
+    fn is_sealed(file: BorrowedFd<'_>) -> bool {
+        // SAFETY: takes plain numbers; what is no such file answers with an error.
+        let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+        seals >= 0 && seals & SEALS == SEALS
+    }
+
+    #[test]
+    fn this_program_by_an_overlay_cannot_be_written() {
+        let beside = tempfile::tempdir().unwrap();
+        let program = read_only(beside.path()).unwrap();
+        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        let error = File::options().write(true).open(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        let private = MountAttributes::default();
+        drop(crate::sys::set_attributes(program.as_fd(), private, 0, false));
+        assert!(File::options().write(true).open(&path).is_err());
+    }
 
     #[test]
     fn a_program_in_memory_can_be_run_and_not_be_changed() {
