@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knoll_container::client::ExecPipes;
 use knoll_container::protocol::{
@@ -14,6 +14,8 @@ use knoll_container::protocol::{
 use support::{Site, container_id, sandbox_id};
 
 const FILE: u8 = 6;
+/// How long 60 MB of answers may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn floods_of_output_hold_nobody_up() {
@@ -133,7 +135,9 @@ async fn a_client_that_does_not_read_waits_alone() {
             result.unwrap();
         }
     });
+    let begun = Instant::now();
     while !answers.is_finished() {
+        assert!(begun.elapsed() < PATIENCE, "the answers do not come");
         assert_eq!(client.list().await.unwrap().sandboxes.len(), 1);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

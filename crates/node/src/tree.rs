@@ -1,10 +1,10 @@
-//! Trees of files that a container's author has built: removed and measured by descriptor, without recursion.
+//! How much disk a tree takes that a container's author has built: measured by descriptor, without recursion.
 //!
 //! Nothing here follows a symbolic link or goes into another file system, whatever is exchanged meanwhile, and neither
 //! depth nor number of files costs stack or descriptors in proportion. Blocking.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,13 +12,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::dir::Dir;
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// Names read at a time.
-const BATCH: usize = 1024;
 /// A path relative to a descriptor longer than this, in bytes, is replaced by a descriptor of its own.
 const LONGEST_PATH: usize = 3000;
 /// Directories that may wait to be measured.
@@ -26,111 +22,9 @@ const PENDING: usize = 1 << 20;
 /// Files with several names that are remembered, to be counted once.
 const LINKED: usize = 1 << 16;
 
-/// Removes a directory and everything in it. Being absent is fine.
-///
-/// Directories are emptied one level at a time: what they hold moves up to the top first, so that the deepest tree is
-/// flat before it is gone.
-///
-/// # Errors
-/// When the file system refuses, or something in it is a mount; calling again goes on where it stopped.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let top = match open_directory(AT_FDCWD, path, ResolveFlag::empty()) {
-        Err(Errno::ENOENT) => return Ok(()),
-        top => top?,
-    };
-    empty(&top)?;
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-fn empty(top: &OwnedFd) -> io::Result<()> {
-    let mut serial = 0u64;
-    loop {
-        let names = names(top, BATCH)?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let mut progress = false;
-        for name in &names {
-            progress |= clear(top, name, &mut serial)?;
-        }
-        if !progress {
-            return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
-        }
-    }
-}
-
-/// Removes one entry of the top directory, or moves what it holds up. Whether anything changed.
-fn clear(top: &OwnedFd, name: &CStr, serial: &mut u64) -> io::Result<bool> {
-    if unlink(top, name)? {
-        return Ok(true);
-    }
-    let flags = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    let dir = match open_directory(top, name, flags) {
-        // It has gone, or become something else: the next round sees it.
-        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(true),
-        dir => dir?,
-    };
-    let mut moved = false;
-    loop {
-        let names = names(&dir, BATCH)?;
-        if names.is_empty() {
-            break;
-        }
-        for inner in &names {
-            moved |= unlink(&dir, inner)? || lift(&dir, inner, top, serial)?;
-        }
-        if !moved {
-            return Ok(false);
-        }
-    }
-    Ok(unlink(top, name)? || moved)
-}
-
-/// Removes a file or an empty directory; `false` when it is a directory that holds something.
-fn unlink(dir: &OwnedFd, name: &CStr) -> io::Result<bool> {
-    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(true),
-        Err(Errno::EISDIR) => {}
-        Err(error) => return Err(named(name, error)),
-    }
-    match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(true),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => Ok(false),
-        Err(error) => Err(named(name, error)),
-    }
-}
-
-/// Moves a directory up to the top, under a name that nothing there has.
-fn lift(dir: &OwnedFd, name: &CStr, top: &OwnedFd, serial: &mut u64) -> io::Result<bool> {
-    loop {
-        *serial += 1;
-        match renameat(dir, name, top, format!(".removed-{serial}").as_str()) {
-            Ok(()) => return Ok(true),
-            Err(Errno::ENOENT) => return Ok(true),
-            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
-            Err(error) => return Err(named(name, error)),
-        }
-    }
-}
-
-fn named(name: &CStr, errno: Errno) -> io::Error {
-    let error = io::Error::from(errno);
-    io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()))
-}
-
 fn open_directory<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     openat2(at, path, OpenHow::new().flags(flags).resolve(resolve))
-}
-
-/// Up to `most` names of a directory, from its beginning.
-fn names(dir: &OwnedFd, most: usize) -> io::Result<Vec<CString>> {
-    let mut entries = Dir::from_fd(open_directory(dir, c".", ResolveFlag::empty())?)?;
-    let named = entries.iter().filter(|e| !e.as_ref().is_ok_and(|e| is_dots(e.file_name()))).take(most);
-    Ok(named.map(|entry| entry.map(|e| e.file_name().to_owned())).collect::<nix::Result<_>>()?)
 }
 
 fn is_dots(name: &CStr) -> bool {
@@ -212,28 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_tree_is_removed_and_measured() {
+    fn the_deepest_tree_is_measured_and_removed() {
         let dir = tempfile::tempdir().expect("a directory");
         let tree = dir.path().join("tree");
         std::fs::create_dir(&tree).expect("makes");
         deep(&tree, 5000);
         assert!(usage(&tree).expect("measures") >= 1 << 16);
-        remove(&tree).expect("removes");
-        assert!(!tree.exists());
-        remove(&tree).expect("being absent is fine");
-    }
-
-    #[test]
-    fn many_files_and_hostile_names_are_removed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let tree = dir.path().join("tree");
-        for name in [".removed-1", ".removed-2/x", "a/b/c", "a/.removed-3"] {
-            std::fs::create_dir_all(tree.join(name)).expect("makes");
-        }
-        for number in 0..3 * BATCH {
-            std::fs::write(tree.join(format!("a/b/{number}")), b"").expect("writes");
-        }
-        remove(&tree).expect("removes");
+        knoll_oci::remove_tree(&tree).expect("removes");
         assert!(!tree.exists());
     }
 
@@ -247,10 +126,6 @@ mod tests {
         symlink(&outside, tree.join("link")).expect("links");
         symlink(outside.join("kept"), tree.join("sub/link")).expect("links");
         assert!(usage(&tree).expect("measures") < 1 << 20);
-        remove(&tree).expect("removes");
-        assert!(!tree.exists() && outside.join("kept").exists());
-        symlink(&outside, &tree).expect("links");
-        assert!(remove(&tree).is_err() && outside.join("kept").exists());
     }
 
     #[test]

@@ -1,35 +1,39 @@
-//! Removing trees that strangers made: without recursion, without following a link, in a bounded number of open
-//! files however deep they are.
+//! Removing trees that strangers made: by descriptor, without recursion, without following a link or going into another
+//! file system, whatever is exchanged meanwhile. Neither depth nor number of files costs stack, memory or descriptors in
+//! proportion. Blocking.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CStr, CString, OsStr},
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open, openat, renameat},
-    sys::stat::{Mode, SFlag, fstatat},
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat},
+    sys::stat::Mode,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Names read at a time.
+const BATCH: usize = 1024;
 
-/// Directories open at a time.
-const OPEN: usize = 64;
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOCTTY);
+const BENEATH: ResolveFlag =
+    ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_XDEV).union(ResolveFlag::RESOLVE_NO_SYMLINKS);
 
 /// Removes whatever is at `path`; nothing there is fine.
 ///
 /// # Errors
-/// When something below cannot be removed.
+/// When something below cannot be removed, or is a mount; calling again goes on where it stopped.
 pub fn tree(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no name", path.display())));
     };
-    match open(parent, DIRECTORY.difference(OFlag::O_NOFOLLOW), Mode::empty()) {
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match open(parent, DIRECTORY, Mode::empty()) {
         Ok(parent) => tree_at(&parent, name),
         Err(Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -37,83 +41,113 @@ pub fn tree(path: &Path) -> io::Result<()> {
 }
 
 /// Removes whatever is called `name` in `parent`; nothing there is fine.
+///
+/// Directories are emptied one level at a time: what they hold moves up to the top first, so that the deepest tree is
+/// flat before it is gone.
 pub(crate) fn tree_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let top = Level::open(parent, name.as_bytes())?;
-    let (mut open, mut moved) = (vec![top], 0);
-    while let Some(level) = open.last_mut() {
-        let Some(name) = level.directories.pop() else {
-            let emptied = open.pop().map(|level| level.name).unwrap_or_default();
-            let above = open.last().map_or(parent, |level| &level.directory);
-            unlinkat(above, emptied.as_c_str(), UnlinkatFlags::RemoveDir)?;
-            continue;
-        };
-        if unlinkat(&level.directory, name.as_c_str(), UnlinkatFlags::RemoveDir).is_ok() {
-            continue;
-        }
-        if open.len() < OPEN {
-            let inner = Level::open(&open[open.len() - 1].directory, name.as_bytes())?;
-            open.push(inner);
-        } else {
-            // Too deep to go on: it becomes one of the first level, which is done last.
-            let up = move_up(&open[open.len() - 1].directory, &name, &open[0].directory, &mut moved)?;
-            open[0].directories.push(up);
-        }
+    match open_directory(parent, name) {
+        Err(Errno::ENOENT) => return Ok(()),
+        top => empty(&top?)?,
     }
-    Ok(())
-}
-
-/// A directory that holds nothing but directories any more.
-struct Level {
-    name: CString,
-    directory: OwnedFd,
-    directories: Vec<CString>,
-}
-
-impl Level {
-    fn open(parent: &OwnedFd, name: &[u8]) -> io::Result<Self> {
-        let name = CString::new(name)?;
-        let directory = openat(parent, name.as_c_str(), DIRECTORY, Mode::empty())?;
-        let directories = empty_of_files(&directory)?;
-        Ok(Self { name, directory, directories })
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Moves the directory `name` of `from` into `top`, under a name that is free there.
-fn move_up(from: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
+fn empty(top: &OwnedFd) -> io::Result<()> {
+    let mut serial = 0u64;
     loop {
-        *moved += 1;
-        let up = CString::new(format!(".removing-{moved}"))?;
-        match renameat(from, name.as_c_str(), top, up.as_c_str()) {
-            Ok(()) => return Ok(up),
-            // A name that the tree itself has.
-            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
-            Err(error) => return Err(error.into()),
+        let names = names(top, BATCH)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut progress = false;
+        for name in &names {
+            progress |= clear(top, name, &mut serial)?;
+        }
+        if !progress {
+            return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
         }
     }
 }
 
-/// Removes all but directories from a directory and names those.
-fn empty_of_files(directory: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut listed = Dir::from_fd(openat(directory, ".", DIRECTORY, Mode::empty())?)?;
-    let mut directories = Vec::new();
-    for entry in listed.iter() {
-        let name = entry?.file_name().to_owned();
-        if matches!(name.as_bytes(), b"." | b"..") {
-            continue;
+/// Removes one entry of the top directory, or moves what it holds up. Whether anything changed.
+fn clear(top: &OwnedFd, name: &CStr, serial: &mut u64) -> io::Result<bool> {
+    if unlink(top, name)? {
+        return Ok(true);
+    }
+    let dir = match open_directory(top, name) {
+        // It has gone, or become something else: the next round sees it.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(true),
+        dir => dir?,
+    };
+    let mut moved = false;
+    loop {
+        let names = names(&dir, BATCH)?;
+        if names.is_empty() {
+            break;
         }
-        let status = fstatat(directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
-            directories.push(name);
-        } else {
-            unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+        for inner in &names {
+            moved |= unlink(&dir, inner)? || lift(&dir, inner, top, serial)?;
+        }
+        if !moved {
+            return Ok(false);
         }
     }
-    Ok(directories)
+    Ok(unlink(top, name)? || moved)
+}
+
+/// Removes a file or an empty directory; `false` when it is a directory that holds something.
+fn unlink(dir: &OwnedFd, name: &CStr) -> io::Result<bool> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(true),
+        Err(Errno::EISDIR) => {}
+        Err(error) => return Err(named(name, error)),
+    }
+    match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => Ok(false),
+        Err(error) => Err(named(name, error)),
+    }
+}
+
+/// Moves a directory up to the top, under a name that nothing there has.
+fn lift(dir: &OwnedFd, name: &CStr, top: &OwnedFd, serial: &mut u64) -> io::Result<bool> {
+    loop {
+        *serial += 1;
+        match renameat(dir, name, top, format!(".removing-{serial}").as_str()) {
+            Ok(()) => return Ok(true),
+            Err(Errno::ENOENT) => return Ok(true),
+            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+            Err(error) => return Err(named(name, error)),
+        }
+    }
+}
+
+fn named(name: &CStr, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()))
+}
+
+fn open_directory<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P) -> nix::Result<OwnedFd> {
+    openat2(at, path, OpenHow::new().flags(DIRECTORY.union(OFlag::O_NOFOLLOW)).resolve(BENEATH))
+}
+
+/// Up to `most` names of a directory, from its beginning.
+fn names(dir: &OwnedFd, most: usize) -> io::Result<Vec<CString>> {
+    let mut entries = Dir::from_fd(open_directory(dir, c".")?)?;
+    let named = entries.iter().filter(|e| !e.as_ref().is_ok_and(|e| is_dots(e.file_name()))).take(most);
+    Ok(named.map(|entry| entry.map(|e| e.file_name().to_owned())).collect::<nix::Result<_>>()?)
+}
+
+fn is_dots(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
 }
 
 #[cfg(test)]
@@ -139,7 +173,7 @@ mod tests {
         let mut at = open(&tree_path, DIRECTORY, Mode::empty()).expect("opens");
         for _ in 0..2_500 {
             mkdirat(&at, "d", Mode::from_bits_truncate(0o700)).expect("makes");
-            at = openat(&at, "d", DIRECTORY, Mode::empty()).expect("opens");
+            at = open_directory(&at, "d").expect("opens");
             nix::unistd::symlinkat(&victim, &at, "link").expect("links");
         }
         tree(&tree_path).expect("goes");
@@ -149,5 +183,19 @@ mod tests {
         symlink(&victim, &tree_path).expect("links");
         tree(&tree_path).expect("a link goes itself");
         assert!(victim.join("file").exists());
+    }
+
+    #[test]
+    fn many_files_and_hostile_names_are_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let tree_path = dir.path().join("tree");
+        for name in [".removing-1", ".removing-2/x", "a/b/c", "a/.removing-3"] {
+            fs::create_dir_all(tree_path.join(name)).expect("makes");
+        }
+        for number in 0..3 * BATCH {
+            fs::write(tree_path.join(format!("a/b/{number}")), b"").expect("writes");
+        }
+        tree(&tree_path).expect("removes");
+        assert!(!tree_path.exists());
     }
 }

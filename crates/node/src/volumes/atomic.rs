@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use crate::tree;
+use knoll_oci::remove_tree;
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
@@ -63,12 +63,12 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
     let base = dir.join(&generation);
     if let Err(error) = fill(&base, payload, group).and_then(|()| publish(dir, &generation)) {
         // The half-written generation is of no use; the first error tells more than a failed clean-up.
-        drop(tree::remove(&base));
+        drop(remove_tree(&base));
         return Err(error);
     }
     link(dir, payload)?;
     if let Some(old) = old.filter(|old| *old != Path::new(&generation)) {
-        tree::remove(&dir.join(old))?;
+        remove_tree(&dir.join(old))?;
     }
     Ok(true)
 }

@@ -17,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Pod, Secret, Volume};
+use knoll_oci::remove_tree;
 
 pub use atomic::{File, Payload};
 pub use mounts::{MountError, mounts};
@@ -24,7 +25,6 @@ pub use projected::TokenRequest;
 
 use crate::env::{EnvError, Inputs};
 use crate::quantity::Quantity;
-use crate::tree;
 
 /// Permission bits of files when nothing says so.
 const DEFAULT_MODE: i32 = 0o644;
@@ -277,7 +277,7 @@ pub fn prepare(work: &[Work], places: &Places, group: Option<u32>, stamp: &str) 
 pub fn release(places: &Places) -> Result<(), VolumeError> {
     for dir in [&places.scratch, &places.content] {
         let io = |source| VolumeError::Io { what: format!("remove {}", dir.display()), source };
-        release_mounts(dir).and_then(|()| tree::remove(dir)).map_err(io)?;
+        release_mounts(dir).and_then(|()| remove_tree(dir)).map_err(io)?;
     }
     Ok(())
 }

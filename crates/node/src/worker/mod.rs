@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use knoll_oci::{Image, Progress};
+use knoll_oci::{Image, Progress, remove_tree};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::pod::{
 };
 use crate::probes::ContainerReport;
 use crate::shared::{Attempt, Shared};
-use crate::{disk, panics, tree, volumes};
+use crate::{disk, panics, volumes};
 
 pub(crate) use adopt::{adopt, load_record};
 pub(crate) use scribe::Record;
@@ -673,7 +673,7 @@ async fn remove_files(shared: &Shared, uid: &str) -> Result<(), String> {
     let removed = tokio::task::spawn_blocking(move || {
         dirs.iter().try_for_each(|dir| {
             volumes::release_mounts(&dir.join("volumes"))
-                .and_then(|()| tree::remove(dir))
+                .and_then(|()| remove_tree(dir))
                 .map_err(|error| format!("cannot remove {}: {error}", dir.display()))
         })
     });
