@@ -22,6 +22,7 @@ use crate::panics::{Pauses, caught, caught_call};
 use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
+use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
 use crate::{clocks, disk, images, machine};
 
@@ -124,7 +125,8 @@ impl Node {
             counters,
             pod_addresses: Arc::default(),
             attempts: Attempts::default(),
-            streams: Arc::default(),
+            streams: Streams::logs_and_programs(),
+            forwarded: Streams::forwarded(),
         });
         let prepared = Prepared { recording, services, machine };
         Ok(Node { shared, pods: Arc::default(), prepared: Arc::new(Mutex::new(Some(prepared))) })

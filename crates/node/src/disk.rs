@@ -1,13 +1,13 @@
 //! What pods use of the disk, and what happens when it fills up.
 //!
-//! When the disk is short, unused images go first, then pods, one at a look, until it is not ([`crate::pressure`]).
-//! Whatever it is short of, the node says so and takes no new pods. A pod with limits of its own is measured from time
+//! When the disk is short, unused images go first, then pods, one at a look, until it is not ([`crate::eviction`]); when
+//! memory is, pods. Whatever it is short of, the node says so and takes no new pods. A pod with limits of its own is measured from time
 //! to time and evicted when it is above them. One tree is measured at a time: measuring must not be what fills the
 //! machine's day.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -16,8 +16,9 @@ use nix::sys::statvfs::statvfs;
 
 use crate::agent::Node;
 use crate::config::Config;
-use crate::pod::{Verdict, containers};
-use crate::pressure::{Barometer, Candidate, Pressure, Remainder, first_to_go};
+use crate::eviction::{self, Scarce};
+use crate::pod::containers;
+use crate::pressure::{Barometer, Pressure, Remainder};
 use crate::resources;
 use crate::shared::Shared;
 use crate::worker::uid;
@@ -26,13 +27,13 @@ use crate::{clocks, images, tree, volumes};
 /// Between two looks at the machine.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Resource of disk space.
-const RESOURCE: &str = "ephemeral-storage";
+pub(crate) const RESOURCE: &str = "ephemeral-storage";
 
 /// What a pod uses of the disk, bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Everything.
-    total: u64,
+    pub(crate) total: u64,
     /// Writable layers and logs, by container.
     containers: BTreeMap<String, u64>,
     /// Scratch volumes on disk that have a limit.
@@ -50,8 +51,10 @@ pub(crate) async fn run(node: Node) {
             images::collect(&node).await;
             judged = node.shared.config.thresholds.judge(&remainder(&node.shared.config).await);
         }
-        if judged.disk {
-            evict_one(&node).await;
+        for (short, of) in [(judged.disk, Scarce::Disk), (judged.memory, Scarce::Memory)] {
+            if short {
+                eviction::evict_one(&node, of).await;
+            }
         }
         let told = barometer.take(judged, node.shared.clock.now());
         node.shared.pressure.send_if_modified(|before| {
@@ -98,41 +101,6 @@ fn free_pids(pid_max: &str, loadavg: &str) -> Option<(u64, u64)> {
     let all: u64 = pid_max.trim().parse().ok()?;
     let (_, used) = loadavg.split_whitespace().nth(3)?.split_once('/')?;
     Some((all, all.saturating_sub(used.parse().ok()?)))
-}
-
-/// Evicts the pod that should go first.
-async fn evict_one(node: &Node) {
-    let pods: Vec<Arc<Pod>> = node.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-    let mut candidates = Vec::new();
-    let live = |pod: &&Arc<Pod>| {
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
-    };
-    for pod in pods.iter().filter(live) {
-        let Some(used) = measure(&node.shared, pod).await else { continue };
-        candidates.push(Candidate {
-            uid: uid(pod).to_owned(),
-            priority: pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0),
-            used: used.total,
-            requested: requested(pod),
-        });
-    }
-    let Some(victim) = first_to_go(candidates) else {
-        tracing::warn!("the disk is nearly full, and no pod can go");
-        return;
-    };
-    tracing::warn!(uid = victim.uid, used = victim.used, "the disk is nearly full: a pod is evicted");
-    let message = format!(
-        "The node was low on resource: {RESOURCE}. The pod was using {} KiB, request is {} KiB. ",
-        victim.used / 1024,
-        victim.requested / 1024
-    );
-    let verdict = Verdict { reason: "Evicted".into(), message };
-    node.shared.evictions.send_modify(|evictions| {
-        let here = node.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        evictions.retain(|uid, _| here.contains_key(uid));
-        evictions.insert(victim.uid, verdict);
-    });
 }
 
 /// What a pod uses now; `None` when it cannot be measured.
@@ -216,16 +184,6 @@ fn limit(container: &Container) -> Option<u64> {
     let limits = container.resources.as_ref()?.limits.as_ref();
     let limit = resources::read(limits, RESOURCE).ok().flatten()?;
     u64::try_from(limit.units()).ok().filter(|bytes| *bytes > 0)
-}
-
-/// What the containers that run side by side ask for together.
-fn requested(pod: &Pod) -> u64 {
-    let of = |c: &Container| {
-        let requests = c.resources.as_ref()?.requests.as_ref();
-        u64::try_from(resources::read(requests, RESOURCE).ok()??.units()).ok()
-    };
-    let each = pod.spec.iter().flat_map(|s| &s.containers).filter_map(of);
-    each.fold(0, u64::saturating_add)
 }
 
 /// The taints that keep new pods away, by key.

@@ -11,6 +11,7 @@ mod config;
 mod counters;
 mod disk;
 pub mod env;
+mod eviction;
 pub mod exec;
 mod feed;
 mod images;
@@ -41,4 +42,4 @@ fn clocks() -> knoll_api::clock::Reading {
 pub use agent::{Node, NodeError};
 pub use config::{Callbacks, Config, InstanceEvent, ServesHost};
 pub use counters::Reading;
-pub use streams::{StreamError, Whom};
+pub use streams::{Forwarded, StreamError, Whom};

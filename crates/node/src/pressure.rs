@@ -102,13 +102,13 @@ pub struct Candidate {
     pub uid: String,
     /// Its priority.
     pub priority: i32,
-    /// Bytes of disk it uses.
+    /// Bytes it uses of what is short.
     pub used: u64,
-    /// Bytes of disk it asked for.
+    /// Bytes of it that it asked for.
     pub requested: u64,
 }
 
-/// Who goes first when the disk is full: those above their request before those within it, lower priorities before
+/// Who goes first when disk or memory is short: those above their request before those within it, lower priorities before
 /// higher ones, then who is furthest above. Pods the system cannot do without stay.
 pub fn first_to_go(candidates: Vec<Candidate>) -> Option<Candidate> {
     const CRITICAL: i32 = 2_000_000_000;

@@ -105,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) pod_addresses: Arc<PodAddresses>,
     pub(crate) attempts: Attempts,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) forwarded: Arc<Streams>,
     pub(crate) allocatable: Allocatable,
     pub(crate) memory_capacity: u64,
     /// `None` until they were listed for the first time.

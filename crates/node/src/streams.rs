@@ -1,13 +1,17 @@
 //! What the outside asks of a running pod: its output, a program in it, a port of it.
 
 use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use knoll_container::client::ClientError;
 use knoll_container::protocol::{ContainerId, SandboxId};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -20,6 +24,8 @@ use crate::shared::Attempt;
 
 /// Logs and programs of one pod that users have open at a time.
 const OPEN: usize = 64;
+/// Connections to ports of one pod that are forwarded at a time: a browser alone makes a good many.
+const FORWARDED: usize = 256;
 
 /// A container, as a request names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,11 +77,13 @@ pub enum StreamError {
     /// The monitor refused or is gone.
     #[error(transparent)]
     Monitor(#[from] ClientError),
-    /// The pod has as many logs and programs open as it may.
-    #[error("pod {pod} has {open} logs and programs open already: close some of them first")]
+    /// The pod has as many of them open as it may.
+    #[error("pod {pod} has {open} {what} open already: close some of them first")]
     Busy {
         /// uid of the pod.
         pod: String,
+        /// Of what.
+        what: &'static str,
         /// How many.
         open: usize,
     },
@@ -85,13 +93,17 @@ pub enum StreamError {
         /// The port.
         port: u16,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
-/// Logs that are read and programs that run for users, by pod: each costs a task, files, or a process.
-#[derive(Debug, Default)]
-pub(crate) struct Streams(Mutex<HashMap<String, usize>>);
+/// What users have open, by pod: each costs a task, files, or a process.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    what: &'static str,
+    most: usize,
+    open: Mutex<HashMap<String, usize>>,
+}
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
@@ -101,11 +113,21 @@ pub(crate) struct Turn {
 }
 
 impl Streams {
+    /// Logs that are read and programs that run.
+    pub(crate) fn logs_and_programs() -> Arc<Streams> {
+        Arc::new(Streams { what: "logs and programs", most: OPEN, open: Mutex::default() })
+    }
+
+    /// Connections that are forwarded.
+    pub(crate) fn forwarded() -> Arc<Streams> {
+        Arc::new(Streams { what: "forwarded connections", most: FORWARDED, open: Mutex::default() })
+    }
+
     fn take(self: &Arc<Self>, uid: &str) -> Result<Turn, StreamError> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = all.get(uid).copied().unwrap_or(0);
-        if open >= OPEN {
-            return Err(StreamError::Busy { pod: uid.to_owned(), open });
+        if open >= self.most {
+            return Err(StreamError::Busy { pod: uid.to_owned(), what: self.what, open });
         }
         all.insert(uid.to_owned(), open + 1);
         Ok(Turn { streams: Arc::clone(self), uid: uid.to_owned() })
@@ -114,11 +136,38 @@ impl Streams {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut all = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(&self.uid) {
             Some(open) if *open > 1 => *open -= 1,
             _ => drop(all.remove(&self.uid)),
         }
+    }
+}
+
+/// A connection to a port of a pod. It has a place among the pod's until it is dropped.
+#[derive(Debug)]
+pub struct Forwarded {
+    stream: TcpStream,
+    _turn: Turn,
+}
+
+impl AsyncRead for Forwarded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Forwarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -174,13 +223,14 @@ impl Node {
     ///
     /// # Errors
     /// When the pod is not here or nobody listens.
-    pub async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, StreamError> {
-        let whom = Whom { uid: uid.to_owned(), container: String::new() };
-        let id = SandboxId::new(uid).map_err(|_| StreamError::NoPod(whom.uid))?;
+    pub async fn connect(&self, uid: &str, port: u16) -> Result<Forwarded, StreamError> {
+        let id = SandboxId::new(uid).map_err(|_| StreamError::NoPod(uid.to_owned()))?;
+        let turn = self.shared.forwarded.take(uid)?;
         let socket = self.shared.monitor.get().socket(id).await?;
         let connected = tokio::time::timeout(Duration::from_secs(30), socket.connect(([127, 0, 0, 1], port).into()));
-        let connected = connected.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        connected.map_err(|source| StreamError::Connect { port, source })
+        let connected = connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|source| StreamError::Connect { port, source })?;
+        Ok(Forwarded { stream, _turn: turn })
     }
 
     /// Options of a log request that says how long ago instead of when.
@@ -239,13 +289,18 @@ mod tests {
 
     #[test]
     fn a_pod_has_so_many_streams_and_no_more() {
-        let streams = Arc::new(Streams::default());
+        let streams = Streams::logs_and_programs();
         let held: Vec<_> = (0..OPEN).map(|_| streams.take("a").expect("room")).collect();
         let refused = streams.take("a").map(drop).expect_err("no room");
         assert_eq!(refused.to_string(), "pod a has 64 logs and programs open already: close some of them first");
         assert!(streams.take("b").is_ok());
         drop(held);
         assert!(streams.take("a").is_ok());
-        assert!(streams.0.lock().expect("no panic").is_empty());
+        let ports = Streams::forwarded();
+        let held: Vec<_> = (0..FORWARDED).map(|_| ports.take("a").expect("room")).collect();
+        let refused = ports.take("a").map(drop).expect_err("no room");
+        assert_eq!(refused.to_string(), "pod a has 256 forwarded connections open already: close some of them first");
+        drop(held);
+        assert!(streams.open.lock().expect("no panic").is_empty());
     }
 }

@@ -168,6 +168,10 @@ impl Site {
     }
 
     fn start(&self) -> Result<Running, Failure> {
+        self.start_as(self.config())
+    }
+
+    fn start_as(&self, config: Config) -> Result<Running, Failure> {
         let (sender, events) = mpsc::unbounded_channel();
         let (network, launcher) = (Arc::clone(&self.network), self.launcher.clone());
         let (telling, draining) = (Arc::clone(&self.faults), Arc::clone(&self.faults));
@@ -190,7 +194,7 @@ impl Site {
             gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
         let client = self.server.client(node_identity("n1"));
-        let node = Node::new(self.config(), client, self.monitor.clone(), self.images.clone(), callbacks)?;
+        let node = Node::new(config, client, self.monitor.clone(), self.images.clone(), callbacks)?;
         let (stop, stopped) = watch::channel(false);
         let running = node.clone();
         let task = tokio::spawn(async move { running.run(stopped).await });
@@ -378,6 +382,32 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     endless(site, &node).await.map_err(|e| format!("what has no end: {e}"))?;
     let node = panics(site, node).await.map_err(|e| format!("panics: {e}"))?;
     let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;
+    node.end().await?;
+    short_of_memory(site).await.map_err(|e| format!("too little memory: {e}"))
+}
+
+/// A machine that is short of memory evicts the pod that is furthest above what it asked for, and says why.
+async fn short_of_memory(site: &Site) -> Result<(), Failure> {
+    let mut config = site.config();
+    config.thresholds.memory_bytes = u64::MAX;
+    let node = site.start_as(config)?;
+    let pod = |request: &str| {
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": IMAGE,
+            "command": ["sleep", "600"], "resources": {"requests": {"memory": request}}}]})
+    };
+    // Both are there before the node looks the next time, or it takes the one there is.
+    site.pod("modest", pod("1Gi")).await?;
+    site.pod("hungry", pod("1")).await?;
+    let is_over = |pod: &Value| pod["status"]["phase"] == "Failed";
+    let evicted = site.until("hungry", "is evicted", is_over).await?;
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    let message = evicted["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("The node was low on resource: memory. The pod was using "), "{message}");
+    assert!(!is_over(&site.get("modest").await?), "who uses what it asked for stays while others can go");
+    for name in ["hungry", "modest"] {
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
     node.end().await
 }
 
@@ -645,7 +675,15 @@ async fn refused(site: &Site) -> Result<(), Failure> {
     // A ConfigMap that appears is taken up without waiting for the next try.
     site.create("configmaps", json!({"metadata": {"name": "absent"}, "data": {"A": "1"}})).await?;
     site.until("no-map", "is ready", ready).await?;
-    for name in ["no-map", "root", "no-image", "no-program"] {
+    // What trying again would not help is over at once.
+    let mut unsafe_sysctl = container(json!({}));
+    unsafe_sysctl["securityContext"] = json!({"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]});
+    site.pod("sysctl", unsafe_sysctl).await?;
+    let rejected = site.until("sysctl", "is rejected", |pod| pod["status"]["phase"] == "Failed").await?;
+    let told = (&rejected["status"]["reason"], &rejected["status"]["message"]);
+    let text = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+    assert_eq!(told, (&json!("SysctlForbidden"), &json!(text)));
+    for name in ["no-map", "root", "no-image", "no-program", "sysctl"] {
         site.delete(name).await?;
         site.until_gone(name).await?;
     }

@@ -398,6 +398,11 @@ impl ObservedContainer {
 }
 
 impl ObservedPod {
+    /// Whether nothing has been begun for it.
+    pub fn is_untouched(&self) -> bool {
+        self.containers.is_empty() && matches!((&self.sandbox, &self.volumes), (Step::Todo, Step::Todo))
+    }
+
     /// A container's record, made when it is missing.
     pub fn container_mut(&mut self, name: &str) -> &mut ObservedContainer {
         if !self.containers.contains_key(name) {

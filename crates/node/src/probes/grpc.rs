@@ -118,7 +118,7 @@ fn verdict(frame: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::convert::Infallible;
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use hyper::service::service_fn;
 
@@ -143,7 +143,13 @@ mod tests {
 
     async fn outcome(answer: &'static [u8], status: &'static str) -> Result<(), String> {
         let port = server(answer, status).await;
-        ask(&IpAddr::from(Ipv4Addr::LOCALHOST).into(), port, "svc", Duration::from_secs(5)).await
+        ask(
+            &Way { address: Ipv4Addr::LOCALHOST.into(), loopback: None, on_host: true },
+            port,
+            "svc",
+            Duration::from_secs(5),
+        )
+        .await
     }
 
     #[tokio::test]

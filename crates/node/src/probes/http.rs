@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn here() -> Way<'static> {
-        IpAddr::from(Ipv4Addr::LOCALHOST).into()
+        Way { address: Ipv4Addr::LOCALHOST.into(), loopback: None, on_host: true }
     }
 
     fn get(port: u16) -> Get {

@@ -7,7 +7,7 @@ mod grpc;
 pub(crate) mod http;
 pub mod loopback;
 pub mod schedule;
-mod tcp;
+pub(crate) mod tcp;
 mod tls;
 mod watch;
 
@@ -35,6 +35,8 @@ pub struct Target {
     pub monitor: Receiver<Client>,
     /// Where else its readiness may be asked for.
     pub loopback: Option<Arc<Loopback>>,
+    /// Whether the pod's network is the machine's.
+    pub on_host: bool,
 }
 
 /// What to ask.
@@ -88,6 +90,7 @@ impl Question {
         let way = tcp::Way {
             address: target.address,
             loopback: target.loopback.as_deref().filter(|_| kind == Kind::Readiness),
+            on_host: target.on_host,
         };
         match self {
             Question::Tcp { host, port } => tcp::ask(host.as_deref(), &way, *port, timeout).await,

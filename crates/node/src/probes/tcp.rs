@@ -20,13 +20,13 @@ pub(crate) struct Way<'a> {
     pub(crate) address: IpAddr,
     /// Where else, when the address refuses.
     pub(crate) loopback: Option<&'a Loopback>,
+    /// Whether its network is the machine's, loopback included.
+    pub(crate) on_host: bool,
 }
 
-impl From<IpAddr> for Way<'_> {
-    fn from(address: IpAddr) -> Self {
-        Way { address, loopback: None }
-    }
-}
+/// Whoever writes a pod says by `host` whom the node asks in its name. What listens on the machine's loopback trusts who
+/// comes from there, and that is not for pods.
+const LOOPBACK: &str = "the node's loopback is not reached for a pod that has a network of its own";
 
 /// Connects and hangs up.
 pub(super) async fn ask(host: Option<&str>, way: &Way<'_>, port: u16, timeout: Duration) -> Result<(), String> {
@@ -42,11 +42,15 @@ pub(super) async fn connect(
 ) -> Result<TcpStream, String> {
     let name = host.map_or_else(|| SocketAddr::new(way.address, port).to_string(), |host| format!("{host}:{port}"));
     let target = async {
-        match host.map(str::parse::<IpAddr>) {
-            None => to_pod(way, port).await,
-            Some(Ok(ip)) => TcpStream::connect((ip, port)).await,
-            Some(Err(_)) => TcpStream::connect(look_up(name.clone()).await?).await,
+        let address = match host.map(str::parse::<IpAddr>) {
+            None => return to_pod(way, port).await,
+            Some(Ok(ip)) => SocketAddr::new(ip, port),
+            Some(Err(_)) => look_up(name.clone()).await?,
+        };
+        if !way.on_host && leads_to_loopback(address.ip()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, LOOPBACK));
         }
+        TcpStream::connect(address).await
     };
     match tokio::time::timeout(timeout, target).await {
         Err(_) => Err(format!("dial tcp {name}: i/o timeout")),
@@ -57,6 +61,12 @@ pub(super) async fn connect(
             Ok(stream)
         }
     }
+}
+
+/// Whether the machine connects to its own loopback when it is asked for this address.
+fn leads_to_loopback(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 async fn to_pod(way: &Way<'_>, port: u16) -> io::Result<TcpStream> {
@@ -90,5 +100,23 @@ pub(super) fn reason(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
         io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".into(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_probe_reaches_the_nodes_loopback_only_for_a_pod_of_the_nodes_network() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("it listens");
+        let port = listener.local_addr().expect("it has one").port();
+        let way = |on_host| Way { address: [10, 244, 0, 9].into(), loopback: None, on_host };
+        let wait = Duration::from_secs(10);
+        for host in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "localhost"] {
+            let refused = ask(Some(host), &way(false), port, wait).await.expect_err("it is refused");
+            assert_eq!(refused, format!("dial tcp {host}:{port}: {LOOPBACK}"));
+        }
+        ask(Some("127.0.0.1"), &way(true), port, wait).await.expect("it is asked");
     }
 }

@@ -19,6 +19,7 @@ use crate::api::pod_path;
 use crate::config::InstanceEvent;
 use crate::panics::{Pauses, Record, Sentence, caught, caught_call};
 use crate::pod::{self, ObservedPod, Verdict};
+use crate::security;
 use crate::shared::Shared;
 
 /// Reason in the status of a pod in quarantine.
@@ -94,6 +95,11 @@ async fn one_life(
         // It ended before this node knew it: there is nothing to be done, except to let it go.
         seen.verdict = Some(verdict_of(&version.pod));
     }
+    if seen.verdict.is_none() && seen.is_untouched() && !is_going(&version) {
+        seen.verdict = rejection(&version.pod).inspect(|verdict| {
+            shared.recorder.warning(&version.pod, None, "SysctlForbidden", &verdict.message);
+        });
+    }
     super::run(Arc::clone(shared), seen, versions, sources_changed).await
 }
 
@@ -124,6 +130,12 @@ async fn first_view(
         }
     };
     Some(adopt(pod, kept, &listing, &shared.config, shared.clock.now()))
+}
+
+/// Why a pod is not taken at all, as a kubelet says it: trying again would not help.
+fn rejection(pod: &Pod) -> Option<Verdict> {
+    let error = security::sysctls(pod).err()?;
+    Some(Verdict { reason: "SysctlForbidden".into(), message: format!("Pod was rejected: {error}") })
 }
 
 /// How a pod ended that ended before this node could see it.

@@ -18,6 +18,7 @@ use crate::env::{Inputs, Sources};
 use crate::network::files::{self, Resolv};
 use crate::pod::SandboxInfo;
 use crate::probes::http;
+use crate::probes::tcp::Way;
 use crate::runtime::{self, SpecError};
 use crate::shared::{Shared, is_lost};
 use crate::volumes::{self, Content};
@@ -473,11 +474,10 @@ pub(super) async fn run_hook(
     }
     if let Some(get) = &hook.http_get {
         let port = crate::probes::port(&get.port, container)?;
-        let address = match address {
-            Some(info) if !info.host_network => info.address,
-            _ => shared.config.address,
-        };
-        let status = http::fetch(&http::Get::of(get, port), &std::net::IpAddr::from(address).into(), limit).await?;
+        let own = address.filter(|info| !info.host_network);
+        let address = own.map_or(shared.config.address, |info| info.address).into();
+        let way = Way { address, loopback: None, on_host: own.is_none() };
+        let status = http::fetch(&http::Get::of(get, port), &way, limit).await?;
         return if status.as_u16() < 400 { Ok(()) } else { Err(format!("it was answered with {status}")) };
     }
     if let Some(sleep) = &hook.sleep {

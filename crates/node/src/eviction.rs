@@ -1,0 +1,116 @@
+//! Which pod goes when the machine runs short of something, and how it is told.
+
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use knoll_container::protocol::SandboxId;
+
+use crate::agent::Node;
+use crate::pod::Verdict;
+use crate::pressure::{Candidate, first_to_go};
+use crate::shared::Shared;
+use crate::worker::uid;
+use crate::{disk, resources};
+
+/// What there is too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scarce {
+    Disk,
+    Memory,
+}
+
+impl Scarce {
+    /// Its name among the resources of containers.
+    fn resource(self) -> &'static str {
+        match self {
+            Scarce::Disk => disk::RESOURCE,
+            Scarce::Memory => "memory",
+        }
+    }
+
+    /// Bytes of it that a pod uses; `None` when they cannot be measured.
+    async fn used(self, shared: &Shared, pod: &Arc<Pod>) -> Option<u64> {
+        match self {
+            Scarce::Disk => disk::measure(shared, pod).await.map(|used| used.total),
+            Scarce::Memory => {
+                let sandbox = SandboxId::new(uid(pod)).ok()?;
+                // A pod that has no sandbox uses none.
+                shared.monitor.get().stats(sandbox).await.ok().map(|stats| stats.total.working_set_bytes)
+            }
+        }
+    }
+}
+
+/// Evicts the pod that should go first, if one may. The others wait for the next look: one may be enough.
+pub(crate) async fn evict_one(node: &Node, of: Scarce) {
+    let pods: Vec<Arc<Pod>> = node.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    let going = node.shared.evictions.borrow().clone();
+    let mut candidates = Vec::new();
+    for pod in pods.iter().filter(|pod| is_live(pod) && !going.contains_key(uid(pod))) {
+        let Some(used) = of.used(&node.shared, pod).await else { continue };
+        candidates.push(Candidate {
+            uid: uid(pod).to_owned(),
+            priority: pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0),
+            used,
+            requested: requested(pod, of.resource()),
+        });
+    }
+    let resource = of.resource();
+    let Some(victim) = first_to_go(candidates) else {
+        tracing::warn!(resource, "the machine is short of it, and no pod can go");
+        return;
+    };
+    tracing::warn!(uid = victim.uid, used = victim.used, resource, "the machine is short of it: a pod is evicted");
+    let verdict = Verdict { reason: "Evicted".into(), message: told(resource, &victim) };
+    node.shared.evictions.send_modify(|evictions| {
+        let here = node.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        evictions.retain(|uid, _| here.contains_key(uid));
+        evictions.insert(victim.uid, verdict);
+    });
+}
+
+fn told(resource: &str, victim: &Candidate) -> String {
+    format!(
+        "The node was low on resource: {resource}. The pod was using {} KiB, request is {} KiB. ",
+        victim.used / 1024,
+        victim.requested / 1024
+    )
+}
+
+fn is_live(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// What the containers that run side by side ask for together, in bytes.
+fn requested(pod: &Pod, resource: &str) -> u64 {
+    let each = pod.spec.iter().flat_map(|s| &s.containers).filter_map(|container| {
+        let requests = container.resources.as_ref()?.requests.as_ref();
+        u64::try_from(resources::read(requests, resource).ok()??.units()).ok()
+    });
+    each.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_asks_for_what_its_containers_ask_for_together() {
+        let asks = |memory: &str| json!({"resources": {"requests": {"memory": memory, "ephemeral-storage": "1Gi"}}});
+        let pod = json!({"spec": {"containers": [asks("1Mi"), asks("2Mi"), {"name": "c"}]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        assert_eq!(requested(&pod, Scarce::Memory.resource()), 3 << 20);
+        assert_eq!(requested(&pod, Scarce::Disk.resource()), 2 << 30);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_or_goes_already_is_none_to_evict() {
+        let pod = |value| serde_json::from_value::<Pod>(value).expect("a pod");
+        assert!(is_live(&pod(json!({"status": {"phase": "Running"}}))));
+        assert!(!is_live(&pod(json!({"status": {"phase": "Failed"}}))));
+        assert!(!is_live(&pod(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}))));
+    }
+}
