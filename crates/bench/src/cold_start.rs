@@ -5,31 +5,27 @@
 //! is started to the first byte of the answer, asked directly. `runc` gets it easier: no network namespace of its
 //! own, no cgroup mount, no overlay. They take turns, so that a disturbance hits both.
 
-mod runc;
-
 use std::error::Error;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::figures::{Spread, figure};
 use crate::instance::{self, Instance};
+use crate::request::ask;
+use crate::runc::Bundle;
 use crate::{block_on, require, services};
 
 /// Between two samples: the pool fills up, and what a start leaves to do gets done.
 const REST: Duration = Duration::from_millis(500);
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures with sandboxes in the pool and without, and tells the ratios; raw figures follow as JSON.
 pub(crate) fn run(samples: usize) -> Result<String, Box<dyn Error>> {
     require(&["runc", "tar"])?;
     let folder = tempfile::Builder::new().prefix("knoll-bench").tempdir_in("/var/tmp")?;
     let image = instance::sample()?;
-    let mut bundle = runc::Bundle::unpack(&image, folder.path())?;
+    let mut bundle = Bundle::unpack(&image, folder.path())?;
     let mut text = String::from("cold start             p50 ms   p90 ms   max ms   x runc (p50)\n");
     let mut raw = serde_json::Map::new();
     for (name, options) in [("pool full", &[][..]), ("pool empty", &["--sandbox-pool", "0"])] {
@@ -54,7 +50,7 @@ fn compare(
     data: &Path,
     options: &[&str],
     image: &Path,
-    bundle: &mut runc::Bundle,
+    bundle: &mut Bundle,
     samples: usize,
 ) -> Result<(Spread, Spread), Box<dyn Error>> {
     let instance = Instance::start(data, options)?;
@@ -73,23 +69,4 @@ fn compare(
     }
     instance.stop()?;
     Ok((Spread::of(&ours[1..]), Spread::of(&theirs[1..])))
-}
-
-/// Asks once over a new connection; from before it is made to the first byte of the answer, which must be a success.
-fn ask(address: SocketAddr, host: &str) -> Result<Duration, Box<dyn Error>> {
-    let begun = Instant::now();
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = [0; 512];
-    let mut length = stream.read(&mut answer[..1])?;
-    let took = begun.elapsed();
-    while let more @ 1.. = stream.read(&mut answer[length..])? {
-        length += more;
-    }
-    if !answer.starts_with(b"HTTP/1.1 200 ") {
-        return Err(format!("{host} answered {}", String::from_utf8_lossy(&answer[..length])).into());
-    }
-    Ok(took)
 }

@@ -119,3 +119,17 @@ impl Drop for Instance {
         }
     }
 }
+
+/// The process of the one monitor of this machine.
+pub(crate) fn monitor() -> Result<u32, Box<dyn Error>> {
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = words.split(|byte| *byte == 0).skip(1);
+        if words.next() == Some(b"monitor") && words.next() == Some(b"--options") {
+            return Ok(process);
+        }
+    }
+    Err("the monitor is not found".into())
+}

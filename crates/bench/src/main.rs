@@ -12,8 +12,11 @@ mod gateway;
 mod idle;
 mod instance;
 mod memory;
+mod request;
+mod runc;
 mod services;
 mod up;
+mod wake_burst;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -24,12 +27,13 @@ const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
        knoll-bench up [rounds, default 5]
        knoll-bench memory
        knoll-bench idle [services, default 10000]
+       knoll-bench wake-burst [services, default 100]
        knoll-bench all
 set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
 
 /// Rounds in which the gateway and its peers take turns.
 const ROUNDS: u32 = 3;
-const ALL: [&str; 6] = ["cold-start", "gateway", "api", "up", "memory", "idle"];
+const ALL: [&str; 7] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +67,7 @@ fn misused() -> ExitCode {
 fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
     match name {
         "cold-start" => cold_start::run(size.unwrap_or(20).try_into()?),
+        "wake-burst" => wake_burst::run(size.unwrap_or(100).try_into()?),
         "gateway" => gateway::run(size.unwrap_or(3), ROUNDS),
         "api" => api::run(size.unwrap_or(5)),
         "up" => up::run(size.unwrap_or(5)),

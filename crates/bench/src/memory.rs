@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<String, Box<dyn Error>> {
     let mut text = String::from("idle memory (PSS, MB)             knoll  monitor      sum  x 60 MB budget\n");
     let mut tell = |name: &str| {
         std::thread::sleep(REST);
-        let (server, monitor) = (pss(instance.process())?, pss(monitor()?)?);
+        let (server, monitor) = (pss(instance.process())?, pss(instance::monitor()?)?);
         let sum = server + monitor;
         let ratio = figure(sum / BUDGET);
         text.push_str(&format!("{name:<30} {server:>8.1} {monitor:>8.1} {sum:>8.1} {ratio:>15}\n"));
@@ -53,18 +53,4 @@ pub(crate) fn pss(process: u32) -> Result<f64, Box<dyn Error>> {
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("smaps_rollup has no Pss")?;
     let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes / 1024.0)
-}
-
-/// The process of the one monitor of this machine.
-fn monitor() -> Result<u32, Box<dyn Error>> {
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = words.split(|byte| *byte == 0).skip(1);
-        if words.next() == Some(b"monitor") && words.next() == Some(b"--options") {
-            return Ok(process);
-        }
-    }
-    Err("the monitor is not found".into())
 }

@@ -4,21 +4,29 @@ use std::error::Error;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::request::ask;
+
 /// How often the program is asked whether it listens: as often as our own probe at its quickest.
 const GLANCE: Duration = Duration::from_micros(250);
 /// How long it may take to listen.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An unpacked bundle.
+/// An unpacked bundle, for one container at a time.
 pub(crate) struct Bundle {
     folder: PathBuf,
     address: SocketAddr,
     runs: u32,
+}
+
+/// A container of it.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
 }
 
 impl Bundle {
@@ -32,18 +40,44 @@ impl Bundle {
             untar(&image.join(text(layer)?), &bundle.join("rootfs"))?;
         }
         let config: Value = serde_json::from_slice(&fs::read(image.join(text(&manifest[0]["Config"])?))?)?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = free_address()?;
         finish(Command::new("runc").args(["spec", "--bundle"]).arg(&bundle))?;
         let path = bundle.join("config.json");
-        let spec = adapt(serde_json::from_slice(&fs::read(&path)?)?, &config["config"], address.port());
+        let mut spec = adapt(serde_json::from_slice(&fs::read(&path)?)?, &config["config"], address.port());
+        spec["root"]["path"] = json!(bundle.join("rootfs"));
         fs::write(path, spec.to_string())?;
         Ok(Self { folder: bundle, address, runs: 0 })
     }
 
+    /// Another one in `folder`, of the same files, whose program listens elsewhere: both may run at the same time.
+    pub(crate) fn beside(&self, folder: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut spec: Value = serde_json::from_slice(&fs::read(self.folder.join("config.json"))?)?;
+        let address = free_address()?;
+        if let Some(env) = spec["process"]["env"].as_array_mut() {
+            env.retain(|variable| variable.as_str().is_none_or(|text| !text.starts_with("PORT=")));
+            env.push(json!(format!("PORT={}", address.port())));
+        }
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("config.json"), spec.to_string())?;
+        Ok(Self { folder: folder.to_owned(), address, runs: 0 })
+    }
+
     /// Runs it once: from before `runc` is started to the first byte of the program's answer.
     pub(crate) fn run(&mut self) -> Result<Duration, Box<dyn Error>> {
+        let (running, took) = self.start(|_| GLANCE)?;
+        running.stop()?;
+        Ok(took)
+    }
+
+    /// Starts it: from before `runc` is started to the first byte of the program's answer. `pause` says how long to
+    /// wait before asking the program again, by how long it has been asked.
+    pub(crate) fn start(
+        &mut self,
+        pause: impl Fn(Duration) -> Duration,
+    ) -> Result<(Running, Duration), Box<dyn Error>> {
         self.runs += 1;
-        let name = format!("knoll-bench-{}-{}", std::process::id(), self.runs);
+        let port = self.address.port();
+        let name = format!("knoll-bench-{}-{port}-{}", std::process::id(), self.runs);
         let begun = Instant::now();
         let mut child = Command::new("runc")
             .args(["run", "--bundle"])
@@ -53,23 +87,36 @@ impl Bundle {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
-        let took = loop {
-            match super::ask(self.address, "bench") {
-                Ok(_) => break begun.elapsed(),
+        loop {
+            match ask(self.address, "bench") {
+                Ok(_) => return Ok((Running { name, child }, begun.elapsed())),
                 Err(_) if child.try_wait()?.is_some() => {
                     let output = child.wait_with_output()?;
                     return Err(format!("runc run: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
                 }
-                Err(error) if begun.elapsed() > PATIENCE => return Err(error),
-                Err(_) => std::thread::sleep(GLANCE),
+                Err(error) if begun.elapsed() > PATIENCE => {
+                    Running { name, child }.stop()?;
+                    return Err(error);
+                }
+                Err(_) => std::thread::sleep(pause(begun.elapsed())),
             }
-        };
-        finish(Command::new("runc").args(["kill", &name, "KILL"]))?;
-        child.wait()?;
-        // It is gone already where `run` cleaned up after it.
-        Command::new("runc").args(["delete", "--force", &name]).stderr(Stdio::null()).status()?;
-        Ok(took)
+        }
     }
+}
+
+impl Running {
+    /// Ends it.
+    pub(crate) fn stop(mut self) -> Result<(), Box<dyn Error>> {
+        finish(Command::new("runc").args(["kill", &self.name, "KILL"]))?;
+        self.child.wait()?;
+        // It is gone already where `run` cleaned up after it.
+        Command::new("runc").args(["delete", "--force", &self.name]).stderr(Stdio::null()).status()?;
+        Ok(())
+    }
+}
+
+fn free_address() -> Result<SocketAddr, Box<dyn Error>> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// The default specification, with the image's program, in the machine's own network.
