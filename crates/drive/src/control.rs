@@ -23,6 +23,7 @@ use crate::{
     coalescing::CoalescingQueue,
     counters::{Counters, count},
     execute::{Done, Executor, WorkItem},
+    failing::Failing,
     inspect::{Controller, Inspect, Moment, Waiting},
     panics::{catch, caught},
     progress::Progress,
@@ -90,6 +91,7 @@ pub(crate) struct Control {
     routes: bool,
     scales: bool,
     inspect: Inspect,
+    failing: Failing,
     /// Objects that a hurried plan wrote: what their change wakes is hurried too.
     hurried: BTreeMap<(Kind, Key), Instant>,
     follow: CoalescingQueue<Key, Option<FollowedRevision>>,
@@ -120,6 +122,7 @@ impl Control {
             routes: role.routes,
             scales: role.scales,
             inspect,
+            failing: Failing::default(),
             hurried: BTreeMap::new(),
             follow,
             publisher,
@@ -345,7 +348,13 @@ impl Control {
         self.running.spawn(async move {
             let id = item.id.clone();
             let done = caught(executor.carry_out(item)).await;
-            done.unwrap_or_else(|panic| Done { id, ended: Ended::Panicked, observations: Vec::new(), panic })
+            done.unwrap_or_else(|panic| Done {
+                id,
+                ended: Ended::Panicked,
+                observations: Vec::new(),
+                panic,
+                failure: None,
+            })
         });
     }
 
@@ -405,6 +414,10 @@ impl Control {
         }
         for observation in done.observations {
             self.observed(observation, Lane::Normal);
+        }
+        if self.failing.is_news(&done.id, done.failure.as_deref()) {
+            let (row, failure) = (self.rows.all()[done.id.0].name, done.failure.unwrap_or_default());
+            tracing::warn!(row, key = %done.id.1, error = failure, "a write failed: it is tried again, later each time");
         }
         let (world, seen) = (&self.world, &self.seen);
         self.queue.ended(&done.id, done.ended, self.origin.elapsed(), |barrier| seen.reached(world, barrier));

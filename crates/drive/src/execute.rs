@@ -49,6 +49,8 @@ pub(crate) struct Done {
     pub(crate) observations: Vec<Observation>,
     /// What a panic said, if it ended in one.
     pub(crate) panic: String,
+    /// Why it ended badly, if it did.
+    pub(crate) failure: Option<String>,
 }
 
 /// One item under way.
@@ -83,6 +85,7 @@ impl Executor {
         };
         let result = execution.through(item.wants).await;
         let Execution { barriers, observations, .. } = execution;
+        let mut failure = None;
         let ended = match result {
             Ok(()) => Ended::Well { barriers, recheck: item.recheck },
             Err(error) if error.is_conflict() => {
@@ -92,12 +95,12 @@ impl Executor {
             }
             Err(error) => {
                 count(&self.counters.failures);
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(row = item.row, key = %item.id.1, %error, cause, "a write failed");
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                failure = Some(format!("{error}{cause}"));
                 Ended::Badly { barriers }
             }
         };
-        Done { id: item.id, ended, observations, panic: String::new() }
+        Done { id: item.id, ended, observations, panic: String::new(), failure }
     }
 }
 

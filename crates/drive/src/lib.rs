@@ -10,6 +10,7 @@ mod coalescing;
 mod control;
 mod counters;
 mod execute;
+mod failing;
 mod inspect;
 mod lease;
 mod panics;
