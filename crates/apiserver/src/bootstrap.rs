@@ -126,7 +126,7 @@ impl ApiServer {
     /// and becomes what it is now.
     async fn reconcile(self: &Arc<Self>, wanted: Value) -> Result<(), Status> {
         let row = self.row_of(&wanted)?;
-        let key = row.key("", object::name(&wanted));
+        let key = row.key(object::namespace(&wanted), object::name(&wanted));
         let Some(entry) = self.store.get(&key) else { return self.ensure(wanted).await };
         let old = self.trees.of(&entry.value, entry.revision)?;
         let kept = object::annotation(&old, auth::AUTO_UPDATE);

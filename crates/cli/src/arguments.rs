@@ -1,6 +1,9 @@
 //! What `knoll` takes.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -20,9 +23,19 @@ pub enum Command {
     ///
     /// Ctrl-C stops it and the pods; SIGTERM leaves the pods running for the next `up` to adopt.
     Up(Box<UpArguments>),
-    /// Run Knative's controllers over a cluster that has its own API server, autoscaler and gateway. Several may run: one
-    /// leads.
+    /// Run the API server and the image registry alone; controllers, autoscaler, gateway and node are processes of their
+    /// own (see the next four). Leaves a kubeconfig for each of them in its data directory.
+    Api(Box<ApiArguments>),
+    /// Run Knative's controllers over an API server: a cluster's, or `knoll api`. Several may run: one leads.
     Controller(Box<ControllerArguments>),
+    /// Run the autoscaler over `knoll api`, fed by the gateway of this machine. Several may run: one leads.
+    Autoscaler(Box<RoleArguments>),
+    /// Run the gateway over `knoll api`.
+    Gateway(Box<GatewayArguments>),
+    /// Run the node over `knoll api`: the containers of this machine, their names and Service addresses.
+    ///
+    /// Ctrl-C stops the pods, too; SIGTERM leaves them running for the next to adopt.
+    Node(Box<NodeArguments>),
     /// Stop the running instance. Data stays; `up` brings everything back.
     Down(DownArguments),
     /// Check what this machine needs to have, and say what to do.
@@ -57,18 +70,27 @@ pub struct DataDir {
     pub data_dir: PathBuf,
 }
 
-/// Options of `knoll up`.
-#[derive(Debug, Args)]
-pub struct UpArguments {
-    /// Where the instance keeps its data.
-    #[command(flatten)]
-    pub data: DataDir,
+/// Where the API server and the registry listen.
+#[derive(Clone, Debug, Args)]
+pub struct ApiSockets {
     /// Address of the Kubernetes API (https). Give an address of this machine to reach it from others.
     #[arg(long, default_value = "127.0.0.1:6443")]
     pub api_addr: SocketAddr,
     /// Further names and addresses for the API server's certificate.
     #[arg(long = "api-name", value_name = "NAME")]
     pub api_names: Vec<String>,
+    /// Address of the embedded image registry (http).
+    #[arg(long, default_value = "127.0.0.1:5000")]
+    pub registry_addr: SocketAddr,
+    /// Address of the admin endpoint (https: health, metrics, log level). Without it there is only the local socket that
+    /// `knoll admin` uses.
+    #[arg(long)]
+    pub admin_addr: Option<SocketAddr>,
+}
+
+/// Where the gateway listens, and whom it believes.
+#[derive(Clone, Debug, Args)]
+pub struct GatewaySockets {
     /// Addresses of the gateway (http). Port 80 is tried besides, unless this is given.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_addr: Vec<SocketAddr>,
@@ -79,34 +101,104 @@ pub struct UpArguments {
     /// believed; without any, `X-Forwarded-*` and `Forwarded` from outside are replaced.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub trusted_hops: u32,
-    /// Domain of the services' names: `<service>.<namespace>.<domain>`; `config-domain` overrides it.
-    #[arg(long, default_value = "localhost")]
-    pub domain: String,
-    /// Address of the embedded image registry (http).
-    #[arg(long, default_value = "127.0.0.1:5000")]
-    pub registry_addr: SocketAddr,
-    /// Address of the admin endpoint (https: health, metrics, log level). Without it there is only the local socket that
-    /// `knoll admin` uses.
-    #[arg(long)]
-    pub admin_addr: Option<SocketAddr>,
+}
+
+/// What images may be, and where from.
+#[derive(Clone, Debug, Args)]
+pub struct ImageRules {
     /// Registries to speak to over plain http.
     #[arg(long, value_name = "HOST")]
     pub insecure_registry: Vec<String>,
     /// Most GiB that one image may unpack to; a larger one is refused.
     #[arg(long, value_name = "GIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=16384))]
     pub max_image_gib: u64,
+}
+
+/// Which node this machine is.
+#[derive(Clone, Debug, Args)]
+pub struct NodeName {
     /// Name of the Node object.
     #[arg(long, default_value = "knoll")]
     pub node_name: String,
+}
+
+/// What a process logs.
+#[derive(Clone, Debug, Args)]
+pub struct Logging {
+    /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
+    #[arg(long, env = "KNOLL_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Options of `knoll up`.
+#[derive(Debug, Args)]
+pub struct UpArguments {
+    /// Where the instance keeps its data.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The API server's sockets.
+    #[command(flatten)]
+    pub api: ApiSockets,
+    /// The gateway's sockets.
+    #[command(flatten)]
+    pub gateway: GatewaySockets,
+    /// Domain of the services' names: `<service>.<namespace>.<domain>`; `config-domain` overrides it.
+    #[arg(long, default_value = "localhost")]
+    pub domain: String,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageRules,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeName,
     /// Sandboxes (network namespace, address, cgroup) kept ready for pods to come.
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=256))]
     pub sandbox_pool: u32,
     /// Go to the background once everything is ready.
     #[arg(long, short)]
     pub detach: bool,
-    /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
-    #[arg(long, env = "KNOLL_LOG", default_value = "info")]
-    pub log: String,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Options of `knoll api`.
+#[derive(Debug, Args)]
+pub struct ApiArguments {
+    /// Where the objects, keys and images are kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where it listens.
+    #[command(flatten)]
+    pub api: ApiSockets,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageRules,
+    /// The node that `node.kubeconfig` is for.
+    #[command(flatten)]
+    pub node: NodeName,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Which API server, and who to be there.
+#[derive(Clone, Debug, Args)]
+pub struct Access {
+    /// The API server and who to be there. Without it, that of the pod it runs in.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Options of every process that only needs an API server.
+#[derive(Debug, Args)]
+pub struct RoleArguments {
+    /// The API server.
+    #[command(flatten)]
+    pub access: Access,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// Options of `knoll controller`.
@@ -115,24 +207,78 @@ pub struct ControllerArguments {
     /// Where it keeps what it fetches of images.
     #[command(flatten)]
     pub data: DataDir,
-    /// The cluster and who to be there. Without it, the cluster of the pod it runs in.
-    #[arg(long, env = "KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
+    /// The API server.
+    #[command(flatten)]
+    pub access: Access,
     /// Where the cluster's activator takes requests for revisions without instances.
-    #[arg(long, value_name = "ADDRESS")]
-    pub activator: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "standalone", conflicts_with = "standalone")]
+    pub activator: Option<SocketAddr>,
+    /// Over `knoll api`: with the controllers that a cluster brings along, and with pods whose requests the gateway
+    /// counts and limits.
+    #[arg(long)]
+    pub standalone: bool,
+    /// With `--standalone`: the first port of the gateway for callers from outside, which URLs show unless it is 80.
+    #[arg(long, value_name = "PORT", default_value_t = 80, requires = "standalone")]
+    pub http_port: u16,
+    /// With `--standalone`: the node that pods go to.
+    #[command(flatten)]
+    pub node: NodeName,
+    /// Domain of the services' names: `<service>.<namespace>.<domain>`; `config-domain` overrides it. By default
+    /// `svc.` and the cluster's domain; with `--standalone`, `localhost`.
+    #[arg(long)]
+    pub domain: Option<String>,
     /// Namespace of the control plane's ConfigMaps, and of the lease.
     #[arg(long, default_value = "knative-serving")]
     pub namespace: String,
     /// Suffix of in-cluster names.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
-    /// Registries to speak to over plain http.
-    #[arg(long, value_name = "HOST")]
-    pub insecure_registry: Vec<String>,
-    /// What to log: `error`, `warn`, `info`, `debug` or `trace`.
-    #[arg(long, env = "KNOLL_LOG", default_value = "info")]
-    pub log: String,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageRules,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Options of `knoll gateway`.
+#[derive(Debug, Args)]
+pub struct GatewayArguments {
+    /// The API server.
+    #[command(flatten)]
+    pub access: Access,
+    /// Where it listens.
+    #[command(flatten)]
+    pub gateway: GatewaySockets,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Options of `knoll node`.
+#[derive(Debug, Args)]
+pub struct NodeArguments {
+    /// Where it keeps images, volumes and logs.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The API server.
+    #[command(flatten)]
+    pub access: Access,
+    /// Images.
+    #[command(flatten)]
+    pub images: ImageRules,
+    /// The node.
+    #[command(flatten)]
+    pub node: NodeName,
+    /// The machine's address as others see it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<Ipv4Addr>,
+    /// Sandboxes (network namespace, address, cgroup) kept ready for pods to come.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=256))]
+    pub sandbox_pool: u32,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// Options of `knoll down`.

@@ -9,5 +9,8 @@ pub mod exit;
 pub mod image;
 pub mod instance;
 
-pub use arguments::{Arguments, Command, ControllerArguments, UpArguments};
+pub use arguments::{
+    ApiArguments, ApiSockets, Arguments, Command, ControllerArguments, GatewayArguments, GatewaySockets, ImageRules,
+    NodeArguments, RoleArguments, UpArguments,
+};
 pub use exit::Exit;

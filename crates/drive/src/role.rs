@@ -29,14 +29,40 @@ impl Role {
         Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true, lease: None }
     }
 
-    /// Knative's controllers over somebody else's cluster, which brings its own controllers, autoscaler and gateway.
-    /// `holder` names this process among those that want to lead.
+    /// Knative's controllers over a cluster that brings its own controllers, or with those, too, where the settings say
+    /// that there is none. Autoscaler and gateway are other processes. `holder` names this process among those that want
+    /// to lead.
     pub fn controller(settings: Settings, holder: &str) -> Role {
-        let rows = knoll_plan::rows_of(&[Part::Controllers]);
-        let name = "knoll-controller";
-        let lease =
-            Lease { namespace: settings.system_namespace.clone(), name: name.to_owned(), holder: holder.to_owned() };
-        Role { name, rows, settings, routes: false, scales: false, lease: Some(lease) }
+        let built_in = settings.standalone.then_some(Part::Cluster);
+        let parts: Vec<Part> = [Part::Controllers].into_iter().chain(built_in).collect();
+        let role = Role::of("knoll-controller", &parts, settings);
+        Role { lease: Some(role.lease_for(holder)), ..role }
+    }
+
+    /// How many instances revisions need, where the rest are other processes. `holder` names this process among those
+    /// that want to lead.
+    pub fn autoscaler(settings: Settings, holder: &str) -> Role {
+        let role = Role { scales: true, ..Role::of("knoll-autoscaler", &[Part::Autoscaler], settings) };
+        Role { lease: Some(role.lease_for(holder)), ..role }
+    }
+
+    /// What a gateway of its own process routes by, and what it says about that.
+    pub fn gateway(settings: Settings) -> Role {
+        Role { routes: true, ..Role::of("knoll-gateway", &[Part::Gateway], settings) }
+    }
+
+    /// The table alone, for a node in a process of its own: which names inside the cluster the gateway answers for.
+    pub fn node(settings: Settings) -> Role {
+        Role { routes: true, ..Role::of("knoll-node", &[], settings) }
+    }
+
+    fn of(name: &'static str, parts: &[Part], settings: Settings) -> Role {
+        Role { name, rows: knoll_plan::rows_of(parts), settings, routes: false, scales: false, lease: None }
+    }
+
+    fn lease_for(&self, holder: &str) -> Lease {
+        let namespace = self.settings.system_namespace.clone();
+        Lease { namespace, name: self.name.to_owned(), holder: holder.to_owned() }
     }
 
     /// Kinds that it watches.
@@ -61,10 +87,31 @@ mod tests {
     #[test]
     fn a_role_watches_what_it_declares_and_no_more() {
         assert_eq!(Role::everything(Settings::default()).kinds().len(), Kind::ALL.len());
-        let kinds = Role::controller(Settings::default(), "me").kinds();
+        let over_a_cluster = Settings { standalone: false, ..Settings::default() };
+        let kinds = Role::controller(over_a_cluster, "me").kinds();
         for foreign in [Kind::Secret, Kind::Node, Kind::Namespace, Kind::ServiceAccount, Kind::ReplicaSet] {
             assert!(!kinds.contains(&foreign), "{foreign:?}");
         }
         assert!(kinds.contains(&Kind::Revision) && kinds.contains(&Kind::Ingress));
+        let secrets = |role: Role| role.kinds().contains(&Kind::Secret);
+        let apart = [Role::autoscaler(Settings::default(), "me"), Role::gateway(Settings::default())];
+        assert!(!apart.into_iter().any(secrets));
+    }
+
+    #[test]
+    fn the_roles_of_a_split_instance_are_everything_together() {
+        let names = |role: &Role| role.rows.all().iter().map(|row| row.name).collect::<Vec<_>>();
+        let settings = Settings::default;
+        let apart = [
+            Role::controller(settings(), "me"),
+            Role::autoscaler(settings(), "me"),
+            Role::gateway(settings()),
+            Role::node(settings()),
+        ];
+        let mut together: Vec<_> = apart.iter().flat_map(names).collect();
+        let mut all = names(&Role::everything(settings()));
+        together.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(together, all);
     }
 }

@@ -45,20 +45,20 @@ pub struct Links {
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.
     pub wakes: mpsc::Receiver<Key>,
-    /// Who knows digests.
-    pub resolver: Arc<dyn ResolveDigest>,
+    /// Who knows digests; nobody where no controller of the role asks.
+    pub resolver: Option<Arc<dyn ResolveDigest>>,
     /// Where to count.
     pub counters: Arc<Counters>,
     /// Where to show how things stand.
     pub inspect: Inspect,
 }
 
-impl Links {
-    /// Of a process without a gateway: there is no table, and nothing is measured.
-    pub fn without_gateway(resolver: Arc<dyn ResolveDigest>) -> Links {
+impl Default for Links {
+    /// Of a process that is connected with none: there is no table, nothing is measured, and no digest found out.
+    fn default() -> Links {
         let (table, applied) = watch::channel(None);
         let ((_, stats), (_, wakes)) = (mpsc::channel(1), mpsc::channel(1));
-        Links { table, applied, stats, wakes, resolver, counters: Arc::default(), inspect: Inspect::default() }
+        Links { table, applied, stats, wakes, resolver: None, counters: Arc::default(), inspect: Inspect::default() }
     }
 }
 
@@ -146,8 +146,10 @@ async fn live(
     let asked = CoalescingQueue::new();
     let (digests_in, digests) = mpsc::channel(DIGESTS);
     let clock = Arc::new(SteadyClock::new(|| (Instant::now().into_std(), Timestamp::now())));
-    let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone(), clock.clone());
-    spawn(&mut tasks, "digest resolver", resolving);
+    if let Some(resolver) = resolver {
+        let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone(), clock.clone());
+        spawn(&mut tasks, "digest resolver", resolving);
+    }
 
     let (follow, decisions) = (CoalescingQueue::new(), CoalescingQueue::new());
     let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), counters.clone());

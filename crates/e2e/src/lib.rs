@@ -9,6 +9,7 @@ mod http;
 mod load;
 mod namespace;
 mod own;
+mod split;
 mod wait;
 
 pub use cluster::{Cluster, Configured};
@@ -16,4 +17,5 @@ pub use http::{Answer, Connection, get, request};
 pub use load::{Load, at_once};
 pub use namespace::{Namespace, condition, example, host_of};
 pub use own::{Own, knoll, scratch, succeed};
+pub use split::Split;
 pub use wait::{PATIENCE, found_within, until, until_within};

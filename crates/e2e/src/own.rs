@@ -18,7 +18,7 @@ pub struct Own {
     proxy: Child,
 }
 
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests with scripts/e2e"))
 }
 
@@ -69,21 +69,7 @@ impl Own {
     pub fn up_as(name: &str, command: Command, options: &[&str]) -> Self {
         let data = scratch(name);
         up(&data, command, options);
-        let kubeconfig = data.join("admin.kubeconfig");
-        let images: PathBuf = variable("KNOLL_E2E_IMAGES").into();
-        let mut proxy = Command::new("kubectl");
-        proxy.args(["proxy", "--port=0"]).env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped());
-        let mut proxy = proxy.spawn().expect("kubectl starts");
-        let mut line = String::new();
-        BufReader::new(proxy.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
-        let mut cluster = Cluster {
-            kubeconfig,
-            gateway: String::new(),
-            proxy: line.split_whitespace().last().unwrap_or_default().to_owned(),
-            knoll: variable("KNOLL").into(),
-            data_dir: data,
-            images,
-        };
+        let (mut cluster, proxy) = reach(data);
         cluster.instance()["gateway"][0].as_str().expect("it has one").clone_into(&mut cluster.gateway);
         let own = Self { cluster, proxy };
         ["hello", "actor"].into_iter().for_each(|image| own.load(image));
@@ -129,6 +115,26 @@ impl Own {
         self.cluster.succeed("kill", &[&format!("-{signal}"), &process], "");
         until("the server is gone", || is_gone(&process).then_some(()));
     }
+}
+
+/// An API server that keeps its data in a directory, with a `kubectl proxy` for cheap reads.
+pub(crate) fn reach(data: PathBuf) -> (Cluster, Child) {
+    let kubeconfig = data.join("admin.kubeconfig");
+    let images: PathBuf = variable("KNOLL_E2E_IMAGES").into();
+    let mut proxy = Command::new("kubectl");
+    proxy.args(["proxy", "--port=0"]).env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped());
+    let mut proxy = proxy.spawn().expect("kubectl starts");
+    let mut line = String::new();
+    BufReader::new(proxy.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
+    let cluster = Cluster {
+        kubeconfig,
+        gateway: String::new(),
+        proxy: line.split_whitespace().last().unwrap_or_default().to_owned(),
+        knoll: variable("KNOLL").into(),
+        data_dir: data,
+        images,
+    };
+    (cluster, proxy)
 }
 
 /// Whether a process is no more.

@@ -27,10 +27,28 @@ const DYING: Duration = Duration::from_secs(30);
 const ALIVE: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Makes this process the machine's instance. Waits for one that is going.
-pub(crate) fn claim() -> Result<fs::File, Failure> {
+/// Roles that a machine has once, where they are processes of their own.
+const ROLES: [&str; 3] = ["autoscaler", "gateway", "node"];
+
+/// Makes this process the machine's instance, with every role. Waits for one that is going.
+pub(crate) fn claim() -> Result<Vec<fs::File>, Failure> {
+    let roles = ROLES.into_iter().map(claim_role);
+    [claim_api()].into_iter().chain(roles).collect()
+}
+
+/// Makes this process the machine's API server.
+pub(crate) fn claim_api() -> Result<fs::File, Failure> {
+    claim_in_runtime(&Paths::lock())
+}
+
+/// Makes this process the one of the machine that takes on `role`.
+pub(crate) fn claim_role(role: &str) -> Result<fs::File, Failure> {
+    claim_in_runtime(&Path::new(RUNTIME).join(format!("{role}.lock")))
+}
+
+fn claim_in_runtime(path: &Path) -> Result<fs::File, Failure> {
     private::directory(RUNTIME.as_ref()).map_err(|e| Failure::io(format!("make {RUNTIME}"), &e))?;
-    claim_at(&Paths::lock(), DYING, ALIVE)
+    claim_at(path, DYING, ALIVE)
 }
 
 fn claim_at(path: &Path, dying: Duration, alive: Duration) -> Result<fs::File, Failure> {
@@ -46,7 +64,13 @@ fn claim_at(path: &Path, dying: Duration, alive: Duration) -> Result<fs::File, F
             Err(fs::TryLockError::WouldBlock) => {
                 let patience = if holder.as_ref().is_some_and(Holder::is_alive) { alive } else { dying };
                 if start.elapsed() > patience {
-                    let text = "another instance of knoll runs on this machine: stop it with `knoll down`";
+                    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+                    let text = match name {
+                        role if ROLES.contains(&role) => {
+                            format!("another {role} of knoll runs on this machine: stop it")
+                        }
+                        _ => "another instance of knoll runs on this machine: stop it with `knoll down`".to_owned(),
+                    };
                     return Err(Failure::text(Exit::Unavailable, text));
                 }
             }

@@ -1,20 +1,22 @@
 //! The `knoll` program: reads its arguments and does what they say.
 
 mod admin;
-mod controller;
 mod detach;
 mod doctor;
 mod failure;
 mod kept;
 mod kubeconfig;
+mod links;
 mod logging;
 mod machine;
 mod notify;
+mod parts;
 mod paths;
 mod ports;
 mod private;
 mod reset;
 mod revoke;
+mod roles;
 mod store;
 mod supervise;
 mod up;
@@ -47,13 +49,17 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         // The monitor forks: it must run before any other thread does.
-        Command::Monitor { options } => up::monitor::serve(&options),
+        Command::Monitor { options } => parts::monitor::serve(&options),
         Command::Up(arguments) => {
             // What the caller's shell has left open is not to stay open for as long as this runs.
             knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;
             if arguments.detach { detach::run(&arguments) } else { up::run(&arguments) }
         }
-        Command::Controller(arguments) => controller::run(&arguments),
+        Command::Api(arguments) => roles::api::run(&arguments),
+        Command::Controller(arguments) => roles::controller::run(&arguments),
+        Command::Autoscaler(arguments) => roles::autoscaler::run(&arguments),
+        Command::Gateway(arguments) => roles::gateway::run(&arguments),
+        Command::Node(arguments) => roles::node::run(&arguments),
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),

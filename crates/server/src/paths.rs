@@ -21,6 +21,14 @@ pub(crate) const OURS: &[&str] = &[
     "containers",
     "admin.kubeconfig",
     "admin.new",
+    "controller.kubeconfig",
+    "controller.new",
+    "autoscaler.kubeconfig",
+    "autoscaler.new",
+    "gateway.kubeconfig",
+    "gateway.new",
+    "node.kubeconfig",
+    "node.new",
     "knoll.log",
     "knoll.log.old",
     "instance.json",
@@ -70,7 +78,12 @@ impl Paths {
 
     /// The administrator's kubeconfig.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.data.join("admin.kubeconfig")
+        self.role_kubeconfig("admin")
+    }
+
+    /// The kubeconfig of a role that is a process of its own.
+    pub(crate) fn role_kubeconfig(&self, role: &str) -> PathBuf {
+        self.data.join(format!("{role}.kubeconfig"))
     }
 
     /// What commands find a running instance by.

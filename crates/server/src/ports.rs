@@ -5,8 +5,9 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use knoll_cli::{Exit, UpArguments};
+use knoll_cli::{ApiSockets, Exit, GatewaySockets, UpArguments};
 use knoll_container::protocol::{GATEWAY, ListenerName};
+use nix::sys::socket::{setsockopt, sockopt::IpFreebind};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{
@@ -14,27 +15,27 @@ use crate::{
     kept::{self, Kept},
 };
 
-/// The sockets of an instance.
-pub(crate) struct Ports {
+/// The sockets of the API server and the registry.
+pub(crate) struct ApiPorts {
     /// The Kubernetes API for the outside.
     pub(crate) api: TcpListener,
-    /// The gateway for the outside; the first is the one URLs speak of.
-    pub(crate) http: Vec<TcpListener>,
     /// The image registry.
     pub(crate) registry: TcpListener,
     /// The admin endpoint, where it is wanted.
     pub(crate) admin: Option<TcpListener>,
-    /// What an earlier instance left, and what this one leaves.
-    pub(crate) kept: Kept,
 }
 
-/// The sockets that pods use, on the gateway's address.
-pub(crate) struct PodPorts {
+/// The sockets of the API server and the registry for pods, on the gateway's address.
+pub(crate) struct PodApiPorts {
     pub(crate) api: TcpListener,
+    pub(crate) registry: TcpListener,
+}
+
+/// The sockets of the gateway for pods, on its address.
+pub(crate) struct PodGatewayPorts {
     pub(crate) http: TcpListener,
     /// The gateway as the outside sees it. The LoadBalancer's Service leads here.
     pub(crate) outside: TcpListener,
-    pub(crate) registry: TcpListener,
 }
 
 /// Connections that wait to be accepted.
@@ -56,11 +57,24 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Listens on an address whose port another socket may have for all addresses; connections to this one come here.
 fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = beside(address)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Listens so on an address that the machine need not have yet: where the node is a process of its own, it adds it.
+fn listen_ahead(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = beside(address)?;
+    setsockopt(&socket, IpFreebind, &true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn beside(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 /// Says what is wrong with the address an option gave.
@@ -83,74 +97,97 @@ fn bind(kept: &mut Kept, address: SocketAddr, what: &str, name: &str, option: &s
 }
 
 /// The gateway's port that URLs need not show, where it is to be tried.
-fn standard(arguments: &UpArguments) -> Option<SocketAddr> {
-    let host = arguments.http_addr.first().map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
+fn standard(wanted: &GatewaySockets) -> Option<SocketAddr> {
+    let host = wanted.http_addr.first().map_or(Ipv4Addr::LOCALHOST.into(), SocketAddr::ip);
     let standard = SocketAddr::new(host, 80);
-    (!arguments.no_port_80 && !arguments.http_addr.contains(&standard)).then_some(standard)
+    (!wanted.no_port_80 && !wanted.http_addr.contains(&standard)).then_some(standard)
 }
 
 /// What the sockets that these arguments ask for are kept as. A pods' socket of a port that is to be bound at every address
 /// is not among them, unless that one was left, too: beside it the port could not be seen to be free.
 pub(crate) fn names(arguments: &UpArguments, left: &Kept) -> Vec<ListenerName> {
-    let mut outside = vec![("api", arguments.api_addr), ("registry", arguments.registry_addr)];
-    outside.extend(arguments.admin_addr.map(|address| ("admin", address)));
-    outside.extend(arguments.http_addr.iter().copied().chain(standard(arguments)).map(|address| ("http", address)));
+    let (api, gateway) = (&arguments.api, &arguments.gateway);
+    let mut outside = vec![("api", api.api_addr), ("registry", api.registry_addr)];
+    outside.extend(api.admin_addr.map(|address| ("admin", address)));
+    outside.extend(gateway.http_addr.iter().copied().chain(standard(gateway)).map(|address| ("http", address)));
     let fresh = |(what, address): &(&str, SocketAddr)| {
         (address.ip().is_unspecified() && !left.has(&kept::name(what, *address))).then(|| address.port())
     };
     let fresh: Vec<u16> = outside.iter().filter_map(fresh).collect();
-    let pods = [("pods-api", arguments.api_addr.port()), ("pods-registry", arguments.registry_addr.port())];
+    let pods = [("pods-api", api.api_addr.port()), ("pods-registry", api.registry_addr.port())];
     let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0)]);
     let pods = pods.filter(|(_, port)| !fresh.contains(port));
     let pods = pods.map(|(what, port)| (what, SocketAddr::from((GATEWAY, port))));
     outside.into_iter().chain(pods).map(|(what, address)| kept::name(what, address)).collect()
 }
 
-impl Ports {
+impl ApiPorts {
     /// Takes up, or binds, what the arguments say.
-    pub(crate) fn bind(arguments: &UpArguments, mut left: Kept) -> Result<Self, Failure> {
-        let kept = &mut left;
-        let api = bind(kept, arguments.api_addr, "Kubernetes API", "api", "--api-addr")?;
-        let registry = bind(kept, arguments.registry_addr, "image registry", "registry", "--registry-addr")?;
-        let admin = arguments.admin_addr;
+    pub(crate) fn bind(wanted: &ApiSockets, kept: &mut Kept) -> Result<Self, Failure> {
+        let api = bind(kept, wanted.api_addr, "Kubernetes API", "api", "--api-addr")?;
+        let registry = bind(kept, wanted.registry_addr, "image registry", "registry", "--registry-addr")?;
+        let admin = wanted.admin_addr;
         let admin = admin.map(|address| bind(kept, address, "admin endpoint", "admin", "--admin-addr")).transpose()?;
-        let mut http = Vec::new();
-        for address in &arguments.http_addr {
-            http.push(bind(kept, *address, "gateway", "http", "--http-addr")?);
-        }
-        if let Some(standard) = standard(arguments) {
-            match kept.take_or(kept::name("http", standard), || listen(standard)) {
-                Ok(listener) => http.insert(0, listener),
-                Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
-            }
-        }
-        Ok(Self { api, http, registry, admin, kept: left })
-    }
-
-    /// The port that URLs speak of.
-    pub(crate) fn http_port(&self) -> u16 {
-        self.http_addresses().first().map_or(80, SocketAddr::port)
-    }
-
-    /// Addresses of the gateway for the outside.
-    pub(crate) fn http_addresses(&self) -> Vec<SocketAddr> {
-        self.http.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        Ok(Self { api, registry, admin })
     }
 }
 
-impl PodPorts {
-    /// Binds the ports that pods use on the gateway's address, which must be one of this machine by now.
-    pub(crate) fn bind(kept: &mut Kept, api: u16, registry: u16) -> Result<Self, Failure> {
-        let mut bind = |port, name: &str, what: &str, option: &str| {
-            let address = SocketAddr::from((GATEWAY, port));
-            let listener = kept.take_or(kept::name(name, address), || listen_beside(address));
-            listener.map_err(|error| refused(address, what, option, &error))
-        };
+/// The gateway's sockets for the outside; the first is the one URLs speak of.
+pub(crate) fn bind_gateway(wanted: &GatewaySockets, kept: &mut Kept) -> Result<Vec<TcpListener>, Failure> {
+    let mut http = Vec::new();
+    for address in &wanted.http_addr {
+        http.push(bind(kept, *address, "gateway", "http", "--http-addr")?);
+    }
+    if let Some(standard) = standard(wanted) {
+        match kept.take_or(kept::name("http", standard), || listen(standard)) {
+            Ok(listener) => http.insert(0, listener),
+            Err(error) => tracing::info!(%error, "port 80 cannot be had, so URLs show a port"),
+        }
+    }
+    Ok(http)
+}
+
+/// Addresses of sockets.
+pub(crate) fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+/// Whether the gateway's address is one of this machine already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodAddress {
+    /// It is.
+    Present,
+    /// The node, a process of its own, adds it.
+    ToCome,
+}
+
+impl PodAddress {
+    fn bind(self, kept: &mut Kept, port: u16, name: &str, what: &str, option: &str) -> Result<TcpListener, Failure> {
+        let address = SocketAddr::from((GATEWAY, port));
+        let listener = kept.take_or(kept::name(name, address), || match self {
+            PodAddress::Present => listen_beside(address),
+            PodAddress::ToCome => listen_ahead(address),
+        });
+        listener.map_err(|error| refused(address, what, option, &error))
+    }
+}
+
+impl PodApiPorts {
+    /// Binds the same ports as for the outside.
+    pub(crate) fn bind(at: PodAddress, kept: &mut Kept, api: u16, registry: u16) -> Result<Self, Failure> {
         Ok(Self {
-            api: bind(api, "pods-api", "Kubernetes API for pods", "--api-addr")?,
-            http: bind(80, "pods-http", "gateway for pods", "a free port 80 there")?,
-            outside: bind(0, "pods-outside", "gateway's Service", "a free port there")?,
-            registry: bind(registry, "pods-registry", "image registry for pods", "--registry-addr")?,
+            api: at.bind(kept, api, "pods-api", "Kubernetes API for pods", "--api-addr")?,
+            registry: at.bind(kept, registry, "pods-registry", "image registry for pods", "--registry-addr")?,
+        })
+    }
+}
+
+impl PodGatewayPorts {
+    /// Binds port 80, and one that is free.
+    pub(crate) fn bind(at: PodAddress, kept: &mut Kept) -> Result<Self, Failure> {
+        Ok(Self {
+            http: at.bind(kept, 80, "pods-http", "gateway for pods", "a free port 80 there")?,
+            outside: at.bind(kept, 0, "pods-outside", "gateway's Service", "a free port there")?,
         })
     }
 }

@@ -13,8 +13,8 @@ use knoll_store::Ownership;
 use crate::{
     failure::Failure,
     machine,
+    parts::{monitor, node},
     paths::{OURS, Paths, RUNTIME},
-    up,
 };
 
 /// Removes everything, after asking.
@@ -32,8 +32,8 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
         return Err(Failure::text(Exit::Failure, "nothing was removed"));
     }
     let _alone = machine::claim()?;
-    reset::reset(&paths.monitor(), Some(&up::network_config())).map_err(|e| Failure::new(Exit::System, &e))?;
-    network::remove_cables(up::monitor::CABLES).map_err(|e| Failure::new(Exit::System, &e))?;
+    reset::reset(&paths.monitor(), Some(&node::network_config())).map_err(|e| Failure::new(Exit::System, &e))?;
+    network::remove_cables(monitor::CABLES).map_err(|e| Failure::new(Exit::System, &e))?;
     remove_data(&paths.data)?;
     check_mounts(RUNTIME.as_ref())?;
     remove(RUNTIME.as_ref())

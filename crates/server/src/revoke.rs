@@ -20,7 +20,7 @@ pub(crate) fn run(data: &std::path::Path) -> Result<(), Failure> {
     let server = Instance::find(&paths.data).ok().map(|instance| instance.api).or_else(|| kubeconfig::server(&paths));
     match server {
         Some(server) => {
-            kubeconfig::write(&paths, &pki, &server)?;
+            kubeconfig::renew(&paths, &pki, &server)?;
             println!("A new kubeconfig is {}", paths.kubeconfig().display());
         }
         None => println!("`knoll up` writes a new kubeconfig."),

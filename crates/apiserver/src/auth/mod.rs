@@ -14,7 +14,7 @@ mod tokens;
 
 pub use authority::LocalAuthority;
 pub(crate) use bootstrap::{AUTO_UPDATE, accounts, rbac_objects};
-pub use bootstrap::{CONTROLLER, GATEWAY, node_identity};
+pub use bootstrap::{AUTOSCALER, CONTROLLER, GATEWAY, node_identity};
 pub use certificates::{Pki, PkiError, kubeconfig, renewal};
 pub(crate) use node::name as node_name;
 pub use revocation::ClientEpoch;

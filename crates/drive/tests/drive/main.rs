@@ -64,7 +64,7 @@ fn start_with(
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
-        resolver,
+        resolver: Some(resolver),
         counters: counters.clone(),
         inspect: inspect.clone(),
     };

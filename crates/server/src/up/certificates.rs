@@ -12,7 +12,7 @@ use crate::{kubeconfig, paths::Paths, supervise::Tasks};
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Keeps them valid until the tasks are told to stop. `names` are those of the server at this moment.
-pub(super) fn keep(
+pub(crate) fn keep(
     tasks: &mut Tasks,
     paths: Paths,
     pki: Arc<Pki>,
@@ -36,7 +36,7 @@ pub(super) fn keep(
                     tracing::info!("the API server has a new certificate");
                 }
                 if now >= due {
-                    kubeconfig::write(&paths, &pki, &server).map_err(|e| e.to_string())?;
+                    kubeconfig::renew(&paths, &pki, &server).map_err(|e| e.to_string())?;
                     due = renewal(now);
                     tracing::info!(path = %paths.kubeconfig().display(), "the administrator has a new certificate");
                 }

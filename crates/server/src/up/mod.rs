@@ -1,13 +1,7 @@
 //! `knoll up`: everything, in one process.
 
-pub(crate) mod backend;
-mod certificates;
-pub(crate) mod monitor;
-mod objects;
+pub(crate) mod certificates;
 mod planes;
-mod proxies;
-mod registry;
-pub(crate) mod resolver;
 
 use std::{
     fs, io,
@@ -19,17 +13,11 @@ use std::{
 use jiff::Timestamp;
 use knoll_apiserver::auth::{Pki, ServingCertificate};
 use knoll_cli::{
-    Exit, UpArguments,
+    ApiSockets, Exit, UpArguments,
     instance::{Instance, process_start},
 };
 use knoll_container::protocol::GATEWAY;
-use nix::{
-    ifaddrs::getifaddrs,
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        socket::SockaddrStorage,
-    },
-};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
@@ -43,13 +31,13 @@ use crate::{
     kubeconfig,
     logging::{self, LogLevel},
     machine, notify,
+    parts::{api::machine_addresses, monitor},
     paths::Paths,
-    ports::{self, Ports},
+    ports::{self, ApiPorts},
     private, store,
     supervise::Tasks,
 };
-use planes::Planes;
-pub(crate) use planes::{docker_config, network_config};
+use planes::{Planes, Ports};
 
 /// Address of `default/kubernetes`, the first of the Services' range.
 const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -60,7 +48,7 @@ const DRAIN: Duration = Duration::from_secs(20);
 const OPEN_FILES: u64 = 1 << 20;
 
 /// Lets this process open as many files as the machine allows it: every connection is one, and a shell gives 1,024.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let wanted = hard.min(OPEN_FILES);
     if soft < wanted
@@ -72,7 +60,7 @@ fn raise_open_files() {
 
 /// Runs an instance until it is told to stop.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
-    let level = logging::start(&arguments.log)?;
+    let level = logging::start(&arguments.logging.log)?;
     raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
     doctor::require(&paths)?;
@@ -110,16 +98,18 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     let mut kept = Kept::find(&monitor).await;
     let names = ports::names(arguments, &kept);
     kept.keep_only(&names, &monitor).await;
-    let mut ports = Ports::bind(arguments, kept)?;
+    let api = ApiPorts::bind(&arguments.api, &mut kept)?;
+    let http = ports::bind_gateway(&arguments.gateway, &mut kept)?;
+    let mut ports = Ports { api, http, kept };
     let pki = Arc::new(Pki::open(&paths.pki(), Timestamp::now()).map_err(|e| Failure::new(Exit::Config, &e))?);
-    let instance = describe(arguments, paths, &ports)?;
+    let instance = describe(&arguments.api, paths, &ports.api, ports::addresses(&ports.http))?;
     kubeconfig::write(paths, &pki, &instance.api)?;
-    let names = names_of(arguments);
+    let names = names_of(&arguments.api);
     let serving = ServingCertificate::new(&pki, &names(), Timestamp::now());
     let serving = serving.map_err(|e| Failure::new(Exit::Usage, &e))?;
     let certificate = Arc::new(serving.tls(&pki).map_err(|e| Failure::new(Exit::System, &e))?);
     let admin = Admin::new(level, Handle::current());
-    let outside = ports.admin.take().map(|listener| (listener, certificate.clone()));
+    let outside = ports.api.admin.take().map(|listener| (listener, certificate.clone()));
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
 
     let mut tasks = Tasks::new();
@@ -145,7 +135,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
 }
 
 /// Names under which clients may speak to the API server; what of them changes is asked for each time.
-fn names_of(arguments: &UpArguments) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
+pub(crate) fn names_of(arguments: &ApiSockets) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
     let (address, given) = (arguments.api_addr.ip(), arguments.api_names.clone());
     move || names(address, &given)
 }
@@ -183,22 +173,17 @@ fn names(address: IpAddr, given: &[String]) -> Vec<String> {
     names
 }
 
-/// Every address the machine has now.
-fn machine_addresses() -> std::io::Result<Vec<IpAddr>> {
-    let interfaces = getifaddrs()?;
-    let ip = |address: SockaddrStorage| {
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    };
-    Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
-}
-
 /// The address clients are told for a socket that listens on all of them.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() { SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()) } else { address }
 }
 
-fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Instance, Failure> {
+pub(crate) fn describe(
+    arguments: &ApiSockets,
+    paths: &Paths,
+    ports: &ApiPorts,
+    gateway: Vec<SocketAddr>,
+) -> Result<Instance, Failure> {
     let unknown = |e: std::io::Error| Failure::io("find the address of a socket", &e);
     let api = reachable(ports.api.local_addr().map_err(unknown)?);
     // The first name given is the one other machines use.
@@ -211,7 +196,7 @@ fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Ins
         pid,
         started: process_start(pid).unwrap_or_default(),
         api,
-        gateway: ports.http_addresses().into_iter().map(reachable).collect(),
+        gateway: gateway.into_iter().map(reachable).collect(),
         admin: Paths::admin(),
         registry: reachable(ports.registry.local_addr().map_err(unknown)?),
         images: Paths::images_socket(),
@@ -220,7 +205,7 @@ fn describe(arguments: &UpArguments, paths: &Paths, ports: &Ports) -> Result<Ins
 }
 
 /// Leaves word of this instance for commands to find it by.
-fn announce(instance: &Instance, paths: &Paths) -> Result<(), Failure> {
+pub(crate) fn announce(instance: &Instance, paths: &Paths) -> Result<(), Failure> {
     let path = paths.instance();
     let text = instance.to_text();
     let written = private::write(&path, text.as_bytes()).or_else(|error| match error.kind() {

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ALL, READ, aggregated_to, cluster_role, rule};
+use super::{ALL, READ, aggregated_to, cluster_role, namespaced_role, rule};
 
 const SERVING: &str = "serving.knative.dev";
 /// Kinds that Knative's controllers keep for themselves.
@@ -73,4 +73,45 @@ fn core() -> Value {
             rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], READ),
         ],
     )
+}
+
+/// What the parts do that may be processes of their own: each its own work and no other's.
+pub(super) fn parts() -> Vec<Value> {
+    let (scaling, routing) = ("autoscaling.internal.knative.dev", "networking.internal.knative.dev");
+    let events = || rule(&[""], &["events"], &["create", "update", "patch"]);
+    let change = ["update", "patch"];
+    let routes = vec![
+        rule(&[routing], &["ingresses", "serverlessservices"], READ),
+        rule(&[SERVING], &["revisions"], READ),
+        rule(&[scaling], &["podautoscalers"], READ),
+        rule(&[""], &["pods", "services", "endpoints", "configmaps"], READ),
+    ];
+    let scale = vec![
+        rule(&[scaling], &["podautoscalers"], READ),
+        rule(&[scaling], &["podautoscalers/status", "metrics/status"], &change),
+        rule(&[scaling], &["podautoscalers/finalizers"], &["update"]),
+        rule(&[scaling], &["metrics"], ALL),
+        rule(&[routing], &["serverlessservices"], ALL),
+        rule(&["apps"], &["deployments", "replicasets"], READ),
+        rule(&["apps"], &["deployments/scale"], &["get", "update", "patch"]),
+        rule(&[""], &["pods", "endpoints", "configmaps"], READ),
+        events(),
+    ];
+    // Its Services lead to addresses of the machine's own, which only few may publish.
+    let places = vec![
+        rule(&[""], &["services", "endpoints"], &["get", "create", "patch"]),
+        rule(&[""], &["services/status"], &["patch"]),
+        rule(&[""], &["endpoints/restricted"], &["create"]),
+        rule(&["discovery.k8s.io"], &["endpointslices/restricted"], &["create"]),
+    ];
+    vec![
+        cluster_role("knoll-routes", json!({}), routes),
+        cluster_role("knoll-gateway", json!({}), vec![rule(&[routing], &["ingresses/status"], &change), events()]),
+        namespaced_role("knoll-gateway", places),
+        cluster_role("knoll-autoscaler", json!({}), scale),
+        namespaced_role(
+            "knoll-autoscaler",
+            vec![rule(&["coordination.k8s.io"], &["leases"], &["get", "create", "update"])],
+        ),
+    ]
 }

@@ -13,6 +13,8 @@ use crate::attributes::Identity;
 
 /// ServiceAccount of the controllers, in the system namespace.
 pub const CONTROLLER: &str = "controller";
+/// ServiceAccount of the autoscaler where it is a process of its own, in the system namespace.
+pub const AUTOSCALER: &str = "autoscaler";
 /// ServiceAccount of the gateway, in the system namespace.
 pub const GATEWAY: &str = "activator";
 /// What is kept up to date at each start unless it says `false`.
@@ -67,6 +69,24 @@ fn binding(name: &str, role: &str, subjects: Value) -> Value {
     })
 }
 
+/// Binds a role of the system namespace to a subject, under the role's name.
+fn namespaced_binding(role: &str, subjects: Value) -> Value {
+    let mut metadata = metadata(role, json!({}));
+    metadata["namespace"] = SYSTEM.into();
+    json!({
+        "apiVersion": API_VERSION, "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+        "subjects": subjects,
+    })
+}
+
+/// A role in the system namespace.
+fn namespaced_role(name: &str, rules: Vec<Value>) -> Value {
+    let mut metadata = metadata(name, json!({}));
+    metadata["namespace"] = SYSTEM.into();
+    json!({"apiVersion": API_VERSION, "kind": "Role", "metadata": metadata, "rules": rules})
+}
+
 fn groups(names: &[&str]) -> Value {
     names.iter().map(|name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name})).collect()
 }
@@ -79,6 +99,7 @@ pub(crate) fn rbac_objects() -> Vec<Value> {
     objects.extend(system::public());
     objects.extend([system::node(), system::controllers()]);
     objects.extend(knative::roles());
+    objects.extend(knative::parts());
     objects.extend([
         binding("cluster-admin", "cluster-admin", groups(&["system:masters"])),
         binding("system:discovery", "system:discovery", groups(&["system:authenticated"])),
@@ -98,6 +119,12 @@ pub(crate) fn rbac_objects() -> Vec<Value> {
             account(CONTROLLER),
         ),
         binding("knoll-kubernetes-controllers", "system:kube-controller-manager", account(CONTROLLER)),
+        binding("knoll-autoscaler", "knoll-autoscaler", account(AUTOSCALER)),
+        binding("knoll-gateway", "knoll-gateway", account(GATEWAY)),
+        binding("knoll-gateway-routes", "knoll-routes", account(GATEWAY)),
+        binding("knoll-node-routes", "knoll-routes", groups(&["system:nodes"])),
+        namespaced_binding("knoll-gateway", account(GATEWAY)),
+        namespaced_binding("knoll-autoscaler", account(AUTOSCALER)),
     ]);
     objects
 }
@@ -105,5 +132,5 @@ pub(crate) fn rbac_objects() -> Vec<Value> {
 /// The accounts of the control plane's own parts.
 pub(crate) fn accounts() -> Vec<Value> {
     let account = |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": SYSTEM}});
-    [CONTROLLER, GATEWAY].map(account).into()
+    [CONTROLLER, AUTOSCALER, GATEWAY].map(account).into()
 }

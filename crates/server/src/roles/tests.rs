@@ -13,8 +13,8 @@ use knoll_store::Store;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{kubeconfig::Access, remote::Remote};
-use crate::up::backend::Backend;
+use super::{kubeconfig::Source, remote::Remote};
+use crate::parts::backend::Backend;
 
 /// Knows every image.
 struct Registry;
@@ -26,7 +26,7 @@ impl ResolveDigest for Registry {
 }
 
 /// An API server on a socket of its own; where it is, and who may do everything there.
-async fn api_server(directory: &Path) -> Access {
+async fn api_server(directory: &Path) -> Source {
     let now = Timestamp::now();
     let pki = Pki::open(&directory.join("pki"), now).expect("keys");
     let store = Store::open(&directory.join("store"), knoll_store::Options::default()).expect("a store");
@@ -50,7 +50,7 @@ async fn api_server(directory: &Path) -> Access {
     let path = directory.join("kubeconfig");
     let text = kubeconfig(&format!("https://{address}"), pki.ca_pem(), "admin", &certificate, &key);
     std::fs::write(&path, text).expect("a file");
-    Access::read(&path).expect("access")
+    Source::File(path)
 }
 
 async fn ask(client: &kube::Client, method: &str, path: &str, body: &Value) -> Value {
@@ -66,8 +66,8 @@ async fn the_controllers_run_over_a_socket_without_the_built_in_ones() {
     let client = remote.client();
     let settings = Settings { standalone: false, ..Settings::default() };
     let role = Role::controller(settings, "test");
-    let running =
-        tokio::spawn(run(remote.client(), role, Links::without_gateway(Arc::new(Registry)), std::future::pending()));
+    let links = Links { resolver: Some(Arc::new(Registry)), ..Links::default() };
+    let running = tokio::spawn(run(remote.client(), role, links, std::future::pending()));
 
     let service = json!({
         "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "hello"},

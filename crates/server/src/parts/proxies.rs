@@ -2,7 +2,7 @@
 
 use knoll_container::protocol::GATEWAY;
 
-use super::planes::{PODS, SERVICES};
+use super::{PODS, SERVICES};
 
 /// Names, in lower case, of settings that name a proxy.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 const ACTIVATOR: &str = "activator-service";
 
 /// Where the gateway is.
+#[derive(Clone, Copy)]
 pub(crate) struct Places {
     /// Address and port of its sockets for callers from outside.
     pub(crate) outside: SocketAddr,

@@ -1,33 +1,27 @@
 //! The registry's place in an instance: its names, who may change it, and the sockets it listens on.
 
-use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::Path,
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use knoll_api::metrics::Metric;
 use knoll_apiserver::{Identity, attributes::Attributes, authority::Authority};
-use knoll_cli::{Exit, UpArguments};
+use knoll_cli::{Exit, ImageRules};
 use knoll_container::protocol::GATEWAY;
 use knoll_oci::{
     Action, Authorize, ImageStore, Limits, Registry, RegistryCounts, RegistryPolicy, Verdict, machine_login,
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
-use crate::{failure::Failure, paths::Paths, supervise::Tasks};
+use crate::{failure::Failure, links, paths::Paths, supervise::Tasks};
 
 /// API group of what RBAC grants at the registry.
 const GROUP: &str = "registry.knoll.dev";
 
 /// Where the registry listens.
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     /// For this machine, and others where it was told to.
-    pub(super) machine: TcpListener,
+    pub(crate) machine: TcpListener,
     /// For pods.
-    pub(super) pods: TcpListener,
+    pub(crate) pods: TcpListener,
 }
 
 /// Hosts under which the registry is known, the canonical one first.
@@ -38,12 +32,21 @@ fn hosts(port: u16) -> Vec<String> {
 }
 
 /// Opens the images on this machine.
-pub(super) fn open_images(arguments: &UpArguments, paths: &Paths, port: u16) -> Result<ImageStore, Failure> {
-    let image_bytes = arguments.max_image_gib << 30;
+pub(crate) fn open_images(rules: &ImageRules, paths: &Paths, port: u16) -> Result<ImageStore, Failure> {
+    open_with(rules, paths, hosts(port))
+}
+
+/// Opens the images of a machine whose registry another process is.
+pub(crate) fn open_remote_images(rules: &ImageRules, paths: &Paths) -> Result<ImageStore, Failure> {
+    open_with(rules, paths, Vec::new())
+}
+
+fn open_with(rules: &ImageRules, paths: &Paths, registry_hosts: Vec<String>) -> Result<ImageStore, Failure> {
+    let image_bytes = rules.max_image_gib << 30;
     let defaults = Limits::default();
     let limits = Limits { image_bytes, layer_bytes: defaults.layer_bytes.min(image_bytes), ..defaults };
-    let insecure_registries = arguments.insecure_registry.clone();
-    let config = knoll_oci::Config { registry_hosts: hosts(port), insecure_registries, limits };
+    let insecure_registries = rules.insecure_registry.clone();
+    let config = knoll_oci::Config { registry_hosts, insecure_registries, limits };
     ImageStore::open(&paths.images(), config).map_err(|e| Failure::new(Exit::System, &e))
 }
 
@@ -92,7 +95,7 @@ impl Authorize for ServiceAccounts {
 }
 
 /// What the registry did, with what the numbers mean.
-pub(super) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
+pub(crate) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
     vec![
         Metric::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
         Metric::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
@@ -109,9 +112,9 @@ pub(super) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
 }
 
 /// Serves images to this machine, its pods and its command line. The registry, to be asked what it did.
-pub(super) fn serve(
+pub(crate) fn serve(
     tasks: &mut Tasks,
-    arguments: &UpArguments,
+    names: &[String],
     paths: &Paths,
     images: &ImageStore,
     authority: Arc<dyn Authority>,
@@ -122,7 +125,7 @@ pub(super) fn serve(
     let machine = machine_login(&directory, &hosts(port))
         .map_err(|e| Failure::io(format!("keep the registry's login in {}", directory.display()), &e))?;
     let authority: Arc<dyn Authorize> = Arc::new(ServiceAccounts(authority));
-    let policy = RegistryPolicy { names: arguments.api_names.clone(), machine, authority: Some(authority) };
+    let policy = RegistryPolicy { names: names.to_vec(), machine, authority: Some(authority) };
     let registry = Registry::new(images.clone(), policy);
     for (listener, inside) in [(sockets.machine, false), (sockets.pods, true)] {
         let (registry, stop) = (registry.clone(), tasks.stop());
@@ -134,27 +137,13 @@ pub(super) fn serve(
         });
     }
     let (path, stop) = (Paths::images_socket(), tasks.stop());
-    let commands = bind(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
+    let commands = links::listen(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
     let (commands, commanded) = (Arc::new(commands), registry.clone());
     tasks.restartable("image commands", move || {
         let (registry, stop, commands) = (commanded.clone(), stop.clone(), commands.clone());
         async move { registry.serve_commands(&commands, stop.wait()).await.map_err(|e| e.to_string()) }
     });
     Ok(registry)
-}
-
-/// A socket in a directory that only its owner enters.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    let directory = path.parent().unwrap_or(path);
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 #[cfg(test)]
@@ -169,16 +158,5 @@ mod tests {
         };
         assert_eq!(told("team/app"), ("push".into(), "team".into(), "team/app".into()));
         assert_eq!(told("app"), ("push".into(), String::new(), "app".into()));
-    }
-
-    #[tokio::test]
-    async fn the_command_lines_socket_is_its_owners_only_and_takes_the_place_of_an_old_one() {
-        let scratch = std::env::temp_dir().join(format!("knoll-images-{}", std::process::id()));
-        let path = scratch.join("images/images.sock");
-        drop(bind(&path).expect("binds"));
-        let _listener = bind(&path).expect("binds again");
-        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(path.parent().expect("has one"))), (0o600, 0o700));
-        fs::remove_dir_all(scratch).expect("removes");
     }
 }

@@ -33,6 +33,25 @@ pub(super) enum User {
     TokenFile(PathBuf),
 }
 
+/// Where it is said which API server, and who to be there. It may change while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The current context of a kubeconfig.
+    File(PathBuf),
+    /// What a pod is told about its own cluster.
+    Pod,
+}
+
+impl Source {
+    /// What it says now.
+    pub(super) fn read(&self) -> Result<Access, NoAccess> {
+        match self {
+            Source::File(path) => Access::read(path),
+            Source::Pod => Access::in_cluster(),
+        }
+    }
+}
+
 /// Why there is no access: the field, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
