@@ -87,6 +87,17 @@ impl Quantity {
         Quantity { nano: self.nano.saturating_sub(other.nano), format: self.format }
     }
 
+    /// How many `divisor`s it holds, rounded up; a divisor of zero counts as one unit.
+    pub fn divided_by(self, divisor: Quantity) -> i64 {
+        let by = if divisor.is_zero() { NANO } else { divisor.nano };
+        i64::try_from(div_up(self.nano, by)).unwrap_or(i64::MAX)
+    }
+
+    /// Whether it is nothing.
+    pub fn is_zero(self) -> bool {
+        self.nano == 0
+    }
+
     /// A part of it, rounded down to a thousandth of a unit, in the same notation.
     pub fn fraction(self, share: f64) -> Quantity {
         #[expect(clippy::cast_possible_truncation, reason = "shares are fractions of amounts far below 2^53")]
@@ -225,6 +236,35 @@ mod tests {
 
     fn canonical(text: &str) -> String {
         Quantity::parse(text).expect("a quantity").to_string()
+    }
+
+    #[test]
+    fn suffixes_scale_exactly() {
+        for (text, milli) in [
+            ("0", 0),
+            ("1", 1000),
+            ("500m", 500),
+            ("1.5", 1500),
+            (".5", 500),
+            ("5.", 5000),
+            ("2e3", 2_000_000),
+            ("2E-3", 2),
+            ("1k", 1_000_000),
+            ("1Ki", 1_024_000),
+            ("0.1m", 1),
+            ("-250m", -250),
+            ("+3", 3000),
+            ("100u", 1),
+        ] {
+            assert_eq!(Quantity::parse(text).map(Quantity::milli), Ok(milli), "{text}");
+        }
+        assert_eq!(Quantity::parse("1.5Gi").map(Quantity::units), Ok(1_610_612_736));
+        assert_eq!(Quantity::parse("9Ei").map(Quantity::units), Ok(i64::MAX));
+        assert_eq!(Quantity::parse("1e400").map(Quantity::units), Ok(i64::MAX));
+        let divided = |text: &str, by: &str| {
+            Quantity::parse(text).expect("an amount").divided_by(Quantity::parse(by).expect("an amount"))
+        };
+        assert_eq!((divided("250m", "1m"), divided("1500m", "1"), divided("2Gi", "0")), (250, 2, 2 << 30));
     }
 
     #[test]

@@ -36,11 +36,6 @@ impl ApiError {
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, ApiError::Refused { code: 409, .. })
     }
-
-    /// Whether a listing or a watch must begin again.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, ApiError::Refused { code: 410, .. })
-    }
 }
 
 impl From<kube::Error> for ApiError {

@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::Table};
+use knoll_faults::{catch, caught};
 use knoll_plan::{
     Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Rows, ScaleDecision, Want,
     Woken, World, table,
@@ -25,7 +26,6 @@ use crate::{
     execute::{Done, Executor, WorkItem},
     failing::Failing,
     inspect::{Controller, Inspect, Moment, Waiting},
-    panics::{catch, caught},
     progress::Progress,
     publish::Publisher,
     queue::{Ended, Id, Lane, Queue},

@@ -6,16 +6,17 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
+use knoll_client::recorder::Recorder;
+use knoll_faults::chain;
 use knoll_plan::{DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use crate::{
     api::{Answer, Api, ApiError, revision},
     coalescing::CoalescingQueue,
     counters::{Counters, count},
     queue::{Barrier, Ended, Id},
-    sweep,
+    recorder, sweep,
 };
 
 /// Longest time for one write.
@@ -25,7 +26,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Executor {
     pub(crate) api: Api,
-    pub(crate) events: mpsc::Sender<EventRecord>,
+    pub(crate) events: Recorder,
     pub(crate) digests: CoalescingQueue<(DigestRequest, Key), Duration>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) clock: Arc<SteadyClock>,
@@ -67,9 +68,7 @@ struct Execution<'a> {
 impl Executor {
     /// Has a Kubernetes Event recorded. Best effort: counted when there is no room.
     pub(crate) fn record(&self, event: EventRecord) {
-        if self.events.try_send(event).is_err() {
-            count(&self.counters.events_dropped);
-        }
+        self.events.record(recorder::event(event));
     }
 
     /// Carries an item out.
@@ -95,8 +94,7 @@ impl Executor {
             }
             Err(error) => {
                 count(&self.counters.failures);
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-                failure = Some(format!("{error}{cause}"));
+                failure = Some(chain(&error));
                 Ended::Badly { barriers }
             }
         };

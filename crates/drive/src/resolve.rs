@@ -8,13 +8,13 @@ use std::{
 };
 
 use knoll_api::{Key, clock::SteadyClock};
+use knoll_faults::caught;
 use knoll_plan::{DigestRequest, Observation};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     coalescing::CoalescingQueue,
     counters::{Counters, count},
-    panics::caught,
 };
 
 /// Images asked for at the same time.

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::Table};
+use knoll_faults::caught;
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
@@ -22,7 +23,7 @@ use crate::{
     counters::Counters,
     execute::Executor,
     inspect::Inspect,
-    panics::{Lives, caught},
+    lives::Lives,
     publish::Publisher,
     recorder,
     resolve::{self, ResolveDigest},
@@ -135,13 +136,14 @@ async fn live(
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
     for kind in role.kinds() {
-        let watch = Watch { kind, api: api.clone(), into: reports_in.clone(), counters: counters.clone() };
+        let (client, into) = (api.client().clone(), reports_in.clone());
+        let watch = Watch { kind, client, into, counters: counters.clone() };
         spawn(&mut tasks, "watch", watch.run());
     }
     drop(reports_in);
 
-    let (events_in, events) = mpsc::channel(recorder::WAITING);
-    spawn(&mut tasks, "event recorder", recorder::run(api.clone(), counters.clone(), events));
+    let (events, recording) = recorder::recorder(api.client().clone(), counters.clone());
+    spawn(&mut tasks, "event recorder", recorder::run(recording, counters.clone()));
 
     let asked = CoalescingQueue::new();
     let (digests_in, digests) = mpsc::channel(DIGESTS);
@@ -156,8 +158,8 @@ async fn live(
     let autoscaling = autoscaler.run(stats, wakes);
 
     let api = api.clone();
-    let executor = Executor { api, events: events_in, digests: asked, counters: counters.clone(), clock };
-    let publisher = Publisher::new(table.clone(), counters);
+    let executor = Executor { api, events, digests: asked, counters: counters.clone(), clock };
+    let publisher = Publisher::new(table.clone(), counters.clone());
     let control = Control::new(role, executor, publisher, follow, inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {

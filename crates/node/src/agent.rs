@@ -12,13 +12,15 @@ use kube::Client as KubeClient;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use knoll_faults::{catch, caught};
+
 use crate::api::Api;
 use crate::config::{Callbacks, Config};
 use crate::counters::{Counters, Reading};
 use crate::feed::{self, Change, Subject};
 use crate::machine::Machine;
 use crate::network::{dns, services};
-use crate::panics::{Pauses, caught, caught_call};
+use crate::panics::Pauses;
 use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
@@ -463,7 +465,7 @@ impl Roster {
 
 /// What a pod refers to. A pod that makes this panic has a worker that says so.
 fn references(pod: &Pod) -> BTreeSet<SourceName> {
-    caught_call(|| sources_of(pod)).unwrap_or_default()
+    catch(|| sources_of(pod)).unwrap_or_default()
 }
 
 fn sources_of(pod: &Pod) -> BTreeSet<SourceName> {

@@ -2,24 +2,13 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use knoll_client::watch::{self, Collection, Seen};
 use kube::Client;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::Request;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::counters::Counters;
-
-/// Most objects asked for at once.
-const PAGE: u32 = 500;
-/// How long a watch lasts before it is renewed, in seconds.
-const WATCH_SECONDS: u32 = 290;
-/// Pauses after a failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What a feed says.
 #[derive(Clone, Debug)]
@@ -46,23 +35,7 @@ pub(crate) struct Subject {
     pub(crate) field_selector: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMeta,
-    #[serde(default)]
-    items: Vec<Raw>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ListMeta {
-    resource_version: Option<String>,
-    #[serde(rename = "continue")]
-    next: Option<String>,
-}
-
-#[derive(Clone, Deserialize, Debug)]
+#[derive(Clone, Debug)]
 struct Raw(serde_json::Value);
 
 impl Raw {
@@ -84,59 +57,32 @@ pub(crate) async fn follow<K>(client: Client, subject: Subject, counters: Arc<Co
 where
     K: DeserializeOwned + Clone + Debug + Send,
 {
-    let mut pause = PAUSE.0;
-    let mut version: Option<String> = None;
-    while !tell.is_closed() {
-        let outcome = match version.take() {
-            None => list(&client, &subject, &counters).await.map(|(all, at)| (Some(all), Some(at))),
-            Some(at) => watch(&client, &subject, &counters, at, &tell).await.map(|at| (None, at)),
-        };
-        match outcome {
-            Ok((all, at)) => {
-                if let Some(all) = all
-                    && tell.send(all).await.is_err()
-                {
-                    return;
-                }
-                pause = PAUSE.0;
-                version = at;
-            }
-            Err(error) => {
-                if tell.is_closed() {
-                    return;
-                }
-                tracing::debug!(path = subject.path, %error, "a watch failed");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        }
-    }
-}
-
-async fn list<K: DeserializeOwned>(
-    client: &Client,
-    subject: &Subject,
-    counters: &Counters,
-) -> kube::Result<(Change<K>, String)> {
+    let field_selector = subject.field_selector.clone().unwrap_or_default();
+    let collection = Collection { path: subject.path.clone(), field_selector };
     let (mut items, mut unreadable) = (Vec::new(), Vec::new());
-    let mut token: Option<String> = None;
-    loop {
-        let mut params = ListParams::default().limit(PAGE);
-        params.field_selector.clone_from(&subject.field_selector);
-        params.continue_token = token;
-        let request = Request::new(subject.path.as_str()).list(&params).map_err(kube::Error::BuildRequest)?;
-        let page: List = client.request(request).await?;
-        for raw in page.items {
-            match read(raw, subject, counters) {
-                Ok(object) => items.push(object),
-                Err(uid) => unreadable.extend(uid),
+    let take = |seen| match seen {
+        Seen::Begins => {
+            items.clear();
+            unreadable.clear();
+            None
+        }
+        Seen::Page(page) => {
+            for raw in page {
+                match read(Raw(raw), &subject, &counters) {
+                    Ok(object) => items.push(object),
+                    Err(uid) => unreadable.extend(uid),
+                }
             }
+            None
         }
-        token = page.metadata.next.filter(|t| !t.is_empty());
-        if token.is_none() {
-            return Ok((Change::All { items, unreadable }, page.metadata.resource_version.unwrap_or_default()));
+        Seen::Listed(_) => {
+            Some(Change::All { items: std::mem::take(&mut items), unreadable: std::mem::take(&mut unreadable) })
         }
-    }
+        Seen::Put(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Put),
+        Seen::Gone(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Gone),
+        Seen::Bookmark(_) | Seen::Absent | Seen::Again => None,
+    };
+    watch::follow(&client, &collection, &tell, take).await;
 }
 
 /// Reads an object, or counts and tells that it cannot be read; its uid then.
@@ -147,57 +93,6 @@ fn read<K: DeserializeOwned>(mut raw: Raw, subject: &Subject, counters: &Counter
         tracing::warn!(path = subject.path, namespace, name, %error, "an object cannot be read: it stays as it is");
         raw.meta("uid")
     })
-}
-
-/// Watches once. Returns the version to go on from; `None` when everything must be listed again.
-async fn watch<K>(
-    client: &Client,
-    subject: &Subject,
-    counters: &Counters,
-    mut version: String,
-    tell: &mpsc::Sender<Change<K>>,
-) -> kube::Result<Option<String>>
-where
-    K: DeserializeOwned + Clone + Debug + Send,
-{
-    let mut params = WatchParams::default().timeout(WATCH_SECONDS);
-    params.field_selector.clone_from(&subject.field_selector);
-    let request = Request::new(subject.path.as_str()).watch(&params, &version).map_err(kube::Error::BuildRequest)?;
-    let events = match client.request_events::<Raw>(request).await {
-        Err(kube::Error::Api(status)) if status.code == 410 => return Ok(None),
-        events => events?,
-    };
-    let mut events = std::pin::pin!(events);
-    loop {
-        let event = match events.try_next().await {
-            Ok(Some(event)) => event,
-            Ok(None) => return Ok(Some(version)),
-            Err(kube::Error::Api(status)) if status.code == 410 => return Ok(None),
-            // What was seen so far stays true; the watch goes on behind it.
-            Err(error) => {
-                tracing::debug!(path = subject.path, %error, "a watch broke");
-                return Ok(Some(version));
-            }
-        };
-        let (raw, gone) = match event {
-            WatchEvent::Added(raw) | WatchEvent::Modified(raw) => (raw, false),
-            WatchEvent::Deleted(raw) => (raw, true),
-            WatchEvent::Bookmark(mark) => {
-                version = mark.metadata.resource_version;
-                continue;
-            }
-            WatchEvent::Error(_) => return Ok(None),
-        };
-        if let Some(at) = raw.meta("resourceVersion") {
-            version = at;
-        }
-        if let Ok(object) = read(raw, subject, counters) {
-            let change = if gone { Change::Gone(object) } else { Change::Put(object) };
-            if tell.send(change).await.is_err() {
-                return Ok(Some(version));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ mod panics;
 pub mod pod;
 pub mod pressure;
 pub mod probes;
-pub mod quantity;
 mod recorder;
 pub mod resources;
 pub mod runtime;

@@ -1,14 +1,10 @@
 //! A panic costs what panicked, and nothing else.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use jiff::Timestamp;
+use knoll_faults::said;
 
-/// Most bytes of a panic's message that are told.
-const LONGEST: usize = 512;
 /// Pauses before something that panicked begins again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Panics within [`WINDOW`] that put something into quarantine.
@@ -18,27 +14,9 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// First and longest quarantine.
 const QUARANTINE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
 
-/// Runs a future to its end, or to its panic. What it worked on must not be used after a panic, unless a half-made
-/// change of it does no harm.
-pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| text(&*panic))
-}
-
-/// The same for a call.
-pub(crate) fn caught_call<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| text(&*panic))
-}
-
-/// What a panic said.
-pub(crate) fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    let text = text.unwrap_or("it says nothing");
-    text[..text.floor_char_boundary(LONGEST)].to_owned()
-}
-
 /// What a task ended with, if that was a panic.
 pub(crate) fn of_task(error: tokio::task::JoinError) -> Option<String> {
-    error.try_into_panic().ok().map(|panic| text(&*panic))
+    error.try_into_panic().ok().map(|panic| said(&*panic))
 }
 
 /// Pauses between the lives of something that panics.
@@ -110,14 +88,6 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
-    }
-
-    #[tokio::test]
-    async fn a_panic_becomes_its_message() {
-        assert_eq!(caught(async { panic!("no {}", 1) }).await, Err::<(), _>("no 1".into()));
-        assert_eq!(caught(async { 5 }).await, Ok(5));
-        let long = caught_call(|| panic!("{}", "é".repeat(LONGEST))).map(|(): ()| ()).expect_err("it panicked");
-        assert_eq!(long.len(), LONGEST);
     }
 
     #[test]

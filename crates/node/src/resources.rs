@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as Text,
 };
 
-use crate::quantity::{Quantity, QuantityError};
+use knoll_api::quantity::{Quantity, QuantityError};
 
 /// Smallest and largest weight the kernel takes.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
@@ -114,15 +114,14 @@ pub fn container_limits(pod: &Pod, container: &Container, memory_capacity: u64) 
 /// When a quantity cannot be read.
 pub fn pod_limits(pod: &Pod) -> Result<Limits, ResourceError> {
     let spec = pod.spec.as_ref();
-    let mut total =
-        Asked { cpu_limit: Some(Quantity::default()), memory_limit: Some(Quantity::default()), ..Asked::default() };
+    let mut total = Asked { cpu_limit: Some(Quantity::ZERO), memory_limit: Some(Quantity::ZERO), ..Asked::default() };
     let sidecars = spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten().filter(|c| is_sidecar(c));
     for container in spec.iter().flat_map(|s| &s.containers).chain(sidecars) {
         let one = Asked::of(container.resources.as_ref())?;
         total.cpu_request = sum(total.cpu_request, one.cpu_request);
         total.memory_request = sum(total.memory_request, one.memory_request);
-        total.cpu_limit = total.cpu_limit.zip(one.cpu_limit).map(|(a, b)| a + b);
-        total.memory_limit = total.memory_limit.zip(one.memory_limit).map(|(a, b)| a + b);
+        total.cpu_limit = total.cpu_limit.zip(one.cpu_limit).map(|(a, b)| a.plus(b));
+        total.memory_limit = total.memory_limit.zip(one.memory_limit).map(|(a, b)| a.plus(b));
     }
     // An init container runs alone, so the pod's cap must not be below its own.
     for container in spec.and_then(|s| s.init_containers.as_ref()).into_iter().flatten().filter(|c| !is_sidecar(c)) {
@@ -175,7 +174,7 @@ fn oom_score_adj(class: QosClass, memory_request: Option<Quantity>, capacity: u6
 /// When it cannot be read.
 pub fn read(list: Option<&BTreeMap<String, Text>>, resource: &str) -> Result<Option<Quantity>, ResourceError> {
     let Some(text) = list.and_then(|l| l.get(resource)) else { return Ok(None) };
-    Quantity::of(text).map(Some).map_err(|source| ResourceError {
+    Quantity::parse(&text.0).map(Some).map_err(|source| ResourceError {
         resource: resource.to_owned(),
         text: text.0.clone(),
         source,
@@ -184,7 +183,7 @@ pub fn read(list: Option<&BTreeMap<String, Text>>, resource: &str) -> Result<Opt
 
 fn sum(a: Option<Quantity>, b: Option<Quantity>) -> Option<Quantity> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
+        (Some(a), Some(b)) => Some(a.plus(b)),
         (a, b) => a.or(b),
     }
 }

@@ -9,7 +9,6 @@ mod collect;
 mod config;
 mod digest;
 mod durable;
-mod failure;
 mod holds;
 mod keychain;
 mod layer;

@@ -13,10 +13,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{NoProxy, Proxy, Response, Url, redirect};
 use serde::Deserialize;
 
+use knoll_faults::chain;
+
 use crate::{
     Digest, LimitError, Limits, PullError, Reference,
     challenge::{Challenge, parse_challenges},
-    failure::chain,
     keychain::{Candidate, Login},
     local::Config,
     pace::Pace,

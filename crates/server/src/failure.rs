@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, io};
 
 use knoll_cli::Exit;
+pub(crate) use knoll_faults::chain;
 
 /// What goes to the terminal, and the exit code.
 #[derive(Debug)]
@@ -51,21 +52,6 @@ fn is_full(error: &(dyn Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// An error and its causes, each said once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl fmt::Display for Failure {

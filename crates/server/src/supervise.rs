@@ -57,11 +57,7 @@ impl Stop {
 /// What a task that panicked said.
 pub(crate) fn panic_text(error: JoinError) -> String {
     match error.try_into_panic() {
-        Ok(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            format!("it panicked: {}", text.as_deref().unwrap_or("without a word"))
-        }
+        Ok(panic) => format!("it panicked: {}", knoll_faults::said(&*panic)),
         Err(error) => error.to_string(),
     }
 }

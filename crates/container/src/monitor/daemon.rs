@@ -48,7 +48,7 @@ pub(super) fn detach(
         match outcome {
             Ok(()) => 0,
             Err(error) => {
-                let text = chain(&error);
+                let text = knoll_faults::chain(&error);
                 tracing::error!(error = text, "the monitor ends");
                 drop(File::from(write).write_all(text.as_bytes()));
                 1
@@ -69,16 +69,6 @@ pub(super) fn detach(
             Err(MonitorError::Setup { what: "start in the background", source: io::Error::other(text) })
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn background(options: &Options) -> Result<(), MonitorError> {

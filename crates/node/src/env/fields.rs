@@ -6,8 +6,8 @@ use std::fmt::Write;
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 
 use super::{EnvError, Inputs};
-use crate::quantity::Quantity;
 use crate::resources;
+use knoll_api::quantity::Quantity;
 
 /// The value of a field, by its path.
 ///
@@ -112,9 +112,9 @@ pub fn resource_field(
         "requests" => resources::read(asked.and_then(|r| r.requests.as_ref()), resource)
             .map_err(|e| unreadable(e.source))?
             .or(limit)
-            .unwrap_or_default(),
+            .unwrap_or(Quantity::ZERO),
         _ => return Err(unsupported()),
     };
-    let divisor = reference.divisor.as_ref().map_or(Ok(Quantity::default()), Quantity::of).map_err(unreadable)?;
+    let divisor = reference.divisor.as_ref().map_or(Ok(Quantity::ZERO), |text| text.0.parse()).map_err(unreadable)?;
     Ok(value.divided_by(divisor).to_string())
 }

@@ -113,7 +113,7 @@ pub enum EnvError {
         what: String,
         /// Why.
         #[source]
-        source: crate::quantity::QuantityError,
+        source: knoll_api::quantity::QuantityError,
     },
 }
 

@@ -24,7 +24,7 @@ pub use mounts::{MountError, mounts};
 pub use projected::TokenRequest;
 
 use crate::env::{EnvError, Inputs};
-use crate::quantity::Quantity;
+use knoll_api::quantity::Quantity;
 
 /// Permission bits of files when nothing says so.
 const DEFAULT_MODE: i32 = 0o644;
@@ -205,8 +205,10 @@ fn step(volume: &Volume, content: &Content<'_>) -> Result<WorkStep, VolumeError>
     }
     // A volume without any source is scratch space too.
     let source = volume.empty_dir.clone().unwrap_or_default();
-    let size =
-        source.size_limit.as_ref().map(|limit| Quantity::of(limit).map_err(|_| VolumeError::Size(limit.0.clone())));
+    let size = source
+        .size_limit
+        .as_ref()
+        .map(|limit| Quantity::parse(&limit.0).map_err(|_| VolumeError::Size(limit.0.clone())));
     let size = size.transpose()?.and_then(|q| u64::try_from(q.units()).ok()).filter(|bytes| *bytes > 0);
     let medium = source.medium.unwrap_or_default();
     if medium.starts_with("HugePages") {
@@ -312,7 +314,7 @@ pub fn location(volume: &Volume, places: &Places) -> (PathBuf, bool) {
 pub fn limited_scratch(pod: &Pod, places: &Places) -> Vec<(String, PathBuf, u64)> {
     let limit = |v: &Volume| {
         let source = v.empty_dir.as_ref().filter(|s| s.medium.as_deref().unwrap_or_default().is_empty())?;
-        let bytes = Quantity::of(source.size_limit.as_ref()?).ok()?.units();
+        let bytes = Quantity::parse(&source.size_limit.as_ref()?.0).ok()?.units();
         u64::try_from(bytes).ok().filter(|b| *b > 0)
     };
     volumes(pod).iter().filter_map(|v| limit(v).map(|b| (v.name.clone(), places.scratch.join(&v.name), b))).collect()

@@ -15,9 +15,11 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::{End, PodVersion, adopt, load_record, uid};
+use knoll_faults::{catch, caught};
+
 use crate::api::pod_path;
 use crate::config::InstanceEvent;
-use crate::panics::{Pauses, Record, Sentence, caught, caught_call};
+use crate::panics::{Pauses, Record, Sentence};
 use crate::pod::{self, ObservedPod, Verdict};
 use crate::security;
 use crate::shared::Shared;
@@ -188,7 +190,7 @@ async fn quarantine(shared: &Shared, pod: &Arc<Pod>, message: &str) {
     let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
     if let Some(address) = address {
         let event = InstanceEvent { pod: Arc::clone(pod), address, up: false };
-        if let Err(why) = caught_call(|| (shared.callbacks.on_instance)(event)) {
+        if let Err(why) = catch(|| (shared.callbacks.on_instance)(event)) {
             tracing::error!(pod = pod::describe(pod), why, "an instance in quarantine was not taken down");
         }
     }

@@ -10,7 +10,9 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Answer, Body, Refusal, Registry, json as json_response, query};
-use crate::{LimitError, durable::private_file, failure::chain, limits::has_room, pace::Pace};
+use knoll_faults::chain;
+
+use crate::{LimitError, durable::private_file, limits::has_room, pace::Pace};
 
 impl Registry {
     /// Answers one request of the command line.

@@ -18,9 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 
+use knoll_faults::{catch, caught};
+
 use crate::config::Callbacks;
 use crate::counters::Counters;
-use crate::panics::{caught, caught_call};
 use crate::shared::{PodAddresses, Shared};
 use clients::{Clients, Share};
 use forward::Forwarder;
@@ -211,7 +212,7 @@ impl Answering {
     /// A question that makes this panic is answered with a failure, and the next one is asked.
     fn here(&self, message: &[u8], over_tcp: bool) -> Here {
         self.counters.dns_questions.add();
-        caught_call(|| self.look(message, over_tcp)).unwrap_or_else(|panic| {
+        catch(|| self.look(message, over_tcp)).unwrap_or_else(|panic| {
             self.counters.panics.add();
             tracing::error!(panic, "a DNS question panicked");
             match message {

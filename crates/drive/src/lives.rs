@@ -1,12 +1,6 @@
-//! A panic costs the one thing it happened in: caught here, named, and handed to whoever decides what comes next.
+//! How a task of the loop that panicked begins again.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
-
-use futures_util::FutureExt;
+use std::time::Duration;
 
 use crate::counters::{Counters, count};
 
@@ -14,24 +8,6 @@ use crate::counters::{Counters, count};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// A task that lasted this long begins again after the first pause.
 const HEALTHY: Duration = Duration::from_secs(60);
-
-/// Runs `work`; a panic becomes what it said. Whatever `work` changes must be thrown away or still make sense then.
-pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(message)
-}
-
-/// Awaits `work`; a panic becomes what it said. Whatever `work` changes must be thrown away or still make sense then.
-pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(message)
-}
-
-/// What a panic said.
-pub(crate) fn message(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => payload.downcast::<&str>().map_or_else(|_| "no message".into(), |text| (*text).to_owned()),
-    }
-}
 
 /// Pauses between the lives of a task that panics.
 pub(crate) struct Lives {

@@ -1,0 +1,242 @@
+//! Records Kubernetes Events. Best effort and bounded: repeats are counted on one Event, and an object that causes too
+//! many different ones is silenced for a while.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::Request;
+use jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Events that may wait to be recorded.
+const WAITING: usize = 1024;
+/// Events remembered, to count repeats; and objects that caused some.
+const REMEMBERED: usize = 4096;
+/// How long a repeat is counted on the earlier Event.
+const SERIES: Duration = Duration::from_secs(600);
+/// Events of one object at once, and how long until it may cause another.
+const BURST: f64 = 25.0;
+const REFILL: Duration = Duration::from_secs(300);
+
+/// Something that happened to an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// Of the object.
+    pub api_version: String,
+    /// Of the object.
+    pub kind: String,
+    /// Of the object; empty for one of the whole cluster, whose events are in `default`.
+    pub namespace: String,
+    /// Of the object.
+    pub name: String,
+    /// Of the object.
+    pub uid: String,
+    /// Which part of it, as `spec.containers{name}`.
+    pub field_path: Option<String>,
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// One word in `CamelCase`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Who records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The part.
+    pub component: &'static str,
+    /// The machine it is about; empty where it is about none.
+    pub host: String,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was recorded, or counted on an earlier one.
+    Recorded,
+    /// Its object causes too many.
+    Throttled,
+    /// Too many waited, or it was refused.
+    Dropped,
+}
+
+/// Hears what becomes of each event.
+pub type Tally = Arc<dyn Fn(Outcome) + Send + Sync>;
+
+/// Takes events. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Event>,
+    tally: Tally,
+}
+
+/// Writes what a [`Recorder`] takes.
+pub struct Recording {
+    client: Client,
+    source: Source,
+    events: mpsc::Receiver<Event>,
+    tally: Tally,
+    series: HashMap<Event, Series>,
+    allowances: HashMap<Subject, Allowance>,
+    serial: u64,
+}
+
+/// API version, kind, namespace, name and uid of an object.
+type Subject = [String; 5];
+
+struct Series {
+    name: String,
+    count: u32,
+    last: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    /// What it is by now.
+    fn at(self, now: Instant) -> Allowance {
+        let refilled = now.duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
+        Allowance { left: (self.left + refilled).min(BURST), at: now }
+    }
+}
+
+impl Recorder {
+    /// A recorder, and what writes for it.
+    pub fn new(client: Client, source: Source, tally: Tally) -> (Recorder, Recording) {
+        let (queue, events) = mpsc::channel(WAITING);
+        let (series, allowances) = (HashMap::new(), HashMap::new());
+        let recording = Recording { client, source, events, tally: tally.clone(), series, allowances, serial: 0 };
+        (Recorder { queue, tally }, recording)
+    }
+
+    /// Has an event recorded, if there is room for it.
+    pub fn record(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
+            (self.tally)(Outcome::Dropped);
+        }
+    }
+}
+
+impl Recording {
+    /// Writes for as long as somebody may record something. May be begun again after a panic: the event that caused it
+    /// is lost, all others are written.
+    pub async fn run(&mut self) {
+        while let Some(event) = self.events.recv().await {
+            let outcome = if self.allows(&event, Instant::now()) {
+                match self.record(event).await {
+                    Ok(()) => Outcome::Recorded,
+                    Err(error) => {
+                        tracing::debug!(error = knoll_faults::chain(&error), "cannot record an event");
+                        Outcome::Dropped
+                    }
+                }
+            } else {
+                Outcome::Throttled
+            };
+            (self.tally)(outcome);
+        }
+    }
+
+    fn allows(&mut self, event: &Event, now: Instant) -> bool {
+        if self.allowances.len() >= REMEMBERED {
+            self.allowances.retain(|_, allowance| allowance.at(now).left < BURST);
+            if self.allowances.len() >= REMEMBERED {
+                self.allowances.clear();
+            }
+        }
+        let Event { api_version, kind, namespace, name, uid, .. } = event;
+        let subject = [api_version, kind, namespace, name, uid].map(String::clone);
+        let allowance = self.allowances.entry(subject).or_insert(Allowance { left: BURST, at: now });
+        *allowance = allowance.at(now);
+        let enough = allowance.left >= 1.0;
+        if enough {
+            allowance.left -= 1.0;
+        }
+        enough
+    }
+
+    async fn record(&mut self, event: Event) -> kube::Result<()> {
+        let now = Instant::now();
+        if self.series.len() >= REMEMBERED {
+            self.series.retain(|_, series| now - series.last < SERIES);
+            if self.series.len() >= REMEMBERED {
+                self.series.clear();
+            }
+        }
+        let namespace = if event.namespace.is_empty() { "default" } else { &event.namespace };
+        let root = format!("/api/v1/namespaces/{namespace}/events");
+        let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        if let Some(series) = self.series.get_mut(&event).filter(|series| now - series.last < SERIES) {
+            series.count = series.count.saturating_add(1);
+            series.last = now;
+            let patch = json!({"count": series.count, "lastTimestamp": at});
+            let request = Request::patch(format!("{root}/{}", series.name));
+            match send(&self.client, request, "application/merge-patch+json", &patch).await {
+                // It expired: begin again.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                result => return result,
+            }
+        }
+        self.serial += 1;
+        let unique = Timestamp::now().as_nanosecond().wrapping_add(i128::from(self.serial));
+        let name = format!("{}.{unique:x}", event.name);
+        let body = body(&event, &self.source, namespace, &name, &at);
+        send(&self.client, Request::post(&root), "application/json", &body).await?;
+        self.series.insert(event, Series { name, count: 1, last: now });
+        Ok(())
+    }
+}
+
+fn body(event: &Event, source: &Source, namespace: &str, name: &str, at: &str) -> Value {
+    let Source { component, host } = source;
+    let mut body = json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"namespace": namespace, "name": name},
+        "involvedObject": {
+            "apiVersion": event.api_version, "kind": event.kind,
+            "namespace": event.namespace, "name": event.name, "uid": event.uid,
+        },
+        "type": if event.warning { "Warning" } else { "Normal" },
+        "reason": event.reason, "message": event.message, "count": 1, "firstTimestamp": at, "lastTimestamp": at,
+        "source": {"component": component}, "reportingComponent": component, "reportingInstance": host,
+    });
+    if let Some(field) = &event.field_path {
+        body["involvedObject"]["fieldPath"] = field.as_str().into();
+    }
+    if !host.is_empty() {
+        body["source"]["host"] = host.as_str().into();
+    }
+    body
+}
+
+async fn send(client: &Client, request: http::request::Builder, kind: &str, body: &Value) -> kube::Result<()> {
+    let request = request.header("accept", "application/json").header("content-type", kind);
+    let request = request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
+    client.request::<Value>(request).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_that_talks_much_is_heard_less() {
+        let service = tower::service_fn(|_request: Request<kube::client::Body>| async {
+            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+        });
+        let client = Client::new(service, "default");
+        let (_recorder, mut recording) = Recorder::new(client, Source::default(), Arc::new(|_| {}));
+        let event = |name: &str| Event { name: name.into(), ..Event::default() };
+        let now = Instant::now();
+        assert_eq!((0..100).filter(|_| recording.allows(&event("a"), now)).count(), 25);
+        assert!(recording.allows(&event("b"), now));
+        assert!(!recording.allows(&event("a"), now + Duration::from_secs(100)));
+        assert!(recording.allows(&event("a"), now + Duration::from_secs(301)));
+    }
+}

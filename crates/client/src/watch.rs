@@ -1,0 +1,259 @@
+//! One collection: list, then watch, then begin again when that breaks.
+//!
+//! Promises that what was told is complete up to the revision that came with it: a listing replaces everything (so what
+//! vanished while nobody watched goes), a watch goes on where the listing or the last event ended.
+
+use std::{pin::pin, time::Duration};
+
+use futures_util::TryStreamExt;
+use http::Request;
+use kube::{Client, core::WatchEvent};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{sync::mpsc, time::Instant};
+
+/// Objects in one page of a listing.
+const PAGE: usize = 500;
+/// How long the server keeps a watch open; it is renewed without a listing.
+const WATCH_SECONDS: u32 = 290;
+/// A watch that ends sooner has not been watching.
+const QUICK: Duration = Duration::from_secs(1);
+/// First and longest pause after something broke.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How often a collection that is not served is asked for again.
+const ABSENT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// Its path in the API.
+    pub path: String,
+    /// Which of its objects; all, when empty.
+    pub field_selector: String,
+}
+
+/// What is seen of a collection.
+#[derive(Debug)]
+pub enum Seen {
+    /// A listing begins: pages of an earlier one that did not end are void.
+    Begins,
+    /// Objects of a listing.
+    Page(Vec<Value>),
+    /// The listing is complete: that is everything, at this revision.
+    Listed(String),
+    /// An object is new or different.
+    Put(Value),
+    /// An object is gone; its last state.
+    Gone(Value),
+    /// Nothing, up to this revision.
+    Bookmark(String),
+    /// The collection is not served.
+    Absent,
+    /// A watch ended and is begun again.
+    Again,
+}
+
+/// The revision of an object.
+pub fn revision_of(object: &Value) -> &str {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PageMeta {
+    resource_version: String,
+    r#continue: String,
+}
+
+/// Whoever follows a collection.
+struct Follower<'a, T, F> {
+    client: &'a Client,
+    collection: &'a Collection,
+    read: F,
+    into: &'a mpsc::Sender<T>,
+}
+
+/// How a watch ended.
+enum End {
+    /// Continue from this revision.
+    At(String),
+    /// Begin with a listing.
+    Relist,
+    /// Nobody listens any more.
+    Unheard,
+}
+
+/// Lists and watches a collection until nobody listens to `into`. `read` makes of what is seen what is sent, if anything;
+/// it hears everything in order.
+pub async fn follow<T: Send>(
+    client: &Client,
+    collection: &Collection,
+    into: &mpsc::Sender<T>,
+    read: impl FnMut(Seen) -> Option<T> + Send,
+) {
+    let mut follower = Follower { client, collection, read, into };
+    let closed = into.closed();
+    tokio::select! {
+        () = follower.run() => {}
+        // While nothing happens, too.
+        () = closed => {}
+    }
+}
+
+impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
+    async fn run(&mut self) {
+        let (mut pause, mut absent) = (PAUSE.0, false);
+        let mut from: Option<String> = None;
+        loop {
+            let at = match from.take() {
+                Some(at) => at,
+                None => match self.list().await {
+                    Ok(Some(at)) => at,
+                    Ok(None) => return,
+                    Err(error) if code(&error) == 404 => {
+                        if !std::mem::replace(&mut absent, true) {
+                            tracing::info!(path = self.collection.path, "a kind is not served");
+                        }
+                        if !self.tell(Seen::Absent).await {
+                            return;
+                        }
+                        tokio::time::sleep(ABSENT_PAUSE).await;
+                        continue;
+                    }
+                    Err(error) => {
+                        self.log("list", &error);
+                        wait(&mut pause).await;
+                        continue;
+                    }
+                },
+            };
+            absent = false;
+            let (begun_at, begun) = (at.clone(), Instant::now());
+            match self.watch(at).await {
+                Ok(End::At(at)) => {
+                    // A watch that ended at once may do so again; one in which nothing happened was merely quiet.
+                    if at == begun_at && begun.elapsed() < QUICK {
+                        wait(&mut pause).await;
+                    } else {
+                        pause = PAUSE.0;
+                    }
+                    from = Some(at);
+                }
+                Ok(End::Relist) => wait(&mut pause).await,
+                Ok(End::Unheard) => return,
+                Err((at, error)) => {
+                    self.log("watch", &error);
+                    if !matches!(code(&error), 404 | 410) {
+                        from = Some(at);
+                    }
+                    wait(&mut pause).await;
+                }
+            }
+            self.tell(Seen::Again).await;
+        }
+    }
+
+    fn log(&self, doing: &str, error: &kube::Error) {
+        let error = knoll_faults::chain(error);
+        tracing::warn!(path = self.collection.path, error, "cannot {doing}");
+    }
+
+    /// Whether somebody listens.
+    async fn tell(&mut self, seen: Seen) -> bool {
+        match (self.read)(seen) {
+            Some(message) => self.into.send(message).await.is_ok(),
+            None => true,
+        }
+    }
+
+    fn request(&self, query: &str) -> kube::Result<Request<Vec<u8>>> {
+        let Collection { path, field_selector } = self.collection;
+        let selector = encode(field_selector);
+        let selector = if selector.is_empty() { selector } else { format!("&fieldSelector={selector}") };
+        let request = Request::get(format!("{path}?{query}{selector}")).header("accept", "application/json");
+        request.body(Vec::new()).map_err(kube::Error::HttpError)
+    }
+
+    /// Reports everything there is. Where to watch from; `None` when nobody listens.
+    async fn list(&mut self) -> kube::Result<Option<String>> {
+        self.tell(Seen::Begins).await;
+        let (mut token, mut at) = (String::new(), String::new());
+        loop {
+            let token_part = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
+            let page: Page = self.client.request(self.request(&format!("limit={PAGE}{token_part}"))?).await?;
+            self.tell(Seen::Page(page.items)).await;
+            at = if page.metadata.resource_version.is_empty() { at } else { page.metadata.resource_version };
+            if page.metadata.r#continue.is_empty() {
+                return Ok(self.tell(Seen::Listed(at.clone())).await.then_some(at));
+            }
+            token = page.metadata.r#continue;
+        }
+    }
+
+    /// Reports changes after `at` until the server ends the watch.
+    async fn watch(&mut self, mut at: String) -> Result<End, (String, kube::Error)> {
+        let query =
+            format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}", encode(&at));
+        let request = self.request(&query).map_err(|error| (at.clone(), error))?;
+        let stream = self.client.request_events::<Value>(request).await;
+        let mut stream = pin!(stream.map_err(|error| (at.clone(), error))?);
+        loop {
+            let event = stream.try_next().await.map_err(|error| (at.clone(), error))?;
+            let seen = match event {
+                None => return Ok(End::At(at)),
+                Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    revision_of(&object).clone_into(&mut at);
+                    Seen::Put(object)
+                }
+                Some(WatchEvent::Deleted(object)) => {
+                    revision_of(&object).clone_into(&mut at);
+                    Seen::Gone(object)
+                }
+                Some(WatchEvent::Bookmark(bookmark)) => {
+                    at = bookmark.metadata.resource_version;
+                    Seen::Bookmark(at.clone())
+                }
+                Some(WatchEvent::Error(status)) if status.code == 410 => return Ok(End::Relist),
+                Some(WatchEvent::Error(status)) => return Err((at, kube::Error::Api(status))),
+            };
+            if !self.tell(seen).await {
+                return Ok(End::Unheard);
+            }
+        }
+    }
+}
+
+/// The code of a refusal; 0 when there was no answer.
+fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+/// Pauses, and doubles the next pause.
+async fn wait(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(PAUSE.1);
+}
+
+/// A text as it may stand in a query.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
