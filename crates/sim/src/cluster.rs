@@ -1,11 +1,15 @@
-//! The truth: what an API server would hold, and everything that ever happened to it.
+//! The truth: the real store, on a disk in memory that may lose its power, and what its watch told.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
+use knoll_journal::MemoryDisk;
 use knoll_plan::{Change, Propagation, Want};
+use knoll_store::{Durability, Expect, Options, Store, Watch};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 /// Why a write was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +21,56 @@ pub enum Denied {
 }
 
 /// The truth.
-#[derive(Clone, Debug, Default)]
 pub struct Cluster {
+    runtime: Runtime,
+    disk: MemoryDisk,
+    store: Store,
+    watch: Watch,
+    /// What the store holds, as its watch told it.
     objects: BTreeMap<(Kind, Key), Object>,
     revision: u64,
     history: BTreeMap<Kind, Vec<(u64, Change)>>,
+    /// The newest revision that no power cut may take back.
+    durable: u64,
+    /// Objects that were ever made: their uids differ, whatever is lost.
+    made: u64,
+    boots: u64,
+}
+
+/// A power cut is known by the name of the machine's run.
+fn options(boots: u64) -> Options {
+    Options { boot_id: format!("boot-{boots}"), ..Options::default() }
+}
+
+/// The store's key of an object.
+fn path(kind: Kind, key: &Key) -> String {
+    let place = Kind::ALL.iter().position(|one| *one == kind).unwrap_or_default();
+    format!("{place:03}/{}/{}", key.namespace, key.name)
+}
+
+/// The object that the store's key names.
+fn named(path: &str) -> Option<(Kind, Key)> {
+    let mut parts = path.splitn(3, '/');
+    let kind = Kind::ALL.get(parts.next()?.parse::<usize>().ok()?)?;
+    Some((*kind, Key::new(parts.next()?, parts.next()?)))
+}
+
+/// The object that the store holds, as of a revision.
+fn object(kind: Kind, value: &[u8], revision: u64) -> Object {
+    let mut value: Value = serde_json::from_slice(value).expect("what was written is JSON");
+    value["metadata"]["resourceVersion"] = revision.to_string().into();
+    Object::from_json(kind, value).expect("a well-formed object")
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let disk = MemoryDisk::default();
+        let store = Store::open_on(std::sync::Arc::new(disk.clone()), options(0)).expect("an empty disk opens");
+        let watch = store.watch("", 0).expect("nothing was compacted");
+        let (objects, history) = (BTreeMap::new(), BTreeMap::new());
+        Cluster { runtime, disk, store, watch, objects, revision: 0, history, durable: 0, made: 0, boots: 0 }
+    }
 }
 
 impl Cluster {
@@ -45,6 +94,96 @@ impl Cluster {
         self.objects.get(&(kind, key.clone()))
     }
 
+    /// Cuts the power and starts again. What was acknowledged as durable is there; what was not may be gone.
+    ///
+    /// # Errors
+    /// What was lost that must not be.
+    pub fn power_cut(&mut self, seed: u64) -> Result<(), String> {
+        self.boots += 1;
+        self.disk = self.disk.after_power_cut_with(seed);
+        let disk = std::sync::Arc::new(self.disk.clone());
+        self.store =
+            Store::open_on(disk, options(self.boots)).map_err(|error| format!("the store does not open: {error}"))?;
+        let snapshot = self.store.snapshot();
+        if snapshot.revision < self.revision {
+            return Err(format!("revision {} comes again after {}", snapshot.revision, self.revision));
+        }
+        let mut found = BTreeMap::new();
+        for entry in snapshot.range("", None) {
+            let id = named(&entry.key).ok_or_else(|| format!("{} was never written", entry.key))?;
+            found.insert(id.clone(), object(id.0, &entry.value, entry.revision));
+        }
+        for (id, known) in self.state_at(self.durable) {
+            let kept = found.get(&id).is_some_and(|object| revision_of(object) >= known);
+            if !kept && !self.was_gone_after(&id, self.durable) {
+                let (kind, key) = id;
+                return Err(format!("{kind:?} {key} of revision {known} was durable at {} and is lost", self.durable));
+            }
+        }
+        self.watch = self.store.watch("", snapshot.revision).map_err(|error| error.to_string())?;
+        (self.revision, self.durable) = (snapshot.revision, snapshot.revision);
+        self.history.clear();
+        for ((kind, _), object) in &found {
+            self.history.entry(*kind).or_default().push((revision_of(object), Change::Put(object.clone())));
+        }
+        for history in self.history.values_mut() {
+            history.sort_by_key(|(revision, _)| *revision);
+        }
+        self.objects = found;
+        Ok(())
+    }
+
+    /// Revisions of the objects that were there at a revision, by what was heard.
+    fn state_at(&self, revision: u64) -> BTreeMap<(Kind, Key), u64> {
+        let mut state = BTreeMap::new();
+        for (kind, history) in &self.history {
+            for (at, change) in history.iter().filter(|(at, _)| *at <= revision) {
+                match change {
+                    Change::Put(object) => drop(state.insert((*kind, object.key()), *at)),
+                    Change::Gone(_, key) => drop(state.remove(&(*kind, key.clone()))),
+                }
+            }
+        }
+        state
+    }
+
+    /// Whether an object was deleted after a revision, be it that it was made again.
+    fn was_gone_after(&self, (kind, key): &(Kind, Key), revision: u64) -> bool {
+        let gone = Change::Gone(*kind, key.clone());
+        self.history.get(kind).into_iter().flatten().any(|(at, change)| *at > revision && *change == gone)
+    }
+
+    /// Writes one entry, or deletes it, and hears of that.
+    fn write(&mut self, kind: Kind, key: &Key, value: Option<&Value>, expect: Expect, durability: Durability) -> u64 {
+        let path = path(kind, key);
+        let written = match value {
+            Some(value) => {
+                let bytes = Bytes::from(value.to_string());
+                self.runtime.block_on(self.store.put(path, bytes, expect, durability))
+            }
+            None => self.runtime.block_on(self.store.delete(&path, expect, durability)).map(|change| change.revision),
+        };
+        let revision = written.expect("nobody else writes");
+        if durability == Durability::Durable {
+            self.durable = revision;
+        }
+        while self.revision < revision {
+            let change = self.runtime.block_on(self.watch.next()).expect("it keeps up").expect("the store runs");
+            let (kind, key) = named(&change.key).expect("only we write");
+            self.revision = change.revision;
+            let heard = match &change.value {
+                Some(value) => Change::Put(object(kind, value, change.revision)),
+                None => Change::Gone(kind, key.clone()),
+            };
+            match &heard {
+                Change::Put(object) => drop(self.objects.insert((kind, key), object.clone())),
+                Change::Gone(..) => drop(self.objects.remove(&(kind, key))),
+            }
+            self.history.entry(kind).or_default().push((change.revision, heard));
+        }
+        revision
+    }
+
     /// As a user or a node would: creates or replaces an object. The generation moves with the spec.
     ///
     /// # Panics
@@ -53,7 +192,6 @@ impl Cluster {
         let text = |value: &Value, name: &str| value["metadata"][name].as_str().unwrap_or_default().to_owned();
         let key = Key::new(text(&value, "namespace"), text(&value, "name"));
         let before = self.get(kind, &key).map(Object::to_json);
-        self.revision += 1;
         let moved = before.as_ref().is_some_and(|before| before["spec"] != value["spec"]);
         let metadata = &mut value["metadata"];
         match &before {
@@ -65,16 +203,23 @@ impl Cluster {
                 metadata["generation"] = (generation + i64::from(moved)).into();
             }
             None => {
-                metadata["uid"] = format!("uid-{}", self.revision).into();
+                self.made += 1;
+                metadata["uid"] = format!("uid-{}", self.made).into();
                 metadata["creationTimestamp"] = whole(now).into();
                 metadata["generation"] = 1.into();
             }
         }
-        value["metadata"]["resourceVersion"] = self.revision.to_string().into();
-        let object = Object::from_json(kind, value).expect("a well-formed object");
-        self.objects.insert((kind, key), object.clone());
-        self.history.entry(kind).or_default().push((self.revision, Change::Put(object)));
-        self.revision
+        let expect = match before.as_ref().and_then(|before| before["metadata"]["resourceVersion"].as_str()) {
+            Some(version) => Expect::Revision(version.parse().expect("revisions are numbers")),
+            None => Expect::Absent,
+        };
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        // As the API server does: what can be observed again need not survive a power cut.
+        let observed = kind == Kind::Pod || (before.is_some() && !moved);
+        let durability = if observed { Durability::Relaxed } else { Durability::Durable };
+        self.write(kind, &key, Some(&value), expect, durability)
     }
 
     /// As a user would: changes an object that exists.
@@ -88,9 +233,9 @@ impl Cluster {
 
     /// Takes an object away at once.
     pub fn remove(&mut self, kind: Kind, key: &Key) -> u64 {
-        if self.objects.remove(&(kind, key.clone())).is_some() {
-            self.revision += 1;
-            self.history.entry(kind).or_default().push((self.revision, Change::Gone(kind, key.clone())));
+        if self.get(kind, key).is_some() {
+            let durability = if kind == Kind::Pod { Durability::Relaxed } else { Durability::Durable };
+            self.write(kind, key, None, Expect::Present, durability);
         }
         self.revision
     }
@@ -226,6 +371,11 @@ impl Cluster {
         versions.insert(id.clone(), revision.to_string());
         Ok((id.0, revision))
     }
+}
+
+/// The revision of an object.
+fn revision_of(object: &Object) -> u64 {
+    object.meta().resource_version.as_ref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// A time as the API writes it.

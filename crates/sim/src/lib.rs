@@ -1,6 +1,7 @@
-//! A seeded world in which the real controllers and the loop's real queue run against harm: watches that lag and list again, writes that
-//! conflict or fail, a process that dies between two wants, nodes that start pods slowly or not at all, users who change
-//! their minds. Synchronous, without a clock or threads: a seed says everything that happens.
+//! A seeded world in which the real controllers, the loop's real queue, the autoscaler's deciders and the real store run against harm: watches that
+//! lag and list again, writes that conflict or fail, a process that dies between two wants, power cuts, nodes that start
+//! pods slowly or not at all, users who change their minds. Without a clock; the store's thread is waited for at each write,
+//! so that a seed says everything that happens.
 //!
 //! Safety is checked after every step, liveness at rest: once the harm stops, everything must settle.
 

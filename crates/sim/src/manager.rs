@@ -7,12 +7,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object};
+use knoll_api::{Key, Kind, Object, stats::RevisionStat};
 use knoll_drive::{
+    Scaler,
     queue::{Barrier, Ended, Id, Lane, Queue},
     shows,
 };
-use knoll_plan::{Changed, Observation, Rows, Settings, Want, World, table::Routing};
+use knoll_plan::{Changed, Observation, Rows, ScaleDecision, Settings, Want, World, table::Routing};
 
 use crate::cluster::{Cluster, Denied};
 
@@ -48,6 +49,7 @@ pub(crate) struct Manager {
     pub(crate) items: Vec<WorkItem>,
     routing: Option<Routing>,
     pending: Vec<Changed>,
+    scaler: Scaler,
     /// Images somebody waits for.
     pub(crate) asked: Vec<Want>,
     fault: Fault,
@@ -77,6 +79,7 @@ impl Manager {
             items: Vec::new(),
             routing: None,
             pending: Vec::new(),
+            scaler: Scaler::new(std::sync::Arc::default()),
             asked: Vec::new(),
             fault,
         };
@@ -220,9 +223,39 @@ impl Manager {
         self.queue.ended(&id, ended, elapsed(now), reached);
     }
 
-    /// When the next key asks to be looked at again.
+    /// When the next key asks to be looked at again, or a revision is decided.
     pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.queue.next_due().map(at)
+        self.queue.next_due().into_iter().chain(self.scaler.next_due()).min().map(at)
+    }
+
+    /// The gateway reports a second in which revisions had these requests at a time.
+    pub(crate) fn report(&mut self, load: &BTreeMap<Key, f64>, now: Timestamp) {
+        let elapsed = elapsed(now);
+        for revision in self.world.keys(Kind::PodAutoscaler) {
+            let followed = knoll_plan::decider(&self.world, &revision);
+            self.scaler.follow(revision, followed, elapsed);
+        }
+        let report = |(revision, load): (&Key, &f64)| RevisionStat {
+            revision: revision.clone(),
+            average_concurrency: *load,
+            request_count: *load,
+            period_seconds: 1.0,
+        };
+        self.scaler.record(&load.iter().map(report).collect::<Vec<_>>(), elapsed);
+        self.scale(now);
+    }
+
+    /// Decides what is due.
+    pub(crate) fn scale(&mut self, now: Timestamp) {
+        self.scaler.tick(elapsed(now));
+        for (revision, decision) in self.scaler.take_decisions() {
+            let decision = decision.map(|decision| ScaleDecision {
+                desired: decision.desired,
+                excess_burst_capacity: decision.excess_burst_capacity,
+                at: now,
+            });
+            self.observe(Observation::Decision { revision, decision });
+        }
     }
 
     /// Wakes what is due.

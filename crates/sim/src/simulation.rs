@@ -1,8 +1,10 @@
 //! The run: harm, then rest.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use knoll_api::{Key, Kind, Object};
-use knoll_plan::{Observation, ScaleDecision, Settings, Want};
+use knoll_plan::{Observation, Settings, Want};
 use serde_json::json;
 
 use crate::{
@@ -27,6 +29,9 @@ pub struct Simulation {
     manager: Manager,
     fault: Fault,
     now: Timestamp,
+    /// Requests at a time that revisions have, and when the gateway next says so.
+    load: BTreeMap<Key, f64>,
+    report: Timestamp,
     step: usize,
     edit: Edit,
     /// The last few things that happened.
@@ -55,7 +60,19 @@ impl Simulation {
         cluster.put(Kind::Node, json!({"metadata": {"name": node::NAME}, "status": {"allocatable": allocatable}}), now);
         begin(&mut cluster, &mut seed, now);
         let manager = Manager::start(&cluster, Settings::default(), fault);
-        Simulation { cluster, number, seed, manager, fault, now, step: 0, edit, trail: Vec::new() }
+        Simulation {
+            cluster,
+            number,
+            seed,
+            manager,
+            fault,
+            now,
+            load: BTreeMap::new(),
+            report: now,
+            step: 0,
+            edit,
+            trail: Vec::new(),
+        }
     }
 
     /// Lets `steps` things happen, harmful ones among them, then lets everything come to rest.
@@ -94,7 +111,7 @@ impl Simulation {
     fn harm(&mut self) {
         self.step += 1;
         self.now += SignedDuration::from_millis(i64::try_from(self.seed.below(200)).unwrap_or_default());
-        self.manager.tick(self.now);
+        self.tick();
         if self.seed.once_in(50) {
             self.manager.world.age();
         }
@@ -105,7 +122,7 @@ impl Simulation {
             80..87 => {
                 node::step(&mut self.cluster, &mut self.seed, true, self.now);
             }
-            87..91 => self.decide(),
+            87..91 => self.change_load(),
             91..94 => {
                 self.manager.publish();
                 self.answer_digests(true);
@@ -122,7 +139,14 @@ impl Simulation {
                 }
             }
             _ => {
-                if self.seed.once_in(3) {
+                if self.seed.once_in(6) {
+                    let cut = self.seed.number();
+                    if let Err(problem) = self.cluster.power_cut(cut) {
+                        self.fail(&problem);
+                    }
+                    self.manager = Manager::start(&self.cluster, Settings::default(), self.fault);
+                    self.note("the power failed, and everything started again".into());
+                } else if self.seed.once_in(3) {
                     self.manager = Manager::start(&self.cluster, Settings::default(), self.fault);
                     self.note("the process died and started again".into());
                 }
@@ -158,22 +182,24 @@ impl Simulation {
         }
     }
 
-    /// The autoscaler changes its mind about a revision.
-    fn decide(&mut self) {
-        // Before its first instance was there, a revision is not scaled to nothing: that would be its failure.
-        let initialized = |object: &&Object| match object {
-            Object::PodAutoscaler(autoscaler) => {
-                let mut conditions = autoscaler.status.common.conditions.iter();
-                conditions.any(|c| c.type_ == "ScaleTargetInitialized" && c.status == "True")
-            }
-            _ => false,
-        };
-        let revisions: Vec<Key> = self.cluster.all(Kind::PodAutoscaler).filter(initialized).map(Object::key).collect();
+    /// Users ask more of a revision, or less, or nothing.
+    fn change_load(&mut self) {
+        let revisions: Vec<Key> = self.cluster.all(Kind::PodAutoscaler).map(Object::key).collect();
         let Some(revision) = self.seed.pick(&revisions).cloned() else { return };
-        let desired = i32::try_from(self.seed.below(5)).unwrap_or_default() - 1;
-        let excess_burst_capacity = if self.seed.once_in(2) { -1 } else { 10 };
-        let decision = Some(ScaleDecision { desired, excess_burst_capacity, at: self.now });
-        self.manager.observe(Observation::Decision { revision, decision });
+        let load = self.seed.pick(&[0.0, 0.0, 1.0, 30.0, 150.0, 400.0]).copied().unwrap_or_default();
+        self.note(format!("{revision} has {load} requests at a time"));
+        self.load.insert(revision, load);
+        self.load.retain(|_, load| *load > 0.0);
+    }
+
+    /// Wakes what is due; each second the gateway reports.
+    fn tick(&mut self) {
+        self.manager.tick(self.now);
+        if self.now >= self.report {
+            self.report = self.now + SignedDuration::from_secs(1);
+            self.manager.report(&self.load, self.now);
+        }
+        self.manager.scale(self.now);
     }
 
     /// The registry answers, or does not.
@@ -195,11 +221,12 @@ impl Simulation {
             let step = next.duration_since(self.now).min(most);
             self.now += step.max(SignedDuration::ZERO);
         }
-        self.manager.tick(self.now);
+        self.tick();
     }
 
     /// Stops the harm; everything must come to rest, and stay there.
     fn settle(&mut self) {
+        self.load.clear();
         for _ in 0..ROUNDS {
             self.step += 1;
             for kind in self.manager.lagging(&self.cluster) {

@@ -32,7 +32,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "server",
         &["api", "apiserver", "cli", "container", "drive", "faults", "node", "oci", "plan", "proxy", "scale", "store"],
     ),
-    ("sim", &["api", "drive", "plan", "scale", "store"]),
+    ("sim", &["api", "drive", "journal", "plan", "scale", "store"]),
     ("e2e", &[]),
     ("bench", &["api", "proxy"]),
     ("xtask", &[]),
