@@ -151,7 +151,7 @@ impl Site {
             node: Arc::new(NoNode),
             root_ca: pki.ca_pem().to_owned(),
             advertise: (GATEWAY, 6443).into(),
-            machine: Arc::new(Vec::new),
+            machine: Arc::new(|| Ok(Vec::new())),
             pod_network: (Ipv4Addr::new(10, 244, 0, 0), 16),
         };
         let server = ApiServer::new(store, config);
@@ -383,7 +383,8 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     let node = panics(site, node).await.map_err(|e| format!("panics: {e}"))?;
     let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;
     node.end().await?;
-    short_of_memory(site).await.map_err(|e| format!("too little memory: {e}"))
+    short_of_memory(site).await.map_err(|e| format!("too little memory: {e}"))?;
+    Ok(())
 }
 
 /// A machine that is short of memory evicts the pod that is furthest above what it asked for, and says why.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use super::{PkiError, certificates::BACKDATED, jwt::Signer};
+use super::{PkiError, jwt::Signer, subject::BACKDATED};
 use crate::{
     attributes::Identity,
     authority::{Token, TokenOrder},
