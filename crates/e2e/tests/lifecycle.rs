@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
@@ -133,6 +134,53 @@ fn terminated_it_leaves_its_containers_to_the_next() {
     settled(&space);
     assert_eq!(containers(&space), before);
     assert_eq!(get(&own.cluster.gateway, &host, "/health").expect("it answers").status, 500, "it is the same process");
+}
+
+/// The processes of monitors; one that is just going to the background has two for a moment.
+fn monitors() -> Vec<String> {
+    let is_monitor = |process: &String| {
+        let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        words.len() > 2 && words[1] == b"monitor" && words[2] == b"--options"
+    };
+    let processes = fs::read_dir("/proc").expect("is there").flatten();
+    processes.filter_map(|process| process.file_name().into_string().ok()).filter(is_monitor).collect()
+}
+
+/// Whether a process has the socket open that listens at `address`, which is of version 4.
+fn has_listener(process: &str, address: &str) -> bool {
+    let port = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("a port");
+    let place = format!(":{port:04X}");
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("is there");
+    let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listeners: Vec<String> = fields
+        .filter(|fields| fields[1].ends_with(&place) && fields[3] == "0A")
+        .map(|fields| format!("socket:[{}]", fields[9]))
+        .collect();
+    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let mut names = open.filter_map(|file| fs::read_link(file.path()).ok());
+    names.any(|name| listeners.iter().any(|listener| name.as_os_str() == listener.as_str()))
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn clients_wait_for_a_server_that_was_killed_after_its_monitor() {
+    let own = Own::up("monitorless");
+    let space = Namespace::within(own.cluster.clone(), "monitorless");
+    let host = space.actor();
+    let gateway = own.cluster.gateway.clone();
+    let first = monitors();
+    own.cluster.succeed("kill", &["-KILL", &first[0]], "");
+    until("another monitor has the gateway's socket", || {
+        monitors().iter().any(|process| !first.contains(process) && has_listener(process, &gateway)).then_some(())
+    });
+    own.signal("KILL");
+    let mut waiting = TcpStream::connect(&gateway).expect("it is let in");
+    write!(waiting, "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("it asks");
+    own.up_again();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).expect("it is answered");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

@@ -21,6 +21,17 @@ pub(crate) struct Kept {
     wanted: Vec<(ListenerName, OwnedFd)>,
 }
 
+/// Sockets that the monitor is to keep. The server holds them, too: a monitor may die first.
+pub(crate) struct Wanted(Vec<(ListenerName, OwnedFd)>);
+
+impl Wanted {
+    /// Hands them to a monitor, which keeps them from now on.
+    pub(crate) async fn hand_over(&self, monitor: &Client) -> Result<(), ClientError> {
+        let copies = self.0.iter().map(|(name, socket)| Ok((name.clone(), socket.try_clone()?)));
+        monitor.keep_listeners(copies.collect::<io::Result<_>>()?).await
+    }
+}
+
 /// A name for a socket that says what it is for and where it listens.
 pub(crate) fn name(what: &str, address: net::SocketAddr) -> ListenerName {
     let place = address.to_string().replace(|c: char| !(c.is_ascii_alphanumeric() || c == '.'), "_");
@@ -73,9 +84,9 @@ impl Kept {
         Ok(listener)
     }
 
-    /// Hands the monitor what it is to keep from now on.
-    pub(crate) async fn hand_over(self, monitor: &Client) -> Result<(), ClientError> {
-        monitor.keep_listeners(self.wanted).await
+    /// What the monitor is to keep: this one, and each that comes after it.
+    pub(crate) fn wanted(self) -> Wanted {
+        Wanted(self.wanted)
     }
 }
 

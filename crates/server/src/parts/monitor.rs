@@ -1,6 +1,13 @@
 //! The monitor process: the other half of `knoll up`.
 
-use std::{ffi::OsString, fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use knoll_cli::Exit;
 use knoll_container::{
@@ -14,6 +21,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::{
     failure::{Failure, chain},
+    kept::Wanted,
     paths::Paths,
 };
 
@@ -42,6 +50,7 @@ pub(crate) fn serve(options: &str) -> Result<(), Failure> {
 pub(crate) struct Finder {
     launcher: Arc<Launcher>,
     configuration: Configuration,
+    sockets: Arc<OnceLock<Wanted>>,
 }
 
 impl Finder {
@@ -51,7 +60,7 @@ impl Finder {
         let (address, prefix) = pods;
         let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: CABLES.into(), mtu: MTU };
         let configuration = Configuration { network: Some(network), pool };
-        Ok(Self { launcher: Arc::new(launcher), configuration })
+        Ok(Self { launcher: Arc::new(launcher), configuration, sockets: Arc::default() })
     }
 
     /// A connection to the monitor, which runs from here on.
@@ -66,11 +75,20 @@ impl Finder {
         }
         let client = Client::connect(&self.launcher.options.socket).await?;
         client.configure(self.configuration.clone()).await?;
+        // The pods matter more: without the sockets clients are refused while the server restarts, and no more.
+        if let Some(sockets) = self.sockets.get()
+            && let Err(error) = sockets.hand_over(&client).await
+        {
+            tracing::error!(error = chain(&error), "the monitor does not keep the listening sockets");
+        }
         Ok(client)
     }
-}
 
-impl Finder {
+    /// Has the monitor keep sockets, and every one that is found or started from now on.
+    pub(crate) async fn keep(&self, sockets: Wanted, monitor: &Client) -> Result<(), ClientError> {
+        self.sockets.get_or_init(|| sockets).hand_over(monitor).await
+    }
+
     /// Asks what is left of the containers to end, then ends the monitor, and with it whatever did not.
     pub(crate) async fn end(&self) {
         let ended = async {

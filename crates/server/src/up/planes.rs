@@ -104,7 +104,7 @@ impl Planes {
         });
 
         let monitor = connecting.await.map_err(system)?.map_err(system)?;
-        ports.kept.hand_over(&monitor).await.map_err(system)?;
+        finder.keep(ports.kept.wanted(), &monitor).await.map_err(system)?;
         let address = match arguments.api.api_addr.ip() {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
