@@ -6,7 +6,7 @@ use knoll_cli::Exit;
 use tracing::{Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, log_file::Lines};
 
 /// The level below which nothing is written; can be changed while the process runs.
 #[derive(Clone)]
@@ -32,18 +32,23 @@ fn parse(level: &str) -> Result<Level, String> {
     level.trim().parse().map_err(|_| format!("{level:?} is no level: error, warn, info, debug or trace"))
 }
 
-/// A subscriber that writes events of at least this level to standard error, and what changes the level.
-fn subscriber(level: Level) -> (impl Subscriber + Send + Sync, LogLevel) {
+/// A subscriber that writes events of at least this level, and what changes the level.
+fn subscriber(level: Level, to: Lines) -> (impl Subscriber + Send + Sync, LogLevel) {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
-    let lines =
-        tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal());
+    let lines = lines.with_writer(move || to.clone());
     (tracing_subscriber::registry().with(filter).with(lines), LogLevel(handle))
 }
 
 /// Sends events of at least this level to standard error.
 pub(crate) fn start(level: &str) -> Result<LogLevel, Failure> {
+    start_to(level, Lines::StandardError)
+}
+
+/// Sends events of at least this level there.
+pub(crate) fn start_to(level: &str, to: Lines) -> Result<LogLevel, Failure> {
     let level = parse(level).map_err(|e| Failure::text(Exit::Usage, format!("--log: {e}")))?;
-    let (subscriber, handle) = subscriber(level);
+    let (subscriber, handle) = subscriber(level, to);
     subscriber.init();
     Ok(handle)
 }
@@ -54,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_level_changes_while_the_process_runs_and_a_bad_one_is_refused() {
-        let (subscriber, level) = super::subscriber(Level::INFO);
+        let (subscriber, level) = super::subscriber(Level::INFO, super::Lines::StandardError);
         with_default(subscriber, || {
             assert!(!enabled!(Level::DEBUG));
             level.set("debug\n").unwrap();

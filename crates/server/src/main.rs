@@ -7,6 +7,7 @@ mod failure;
 mod kept;
 mod kubeconfig;
 mod links;
+mod log_file;
 mod logging;
 mod machine;
 mod notify;

@@ -29,6 +29,7 @@ use crate::{
     failure::Failure,
     kept::Kept,
     kubeconfig,
+    log_file::Lines,
     logging::{self, LogLevel},
     machine, notify,
     parts::{api::machine_addresses, monitor},
@@ -60,9 +61,9 @@ pub(crate) fn raise_open_files() {
 
 /// Runs an instance until it is told to stop.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
-    let level = logging::start(&arguments.logging.log)?;
-    raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
+    let level = logging::start_to(&arguments.logging.log, Lines::of(&paths.log()))?;
+    raise_open_files();
     doctor::require(&paths)?;
     private::by_default();
     let _alone = machine::claim()?;
