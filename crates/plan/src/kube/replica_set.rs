@@ -28,6 +28,8 @@ use crate::{Absence, EventType, Plan, Row, World, by_controller, terms::selector
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 const BURST: usize = 500;
+/// First and longest pause between pods that fail.
+const FAILED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// See the module.
 pub(super) const ROW: Row = Row {
@@ -69,6 +71,11 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         }
         let wanted = usize::try_from(wanted(set)).unwrap_or_default();
         if active.len() < wanted {
+            if let Some(pause) = pause(&owned, now) {
+                plan.recheck_after(pause);
+                report(&mut plan, set, &owned, None, now);
+                return plan;
+            }
             let missing = missing(world, set, wanted - active.len());
             failure = missing.iter().find_map(|pod| refusal(world, pod));
             if failure.is_none() {
@@ -157,6 +164,21 @@ fn missing(world: &World, set: &ReplicaSet, count: usize) -> Vec<Pod> {
         });
     }
     made
+}
+
+/// How long to wait before the next pod is made: a node may reject each of them at once, and an Event or an object for
+/// each would be endless. Twice as long for each pod that has failed and is still there.
+fn pause(owned: &[&Pod], now: Timestamp) -> Option<Duration> {
+    let failed = owned.iter().filter(|pod| pods::phase(pod) == "Failed" && !pod.is_deleting());
+    let (mut count, mut newest) = (0_u32, None);
+    for pod in failed {
+        count += 1;
+        newest = newest.max(pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    }
+    let pause = FAILED.0.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1))).min(FAILED.1);
+    let left = newest?.checked_add(pause).ok()?.duration_since(now);
+    // A clock that was set back does not make it longer.
+    Duration::try_from(left).ok().filter(|left| !left.is_zero()).map(|left| left.min(pause))
 }
 
 fn refusal(world: &World, pod: &Pod) -> Option<String> {
@@ -325,6 +347,35 @@ mod tests {
                 assert!(next.iter().all(|key| all.contains(key)), "mask {mask:b}: {next:?} beyond {all:?}");
             }
         }
+    }
+
+    #[test]
+    fn pods_that_fail_are_replaced_more_slowly_each_time() {
+        let mut w = world(&[]);
+        set(&mut w, 1);
+        let key = Key::new("a", "r");
+        let later = |seconds: u64| NOW + Duration::from_secs(seconds);
+        for failures in 1..12_u32 {
+            // However many failed, the next one is made, and fails at once.
+            let plan = (ROW.plan)(&w, &key, later(1000));
+            let made = created(&plan.wants);
+            assert_eq!(made.len(), 1, "after {failures}");
+            carry_out(
+                &mut w,
+                &plan.wants.into_iter().filter(|want| matches!(want, Want::Create(_))).collect::<Vec<_>>(),
+            );
+            let pod = w.pods.get(&made[0]).expect("a pod");
+            let mut pod = serde_json::to_value(&*pod).expect("JSON");
+            pod["status"] = json!({"phase": "Failed"});
+            put(&mut w, Kind::Pod, pod);
+            let pause = (1 << (failures - 1)).min(300);
+            let soon = (ROW.plan)(&w, &key, later(pause - 1));
+            assert!(created(&soon.wants).is_empty(), "after {failures}");
+            assert_eq!(soon.recheck, Some(Duration::from_secs(1)));
+            assert!(!created(&(ROW.plan)(&w, &key, later(pause)).wants).is_empty(), "after {failures}");
+        }
+        let before = (ROW.plan)(&w, &key, NOW - Duration::from_secs(86_400));
+        assert_eq!(before.recheck, Some(FAILED.1), "a clock that was set back makes no pause longer");
     }
 
     #[test]
