@@ -151,6 +151,10 @@ impl Origin {
 /// Makes a client's headers into those an instance gets. `host` is the client's.
 pub(crate) fn to_instance(headers: &mut HeaderMap, mut seen: Seen, origin: &Origin, host: &HeaderValue) {
     drop_hop_by_hop(headers, seen);
+    if seen.connection {
+        // What `Connection` lists is gone: a client must not take away so what the gateway says.
+        seen = Seen::scan(headers);
+    }
     if seen.internal {
         drop_internal(headers);
     }

@@ -32,6 +32,28 @@ fn a_plain_request_learns_where_it_came_from() {
 }
 
 #[test]
+fn connection_cannot_take_away_what_the_gateway_says() {
+    let lists = "close, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, Forwarded, Traceparent, X-Theirs";
+    let pairs = [
+        ("connection", lists),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "a"),
+        ("forwarded", "for=1.1.1.1"),
+        ("traceparent", "00-1"),
+        ("x-theirs", "1"),
+    ];
+    for trusted in [Trusted::All, Trusted::Hops(0), Trusted::Hops(1)] {
+        let headers = sent("10.1.2.3", trusted, &pairs);
+        check(&headers, "x-forwarded-for", "10.1.2.3");
+        check(&headers, "x-forwarded-proto", "http");
+        check(&headers, "x-forwarded-host", "hello.example.com");
+        check(&headers, "forwarded", "for=10.1.2.3;host=hello.example.com;proto=http");
+        assert!(headers.contains_key("traceparent") && !headers.contains_key("x-theirs"));
+    }
+}
+
+#[test]
 fn earlier_hops_are_kept() {
     let hops = [("x-forwarded-for", "1.1.1.1, 2001:db8::1"), ("x-forwarded-proto", "https")];
     let headers = sent("10.1.2.3", Trusted::All, &hops);
