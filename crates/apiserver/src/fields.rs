@@ -79,10 +79,13 @@ fn structural(resource: &Resource) -> Option<&Schema> {
 }
 
 /// Fills in what a custom resource's schema says of absent fields.
-pub(crate) fn fill_defaults(resource: &Resource, object: &mut Value) {
-    if let Some(schema) = structural(resource) {
-        schema.fill_defaults(object);
-    }
+///
+/// # Errors
+/// 413 when that comes to more than an object may be.
+pub(crate) fn fill_defaults(resource: &Resource, object: &mut Value) -> Result<(), Status> {
+    let Some(schema) = structural(resource) else { return Ok(()) };
+    let too_large = |exceeded| Status::too_large(&format!("the object with the defaults of its schema {exceeded}"));
+    schema.fill_defaults(object).map_err(too_large)
 }
 
 /// Where a custom resource does not fit its schema.

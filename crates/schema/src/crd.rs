@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::builtin;
 use crate::conform::{TypeError, conform, prune};
+use crate::limits::{Budget, Exceeded};
 use crate::ty::TypeRef;
 pub use validate::{Problem, Reason};
 
@@ -48,12 +49,15 @@ impl Schema {
     }
 
     /// Fills in the schema's defaults where fields are absent, or null where null cannot be.
-    pub fn fill_defaults(&self, object: &mut Value) {
-        defaults::fill(&self.raw, object);
+    ///
+    /// # Errors
+    /// When the defaults come to more than an object may be. The tree is then partly done and of no use.
+    pub fn fill_defaults(&self, object: &mut Value) -> Result<(), Exceeded> {
+        defaults::fill(&self.raw, object, &mut Budget::default())
     }
 
-    /// Every way in which an object does not fit the schema; `metadata` is not looked at. Patterns and rules in CEL are not
-    /// evaluated.
+    /// Every way in which an object does not fit the schema; `metadata` is not looked at. At most
+    /// [`FINDINGS`](crate::limits::FINDINGS), and one when it would take too long. Patterns and rules in CEL are not evaluated.
     pub fn validate(&self, object: &Value) -> Vec<Problem> {
         validate::object(&self.raw, object)
     }

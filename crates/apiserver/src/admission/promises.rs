@@ -182,6 +182,7 @@ const FIELDS: &[Field] = &[
         given,
         "rules in CEL are not evaluated",
     ),
+    field(DEFINITIONS, &["spec", "versions", "**", "pattern"], Value::is_string, "patterns of text are not evaluated"),
     field(
         Of::Kind("", "resourcequotas"),
         &["spec", "scopes", "[]"],

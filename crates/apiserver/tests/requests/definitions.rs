@@ -81,3 +81,23 @@ async fn a_deletion_that_a_crash_cut_short_is_finished_at_the_next_start() {
     until_gone(&other, &format!("{DEFINITIONS}/things.example.com")).await;
     assert!(other.store.get("/example.com/things/default/a").is_none());
 }
+
+/// One definition and one object, both as large as they may be, do not occupy the server.
+#[tokio::test]
+async fn what_a_schema_makes_of_an_object_is_bounded() {
+    let h = Harness::new().await;
+    let mut heavy = definition();
+    let many: Vec<Value> = (0..20_000).map(|at| json!({"minimum": at, "type": "integer"})).collect();
+    heavy["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = json!({"type": "object", "properties": {
+        "tried": {"type": "array", "items": {"anyOf": many}},
+        "filled": {"type": "array", "items": {"type": "object", "properties": {
+            "text": {"type": "string", "default": "x".repeat(200_000)}}}}}});
+    h.post(DEFINITIONS, heavy).await.expect(201);
+    let tried = json!({"metadata": {"name": "a"}, "tried": vec!["x"; 200_000]});
+    let message = h.post(THINGS, tried).await.failure(422);
+    assert!(message.contains("takes more than 10000000 steps"), "{message}");
+    let filled = json!({"metadata": {"name": "a"}, "filled": vec![json!({}); 200_000]});
+    let message = h.post(THINGS, filled).await.failure(413);
+    assert!(message.contains("the object with the defaults of its schema would take more memory"), "{message}");
+    h.post(THINGS, json!({"metadata": {"name": "a"}, "tried": [20_001], "filled": [{}]})).await.expect(201);
+}

@@ -58,7 +58,9 @@ async fn fields_that_nothing_acts_on_say_so() {
 async fn a_definition_with_rules_and_conversion_says_what_is_not_evaluated() {
     let h = Harness::new().await;
     let schema = json!({"type": "object", "properties": {"spec": {
-        "type": "object", "x-kubernetes-validations": [{"rule": "self.a > 0"}], "properties": {"a": {"type": "integer"}},
+        "type": "object", "x-kubernetes-validations": [{"rule": "self.a > 0"}], "properties": {
+            "a": {"type": "integer"}, "pattern": {"type": "string", "pattern": "^(a+)+$"},
+        },
     }}});
     let definition = json!({"metadata": {"name": "things.acme.example"}, "spec": {
         "group": "acme.example", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
@@ -70,6 +72,8 @@ async fn a_definition_with_rules_and_conversion_says_what_is_not_evaluated() {
     let told: Vec<String> = values.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect();
     assert!(told.iter().any(|w| w.contains("rules in CEL are not evaluated")), "{told:?}");
     assert!(told.iter().any(|w| w.contains("conversion webhooks are not called")), "{told:?}");
+    let patterns: Vec<_> = told.iter().filter(|w| w.contains("patterns of text are not evaluated")).collect();
+    assert!(matches!(patterns[..], [told] if told.contains("properties.pattern.pattern")), "{told:?}");
     answer.expect(201);
 }
 

@@ -69,10 +69,10 @@ fn defaults_fill_in_what_is_absent_from_the_outside_in() {
         "list": {"type": "array", "items": {"type": "object", "properties": {"p": {"type": "string", "default": "TCP"}}}},
     }}));
     let mut object = json!({"metadata": {"name": "w"}});
-    schema.fill_defaults(&mut object);
+    schema.fill_defaults(&mut object).unwrap();
     assert_eq!(object["spec"], json!({"n": 3, "maybe": "x"}));
     let mut object = widget(json!({"n": null, "maybe": null, "list": [{}, {"p": "UDP"}]}));
-    schema.fill_defaults(&mut object);
+    schema.fill_defaults(&mut object).unwrap();
     assert_eq!(object["spec"], json!({"n": 3, "maybe": null, "list": [{"p": "TCP"}, {"p": "UDP"}]}));
 }
 
@@ -167,4 +167,71 @@ fn a_schema_becomes_a_type_for_apply() {
     let Shape::List(list) = &schema.ty().walk(&["spec", "list"]).unwrap().shape else { panic!("it is a list") };
     assert_eq!(list.kind, ListKind::Map(vec!["k".into()]));
     assert_eq!(schema.ty().walk(&["metadata", "labels"]).map(|ty| matches!(ty.shape, Shape::Map(_))), Some(true));
+}
+
+/// What a schema and an object, each small enough to be stored, ask for together is bounded.
+mod bounds {
+    use super::*;
+    use crate::limits::{FINDINGS, WEIGHT, measure};
+
+    fn last(schema: &Schema, spec: Value) -> String {
+        let found = schema.validate(&widget(spec));
+        assert!(found.len() <= FINDINGS, "{} findings", found.len());
+        found.last().map(Problem::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_work_of_a_validation_has_an_end() {
+        // Each item is tried by each schema, and each of those by all others again.
+        let many: Vec<Value> = (0..4000).map(|at| json!({"minimum": at, "type": "integer"})).collect();
+        let wide = schema(json!({"type": "array", "items": {"anyOf": many}}));
+        let told = last(&wide, json!(vec!["x"; 10_000]));
+        assert_eq!(
+            told,
+            "<nil>: Invalid value: null: checking the object against its schema takes more than 10000000 steps"
+        );
+        let mut deep = json!({"type": "integer"});
+        for _ in 0..40 {
+            deep = json!({"oneOf": [deep, deep]});
+            if measure(&deep).bytes > 1 << 20 {
+                break;
+            }
+        }
+        let told = last(&schema(json!({"type": "array", "items": deep})), json!(vec!["x"; 1000]));
+        assert!(told.contains("takes more than 10000000 steps"), "{told}");
+        let required: Vec<String> = (0..50_000).map(|at| format!("f{at}")).collect();
+        let told = last(&schema(json!({"items": {"required": required}})), json!(vec![json!({}); 50_000]));
+        assert!(told.contains("takes more than 10000000 steps"), "{told}");
+    }
+
+    #[test]
+    fn what_is_found_is_bounded_in_number_and_length() {
+        let values: Vec<String> = (0..50_000).map(|at| format!("value {at}")).collect();
+        let choice = schema(json!({"items": {"enum": values}}));
+        let found = choice.validate(&widget(json!(vec!["y"; 150])));
+        assert_eq!(found.len(), FINDINGS);
+        assert!(found.iter().all(|problem| problem.message.len() < 5000), "{}", found[0].message.len());
+        let name = "n".repeat(60_000);
+        let found = schema(json!({"additionalProperties": {"type": "integer"}})).validate(&widget(json!({name: "x"})));
+        assert!(found[0].field.len() < 5000);
+    }
+
+    #[test]
+    fn items_of_long_sets_are_told_apart_in_one_pass() {
+        let set = schema(json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}}));
+        let mut items: Vec<u32> = (0..300_000).collect();
+        items.push(7);
+        assert_eq!(last(&set, json!(items)), "spec[300000]: Duplicate value: 7");
+    }
+
+    #[test]
+    fn defaults_do_not_multiply_without_end() {
+        let schema = schema(json!({"type": "array", "items": {"properties": {"d": {"default": "x".repeat(1 << 20)}}}}));
+        let mut few = widget(json!(vec![json!({}); 10]));
+        schema.fill_defaults(&mut few).unwrap();
+        assert_eq!(few["spec"][9]["d"].as_str().map(str::len), Some(1 << 20));
+        let mut many = widget(json!(vec![json!({}); 10_000]));
+        assert!(schema.fill_defaults(&mut many).is_err());
+        assert!(measure(&many).weight <= 2 * WEIGHT);
+    }
 }
