@@ -61,12 +61,12 @@ impl Quantity {
 
     /// In units, rounded up.
     pub fn units(self) -> i64 {
-        i64::try_from(div_up(self.nano, NANO)).unwrap_or(i64::MAX)
+        narrow(div_up(self.nano, NANO))
     }
 
     /// In thousandths of a unit, rounded up.
     pub fn milli(self) -> i64 {
-        i64::try_from(div_up(self.nano, NANO / 1000)).unwrap_or(i64::MAX)
+        narrow(div_up(self.nano, NANO / 1000))
     }
 
     /// In nano-units, exactly.
@@ -90,7 +90,8 @@ impl Quantity {
     /// How many `divisor`s it holds, rounded up; a divisor of zero counts as one unit.
     pub fn divided_by(self, divisor: Quantity) -> i64 {
         let by = if divisor.is_zero() { NANO } else { divisor.nano };
-        i64::try_from(div_up(self.nano, by)).unwrap_or(i64::MAX)
+        let (value, by) = if by < 0 { (-self.nano, -by) } else { (self.nano, by) };
+        narrow(div_up(value, by))
     }
 
     /// Whether it is nothing.
@@ -135,41 +136,49 @@ fn read_suffix(suffix: &str) -> Option<(Format, i128, i32)> {
     }
 }
 
+/// Digits that are kept of a number: more than the largest amount has nano-units.
+const DIGITS: usize = 30;
+/// The largest amount, in nano-units.
+const MOST: i128 = i64::MAX as i128 * NANO;
+
 /// `whole.fraction × base^exponent` in nano-units, rounded up and capped.
 fn scale(whole: &str, fraction: &str, base: i128, exponent: i32) -> i128 {
-    let cap = i128::from(i64::MAX) * NANO;
-    let mut digits: i128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes().take(24)) {
-        digits = digits.saturating_mul(10).saturating_add(i128::from(digit - b'0'));
-        if digits > i128::MAX / 1024 {
-            return cap;
-        }
-    }
-    let decimals = i32::try_from(fraction.len().min(24)).unwrap_or(24);
-    let (mut value, mut tens) = (digits, 9 - decimals);
-    if base == 10 {
-        tens = tens.saturating_add(exponent);
-    } else {
-        for _ in 0..exponent {
-            value = value.saturating_mul(2);
-        }
-    }
+    let count = |text: &str| i32::try_from(text.len()).unwrap_or(i32::MAX);
+    let fraction = fraction.trim_end_matches('0');
+    let digits = [whole, fraction].concat();
+    let digits = digits.trim_start_matches('0');
+    let (kept, rest) = digits.split_at(digits.len().min(DIGITS));
+    let mut value: i128 = kept.parse().unwrap_or(0);
     if value == 0 {
         return 0;
     }
-    if tens >= 0 {
-        for _ in 0..tens.min(64) {
-            value = value.saturating_mul(10);
+    value += i128::from(rest.bytes().any(|digit| digit != b'0'));
+    let mut tens = 9_i32.saturating_add(count(rest)).saturating_sub(count(fraction));
+    if base == 10 {
+        tens = tens.saturating_add(exponent);
+    } else {
+        let factor = 1_i128 << exponent;
+        while value.checked_mul(factor).is_none() {
+            (value, tens) = (div_up(value, 10), tens.saturating_add(1));
         }
-        return value.min(cap);
+        value *= factor;
     }
-    let Some(divisor) = 10_i128.checked_pow(tens.unsigned_abs()) else { return 1 };
-    div_up(value, divisor).min(cap)
+    let power = 10_i128.checked_pow(tens.unsigned_abs());
+    match (tens >= 0, power) {
+        (true, power) => power.and_then(|power| value.checked_mul(power)).unwrap_or(MOST).min(MOST),
+        (false, Some(power)) => div_up(value, power).min(MOST),
+        (false, None) => 1,
+    }
 }
 
-/// Division away from zero for positive numbers.
+/// Division rounded up.
 fn div_up(value: i128, by: i128) -> i128 {
-    if value >= 0 { (value + by - 1) / by } else { value / by }
+    value.div_euclid(by) + i128::from(value.rem_euclid(by) != 0)
+}
+
+/// Capped where it does not fit.
+fn narrow(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value > 0 { i64::MAX } else { i64::MIN })
 }
 
 /// The canonical form: no fraction, the largest suffix that keeps it whole.
@@ -303,6 +312,34 @@ mod tests {
         assert_eq!(parse("1m").units(), 1);
         assert_eq!(parse("1500m").milli(), 1500);
         assert_eq!(parse("1").fraction(0.2), parse("200m"));
+    }
+
+    #[test]
+    fn amounts_are_exact_at_any_length_and_bounded() {
+        let parse = |text: &str| Quantity::parse(text).expect("a quantity");
+        // Finer than a nano-unit is one, however fine.
+        assert_eq!(parse(&format!("0.{}1", "0".repeat(24))).nano(), 1);
+        assert_eq!(parse(&format!("0.{}1", "0".repeat(300))).milli(), 1);
+        assert_eq!(parse(&format!("1{}e-40", "0".repeat(39))), parse("100m"));
+        assert_eq!(parse("0.123456789012345678901234567890Ei").units(), 142_335_986_942_043_634);
+        for (text, units) in [("9Ei", i64::MAX), ("1e400", i64::MAX), ("-1e400", -i64::MAX), ("1.5Gi", 1_610_612_736)] {
+            assert_eq!(parse(text).units(), units, "{text}");
+        }
+        assert_eq!((parse("1e400").milli(), parse("-1e400").milli()), (i64::MAX, i64::MIN));
+        assert_eq!(
+            (parse("-0.1m").milli(), parse("0.1m").milli(), parse("5.").units(), parse("+3").units()),
+            (0, 1, 5, 3)
+        );
+    }
+
+    #[test]
+    fn division_rounds_up() {
+        let divided = |a: &str, b: &str| Quantity::parse(a).expect("a").divided_by(Quantity::parse(b).expect("b"));
+        assert_eq!(divided("1500m", "1"), 2);
+        assert_eq!(divided("64Mi", "1Mi"), 64);
+        assert_eq!(divided("250m", "1m"), 250);
+        assert_eq!(divided("3", "0"), 3);
+        assert_eq!((divided("3", "-2"), divided("-3", "-2"), divided("-1e400", "1n")), (-1, 2, i64::MIN));
     }
 
     #[test]
