@@ -260,6 +260,33 @@ async fn a_head_that_never_ends_costs_its_connection() {
     until(|| world.gateway.connections() == 0).await;
 }
 
+/// Each is to be answered: an answer that its client does not take stops the reading, so that nothing piles up.
+#[tokio::test]
+async fn floods_of_settings_and_pings_pile_up_nothing() {
+    let config = Config { client_write_timeout: SHORT, ..config() };
+    let world = world_with(config, table(vec![revision("rev", &[saying("hello").await])]));
+    for flood in [frame(4, 0, 0, &[]), frame(6, 0, 0, &[7; 8])] {
+        let flood = flood.repeat(1000);
+        let (mut read, mut write) = bare_http2(&world).await.into_split();
+        let reading = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+        for _ in 0..50 {
+            soon(write.write_all(&flood)).await.expect("answered for as long as it is read");
+        }
+        assert_eq!(world.get().await.body, "hello");
+        reading.abort();
+        drop(write);
+        // Unread, they come to a halt within what sockets hold, and their connection is let go.
+        let mut lazy = bare_http2(&world).await;
+        let mut sent = 0;
+        while soon(lazy.write_all(&flood)).await.is_ok() {
+            sent += flood.len();
+            assert!(sent < 256 << 20, "{sent} bytes were taken, and none of the answers");
+        }
+        until(|| world.gateway.connections() == 0).await;
+        assert_eq!(world.get().await.body, "hello");
+    }
+}
+
 #[tokio::test]
 async fn heads_beyond_the_bound_are_refused_by_name() {
     let world = world(table(vec![revision("rev", &[saying("hello").await])]));

@@ -5,6 +5,7 @@ mod admission;
 mod credentials;
 mod definitions;
 mod discovery;
+mod flow;
 mod idle;
 mod limits;
 mod lists_and_watches;

@@ -54,6 +54,31 @@ async fn pods_that_ask_for_too_much_are_refused() {
 }
 
 #[tokio::test]
+async fn a_quota_counts_as_soon_as_it_is_changed() {
+    let h = Harness::new().await;
+    h.post(QUOTAS, quota(json!({"hard": {"cpu": "500m"}}))).await.expect(201);
+    h.post(PODS, asking("a", "400m")).await.expect(201);
+    assert_eq!(h.post(PODS, asking("b", "400m")).await.code, 403);
+    let set = async |cpu: &str| h.send("PATCH", &format!("{QUOTAS}/q"), json!({"spec": {"hard": {"cpu": cpu}}})).await;
+    // Raised, the next pod has room at once, whatever the status says.
+    set("800m").await.expect(200);
+    h.post(PODS, asking("b", "400m")).await.expect(201);
+    used(&h, json!({"cpu": "800m"})).await;
+    // Lowered below what is used, it takes nothing away and lets nothing in.
+    set("100m").await.expect(200);
+    assert_eq!(h.get(PODS).await.expect(200)["items"].as_array().map(Vec::len), Some(2));
+    let refused = h.post(PODS, asking("c", "1m")).await.failure(403);
+    assert!(refused.ends_with("used: cpu=800m, limited: cpu=100m"), "{refused}");
+    // What is counted anew is counted from the start.
+    h.send("PATCH", &format!("{QUOTAS}/q"), json!({"spec": {"hard": {"cpu": null, "pods": "3"}}})).await.expect(200);
+    used(&h, json!({"pods": "2"})).await;
+    h.post(PODS, pod("c")).await.expect(201);
+    assert_eq!(h.post(PODS, pod("d")).await.code, 403);
+    h.send("DELETE", &format!("{QUOTAS}/q"), Value::Null).await.expect(200);
+    h.post(PODS, pod("d")).await.expect(201);
+}
+
+#[tokio::test]
 async fn pods_made_at_once_share_what_is_left() {
     let h = Harness::new().await;
     h.post(QUOTAS, quota(json!({"hard": {"requests.cpu": "500m"}}))).await.expect(201);
