@@ -36,6 +36,7 @@ pub mod node_backend;
 mod object;
 mod objects;
 mod panics;
+pub mod parsers;
 mod patches;
 mod purge;
 mod query;

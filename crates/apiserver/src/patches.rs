@@ -1,6 +1,6 @@
 //! The four kinds of patches.
 
-mod json;
+pub(crate) mod json;
 
 use jiff::Timestamp;
 use knoll_schema::apply::{self as schema_apply, ApplyError};

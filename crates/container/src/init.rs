@@ -31,7 +31,7 @@ mod pause;
 mod program;
 mod rootfs;
 mod target;
-mod user;
+pub(crate) mod user;
 mod volume;
 
 pub(crate) use pause::{Pause, pause};
@@ -155,7 +155,7 @@ pub(crate) struct Exec<'a> {
 #[derive(Debug)]
 pub(crate) struct Failure {
     kind: RefusalKind,
-    message: String,
+    pub(crate) message: String,
 }
 
 impl Failure {

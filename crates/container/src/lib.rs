@@ -18,6 +18,7 @@ pub mod monitor;
 mod netlink;
 pub mod network;
 mod nft;
+pub mod parsers;
 pub mod protocol;
 pub mod reset;
 mod seccomp;

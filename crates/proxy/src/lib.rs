@@ -42,6 +42,7 @@ mod gateway;
 mod headers;
 mod meter;
 mod metrics;
+pub mod parsers;
 mod probe;
 mod registry;
 mod request;

@@ -34,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("sim", &["api", "drive", "journal", "plan", "scale", "store"]),
     ("e2e", &[]),
+    ("fuzz", &["api", "apiserver", "container", "journal", "node", "oci", "proxy", "schema", "store"]),
     ("bench", &["api", "proxy"]),
     ("xtask", &[]),
 ];

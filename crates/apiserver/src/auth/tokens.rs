@@ -22,8 +22,8 @@ pub struct TokenKey {
 }
 
 /// What a valid token says.
-pub(super) struct Bearer {
-    pub(super) identity: Identity,
+pub(crate) struct Bearer {
+    pub(crate) identity: Identity,
     pub(super) audiences: Vec<String>,
     /// uid of the ServiceAccount.
     pub(super) uid: String,
@@ -53,7 +53,7 @@ impl TokenKey {
         &self.issuer
     }
 
-    pub(super) fn issue(&self, order: &TokenOrder, now: Timestamp, id: &str) -> Option<Token> {
+    pub(crate) fn issue(&self, order: &TokenOrder, now: Timestamp, id: &str) -> Option<Token> {
         let seconds = order.expiration_seconds.clamp(SHORTEST, LONGEST);
         let (issued, expires) = (now.as_second(), now.as_second() + seconds);
         let audiences = if order.audiences.is_empty() { vec![self.issuer.clone()] } else { order.audiences.clone() };
@@ -76,7 +76,7 @@ impl TokenKey {
         Some(Token { token: self.signer.sign(&claims)?, expires, audiences })
     }
 
-    pub(super) fn read(&self, token: &str, now: Timestamp) -> Option<Bearer> {
+    pub(crate) fn read(&self, token: &str, now: Timestamp) -> Option<Bearer> {
         let claims = self.signer.verify(token)?;
         let now = now.as_second();
         // What it signed, this key signed before now, whatever a clock that was set back says.

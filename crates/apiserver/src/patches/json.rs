@@ -18,7 +18,7 @@ const SHIFTED: usize = 20_000_000;
 ///
 /// # Errors
 /// 413 when there are too many, 400 when one is malformed.
-pub(super) fn read(value: Value) -> Result<Patch, Status> {
+pub(crate) fn read(value: Value) -> Result<Patch, Status> {
     let Value::Array(operations) = value else {
         return Err(Status::bad_request("error decoding patch: a JSON patch must be a list of operations"));
     };
@@ -36,7 +36,7 @@ pub(super) fn read(value: Value) -> Result<Patch, Status> {
 ///
 /// # Errors
 /// 422 for an operation that does not fit, 413 beyond a bound.
-pub(super) fn apply(object: &mut Value, patch: &Patch) -> Result<(), Status> {
+pub(crate) fn apply(object: &mut Value, patch: &Patch) -> Result<(), Status> {
     let mut spent = Spent::default();
     for operation in &patch.0 {
         spent.count(object, operation)?;

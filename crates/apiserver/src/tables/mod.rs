@@ -11,7 +11,7 @@ pub(crate) mod discovery;
 pub(crate) mod events;
 pub(crate) mod extensions;
 pub(crate) mod human;
-mod json_path;
+pub(crate) mod json_path;
 pub(crate) mod metadata;
 pub(crate) mod networking;
 pub(crate) mod pod;

@@ -7,11 +7,11 @@ use crate::protocol::User;
 
 /// Who a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) groups: Vec<u32>,
-    pub(super) home: String,
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
 }
 
 /// The most that is read of a file of users or groups.
@@ -24,7 +24,8 @@ pub(super) fn resolve_here(user: &User) -> Result<Identity, Failure> {
     resolve(user, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
 }
 
-fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity, Failure> {
+/// Looks a user up in these files.
+pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity, Failure> {
     let (name, group_name) = match user.name.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
         None => (user.name.as_str(), None),
