@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,11 @@ use knoll_oci::ImageStore;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+
+#[path = "pods/faults.rs"]
+mod faults;
+
+use faults::Faults;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -49,13 +54,12 @@ fn main() -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
         return Err("it needs root, and /bin/busybox of Debian's busybox-static".into());
     }
-    if std::env::var_os("KNOLL_TEST_LOG").is_some() {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
-    }
+    let faults = Arc::<Faults>::default();
+    Arc::clone(&faults).listen();
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let site = Arc::new(Site::new().await?);
+        let site = Arc::new(Site::new(faults).await?);
         let traveller = Arc::clone(&site);
         // In a task of its own, so that a failed assertion does not leave the monitor behind.
         let outcome = tokio::spawn(async move { journey(&traveller).await }).await.unwrap_or_else(|e| Err(e.into()));
@@ -67,23 +71,6 @@ fn main() -> Result<(), Failure> {
     });
     println!("pods: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
     outcome
-}
-
-/// Makes the node's callbacks panic about pods of certain names: it is how a test reaches into a worker.
-#[derive(Default)]
-struct Faults {
-    told: AtomicU32,
-}
-
-impl Faults {
-    /// `twice` panics the first two times, `always` each time.
-    fn about(&self, event: &InstanceEvent) {
-        match event.pod.metadata.name.as_deref() {
-            Some("twice") => assert!(self.told.fetch_add(1, Ordering::Relaxed) >= 2, "a fault that goes away"),
-            Some("always") => panic!("a fault that stays"),
-            _ => {}
-        }
-    }
 }
 
 /// Everything but the node.
@@ -107,7 +94,7 @@ struct Running {
 }
 
 impl Site {
-    async fn new() -> Result<Site, Failure> {
+    async fn new(faults: Arc<Faults>) -> Result<Site, Failure> {
         let dir = tempfile::Builder::new().prefix("knoll-node-").tempdir()?;
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         let services = (Ipv4Addr::new(10, 96, 0, 0), 12);
@@ -158,7 +145,7 @@ impl Site {
         server.bootstrap().await?;
         let api = server.client(Identity::admin());
         let network = Arc::new(Mutex::new(network));
-        Ok(Site { dir, server, api, monitor, launcher, images, network, faults: Arc::default() })
+        Ok(Site { dir, server, api, monitor, launcher, images, network, faults })
     }
 
     fn config(&self) -> Config {
@@ -193,7 +180,7 @@ impl Site {
             }),
             gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
-        let client = self.server.client(node_identity("n1"));
+        let client = self.faults.client(self.server.client(node_identity("n1")));
         let node = Node::new(config, client, self.monitor.clone(), self.images.clone(), callbacks)?;
         let (stop, stopped) = watch::channel(false);
         let running = node.clone();
@@ -482,6 +469,43 @@ async fn endless(site: &Site, node: &Running) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a pod's worker has done beside itself, its probes and the writing of its status, costs no more when it panics;
+/// nor does the telling of Events, which belongs to no pod.
+async fn parts_panic(site: &Site, node: &Running) -> Result<(), Failure> {
+    let spec = |container: &str| {
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": container, "image": IMAGE,
+            "command": ["sleep", "600"], "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}]})
+    };
+    for (name, container, part) in [
+        ("written", "c", &site.faults.statuses),
+        ("probed", "asked", &site.faults.probes),
+        ("told", "c", &site.faults.events),
+    ] {
+        let before = node.node.counts().panics;
+        part.store(2, Ordering::Relaxed);
+        site.pod(name, spec(container)).await?;
+        let pod = site.until(name, "is ready", ready).await?;
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        let begin = Instant::now();
+        while part.load(Ordering::Relaxed) > 0 || node.node.counts().panics < before + 2 {
+            assert!(begin.elapsed() < PATIENCE, "{name}: {} panics", node.node.counts().panics - before);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(node.node.counts().panics, before + 2, "{name}");
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
+    let begin = Instant::now();
+    loop {
+        let events = site.send("GET", "/api/v1/namespaces/default/events", Value::Null).await?;
+        if events["items"].as_array().into_iter().flatten().any(|event| event["involvedObject"]["name"] == "told") {
+            return Ok(());
+        }
+        assert!(begin.elapsed() < PATIENCE, "what follows a panic is told: {events:#}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// A panic costs one pod: it is taken up again as it is, left alone when it goes on, and can be deleted all the same.
 async fn panics(site: &Site, node: Running) -> Result<Running, Failure> {
     let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
@@ -502,6 +526,8 @@ async fn panics(site: &Site, node: Running) -> Result<Running, Failure> {
         list.iter().any(|e| e["involvedObject"]["name"] == name && e["reason"] == "NodePanic")
     };
     assert!(told("twice") && told("always"), "{events:#}");
+
+    parts_panic(site, &node).await?;
 
     // A node that starts with such a pod is a node all the same.
     node.end().await?;

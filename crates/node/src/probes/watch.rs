@@ -109,6 +109,13 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    /// Asks once.
+    async fn ask(&self, kind: Kind, probe: &Probe, target: &Target) -> Result<(), String> {
+        let answer = probe.question.ask(target, kind, probe.schedule.timeout).await;
+        tracing::trace!(container = self.container.as_str(), kind = kind.title(), ?answer, "a container was asked");
+        answer
+    }
+
     /// Tells; `false` when nobody listens any more.
     async fn tell(&self, report: Report) -> bool {
         let report = ContainerReport { container: self.container.clone(), id: self.id.clone(), report };
@@ -156,7 +163,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
     let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
-        let answer = probe.question.ask(target, Kind::Startup, probe.schedule.timeout).await;
+        let answer = report.ask(Kind::Startup, probe, target).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         match (verdict, answer) {
             (Some(true), _) => return true,
@@ -181,7 +188,7 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
     let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
-        let answer = probe.question.ask(target, kind, probe.schedule.timeout).await;
+        let answer = report.ask(kind, probe, target).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         let listened = match (kind, verdict, answer) {
             (Kind::Readiness, Some(true), _) => report.tell(Report::Ready).await,
