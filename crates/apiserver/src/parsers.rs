@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::{
     auth::TokenKey,
     authority::TokenOrder,
+    label_selector as label,
     patches::json,
     resources::Registry,
-    selectors::{field, label},
+    selectors::field,
     status::Status,
     streams::web_socket::{Message, Reader, Writer},
     tables::json_path,

@@ -35,7 +35,7 @@ pub(crate) async fn admit(admission: &mut Admission<'_>, object: &mut Value) -> 
 
 fn fill(hooks: &Hooks, admission: &Admission<'_>, object: &mut Value) -> Result<(), Status> {
     (hooks.default)(object);
-    fields::fill_defaults(admission.resource, object);
+    fields::fill_defaults(admission.resource, object)?;
     if admission.operation == Operation::Create {
         namespace::lifecycle(admission, object)?;
     }

@@ -81,7 +81,7 @@ impl World {
             node: Arc::new(NoNode),
             root_ca: pki.ca_pem().to_owned(),
             advertise: ([169, 254, 77, 1], 6443).into(),
-            machine: Arc::new(|| vec![[127, 0, 0, 1].into()]),
+            machine: Arc::new(|| Ok(vec![[127, 0, 0, 1].into()])),
             pod_network: ([10, 244, 0, 0].into(), 16),
         };
         let server = runtime.block_on(async {
