@@ -29,10 +29,6 @@ use knoll_cli::{Arguments, Command, Exit, admin as look, down, image};
 
 use crate::failure::Failure;
 
-/// Half of what a write cost on many threads was the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
