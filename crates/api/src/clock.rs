@@ -116,6 +116,7 @@ mod tests {
     }
 
     impl Clocks {
+        #[expect(clippy::disallowed_methods, reason = "a point to count from: the test sets both clocks")]
         fn steady() -> (Arc<Clocks>, SteadyClock) {
             let clocks = Arc::new(Clocks { start: Instant::now(), set: Mutex::new((Duration::ZERO, HOUR * 9_000)) });
             let read = clocks.clone();

@@ -78,7 +78,8 @@ fn told(count: usize, ours: &[Burst], theirs: &[Burst]) -> String {
     text.push_str("                 last answer s   median answer s   CPU s   x runc (last)   x runc (CPU)\n");
     let middle =
         |bursts: &[Burst], of: fn(&Burst) -> f64| Spread::of(&bursts.iter().map(of).collect::<Vec<_>>()).at(50.0);
-    let (last, cpu): (fn(&Burst) -> f64, fn(&Burst) -> f64) = (|burst| burst.seconds, |burst| burst.cpu);
+    let last = |burst: &Burst| burst.seconds;
+    let cpu = |burst: &Burst| burst.cpu;
     let mut raw = serde_json::Map::new();
     for (name, bursts) in [("knoll", ours), ("runc run", theirs)] {
         text.push_str(&format!(

@@ -10,16 +10,10 @@ use http::Request;
 use kube::{Client, core::WatchEvent};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
 /// Objects in one page of a listing.
-const PAGE: usize = 200;
-/// Collections that are listed at the same time, in the whole process. What a listing is read from takes ten times the
-/// room of what is kept, and an allocator does not give back what it got for all of them at once.
-static LISTINGS: Semaphore = Semaphore::const_new(2);
+const PAGE: usize = 500;
 /// How long the server keeps a watch open; it is renewed without a listing.
 const WATCH_SECONDS: u32 = 290;
 /// A watch that ends sooner has not been watching.
@@ -190,7 +184,6 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
 
     /// Reports everything there is. Where to watch from; `None` when nobody listens.
     async fn list(&mut self) -> kube::Result<Option<String>> {
-        let _turn = LISTINGS.acquire().await.expect("it is never closed");
         self.tell(Seen::Begins).await;
         let (mut token, mut at) = (String::new(), String::new());
         loop {

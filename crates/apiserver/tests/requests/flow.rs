@@ -1,6 +1,10 @@
 //! What one client can have of a server on real connections, what it is told beyond that, and what floods of HTTP/2 get.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{self, SocketAddr},
+    os::fd::AsFd as _,
+    time::Duration,
+};
 
 use futures_util::stream;
 use http::{Request, Response, StatusCode};
@@ -16,7 +20,6 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
     net::TcpStream,
-    task::AbortHandle,
 };
 use tokio_rustls::client::TlsStream;
 
@@ -44,14 +47,15 @@ async fn client(h: &Harness, address: SocketAddr, user: &str, window: u32) -> Se
     connection(h, address, user, window).await.0
 }
 
-/// The same, and what ends it when it is aborted.
-async fn connection(h: &Harness, address: SocketAddr, user: &str, window: u32) -> (SendRequest<Body>, AbortHandle) {
+/// The same, and its socket, to hang up with: hyper itself waits for bodies that never end.
+async fn connection(h: &Harness, address: SocketAddr, user: &str, window: u32) -> (SendRequest<Body>, net::TcpStream) {
     let stream = connected(h, address, user).await;
+    let socket = stream.get_ref().0.as_fd().try_clone_to_owned().unwrap();
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(window).initial_connection_window_size(16 << 20);
     let (requests, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-    let connection = tokio::spawn(connection);
-    (requests, connection.abort_handle())
+    tokio::spawn(connection);
+    (requests, socket.into())
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -129,7 +133,7 @@ async fn a_client_with_its_share_of_writes_in_flight_is_told_when_to_come_again(
     let again = client(&h, address, "jane", 1 << 20).await;
     assert_eq!(code(&again, "POST", MAPS, &config_map("a", json!({}))).await, 429);
     // Who hangs up gives its places back.
-    connection.abort();
+    connection.shutdown(net::Shutdown::Both).unwrap();
     assert_eq!(until_accepted(&again, "POST", MAPS, &config_map("a", json!({}))).await, 201);
 }
 

@@ -317,7 +317,7 @@ impl<'a> Search<'a> {
             return;
         }
         for name in required.iter().filter_map(Value::as_str) {
-            if !entries.contains_key(name) && !(self.depth == 0 && SERVERS.contains(&name)) {
+            if !(entries.contains_key(name) || self.depth == 0 && SERVERS.contains(&name)) {
                 self.missing(name);
             }
         }
