@@ -199,7 +199,9 @@ async fn a_store_on_a_disk_without_room_opens_and_is_read() {
 async fn a_changed_byte_in_any_file_costs_nothing_or_is_refused_with_file_and_place() {
     for (clean, boots) in [(true, [BOOT, "two"].as_slice()), (false, &[BOOT])] {
         let (disk, acknowledged, _) = worked_on(clean).await;
-        let files = disk.files();
+        let mut files = disk.files();
+        // A checkpoint that was still being written is no part of the state.
+        files.retain(|name, _| !name.ends_with(".tmp"));
         assert!(files.keys().filter(|name| name.starts_with("checkpoint-")).count() == 2, "{:?}", files.keys());
         let (mut refused, mut harmless) = (0, 0);
         for (name, bytes) in &files {
