@@ -152,6 +152,14 @@ impl Committer {
         {
             self.stop(&error);
         }
+        // A checkpoint that is under way removes old files: who was told of the end may open the directory again.
+        while self.checkpoints.under_way
+            && let Some(request) = self.requests.blocking_recv()
+        {
+            if let Request::Checkpointed(written) = request {
+                self.checkpointed(written);
+            }
+        }
         drop(self);
         for stop in stops {
             stop.send(()).ok();

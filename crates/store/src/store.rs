@@ -309,7 +309,8 @@ impl Store {
             .is_ok_and(|published| published.is_ok())
     }
 
-    /// Stops taking writes, syncs and ends every watch.
+    /// Stops taking writes, syncs and ends every watch. Once it returns, no thread of the store touches the directory, unless
+    /// that took more than 30 seconds, which is logged.
     pub async fn close(&self) {
         let (answer, stopped) = oneshot::channel();
         if self.inner.requests.send(Request::Stop { answer }).await.is_ok()
