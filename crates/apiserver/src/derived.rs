@@ -53,6 +53,14 @@ struct Followers {
     services: Follower,
 }
 
+/// Serves what a definition says. One that cannot be understood costs itself, and no other request.
+fn serve(registry: &mut Registry, definition: &Value) {
+    // Serving is the last step of taking a definition in: one that panics leaves the rows as they were.
+    if let Err(panic) = knoll_faults::catch(|| registry.serve(definition)) {
+        tracing::error!(definition = object::name(definition), panic, "a definition is not served");
+    }
+}
+
 impl Derived {
     /// Derives from `store`, reading objects through `trees`.
     pub(crate) fn new(store: &Store, trees: &Trees) -> Self {
@@ -128,7 +136,7 @@ impl Derived {
                 let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS);
                 self.update_registry(|registry| {
                     *registry = Registry::built_in().after(registry);
-                    definitions.iter().for_each(|definition| registry.serve(definition));
+                    definitions.iter().for_each(|definition| serve(registry, definition));
                 });
             }
             Seen::Change(change) => {
@@ -137,7 +145,7 @@ impl Derived {
                     if let Some(definition) = &old {
                         registry.retire(definition);
                     }
-                    new.iter().for_each(|definition| registry.serve(definition));
+                    new.iter().for_each(|definition| serve(registry, definition));
                 });
             }
         }
@@ -168,7 +176,12 @@ impl Derived {
             maps.insert(object::name(&map).to_owned(), data);
         }
         let mut bundle = self.knative.write().unwrap_or_else(PoisonError::into_inner);
-        *bundle = Arc::new(bundle.updated(&maps));
+        match knoll_faults::catch(|| bundle.updated(&maps)) {
+            Ok(updated) => *bundle = Arc::new(updated),
+            Err(panic) => {
+                tracing::error!(panic, "Knative's ConfigMaps cannot be read: the settings before stay in force")
+            }
+        }
     }
 
     fn trees_below(&self, snapshot: &Snapshot, prefix: &str) -> Vec<Arc<Value>> {

@@ -81,7 +81,11 @@ impl ApiServer {
     }
 
     async fn expire_once(&self) -> Result<(), WriteError> {
-        for batch in expired(&self.store.snapshot(), Timestamp::now(), MOST).chunks(BATCH) {
+        // Thousands of Events are read: not on a thread that answers.
+        let snapshot = self.store.snapshot();
+        let gone = tokio::task::spawn_blocking(move || expired(&snapshot, Timestamp::now(), MOST)).await;
+        let gone = gone.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        for batch in gone.chunks(BATCH) {
             match self.store.commit(batch.to_vec(), Durability::Relaxed).await {
                 // One was seen again meanwhile: the others wait for the next time.
                 Ok(_) | Err(WriteError::Conflict { .. }) => {}

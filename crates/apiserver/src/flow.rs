@@ -16,6 +16,8 @@ const READING: (usize, usize) = (400, 100);
 const WRITING: (usize, usize) = (200, 50);
 /// Most watches, followed logs and commands at once, and most of one client: a process of controllers has about fifty.
 const LONG: (usize, usize) = (4096, 1024);
+/// Most memory of long answers that wait for their clients to take them, and of those of one client, in MiB.
+const ANSWERS: (usize, usize) = (1024, 256);
 /// How long a request may take that is not made to last.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
@@ -55,12 +57,13 @@ pub(crate) struct Flow {
     reading: Arc<Shares<String>>,
     writing: Arc<Shares<String>>,
     long: Arc<Shares<String>>,
+    answers: Arc<Shares<String>>,
 }
 
 impl Default for Flow {
     fn default() -> Self {
         let shares = |(all, each)| Shares::new(all, each);
-        Self { reading: shares(READING), writing: shares(WRITING), long: shares(LONG) }
+        Self { reading: shares(READING), writing: shares(WRITING), long: shares(LONG), answers: shares(ANSWERS) }
     }
 }
 
@@ -75,10 +78,21 @@ impl Flow {
             Kind::Writing => &self.writing,
             Kind::Long => &self.long,
         };
-        let refused =
-            || Status::new(429, "TooManyRequests", "Too many requests, please try again later.").retry_after(1);
-        shares.take(who.to_owned()).map(Arc::new).ok_or_else(refused)
+        shares.take(who.to_owned()).map(Arc::new).ok_or_else(too_many)
     }
+
+    /// Room for an answer of `bytes` to `who`, until it is handed over.
+    ///
+    /// # Errors
+    /// 429 when there is none.
+    pub(crate) fn answer(&self, bytes: u64, who: &str) -> Result<Place, Status> {
+        let units = usize::try_from(bytes.div_ceil(1 << 20)).unwrap_or(usize::MAX);
+        self.answers.take_many(who.to_owned(), units).map(Arc::new).ok_or_else(too_many)
+    }
+}
+
+fn too_many() -> Status {
+    Status::new(429, "TooManyRequests", "Too many requests, please try again later.").retry_after(1)
 }
 
 #[cfg(test)]
@@ -95,6 +109,17 @@ mod tests {
         assert!(flow.enter(Kind::Writing, "a").is_ok());
         drop(held);
         assert!(flow.enter(Kind::Reading, "a").is_ok());
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_have_a_bound() {
+        let flow = Flow::default();
+        let list = 100 << 20;
+        let held: Vec<Place> = (0..2).map(|_| flow.answer(list, "a").unwrap()).collect();
+        assert_eq!(flow.answer(list, "a").err().unwrap().code, 429);
+        assert!(flow.answer(list, "b").is_ok());
+        drop(held);
+        assert!(flow.answer(list, "a").is_ok());
     }
 
     #[test]

@@ -212,6 +212,18 @@ pub(crate) fn mark_deleted(resource: &Resource, object: &mut Value, grace: i64, 
     }
 }
 
+/// Brings the end of an object that is being deleted with `left` seconds of grace forward to `grace` seconds.
+pub(crate) fn hasten_deletion(object: &mut Value, left: i64, grace: i64) {
+    let meta = object::meta_mut(object);
+    let ends = meta.get("deletionTimestamp").and_then(Value::as_str).and_then(|at| at.parse::<Timestamp>().ok());
+    if let Some(at) =
+        ends.and_then(|at| at.checked_sub(jiff::SignedDuration::from_secs(left.saturating_sub(grace))).ok())
+    {
+        meta.insert("deletionTimestamp".into(), object::seconds(at).into());
+    }
+    meta.insert("deletionGracePeriodSeconds".into(), grace.into());
+}
+
 /// Adds a finalizer unless it is there.
 pub(crate) fn add_finalizer(object: &mut Value, finalizer: &str) {
     if !object::finalizers(object).any(|f| f == finalizer) {

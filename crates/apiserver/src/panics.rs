@@ -48,11 +48,5 @@ pub(crate) async fn contain<T>(counters: &Counters, doing: &str, step: impl Futu
 /// Counts a panic and tells the log what it said.
 pub(crate) fn note(counters: &Counters, panic: &(dyn Any + Send), id: &str, doing: &str) {
     counters.panics.add();
-    tracing::error!(id, doing, panic = said(panic), "a panic; only this request fails");
-}
-
-/// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    tracing::error!(id, doing, panic = knoll_faults::said(panic), "a panic; only this request fails");
 }

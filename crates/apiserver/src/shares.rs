@@ -21,10 +21,11 @@ struct Used<K> {
     by: HashMap<K, usize>,
 }
 
-/// A unit in use; given back when it is dropped.
+/// Units in use; given back when it is dropped.
 pub(crate) struct Share<K: Eq + Hash> {
     of: Arc<Shares<K>>,
     who: K,
+    units: usize,
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
@@ -34,14 +35,20 @@ impl<K: Eq + Hash + Clone> Shares<K> {
 
     /// A unit for a client; `None` when it has its part, or all are in use.
     pub(crate) fn take(self: &Arc<Self>, who: K) -> Option<Share<K>> {
+        self.take_many(who, 1)
+    }
+
+    /// Units for a client; `None` when they are more than is left of its part, or of all. A client that has none gets any
+    /// number that is left of all: what is larger than its part would never come otherwise.
+    pub(crate) fn take_many(self: &Arc<Self>, who: K, units: usize) -> Option<Share<K>> {
         let mut used = self.lock();
         let own = used.by.get(&who).copied().unwrap_or(0);
-        if used.all >= self.all || own >= self.each {
+        if used.all.saturating_add(units) > self.all || (own > 0 && own.saturating_add(units) > self.each) {
             return None;
         }
-        used.all += 1;
-        used.by.insert(who.clone(), own + 1);
-        Some(Share { of: self.clone(), who })
+        used.all += units;
+        used.by.insert(who.clone(), own + units);
+        Some(Share { of: self.clone(), who, units })
     }
 }
 
@@ -54,9 +61,9 @@ impl<K> Shares<K> {
 impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut used = self.of.lock();
-        used.all -= 1;
+        used.all -= self.units;
         if let Some(own) = used.by.get_mut(&self.who) {
-            *own -= 1;
+            *own -= self.units;
             if *own == 0 {
                 used.by.remove(&self.who);
             }
@@ -78,6 +85,12 @@ mod tests {
         drop(held);
         assert!(shares.take("a").is_some());
         drop(others);
+        let all = shares.take_many("a", 4).expect("more than its part, when it has nothing else");
+        assert!(shares.take_many("b", 1).is_none(), "all are in use");
+        drop(all);
+        let part = shares.take_many("a", 1).unwrap();
+        assert!(shares.take_many("a", 2).is_none(), "more than its part");
+        drop(part);
         assert!(shares.lock().by.is_empty());
     }
 }

@@ -22,7 +22,7 @@ pub enum AdminError {
     #[error(transparent)]
     Instance(#[from] InstanceError),
     /// The endpoint cannot be spoken to.
-    #[error("speak to the admin endpoint at {socket}: {source}")]
+    #[error("speak to the admin endpoint at {socket}")]
     Socket {
         /// Its socket.
         socket: PathBuf,
@@ -34,12 +34,20 @@ pub enum AdminError {
     Refused(String),
 }
 
+/// The local socket of the admin endpoint of a role that is a process of its own.
+pub fn role_socket(role: &str) -> PathBuf {
+    PathBuf::from(format!("/run/knoll/{role}-admin.sock"))
+}
+
 /// Runs the command; returns what to print.
 ///
 /// # Errors
 /// When no instance runs, it does not answer, or it answers anything but success.
 pub fn run(arguments: &AdminArguments) -> Result<String, AdminError> {
-    let socket = Instance::find(&arguments.data.data_dir)?.admin;
+    let socket = match &arguments.role {
+        Some(role) => role_socket(role),
+        None => Instance::find(&arguments.data.data_dir)?.admin,
+    };
     let (method, path, body) = match &arguments.command {
         AdminCommand::Ready => ("GET", "/readyz?verbose", ""),
         AdminCommand::Metrics => ("GET", "/metrics", ""),

@@ -28,7 +28,7 @@ pub enum Command {
     Api(Box<ApiArguments>),
     /// Run Knative's controllers over an API server: a cluster's, or `knoll api`. Several may run: one leads.
     Controller(Box<ControllerArguments>),
-    /// Run the autoscaler over `knoll api`, fed by the gateway of this machine. Several may run: one leads.
+    /// Run the autoscaler over `knoll api`, fed by the gateway of this machine.
     Autoscaler(Box<RoleArguments>),
     /// Run the gateway over `knoll api`.
     Gateway(Box<GatewayArguments>),
@@ -91,7 +91,7 @@ pub struct ApiSockets {
 /// Where the gateway listens, and whom it believes.
 #[derive(Clone, Debug, Args)]
 pub struct GatewaySockets {
-    /// Addresses of the gateway (http). Port 80 is tried besides, unless this is given.
+    /// Addresses of the gateway (http). Port 80 of the first one's host is tried besides, so that URLs need show no port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http_addr: Vec<SocketAddr>,
     /// Do not try port 80.
@@ -362,6 +362,9 @@ pub struct AdminArguments {
     /// Where the instance keeps its data.
     #[command(flatten)]
     pub data: DataDir,
+    /// A role of this machine that runs as a process of its own; without it `knoll up`, or `knoll api`.
+    #[arg(long, value_name = "ROLE", value_parser = ["controller", "autoscaler", "gateway", "node"])]
+    pub role: Option<String>,
     /// What to look at.
     #[command(subcommand)]
     pub command: AdminCommand,
@@ -381,7 +384,7 @@ pub enum AdminCommand {
     },
     /// Any path of the endpoint; `/` lists them.
     Get {
-        /// For example `/debug/queue`.
+        /// For example `/debug/controllers`.
         path: String,
     },
 }

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 
+use knoll_faults::chain;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::capability::Set;
@@ -63,13 +64,7 @@ fn bad(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> 
 }
 
 fn failed(name: &'static str, error: &dyn std::error::Error, fix: &str) -> Check {
-    let mut found = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        found = format!("{found}: {cause}");
-        source = cause.source();
-    }
-    bad(name, found, fix)
+    bad(name, chain(error), fix)
 }
 
 fn kernel() -> Check {

@@ -38,9 +38,9 @@ use crate::{
 const BATCH: usize = 256;
 /// Keys planned before the next reports are taken in. Hurried keys do not count.
 const PLANS: usize = 16;
-/// WorkItem under way: above this, only hurried keys and those of the normal lane are planned.
+/// Keys under way: above this, only hurried keys and those of the normal lane are planned.
 const SPREAD_UNDER_WAY: usize = 16;
-/// WorkItem under way: above this, only hurried keys are planned.
+/// Keys under way: above this, only hurried keys are planned.
 const UNDER_WAY: usize = 128;
 /// Objects whose next change is hurried.
 const HURRIED: usize = 4096;

@@ -66,27 +66,33 @@ impl Lease {
         format!("{}/{}", self.collection(), self.name)
     }
 
-    /// Waits until it is held.
-    pub(crate) async fn acquire(&self, api: &Api) {
+    /// Waits until it is held. Since when, at least: what the server stamps and others see is later than that.
+    pub(crate) async fn acquire(&self, api: &Api) -> Instant {
         let mut seen: Option<(Spec, Instant)> = None;
         loop {
-            match self.attempt(api, &mut seen).await {
-                Ok(true) => return tracing::info!(lease = self.name, holder = self.holder, "leads"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(lease = self.name, %error, "cannot ask for the lease"),
+            let begun = Instant::now();
+            match tokio::time::timeout(RENEW_WITHIN, self.attempt(api, &mut seen)).await {
+                Ok(Ok(true)) => {
+                    tracing::info!(lease = self.name, holder = self.holder, "leads");
+                    return begun;
+                }
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "cannot ask for the lease"),
+                Err(_) => tracing::warn!(lease = self.name, "asking for the lease took too long"),
             }
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Renews it, and returns once that was not possible for too long or somebody else holds it.
-    pub(crate) async fn keep(&self, api: &Api) {
-        let mut renewed = Instant::now();
+    /// Renews what is held since `renewed`, and returns once that was not possible for too long or somebody else holds it.
+    pub(crate) async fn keep(&self, api: &Api, mut renewed: Instant) {
         loop {
             tokio::time::sleep(RETRY).await;
             let left = RENEW_WITHIN.saturating_sub(renewed.elapsed());
+            // From when it was asked: an answer may come long after others saw what was written.
+            let begun = Instant::now();
             match tokio::time::timeout(left, self.renew(api)).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(true)) => renewed = begun,
                 Ok(Ok(false)) => break,
                 Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "cannot renew the lease"),
                 Err(_) => break,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use knoll_faults::Pauses;
+
 use crate::counters::{Counters, count};
 
 /// First and longest pause before a task that panicked begins again.
@@ -13,24 +15,21 @@ const HEALTHY: Duration = Duration::from_secs(60);
 pub(crate) struct Lives {
     task: String,
     begun: tokio::time::Instant,
-    pause: Duration,
+    pauses: Pauses,
 }
 
 impl Lives {
     /// The first life begins.
     pub(crate) fn new(task: impl Into<String>) -> Self {
-        Self { task: task.into(), begun: tokio::time::Instant::now(), pause: PAUSE.0 }
+        Self { task: task.into(), begun: tokio::time::Instant::now(), pauses: Pauses::new(PAUSE.0, PAUSE.1, HEALTHY) }
     }
 
     /// A life ended in a panic: counts and tells, then waits until the next may begin.
     pub(crate) async fn ended(&mut self, message: &str, counters: &Counters) {
         count(&counters.task_panics);
-        if self.begun.elapsed() >= HEALTHY {
-            self.pause = PAUSE.0;
-        }
-        tracing::error!(task = self.task, panic = message, pause = ?self.pause, "a task panicked and begins again");
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
+        let pause = self.pauses.after(self.begun.elapsed());
+        tracing::error!(task = self.task, panic = message, ?pause, "a task panicked and begins again");
+        tokio::time::sleep(pause).await;
         self.begun = tokio::time::Instant::now();
     }
 }

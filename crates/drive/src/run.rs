@@ -110,14 +110,14 @@ async fn lead(
     mut shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Option<Result<(), DriveError>> {
     let Some(lease) = &role.lease else { return Some(Box::pin(live(api, role, links, shutdown)).await) };
-    tokio::select! {
+    let held = tokio::select! {
         () = shutdown.as_mut() => return Some(Ok(())),
-        () = lease.acquire(api) => {}
-    }
+        held = lease.acquire(api) => held,
+    };
     // What is under way when the lease is lost is dropped at once: the next leader makes it good.
     let ended = tokio::select! {
         ended = live(api, role, links, shutdown) => Some(ended),
-        () = lease.keep(api) => None,
+        () = lease.keep(api, held) => None,
     };
     if ended.is_some() {
         lease.release(api).await;

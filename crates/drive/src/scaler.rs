@@ -178,11 +178,12 @@ impl Scaler {
     /// A request waits: decides at once.
     pub fn wake(&mut self, revision: Key, now: Duration) {
         if !self.followed.contains_key(&revision) {
-            if self.early.len() < EARLY_WAKES {
-                self.early.insert(revision);
-            } else {
-                count(&self.counters.wakes_dropped);
+            if self.early.len() >= EARLY_WAKES {
+                // Of revisions that never come, most likely; the gateway says again what still waits.
+                self.counters.wakes_dropped.fetch_add(self.early.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                self.early.clear();
             }
+            self.early.insert(revision);
             return;
         }
         if self.tell(&revision, now, |decider| decider.wake(now)) {

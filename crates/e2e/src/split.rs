@@ -66,6 +66,15 @@ impl Split {
     pub fn start(&mut self, role: &'static str) {
         self.processes.insert(role, start(&self.cluster.data_dir, role));
     }
+
+    /// What a role counts.
+    ///
+    /// # Panics
+    /// When its admin endpoint does not answer.
+    pub fn metrics(&self, role: &str) -> String {
+        let words = if role == "api" { vec!["admin", "metrics"] } else { vec!["admin", "--role", role, "metrics"] };
+        succeed(&self.cluster.data_dir, &words)
+    }
 }
 
 /// Starts a role, and waits until it says that it is ready. What it logs is kept beside the data.

@@ -66,6 +66,13 @@ fn roles_in_processes_of_their_own_serve_and_each_may_be_killed() {
     let output = space.cluster.try_kubectl(&words, "");
     assert!(String::from_utf8_lossy(&output.stdout).contains(said) && output.status.code() == Some(1), "{output:?}");
 
+    // Each counts, and says so.
+    for role in Split::ROLES {
+        let metrics = split.metrics(role);
+        assert!(metrics.contains("knoll_task_restarts"), "{role}: {metrics}");
+    }
+    assert!(split.metrics("gateway").contains("knoll_requests"), "{}", split.metrics("gateway"));
+
     let before = containers(&space, "actor");
     for (at, role) in Split::ROLES.into_iter().enumerate() {
         split.kill(role);

@@ -1,6 +1,8 @@
 //! What failures say: an error with its causes on one line, a panic as a value. Needs nothing but the standard library,
 //! so that every crate may use it.
 
+mod pauses;
+
 use std::{
     any::Any,
     error::Error,
@@ -9,6 +11,8 @@ use std::{
     pin::pin,
     task::Poll,
 };
+
+pub use pauses::Pauses;
 
 /// Most bytes of a panic's words that are told.
 const LONGEST: usize = 512;

@@ -20,7 +20,7 @@ use crate::counters::{Counters, Reading};
 use crate::feed::{self, Change, Subject};
 use crate::machine::Machine;
 use crate::network::{dns, services};
-use crate::panics::Pauses;
+use crate::panics;
 use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
@@ -233,7 +233,7 @@ async fn restarted<F>(name: &'static str, counters: &Counters, make: &mut (impl 
 where
     F: Future<Output = ()> + Send,
 {
-    let mut pauses = Pauses::default();
+    let mut pauses = panics::pauses();
     loop {
         let begun = std::time::Instant::now();
         let Err(message) = caught(make()).await else { return };
@@ -268,7 +268,7 @@ impl Roster {
     /// Follows the pods until their watch ends. What the workers do cannot end it, and a panic of its own begins the
     /// watch again.
     async fn run_for_ever(&mut self) {
-        let mut pauses = Pauses::default();
+        let mut pauses = panics::pauses();
         loop {
             let begun = std::time::Instant::now();
             let Err(message) = caught(Box::pin(self.run())).await else { return };

@@ -55,5 +55,5 @@ counters! {
     dns_throttled: "DNS questions and connections refused or dropped: their client has its share already",
     dns_forged: "Answers of resolvers that belong to no question that was asked",
     dns_failed: "DNS questions that no resolver answered",
-    evicted: "Pods evicted: the machine runs out of disk, or they use more of it than they may",
+    evicted: "Pods evicted: the machine runs out of disk or memory, or they use more than they may",
 }

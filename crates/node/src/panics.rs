@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use knoll_faults::said;
+use knoll_faults::{Pauses, said};
 
 /// Pauses before something that panicked begins again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -19,32 +19,13 @@ pub(crate) fn of_task(error: tokio::task::JoinError) -> Option<String> {
     error.try_into_panic().ok().map(|panic| said(&*panic))
 }
 
-/// Pauses between the lives of something that panics.
-#[derive(Clone, Debug)]
-pub(crate) struct Pauses {
-    next: Duration,
-}
-
-impl Default for Pauses {
-    fn default() -> Pauses {
-        Pauses { next: PAUSE.0 }
-    }
-}
-
-impl Pauses {
-    /// The pause after a life of this length.
-    pub(crate) fn after(&mut self, life: Duration) -> Duration {
-        if life >= WINDOW {
-            self.next = PAUSE.0;
-        }
-        let pause = self.next;
-        self.next = self.next.saturating_mul(2).min(PAUSE.1);
-        pause
-    }
+/// The pauses of something that has not panicked yet.
+pub(crate) const fn pauses() -> Pauses {
+    Pauses::new(PAUSE.0, PAUSE.1, WINDOW)
 }
 
 /// How often something panicked lately.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Record {
     pauses: Pauses,
     recent: u32,
@@ -59,6 +40,12 @@ pub(crate) enum Sentence {
     Pause(Duration),
     /// It is left alone for this long.
     Quarantine(Duration),
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record { pauses: pauses(), recent: 0, last: None, quarantine: None }
+    }
 }
 
 impl Record {

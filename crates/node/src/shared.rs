@@ -229,11 +229,12 @@ impl Monitor {
     pub(crate) async fn keep(&self, callbacks: &Callbacks) {
         loop {
             let client = self.get();
-            if let Ok(mut events) = client.subscribe().await {
-                while events.recv().await.is_some() {}
+            match client.subscribe().await {
+                Ok(mut events) => while events.recv().await.is_some() {},
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
             if client.list().await.is_ok() {
-                // Only the subscription was too slow.
+                // Only the subscription was too slow, or was refused.
                 continue;
             }
             tracing::warn!("the monitor is gone: connecting again");

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::{File, TryLockError},
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
 };
@@ -97,6 +99,8 @@ pub struct Image {
 }
 
 pub(crate) struct Inner {
+    /// Held for as long as the store is open.
+    _alone: File,
     pub(crate) root: PathBuf,
     pub(crate) blobs: Blobs,
     pub(crate) config: Config,
@@ -125,6 +129,19 @@ const DIRECTORIES: [&str; 10] = [
     "access/blobs",
 ];
 
+/// Keeps other processes off the store for as long as the file is open: what one fetches or pins, another does not know of.
+fn lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let text = "another process uses it: give each its own --data-dir";
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// The manifests that an index names; none where `digest` is no index.
 fn children(blobs: &Blobs, limits: &Limits, digest: &Digest) -> Vec<Digest> {
     let bytes = blobs.read(digest, "bytes of a manifest", limits.manifest_bytes);
@@ -147,6 +164,7 @@ impl ImageStore {
     pub fn open(root: &Path, config: Config) -> Result<Self, OpenError> {
         let fail = |source| OpenError { path: root.display().to_string(), source };
         private_directory(root).map_err(fail)?;
+        let alone = lock(&root.join("lock")).map_err(fail)?;
         // What an earlier process did not finish is of no use to this one.
         for scratch in ["unpacking", "incoming"] {
             remove::tree(&root.join(scratch)).map_err(fail)?;
@@ -160,7 +178,19 @@ impl ImageStore {
         let (busy, naming, holds) = (Mutex::default(), Mutex::default(), Holds::default());
         let root = root.to_owned();
         let store = Self {
-            inner: Arc::new(Inner { root, blobs, config, remote, access, holds, busy, pins, pin_files, naming }),
+            inner: Arc::new(Inner {
+                root,
+                blobs,
+                config,
+                remote,
+                access,
+                holds,
+                busy,
+                pins,
+                pin_files,
+                naming,
+                _alone: alone,
+            }),
         };
         store.open_up_given().map_err(fail)?;
         Ok(store)

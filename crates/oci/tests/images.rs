@@ -273,6 +273,16 @@ async fn a_changed_byte_in_what_describes_an_image_is_found_and_the_file_comes_a
 }
 
 #[tokio::test]
+async fn one_process_at_a_time_has_a_store() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let first = store(scratch.path(), &["localhost:1"]);
+    let second = ImageStore::open(scratch.path(), Config::default()).err().expect("it is in use");
+    assert!(format!("{:?}", second.source).contains("give each its own --data-dir"), "{second:?}");
+    drop(first);
+    store(scratch.path(), &["localhost:1"]);
+}
+
+#[tokio::test]
 async fn nobody_else_looks_into_the_store_and_an_old_one_is_mended() {
     let scratch = tempfile::tempdir().expect("a directory");
     let root = scratch.path().join("store");
@@ -287,6 +297,10 @@ async fn nobody_else_looks_into_the_store_and_an_old_one_is_mended() {
     let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
     assert_eq!(mode(&root), 0o700);
     for part in fs::read_dir(&root).expect("reads").map(|part| part.expect("reads").path()) {
+        if part.is_file() {
+            assert_eq!(mode(&part), 0o600, "{}", part.display());
+            continue;
+        }
         assert_eq!(mode(&part), 0o700, "{}", part.display());
         for inner in fs::read_dir(&part).expect("reads").map(|inner| inner.expect("reads").path()) {
             assert!(inner.is_dir() || mode(&inner) == 0o600, "{}", inner.display());

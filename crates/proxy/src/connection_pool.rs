@@ -53,6 +53,16 @@ pub(crate) enum ConnectError {
         /// Why.
         source: hyper::Error,
     },
+    /// The connection that another request was opening for both did not come about.
+    #[error("dial tcp {0}: it failed for another request that waited for it, too")]
+    Shared(SocketAddr),
+}
+
+/// A connection that one request opens and others wait for.
+#[derive(Debug, Default)]
+struct Awaited {
+    done: Notify,
+    failed: Cell<bool>,
 }
 
 /// Bounds of a pool.
@@ -77,7 +87,7 @@ pub(crate) struct ConnectionPool {
 struct Kept {
     idle: Vec<Idle>,
     shared: Vec<Shared>,
-    opening: Option<Rc<Notify>>,
+    opening: Option<Rc<Awaited>>,
 }
 
 #[derive(Debug)]
@@ -209,7 +219,13 @@ impl ConnectionPool {
             }
             let opening = self.by_endpoint.borrow().get(&endpoint.id).and_then(|kept| kept.opening.clone());
             match opening {
-                Some(opening) => opening.notified().await,
+                Some(opening) => {
+                    opening.done.notified().await;
+                    // One that was given up is opened again; one that failed would only fail once more, for each in turn.
+                    if opening.failed.get() {
+                        return Err(ConnectError::Shared(endpoint.instance.address));
+                    }
+                }
                 None => return self.open_http2(endpoint).await,
             }
         }
@@ -232,6 +248,12 @@ impl ConnectionPool {
 
     async fn open_http2(self: &Rc<Self>, endpoint: &Endpoint) -> Result<PooledConnection, ConnectError> {
         let opening = Opening::begin(self, endpoint.id);
+        let made = self.dial_http2(endpoint).await;
+        opening.ends(made.is_err());
+        made
+    }
+
+    async fn dial_http2(self: &Rc<Self>, endpoint: &Endpoint) -> Result<PooledConnection, ConnectError> {
         let address = endpoint.instance.address;
         let wire = Wire::new(self.dial(address).await?);
         let handshake = http2::Builder::new(LocalExecutor(self.metrics.clone()))
@@ -246,7 +268,6 @@ impl ConnectionPool {
         let shared = Shared { sender: sender.clone(), wire: wire.clone(), streams: Rc::default(), used };
         let sender = Sender::Http2 { sender, _stream: Stream::of(&shared) };
         self.by_endpoint.borrow_mut().entry(endpoint.id).or_default().shared.push(shared);
-        drop(opening);
         Ok(self.pooled(sender, wire, endpoint.id, false))
     }
 
@@ -318,13 +339,21 @@ impl<'a> Opening<'a> {
         connections.by_endpoint.borrow_mut().entry(endpoint).or_default().opening = Some(Rc::default());
         Self { connections, endpoint }
     }
+
+    /// Tells those who wait how it went.
+    fn ends(self, failed: bool) {
+        let by_endpoint = self.connections.by_endpoint.borrow();
+        if let Some(opening) = by_endpoint.get(&self.endpoint).and_then(|kept| kept.opening.as_ref()) {
+            opening.failed.set(failed);
+        }
+    }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         let mut by_endpoint = self.connections.by_endpoint.borrow_mut();
         if let Some(opening) = by_endpoint.get_mut(&self.endpoint).and_then(|kept| kept.opening.take()) {
-            opening.notify_waiters();
+            opening.done.notify_waiters();
         }
     }
 }

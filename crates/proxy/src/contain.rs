@@ -44,8 +44,7 @@ pub(crate) async fn kept_going<F: Future<Output = ()>>(
 
 fn note(metrics: &Metrics, what: &'static str, panic: &(dyn Any + Send)) {
     metrics.panics.count();
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    tracing::error!(panic = text.unwrap_or("no text"), "{what} panicked; the gateway goes on");
+    tracing::error!(panic = knoll_faults::said(panic), "{what} panicked; the gateway goes on");
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ async fn collect(shared: &Shared) -> Vec<Count> {
     all.into_iter().filter_map(Result::ok).flatten().flatten().collect()
 }
 
-/// A endpoint pool in a report, with its sums.
+/// An endpoint pool in a report, with its sums.
 struct Sum {
     pool: Arc<EndpointPool>,
     average: f64,

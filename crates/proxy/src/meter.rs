@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_thread_takes_no_more_than_it_may() {
         let start = Instant::now();
-        let (_desks, meter) = meter(start);
+        let (_pools, meter) = meter(start);
         let all: Vec<_> = (0..3).map(|_| meter.arrive(start).expect("room")).collect();
         assert!(meter.arrive(start).is_none());
         drop(all);

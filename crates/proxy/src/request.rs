@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use knoll_api::table::Protocol;
+use knoll_faults::chain;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admit::admit;
@@ -104,22 +105,10 @@ async fn answer(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<R
 impl From<ForwardError> for Own {
     fn from(error: ForwardError) -> Self {
         match &error {
-            ForwardError::Unreachable(_) => Self::Unreachable(full_text(&error)),
-            ForwardError::Broken(_) => Self::Broken(full_text(&error)),
+            ForwardError::Unreachable(_) => Self::Unreachable(chain(&error)),
+            ForwardError::Broken(_) => Self::Broken(chain(&error)),
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn full_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Gets a place and an answer. An instance that cannot be reached costs the request nothing but time: it asks

@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::{net::SocketAddr, time::Duration};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use knoll_api::table::{Instance, Protocol};
+use knoll_proxy::Config;
+use socket2::{Domain, Socket, Type};
 use support::*;
 
 fn h2(name: &'static str, instance: Instance) -> Revision {
@@ -46,6 +50,38 @@ async fn many_streams_share_one_connection_to_the_instance() {
     });
     let statuses = futures_util::future::join_all(all).await;
     assert!(statuses.iter().all(|status| *status == StatusCode::OK));
+}
+
+/// An address that takes no more connections and refuses none. Open for as long as what comes with it is kept.
+fn silent() -> (SocketAddr, impl Sized) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("binds");
+    socket.listen(0).expect("listens");
+    let address = socket.local_addr().expect("bound").as_socket().expect("of IP");
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let waiting = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            waiting.set_nonblocking(true).expect("as asked");
+            waiting.connect(&address.into()).ok();
+            waiting
+        })
+        .collect();
+    (address, (socket, waiting))
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_one_connection_hear_at_once_that_it_failed() {
+    let (address, _open) = silent();
+    let config = Config { connect_timeout: Duration::from_secs(1), connect_attempts: 1, ..config() };
+    let world = world_with(config, table(vec![h2("rev", Instance { address, pod: "silent".into() })]));
+    let client = http2(world.external).await;
+    // One after another they would take four minutes.
+    let all = (0..240).map(|_| {
+        let mut client = client.clone();
+        async move { Answer::read(client.send_request(absolute("/")).await.expect("an answer")).await.status }
+    });
+    let statuses = soon(futures_util::future::join_all(all)).await;
+    assert!(statuses.iter().all(|status| status.is_server_error()), "{statuses:?}");
 }
 
 /// Echoes each message and ends with trailers, as gRPC does.

@@ -16,9 +16,6 @@ use crate::{failure::Failure, paths::Paths, private, up};
 /// Longest wait for an instance to become ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the log of earlier runs may be before a new one is begun; the old one is kept.
-const LOG_BYTES: u64 = 16 << 20;
-
 /// Starts `knoll up` in the background, waits until it is ready and says where it is.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     let paths = Paths::new(&arguments.data.data_dir);
@@ -29,10 +26,6 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     }
     private::by_default();
     up::own(&paths)?;
-    if fs::metadata(paths.log()).is_ok_and(|log| log.len() > LOG_BYTES) {
-        let old = paths.log().with_extension("log.old");
-        fs::rename(paths.log(), &old).map_err(|e| Failure::io(format!("rename to {}", old.display()), &e))?;
-    }
     let mut log =
         private::append(&paths.log()).map_err(|e| Failure::io(format!("open {}", paths.log().display()), &e))?;
     let start = log.seek(SeekFrom::End(0)).map_err(|e| Failure::io("find the end of the log", &e))?;

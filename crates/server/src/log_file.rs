@@ -29,7 +29,9 @@ impl LogFile {
         if self.length > 0 && self.length.saturating_add(bytes.len() as u64) > self.longest {
             // When that cannot be done it is tried again half a log later.
             self.length = self.longest / 2;
-            self.begin_anew()?;
+            if let Err(error) = self.begin_anew() {
+                writeln!(self.file, "cannot put {} aside: {error}", self.path.display()).ok();
+            }
         }
         let written = self.file.write(bytes)?;
         self.length = self.length.saturating_add(written as u64);
@@ -37,9 +39,17 @@ impl LogFile {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, self.path.with_extension("log.old"))?;
-        let file = private::append(&self.path)?;
-        (self.redirect)(&file)?;
+        let old = self.path.with_extension("log.old");
+        match fs::rename(&self.path, &old) {
+            // Somebody removed it.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let begun = private::append(&self.path).and_then(|file| (self.redirect)(&file).map(|()| file));
+        let file = begun.inspect_err(|_| {
+            // It goes on where it was.
+            fs::rename(&old, &self.path).ok();
+        })?;
         (self.file, self.length) = (file, 0);
         Ok(())
     }
@@ -107,6 +117,33 @@ mod tests {
         }
         assert!(kept.ends_with("line 998\nline 999\n") && kept.lines().all(|line| line.starts_with("line ")));
         assert_eq!(fs::read_dir(scratch.path()).expect("is there").count(), 2);
+    }
+
+    #[test]
+    fn a_log_that_could_not_be_begun_anew_loses_no_line_and_is_begun_later() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("knoll.log");
+        let file = private::append(&path).expect("opens");
+        let mut log = LogFile {
+            path: path.clone(),
+            file,
+            length: 0,
+            longest: 100,
+            redirect: |_| Err(io::ErrorKind::Other.into()),
+        };
+        for number in 0..20 {
+            log.write(format!("line {number:02}\n").as_bytes()).expect("writes");
+        }
+        let kept = fs::read_to_string(&path).expect("is there");
+        assert!(kept.contains("cannot put"), "{kept}");
+        let lines: Vec<&str> = kept.lines().filter(|line| line.starts_with("line ")).collect();
+        assert_eq!(lines, (0..20).map(|number| format!("line {number:02}")).collect::<Vec<_>>());
+        log.redirect = |_| Ok(());
+        let old = path.with_extension("log.old");
+        while !old.exists() {
+            log.write(b"more\n").expect("writes");
+        }
+        assert!(fs::read_to_string(old).expect("is there").starts_with(&kept));
     }
 
     #[test]

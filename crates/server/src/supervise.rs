@@ -9,15 +9,19 @@ use std::{
     time::Duration,
 };
 
+use knoll_faults::Pauses;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
+    time::Instant,
 };
 
 /// First pause before a task is started again; doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause before a task is started again.
 const LONGEST: Duration = Duration::from_secs(10);
+/// A task that lasted this long is started again after the first pause.
+const HEALTHY: Duration = Duration::from_secs(60);
 
 /// The long tasks of the process. The first critical one that ends, however it ends, begins shutdown.
 pub(crate) struct Tasks {
@@ -101,8 +105,9 @@ impl Tasks {
         let count = Arc::new(AtomicU64::new(0));
         self.restarts.push((name, count.clone()));
         self.critical(name, async move {
-            let mut wait = FIRST;
+            let mut pauses = Pauses::new(FIRST, LONGEST, HEALTHY);
             loop {
+                let begun = Instant::now();
                 let mut life = JoinSet::new();
                 life.spawn(make());
                 let ended = life.join_next().await.unwrap_or(Ok(Ok(())));
@@ -116,7 +121,7 @@ impl Tasks {
                 count.fetch_add(1, Relaxed);
                 tokio::select! {
                     () = stop.clone().wait() => return Ok(()),
-                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST),
+                    () = tokio::time::sleep(pauses.after(begun.elapsed())) => {}
                 }
             }
         });

@@ -291,8 +291,7 @@ impl Committer {
 
     /// After a failed write or sync nobody knows what is on disk, so nothing more is acknowledged.
     fn stop(&mut self, error: &LogError) -> WriteError {
-        use std::error::Error as _;
-        self.stop_because(error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
+        self.stop_because(knoll_faults::chain(error))
     }
 
     fn stop_because(&mut self, reason: String) -> WriteError {

@@ -11,33 +11,8 @@ use serde_json::Value;
 
 use crate::modules;
 
-/// Which of our crates a crate may use. `ARCHITECTURE.md` says why.
-const EDGES: &[(&str, &[&str])] = &[
-    ("api", &[]),
-    ("scale", &[]),
-    ("schema", &["api"]),
-    ("journal", &[]),
-    ("faults", &[]),
-    ("client", &["faults"]),
-    ("oci", &["faults"]),
-    ("container", &["faults"]),
-    ("store", &["journal"]),
-    ("plan", &["api", "scale"]),
-    ("apiserver", &["api", "schema", "store"]),
-    ("drive", &["api", "client", "faults", "plan", "scale"]),
-    ("proxy", &["api", "scale"]),
-    ("node", &["api", "client", "container", "faults", "oci"]),
-    ("cli", &["api"]),
-    (
-        "server",
-        &["api", "apiserver", "cli", "container", "drive", "faults", "node", "oci", "plan", "proxy", "scale", "store"],
-    ),
-    ("sim", &["api", "drive", "journal", "plan", "scale", "store"]),
-    ("e2e", &[]),
-    ("fuzz", &["api", "apiserver", "container", "journal", "node", "oci", "proxy", "schema", "store"]),
-    ("bench", &["api", "proxy"]),
-    ("xtask", &[]),
-];
+/// Where the table stands that says which of our crates a crate may use.
+const MAP: &str = "ARCHITECTURE.md";
 
 /// Crates that decide and never act, and what they must never depend on, however indirectly.
 const PURE: &[&str] = &["api", "faults", "scale", "plan", "schema"];
@@ -56,7 +31,7 @@ const LONGEST_FILE: usize = 800;
 pub(crate) fn run() -> Result<(), String> {
     let mut findings = Vec::new();
     let metadata = metadata()?;
-    edges(&metadata, &mut findings);
+    edges(&metadata, &fs::read_to_string(MAP).map_err(|e| format!("read {MAP}: {e}"))?, &mut findings);
     pure(&metadata, &mut findings);
     for root in ["crates", "tools", "docs", "examples"] {
         files(Path::new(root), &mut findings)?;
@@ -89,26 +64,36 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Our crates depend on each other only as the table says.
-fn edges(metadata: &Value, findings: &mut Vec<String>) {
-    let allowed: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
+/// What the table of crates in the map says: each crate, and what of ours it uses.
+fn table(map: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let rows = map.lines().skip_while(|line| !line.starts_with("| crate |")).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [name, _, uses] = cells[..] else { return None };
+            let uses = uses.split(',').map(str::trim).filter(|name| *name != "–").collect();
+            Some((name.trim_matches('`'), uses))
+        })
+        .collect()
+}
+
+/// Our crates depend on each other as the table says, and in no other way.
+fn edges(metadata: &Value, map: &str, findings: &mut Vec<String>) {
+    let mut table = table(map);
     for package in list(&metadata["packages"]) {
         let Some(folder) = text(package, "name").strip_prefix("knoll-") else { continue };
-        let Some(may) = allowed.get(folder) else {
-            findings.push(format!("crate {folder} is not in the table of edges (crates/xtask/src/tidy.rs)"));
+        let Some(said) = table.remove(folder) else {
+            findings.push(format!("crate {folder} is not in the table of {MAP}"));
             continue;
         };
-        for dependency in list(&package["dependencies"]) {
-            if dependency["kind"] == "dev" {
-                continue;
-            }
-            if let Some(used) = text(dependency, "name").strip_prefix("knoll-")
-                && !may.contains(&used)
-            {
-                findings.push(format!("crate {folder} must not use crate {used}"));
-            }
+        let dependencies = list(&package["dependencies"]).filter(|dependency| dependency["kind"] != "dev");
+        let used: BTreeSet<&str> =
+            dependencies.filter_map(|dependency| text(dependency, "name").strip_prefix("knoll-")).collect();
+        if used != said {
+            findings.push(format!("crate {folder} uses {used:?} of our crates; the table of {MAP} says {said:?}"));
         }
     }
+    findings.extend(table.into_keys().map(|folder| format!("{MAP} tells of a crate {folder}, which is not there")));
 }
 
 /// Nothing that acts is reachable from a pure crate.

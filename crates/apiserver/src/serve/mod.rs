@@ -19,6 +19,7 @@ use std::{
 };
 
 use http::{Request, StatusCode};
+use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -238,10 +239,12 @@ impl ApiServer {
             Err(status) => return respond::failure(&status),
         };
         let kind = Kind::of(&request);
-        let place = match self.flow.enter(kind, &who(&identity, traffic.address)) {
+        let who = who(&identity, traffic.address);
+        // As with kube-apiserver, who is in charge is never kept out.
+        let in_charge = kind != Kind::Long && identity.groups.iter().any(|group| group == "system:masters");
+        let place = match self.flow.enter(kind, &who) {
             Ok(place) => Some(place),
-            // As with kube-apiserver, who is in charge is never kept out.
-            Err(_) if kind != Kind::Long && identity.groups.iter().any(|group| group == "system:masters") => None,
+            Err(_) if in_charge => None,
             Err(status) => {
                 self.counters.throttled.add();
                 return respond::failure(&status);
@@ -253,7 +256,18 @@ impl ApiServer {
                 self.counters.overdue.add();
                 respond::failure(&Status::overdue())
             });
-            return self.held(response, (place, under_way));
+            let room = match lasting::is_short(response.body()) {
+                true => None,
+                false => match self.flow.answer(response.body().size_hint().upper().unwrap_or_default(), &who) {
+                    Ok(room) => Some(room),
+                    Err(_) if in_charge => None,
+                    Err(status) => {
+                        self.counters.throttled.add();
+                        return respond::failure(&status);
+                    }
+                },
+            };
+            return self.held(response, (place, under_way, room));
         }
         // A command outlives its answer, and holds its place itself.
         if let Some(place) = &place {

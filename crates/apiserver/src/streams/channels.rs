@@ -1,5 +1,7 @@
 //! `v5.channel.k8s.io`: the streams of a command, a byte before each message telling which.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,6 +12,9 @@ use crate::{
     node_backend::{ExecInput, ExecOutput, ExecStreams},
     status,
 };
+
+/// How often a client is asked whether it lives while a command takes none of its input: nothing is read of it then.
+const ASK: Duration = Duration::from_secs(30);
 
 /// Protocols we speak, newest first. Version 4 lacks the end of input.
 pub(crate) const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -39,6 +44,8 @@ where
     for channel in [STDOUT, STDERR, ERROR] {
         writer.channel(channel, b"").await?;
     }
+    // Input that the command has no room for. Its output goes on meanwhile: it may read no more until that is taken.
+    let mut waiting: Option<ExecInput> = None;
     loop {
         tokio::select! {
             biased;
@@ -55,16 +62,17 @@ where
                     return writer.close().await;
                 }
             },
-            message = reader.next() => match message {
+            room = input.reserve(), if waiting.is_some() => match (room, waiting.take()) {
+                (Ok(room), Some(item)) => room.send(item),
+                // A command that does not read any more still has output to send.
+                _ => debug!("input for a command that has closed its own"),
+            },
+            message = reader.next(), if waiting.is_none() => match message {
                 Some(Message::Ping(bytes)) => writer.pong(&bytes).await?,
-                Some(Message::Data(bytes)) => {
-                    // A command that does not read any more still has output to send.
-                    if let Some(item) = input_of(bytes) && input.send(item).await.is_err() {
-                        debug!("input for a command that has closed its own");
-                    }
-                }
+                Some(Message::Data(bytes)) => waiting = input_of(bytes),
                 None => return Ok(()),
             },
+            () = tokio::time::sleep(ASK), if waiting.is_some() => writer.ping().await?,
         }
     }
 }
@@ -104,7 +112,71 @@ fn exit_status(code: i32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// Frames of a client, with a mask that changes nothing.
+    fn sent(channel: u8, data: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(data.len() + 1).expect("short").to_be_bytes();
+        [&[0x82, 0x80 | 126, length[0], length[1], 0, 0, 0, 0, channel], data].concat()
+    }
+
+    #[tokio::test]
+    async fn a_command_that_says_more_than_it_is_told_does_not_wait_for_its_input() {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        let (source, target) = tokio::io::split(near);
+        let (input, mut inputs) = tokio::sync::mpsc::channel(1);
+        let (outputs, output) = tokio::sync::mpsc::channel(1);
+        let command = async {
+            while let Some(ExecInput::Stdin(bytes)) = inputs.recv().await {
+                for _ in 0..64 {
+                    outputs.send(ExecOutput::Stdout(bytes.clone())).await.expect("taken");
+                }
+            }
+            outputs.send(ExecOutput::Exit(0)).await.expect("taken");
+        };
+        let (mut read, mut write) = tokio::io::split(far);
+        let talk = async {
+            for _ in 0..64 {
+                write.write_all(&sent(STDIN, &[7; 500])).await.expect("goes");
+            }
+            write.write_all(&sent(CLOSE, &[STDIN])).await.expect("goes");
+        };
+        let listen = async {
+            let mut all = Vec::new();
+            read.read_to_end(&mut all).await.expect("comes");
+            all
+        };
+        let carried = async {
+            let streams = ExecStreams { input, output };
+            run(&mut Reader::new(source), &mut Writer::new(target), streams).await
+        };
+        let all = async {
+            tokio::join!(command, talk, listen, async {
+                carried.await.expect("to its end");
+            })
+        };
+        let (_, _, heard, ()) =
+            tokio::time::timeout(Duration::from_secs(20), all).await.expect("nobody waits for another");
+        assert_eq!(heard.iter().filter(|byte| **byte == 7).count(), 64 * 64 * 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_while_its_input_waits_is_noticed() {
+        let (near, mut far) = tokio::io::duplex(1 << 12);
+        let (source, target) = tokio::io::split(near);
+        let (input, _unread) = tokio::sync::mpsc::channel(1);
+        let (_silent, output) = tokio::sync::mpsc::channel(1);
+        for _ in 0..2 {
+            far.write_all(&sent(STDIN, b"more")).await.expect("goes");
+        }
+        let carried = tokio::spawn(async move {
+            run(&mut Reader::new(source), &mut Writer::new(target), ExecStreams { input, output }).await
+        });
+        drop(far);
+        assert!(carried.await.expect("no panic").is_err());
+    }
 
     #[test]
     fn messages_become_input() {

@@ -153,6 +153,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.frame(2, Some(channel), data).await
     }
 
+    /// Asks whether the client lives. Its answer is read over.
+    pub(crate) async fn ping(&mut self) -> std::io::Result<()> {
+        self.frame(9, None, b"").await
+    }
+
     /// The answer to a ping.
     pub(crate) async fn pong(&mut self, data: &[u8]) -> std::io::Result<()> {
         self.frame(10, None, data).await

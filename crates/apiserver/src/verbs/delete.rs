@@ -169,7 +169,7 @@ fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value)
         if grace >= left {
             return (!object::is_released(&new)).then_some(new);
         }
-        object::meta_mut(&mut new).insert("deletionGracePeriodSeconds".into(), grace.into());
+        metadata::hasten_deletion(&mut new, left, grace);
         return (!object::is_released(&new)).then_some(new);
     }
     metadata::mark_deleted(&call.resource, &mut new, grace, now);

@@ -217,8 +217,10 @@ impl Feed {
 
     async fn send_initial(&mut self, out: &mut Vec<u8>) {
         while let Some(entry) = self.initial.pop_front() {
-            if self.admits(&entry.value, entry.revision).await {
-                self.event(out, "ADDED", &entry.value, entry.revision).await;
+            match self.admits(&entry.value, entry.revision).await {
+                Ok(true) => self.event(out, "ADDED", &entry.value, entry.revision).await,
+                Ok(false) => {}
+                Err(status) => self.fail(out, &status),
             }
             if out.len() > PIECE || self.state == State::Closed {
                 return;
@@ -281,20 +283,27 @@ impl Feed {
 
     async fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
         self.seen = change.revision;
-        let was = match &change.previous {
-            Some(previous) if self.admits(&previous.value, previous.revision).await => Some(previous),
-            _ => None,
+        let before = match &change.previous {
+            Some(previous) => self.admits(&previous.value, previous.revision).await,
+            None => Ok(false),
         };
+        let is = match &change.value {
+            Some(value) => self.admits(value, change.revision).await,
+            None => Ok(false),
+        };
+        // Nobody knows whether what cannot be read is wanted: left out, it would be missing at the watcher for ever.
+        let (before, is) = match (before, is) {
+            (Ok(before), Ok(is)) => (before, is),
+            (Err(status), _) | (_, Err(status)) => return self.fail(out, &status),
+        };
+        let was = change.previous.as_ref().filter(|_| before);
         match &change.value {
-            Some(value) => {
-                let is = self.admits(value, change.revision).await;
-                match (was, is, &change.previous) {
-                    (_, true, None) | (None, true, Some(_)) => self.event(out, "ADDED", value, change.revision).await,
-                    (Some(_), true, _) => self.event(out, "MODIFIED", value, change.revision).await,
-                    (Some(previous), false, _) => self.event(out, "DELETED", &previous.value, change.revision).await,
-                    (None, false, _) => {}
-                }
-            }
+            Some(value) => match (was, is, &change.previous) {
+                (_, true, None) | (None, true, Some(_)) => self.event(out, "ADDED", value, change.revision).await,
+                (Some(_), true, _) => self.event(out, "MODIFIED", value, change.revision).await,
+                (Some(previous), false, _) => self.event(out, "DELETED", &previous.value, change.revision).await,
+                (None, false, _) => {}
+            },
             None => {
                 if let Some(previous) = was {
                     self.event(out, "DELETED", &previous.value, change.revision).await;
@@ -303,13 +312,13 @@ impl Feed {
         }
     }
 
-    async fn admits(&self, value: &Bytes, revision: u64) -> bool {
+    async fn admits(&self, value: &Bytes, revision: u64) -> Result<bool, Status> {
         if self.selectors.is_empty() {
-            return true;
+            return Ok(true);
         }
         // A prefix that is a whole key also covers longer names, so the name is always compared.
-        let read = self.server.trees.read(&self.resource, value, revision).await;
-        read.is_ok_and(|object| self.selectors.matches(&object))
+        let object = self.server.trees.read(&self.resource, value, revision).await?;
+        Ok(self.selectors.matches(&object))
     }
 
     async fn event(&mut self, out: &mut Vec<u8>, kind: &str, value: &Bytes, revision: u64) {

@@ -257,6 +257,19 @@ impl From<WriteError> for Failed {
     }
 }
 
+/// The group of Knative's own controllers and autoscaler.
+const OWN_ACCOUNTS: &str = "system:serviceaccounts:knative-serving";
+
+/// Whether what this writes comes about again by itself, should a power cut lose it. A scale that the autoscaler decided does;
+/// one that a user asked for does not.
+fn can_be_observed_again(call: &Call) -> bool {
+    match call.subresource {
+        Some(Subresource::Status | Subresource::Binding) => true,
+        Some(Subresource::Scale) => call.identity.groups.iter().any(|group| group == OWN_ACCOUNTS),
+        _ => false,
+    }
+}
+
 /// Writes a changed state, or deletes the object when nothing holds it any longer.
 async fn commit(
     server: &Arc<ApiServer>,
@@ -266,8 +279,7 @@ async fn commit(
     new: Value,
 ) -> Result<Arc<Value>, Failed> {
     let resource = &call.resource;
-    let relaxed = matches!(call.subresource, Some(Subresource::Status | Subresource::Scale | Subresource::Binding));
-    let durability = if relaxed { Durability::Relaxed } else { resource.durability };
+    let durability = if can_be_observed_again(call) { Durability::Relaxed } else { resource.durability };
     let expect = Expect::Revision(old.revision);
     let object = if object::is_released(&new) {
         let change = server.store.delete(key, expect, durability).await?;

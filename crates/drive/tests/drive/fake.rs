@@ -24,6 +24,8 @@ pub(crate) const PANIC: u16 = 0;
 /// Answers a request instead of the server, or lets it pass: method, path, body.
 type Fault = Box<dyn FnMut(&Method, &str, &Value) -> Option<(u16, &'static str)> + Send>;
 
+type Delay = Box<dyn FnMut(&Method, &str) -> Duration + Send>;
+
 #[derive(Default)]
 struct State {
     objects: BTreeMap<(Kind, Key), Value>,
@@ -34,6 +36,8 @@ struct State {
     /// Watches from before this revision are told to list again.
     compacted: u64,
     fault: Option<Fault>,
+    /// How long answers take once what was asked is done.
+    delay: Option<Delay>,
     requests: Vec<String>,
     /// Leases by `namespace/leases/name`.
     leases: BTreeMap<String, Value>,
@@ -54,7 +58,12 @@ impl Fake {
         let fake = self.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let fake = fake.clone();
-            async move { Ok::<_, Infallible>(fake.handle(request).await) }
+            async move {
+                let delay = fake.delay_of(request.method(), request.uri().path());
+                let answer = fake.handle(request).await;
+                tokio::time::sleep(delay).await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         kube::Client::new(service, "default")
     }
@@ -69,6 +78,15 @@ impl Fake {
         fault: impl FnMut(&Method, &str, &Value) -> Option<(u16, &'static str)> + Send + 'static,
     ) {
         self.state().fault = Some(Box::new(fault));
+    }
+
+    /// Has answers wait, from now on.
+    pub(crate) fn set_delay(&self, delay: impl FnMut(&Method, &str) -> Duration + Send + 'static) {
+        self.state().delay = Some(Box::new(delay));
+    }
+
+    fn delay_of(&self, method: &Method, path: &str) -> Duration {
+        self.state().delay.as_mut().map_or(Duration::ZERO, |delay| delay(method, path))
     }
 
     /// As a user would: creates or replaces an object.

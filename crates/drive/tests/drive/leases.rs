@@ -55,6 +55,31 @@ async fn a_leader_that_is_told_to_stop_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_answered_late_counts_from_when_it_was_asked_for() {
+    let fake = cluster();
+    let first = candidate(&fake, "first");
+    leads(&first).await;
+    let (asked, mut asked_at) = tokio::sync::mpsc::unbounded_channel();
+    let mut late = true;
+    // The first renewal is done at once and answered after nine seconds, those after it never.
+    fake.set_delay(move |method, path| match (path.contains("/leases/"), method == Method::PUT) {
+        (true, true) if std::mem::replace(&mut late, false) => {
+            asked.send(tokio::time::Instant::now()).expect("the test waits");
+            Duration::from_secs(9)
+        }
+        (true, _) if !late => Duration::from_secs(3600),
+        _ => Duration::ZERO,
+    });
+    let asked = asked_at.recv().await.expect("it renews");
+    // Others may lead fifteen seconds after they saw it.
+    tokio::time::sleep_until(asked + Duration::from_secs(13)).await;
+    let planned = first.counters.read().planned;
+    fake.put(Kind::Deployment, deployment(1));
+    tokio::time::sleep_until(asked + Duration::from_secs(17)).await;
+    assert_eq!(first.counters.read().planned, planned, "it stopped");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_cannot_renew_stops_before_another_may_lead() {
     let fake = cluster();
     let first = candidate(&fake, "first");

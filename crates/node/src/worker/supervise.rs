@@ -19,7 +19,7 @@ use knoll_faults::{catch, caught};
 
 use crate::api::pod_path;
 use crate::config::InstanceEvent;
-use crate::panics::{Pauses, Record, Sentence};
+use crate::panics::{self, Record, Sentence};
 use crate::pod::{self, ObservedPod, Verdict};
 use crate::security;
 use crate::shared::Shared;
@@ -116,7 +116,7 @@ async fn first_view(
         Start::New => return Some(ObservedPod::default()),
         Start::Known(kept, listing) => (kept.map(|kept| *kept), listing),
         Start::Again => {
-            let mut pauses = Pauses::default();
+            let mut pauses = panics::pauses();
             let listing = loop {
                 match shared.monitor.get().list().await {
                     Ok(listing) => break Arc::new(listing),
@@ -221,7 +221,7 @@ fn unready(status: Option<&PodStatus>, text: &str, now: Timestamp) -> Vec<PodCon
 
 /// Takes a pod away that has no worker: containers, files, and its object where there is one still.
 async fn take_away(shared: &Arc<Shared>, pod: &Pod) {
-    let mut pauses = Pauses::default();
+    let mut pauses = panics::pauses();
     loop {
         let outcome = async {
             let id = SandboxId::new(uid(pod)).map_err(|error| error.to_string())?;

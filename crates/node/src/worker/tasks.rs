@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, Secret};
 use knoll_container::client::ClientError;
 use knoll_container::protocol::{ContainerId, Network, RefusalKind, SandboxId};
+use knoll_faults::chain;
 use knoll_oci::{Image, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::watch;
 
@@ -233,7 +234,7 @@ pub(super) async fn pull(
         Err(error) => {
             let invalid = matches!(error, PullError::Reference(_));
             let reason = if invalid { "InvalidImageName" } else { "ErrImagePull" };
-            let message = explain(&error);
+            let message = chain(&error);
             shared.recorder.warning(pod, name, "Failed", format!("Failed to pull image \"{reference}\": {message}"));
             shared.recorder.warning(pod, name, "Failed", format!("Error: {reason}"));
             if !invalid {
@@ -281,20 +282,6 @@ fn took(duration: Duration) -> String {
     } else {
         format!("{}ms", duration.as_millis())
     }
-}
-
-/// An error with its sources.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn policy(policy: Option<&str>, reference: &str) -> PullPolicy {

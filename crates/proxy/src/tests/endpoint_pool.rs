@@ -39,7 +39,7 @@ fn common(threads: usize, depth: usize, wakes: mpsc::Sender<Key>) -> Arc<Common>
     Common::new(threads, depth, wakes, Arc::new(Metrics::new(threads)))
 }
 
-/// A endpoint pool without instances, for tests of others.
+/// An endpoint pool without instances, for tests of others.
 pub(crate) fn alone() -> Arc<EndpointPool> {
     Arc::new(EndpointPool::new(key(), true, common(1, 3, mpsc::channel(1).0)))
 }

@@ -68,10 +68,17 @@ impl Admin {
         Arc::new(Self { level, rest, authority: OnceLock::new(), sources: OnceLock::new() })
     }
 
-    /// From now on reads these, and asks this authority. The first call counts.
-    pub(crate) fn attend(&self, sources: Sources, authority: Arc<dyn Authority>) {
-        if self.authority.set(authority).is_err() || self.sources.set(sources).is_err() {
+    /// From now on reads these. The first call counts.
+    pub(crate) fn attend(&self, sources: Sources) {
+        if self.sources.set(sources).is_err() {
             tracing::error!("the admin endpoint reads something already");
+        }
+    }
+
+    /// From now on answers those outside whom this authority lets. The first call counts.
+    pub(crate) fn obey(&self, authority: Arc<dyn Authority>) {
+        if self.authority.set(authority).is_err() {
+            tracing::error!("the admin endpoint has an authority already");
         }
     }
 

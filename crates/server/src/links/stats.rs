@@ -1,6 +1,6 @@
 //! From the gateway to the autoscaler: what revisions carried, and who waits for an instance.
 //!
-//! While the autoscaler is away what was to be said is dropped: the next second's report counts more, and who waits is
+//! While the autoscaler is away what was to be said is dropped: a window lacks that second, and who waits is
 //! said again each second.
 
 use std::{io, path::Path};

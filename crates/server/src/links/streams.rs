@@ -31,6 +31,10 @@ const CALLS: usize = 1024;
 const QUEUE: usize = 16;
 /// Bytes of a stream in one frame.
 const CHUNK: usize = 64 << 10;
+/// How often a node asks a caller whether it is still there while a command says nothing.
+const ASK: Duration = Duration::from_secs(30);
+/// The frame it asks with, which needs no answer.
+const STILL_THERE: u8 = 3;
 /// How long a node may take to say whether it can.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -173,31 +177,36 @@ impl NodeBackend for RemoteNode {
     }
 }
 
-/// Between the API server's client and the node; dropping either side ends the command.
+/// Between the API server's client and the node; dropping either side ends the command. Neither direction waits for the
+/// other: a command may take no more input until its output is taken.
 async fn carry_from_client(
-    mut peer: Peer,
+    peer: Peer,
     mut inputs: mpsc::Receiver<ExecInput>,
     outputs: mpsc::Sender<ExecOutput>,
 ) -> io::Result<()> {
-    let mut open = true;
-    loop {
-        tokio::select! {
-            input = inputs.recv(), if open => match input {
-                Some(input) => {
-                    for frame in of_input(input) {
-                        peer.0.send(frame).await?;
-                    }
-                }
-                None => open = false,
-            },
-            frame = peer.0.next() => {
-                let Some(frame) = frame else { return Ok(()) };
-                if outputs.send(output_of(frame?.freeze())?).await.is_err() {
-                    return Ok(());
-                }
+    let (mut to_node, mut from_node) = peer.0.split();
+    let inward = async {
+        while let Some(input) = inputs.recv().await {
+            for frame in of_input(input) {
+                to_node.send(frame).await?;
             }
-            () = outputs.closed() => return Ok(()),
         }
+        std::future::pending().await
+    };
+    let outward = async {
+        while let Some(frame) = from_node.next().await {
+            if let Some(said) = output_of(frame?.freeze())?
+                && outputs.send(said).await.is_err()
+            {
+                break;
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        failed = inward => failed,
+        ended = outward => ended,
+        () = outputs.closed() => Ok(()),
     }
 }
 
@@ -290,27 +299,37 @@ async fn allowed<T>(peer: &mut Peer, outcome: Result<T, Status>) -> io::Result<O
 }
 
 /// Between the node's side of the socket and the command.
-async fn carry_to_command(mut peer: Peer, streams: ExecStreams) -> io::Result<()> {
+async fn carry_to_command(peer: Peer, streams: ExecStreams) -> io::Result<()> {
+    let (mut to_client, mut from_client) = peer.0.split();
     let ExecStreams { input, mut output } = streams;
-    loop {
-        tokio::select! {
-            frame = peer.0.next() => {
-                // The client is gone: dropping the streams ends the command.
-                let Some(frame) = frame else { return Ok(()) };
-                // A command that reads no more has ended, which is said next.
-                input.send(input_of(frame?.freeze())?).await.ok();
+    let inward = async {
+        while let Some(frame) = from_client.next().await {
+            // A command that reads no more has ended, which is said next.
+            input.send(input_of(frame?.freeze())?).await.ok();
+        }
+        // The client is gone: dropping the streams ends the command.
+        Ok(())
+    };
+    let outward = async {
+        loop {
+            // A client that goes while the command takes no input is noticed by writing to it.
+            let Ok(said) = timeout(ASK, output.recv()).await else {
+                to_client.send(Bytes::from_static(&[STILL_THERE])).await?;
+                continue;
+            };
+            let Some(said) = said else { return Ok(()) };
+            let last = matches!(said, ExecOutput::Exit(_));
+            for frame in of_output(said) {
+                to_client.send(frame).await?;
             }
-            said = output.recv() => {
-                let Some(said) = said else { return Ok(()) };
-                let last = matches!(said, ExecOutput::Exit(_));
-                for frame in of_output(said) {
-                    peer.0.send(frame).await?;
-                }
-                if last {
-                    return Ok(());
-                }
+            if last {
+                return Ok(());
             }
         }
+    };
+    tokio::select! {
+        ended = inward => ended,
+        ended = outward => ended,
     }
 }
 
@@ -364,12 +383,14 @@ fn of_output(output: ExecOutput) -> Vec<Bytes> {
     }
 }
 
-fn output_of(mut frame: Bytes) -> io::Result<ExecOutput> {
+/// What a frame says; nothing, where it only asks.
+fn output_of(mut frame: Bytes) -> io::Result<Option<ExecOutput>> {
     let tag = frame.try_get_u8().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     match (tag, frame.len()) {
-        (0, _) => Ok(ExecOutput::Stdout(frame)),
-        (1, _) => Ok(ExecOutput::Stderr(frame)),
-        (2, 4) => Ok(ExecOutput::Exit(frame.get_i32())),
+        (0, _) => Ok(Some(ExecOutput::Stdout(frame))),
+        (1, _) => Ok(Some(ExecOutput::Stderr(frame))),
+        (2, 4) => Ok(Some(ExecOutput::Exit(frame.get_i32()))),
+        (STILL_THERE, 0) => Ok(None),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -380,7 +401,7 @@ mod tests {
 
     use super::*;
 
-    /// Logs two lines, runs what it is told as an echo, and connects to an echo.
+    /// Logs two lines, runs what it is told as an echo that says each piece once for each word of the command, and connects to an echo.
     struct Echo;
 
     impl NodeBackend for Echo {
@@ -401,7 +422,9 @@ mod tests {
                 tokio::spawn(async move {
                     let code = i32::try_from(request.command.len()).expect("few");
                     while let Some(ExecInput::Stdin(bytes)) = inputs.recv().await {
-                        outputs.send(ExecOutput::Stdout(bytes)).await.expect("somebody listens");
+                        for _ in 0..request.command.len() {
+                            outputs.send(ExecOutput::Stdout(bytes.clone())).await.expect("somebody listens");
+                        }
                     }
                     outputs.send(ExecOutput::Exit(code)).await.ok();
                 });
@@ -440,7 +463,7 @@ mod tests {
         let refused = node.logs(LogRequest::default()).await.err().expect("refused").to_json();
         assert_eq!((&refused["code"], &refused["message"]), (&404.into(), &"no such container".into()));
 
-        let command = vec!["cat".to_owned(), "-".to_owned()];
+        let command = vec!["cat".to_owned()];
         let ExecStreams { input, mut output } =
             node.exec(ExecRequest { command, ..ExecRequest::default() }).await.expect("runs");
         let long = Bytes::from(vec![7; 3 * CHUNK]);
@@ -452,7 +475,7 @@ mod tests {
         }
         assert_eq!(back, long);
         input.send(ExecInput::CloseStdin).await.expect("runs");
-        assert_eq!(output.recv().await, Some(ExecOutput::Exit(2)));
+        assert_eq!(output.recv().await, Some(ExecOutput::Exit(1)));
 
         let mut port = node.connect(ContainerRef::default(), 8080).await.expect("connects");
         port.write_all(b"hi").await.expect("goes");
@@ -460,6 +483,31 @@ mod tests {
         port.read_exact(&mut back).await.expect("comes");
         assert_eq!(back[..2], 8080_u16.to_be_bytes());
         assert_eq!(&back[2..], b"hi");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_says_more_than_it_is_told_does_not_wait_for_its_input() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let node = node(&scratch);
+        let command = vec!["again".to_owned(); 64];
+        let ExecStreams { input, mut output } =
+            node.exec(ExecRequest { command, ..ExecRequest::default() }).await.expect("runs");
+        let talk = async {
+            for _ in 0..64 {
+                input.send(ExecInput::Stdin(Bytes::from(vec![7; CHUNK]))).await.expect("runs");
+            }
+            input.send(ExecInput::CloseStdin).await.expect("runs");
+        };
+        let listen = async {
+            let mut heard = 0;
+            while let Some(ExecOutput::Stdout(bytes)) = output.recv().await {
+                heard += bytes.len();
+            }
+            heard
+        };
+        let both = async { tokio::join!(talk, listen) };
+        let ((), heard) = timeout(Duration::from_secs(60), both).await.expect("nobody waits for another");
+        assert_eq!(heard, 64 * 64 * CHUNK);
     }
 
     #[tokio::test]

@@ -48,18 +48,23 @@ fn blocking(listener: TcpListener) -> Result<std::net::TcpListener, Failure> {
     listener.into_std().map_err(|e| Failure::io("hand a socket over", &e))
 }
 
-/// What the admin endpoint reads of the loop and the gateway of this process.
-pub(crate) fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restarts: Restarts) -> Sources {
+/// What the admin endpoint reads of a loop of controllers and of the tasks of its process.
+pub(crate) fn loop_sources(counters: Arc<Counters>, inspect: Inspect, restarts: Restarts) -> Sources {
     let mut sources = Sources::default();
-    let (numbers, pools, table) = (gateway.hints(), gateway.hints(), gateway.applied());
-    sources.metrics(move || numbers.metrics());
-    let counted = counters.clone();
     sources.metrics(move || counters.read().metrics());
     let loops = inspect.clone();
     sources.metrics(move || loops.metrics());
     sources.dump("controllers", move || inspect.dump());
     sources.metrics(move || restarted(&restarts));
-    sources.check("controllers", move || match counted.read().published {
+    sources
+}
+
+/// What the admin endpoint reads of the loop and the gateway of this process.
+pub(crate) fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gateway, restarts: Restarts) -> Sources {
+    let mut sources = loop_sources(counters.clone(), inspect, restarts);
+    let (numbers, pools, table) = (gateway.hints(), gateway.hints(), gateway.applied());
+    sources.metrics(move || numbers.metrics());
+    sources.check("controllers", move || match counters.read().published {
         0 => Err("the gateway has no table yet".to_owned()),
         _ => Ok(()),
     });

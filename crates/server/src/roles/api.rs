@@ -61,12 +61,15 @@ async fn live(arguments: &ApiArguments, paths: &Paths, level: LogLevel) -> Resul
     api.serve([ports.api, pods.api], &certificate, &mut tasks);
     let images = registry::open_images(&arguments.images, paths, registry_port)?;
     let sockets = registry::Sockets { machine: ports.registry, pods: pods.registry };
-    registry::serve(&mut tasks, &arguments.api.api_names, paths, &images, api.authority.clone(), sockets)?;
+    let names = &arguments.api.api_names;
+    let image_registry = registry::serve(&mut tasks, names, paths, &images, api.authority.clone(), sockets)?;
     let (mut sources, counters, restarts) = (Sources::default(), api.server.counters().clone(), tasks.restarts());
     store::tell(&api.store, &mut sources);
     sources.metrics(move || counters.metrics());
     sources.metrics(move || restarted(&restarts));
-    admin.attend(sources, api.authority);
+    sources.metrics(move || registry::metrics(image_registry.counts()));
+    admin.attend(sources);
+    admin.obey(api.authority);
     up::announce(&instance, paths)?;
     let (_, outcome) = until_called("api", &mut tasks).await?;
     tasks.leave(LEAVE).await;

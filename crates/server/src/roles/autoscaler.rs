@@ -5,11 +5,13 @@ use knoll_cli::RoleArguments;
 use knoll_drive::{Links, Role};
 use tokio::sync::mpsc;
 
-use super::{LEAVE, block_on, machine, remote, standalone, until_called};
+use super::{LEAVE, admin, block_on, machine, remote, standalone, until_called};
 use crate::{
     failure::{Failure, chain},
-    links, logging,
+    links,
+    logging::{self, LogLevel},
     machine::claim_role,
+    parts::gateway,
     supervise::Tasks,
 };
 
@@ -20,13 +22,14 @@ const WAKES: usize = 1024;
 
 /// Runs until told to stop.
 pub(crate) fn run(arguments: &RoleArguments) -> Result<(), Failure> {
-    logging::start(&arguments.logging.log)?;
+    let level = logging::start(&arguments.logging.log)?;
     let _alone = claim_role("autoscaler")?;
-    block_on(live(arguments))
+    block_on(live(arguments, level))
 }
 
-async fn live(arguments: &RoleArguments) -> Result<(), Failure> {
-    let remote = remote(&arguments.access)?;
+async fn live(arguments: &RoleArguments, level: LogLevel) -> Result<(), Failure> {
+    let admin = admin("autoscaler", level)?;
+    let remote = remote(&arguments.access).await?;
     let path = links::socket("autoscaler");
     let listener = links::listen(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
     let ((stats_in, stats), (wakes_in, wakes)) = (mpsc::channel(STATS), mpsc::channel(WAKES));
@@ -49,6 +52,7 @@ async fn live(arguments: &RoleArguments) -> Result<(), Failure> {
     // One a machine: the next of this machine is the same holder, and need not wait for the lease's end.
     let role = Role::autoscaler(standalone(), &machine());
     let (client, links, stop) = (remote.client(), Links { stats, wakes, ..Links::default() }, tasks.stop());
+    admin.attend(gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts()));
     tasks.critical("autoscaler", async move {
         knoll_drive::run(client, role, links, stop.wait()).await.map_err(|e| chain(&e))
     });

@@ -8,10 +8,10 @@ use knoll_cli::ControllerArguments;
 use knoll_drive::{Links, Role};
 use knoll_plan::{Gateway, QueuePlacement, Settings};
 
-use super::{LEAVE, block_on, machine, remote, until_called};
+use super::{LEAVE, admin, block_on, holder, remote, until_called};
 use crate::{
     failure::{Failure, chain},
-    logging,
+    logging::{self, LogLevel},
     parts::{docker_config, gateway, registry, resolver::Resolver},
     paths::Paths,
     supervise::Tasks,
@@ -19,12 +19,13 @@ use crate::{
 
 /// Runs until told to stop.
 pub(crate) fn run(arguments: &ControllerArguments) -> Result<(), Failure> {
-    logging::start(&arguments.logging.log)?;
-    block_on(live(arguments))
+    let level = logging::start(&arguments.logging.log)?;
+    block_on(live(arguments, level))
 }
 
-async fn live(arguments: &ControllerArguments) -> Result<(), Failure> {
-    let remote = remote(&arguments.access)?;
+async fn live(arguments: &ControllerArguments, level: LogLevel) -> Result<(), Failure> {
+    let admin = admin("controller", level)?;
+    let remote = remote(&arguments.access).await?;
     let paths = Paths::new(&arguments.data.data_dir);
     let images = paths.images();
     fs::create_dir_all(&images).map_err(|e| Failure::io(format!("make {}", images.display()), &e))?;
@@ -32,10 +33,11 @@ async fn live(arguments: &ControllerArguments) -> Result<(), Failure> {
     let client = remote.client();
     let resolver = Resolver { images, client: client.clone(), docker_config: docker_config() };
     let settings = settings(arguments, remote.certificate_authority());
-    let role = Role::controller(settings, &format!("{}_{}", machine(), std::process::id()));
+    let role = Role::controller(settings, &holder());
     let links = Links { resolver: Some(Arc::new(resolver)), ..Links::default() };
 
     let mut tasks = Tasks::new();
+    admin.attend(gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts()));
     let stop = tasks.stop();
     tasks.critical("controllers", async move {
         knoll_drive::run(client, role, links, stop.wait()).await.map_err(|e| chain(&e))

@@ -7,11 +7,12 @@ use knoll_drive::{Links, Role};
 use knoll_proxy::Gateway;
 use tokio::sync::watch;
 
-use super::{LEAVE, block_on, remote, standalone, until_called};
+use super::{LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
     failure::{Failure, chain},
     kept::Kept,
-    links, logging,
+    links,
+    logging::{self, LogLevel},
     machine::claim_role,
     parts::{gateway, system},
     ports::{self, PodAddress, PodGatewayPorts},
@@ -24,14 +25,15 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 /// Runs until told to stop.
 pub(crate) fn run(arguments: &GatewayArguments) -> Result<(), Failure> {
-    logging::start(&arguments.logging.log)?;
+    let level = logging::start(&arguments.logging.log)?;
     raise_open_files();
     let _alone = claim_role("gateway")?;
-    block_on(live(arguments))
+    block_on(live(arguments, level))
 }
 
-async fn live(arguments: &GatewayArguments) -> Result<(), Failure> {
-    let client = remote(&arguments.access)?.client();
+async fn live(arguments: &GatewayArguments, level: LogLevel) -> Result<(), Failure> {
+    let admin = admin("gateway", level)?;
+    let client = remote(&arguments.access).await?.client();
     let path = links::socket("gateway");
     let listener = links::listen(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
     let mut kept = Kept::default();
@@ -54,6 +56,7 @@ async fn live(arguments: &GatewayArguments) -> Result<(), Failure> {
         }
     });
     let links = Links { table: table_in, applied: gateway.applied(), ..Links::default() };
+    let (counters, inspect) = (links.counters.clone(), links.inspect.clone());
     let (role, stop) = (Role::gateway(standalone()), tasks.stop());
     tasks.critical(
         "routes",
@@ -78,6 +81,7 @@ async fn live(arguments: &GatewayArguments) -> Result<(), Failure> {
         }
     });
     gateway::serve(&gateway, http, pods)?;
+    admin.attend(gateway::sources(counters, inspect, &gateway, tasks.restarts()));
     let (_, outcome) = until_called("gateway", &mut tasks).await?;
     let drained = gateway.shutdown(DRAIN).await;
     tracing::info!(?drained, "the gateway has stopped");

@@ -9,8 +9,8 @@
 //! | `knoll gateway` | the table it routes by, made of its own watches, and the status of Ingresses | `activator` |
 //! | `knoll node` | pods of this machine, names, Service addresses | `system:node:…` |
 //!
-//! Where several may run (controllers, autoscalers) the holder of a lease plans. Of the gateway and the node there is one a
-//! machine; their sockets say so.
+//! Where several may run (controllers) the holder of a lease plans. Of the autoscaler, the gateway and the node there is one
+//! a machine; their sockets say so.
 
 pub(crate) mod api;
 pub(crate) mod autoscaler;
@@ -22,14 +22,19 @@ mod remote;
 
 use std::{fs, sync::Arc, time::Duration};
 
-use knoll_cli::{Exit, arguments::Access};
+use knoll_cli::{Exit, admin::role_socket, arguments::Access};
 use knoll_plan::Settings;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
 
-use crate::{failure::Failure, notify, supervise::Tasks};
+use crate::{admin::Admin, failure::Failure, logging::LogLevel, notify, paths::RUNTIME, private, supervise::Tasks};
 use kubeconfig::Source;
 use remote::Remote;
 
+/// How long a kubeconfig is waited for.
+const KUBECONFIG: Duration = Duration::from_secs(60);
 /// How long tasks may take to leave.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -45,10 +50,28 @@ fn block_on(process: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
     outcome
 }
 
-/// The API server that the arguments name.
-fn remote(access: &Access) -> Result<Arc<Remote>, Failure> {
+/// The API server that the arguments name. Roles may start in any order: a kubeconfig that is not there yet is waited for.
+async fn remote(access: &Access) -> Result<Arc<Remote>, Failure> {
+    if let Some(path) = access.kubeconfig.as_deref().filter(|path| !path.exists()) {
+        tracing::info!(path = %path.display(), "waiting for the kubeconfig, which `knoll api` writes");
+        let there = async {
+            while !path.exists() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // When it does not come, reading it says so.
+        tokio::time::timeout(KUBECONFIG, there).await.ok();
+    }
     let source = access.kubeconfig.clone().map_or(Source::Pod, Source::File);
     Remote::new(source).map_err(|e| Failure::new(Exit::Usage, &e))
+}
+
+/// The role's admin endpoint, for `knoll admin --role`.
+fn admin(role: &str, level: LogLevel) -> Result<Arc<Admin>, Failure> {
+    private::directory(RUNTIME.as_ref()).map_err(|e| Failure::io(format!("make {RUNTIME}"), &e))?;
+    let admin = Admin::new(level, Handle::current());
+    admin.start(&role_socket(role), None).map_err(|e| Failure::io("start the admin endpoint", &e))?;
+    Ok(admin)
 }
 
 /// What plans are told where `knoll api` is the cluster.
@@ -87,6 +110,11 @@ async fn until_called(role: &str, tasks: &mut Tasks) -> Result<(Call, Result<(),
 /// This machine among those that want to lead: its name, which is the pod's in a pod.
 fn machine() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// This process among them. Two pods on the network of one machine have one name and, maybe, one process id.
+fn holder() -> String {
+    format!("{}_{}", machine(), uuid::Uuid::new_v4())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use knoll_drive::{Links, Role};
 use knoll_node::Node;
 use tokio::sync::watch;
 
-use super::{Call, LEAVE, block_on, remote, standalone, until_called};
+use super::{Call, LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
     doctor,
     failure::{Failure, chain},
@@ -18,11 +18,12 @@ use crate::{
         self,
         instances::{Hints, Remote as RemoteGateway},
     },
-    logging,
+    logging::{self, LogLevel},
     machine::claim_role,
     parts::{
         PODS,
         backend::Backend,
+        gateway,
         monitor::{self, Finder},
         node, registry, system,
     },
@@ -34,18 +35,19 @@ use crate::{
 
 /// Runs until told to stop.
 pub(crate) fn run(arguments: &NodeArguments) -> Result<(), Failure> {
-    logging::start(&arguments.logging.log)?;
+    let level = logging::start(&arguments.logging.log)?;
     raise_open_files();
     let paths = Paths::new(&arguments.data.data_dir);
     doctor::require(&paths)?;
     private::by_default();
     let _alone = claim_role("node")?;
     own(&paths)?;
-    block_on(live(arguments, &paths))
+    block_on(live(arguments, &paths, level))
 }
 
-async fn live(arguments: &NodeArguments, paths: &Paths) -> Result<(), Failure> {
-    let client = remote(&arguments.access)?.client();
+async fn live(arguments: &NodeArguments, paths: &Paths, level: LogLevel) -> Result<(), Failure> {
+    let admin = admin("node", level)?;
+    let client = remote(&arguments.access).await?.client();
     let path = links::socket("node");
     let listener = links::listen(&path).map_err(|e| Failure::io(format!("listen on {}", path.display()), &e))?;
     monitor::displace(paths).await?;
@@ -57,6 +59,7 @@ async fn live(arguments: &NodeArguments, paths: &Paths) -> Result<(), Failure> {
     let mut tasks = Tasks::new();
     let (table_in, table) = watch::channel(None);
     let links = Links { table: table_in, applied: table.clone(), ..Links::default() };
+    let (counters, inspect) = (links.counters.clone(), links.inspect.clone());
     let (role, routes, stop) = (Role::node(standalone()), client.clone(), tasks.stop());
     tasks.critical(
         "names",
@@ -72,6 +75,7 @@ async fn live(arguments: &NodeArguments, paths: &Paths) -> Result<(), Failure> {
     let node = Node::new(config, client, client_of_monitor, images, callbacks).map_err(system)?;
     let backend = Backend::default();
     backend.set(node.clone());
+    let counted = node.clone();
     let stop = tasks.stop();
     tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
     tasks.restartable("calls of the API server", {
@@ -87,6 +91,9 @@ async fn live(arguments: &NodeArguments, paths: &Paths) -> Result<(), Failure> {
             }
         }
     });
+    let mut sources = gateway::loop_sources(counters, inspect, tasks.restarts());
+    sources.metrics(move || counted.counts().metrics());
+    admin.attend(sources);
     let (call, outcome) = until_called("node", &mut tasks).await?;
     tasks.leave(LEAVE).await;
     if call == Call::Interrupt {

@@ -15,13 +15,18 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex, Semaphore},
+};
 use tokio_rustls::TlsConnector;
 
 use super::kubeconfig::{Access, NoAccess, Source, User};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Writes that wait for their answers: fewer than the API server takes from one client.
+const WRITES: usize = 40;
 /// How often a connection is asked whether it lives, and how long it may take to answer.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -61,6 +66,7 @@ pub(super) struct Remote {
     /// PEM of its authority, when the process started.
     certificate_authority: String,
     connection: Mutex<Option<Connection>>,
+    writes: Semaphore,
 }
 
 /// A connection, and what it was made with.
@@ -78,7 +84,8 @@ impl Remote {
         place(&access)?;
         tls(&access)?;
         let certificate_authority = String::from_utf8_lossy(&access.authority).into_owned();
-        Ok(Arc::new(Remote { source, certificate_authority, connection: Mutex::new(None) }))
+        let (connection, writes) = (Mutex::new(None), Semaphore::new(WRITES));
+        Ok(Arc::new(Remote { source, certificate_authority, connection, writes }))
     }
 
     /// PEM of the authority that signs the server's certificate.
@@ -97,6 +104,8 @@ impl Remote {
     }
 
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+        // The semaphore is never closed.
+        let _turn = if request.method().is_safe() { None } else { self.writes.acquire().await.ok() };
         let Connection { mut sender, authority, user } = self.connected().await?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(authority.clone()));

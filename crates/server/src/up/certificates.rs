@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use knoll_apiserver::auth::{Pki, ServingCertificate, renewal};
 
-use crate::{kubeconfig, paths::Paths, supervise::Tasks};
+use crate::{failure::chain, kubeconfig, paths::Paths, supervise::Tasks};
 
 /// How often is looked. Also how long a new address of the machine waits to be in the certificate.
 const EVERY: Duration = Duration::from_secs(600);
@@ -32,13 +32,23 @@ pub(crate) fn keep(
                     () = tokio::time::sleep(EVERY) => {}
                 }
                 let now = Timestamp::now();
-                if serving.renew(&pki, &names(), now).map_err(|e| e.to_string())? {
-                    tracing::info!("the API server has a new certificate");
+                // What fails is tried again at the next look, long before the end of what there is.
+                match serving.renew(&pki, &names(), now) {
+                    Ok(true) => tracing::info!("the API server has a new certificate"),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(error = chain(&error), "renew the API server's certificate"),
                 }
                 if now >= due {
-                    kubeconfig::renew(&paths, &pki, &server).map_err(|e| e.to_string())?;
-                    due = renewal(now);
-                    tracing::info!(path = %paths.kubeconfig().display(), "the administrator has a new certificate");
+                    let path = paths.kubeconfig();
+                    match kubeconfig::renew(&paths, &pki, &server) {
+                        Ok(()) => {
+                            due = renewal(now);
+                            tracing::info!(path = %path.display(), "the administrator has a new certificate");
+                        }
+                        Err(error) => {
+                            tracing::error!(path = %path.display(), %error, "renew the administrator's certificate")
+                        }
+                    }
                 }
             }
         }

@@ -134,7 +134,8 @@ impl Planes {
         let api_counters = api.server.counters().clone();
         sources.metrics(move || api_counters.metrics());
         sources.metrics(move || registry::metrics(image_registry.counts()));
-        admin.attend(sources, api.authority);
+        admin.attend(sources);
+        admin.obey(api.authority);
         Ok(Self { store: api.store, gateway, finder })
     }
 
