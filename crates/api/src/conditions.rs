@@ -124,11 +124,6 @@ impl Manager<'_> {
         self.get(self.set.happy)
     }
 
-    /// Whether the happy condition is True.
-    pub fn is_happy(&self) -> bool {
-        self.happy().is_some_and(is_true)
-    }
-
     /// Marks `type_` True and recomputes the happy condition.
     pub fn mark_true(&mut self, type_: &str) -> &mut Self {
         self.mark_true_with_reason(type_, "", "")
@@ -195,13 +190,6 @@ impl Manager<'_> {
             self.conditions.retain(|c| c.type_ != type_);
         }
         self.conditions.len() != before
-    }
-
-    /// Says that a new generation was seen and not reconciled yet, so that a failing reconcile shows. To be written
-    /// only when the observed generation differs; a finished reconcile overwrites it.
-    pub fn reset_for_new_generation(&mut self) -> &mut Self {
-        let happy = self.set.happy;
-        self.mark_unknown(happy, "NewObservedGenFailure", "unsuccessfully observed a new generation")
     }
 
     fn set_content(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
@@ -435,12 +423,10 @@ mod tests {
     fn a_kind_without_dependents_is_told_directly() {
         let mut conditions = Vec::new();
         CONFIGURATION.manage(&mut conditions, at(1)).initialize().mark_true(READY);
-        assert!(CONFIGURATION.manage(&mut conditions, at(1)).is_happy());
-        CONFIGURATION.manage(&mut conditions, at(2)).reset_for_new_generation();
         check(
             &conditions,
             expect![[r#"
-                Ready=Unknown @2 [] NewObservedGenFailure unsuccessfully observed a new generation
+                Ready=True @1 []  
             "#]],
         );
     }

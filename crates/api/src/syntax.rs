@@ -150,26 +150,6 @@ pub fn label_value(text: &str) -> Vec<String> {
     problems
 }
 
-/// A key of a ConfigMap or Secret.
-pub fn config_map_key(text: &str) -> Vec<String> {
-    let mut problems: Vec<String> = too_long(text, LONGEST_SUBDOMAIN).into_iter().collect();
-    let form = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if !form {
-        problems.push(
-            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
-             'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-                .to_owned(),
-        );
-    }
-    problems.extend(match text {
-        "." => Some("must not be '.'".to_owned()),
-        ".." => Some("must not be '..'".to_owned()),
-        text if text.starts_with("..") => Some("must not start with '..'".to_owned()),
-        _ => None,
-    });
-    problems
-}
-
 /// The name of a port: at most 15 lower-case letters, digits and single hyphens, with a letter.
 pub fn port_name(text: &str) -> Vec<String> {
     let mut problems: Vec<String> = too_long(text, 15).into_iter().collect();
@@ -243,11 +223,5 @@ mod tests {
             fully_qualified_domain("example"),
             [r#"Invalid value: "example": should be a domain with at least two segments separated by dots"#]
         );
-    }
-
-    #[test]
-    fn config_keys_do_not_climb() {
-        assert!(config_map_key("a.b_c-D").is_empty());
-        assert_eq!(config_map_key("..a"), ["must not start with '..'"]);
     }
 }

@@ -5,9 +5,6 @@
 
 use std::time::Duration;
 
-/// Width of a bucket.
-pub const GRANULARITY: Duration = Duration::from_secs(1);
-
 /// Smallest smoothing coefficient of a weighted window.
 const MIN_ALPHA: f64 = 0.2;
 

@@ -14,8 +14,6 @@ pub const CONCURRENCY: &str = "concurrency";
 pub const RPS: &str = "rps";
 /// Metric: processor use.
 pub const CPU: &str = "cpu";
-/// Metric: memory use.
-pub const MEMORY: &str = "memory";
 
 macro_rules! keys {
     ($($name:ident $kebab:literal $(or $camel:literal)?, $doc:literal;)*) => {

@@ -8,9 +8,8 @@ use super::{
     bounds::TARGET_MIN,
 };
 use crate::{
-    Timestamp,
     annotation::Key,
-    conditions::{self, FALSE, TRUE, UNKNOWN},
+    conditions::{self, TRUE},
     config::Autoscaler,
     labels::serving,
 };
@@ -143,48 +142,8 @@ impl PodAutoscaler {
         self.active_status() == Some(TRUE)
     }
 
-    /// Whether instances are on their way.
-    pub fn is_activating(&self) -> bool {
-        self.active_status() == Some(UNKNOWN)
-    }
-
-    /// Whether it has none and wants none.
-    pub fn is_inactive(&self) -> bool {
-        self.active_status() == Some(FALSE)
-    }
-
-    /// Whether the initial scale was ever reached.
-    pub fn is_scale_target_initialized(&self) -> bool {
-        conditions::find(&self.status.common.conditions, "ScaleTargetInitialized").is_some_and(conditions::is_true)
-    }
-
-    /// For how long it has been active; nothing when it is not.
-    pub fn active_for(&self, now: Timestamp) -> Option<Duration> {
-        self.active_condition_for(TRUE, now)
-    }
-
-    /// For how long it has been inactive; nothing when it is not.
-    pub fn inactive_for(&self, now: Timestamp) -> Option<Duration> {
-        self.active_condition_for(FALSE, now)
-    }
-
-    /// For how long it has been activating; nothing when it is not.
-    pub fn activating_for(&self, now: Timestamp) -> Option<Duration> {
-        self.active_condition_for(UNKNOWN, now)
-    }
-
     fn active_status(&self) -> Option<&str> {
         conditions::find(&self.status.common.conditions, "Active").map(|condition| condition.status.as_str())
-    }
-
-    fn active_condition_for(&self, status: &str, now: Timestamp) -> Option<Duration> {
-        let condition = conditions::find(&self.status.common.conditions, "Active")?;
-        if condition.status != status {
-            return None;
-        }
-        let since = condition.last_transition_time.as_ref()?.0;
-        // A clock that went back counts as no time at all.
-        Some(Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO))
     }
 }
 
@@ -246,15 +205,5 @@ mod tests {
         assert_eq!(of(&[("initial-scale", "0")], 0).initial_scale, 1);
         let config = Autoscaler { allow_zero_initial_scale: true, ..Autoscaler::default() };
         assert_eq!(Scaling::of(&autoscaler(&[("initial-scale", "0")], 0), &config).initial_scale, 0);
-    }
-
-    #[test]
-    fn the_active_condition_is_a_clock() {
-        let at = |second| Timestamp::from_second(second).expect("a small second");
-        let mut pa = PodAutoscaler::default();
-        assert_eq!(pa.active_for(at(9)), None);
-        conditions::POD_AUTOSCALER.manage(&mut pa.status.common.conditions, at(5)).mark_true("Active");
-        assert_eq!(pa.active_for(at(9)), Some(Duration::from_secs(4)));
-        assert_eq!((pa.inactive_for(at(9)), pa.active_for(at(1))), (None, Some(Duration::ZERO)));
     }
 }

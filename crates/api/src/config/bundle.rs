@@ -52,13 +52,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Parses the maps of the system namespace, by name. Others than [`NAMES`] are ignored; bad ones take their
-    /// defaults and are listed in [`Bundle::errors`].
-    pub fn from_config_maps(maps: &BTreeMap<String, Data>) -> Bundle {
-        Bundle::default().updated(maps)
-    }
-
-    /// Like [`Bundle::from_config_maps`], but bad maps keep what `self` has.
+    /// What the maps of the system namespace say, by name. Others than [`NAMES`] are ignored; bad ones are listed in
+    /// [`Bundle::errors`] and keep what `self` has.
     pub fn updated(&self, maps: &BTreeMap<String, Data>) -> Bundle {
         let mut bundle = Bundle { errors: BTreeMap::new(), ..self.clone() };
         let empty = Data::new();

@@ -250,7 +250,7 @@ fn components_have_their_own_levels() {
 #[test]
 fn a_bad_map_keeps_the_last_good_values() {
     let maps = |window: &str| BTreeMap::from([("config-autoscaler".to_owned(), map(&[("stable-window", window)]))]);
-    let good = Bundle::from_config_maps(&maps("30s"));
+    let good = Bundle::default().updated(&maps("30s"));
     assert_eq!(good.autoscaler.stable_window, Duration::from_secs(30));
     assert!(good.errors.is_empty());
     let bad = good.updated(&maps("1s"));

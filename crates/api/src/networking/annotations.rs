@@ -1,11 +1,10 @@
-//! The public annotations under `networking.knative.dev/`, their alternate spellings, and visibility.
+//! The public annotations under `networking.knative.dev/` and their alternate spellings.
 
 use std::collections::BTreeMap;
 
 use crate::{
     annotation::Key,
     config::{HttpProtocol, Network},
-    labels::networking::VISIBILITY,
 };
 
 /// Which data plane an Ingress is for.
@@ -13,12 +12,6 @@ pub const INGRESS_CLASS: Key = Key(&["networking.knative.dev/ingress.class", "ne
 /// Who issues a Certificate.
 pub const CERTIFICATE_CLASS: Key =
     Key(&["networking.knative.dev/certificate.class", "networking.knative.dev/certificate-class"]);
-/// `true` keeps a Route from getting a certificate.
-pub const DISABLE_EXTERNAL_DOMAIN_TLS: Key = Key(&[
-    "networking.knative.dev/disableAutoTLS",
-    "networking.knative.dev/disable-auto-tls",
-    "networking.knative.dev/disable-external-domain-tls",
-]);
 /// What plain http gets: `enabled` or `redirected`.
 pub const HTTP_PROTOCOL: Key = Key(&["networking.knative.dev/httpOption", "networking.knative.dev/http-protocol"]);
 
@@ -42,11 +35,6 @@ pub fn http_protocol(annotations: &BTreeMap<String, String>, config: &Network) -
     }
 }
 
-/// Whether an object with these labels answers only inside the cluster.
-pub fn is_cluster_local(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(VISIBILITY).is_some_and(|visibility| visibility == "cluster-local")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +50,5 @@ mod tests {
         assert_eq!(ingress_class(&map(&[]), &config), "istio.ingress.networking.knative.dev");
         assert_eq!(http_protocol(&map(&[("http-protocol", "Redirected")]), &config), Some(HttpProtocol::Redirected));
         assert_eq!(http_protocol(&map(&[("httpOption", "x")]), &config), None);
-        assert!(is_cluster_local(&map(&[("visibility", "cluster-local")])));
     }
 }

@@ -1,11 +1,11 @@
 //! Questions about a Revision that more than one plane asks.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
 
 use super::{Revision, RevisionSpec};
-use crate::{Resource, Timestamp, conditions, config::Defaults, labels::serving, table::Protocol};
+use crate::{Resource, conditions, config::Defaults, labels::serving, table::Protocol};
 
 /// The port that a container listens on when it does not say.
 pub const DEFAULT_USER_PORT: i32 = 8080;
@@ -96,26 +96,6 @@ impl Revision {
         }
     }
 
-    /// When its routing state last changed.
-    pub fn routing_state_modified(&self) -> Option<Timestamp> {
-        self.annotation(serving::ROUTING_STATE_MODIFIED)?.parse().ok()
-    }
-
-    /// Sets its routing state, and when it did, unless it is in that state already. Returns whether anything changed.
-    pub fn set_routing_state(&mut self, state: RoutingState, now: Timestamp) -> bool {
-        let is_timed = self.annotation(serving::ROUTING_STATE_MODIFIED).is_some_and(|time| !time.is_empty());
-        if is_timed && self.routing_state() == Some(state) {
-            return false;
-        }
-        let set = |map: &mut Option<BTreeMap<String, String>>, key: &str, value: String| {
-            map.get_or_insert_default().insert(key.to_owned(), value);
-        };
-        set(&mut self.metadata.labels, serving::ROUTING_STATE, state.as_str().to_owned());
-        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        set(&mut self.metadata.annotations, serving::ROUTING_STATE_MODIFIED, now.to_string());
-        true
-    }
-
     /// Whether it is ready for its own generation.
     pub fn is_ready(&self) -> bool {
         conditions::is_ready(self.metadata.generation, &self.status.common)
@@ -124,11 +104,6 @@ impl Revision {
     /// Whether it failed for its own generation.
     pub fn is_failed(&self) -> bool {
         conditions::is_failed(self.metadata.generation, &self.status.common)
-    }
-
-    /// Whether a request would have to wake it.
-    pub fn is_activation_required(&self) -> bool {
-        conditions::find(&self.status.common.conditions, "Active").is_some_and(|active| !conditions::is_true(active))
     }
 }
 
@@ -158,15 +133,5 @@ mod tests {
         let r = revision(r#"{"containers": [], "timeoutSeconds": 0, "idleTimeoutSeconds": 0}"#);
         assert_eq!(r.spec.timeout(&Defaults::default()), Duration::from_secs(300));
         assert_eq!((r.spec.idle_timeout(), r.spec.response_start_timeout()), (None, None));
-    }
-
-    #[test]
-    fn the_routing_state_is_timed_when_it_changes() {
-        let at = |second| Timestamp::from_second(second).expect("a small second");
-        let mut r = revision(r#"{"containers": []}"#);
-        assert!(r.set_routing_state(RoutingState::Active, at(60)));
-        assert!(!r.set_routing_state(RoutingState::Active, at(90)));
-        assert_eq!((r.routing_state(), r.routing_state_modified()), (Some(RoutingState::Active), Some(at(60))));
-        assert_eq!(r.annotation(serving::ROUTING_STATE_MODIFIED), Some("1970-01-01T00:01:00Z"));
     }
 }
