@@ -65,7 +65,13 @@ pub trait DiskFile: Send {
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// Whether an error says that there is no room: nothing is wrong with the disk, and room may be made.
+/// Linux's `ENFILE` and `EMFILE`: no more files may be open.
+const TOO_MANY_OPEN: [i32; 2] = [23, 24];
+
+/// Whether an error says that there is no room, on the disk or for one more open file: nothing is wrong with the disk, and
+/// room may be made.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory)
+        || error.raw_os_error().is_some_and(|code| TOO_MANY_OPEN.contains(&code))
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+/// Files of a process that are not the gateway's: connections of the API server, registry and DNS, and the store's.
+const OTHER_FILES: u64 = 8192;
+
 /// Bounds and times of a gateway. Start from [`Config::default`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -61,6 +64,21 @@ pub struct Config {
     pub drain_linger: Duration,
     /// Domain of the cluster, for names like `<service>.<namespace>.svc.<domain>`.
     pub cluster_domain: String,
+}
+
+impl Config {
+    /// The defaults, with no more connections than `open_files` has room for: a request may need one to an instance, too, and
+    /// what else is in the process needs files of its own.
+    pub fn within(open_files: u64) -> Self {
+        let default = Self::default();
+        let room = open_files.saturating_sub(OTHER_FILES).max(open_files / 4) / 2;
+        let max_connections = default.max_connections.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1);
+        Self {
+            max_connections,
+            max_connections_per_address: default.max_connections_per_address.min(max_connections.div_ceil(4)),
+            ..default
+        }
+    }
 }
 
 impl Default for Config {
@@ -146,6 +164,17 @@ mod tests {
     #[test]
     fn the_default_is_valid() {
         Config::default().validate().expect("default is valid");
+    }
+
+    #[test]
+    fn where_few_files_may_be_open_connections_leave_room_for_the_rest() {
+        assert_eq!(Config::within(1 << 20), Config::default());
+        for files in [256, 1024, 20_000, 65_536] {
+            let config = Config::within(files);
+            config.validate().expect("is valid");
+            assert!(2 * config.max_connections as u64 <= files * 9 / 10, "{files}: {config:?}");
+            assert!(config.max_connections_per_address < config.max_connections);
+        }
     }
 
     #[test]

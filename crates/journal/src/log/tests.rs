@@ -126,6 +126,12 @@ fn a_full_disk_while_rotating_leaves_the_open_segment_usable() {
 }
 
 #[test]
+fn too_many_open_files_are_a_want_of_room() {
+    assert!([23, 24, 12].map(std::io::Error::from_raw_os_error).iter().all(crate::is_full));
+    assert!(!crate::is_full(&std::io::Error::from_raw_os_error(5)));
+}
+
+#[test]
 fn a_failed_sync_is_never_taken_for_a_full_disk() {
     let disk = MemoryDisk::default();
     let (mut log, _) = open(&disk);

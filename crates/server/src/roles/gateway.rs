@@ -17,7 +17,7 @@ use crate::{
     parts::{gateway, system},
     ports::{self, PodAddress, PodGatewayPorts},
     supervise::Tasks,
-    up::raise_open_files,
+    up::{open_files, raise_open_files},
 };
 
 /// How long requests under way may go on once the gateway is told to stop.
@@ -44,7 +44,7 @@ async fn live(arguments: &GatewayArguments, level: LogLevel) -> Result<(), Failu
 
     let (table_in, table) = watch::channel(None);
     let trusted_hops = arguments.gateway.trusted_hops;
-    let config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::default() };
+    let config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::within(open_files()) };
     let (gateway, mut feeds) = Gateway::new(config, table).map_err(system)?;
     let mut tasks = Tasks::new();
     let public = gateway::places(&outside, &pods)?;

@@ -48,6 +48,9 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Most open files asked for: systemd's own bound for services.
 const OPEN_FILES: u64 = 1 << 20;
 
+/// With fewer the gateway takes fewer connections than it could.
+const FEW_FILES: u64 = 140_000;
+
 /// Lets this process open as many files as the machine allows it: every connection is one, and a shell gives 1,024.
 pub(crate) fn raise_open_files() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
@@ -57,6 +60,17 @@ pub(crate) fn raise_open_files() {
     {
         tracing::warn!(%error, soft, "cannot open as many files as the machine allows");
     }
+    if wanted < FEW_FILES {
+        tracing::warn!(
+            wanted,
+            "few files may be open, so the gateway takes fewer connections: raise the limit (ulimit -Hn)"
+        );
+    }
+}
+
+/// How many files this process may open.
+pub(crate) fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }
 
 /// Runs an instance until it is told to stop.

@@ -27,6 +27,7 @@ use crate::{
     ports::{self, ApiPorts, PodAddress, PodApiPorts, PodGatewayPorts},
     store,
     supervise::Tasks,
+    up::open_files,
 };
 
 /// The sockets of an instance.
@@ -74,7 +75,7 @@ impl Planes {
 
         let (table_in, table) = watch::channel(None);
         let trusted_hops = arguments.gateway.trusted_hops;
-        let proxy_config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::default() };
+        let proxy_config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::within(open_files()) };
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
         let controller = Identity::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
