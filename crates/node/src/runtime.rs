@@ -1,5 +1,6 @@
 //! A container of a pod as the monitor is asked to run it. Pure.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -167,9 +168,14 @@ fn command_line(container: &Container, image: &Image, own: &[(String, String)]) 
 /// they read proxy settings in, so what the container sets in one stands for the other, too.
 fn environment(config: &Config, pod: &Pod, image: &Image, own: Vec<(String, String)>) -> Vec<String> {
     let mut list: Vec<(String, String)> = Vec::new();
-    let mut set = |name: &str, value: &str| match list.iter_mut().find(|(n, _)| n == name) {
-        Some(known) => value.clone_into(&mut known.1),
-        None => list.push((name.to_owned(), value.to_owned())),
+    // Where each stands: an object has room for tens of thousands of variables.
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut set = |name: &str, value: &str| match places.get(name) {
+        Some(known) => value.clone_into(&mut list[*known].1),
+        None => {
+            places.insert(name.to_owned(), list.len());
+            list.push((name.to_owned(), value.to_owned()));
+        }
     };
     set("HOSTNAME", &files::hostname(pod));
     for pair in &image.config.env {
