@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64 as Numbers;
 
 use knoll_api::table::Instance;
+use tokio::sync::Notify;
 
-use super::sync::{AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// A counter alone on its cache line, so that threads do not slow each other down.
 #[derive(Debug, Default)]
@@ -25,6 +26,10 @@ pub(crate) struct Endpoint {
     load: Box<[Shard]>,
     /// Until when (milliseconds of the gateway's life) it is avoided, because it could not be reached.
     avoid_until: AtomicU64,
+    /// Whether it left the set, for good: it takes nothing new.
+    left: AtomicBool,
+    /// Told when it has left and its last request ends.
+    idle: Notify,
 }
 
 static NEXT_ENDPOINT: Numbers = Numbers::new(1);
@@ -37,6 +42,8 @@ impl Endpoint {
             used: AtomicU32::new(0),
             load: (0..threads).map(|_| Shard::default()).collect(),
             avoid_until: AtomicU64::new(0),
+            left: AtomicBool::new(false),
+            idle: Notify::new(),
         }
     }
 
@@ -49,16 +56,25 @@ impl Endpoint {
     /// Gives back a place taken with [`Endpoint::take`].
     pub(crate) fn give_back(&self) {
         self.used.fetch_sub(1, Ordering::SeqCst);
+        self.ended();
     }
 
     /// Counts a request without a limit.
     pub(crate) fn enter(&self, thread: usize) {
-        self.load[thread].0.fetch_add(1, Ordering::Relaxed);
+        // Sequentially consistent with `left`: see [`Endpoint::idle`].
+        self.load[thread].0.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Ends what [`Endpoint::enter`] began.
     pub(crate) fn leave(&self, thread: usize) {
-        self.load[thread].0.fetch_sub(1, Ordering::Relaxed);
+        self.load[thread].0.fetch_sub(1, Ordering::SeqCst);
+        self.ended();
+    }
+
+    fn ended(&self) {
+        if self.has_left() && self.in_flight() == 0 {
+            self.idle.notify_waiters();
+        }
     }
 
     /// Requests in flight without a limit; a moment's guess while threads count.
@@ -68,7 +84,34 @@ impl Endpoint {
 
     /// Requests in flight, limited or not; a moment's guess while threads count.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.used.load(Ordering::SeqCst) + self.load()
+        let load: u32 = self.load.iter().map(|shard| shard.0.load(Ordering::SeqCst)).sum();
+        self.used.load(Ordering::SeqCst) + load
+    }
+
+    /// Takes nothing new from now on.
+    pub(crate) fn retire(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it takes nothing new.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    /// Ends once no request is in flight, of an endpoint that takes nothing new.
+    ///
+    /// Why none is missed: a request counts itself in before it looks whether the endpoint has left (and then backs
+    /// out), and the endpoint has left before its requests are looked at, so one of the two sees the other. Likewise
+    /// whoever ends last sees that the endpoint has left, or is seen to have ended.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut ended = std::pin::pin!(self.idle.notified());
+            ended.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Avoids the endpoint until `until`, milliseconds of the gateway's life.

@@ -147,7 +147,9 @@ impl EndpointPool {
             return None;
         }
         let endpoint = balance::pick(set, &self.cursor, thread, now)?;
-        Some(Permit::new(self.clone(), endpoint, set.limit != 0, thread))
+        let permit = Permit::new(self.clone(), endpoint, set.limit != 0, thread);
+        // The set is the thread's, and may be of a moment ago.
+        (!permit.endpoint.has_left()).then_some(permit)
     }
 
     /// Joins those who wait. The receiver is answered as soon as there is a place, or a reason why there never
@@ -233,12 +235,10 @@ impl EndpointPool {
         self.renew(&mut inner, now);
     }
 
-    /// Requests in flight at an instance, whether it still takes new ones or not.
-    pub(crate) fn in_flight(&self, instance: &Instance) -> u32 {
-        let inner = self.lock();
-        let leaving = inner.leaving.iter().filter_map(Weak::upgrade);
-        let all = inner.set.endpoints.iter().cloned().chain(leaving);
-        all.filter(|endpoint| endpoint.instance == *instance).map(|endpoint| endpoint.in_flight()).sum()
+    /// What is left of an instance that takes no new requests: where requests may be in flight.
+    pub(crate) fn leaving(&self, instance: &Instance) -> Vec<Arc<Endpoint>> {
+        let leaving = self.lock().leaving.iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
+        leaving.into_iter().filter(|endpoint| endpoint.instance == *instance).collect()
     }
 
     /// What an operator sees; `None` when nothing goes on here.
@@ -277,7 +277,9 @@ impl EndpointPool {
     pub(crate) fn close(&self) -> bool {
         let mut inner = self.lock();
         let Inner { set, leaving, .. } = &mut *inner;
-        leaving.extend(std::mem::take(set).endpoints.iter().map(Arc::downgrade));
+        let left = std::mem::take(set);
+        left.endpoints.iter().for_each(|endpoint| endpoint.retire());
+        leaving.extend(left.endpoints.iter().map(Arc::downgrade));
         self.closed.store(true, Ordering::Release);
         self.common.lock_populated().remove(&self.id);
         inner.failure = Some(Arc::from("RevisionMissing: the revision was deleted"));
@@ -314,8 +316,8 @@ impl EndpointPool {
         let stays = |endpoint: &Endpoint| {
             endpoints.binary_search_by(|stays: &Arc<Endpoint>| stays.instance.cmp(&endpoint.instance)).is_ok()
         };
-        let left = old.iter().filter(|endpoint| !stays(endpoint)).map(Arc::downgrade);
-        inner.leaving.extend(left);
+        let left = old.iter().filter(|endpoint| !stays(endpoint)).inspect(|endpoint| endpoint.retire());
+        inner.leaving.extend(left.map(Arc::downgrade));
         inner.leaving.retain(|endpoint| endpoint.strong_count() > 0);
         inner.set = Arc::new(EndpointSet { limit, endpoints });
         self.version.fetch_add(1, Ordering::Release);

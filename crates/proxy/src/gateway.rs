@@ -149,18 +149,12 @@ impl EndpointHints {
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection
     /// that was upgraded (a WebSocket) stays open: bound it.
     pub async fn drained(&self, revision: &Key, instance: &Instance) {
-        // A thread may just be entering with the endpoints as they were: the instance is drained when it was idle twice.
-        let mut idle = 0;
-        while idle < 2 {
-            let busy = self.shared.registry().in_flight(revision, instance) > 0;
-            idle = if busy { 0 } else { idle + 1 };
-            tokio::time::sleep(DRAIN_LOOK).await;
+        let leaving = self.shared.registry().leaving(revision, instance);
+        for endpoint in leaving {
+            endpoint.idle().await;
         }
     }
 }
-
-/// How often a draining instance is looked at.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// What all threads of a gateway share.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use imbl::ordmap::DiffItem;
 use knoll_api::Key;
 use knoll_api::table::{Backend, Instance, Table};
 
+use crate::endpoint::Endpoint;
 use crate::endpoint_pool::{Common, EndpointPool};
 use crate::gateway::EndpointPoolView;
 
@@ -123,10 +124,10 @@ impl Registry {
         }
     }
 
-    /// Requests in flight at an instance of a revision.
-    pub(crate) fn in_flight(&self, revision: &Key, instance: &Instance) -> u32 {
+    /// What is left of an instance that takes no new requests: where requests may be in flight.
+    pub(crate) fn leaving(&self, revision: &Key, instance: &Instance) -> Vec<Arc<Endpoint>> {
         let closed = self.closed.get(revision).into_iter().flatten().filter_map(Weak::upgrade);
-        closed.chain(self.by_revision.get(revision).cloned()).map(|pool| pool.in_flight(instance)).sum()
+        closed.chain(self.by_revision.get(revision).cloned()).flat_map(|pool| pool.leaving(instance)).collect()
     }
 
     fn pool_or_new(&mut self, identity: &str, service: &Key, backend: &Backend, now: u64) -> Arc<EndpointPool> {

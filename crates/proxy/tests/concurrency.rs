@@ -116,3 +116,18 @@ async fn statistics_count_who_runs_and_who_waits() {
     }
     soon(async { while world.feeds.stats.recv().await.expect("gateway lives")[0].average_concurrency > 0.0 {} }).await;
 }
+
+/// A report costs what runs and what happened, however many revisions there are.
+#[tokio::test]
+async fn a_report_visits_who_has_an_instance_or_counted_something_and_nobody_else() {
+    let name = |at| -> &'static str { format!("idle{at}").leak() };
+    let mut all: Vec<Revision> = (0..10_000).map(|at| revision(name(at), &[])).collect();
+    all.push(revision("rev", &[saying("hello").await]));
+    let mut world = world(table(all));
+    assert_eq!(number(&world.gateway, "gateway_endpoint_pools", None), 10_001.0);
+    assert_eq!(number(&world.gateway, "gateway_endpoint_pools_populated", None), 1.0);
+    for _ in 0..3 {
+        let report = soon(world.feeds.stats.recv()).await.expect("gateway lives");
+        assert_eq!(report.iter().map(|stat| &stat.revision).collect::<Vec<_>>(), [&key("rev")]);
+    }
+}

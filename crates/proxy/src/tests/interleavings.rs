@@ -219,3 +219,35 @@ fn a_revision_that_is_deleted_tells_everyone() {
         assert!(matches!(waiting.join().expect("no panic"), Err(Refusal::Failed(_))));
     });
 }
+
+#[test]
+fn an_instance_that_is_drained_has_no_request_and_gets_none() {
+    for limit in [0, 1] {
+        in_many_orders(move || {
+            let (pool, _woken) = pool(10, limit, &[1]);
+            // As a thread keeps it, a moment longer than it is true.
+            let endpoints = pool.endpoints().1;
+            let inside = Arc::new(AtomicUsize::new(0));
+            let requests: Vec<_> = (0..2)
+                .map(|_| {
+                    let (pool, endpoints, inside) = (pool.clone(), endpoints.clone(), inside.clone());
+                    thread::spawn(move || {
+                        let Some(permit) = pool.try_admit(&endpoints, 0, 1) else { return };
+                        inside.fetch_add(1, Ordering::SeqCst);
+                        thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
+                    })
+                })
+                .collect();
+            pool.instance_down(&instance(1), 1);
+            for endpoint in pool.leaving(&instance(1)) {
+                block_on(endpoint.idle());
+            }
+            assert_eq!(inside.load(Ordering::SeqCst), 0, "a request is in flight at what was drained");
+            assert!(pool.try_admit(&endpoints, 0, 1).is_none());
+            requests.into_iter().for_each(|request| request.join().expect("no panic"));
+            assert_eq!(inside.load(Ordering::SeqCst), 0);
+        });
+    }
+}
