@@ -24,12 +24,14 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What to follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
     /// Its path in the API.
     pub path: String,
-    /// Which of its objects; all, when empty.
+    /// Which of its objects, by their fields; all, when empty.
     pub field_selector: String,
+    /// Which of its objects, by their labels; all, when empty.
+    pub label_selector: String,
 }
 
 /// What is seen of a collection.
@@ -175,10 +177,14 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
     }
 
     fn request(&self, query: &str) -> kube::Result<Request<Vec<u8>>> {
-        let Collection { path, field_selector } = self.collection;
-        let selector = encode(field_selector);
-        let selector = if selector.is_empty() { selector } else { format!("&fieldSelector={selector}") };
-        let request = Request::get(format!("{path}?{query}{selector}")).header("accept", "application/json");
+        let Collection { path, field_selector, label_selector } = self.collection;
+        let mut uri = format!("{path}?{query}");
+        for (name, selector) in [("fieldSelector", field_selector), ("labelSelector", label_selector)] {
+            if !selector.is_empty() {
+                uri.push_str(&format!("&{name}={}", encode(selector)));
+            }
+        }
+        let request = Request::get(uri).header("accept", "application/json");
         request.body(Vec::new()).map_err(kube::Error::HttpError)
     }
 

@@ -162,7 +162,9 @@ impl Lease {
         let found = match self.get(api).await {
             Ok(found) => found,
             Err(error) if error.is_not_found() => {
-                let body = self.body(None, &self.ours(&Spec::default()));
+                // Nobody held it before.
+                let first = Spec { lease_transitions: Some(0), ..self.ours(&Spec::default()) };
+                let body = self.body(None, &first);
                 let made: Result<Found, ApiError> =
                     api.send(Method::POST, &self.collection(), Some(("application/json", &body))).await;
                 return took(made.map(drop));

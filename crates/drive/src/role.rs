@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use knoll_api::Kind;
-use knoll_plan::{DECIDER_KINDS, Part, Rows, Settings, table};
+use knoll_api::{Kind, labels::serving::REVISION};
+use knoll_client::watch::Collection;
+use knoll_plan::{DECIDER_KINDS, Part, Row, Rows, Settings, table};
 
 use crate::lease::Lease;
 
@@ -78,6 +79,20 @@ impl Role {
         kinds.insert(Kind::ConfigMap);
         kinds
     }
+
+    /// What it follows of a kind: on somebody else's cluster no more than what is Knative's.
+    pub(crate) fn collection(&self, kind: Kind) -> Collection {
+        let reads = |row: &Row| row.of == kind || row.reads.contains(&kind) || row.wakes.iter().any(|on| on.0 == kind);
+        let all = Collection { path: kind.collection_path(None), ..Collection::default() };
+        match kind {
+            // Configuration alone.
+            Kind::ConfigMap if !self.rows.all().iter().any(reads) => {
+                Collection { path: kind.collection_path(Some(&self.settings.system_namespace)), ..all }
+            }
+            Kind::Pod if !self.settings.standalone => Collection { label_selector: REVISION.into(), ..all },
+            _ => all,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +111,21 @@ mod tests {
         let secrets = |role: Role| role.kinds().contains(&Kind::Secret);
         let apart = [Role::autoscaler(Settings::default(), "me"), Role::gateway(Settings::default())];
         assert!(!apart.into_iter().any(secrets));
+    }
+
+    #[test]
+    fn on_a_cluster_of_others_no_more_is_followed_than_what_is_knatives() {
+        let of = |standalone, kind| {
+            let settings = Settings { standalone, ..Settings::default() };
+            let collection = Role::controller(settings, "me").collection(kind);
+            (collection.path, collection.label_selector)
+        };
+        let (maps, pods) = (of(false, Kind::ConfigMap), of(false, Kind::Pod));
+        assert_eq!(maps.0, "/api/v1/namespaces/knative-serving/configmaps");
+        assert_eq!(pods, ("/api/v1/pods".into(), "serving.knative.dev/revision".into()));
+        // The built-in controllers need all.
+        assert_eq!(of(true, Kind::ConfigMap).0, "/api/v1/configmaps");
+        assert_eq!(of(true, Kind::Pod), ("/api/v1/pods".into(), String::new()));
     }
 
     #[test]

@@ -137,7 +137,7 @@ async fn live(
     let (reports_in, reports) = mpsc::channel(REPORTS);
     for kind in role.kinds() {
         let (client, into) = (api.client().clone(), reports_in.clone());
-        let watch = Watch { kind, client, into, counters: counters.clone() };
+        let watch = Watch { kind, collection: role.collection(kind), client, into, counters: counters.clone() };
         spawn(&mut tasks, "watch", watch.run());
     }
     drop(reports_in);

@@ -82,3 +82,52 @@ impl Sweeps {
         Some((whose, lane, keys))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use knoll_api::Object;
+    use knoll_plan::{Change, Settings};
+    use serde_json::json;
+
+    use super::*;
+
+    fn world_of(services: usize) -> World {
+        let mut world = World::new(Settings::default());
+        for at in 0..services {
+            let value = json!({"metadata": {"namespace": "a", "name": format!("s{at:05}")}, "spec": {}});
+            world.apply(Change::Put(Object::from_json(Kind::Service, value).expect("an object")));
+        }
+        world
+    }
+
+    #[test]
+    fn what_concerns_all_keys_takes_a_few_at_a_time_and_leaves_the_loop_to_others() {
+        for services in [1_000, 10_000] {
+            let (world, mut sweeps) = (world_of(services), Sweeps::default());
+            sweeps.begin(Whose::Row(0), Kind::Service, Lane::Spread);
+            let (mut seen, mut chunks, mut now) = (0, 0, Duration::ZERO);
+            while let Some((lane, at)) = sweeps.next() {
+                assert_eq!(lane, Lane::Spread);
+                now = now.max(at);
+                let (_, _, keys) = sweeps.chunk(&world, now).expect("one is under way");
+                assert!(keys.len() <= CHUNK);
+                keys.iter().for_each(|_| sweeps.spent(Duration::from_millis(1)));
+                (seen, chunks) = (seen + keys.len(), chunks + 1);
+                // Four times as long as these keys took, nothing of it comes.
+                let rest = Duration::from_millis(keys.len() as u64) * REST;
+                assert!(sweeps.next().is_none_or(|(_, at)| at == now + rest));
+            }
+            assert_eq!((seen, chunks), (services, services / CHUNK + 1));
+        }
+    }
+
+    #[test]
+    fn who_begins_is_served_before_what_is_merely_looked_at_again() {
+        let (world, mut sweeps) = (world_of(200), Sweeps::default());
+        sweeps.begin(Whose::Row(0), Kind::Service, Lane::Spread);
+        sweeps.begin(Whose::Row(1), Kind::Service, Lane::Normal);
+        let order: Vec<_> = std::iter::from_fn(|| sweeps.chunk(&world, Duration::ZERO)).map(|chunk| chunk.0).collect();
+        assert_eq!(order[..4], [Whose::Row(1); 4]);
+        assert_eq!(order[4..], [Whose::Row(0); 4]);
+    }
+}

@@ -43,6 +43,8 @@ pub(crate) struct WatchReport {
 /// The watch of one kind.
 pub(crate) struct Watch {
     pub(crate) kind: Kind,
+    /// What of it is followed.
+    pub(crate) collection: Collection,
     pub(crate) client: Client,
     pub(crate) into: mpsc::Sender<WatchReport>,
     pub(crate) counters: Arc<Counters>,
@@ -52,11 +54,10 @@ impl Watch {
     /// Lists and watches until nobody listens. After a panic it begins again with a listing.
     pub(crate) async fn run(self) {
         let mut lives = Lives::new(format!("watch {}.{}", self.kind.plural(), self.kind.group()));
-        let collection = Collection { path: self.kind.collection_path(None), field_selector: String::new() };
         loop {
             let mut listed = Vec::new();
             let take = |seen| self.take(seen, &mut listed);
-            match caught(watch::follow(&self.client, &collection, &self.into, take)).await {
+            match caught(watch::follow(&self.client, &self.collection, &self.into, take)).await {
                 Ok(()) => return,
                 Err(panic) => lives.ended(&panic, &self.counters).await,
             }

@@ -58,7 +58,7 @@ where
     K: DeserializeOwned + Clone + Debug + Send,
 {
     let field_selector = subject.field_selector.clone().unwrap_or_default();
-    let collection = Collection { path: subject.path.clone(), field_selector };
+    let collection = Collection { path: subject.path.clone(), field_selector, ..Collection::default() };
     let (mut items, mut unreadable) = (Vec::new(), Vec::new());
     let take = |seen| match seen {
         Seen::Begins => {
