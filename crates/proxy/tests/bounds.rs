@@ -1,10 +1,13 @@
 //! What one client can hold, for how long, and what it is told at a bound.
 
+#[path = "support/frames.rs"]
+mod frames;
 mod support;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use frames::{begin, frame, more_headers, taken_back};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use knoll_api::table::Instance;
@@ -183,69 +186,27 @@ async fn no_more_requests_are_taken_in_than_the_gateway_may_hold() {
     held.iter().for_each(|held| held.abort());
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).expect("short").to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `GET http://hello.test/` in literal headers without a table.
 fn head() -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":authority", "hello.test"), (":path", "/")] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("short"));
-            block.extend(text.as_bytes());
-        }
-    }
-    block
+    frames::head("http", "hello.test", "/")
 }
 
 /// An HTTP/2 connection on a bare socket, past its preface.
 async fn bare_http2(world: &World) -> TcpStream {
     let mut stream = TcpStream::connect(world.external).await.expect("gateway listens");
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
-    stream.write_all(&frame(4, 0, 0, &[])).await.expect("written");
+    begin(&mut stream).await;
     stream
 }
 
 /// Sends `attack` again and again until the gateway hangs up.
-async fn until_hung_up(stream: TcpStream, mut attack: impl FnMut(u32) -> Vec<u8>) {
-    let (mut read, mut write) = stream.into_split();
-    let reading = tokio::spawn(async move {
-        let mut taken = Vec::new();
-        drop(read.read_to_end(&mut taken).await);
-        taken
-    });
-    soon(async {
-        for round in 0..u32::MAX {
-            if reading.is_finished() || write.write_all(&attack(round)).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await;
-    soon(reading).await.expect("no panic");
+async fn until_hung_up(stream: TcpStream, attack: impl FnMut(u32) -> Vec<u8>) {
+    let (read, write) = stream.into_split();
+    soon(frames::until_hung_up(read, write, attack)).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_requests_taken_back_costs_its_connection() {
     let world = world(table(vec![revision("rev", &[])]));
-    let cancel = 8_u32.to_be_bytes();
-    let stream = bare_http2(&world).await;
-    until_hung_up(stream, |round| {
-        (0..100)
-            .flat_map(|at| {
-                let stream = 2 * (100 * round + at) + 1;
-                [frame(1, 0x5, stream, &head()), frame(3, 0, stream, &cancel)].concat()
-            })
-            .collect()
-    })
-    .await;
+    until_hung_up(bare_http2(&world).await, |round| taken_back(round, &head())).await;
     until(|| world.gateway.connections() == 0).await;
     assert_eq!(number(&world.gateway, "gateway_requests_in_flight", None), 0.0);
 }
@@ -255,8 +216,7 @@ async fn a_head_that_never_ends_costs_its_connection() {
     let world = world(table(vec![revision("rev", &[])]));
     let mut stream = bare_http2(&world).await;
     stream.write_all(&frame(1, 0x1, 1, &head())).await.expect("written");
-    let filler = frame(9, 0, 1, &[&[0, 1, b'x', 100][..], &[b'y'; 100]].concat());
-    until_hung_up(stream, |_| filler.repeat(100)).await;
+    until_hung_up(stream, |_| more_headers().repeat(100)).await;
     until(|| world.gateway.connections() == 0).await;
 }
 

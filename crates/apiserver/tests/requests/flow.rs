@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Harness, config_map, dial, listen};
+use crate::{
+    frames::{self, begin, frame, more_headers, taken_back},
+    support::{Harness, config_map, dial, listen},
+};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -200,26 +203,9 @@ async fn until_watching(client: &SendRequest<Body>, watch: &str) -> StatusCode {
     .await
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `GET https://api/version`, in literal headers without a table.
+/// `GET https://api/version`.
 fn head() -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [(":method", "GET"), (":scheme", "https"), (":authority", "api"), (":path", "/version")] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    block
+    frames::head("https", "api", "/version")
 }
 
 type Halves = (ReadHalf<TlsStream<TcpStream>>, WriteHalf<TlsStream<TcpStream>>);
@@ -227,30 +213,13 @@ type Halves = (ReadHalf<TlsStream<TcpStream>>, WriteHalf<TlsStream<TcpStream>>);
 /// An HTTP/2 connection past its preface, for frames as they are written.
 async fn bare(h: &Harness, address: SocketAddr) -> Halves {
     let (read, mut write) = split(connected(h, address, "mallory").await);
-    write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    write.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    begin(&mut write).await;
     (read, write)
 }
 
-/// Sends `attack` again and again, reading what comes, until the server hangs up.
-async fn until_hung_up((mut read, mut write): Halves, mut attack: impl FnMut(u32) -> Vec<u8>) {
-    let reading = tokio::spawn(async move {
-        let mut taken = Vec::new();
-        drop(read.read_to_end(&mut taken).await);
-    });
-    soon(async {
-        for round in 0.. {
-            let sent = async {
-                write.write_all(&attack(round)).await?;
-                write.flush().await
-            };
-            if reading.is_finished() || sent.await.is_err() {
-                return;
-            }
-        }
-    })
-    .await;
-    soon(reading).await.unwrap();
+/// Sends `attack` again and again until the server hangs up.
+async fn until_hung_up((read, write): Halves, attack: impl FnMut(u32) -> Vec<u8>) {
+    soon(frames::until_hung_up(read, write, attack)).await;
 }
 
 async fn others_are_served(h: &Harness, address: SocketAddr) {
@@ -261,12 +230,7 @@ async fn others_are_served(h: &Harness, address: SocketAddr) {
 #[tokio::test]
 async fn a_flood_of_requests_taken_back_costs_its_connection() {
     let (h, address) = served().await;
-    let cancel = 8_u32.to_be_bytes();
-    until_hung_up(bare(&h, address).await, |round| {
-        let streams = (0..100).map(|at| 2 * (100 * round + at) + 1);
-        streams.flat_map(|stream| [frame(1, 0x5, stream, &head()), frame(3, 0, stream, &cancel)].concat()).collect()
-    })
-    .await;
+    until_hung_up(bare(&h, address).await, |round| taken_back(round, &head())).await;
     others_are_served(&h, address).await;
 }
 
@@ -275,8 +239,7 @@ async fn a_head_that_never_ends_costs_its_connection() {
     let (h, address) = served().await;
     let (read, mut write) = bare(&h, address).await;
     write.write_all(&frame(1, 0x1, 1, &head())).await.unwrap();
-    let filler = frame(9, 0, 1, &[&[0, 1, b'x', 100][..], &[b'y'; 100]].concat());
-    until_hung_up((read, write), |_| filler.repeat(100)).await;
+    until_hung_up((read, write), |_| more_headers().repeat(100)).await;
     others_are_served(&h, address).await;
 }
 

@@ -6,6 +6,8 @@ mod credentials;
 mod definitions;
 mod discovery;
 mod flow;
+#[path = "../../../proxy/tests/support/frames.rs"]
+mod frames;
 mod idle;
 mod limits;
 mod lists_and_watches;
