@@ -36,6 +36,9 @@ pub enum Command {
     ///
     /// Ctrl-C stops the pods, too; SIGTERM leaves them running for the next to adopt.
     Node(Box<NodeArguments>),
+    /// Print the CustomResourceDefinitions of Knative Serving, for a cluster that `knoll controller` is to run over:
+    /// `knoll crds | kubectl apply --server-side -f -`.
+    Crds,
     /// Stop the running instance. Data stays; `up` brings everything back.
     Down(DownArguments),
     /// Check what this machine needs to have, and say what to do.

@@ -164,7 +164,10 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
     }
 
     fn log(&self, doing: &str, error: &kube::Error) {
-        let error = knoll_faults::chain(error);
+        let error = match error {
+            kube::Error::Api(status) => format!("{}: {}", status.reason, status.message),
+            other => knoll_faults::chain(other),
+        };
         tracing::warn!(path = self.collection.path, error, "cannot {doing}");
     }
 

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod http;
+mod kubernetes;
 mod load;
 mod namespace;
 mod own;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use cluster::{Cluster, Configured};
 pub use http::{Answer, Connection, get, request};
+pub use kubernetes::{Controller, Kubernetes};
 pub use load::{Load, at_once};
 pub use namespace::{Namespace, condition, example, host_of};
 pub use own::{Own, knoll, scratch, succeed};

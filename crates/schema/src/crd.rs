@@ -1,6 +1,7 @@
 //! Kinds that a CustomResourceDefinition declares by a structural schema.
 
 mod defaults;
+mod definition;
 mod formats;
 mod structural;
 mod validate;
@@ -11,6 +12,7 @@ use crate::builtin;
 use crate::conform::{TypeError, conform, prune};
 use crate::limits::{Budget, Exceeded};
 use crate::ty::TypeRef;
+pub use definition::definition_of;
 pub use validate::{Problem, Reason};
 
 /// One version's schema, ready for use.

@@ -22,10 +22,12 @@ mod store;
 mod supervise;
 mod up;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
+use knoll_apiserver::resources::definitions;
 use knoll_cli::{Arguments, Command, Exit, admin as look, down, image};
+use serde_json::json;
 
 use crate::failure::Failure;
 
@@ -61,6 +63,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Autoscaler(arguments) => roles::autoscaler::run(&arguments),
         Command::Gateway(arguments) => roles::gateway::run(&arguments),
         Command::Node(arguments) => roles::node::run(&arguments),
+        Command::Crds => {
+            let all = json!({"apiVersion": "v1", "kind": "List", "items": definitions()});
+            writeln!(std::io::stdout(), "{all:#}").map_err(|e| Failure::io("print the definitions", &e))
+        }
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),
         Command::Doctor(data) => doctor::run(&data.data_dir),
         Command::Reset(arguments) => reset::run(&arguments),

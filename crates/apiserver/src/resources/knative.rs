@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use knoll_api::{Kind, kind::Scope};
+use knoll_schema::crd::definition_of;
 use knoll_store::Durability;
 use serde_json::{Value, json};
 
@@ -144,7 +145,7 @@ fn row(definition: &Definition) -> Resource {
 }
 
 /// The CustomResourceDefinition objects of Knative's kinds, as writers would send them.
-pub(crate) fn definitions() -> Vec<Value> {
+pub fn definitions() -> Vec<Value> {
     DEFINITIONS.iter().map(definition_object).collect()
 }
 
@@ -159,6 +160,7 @@ fn definition_object(definition: &Definition) -> Value {
     for (key, value) in definition.labels {
         labels[*key] = (*value).into();
     }
+    let schema = knoll_schema::lookup(kind.group(), kind.version(), kind.kind()).map(definition_of);
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -181,7 +183,7 @@ fn definition_object(definition: &Definition) -> Value {
                 "storage": true,
                 "subresources": {"status": {}},
                 "additionalPrinterColumns": columns,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+                "schema": {"openAPIV3Schema": schema},
             }],
         },
     })

@@ -32,6 +32,7 @@ use serde_json::Value;
 pub(crate) use self::registry::names;
 pub use self::{
     custom::{Custom, from_definition},
+    knative::definitions,
     registry::Registry,
 };
 use crate::{

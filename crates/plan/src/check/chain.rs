@@ -99,6 +99,14 @@ fn a_service_becomes_ready_with_its_whole_tree() {
 fn with_sidecars_a_service_becomes_ready_goes_to_zero_and_comes_back_too() {
     let settings = Settings { queue_placement: QueuePlacement::Sidecar, ..Settings::default() };
     let mut platform = Platform::with(settings, 0);
+    platform.add(
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-deployment, namespace: knative-serving}
+data: {queue-sidecar-image: q}
+"#,
+    );
     platform.add(&hello());
     assert_eq!(platform.ready_of("hello"), "True");
     let pod = platform.routing.table().backends[&key("hello-00001")].instances[0].address;

@@ -11,6 +11,7 @@ use knoll_api::{
     serving::{Configuration, Revision},
 };
 
+use super::filled;
 use crate::{Absence, EventType, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
 
 /// The controller.
@@ -18,7 +19,8 @@ pub(crate) const ROW: Row = Row {
     name: "configuration",
     of: Kind::Configuration,
     wakes: &[(Kind::Revision, by_controller)],
-    configs: &[],
+    // Where nobody else does it, Revisions are filled in by these.
+    configs: &["config-defaults", "config-features"],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,
@@ -86,7 +88,7 @@ fn latest_created(world: &World, configuration: &Configuration) -> NameCheck {
 }
 
 fn stamp(world: &World, configuration: &Configuration, next: &mut Configuration, plan: &mut Plan, now: Timestamp) {
-    let revision = make_revision(configuration, now);
+    let revision = filled::revision(world, make_revision(configuration, now), now);
     let name = revision.name().to_owned();
     if let Some(refusal) = world.observed.refusals.get(&(Kind::Revision, revision.key())) {
         creation_failed(next, &refusal.message, now);

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod domain_mapping;
+mod filled;
 mod labeler;
 pub(crate) mod revision;
 mod revision_gc;

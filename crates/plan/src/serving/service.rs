@@ -13,7 +13,10 @@ use knoll_api::{
     status::Condition,
 };
 
-use super::configuration::{NameCheck, check_name};
+use super::{
+    configuration::{NameCheck, check_name},
+    filled,
+};
 use crate::{
     Absence, EventType, Plan, Row, World, by_controller,
     children::{annotations, child_of, labels as labels_of, listed, map, not_owned, some, union, without},
@@ -102,7 +105,7 @@ fn reconcile(world: &World, service: &Service, next: &mut Service, plan: &mut Pl
         );
         return;
     }
-    match route(world, service, plan) {
+    match route(world, service, plan, now) {
         Child::Foreign => {
             next.conditions(now).mark_false(ROUTES_READY, "NotOwned", &not_owned("Route", service.name()));
         }
@@ -135,16 +138,17 @@ fn configuration(world: &World, service: &Service, plan: &mut Plan) -> Child<Con
     if moves { Child::Moving } else { Child::Settled(existing.clone()) }
 }
 
-fn route(world: &World, service: &Service, plan: &mut Plan) -> Child<Route> {
+fn route(world: &World, service: &Service, plan: &mut Plan, now: Timestamp) -> Child<Route> {
+    let traffic = filled::traffic(world, service, now);
     let Some(existing) = world.routes.get(&service.key()) else {
-        plan.create(make_route(service, None));
+        plan.create(make_route(service, &traffic, None));
         plan.event(service, EventType::Normal, "Created", format!("Created Route \"{}\"", service.name()));
         return Child::Moving;
     };
     if !existing.is_controlled_by(service) {
         return Child::Foreign;
     }
-    let wanted = make_route(service, Some(&existing));
+    let wanted = make_route(service, &traffic, Some(&existing));
     let moves = wanted.spec != existing.spec;
     plan.update(existing.as_ref(), wanted);
     if moves { Child::Moving } else { Child::Settled(existing.clone()) }
@@ -172,9 +176,9 @@ fn make_configuration(service: &Service, existing: Option<&Configuration>) -> Co
     wanted
 }
 
-/// The Route that `service` wants, over what `existing` holds beside it.
-fn make_route(service: &Service, existing: Option<&Route>) -> Route {
-    let traffic = service.spec.traffic.iter().map(|target| TrafficTarget {
+/// The Route that `service` wants for this traffic, over what `existing` holds beside it.
+fn make_route(service: &Service, traffic: &[TrafficTarget], existing: Option<&Route>) -> Route {
+    let traffic = traffic.iter().map(|target| TrafficTarget {
         configuration_name: if target.revision_name.is_empty() { service.name().to_owned() } else { String::new() },
         ..target.clone()
     });

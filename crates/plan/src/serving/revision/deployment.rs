@@ -25,7 +25,7 @@ use super::{
     pods::{infrastructure_annotations, infrastructure_labels, pod_annotations, pod_spec},
 };
 use crate::{
-    Plan, World,
+    Plan, QueuePlacement, World,
     autoscaling::annotations::Annotations,
     children::{annotations, child_of, labels, map, some, union},
     status::Reporting,
@@ -36,9 +36,17 @@ pub(crate) fn name(revision: &Revision) -> String {
     names::child(revision.name(), "-deployment")
 }
 
-/// Makes the Deployment of `next` as it should be, and reports what it says. Breaks when the name is taken.
+/// Makes the Deployment of `next` as it should be, and reports what it says. Breaks when the name is taken, or it would
+/// have a container without an image.
 pub(super) fn reconcile(world: &World, next: &mut Revision, plan: &mut Plan, now: Timestamp) -> ControlFlow<()> {
     let name = name(next);
+    if world.settings.queue_placement == QueuePlacement::Sidecar
+        && world.config.deployment.queue_sidecar_image.is_empty()
+    {
+        let message = "the ConfigMap config-deployment does not say the queue's image: set queue-sidecar-image";
+        next.conditions(now).mark_false(RESOURCES_AVAILABLE, "QueueImageMissing", message);
+        return ControlFlow::Break(());
+    }
     let Some(existing) = world.deployments.get(&next.key().sibling(&name)) else {
         next.conditions(now).mark_unknown(RESOURCES_AVAILABLE, DEPLOYING, "").mark_unknown(
             CONTAINER_HEALTHY,

@@ -43,9 +43,17 @@ fn deployment(cluster: &Cluster) -> serde_json::Value {
     made.expect("a Deployment")
 }
 
+const QUEUE_IMAGE: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-deployment, namespace: knative-serving}
+data: {queue-sidecar-image: q}
+"#;
+
 fn check_deployment(placement: QueuePlacement, expected: Expect) {
     let mut cluster = Cluster::with(Settings { queue_placement: placement, ..Settings::default() });
     cluster.add(&format!("{REVISION}{RESOLVED}"));
+    cluster.add(QUEUE_IMAGE);
     let deployment = deployment(&cluster);
     expected.assert_eq(&serde_json::to_string_pretty(&deployment["spec"]["template"]).unwrap());
 }
@@ -396,7 +404,7 @@ fn pods_have_a_queue_container_when_it_is_not() {
                     }
                   }
                 ],
-                "image": "",
+                "image": "q",
                 "name": "queue-proxy",
                 "ports": [
                   {
@@ -457,6 +465,22 @@ fn pods_have_a_queue_container_when_it_is_not() {
           }
         }"#]],
     );
+}
+
+#[test]
+fn without_the_image_of_the_queue_the_revision_says_what_is_missing() {
+    let mut cluster = Cluster::with(Settings { queue_placement: QueuePlacement::Sidecar, ..Settings::default() });
+    cluster.add(&format!("{REVISION}{RESOLVED}"));
+    let plan = (ROW.plan)(&cluster.world, &Key::new("default", "r"), NOW);
+    let [crate::Want::Status(knoll_api::Object::Revision(revision))] = &plan.wants[..] else {
+        panic!("{:?}", plan.wants)
+    };
+    let ready = revision.condition("Ready").expect("a condition");
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "QueueImageMissing"));
+    assert!(ready.message.contains("queue-sidecar-image"), "{}", ready.message);
+    cluster.add(QUEUE_IMAGE);
+    let plan = (ROW.plan)(&cluster.world, &Key::new("default", "r"), NOW);
+    assert!(plan.wants.iter().any(|want| matches!(want, crate::Want::Create(knoll_api::Object::Deployment(_)))));
 }
 
 #[test]
