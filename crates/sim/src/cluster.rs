@@ -86,7 +86,8 @@ impl Cluster {
 
     /// Every object of a kind, in order.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects.iter().filter(move |((of, _), _)| *of == kind).map(|(_, object)| object)
+        let from = (kind, Key::new("", ""));
+        self.objects.range(from..).take_while(move |((of, _), _)| *of == kind).map(|(_, object)| object)
     }
 
     /// An object.

@@ -14,5 +14,5 @@ mod simulation;
 
 pub use cluster::{Cluster, Denied};
 pub use manager::Fault;
-pub use seed::{Seed, seeds};
+pub use seed::{Seed, each_seed};
 pub use simulation::{Edit, Simulation};

@@ -1,5 +1,10 @@
 //! Chance that can be had again.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
 /// A small generator (SplitMix64): the same seed, the same sequence.
 #[derive(Clone, Debug)]
 pub struct Seed {
@@ -40,8 +45,28 @@ impl Seed {
     }
 }
 
-/// The first `count` seeds; as many as `KNOLL_SIM_SEEDS` says instead, when that is set.
-pub fn seeds(count: u64) -> std::ops::Range<u64> {
+/// Runs `check` for the first `count` seeds and for `more`, on as many threads as the machine has processors. As many
+/// seeds as `KNOLL_SIM_SEEDS` says instead, when that is set.
+///
+/// # Panics
+/// As `check` does; seeds that were not begun by then are left out.
+pub fn each_seed(count: u64, more: &[u64], check: impl Fn(u64) + Sync) {
     let asked = std::env::var("KNOLL_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
-    0..asked.unwrap_or(count)
+    let all: Vec<u64> = (0..asked.unwrap_or(count)).chain(more.iter().copied()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(seed) = all.get(next.fetch_add(1, Relaxed)) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(*seed))) {
+                next.store(all.len(), Relaxed);
+                resume_unwind(panic);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in running {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    });
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, Resource};
 use knoll_plan::Propagation;
-use knoll_sim::{Cluster, Seed, Simulation, seeds};
+use knoll_sim::{Cluster, Seed, Simulation, each_seed};
 use serde_json::{Value, json};
 
 /// Seeds that once showed a fault: 18 ran old and new pods of a `Recreate` together.
@@ -77,5 +77,5 @@ fn check(number: u64) {
 
 #[test]
 fn deployments_survive_harm() {
-    seeds(400).chain(BAD.iter().copied()).for_each(check);
+    each_seed(400, BAD, check);
 }
