@@ -81,8 +81,6 @@ pub enum Term<'a> {
         /// The Route.
         route: &'a str,
     },
-    /// Pods that take room on a node.
-    OnNode(&'a str),
     /// Pods that wait for a node.
     Unbound,
 }
@@ -182,7 +180,9 @@ impl Indexed for Pod {
             return;
         }
         let node = self.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
-        add(node.map_or(Term::Unbound, Term::OnNode));
+        if node.is_none() {
+            add(Term::Unbound);
+        }
     }
 }
 

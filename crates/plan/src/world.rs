@@ -10,7 +10,7 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings};
+use crate::{Indexer, Observed, Settings, kube::NodeLoads};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,8 @@ macro_rules! world {
             pub observed: Observed,
             /// What the process was started with.
             pub settings: Settings,
+            /// What pods ask of their nodes.
+            pub(crate) node_loads: NodeLoads,
         }
 
         impl World {
@@ -69,7 +71,13 @@ macro_rules! world {
             pub fn new(settings: Settings) -> World {
                 let mut config = Bundle::default();
                 config.domain = config.domain.or_else(&settings.default_domain);
-                World { $($field: Indexer::default(),)* config: Arc::new(config), observed: Observed::default(), settings }
+                World {
+                    $($field: Indexer::default(),)*
+                    config: Arc::new(config),
+                    observed: Observed::default(),
+                    settings,
+                    node_loads: NodeLoads::default(),
+                }
             }
 
             /// Puts an object in its place; returns what was there.
@@ -193,6 +201,7 @@ impl World {
         if before == after {
             return Vec::new();
         }
+        self.node_loads.change(before.as_ref(), after.as_ref());
         let config = after.as_ref().or(before.as_ref()).and_then(|object| {
             self.forget(object.kind(), &object.key());
             self.read_config(object)

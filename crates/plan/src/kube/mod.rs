@@ -7,6 +7,7 @@ mod garbage_collection;
 mod hash;
 mod mirroring;
 mod namespace;
+mod node_load;
 mod pods;
 mod replica_set;
 mod root_ca;
@@ -17,6 +18,7 @@ mod service_account;
 #[cfg(test)]
 mod fixture;
 
+pub(crate) use self::node_load::NodeLoads;
 use crate::Row;
 
 /// Every controller of this module.

@@ -1,7 +1,7 @@
 //! Pod → the node it runs on: the first node that is schedulable, has the labels it asks for, and room.
 //!
-//! Costs: placing a pod looks at the pods of the nodes it tries, of which a node takes a few hundred; a pod that frees
-//! room, or a node that changes, looks at the pods that wait.
+//! Costs: placing a pod looks at the nodes it tries, however many pods they have; a pod that frees room, or a node that
+//! changes, looks at the pods that wait.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,18 +9,18 @@ use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
     k8s_openapi::{
         api::core::v1::{Node, Pod, PodCondition, PodSpec},
-        apimachinery::pkg::{api::resource::Quantity as ApiQuantity, apis::meta::v1::Time},
+        apimachinery::pkg::apis::meta::v1::Time,
     },
-    quantity::Quantity,
 };
 
-use super::pods;
+use super::{
+    node_load::{RESOURCES, nano, requests},
+    pods,
+};
 use crate::{Absence, EventType, Plan, Row, Term, Want, World};
 
 /// Pods a node takes when it does not say.
 const DEFAULT_PODS: i128 = 110;
-/// What counts, in the order in which shortages are named.
-const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// See the module.
 pub(super) const ROW: Row = Row {
@@ -129,53 +129,20 @@ fn untolerated(node: &Node, spec: Option<&PodSpec>) -> Option<String> {
 fn shortages(world: &World, node: &Node, pod: &Pod) -> Vec<String> {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
     let wanted = requests(pod);
-    let mut used = [0_i128; RESOURCES.len()];
-    let mut count = 0;
-    for other in world.pods.find(Term::OnNode(node.name())) {
-        if pods::node(&other) == Some(node.name()) && !pods::is_finished(&other) {
-            count += 1;
-            for (sum, amount) in used.iter_mut().zip(requests(&other)) {
-                *sum = sum.saturating_add(amount);
-            }
-        }
-    }
+    let used = world.node_loads.of(node.name());
     let mut short = Vec::new();
     let room = allocatable.and_then(|all| all.get("pods")).map_or(DEFAULT_PODS, |most| nano(most) / 1_000_000_000);
-    if count >= room {
+    if used.pods >= room {
         short.push("Too many pods".to_owned());
     }
     for (at, resource) in RESOURCES.iter().enumerate() {
         // A node that does not say how much it has of something does not limit it.
         let Some(all) = allocatable.and_then(|all| all.get(*resource)) else { continue };
-        if wanted[at] > 0 && used[at].saturating_add(wanted[at]) > nano(all) {
+        if wanted[at] > 0 && used.requests[at].saturating_add(wanted[at]) > nano(all) {
             short.push(format!("Insufficient {resource}"));
         }
     }
     short
-}
-
-/// Requests of a pod: its containers together, or its greatest init container if that is more, and overhead.
-fn requests(pod: &Pod) -> [i128; RESOURCES.len()] {
-    let Some(spec) = &pod.spec else { return [0; RESOURCES.len()] };
-    RESOURCES.map(|resource| {
-        let of = |container: &knoll_api::k8s_openapi::api::core::v1::Container| {
-            let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-            requests.and_then(|requests| requests.get(resource)).map_or(0, nano)
-        };
-        let init = spec.init_containers.as_deref().unwrap_or_default();
-        let stays =
-            |c: &&knoll_api::k8s_openapi::api::core::v1::Container| c.restart_policy.as_deref() == Some("Always");
-        let beside: i128 = init.iter().filter(stays).map(of).sum();
-        let running: i128 = spec.containers.iter().map(of).sum::<i128>() + beside;
-        let starting = init.iter().filter(|c| !stays(c)).map(of).max().unwrap_or_default() + beside;
-        let overhead = spec.overhead.as_ref().and_then(|all| all.get(resource)).map_or(0, nano);
-        running.max(starting) + overhead
-    })
-}
-
-/// An amount; one that cannot be read counts as nothing, since admission refuses such pods.
-fn nano(quantity: &ApiQuantity) -> i128 {
-    quantity.0.parse().map_or(0, Quantity::nano)
 }
 
 fn unschedulable(plan: &mut Plan, pod: &Pod, message: String, now: Timestamp) {
