@@ -176,29 +176,33 @@ fn differs_outside_metadata(old: &Value, new: &Value) -> bool {
 /// Whether two states are the same, apart from version and the bookkeeping of field managers.
 pub(crate) fn is_no_op(old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let same = |key: &String, value: &Value| new.get(key).is_some_and(|other| key == "metadata" || value == other);
     old.len() == new.len()
-        && old.iter().all(|(key, value)| match (key.as_str(), new.get(key)) {
-            (_, None) => false,
-            ("metadata", Some(other)) => same_metadata(value, other),
-            (_, Some(other)) => value == other,
-        })
+        && old.iter().all(|(key, value)| same(key, value))
+        && old.get("metadata").zip(new.get("metadata")).is_none_or(|(old, new)| same_metadata(old, new))
 }
 
 fn same_metadata(old: &Value, new: &Value) -> bool {
-    let strip = |meta: &Value| {
-        let mut meta = meta.clone();
-        if let Some(map) = meta.as_object_mut() {
-            map.remove("resourceVersion");
-            map.retain(|_, v| !object::is_empty(Some(v)));
-            for entry in map.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
-                if let Some(entry) = entry.as_object_mut() {
-                    entry.remove("time");
-                }
-            }
-        }
-        meta
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+    let counts = |(key, value): &(&String, &Value)| *key != "resourceVersion" && !object::is_empty(Some(value));
+    let same = |key: &String, old: &Value, new: &Value| match key.as_str() {
+        "managedFields" => same_managers(old, new),
+        _ => old == new,
     };
-    strip(old) == strip(new)
+    old.iter().filter(counts).count() == new.iter().filter(counts).count()
+        && old.iter().filter(counts).all(|(key, old)| new.get(key).is_some_and(|new| same(key, old, new)))
+}
+
+/// Whether the same managers manage the same, whenever they last wrote.
+fn same_managers(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_array(), new.as_array()) else { return old == new };
+    let same = |old: &Value, new: &Value| {
+        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old == new };
+        let counts = |(key, _): &(&String, &Value)| *key != "time";
+        old.iter().filter(counts).count() == new.iter().filter(counts).count()
+            && old.iter().filter(counts).all(|(key, value)| new.get(key) == Some(value))
+    };
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new))
 }
 
 /// Marks an object as being deleted, `grace` seconds from now.
@@ -259,6 +263,26 @@ mod tests {
         prepare_update(&deployments(), &old, &mut scaled).unwrap();
         count_generation(&deployments(), &old, &mut scaled);
         assert_eq!(scaled["metadata"]["generation"], 4);
+    }
+
+    #[test]
+    fn versions_and_times_of_managers_alone_are_no_change() {
+        let old = json!({"kind": "Pod", "metadata": {"name": "p", "resourceVersion": "3", "labels": {},
+            "managedFields": [{"manager": "m", "time": "1", "fieldsV1": {"f:spec": {}}}]}, "status": {"phase": "x"}});
+        let with = |pointer: &str, value: Value| {
+            let mut new = old.clone();
+            *new.pointer_mut(pointer).expect("it is there") = value;
+            new
+        };
+        assert!(is_no_op(&old, &old));
+        assert!(is_no_op(&old, &with("/metadata/resourceVersion", "4".into())));
+        assert!(is_no_op(&old, &with("/metadata/managedFields/0/time", "2".into())));
+        assert!(is_no_op(&old, &with("/metadata/labels", Value::Null)));
+        assert!(!is_no_op(&old, &with("/metadata/labels", json!({"a": "b"}))));
+        assert!(!is_no_op(&old, &with("/metadata/managedFields/0/manager", "n".into())));
+        assert!(!is_no_op(&old, &with("/metadata/managedFields", json!([]))));
+        assert!(!is_no_op(&old, &with("/status/phase", "y".into())));
+        assert!(!is_no_op(&with("/status", Value::Null), &old));
     }
 
     #[test]

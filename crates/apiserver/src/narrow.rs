@@ -14,7 +14,7 @@ use crate::{
 /// 422 when the part may not be changed so.
 pub(crate) fn narrow(resource: &Resource, part: Option<Subresource>, old: &Value, new: Value) -> Result<Value, Status> {
     match part {
-        Some(Subresource::Status) => Ok(status(resource, old, &new)),
+        Some(Subresource::Status) => Ok(status(resource, old, new)),
         Some(Subresource::Approval) => Ok(approval(old, &new)),
         Some(Subresource::EphemeralContainers) => ephemeral_containers(resource, old, &new),
         Some(Subresource::Resize) => Ok(resize(old, &new)),
@@ -32,18 +32,17 @@ fn base(old: &Value, new: &Value) -> Value {
     result
 }
 
-/// Copies a field, or its absence.
-fn take(from: &Value, into: &mut Value, field: &str) {
-    let Some(map) = into.as_object_mut() else { return };
-    match from.get(field) {
-        Some(value) => map.insert(field.into(), value.clone()),
-        None => map.remove(field),
-    };
-}
-
-fn status(resource: &Resource, old: &Value, new: &Value) -> Value {
-    let mut result = base(old, new);
-    take(new, &mut result, "status");
+fn status(resource: &Resource, old: &Value, mut new: Value) -> Value {
+    // Piece by piece: most of the stored object is its spec, which is copied, and its status, which is not.
+    let fields = old.as_object().into_iter().flatten().filter(|(field, _)| *field != "status");
+    let mut result: Value = fields.map(|(field, value)| (field.clone(), value.clone())).collect();
+    let wanted = new.as_object_mut().and_then(|map| map.remove("status"));
+    if let (Some(status), Some(map)) = (wanted, result.as_object_mut()) {
+        map.insert("status".into(), status);
+    }
+    if let Some(managed) = new.pointer("/metadata/managedFields") {
+        object::meta_mut(&mut result).insert("managedFields".into(), managed.clone());
+    }
     for field in metadata_with_status(resource) {
         // A writer of the status that does not speak of them leaves them as they are.
         if let Some(value) = new["metadata"].get(*field) {

@@ -1,5 +1,7 @@
 //! Answers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response,
@@ -64,19 +66,19 @@ pub(crate) fn object(call: &Call, code: u16, object: &Value, warnings: &[String]
     response
 }
 
-fn view(call: &Call, object: &Value) -> Value {
+fn view<'a>(call: &Call, object: &'a Value) -> Cow<'a, Value> {
     let Accept { view, .. } = call.accept;
     match view {
         // A Scale or a Status stays what it is.
-        _ if object["kind"] != call.resource.kind.as_str() => object.clone(),
-        View::Plain => object.clone(),
-        View::Partial(version) => tables::partial(object, version),
+        _ if object["kind"] != call.resource.kind.as_str() => Cow::Borrowed(object),
+        View::Plain => Cow::Borrowed(object),
+        View::Partial(version) => Cow::Owned(tables::partial(object, version)),
         View::Table(version) => {
             let include = Include::parse(call.query.get("includeObject"));
             let printer = &call.resource.printer;
             let row = tables::row(printer, object, include, version, Timestamp::now());
             let metadata = serde_json::json!({"resourceVersion": object::resource_version(object)});
-            tables::table(version, metadata, printer.columns(), vec![row])
+            Cow::Owned(tables::table(version, metadata, printer.columns(), vec![row]))
         }
     }
 }

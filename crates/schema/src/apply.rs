@@ -259,8 +259,11 @@ pub fn track(writer: &Writer<'_>, live: Option<&Value>, new: Value) -> Value {
     let mut new = without_managers(new);
     // An object without a record gets one when somebody applies to it.
     if !managers.is_empty() || live.is_none() {
-        let before = live.cloned().map_or_else(|| skeleton(writer), without_managers);
-        record(writer, &before, &new, &mut managers);
+        // The record in `live` is compared, too, and counts for nothing: nobody owns it.
+        let skeleton = live.is_none().then(|| skeleton(writer));
+        if let Some(before) = live.or(skeleton.as_ref()) {
+            record(writer, before, &new, &mut managers);
+        }
         managers::cap(&mut managers);
         managers::write(&mut new, &managers);
     }

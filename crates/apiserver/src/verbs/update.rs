@@ -33,8 +33,19 @@ pub(crate) async fn update(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
         let kind = if call.resource.is_custom() { &call.resource.plural } else { &call.resource.kind };
         return Err(Status::invalid(&call.resource.group, kind, &call.name, vec![cause]));
     }
-    let done = write::update(server, call, &options, &mut |_| Ok(wanted.clone())).await?;
+    let (mut wanted, call) = (Some(wanted), &*call);
+    let done = write::update(server, call, &options, &mut |old| next(call, &mut wanted, old)).await?;
     Ok(respond::object(call, 200, &done.object, &done.warnings))
+}
+
+/// The wanted state, again for every lost race: what was computed from a version that is no more has lost for good, and
+/// need not be kept for another try.
+fn next(call: &Call, wanted: &mut Option<Value>, old: &Value) -> Result<Value, Status> {
+    // `0` is any version, too.
+    if wanted.as_ref().is_some_and(|wanted| matches!(object::resource_version(wanted), "" | "0")) {
+        return Ok(wanted.clone().unwrap_or_default());
+    }
+    wanted.take().ok_or_else(|| Status::modified(&call.resource.group, &call.resource.plural, object::name(old)))
 }
 
 /// The name in the body must be that of the path, or absent.

@@ -35,6 +35,10 @@ pub(super) fn compare(ty: &Type, old: &Value, new: &Value) -> Comparison {
 }
 
 fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec<Element>, found: &mut Comparison) {
+    // Most of an object is as it was: nothing in there is to be named.
+    if old == new {
+        return;
+    }
     let parts = usage.parts(&[old, new]);
     let leaf = matches!(parts, Parts::Leaf) || (is_empty(old) && is_empty(new));
     match parts {
