@@ -1,5 +1,6 @@
-//! What the control loop and the node share as clients of the Kubernetes API: how a collection is listed and watched, and
-//! how Events are recorded. It knows no kinds; objects are JSON.
+//! What the control loop and the node share as clients of the Kubernetes API: how a collection is listed and watched,
+//! how Events are recorded, and what goes first when requests wait. It knows no kinds; objects are JSON.
 
 pub mod recorder;
+pub mod rush;
 pub mod watch;

@@ -1,16 +1,23 @@
 //! Records Kubernetes Events. Best effort and bounded: repeats are counted on one Event, and an object that causes too
-//! many different ones is silenced for a while.
+//! many different ones is silenced for a while. They let pass what requests wait for, and bear the time they happened at.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Request;
 use jiff::Timestamp;
 use kube::Client;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
+use crate::rush::Rush;
+
 /// Events that may wait to be recorded.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
+/// As many as may wait while requests do: more are recorded all the same, before there is no room.
+const HELD: usize = WAITING / 2;
+/// How long after it happened an event is recorded at the latest.
+const LATE: Duration = Duration::from_secs(5);
 /// Events remembered, to count repeats; and objects that caused some.
 const REMEMBERED: usize = 4096;
 /// How long a repeat is counted on the earlier Event.
@@ -18,6 +25,9 @@ const SERIES: Duration = Duration::from_secs(600);
 /// Events of one object at once, and how long until it may cause another.
 const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(300);
+
+/// An answer that is not read: as little of it as the server can send.
+const ANSWER: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// Something that happened to an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,7 +78,7 @@ pub type Tally = Arc<dyn Fn(Outcome) + Send + Sync>;
 /// Takes events. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<Happened>,
     tally: Tally,
 }
 
@@ -76,11 +86,19 @@ pub struct Recorder {
 pub struct Recording {
     client: Client,
     source: Source,
-    events: mpsc::Receiver<Event>,
+    rush: Rush,
+    events: mpsc::Receiver<Happened>,
     tally: Tally,
     series: HashMap<Event, Series>,
     allowances: HashMap<Subject, Allowance>,
     serial: u64,
+}
+
+/// An event, and when it happened.
+struct Happened {
+    event: Event,
+    at: Timestamp,
+    instant: Instant,
 }
 
 /// API version, kind, namespace, name and uid of an object.
@@ -107,17 +125,18 @@ impl Allowance {
 }
 
 impl Recorder {
-    /// A recorder, and what writes for it.
-    pub fn new(client: Client, source: Source, tally: Tally) -> (Recorder, Recording) {
+    /// A recorder, and what writes for it while there is no rush.
+    pub fn new(client: Client, source: Source, rush: Rush, tally: Tally) -> (Recorder, Recording) {
         let (queue, events) = mpsc::channel(WAITING);
         let (series, allowances) = (HashMap::new(), HashMap::new());
-        let recording = Recording { client, source, events, tally: tally.clone(), series, allowances, serial: 0 };
+        let recording = Recording { client, source, rush, events, tally: tally.clone(), series, allowances, serial: 0 };
         (Recorder { queue, tally }, recording)
     }
 
     /// Has an event recorded, if there is room for it.
     pub fn record(&self, event: Event) {
-        if self.queue.try_send(event).is_err() {
+        let happened = Happened { event, at: Timestamp::now(), instant: Instant::now() };
+        if self.queue.try_send(happened).is_err() {
             (self.tally)(Outcome::Dropped);
         }
     }
@@ -127,9 +146,12 @@ impl Recording {
     /// Writes for as long as somebody may record something. May be begun again after a panic: the event that caused it
     /// is lost, all others are written.
     pub async fn run(&mut self) {
-        while let Some(event) = self.events.recv().await {
+        while let Some(Happened { event, at, instant }) = self.events.recv().await {
+            if self.events.len() < HELD {
+                self.rush.pass(LATE.saturating_sub(instant.elapsed())).await;
+            }
             let outcome = if self.allows(&event, Instant::now()) {
-                match self.record(event).await {
+                match self.record(event, at).await {
                     Ok(()) => Outcome::Recorded,
                     Err(error) => {
                         tracing::debug!(error = knoll_faults::chain(&error), "cannot record an event");
@@ -161,7 +183,7 @@ impl Recording {
         enough
     }
 
-    async fn record(&mut self, event: Event) -> kube::Result<()> {
+    async fn record(&mut self, event: Event, at: Timestamp) -> kube::Result<()> {
         let now = Instant::now();
         if self.series.len() >= REMEMBERED {
             self.series.retain(|_, series| now - series.last < SERIES);
@@ -171,7 +193,7 @@ impl Recording {
         }
         let namespace = if event.namespace.is_empty() { "default" } else { &event.namespace };
         let root = format!("/api/v1/namespaces/{namespace}/events");
-        let at = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let at = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         if let Some(series) = self.series.get_mut(&event).filter(|series| now - series.last < SERIES) {
             series.count = series.count.saturating_add(1);
             series.last = now;
@@ -216,9 +238,9 @@ fn body(event: &Event, source: &Source, namespace: &str, name: &str, at: &str) -
 }
 
 async fn send(client: &Client, request: http::request::Builder, kind: &str, body: &Value) -> kube::Result<()> {
-    let request = request.header("accept", "application/json").header("content-type", kind);
+    let request = request.header("accept", ANSWER).header("content-type", kind);
     let request = request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
-    client.request::<Value>(request).await.map(drop)
+    client.request(request).await.map(|IgnoredAny| ())
 }
 
 #[cfg(test)]
@@ -231,12 +253,48 @@ mod tests {
             Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
         });
         let client = Client::new(service, "default");
-        let (_recorder, mut recording) = Recorder::new(client, Source::default(), Arc::new(|_| {}));
+        let (_recorder, mut recording) = Recorder::new(client, Source::default(), Rush::default(), Arc::new(|_| {}));
         let event = |name: &str| Event { name: name.into(), ..Event::default() };
         let now = Instant::now();
         assert_eq!((0..100).filter(|_| recording.allows(&event("a"), now)).count(), 25);
         assert!(recording.allows(&event("b"), now));
         assert!(!recording.allows(&event("a"), now + Duration::from_secs(100)));
         assert!(recording.allows(&event("a"), now + Duration::from_secs(301)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_recorded_after_what_requests_wait_for_with_the_time_they_happened_at() {
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let told = told.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let event: Value = serde_json::from_slice(&body).expect("an event");
+                told.send((event, Instant::now())).expect("somebody listens");
+                let body = kube::client::Body::from(b"{}".to_vec());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        let rush = Rush::default();
+        let source = Source::default();
+        let (recorder, mut recording) =
+            Recorder::new(Client::new(service, "default"), source, rush.clone(), Arc::new(|_| {}));
+        tokio::spawn(async move { recording.run().await });
+        rush.begin("a/r");
+        let (begun, before) = (Instant::now(), Timestamp::now());
+        recorder.record(Event { name: "p".into(), ..Event::default() });
+        tokio::time::sleep(LATE / 2).await;
+        assert!(heard.try_recv().is_err(), "a request waits");
+        rush.end("a/r");
+        let (event, at) = heard.recv().await.expect("an event");
+        assert_eq!(at - begun, LATE / 2);
+        let stamp: Timestamp = event["lastTimestamp"].as_str().expect("a time").parse().expect("a time");
+        assert!((stamp.as_second() - before.as_second()).abs() <= 1);
+
+        rush.begin("a/s");
+        recorder.record(Event { name: "q".into(), ..Event::default() });
+        let begun = Instant::now();
+        heard.recv().await.expect("an event");
+        assert!(begun.elapsed() <= LATE, "not later than said");
     }
 }

@@ -8,6 +8,9 @@ use kube::Client;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+/// Objects without all but their metadata, where the server knows how.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
+
 /// A refusal or a broken connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -95,7 +98,22 @@ impl Api {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<T, ApiError> {
-        let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+        self.call(method, path, "application/json", body).await
+    }
+
+    /// As [`Api::send`], for what is answered with an object of which only the metadata is read.
+    async fn answer(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, ApiError> {
+        self.call(method, path, METADATA, body).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<T, ApiError> {
+        let mut request = Request::builder().method(method).uri(path).header("accept", accept);
         let mut bytes = Vec::new();
         if let Some((content_type, value)) = body {
             request = request.header("content-type", content_type);
@@ -106,7 +124,7 @@ impl Api {
     }
 
     pub(crate) async fn get(&self, kind: Kind, key: &Key) -> Result<Answer, ApiError> {
-        self.send(Method::GET, &kind.object_path(key), None).await
+        self.answer(Method::GET, &kind.object_path(key), None).await
     }
 
     pub(crate) async fn create(&self, object: &Object) -> Result<Answer, ApiError> {
@@ -115,7 +133,7 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
-        self.send(Method::POST, path, Some(("application/json", value))).await
+        self.answer(Method::POST, path, Some(("application/json", value))).await
     }
 
     /// Replaces an object or, by its name, a subresource.
@@ -127,11 +145,11 @@ impl Api {
         value: &Value,
     ) -> Result<Answer, ApiError> {
         let path = kind.object_path(key) + subresource;
-        self.send(Method::PUT, &path, Some(("application/json", value))).await
+        self.answer(Method::PUT, &path, Some(("application/json", value))).await
     }
 
     pub(crate) async fn merge(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
-        self.send(Method::PATCH, path, Some(("application/merge-patch+json", value))).await
+        self.answer(Method::PATCH, path, Some(("application/merge-patch+json", value))).await
     }
 
     pub(crate) async fn delete(
@@ -149,6 +167,6 @@ impl Api {
         if let Some(seconds) = grace_seconds {
             options["gracePeriodSeconds"] = seconds.into();
         }
-        self.send(Method::DELETE, &kind.object_path(key), Some(("application/json", &options))).await
+        self.answer(Method::DELETE, &kind.object_path(key), Some(("application/json", &options))).await
     }
 }

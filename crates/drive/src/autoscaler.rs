@@ -5,6 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use knoll_api::{Key, stats::RevisionStat};
+use knoll_client::rush::Rush;
 use knoll_plan::{FollowedRevision, ScaleDecision};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -21,6 +22,7 @@ pub(crate) struct Autoscaler {
     /// Decisions that changed; `None` when a revision was forgotten.
     decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     scaler: Scaler,
+    rush: Rush,
     /// When the deciders' time began.
     origin: Instant,
 }
@@ -29,9 +31,10 @@ impl Autoscaler {
     pub(crate) fn new(
         follow: CoalescingQueue<Key, Option<FollowedRevision>>,
         decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
+        rush: Rush,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { follow, decisions, scaler: Scaler::new(counters), origin: Instant::now() }
+        Self { follow, decisions, scaler: Scaler::new(counters), rush, origin: Instant::now() }
     }
 
     /// Runs for ever: without a gateway it still decides.
@@ -47,7 +50,13 @@ impl Autoscaler {
             tokio::select! {
                 biased;
                 wake = wakes.recv(), if wakes_open => match wake {
-                    Some(revision) => self.scaler.wake(revision, self.now()),
+                    Some(revision) => {
+                        // Word that comes late is of a request that has its answer by now.
+                        if !self.scaler.has_instances(&revision) {
+                            self.rush.begin(revision.to_string());
+                        }
+                        self.scaler.wake(revision, self.now());
+                    }
                     None => wakes_open = false,
                 },
                 changes = follow.take() => {

@@ -9,10 +9,11 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::Table};
+use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
-    Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Rows, ScaleDecision, Want,
-    Woken, World, table,
+    Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
+    Want, Woken, World, table,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -42,6 +43,11 @@ const PLANS: usize = 16;
 const SPREAD_UNDER_WAY: usize = 16;
 /// Keys under way: above this, only hurried keys are planned.
 const UNDER_WAY: usize = 128;
+/// How long nothing but what requests wait for is planned while they do.
+const HELD: Duration = Duration::from_secs(5);
+/// Work items under way above which, after that time, again only hurried keys are planned: others come to their turn
+/// though requests for revisions without instances never cease.
+const UNDER_WAY_IN_RUSH: usize = 2;
 /// Objects whose next change is hurried.
 const HURRIED: usize = 4096;
 /// How long that change may take to come.
@@ -95,6 +101,9 @@ pub(crate) struct Control {
     /// Objects that a hurried plan wrote: what their change wakes is hurried too.
     hurried: BTreeMap<(Kind, Key), Instant>,
     follow: CoalescingQueue<Key, Option<FollowedRevision>>,
+    rush: Rush,
+    /// When the rush began that is still on.
+    rushed: Option<Instant>,
     publisher: Publisher,
     executor: Executor,
     running: JoinSet<Done>,
@@ -109,6 +118,7 @@ impl Control {
         executor: Executor,
         publisher: Publisher,
         follow: CoalescingQueue<Key, Option<FollowedRevision>>,
+        rush: Rush,
         inspect: Inspect,
     ) -> Self {
         let counters = executor.counters.clone();
@@ -125,6 +135,8 @@ impl Control {
             failing: Failing::default(),
             hurried: BTreeMap::new(),
             follow,
+            rush,
+            rushed: None,
             publisher,
             executor,
             running: JoinSet::new(),
@@ -146,11 +158,13 @@ impl Control {
         // What is shown is renewed a moment after the last event, too.
         let (mut show_at, mut stale) = (Instant::now(), true);
         loop {
+            self.look_for_rush();
             self.dispatch();
             let due = self.next_due().unwrap_or(tidy_at).min(tidy_at).min(age_at);
             let due = if stale { due.min(show_at) } else { due };
             let mut slept = false;
             let more = self.queue.is_ready(self.least_urgent()) || self.may_sweep();
+            let (rush, held) = (self.rush.clone(), self.rushed.map(|since| HELD.saturating_sub(since.elapsed())));
             tokio::select! {
                 biased;
                 () = shutdown.as_mut() => break,
@@ -173,6 +187,7 @@ impl Control {
                     }
                 }
                 () = ready(more) => {}
+                () = rush.pass(held.unwrap_or_default()), if held.is_some_and(|left| !left.is_zero()) => {}
                 () = tokio::time::sleep_until(due) => slept = true,
             }
             let overdue = self.queue.tick(self.elapsed());
@@ -209,14 +224,24 @@ impl Control {
 
     fn next_due(&self) -> Option<Instant> {
         let queue = self.queue.next_due().map(|due| self.origin + due);
-        let sweep = self.sweeps.next().map(|(_, at)| self.origin + at);
+        // One that has to wait for what is more urgent goes on when that has ended.
+        let sweep = self.sweeps.next().filter(|(lane, _)| *lane <= self.least_urgent());
+        let sweep = sweep.map(|(_, at)| self.origin + at);
         let publisher = self.publisher.due().filter(|_| self.is_routing());
         queue.into_iter().chain(publisher).chain(sweep).min()
+    }
+
+    /// Notes whether requests wait for something, and since when.
+    fn look_for_rush(&mut self) {
+        self.rushed = self.rush.is_on().then(|| self.rushed.unwrap_or_else(Instant::now));
     }
 
     /// The least urgent lane that may be served now.
     fn least_urgent(&self) -> Lane {
         match self.queue.in_flight() {
+            under_way if self.rushed.is_some_and(|since| under_way >= UNDER_WAY_IN_RUSH || since.elapsed() < HELD) => {
+                Lane::Hurried
+            }
             0..SPREAD_UNDER_WAY => Lane::Spread,
             SPREAD_UNDER_WAY..UNDER_WAY => Lane::Normal,
             _ => Lane::Hurried,
@@ -334,6 +359,10 @@ impl Control {
             Ok(plan) => plan,
             Err(panic) => return self.panicked(&id, &panic),
         };
+        let mut plan = plan;
+        if lane == Lane::Hurried && self.rushed.is_some() && leave_reports(&mut plan) {
+            self.queue.wake(&id, Lane::Normal);
+        }
         if plan.wants.is_empty() {
             let ended = Ended::Well { barriers: Vec::new(), recheck: plan.recheck };
             self.queue.ended(&id, ended, self.origin.elapsed(), |_| true);
@@ -398,7 +427,11 @@ impl Control {
 
     fn decided(&mut self, decisions: BTreeMap<Key, Option<ScaleDecision>>) {
         for (revision, decision) in decisions {
-            self.observed(Observation::Decision { revision, decision }, Lane::Hurried);
+            // Requests wait for more instances, and nobody for fewer.
+            let before = self.world.observed.decisions.get(&revision).map(|before| before.desired);
+            let more = decision.is_some_and(|decision| before.is_none_or(|before| decision.desired > before));
+            let lane = if more { Lane::Hurried } else { Lane::Normal };
+            self.observed(Observation::Decision { revision, decision }, lane);
         }
     }
 
@@ -473,11 +506,14 @@ impl Control {
 
     /// Wakes what a change concerns.
     fn changed(&mut self, changed: &Changed, lane: Lane) {
-        let lane = lane.min(self.lane_of(changed));
+        // A hurried plan is gone on with by the controller of what it wrote. Whoever looks on has time.
+        let hurried = self.lane_of(changed);
+        let of = changed.subject().map(|(kind, _)| kind);
         self.pardon(changed);
         let woken = self.woken(changed);
         for id in &woken.keys {
-            self.queue.wake(id, lane);
+            let next = of == Some(self.rows.all()[id.0].of);
+            self.queue.wake(id, if next { lane.min(hurried) } else { lane });
         }
         for row in woken.all {
             self.sweeps.begin(Whose::Row(row), self.rows.all()[row].of, Lane::Spread);
@@ -539,6 +575,9 @@ impl Control {
             tracing::error!(%revision, panic, "the autoscaler cannot follow a revision");
             None
         });
+        if followed.as_ref().is_none_or(|followed| followed.ready > 0) {
+            self.rush.end(&revision.to_string());
+        }
         self.follow.put(revision.clone(), followed);
     }
 
@@ -575,6 +614,13 @@ fn measured(changed: &Changed) -> BTreeSet<Key> {
         }
     }
     revisions
+}
+
+/// Takes what only reports out of a plan: it is said once, when there is time, as it is then. Whether there was any.
+fn leave_reports(plan: &mut Plan) -> bool {
+    let before = plan.wants.len();
+    plan.wants.retain(|want| !matches!(want, Want::Status(_)));
+    plan.wants.len() < before
 }
 
 /// Ends at once, or never.

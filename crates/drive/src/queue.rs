@@ -114,6 +114,10 @@ struct Slot {
     in_flight: bool,
     /// Woken while it could not be queued.
     again: Option<Lane>,
+    /// How urgent it was when it was taken, while it is in flight.
+    taken: Option<Lane>,
+    /// How urgent it was when it last failed: trying again is as urgent.
+    unfinished: Option<Lane>,
     failures: u32,
     panics: u32,
     /// Not before this, however often it is woken.
@@ -178,6 +182,7 @@ impl Queue {
     /// The key has something to do.
     pub fn wake(&mut self, id: &Id, lane: Lane) {
         let slot = self.slots.entry(id.clone()).or_default();
+        let lane = slot.unfinished.map_or(lane, |unfinished| unfinished.min(lane));
         if slot.is_free() {
             self.enqueue(id, lane);
         } else {
@@ -213,6 +218,7 @@ impl Queue {
             while let Some(id) = self.lines[*lane as usize].pop_front() {
                 let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.queued == Some(*lane)) else { continue };
                 slot.queued = None;
+                (slot.taken, slot.unfinished) = (Some(*lane), None);
                 slot.in_flight = true;
                 if let Some(timer) = slot.timer.take() {
                     self.timers.remove(&(timer, id.clone()));
@@ -230,7 +236,9 @@ impl Queue {
         let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.in_flight) else { return false };
         slot.in_flight = false;
         self.in_flight -= 1;
-        let failed_before = slot.failures > 0;
+        let (taken, failed_before) = (slot.taken.take(), slot.failures > 0);
+        slot.unfinished = taken.filter(|_| matches!(ended, Ended::Conflict { .. } | Ended::Badly { .. }));
+        slot.again = slot.again.map(|lane| slot.unfinished.map_or(lane, |unfinished| unfinished.min(lane)));
         slot.panics = if ended == Ended::Panicked { slot.panics.saturating_add(1) } else { 0 };
         slot.failures = if matches!(ended, Ended::Well { .. }) { 0 } else { slot.failures.saturating_add(1) };
         let barriers = match ended {
@@ -355,7 +363,7 @@ impl Queue {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             slot.timer = None;
             slot.not_before = None;
-            slot.again = slot.again.or(Some(Lane::Normal));
+            slot.again = slot.again.or(slot.unfinished).or(Some(Lane::Normal));
             self.settle(&id);
         }
         let mut overdue = 0;
@@ -572,6 +580,33 @@ mod tests {
         let (taken, _) = queue.take(Lane::Spread).expect("the object changed again");
         queue.ended(&taken, well(), now, never);
         assert!(queue.slots.is_empty() && queue.timers.is_empty() && queue.failing() == 0);
+    }
+
+    #[test]
+    fn what_a_request_waits_for_is_as_urgent_after_a_conflict() {
+        let mut queue = Queue::default();
+        let now = Duration::ZERO;
+        let conflict = || Ended::Conflict { barriers: Vec::new() };
+        // Something changed while it was in flight, or afterwards, or nothing did.
+        for (during, after) in [(true, false), (false, true), (false, false)] {
+            queue.wake(&id("x"), Lane::Hurried);
+            let (taken, _) = queue.take(Lane::Spread).expect("a key");
+            if during {
+                queue.wake(&taken, Lane::Normal);
+            }
+            queue.ended(&taken, conflict(), now, never);
+            if after {
+                queue.wake(&taken, Lane::Normal);
+            }
+            queue.tick(now + Duration::from_secs(60));
+            let (taken, lane) = queue.take(Lane::Spread).expect("another try");
+            assert_eq!(lane, Lane::Hurried);
+            queue.wake(&taken, Lane::Normal);
+            queue.ended(&taken, well(), now, never);
+            assert_eq!(queue.take(Lane::Spread).expect("it was woken").1, Lane::Normal, "it ended well");
+            queue.ended(&taken, well(), now, never);
+            assert!(queue.slots.is_empty());
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use knoll_client::recorder::{Event, Outcome, Recorder, Recording, Source};
+use knoll_client::{
+    recorder::{Event, Outcome, Recorder, Recording, Source},
+    rush::Rush,
+};
 use knoll_faults::caught;
 use knoll_plan::{EventRecord, EventType};
 use kube::Client;
@@ -13,7 +16,7 @@ use crate::{counters::Counters, lives::Lives};
 const COMPONENT: &str = "knoll";
 
 /// A recorder that counts, and what writes for it.
-pub(crate) fn recorder(client: Client, counters: Arc<Counters>) -> (Recorder, Recording) {
+pub(crate) fn recorder(client: Client, rush: Rush, counters: Arc<Counters>) -> (Recorder, Recording) {
     let tally = move |outcome| {
         let counter = match outcome {
             Outcome::Recorded => &counters.events_recorded,
@@ -21,7 +24,7 @@ pub(crate) fn recorder(client: Client, counters: Arc<Counters>) -> (Recorder, Re
         };
         counter.fetch_add(1, Relaxed);
     };
-    Recorder::new(client, Source { component: COMPONENT, host: String::new() }, Arc::new(tally))
+    Recorder::new(client, Source { component: COMPONENT, host: String::new() }, rush, Arc::new(tally))
 }
 
 /// Records events until nobody has any more. A panic costs the event it happened at.

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::Table};
+use knoll_client::rush::Rush;
 use knoll_faults::caught;
 use kube::Client;
 use tokio::{
@@ -46,6 +47,8 @@ pub struct Links {
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.
     pub wakes: mpsc::Receiver<Key>,
+    /// What requests wait for: where node and gateway are in this process, the node ends what the autoscaler begins.
+    pub rush: Rush,
     /// Who knows digests; nobody where no controller of the role asks.
     pub resolver: Option<Arc<dyn ResolveDigest>>,
     /// Where to count.
@@ -59,7 +62,16 @@ impl Default for Links {
     fn default() -> Links {
         let (table, applied) = watch::channel(None);
         let ((_, stats), (_, wakes)) = (mpsc::channel(1), mpsc::channel(1));
-        Links { table, applied, stats, wakes, resolver: None, counters: Arc::default(), inspect: Inspect::default() }
+        Links {
+            table,
+            applied,
+            stats,
+            wakes,
+            rush: Rush::default(),
+            resolver: None,
+            counters: Arc::default(),
+            inspect: Inspect::default(),
+        }
     }
 }
 
@@ -131,7 +143,7 @@ async fn live(
     links: &mut Links,
     shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Result<(), DriveError> {
-    let Links { table, applied, stats, wakes, resolver, counters, inspect } = links;
+    let Links { table, applied, stats, wakes, rush, resolver, counters, inspect } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -142,7 +154,7 @@ async fn live(
     }
     drop(reports_in);
 
-    let (events, recording) = recorder::recorder(api.client().clone(), counters.clone());
+    let (events, recording) = recorder::recorder(api.client().clone(), rush.clone(), counters.clone());
     spawn(&mut tasks, "event recorder", recorder::run(recording, counters.clone()));
 
     let asked = CoalescingQueue::new();
@@ -154,13 +166,13 @@ async fn live(
     }
 
     let (follow, decisions) = (CoalescingQueue::new(), CoalescingQueue::new());
-    let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), counters.clone());
+    let mut autoscaler = Autoscaler::new(follow.clone(), decisions.clone(), rush.clone(), counters.clone());
     let autoscaling = autoscaler.run(stats, wakes);
 
     let api = api.clone();
     let executor = Executor { api, events, digests: asked, counters: counters.clone(), clock };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let control = Control::new(role, executor, publisher, follow, inspect.clone());
+    let control = Control::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;

@@ -175,6 +175,11 @@ impl Scaler {
         }
     }
 
+    /// Whether a revision is known to have instances that take requests.
+    pub fn has_instances(&self, revision: &Key) -> bool {
+        self.followed.get(revision).is_some_and(|known| known.ready > 0)
+    }
+
     /// A request waits: decides at once.
     pub fn wake(&mut self, revision: Key, now: Duration) {
         if !self.followed.contains_key(&revision) {

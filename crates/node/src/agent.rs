@@ -21,6 +21,7 @@ use crate::feed::{self, Change, Subject};
 use crate::machine::Machine;
 use crate::network::{dns, services};
 use crate::panics;
+use crate::probes::Crowd;
 use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
@@ -104,7 +105,8 @@ impl Node {
         let machine = Machine::look(&config.data_dir).map_err(NodeError::Machine)?;
         let api = Api(client);
         let counters = Arc::new(Counters::default());
-        let (recorder, recording) = Recorder::new(api.clone(), config.name.clone(), Arc::clone(&counters));
+        let (recorder, recording) =
+            Recorder::new(api.clone(), config.name.clone(), callbacks.rush.clone(), Arc::clone(&counters));
         let (services, known_services) = watch::channel(None);
         let shared = Arc::new(Shared {
             pulls: Semaphore::new(config.parallel_pulls.max(1)),
@@ -124,6 +126,7 @@ impl Node {
             api,
             callbacks,
             recorder,
+            crowd: Crowd::default(),
             counters,
             pod_addresses: Arc::default(),
             attempts: Attempts::default(),

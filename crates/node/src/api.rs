@@ -6,10 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Client;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::env::Sources;
+
+/// An answer that is not read: as little of it as the server can send.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// A token and until when to use it.
 #[derive(Clone, Debug)]
@@ -35,8 +38,19 @@ impl Api {
 
     /// Sends JSON and reads JSON.
     pub(crate) async fn send(&self, method: http::Method, path: &str, kind: &str, body: &Value) -> kube::Result<Value> {
+        self.call(method, path, ("application/json", kind), body).await
+    }
+
+    async fn call<K: DeserializeOwned>(
+        &self,
+        method: http::Method,
+        path: &str,
+        (accept, kind): (&str, &str),
+        body: &Value,
+    ) -> kube::Result<K> {
         let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(bytes);
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.header("accept", accept).header("content-type", kind).body(bytes);
         self.0.request(request.map_err(kube::Error::HttpError)?).await
     }
 
@@ -46,8 +60,9 @@ impl Api {
     }
 
     /// Changes fields of an object by JSON merge patch.
-    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> kube::Result<Value> {
-        self.send(http::Method::PATCH, path, "application/merge-patch+json", patch).await
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> kube::Result<()> {
+        let forms = (METADATA, "application/merge-patch+json");
+        self.call(http::Method::PATCH, path, forms, patch).await.map(|IgnoredAny| ())
     }
 
     /// The ConfigMaps and Secrets of a namespace by these names; those that do not exist are `None`.

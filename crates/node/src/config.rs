@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use knoll_client::rush::Rush;
 use knoll_container::client::{Client, ClientError};
 use knoll_container::network::ServiceChanges;
 
@@ -134,6 +135,8 @@ pub struct Callbacks {
     pub change_services: Arc<dyn Fn(ServiceChanges) -> Result<(), String> + Send + Sync>,
     /// Connects to the monitor again, starting it if need be, after its connection was lost.
     pub reconnect: Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync>,
+    /// What requests wait for: statuses and Events of pods let it pass first.
+    pub rush: Rush,
     /// Whether the gateway answers for a host name inside the cluster (`svc.ns.svc.cluster.local`), and does so with
     /// Services of that namespace alone.
     pub gateway_serves: Arc<ServesHost>,

@@ -236,7 +236,7 @@ async fn write_status(shared: &Shared, machine: &Machine, path: &str, pressure: 
         shared.api.merge(path, &json!({"spec": {"taints": taints}})).await?;
     }
     let status = machine.status(&shared.config, &images, &current, pressure, now);
-    shared.api.merge(&format!("{path}/status"), &json!({"status": status})).await.map(drop)
+    shared.api.merge(&format!("{path}/status"), &json!({"status": status})).await
 }
 
 /// The images that pods here run from.
@@ -257,7 +257,7 @@ async fn renew(shared: &Shared) -> kube::Result<()> {
                 "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});
             shared.api.create(LEASES, &lease).await.map(drop)
         }
-        outcome => outcome.map(drop),
+        outcome => outcome,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 pub(crate) use knoll_client::recorder::Recording;
 use knoll_client::recorder::{Event, Outcome, Source};
+use knoll_client::rush::Rush;
 
 use crate::api::Api;
 use crate::counters::Counters;
@@ -15,7 +16,7 @@ pub(crate) struct Recorder(knoll_client::recorder::Recorder);
 
 impl Recorder {
     /// A recorder, and what writes for it.
-    pub(crate) fn new(api: Api, node: String, counters: Arc<Counters>) -> (Recorder, Recording) {
+    pub(crate) fn new(api: Api, node: String, rush: Rush, counters: Arc<Counters>) -> (Recorder, Recording) {
         let tally = move |outcome| match outcome {
             Outcome::Recorded => {}
             Outcome::Throttled => drop(counters.events_throttled.add()),
@@ -27,7 +28,7 @@ impl Recorder {
             }
         };
         let source = Source { component: "kubelet", host: node };
-        let (recorder, recording) = knoll_client::recorder::Recorder::new(api.0, source, Arc::new(tally));
+        let (recorder, recording) = knoll_client::recorder::Recorder::new(api.0, source, rush, Arc::new(tally));
         (Recorder(recorder), recording)
     }
 

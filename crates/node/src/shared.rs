@@ -20,6 +20,7 @@ use crate::counters::Counters;
 use crate::env::Allocatable;
 use crate::pod::Verdict;
 use crate::pressure::Pressure;
+use crate::probes::Crowd;
 use crate::recorder::Recorder;
 use crate::streams::Streams;
 
@@ -101,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) images: Mutex<BTreeMap<String, Image>>,
     pub(crate) callbacks: Callbacks,
     pub(crate) recorder: Recorder,
+    /// Containers that are asked whether they are there yet.
+    pub(crate) crowd: Crowd,
     pub(crate) counters: Arc<Counters>,
     pub(crate) pod_addresses: Arc<PodAddresses>,
     pub(crate) attempts: Attempts,

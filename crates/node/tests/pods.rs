@@ -178,6 +178,7 @@ impl Site {
                 let socket = launcher.options.socket.clone();
                 Box::pin(async move { Monitor::connect(&socket).await })
             }),
+            rush: knoll_client::rush::Rush::default(),
             gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
         let client = self.faults.client(self.server.client(node_identity("n1")));

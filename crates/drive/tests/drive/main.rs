@@ -6,6 +6,7 @@ mod fake;
 mod idle;
 mod leases;
 mod panics;
+mod rush;
 
 use std::sync::{
     Arc,
@@ -15,6 +16,7 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
+use knoll_client::rush::Rush;
 use knoll_drive::{Counters, DriveError, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
 use serde_json::{Value, json};
@@ -64,6 +66,7 @@ fn start_with(
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
+        rush: Rush::default(),
         resolver: Some(resolver),
         counters: counters.clone(),
         inspect: inspect.clone(),

@@ -20,7 +20,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-/// Looks begin after a container has had this long to listen as others do: they must not pay for the few.
+use super::Crowd;
+
+/// Looks begin after a container has had this long to listen as others do, and as much longer as it shares its processor
+/// with more of them: they must not pay for the few.
 const FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two looks.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -34,10 +37,12 @@ pub struct Loopback {
     address: Ipv4Addr,
     /// The ports that take requests.
     ports: Vec<u16>,
+    crowd: Crowd,
     look: Mutex<Look>,
 }
 
 struct Look {
+    begun: Instant,
     next: Instant,
     pause: Duration,
     led: Vec<u16>,
@@ -52,6 +57,7 @@ impl Loopback {
         address: Ipv4Addr,
         sandbox: SandboxId,
         monitor: watch::Receiver<Client>,
+        crowd: Crowd,
     ) -> Option<Loopback> {
         pod.metadata.labels.as_ref()?.get(serving::REVISION)?;
         let tcp = |protocol: Option<&str>| matches!(protocol, None | Some("" | "TCP"));
@@ -60,15 +66,17 @@ impl Loopback {
         if ports.is_empty() {
             return None;
         }
-        let look = Look { next: Instant::now() + FIRST, pause: FIRST, led: Vec::new() };
-        Some(Loopback { monitor, sandbox, address, ports, look: Mutex::new(look) })
+        let begun = Instant::now();
+        let look = Look { begun, next: begun + FIRST, pause: FIRST, led: Vec::new() };
+        Some(Loopback { monitor, sandbox, address, ports, crowd, look: Mutex::new(look) })
     }
 
     /// A connection to a port that the pod's address has refused; `None` when 127.0.0.1 refuses it too, or it is too
     /// early to ask again.
     pub(super) async fn connect(&self, port: u16) -> Option<TcpStream> {
         let mut look = self.look.lock().await;
-        if Instant::now() < look.next {
+        let first = look.begun + (FIRST * self.crowd.share()).min(LONGEST);
+        if Instant::now() < look.next.max(first) {
             return None;
         }
         look.pause = (look.pause * 2).min(LONGEST);

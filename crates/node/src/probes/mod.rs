@@ -2,6 +2,7 @@
 //!
 //! [`schedule`] decides purely when to ask and what answers mean; [`watch`] asks.
 
+mod crowd;
 mod exec;
 mod grpc;
 pub(crate) mod http;
@@ -20,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knoll_container::{client::Client, protocol::ContainerId};
 use tokio::sync::watch::Receiver;
 
+pub use crowd::Crowd;
 pub use loopback::Loopback;
 pub use schedule::Kind;
 pub use watch::{ContainerReport, Probes, Report, Reporter, watch};
@@ -37,6 +39,8 @@ pub struct Target {
     pub loopback: Option<Arc<Loopback>>,
     /// Whether the pod's network is the machine's.
     pub on_host: bool,
+    /// Those who are waited for together with it.
+    pub crowd: Crowd,
 }
 
 /// What to ask.

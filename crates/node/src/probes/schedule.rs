@@ -129,14 +129,15 @@ impl Course {
         verdict
     }
 
-    /// How long to wait before asking again, `age` after the course began.
-    pub fn pause(&mut self, age: Duration) -> Duration {
+    /// How long to wait before asking again, `age` after the course began. While it is waited for, `sharing` containers
+    /// share a processor.
+    pub fn pause(&mut self, age: Duration, sharing: u32) -> Duration {
         let eager = self.kind != Kind::Liveness && !self.was_good && age < GROWN_UP;
         if !eager {
             return self.schedule.period;
         }
         let longest = if self.costly { YOUNG_COSTLY } else { YOUNG }.min(self.schedule.period);
-        let now = self.pause.min(longest);
+        let now = (self.pause * sharing).min(longest);
         self.pause = (self.pause * 3 / 2).min(longest);
         now
     }
@@ -161,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_a_processor_is_asked_less_often_until_it_is_there() {
+        let mut course = Course::new(Kind::Readiness, schedule(1, 3), false);
+        assert_eq!(course.pause(ms(0), 50), FIRST * 50);
+        assert_eq!((0..30).map(|_| course.pause(ms(1), 50)).last(), Some(YOUNG), "and not less often than ever");
+        course.answer(true, ms(2));
+        assert_eq!(course.pause(ms(2), 50), ms(1000));
+    }
+
+    #[test]
     fn numbers_have_the_usual_defaults() {
         let of = Schedule::of(&Probe::default());
         assert_eq!((of.period, of.timeout, of.success_threshold, of.failure_threshold), (ms(10_000), ms(1000), 1, 3));
@@ -171,16 +181,16 @@ mod tests {
     #[test]
     fn readiness_is_asked_eagerly_until_the_first_yes() {
         let mut course = Course::new(Kind::Readiness, schedule(1, 3), false);
-        assert_eq!(course.pause(ms(0)), Duration::from_micros(250));
-        assert_eq!(course.pause(ms(1)), Duration::from_micros(375));
+        assert_eq!(course.pause(ms(0), 1), Duration::from_micros(250));
+        assert_eq!(course.pause(ms(1), 1), Duration::from_micros(375));
         let mut last = Duration::ZERO;
         for _ in 0..40 {
-            last = course.pause(ms(2));
+            last = course.pause(ms(2), 1);
         }
         assert_eq!(last, ms(50));
-        assert_eq!(course.pause(ms(61_000)), ms(1000));
+        assert_eq!(course.pause(ms(61_000), 1), ms(1000));
         assert_eq!(course.answer(true, ms(3)), Some(true));
-        assert_eq!(course.pause(ms(4)), ms(1000));
+        assert_eq!(course.pause(ms(4), 1), ms(1000));
     }
 
     #[test]
@@ -210,6 +220,6 @@ mod tests {
     #[test]
     fn liveness_keeps_its_period() {
         let mut course = Course::new(Kind::Liveness, schedule(1, 3), false);
-        assert_eq!(course.pause(ms(0)), ms(1000));
+        assert_eq!(course.pause(ms(0), 1), ms(1000));
     }
 }

@@ -160,6 +160,7 @@ pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Repo
 async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) -> bool {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
+    let _waited_for = target.crowd.join();
     let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
@@ -177,7 +178,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
             }
             _ => {}
         }
-        tokio::time::sleep(course.pause(begun.elapsed())).await;
+        tokio::time::sleep(course.pause(begun.elapsed(), target.crowd.share())).await;
     }
 }
 
@@ -185,13 +186,17 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
 async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
+    let mut waited_for = (kind == Kind::Readiness).then(|| target.crowd.join());
     let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
         let answer = report.ask(kind, probe, target).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         let listened = match (kind, verdict, answer) {
-            (Kind::Readiness, Some(true), _) => report.tell(Report::Ready).await,
+            (Kind::Readiness, Some(true), _) => {
+                waited_for = None;
+                report.tell(Report::Ready).await
+            }
             (Kind::Readiness, Some(false), Err(message)) => {
                 told.unhealthy(kind, &message, probe, begun.elapsed(), report).await
                     && report.tell(Report::NotReady).await
@@ -207,7 +212,8 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
         if !listened {
             return;
         }
-        tokio::time::sleep(course.pause(begun.elapsed())).await;
+        let sharing = waited_for.as_ref().map_or(1, |_| target.crowd.share());
+        tokio::time::sleep(course.pause(begun.elapsed(), sharing)).await;
     }
 }
 

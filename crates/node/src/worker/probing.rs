@@ -22,10 +22,12 @@ impl Worker {
         let address = if info.host_network { self.shared.config.address } else { info.address };
         let monitor = self.shared.monitor.changes();
         let sandbox = knoll_container::protocol::SandboxId::new(uid(&self.pod)).ok().filter(|_| !info.host_network);
-        let loopback = sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone()));
+        let crowd = self.shared.crowd.clone();
+        let loopback =
+            sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone(), crowd.clone()));
         let loopback = loopback.map(Arc::new);
         let on_host = info.host_network;
-        let target = Target { address: address.into(), container: container_id, monitor, loopback, on_host };
+        let target = Target { address: address.into(), container: container_id, monitor, loopback, on_host, crowd };
         let is_another_attempt = self.seen.containers.get(name).is_some_and(|c| c.restarts > 0);
         let (container, id, to) = (name.to_owned(), id.to_owned(), self.reports.0.clone());
         let report = Reporter { container, id, is_another_attempt, to };

@@ -1,7 +1,7 @@
 //! Writes down what became of a pod: its record beside the sandbox, its status in the API.
 //!
-//! Both lag behind the pod on purpose: nothing that happens to a pod waits for them, and what changes again at once
-//! is written once.
+//! Both lag behind the pod on purpose: nothing that happens to a pod waits for them, what changes again at once is
+//! written once, and they let pass what requests wait for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::shared::Shared;
 
 /// How long a status that is not urgent waits for the next.
 const PATIENCE: Duration = Duration::from_millis(25);
+/// How long a status lets pass what requests wait for.
+const LATE: Duration = Duration::from_secs(5);
 /// Pauses after a failed write.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Tries when others change the pod at the same time.
@@ -181,6 +183,9 @@ async fn run(writer: Writer, mut changes: watch::Receiver<Option<Snapshot>>) {
         if !again && changes.changed().await.is_err() {
             return;
         }
+        if !is_gone(&changes) {
+            writer.shared.callbacks.rush.pass(LATE).await;
+        }
         let Some(mut snapshot) = changes.borrow_and_update().clone() else { continue };
         let mut status = writer.render(&snapshot);
         let patience = tokio::time::Instant::now() + PATIENCE;
@@ -202,6 +207,11 @@ async fn run(writer: Writer, mut changes: watch::Receiver<Option<Snapshot>>) {
             pause = RETRY.0;
         }
     }
+}
+
+/// Whether the pod is known to be going: its end does not wait for others.
+fn is_gone(changes: &watch::Receiver<Option<Snapshot>>) -> bool {
+    changes.borrow().as_ref().is_some_and(|s| s.seen.gone || s.pod.metadata.deletion_timestamp.is_some())
 }
 
 /// Whether others wait for this status.

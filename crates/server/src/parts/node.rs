@@ -11,6 +11,7 @@ use knoll_api::{
     labels::serving,
     table::{Instance, Table},
 };
+use knoll_client::rush::Rush;
 use knoll_container::{
     network::{self, HostNetwork},
     protocol::GATEWAY,
@@ -70,8 +71,9 @@ pub(crate) fn callbacks(
     table: watch::Receiver<Option<Arc<Table>>>,
     finder: Finder,
     network: HostNetwork,
+    rush: Rush,
 ) -> Callbacks {
-    let network = Mutex::new(network);
+    let (network, over) = (Mutex::new(network), rush.clone());
     let draining = gateway.clone();
     Callbacks {
         drained: Arc::new(move |event| {
@@ -79,7 +81,8 @@ pub(crate) fn callbacks(
             let gateway = draining.clone();
             Some(Box::pin(async move { gateway.drained(&revision, &instance).await }))
         }),
-        on_instance: Arc::new(move |event| tell(&gateway, &event)),
+        on_instance: Arc::new(move |event| tell(&gateway, &over, &event)),
+        rush,
         change_services: Arc::new(move |changes| {
             let mut network = network.lock().unwrap_or_else(PoisonError::into_inner);
             network.change_services(&changes).map_err(|e| chain(&e))
@@ -110,10 +113,14 @@ fn instance_of(event: &InstanceEvent) -> Option<(Key, Instance)> {
     Some((revision, Instance { address: SocketAddr::new(event.address, port), pod: pod.name }))
 }
 
-/// Tells the gateway of an instance.
-fn tell(gateway: &Hints, event: &InstanceEvent) {
+/// Tells the gateway of an instance; with the first one nobody waits for the revision any more.
+fn tell(gateway: &Hints, rush: &Rush, event: &InstanceEvent) {
     match instance_of(event) {
-        Some((revision, instance)) if event.up => gateway.up(revision, instance),
+        Some((revision, instance)) if event.up => {
+            let name = revision.to_string();
+            gateway.up(revision, instance);
+            rush.end(&name);
+        }
         Some((revision, instance)) => gateway.down(&revision, &instance),
         None => {}
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use knoll_cli::NodeArguments;
+use knoll_client::rush::Rush;
 use knoll_drive::{Links, Role};
 use knoll_node::Node;
 use tokio::sync::watch;
@@ -71,7 +72,7 @@ async fn live(arguments: &NodeArguments, paths: &Paths, level: LogLevel) -> Resu
         Ok(())
     });
     let config = node::config(&arguments.node.node_name, arguments.address, paths);
-    let callbacks = node::callbacks(Hints::There(gateway), table, finder.clone(), network);
+    let callbacks = node::callbacks(Hints::There(gateway), table, finder.clone(), network, Rush::default());
     let node = Node::new(config, client, client_of_monitor, images, callbacks).map_err(system)?;
     let backend = Backend::default();
     backend.set(node.clone());

@@ -7,6 +7,7 @@ use knoll_apiserver::{
     auth::{CONTROLLER, Pki, node_identity},
 };
 use knoll_cli::UpArguments;
+use knoll_client::rush::Rush;
 use knoll_drive::{Counters, Inspect, Links, Role};
 use knoll_node::Node;
 use knoll_plan::Settings;
@@ -90,11 +91,13 @@ impl Planes {
         };
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
         let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
+        let rush = Rush::default();
         let links = Links {
             table: table_in,
             applied: gateway.applied(),
             stats: feeds.stats,
             wakes: feeds.wakes,
+            rush: rush.clone(),
             resolver: Some(Arc::new(resolver)),
             counters: counters.clone(),
             inspect: inspect.clone(),
@@ -116,7 +119,7 @@ impl Planes {
             api.server.client(node_identity(name)),
             monitor,
             images.clone(),
-            node::callbacks(Hints::Here(gateway.hints()), table, finder.clone(), network),
+            node::callbacks(Hints::Here(gateway.hints()), table, finder.clone(), network, rush),
         )
         .map_err(system)?;
         backend.set(node.clone());

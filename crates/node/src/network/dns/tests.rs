@@ -13,6 +13,7 @@ fn callbacks() -> Callbacks {
         drained: Arc::new(|_| None),
         change_services: Arc::new(|_| Ok(())),
         reconnect: Arc::new(|| Box::pin(async { Err(knoll_container::client::ClientError::Closed) })),
+        rush: knoll_client::rush::Rush::default(),
         gateway_serves: Arc::new(|host, _| {
             assert!(!host.starts_with("boom."), "a gateway that panics");
             false
