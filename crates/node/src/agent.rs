@@ -19,6 +19,7 @@ use crate::config::{Callbacks, Config};
 use crate::counters::{Counters, Reading};
 use crate::feed::{self, Change, Subject};
 use crate::machine::Machine;
+use crate::mount_points;
 use crate::network::{dns, services};
 use crate::panics;
 use crate::probes::Crowd;
@@ -102,6 +103,8 @@ impl Node {
         for dir in [&config.data_dir, &config.runtime_dir].into_iter().flat_map(|top| [top.clone(), top.join("pods")]) {
             make_private(&dir).map_err(|source| NodeError::Directory { path: dir.display().to_string(), source })?;
         }
+        let unmade = |source| NodeError::Directory { path: config.data_dir.display().to_string(), source };
+        mount_points::make(&config).map_err(unmade)?;
         let machine = Machine::look(&config.data_dir).map_err(NodeError::Machine)?;
         let api = Api(client);
         let counters = Arc::new(Counters::default());

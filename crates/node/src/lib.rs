@@ -17,6 +17,7 @@ mod feed;
 mod images;
 pub mod logs;
 mod machine;
+mod mount_points;
 pub mod network;
 mod panics;
 pub mod pod;

@@ -12,11 +12,14 @@ use knoll_oci::Image;
 
 use crate::config::Config;
 use crate::env::{self, EnvError, Inputs};
+use crate::mount_points;
 use crate::network::files;
 use crate::resources::{self, Limits, QUOTA_PERIOD_MICROS, ResourceError};
 use crate::security::{self, SecurityError};
 use crate::volumes::{self, MountError};
 
+/// As many layers as the kernel stacks.
+const MOST_LAYERS: usize = 500;
 /// Where a container leaves its last words when nothing says so.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
@@ -110,8 +113,10 @@ pub fn container_spec(
     let own = env::resolve(container, inputs)?;
     let args = command_line(container, image, &own)?;
     let id = container_id(uid, &container.name, attempt)?;
-    let mut spec = ContainerSpec::new(id, SandboxId::new(uid)?, rootfs(config, image), args);
-    spec.mounts = mounts(config, pod, container, &own, attempt)?;
+    let mounts = mounts(config, pod, container, &own, attempt)?;
+    let below = mount_points::layers(config, &mounts, &etc_dir(config, uid));
+    let mut spec = ContainerSpec::new(id, SandboxId::new(uid)?, rootfs(config, below, image), args);
+    spec.mounts = mounts;
     spec.env = environment(config, pod, image, own);
     spec.cwd = match container.working_dir.as_deref().filter(|d| !d.is_empty()) {
         Some(own) => PathBuf::from(own),
@@ -137,9 +142,11 @@ fn protocol_limits(limits: &Limits) -> Resources {
     }
 }
 
-fn rootfs(config: &Config, image: &Image) -> Rootfs {
-    let mut lowers = image.layers.clone();
-    if lowers.is_empty() {
+/// The layers of an image above those of the node, as far as there is room for those.
+fn rootfs(config: &Config, below: Vec<PathBuf>, image: &Image) -> Rootfs {
+    let room = below.len() + image.layers.len() <= MOST_LAYERS;
+    let mut lowers: Vec<PathBuf> = below.into_iter().filter(|_| room).chain(image.layers.clone()).collect();
+    if image.layers.is_empty() {
         lowers.push(empty_layer(config));
     }
     Rootfs::Overlay { lowers }
@@ -300,6 +307,20 @@ mod tests {
         assert_eq!(seen, ["/etc/hostname", "/etc/resolv.conf", "/tmp/last", "/etc/hosts"]);
         assert_eq!(spec.log_path.as_deref(), Some(Path::new("/data/pods/u/logs/c/2.log")));
         assert_eq!((spec.cwd.as_path(), spec.security.user.name.as_str()), (Path::new("/srv"), "7"));
+    }
+
+    #[test]
+    fn places_for_mounts_lie_beneath_the_image_unless_a_volume_is_there() {
+        let lowers = |container: Value| match spec(container).expect("can be made").rootfs {
+            Rootfs::Overlay { lowers } => lowers,
+            Rootfs::Directory(path) => vec![path],
+        };
+        let (files, layer) = (PathBuf::from("/data/mount-points/files"), PathBuf::from("/layers/1"));
+        assert_eq!(lowers(json!({"name": "c"})), [files.clone(), layer.clone()]);
+        let at = |path: &str| lowers(json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": path}]}));
+        assert_eq!(at("/etc/hosts"), [layer.clone()], "a directory may be mounted there");
+        let token = PathBuf::from("/data/mount-points/token");
+        assert_eq!(at("/var/run/secrets/kubernetes.io/serviceaccount"), [files, token, layer]);
     }
 
     #[test]

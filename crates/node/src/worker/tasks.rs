@@ -149,9 +149,7 @@ fn write_etc(config: &Config, pod: &Pod, address: std::net::Ipv4Addr) -> std::io
     let host = Resolv::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default());
     let dns = config.dns_port.map(|_| config.gateway);
     std::fs::create_dir_all(&etc)?;
-    std::fs::create_dir_all(runtime::empty_layer(config))?;
-    // Whatever the umask: every user of a container reads these, and the root of an image without layers is this one.
-    std::fs::set_permissions(runtime::empty_layer(config), std::fs::Permissions::from_mode(0o755))?;
+    // Whatever the umask: every user of a container reads these.
     let write = |name: &str, text: String| {
         let path = etc.join(name);
         std::fs::write(&path, text)?;
