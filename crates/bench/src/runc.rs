@@ -1,10 +1,12 @@
 //! The peer: the image's files and program as an OCI bundle, started by `runc`.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -115,8 +117,16 @@ impl Running {
     }
 }
 
+/// An address that nobody listens on and that no other bundle was given: of a hundred picked at random, two would be the
+/// same one time in three.
 fn free_address() -> Result<SocketAddr, Box<dyn Error>> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port()) {
+            return Ok(address);
+        }
+    }
 }
 
 /// The default specification, with the image's program, in the machine's own network.
