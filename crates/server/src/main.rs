@@ -1,6 +1,7 @@
 //! The `knoll` program: reads its arguments and does what they say.
 
 mod admin;
+mod allocator;
 mod detach;
 mod doctor;
 mod failure;
