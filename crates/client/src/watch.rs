@@ -8,12 +8,13 @@ use std::{pin::pin, time::Duration};
 use futures_util::TryStreamExt;
 use http::Request;
 use kube::{Client, core::WatchEvent};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
-/// Objects in one page of a listing.
-const PAGE: usize = 500;
+use crate::{page, slim::Slim};
+
+/// Objects in one page of a listing: whoever follows many collections has a page of each in memory at once.
+const PAGE: usize = 200;
 /// How long the server keeps a watch open; it is renewed without a listing.
 const WATCH_SECONDS: u32 = 290;
 /// A watch that ends sooner has not been watching.
@@ -34,14 +35,14 @@ pub struct Collection {
     pub label_selector: String,
 }
 
-/// What is seen of a collection.
+/// What is seen of a collection. Objects come without the record of who manages which field.
 #[derive(Debug)]
 pub enum Seen {
-    /// A listing begins: pages of an earlier one that did not end are void.
+    /// A listing begins: what an earlier one that did not end has named is void.
     Begins,
-    /// Objects of a listing.
-    Page(Vec<Value>),
-    /// The listing is complete: that is everything, at this revision.
+    /// An object of a listing.
+    Item(Value),
+    /// The listing is complete: the items were everything, at this revision.
     Listed(String),
     /// An object is new or different.
     Put(Value),
@@ -58,21 +59,6 @@ pub enum Seen {
 /// The revision of an object.
 pub fn revision_of(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
-}
-
-#[derive(Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: PageMeta,
-    #[serde(default)]
-    items: Vec<Value>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PageMeta {
-    resource_version: String,
-    r#continue: String,
 }
 
 /// Whoever follows a collection.
@@ -197,13 +183,21 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
         let (mut token, mut at) = (String::new(), String::new());
         loop {
             let token_part = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
-            let page: Page = self.client.request(self.request(&format!("limit={PAGE}{token_part}"))?).await?;
-            self.tell(Seen::Page(page.items)).await;
-            at = if page.metadata.resource_version.is_empty() { at } else { page.metadata.resource_version };
-            if page.metadata.r#continue.is_empty() {
+            let text = self.client.request_text(self.request(&format!("limit={PAGE}{token_part}"))?).await?;
+            let mut messages = Vec::new();
+            let page = page::read(&text, |item| messages.extend((self.read)(Seen::Item(item))));
+            drop(text);
+            let page = page.map_err(kube::Error::SerdeError)?;
+            for message in messages {
+                if self.into.send(message).await.is_err() {
+                    return Ok(None);
+                }
+            }
+            at = if page.resource_version.is_empty() { at } else { page.resource_version };
+            if page.r#continue.is_empty() {
                 return Ok(self.tell(Seen::Listed(at.clone())).await.then_some(at));
             }
-            token = page.metadata.r#continue;
+            token = page.r#continue;
         }
     }
 
@@ -212,17 +206,17 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
         let query =
             format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}", encode(&at));
         let request = self.request(&query).map_err(|error| (at.clone(), error))?;
-        let stream = self.client.request_events::<Value>(request).await;
+        let stream = self.client.request_events::<Slim>(request).await;
         let mut stream = pin!(stream.map_err(|error| (at.clone(), error))?);
         loop {
             let event = stream.try_next().await.map_err(|error| (at.clone(), error))?;
             let seen = match event {
                 None => return Ok(End::At(at)),
-                Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                Some(WatchEvent::Added(Slim(object)) | WatchEvent::Modified(Slim(object))) => {
                     revision_of(&object).clone_into(&mut at);
                     Seen::Put(object)
                 }
-                Some(WatchEvent::Deleted(object)) => {
+                Some(WatchEvent::Deleted(Slim(object))) => {
                     revision_of(&object).clone_into(&mut at);
                     Seen::Gone(object)
                 }

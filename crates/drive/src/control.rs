@@ -466,20 +466,35 @@ impl Control {
         })
     }
 
+    /// Takes in an object of a listing: at once, so that the World packs it before the next ones come.
+    fn listed(&mut self, object: Object) -> Vec<Changed> {
+        if self.world.note_listed(&object) { self.apply(Change::Put(object)) } else { Vec::new() }
+    }
+
+    /// Takes out what the listing that ends here has not named.
+    fn unlisted(&mut self, kind: Kind) -> Vec<Changed> {
+        let gone = self.world.end_listing(kind);
+        gone.into_iter().flat_map(|key| self.apply(Change::Gone(kind, key))).collect()
+    }
+
     fn reported(&mut self, batch: impl Iterator<Item = WatchReport>) {
         let mut news = false;
         for WatchReport { kind, revision, seen } in batch {
             let changes: Vec<Changed> = match seen {
-                Seen::Listed(objects) => {
-                    let changes = self.world.replaced(kind, objects);
+                Seen::Begins => {
+                    self.world.begin_listing(kind);
+                    Vec::new()
+                }
+                Seen::Item(object) => self.listed(object),
+                Seen::Listed => {
                     news |= self.seen.listed(kind);
                     self.seen.heard(kind, revision);
-                    changes.into_iter().flat_map(|change| self.apply(change)).collect()
+                    self.unlisted(kind)
                 }
                 Seen::Absent => {
                     news |= self.seen.absent(kind);
-                    let changes = self.world.replaced(kind, Vec::new());
-                    changes.into_iter().flat_map(|change| self.apply(change)).collect()
+                    self.world.begin_listing(kind);
+                    self.unlisted(kind)
                 }
                 Seen::Changed(change) => {
                     self.seen.heard(kind, revision);

@@ -19,8 +19,12 @@ use crate::{
 /// What a watch tells the loop.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    /// Everything there is of a kind.
-    Listed(Vec<Object>),
+    /// A listing begins.
+    Begins,
+    /// An object of a listing.
+    Item(Object),
+    /// The listing is complete: the items were everything there is.
+    Listed,
     /// One object.
     Changed(Change),
     /// Nothing, up to here.
@@ -55,8 +59,7 @@ impl Watch {
     pub(crate) async fn run(self) {
         let mut lives = Lives::new(format!("watch {}.{}", self.kind.plural(), self.kind.group()));
         loop {
-            let mut listed = Vec::new();
-            let take = |seen| self.take(seen, &mut listed);
+            let take = |seen| self.take(seen);
             match caught(watch::follow(&self.client, &self.collection, &self.into, take)).await {
                 Ok(()) => return,
                 Err(panic) => lives.ended(&panic, &self.counters).await,
@@ -64,21 +67,16 @@ impl Watch {
         }
     }
 
-    /// What the loop is told of what was seen; `listed` is what a listing held so far.
-    fn take(&self, seen: watch::Seen, listed: &mut Vec<Object>) -> Option<WatchReport> {
+    /// What the loop is told of what was seen.
+    fn take(&self, seen: watch::Seen) -> Option<WatchReport> {
         let report = |at: &str, seen| Some(WatchReport { kind: self.kind, revision: revision(at), seen });
         match seen {
-            watch::Seen::Begins => {
-                listed.clear();
-                None
-            }
-            watch::Seen::Page(items) => {
-                listed.extend(items.into_iter().filter_map(|value| self.read(value)));
-                None
-            }
+            watch::Seen::Begins => report("", Seen::Begins),
+            // One at a time: the loop's line bounds how many objects wait decoded, however many there are.
+            watch::Seen::Item(value) => self.read(value).and_then(|object| report("", Seen::Item(object))),
             watch::Seen::Listed(at) => {
                 count(&self.counters.listed);
-                report(&at, Seen::Listed(std::mem::take(listed)))
+                report(&at, Seen::Listed)
             }
             watch::Seen::Put(value) => {
                 count(&self.counters.watched);
@@ -104,11 +102,10 @@ impl Watch {
         }
     }
 
-    /// An object without what no plan reads: who manages which field, and a second copy of itself that kubectl leaves in
-    /// an annotation (of which only the name is kept, see [`crate::execute`]). One that cannot be read is left out: it must not stop the others.
+    /// An object without what no plan reads: a second copy of itself that kubectl leaves in an annotation (of which only the
+    /// name is kept, see [`crate::execute`]). One that cannot be read is left out: it must not stop the others.
     fn read(&self, mut value: Value) -> Option<Object> {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
             let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
             if let Some(applied) = annotations.and_then(|annotations| annotations.get_mut(labels::LAST_APPLIED)) {
                 *applied = Value::String(String::new());

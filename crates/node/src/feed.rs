@@ -66,12 +66,10 @@ where
             unreadable.clear();
             None
         }
-        Seen::Page(page) => {
-            for raw in page {
-                match read(Raw(raw), &subject, &counters) {
-                    Ok(object) => items.push(object),
-                    Err(uid) => unreadable.extend(uid),
-                }
+        Seen::Item(raw) => {
+            match read(Raw(raw), &subject, &counters) {
+                Ok(object) => items.push(object),
+                Err(uid) => unreadable.extend(uid),
             }
             None
         }

@@ -71,6 +71,8 @@ pub struct Indexer<R> {
     packer: Packer,
     packed_bytes: usize,
     visits: Cell<u64>,
+    /// While a listing is under way: those it may turn out not to name, by slot.
+    unnamed: Option<Vec<bool>>,
 }
 
 impl<R> Default for Indexer<R> {
@@ -84,6 +86,7 @@ impl<R> Default for Indexer<R> {
             packer: Packer::default(),
             packed_bytes: 0,
             visits: Cell::new(0),
+            unnamed: None,
         }
     }
 }
@@ -190,6 +193,12 @@ impl<R: Indexed> Indexer<R> {
         found.into_iter().map(|(_, at)| self.read(at)).collect()
     }
 
+    /// Whether a term may speak of any object. Reads none.
+    pub(crate) fn may_find(&self, term: Term<'_>) -> bool {
+        let hash = hash(term);
+        self.by_term.range((hash, At::MIN)..=(hash, At::MAX)).next().is_some()
+    }
+
     /// The resourceVersion of an object as a number; nothing when there is no such object.
     pub(crate) fn version(&self, key: &Key) -> Option<u64> {
         let at = *self.by_name.get(&*name_of(key))?;
@@ -258,8 +267,34 @@ impl<R: Indexed> Indexer<R> {
         decoded.young.remove(&at);
         decoded.old.remove(&at);
         self.packed_bytes -= self.slots[at as usize].take().as_ref().map_or(0, Slot::packed_bytes);
+        if let Some(place) = self.unnamed.as_mut().and_then(|unnamed| unnamed.get_mut(at as usize)) {
+            // Whoever comes into this slot next is new.
+            *place = false;
+        }
         self.free.push(at);
         Some(before)
+    }
+
+    /// A listing begins: what is there now may turn out to be gone.
+    pub(crate) fn begin_listing(&mut self) {
+        self.unnamed = Some(self.slots.iter().map(Option::is_some).collect());
+    }
+
+    /// The listing names this key.
+    pub(crate) fn name_listed(&mut self, key: &Key) {
+        let at = self.by_name.get(&*name_of(key)).map(|at| *at as usize);
+        if let (Some(at), Some(unnamed)) = (at, &mut self.unnamed)
+            && let Some(place) = unnamed.get_mut(at)
+        {
+            *place = false;
+        }
+    }
+
+    /// The listing is complete: the keys that it has not named, in order.
+    pub(crate) fn end_listing(&mut self) -> Vec<Key> {
+        let Some(unnamed) = self.unnamed.take() else { return Vec::new() };
+        let is_unnamed = |at: &At| unnamed.get(*at as usize).is_some_and(|unnamed| *unnamed);
+        self.by_name.iter().filter(|(_, at)| is_unnamed(at)).map(|(name, _)| key_of(name)).collect()
     }
 
     /// Begins a generation: what was not read during the last one is packed.
@@ -364,6 +399,24 @@ mod tests {
         }
         assert_eq!(indexer.in_namespace("a").count(), 1);
         assert_eq!(indexer.keys_after(Some(&Key::new("a", "r")), 1), [Key::new("ab", "r")]);
+    }
+
+    #[test]
+    fn a_listing_says_which_it_has_not_named_and_one_that_did_not_end_is_void() {
+        let mut indexer = Indexer::default();
+        for name in ["r1", "r2", "r3"] {
+            indexer.insert(revision("a", name, "c", "u"));
+        }
+        indexer.begin_listing();
+        indexer.name_listed(&Key::new("a", "r1"));
+        indexer.begin_listing();
+        indexer.name_listed(&Key::new("a", "r2"));
+        // What comes and goes while it is under way is not its business.
+        indexer.insert(revision("a", "r4", "c", "u"));
+        indexer.remove(&Key::new("a", "r1"));
+        indexer.insert(revision("a", "r5", "c", "u"));
+        assert_eq!(indexer.end_listing(), [Key::new("a", "r3")]);
+        assert!(indexer.end_listing().is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings, kube::NodeLoads};
+use crate::{Indexer, Observed, Settings, kube::NodeLoads, terms::Term};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +126,25 @@ macro_rules! world {
                 }
             }
 
+            /// Whether there may be an object of `kind` with an owner reference to this uid. Reads none.
+            pub fn may_have_dependents(&self, kind: Kind, uid: &str) -> bool {
+                match kind { $(Kind::$variant => self.$field.may_find(Term::Owner(uid)),)* }
+            }
+
+            /// A listing of `kind` begins; one that has not ended is void.
+            pub fn begin_listing(&mut self, kind: Kind) {
+                match kind { $(Kind::$variant => self.$field.begin_listing(),)* }
+            }
+
+            fn name_listed(&mut self, kind: Kind, key: &Key) {
+                match kind { $(Kind::$variant => self.$field.name_listed(key),)* }
+            }
+
+            /// The listing of `kind` is complete: the keys that it has not named.
+            pub fn end_listing(&mut self, kind: Kind) -> Vec<Key> {
+                match kind { $(Kind::$variant => self.$field.end_listing(),)* }
+            }
+
             /// Packs what was not read for one to two calls.
             pub fn age(&mut self) {
                 $(self.$field.age();)*
@@ -230,22 +249,27 @@ impl World {
         Some(Changed::Config(map.name().to_owned()))
     }
 
-    /// What a complete listing of `kind` changes: what it does not name is gone, what has the resourceVersion that is
-    /// known is as it was.
-    pub fn replaced(&self, kind: Kind, objects: Vec<Object>) -> Vec<Change> {
-        let listed: std::collections::BTreeSet<Key> = objects.iter().map(Object::key).collect();
-        let vanished =
-            self.keys(kind).into_iter().filter(|key| !listed.contains(key)).map(|key| Change::Gone(kind, key));
-        let differs = |object: &Object| {
-            let version = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
-            version.is_none_or(|version: u64| self.version(kind, &object.key()) != Some(version))
-        };
-        vanished.chain(objects.into_iter().filter(differs).map(Change::Put)).collect()
+    /// Whether an object that a listing names differs from what is known: what has the resourceVersion that is known is
+    /// as it was.
+    pub fn note_listed(&mut self, object: &Object) -> bool {
+        let (kind, key) = (object.kind(), object.key());
+        self.name_listed(kind, &key);
+        let version = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
+        version.is_none_or(|version: u64| self.version(kind, &key) != Some(version))
     }
 
     /// Takes in a complete listing of `kind`: what it does not name is gone.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Object>) -> Vec<Changed> {
-        self.replaced(kind, objects).into_iter().flat_map(|change| self.apply(change)).collect()
+        self.begin_listing(kind);
+        let mut changed = Vec::new();
+        for object in objects {
+            if self.note_listed(&object) {
+                changed.extend(self.apply(Change::Put(object)));
+            }
+        }
+        let gone = self.end_listing(kind);
+        changed.extend(gone.into_iter().flat_map(|key| self.apply(Change::Gone(kind, key))));
+        changed
     }
 
     /// Whether an object of `kind` with this key and this uid exists.

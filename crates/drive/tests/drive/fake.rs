@@ -242,7 +242,7 @@ impl Fake {
         }
         let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
         if key.name.is_empty() && parts.method == Method::GET {
-            return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind) };
+            return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind, &query) };
         }
         self.one(&mut state, &parts.method, kind, key, &subresource, sent)
     }
@@ -369,9 +369,15 @@ fn parse(path: &str) -> Option<(Kind, Key, String)> {
     None
 }
 
-fn list(state: &State, kind: Kind) -> Response<Body> {
-    let items: Vec<&Value> = state.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, value)| value).collect();
-    answer(&json!({"metadata": {"resourceVersion": state.revision.to_string()}, "items": items}))
+/// A page of a kind; the token is how many objects were told before.
+fn list(state: &State, kind: Kind, query: &str) -> Response<Body> {
+    let number = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.parse::<usize>().ok());
+    let (from, most) = (number("continue=").unwrap_or_default(), number("limit=").unwrap_or(usize::MAX));
+    let all: Vec<&Value> = state.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, value)| value).collect();
+    let items = &all[from.min(all.len())..];
+    let (items, is_last) = (&items[..most.min(items.len())], items.len() <= most);
+    let next = if is_last { String::new() } else { (from + most).to_string() };
+    answer(&json!({"metadata": {"resourceVersion": state.revision.to_string(), "continue": next}, "items": items}))
 }
 
 fn watch(state: &mut State, kind: Kind, query: &str) -> Response<Body> {

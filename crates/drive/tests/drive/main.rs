@@ -5,6 +5,7 @@ mod applied;
 mod fake;
 mod idle;
 mod leases;
+mod listing;
 mod panics;
 mod rush;
 

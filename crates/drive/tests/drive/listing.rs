@@ -1,0 +1,50 @@
+//! Listings of many pages.
+
+use std::time::Duration;
+
+use knoll_api::{Key, Kind};
+use knoll_drive::Inspect;
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{bound_pods, cluster, deployment, fake::Fake, start};
+
+fn config_map(at: usize) -> Value {
+    json!({"metadata": {"namespace": "a", "name": format!("m{at:04}")}, "data": {"key": "value"}})
+}
+
+/// Waits until the loop shows that it knows as many ConfigMaps as there are.
+async fn all_known(fake: &Fake, inspect: &Inspect) {
+    let is_known = || {
+        let dump = inspect.dump();
+        let world = dump["world"].as_array().into_iter().flatten();
+        let of = |kind: &&Value| kind["kind"] == "configmaps";
+        world.filter(of).any(|kind| kind["objects"] == fake.all(Kind::ConfigMap).len())
+    };
+    let waiting = async {
+        while !is_known() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), waiting).await.expect("the World knows what there is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_of_a_listing_of_many_pages_is_known_and_what_the_next_does_not_name_is_gone() {
+    let fake = cluster();
+    for at in 0..450 {
+        fake.put(Kind::ConfigMap, config_map(at));
+    }
+    let running = start(&fake);
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+    let pages = fake.requests().iter().filter(|request| *request == "GET /api/v1/configmaps").count();
+    assert!(pages > 2, "{pages} pages");
+    all_known(&fake, &running.inspect).await;
+    // Its watches end without a word of what vanished.
+    fake.lose(Kind::ConfigMap, &Key::new("a", "m0333"));
+    fake.put(Kind::ConfigMap, config_map(450));
+    all_known(&fake, &running.inspect).await;
+    fake.lose(Kind::ConfigMap, &Key::new("a", "m0044"));
+    all_known(&fake, &running.inspect).await;
+}
