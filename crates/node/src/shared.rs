@@ -18,6 +18,7 @@ use crate::api::Api;
 use crate::config::{Callbacks, Config};
 use crate::counters::Counters;
 use crate::env::Allocatable;
+use crate::network::lean::Compact;
 use crate::pod::Verdict;
 use crate::pressure::Pressure;
 use crate::probes::Crowd;
@@ -25,7 +26,7 @@ use crate::recorder::Recorder;
 use crate::streams::Streams;
 
 /// Services by namespace and name.
-pub(crate) type ServiceIndex = OrdMap<Key, Arc<Service>>;
+pub(crate) type ServiceIndex = OrdMap<Key, Compact<Service>>;
 
 /// Images remembered ready to run.
 const REMEMBERED_IMAGES: usize = 512;
@@ -171,8 +172,8 @@ impl Shared {
         let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
         let master = Key::new("default", "kubernetes");
         let own = index.range(Key::new(namespace, "")..).take_while(|(key, _)| links && key.namespace == namespace);
-        let own = own.filter(|(key, _)| **key != master).map(|(_, service)| Arc::clone(service));
-        own.chain(index.get(&master).cloned()).collect()
+        let own = own.filter(|(key, _)| **key != master).map(|(_, service)| service);
+        own.chain(index.get(&master)).map(|service| Arc::new(service.read())).collect()
     }
 }
 

@@ -2,4 +2,5 @@
 
 pub mod dns;
 pub mod files;
+pub mod lean;
 pub mod services;

@@ -9,12 +9,12 @@ use imbl::OrdMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knoll_api::Key;
 use knoll_container::network::{Claim, ServiceChanges, ServiceRule, Transport};
 use tokio::sync::{mpsc, watch};
 
 use super::dns::{Names, ServiceNames};
+use super::lean::{Compact, LeanService, LeanSlice};
 use crate::feed::{self, Change, Subject};
 use crate::shared::{ServiceIndex, Shared};
 
@@ -24,8 +24,6 @@ const GATHER: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Changes that wait; more wait in the API server.
 const QUEUE: usize = 256;
-/// Label of a slice: its Service.
-const OF_SERVICE: &str = "kubernetes.io/service-name";
 
 /// Services and their endpoints, and what follows from them: where addresses lead, and what names stand for.
 ///
@@ -34,13 +32,14 @@ const OF_SERVICE: &str = "kubernetes.io/service-name";
 #[derive(Clone, Debug)]
 pub struct Directory {
     host: Host,
-    services: OrdMap<Key, Arc<Service>>,
-    /// By namespace and Service, then by name of the slice, without metadata.
-    slices: BTreeMap<Key, BTreeMap<String, EndpointSlice>>,
+    services: OrdMap<Key, Compact<Service>>,
+    /// By namespace and Service, then by name of the slice. This and the claims are flat, a row a fact: nearly every Service
+    /// has one slice, and every address one claimant, and a map of its own for each would weigh more than all else.
+    slices: BTreeMap<(Key, String), Compact<EndpointSlice>>,
     /// What each Service wants its addresses to lead to, and its age.
     wanted: BTreeMap<Key, Wanted>,
     /// Who wants an address: the oldest has it.
-    claims: BTreeMap<Claim, BTreeSet<(Age, Key)>>,
+    claims: BTreeSet<(Claim, Age, Key)>,
     names: Names,
     changed: BTreeSet<Key>,
     settled: u64,
@@ -72,7 +71,7 @@ impl Directory {
             services: OrdMap::new(),
             slices: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            claims: BTreeMap::new(),
+            claims: BTreeSet::new(),
             names: Names::default(),
             changed: BTreeSet::new(),
             settled: 0,
@@ -80,49 +79,50 @@ impl Directory {
     }
 
     /// Takes a Service, or forgets it.
-    pub fn put_service(&mut self, key: Key, service: Option<Arc<Service>>) {
+    pub fn put_service(&mut self, service: LeanService, gone: bool) {
+        let LeanService { key, object } = service;
         self.changed.insert(key.clone());
-        match service {
-            Some(service) => drop(self.services.insert(key, service)),
-            None => drop(self.services.remove(&key)),
+        if gone {
+            self.services.remove(&key);
+        } else {
+            self.services.insert(key, object);
         }
     }
 
     /// Takes all Services there are.
-    pub fn put_all_services(&mut self, all: Vec<(Key, Arc<Service>)>) {
+    pub fn put_all_services(&mut self, all: Vec<LeanService>) {
         self.changed.extend(self.services.keys().cloned());
-        self.services = all.into_iter().collect();
+        self.services = all.into_iter().map(|service| (service.key, service.object)).collect();
         self.changed.extend(self.services.keys().cloned());
     }
 
     /// Takes a slice, or forgets it. A slice of no Service says nothing.
-    pub fn put_slice(&mut self, slice: EndpointSlice, gone: bool) {
-        let meta = &slice.metadata;
-        let Some(service) = meta.labels.as_ref().and_then(|l| l.get(OF_SERVICE)) else { return };
-        let of = Key::new(meta.namespace.clone().unwrap_or_default(), service.clone());
-        let name = meta.name.clone().unwrap_or_default();
+    pub fn put_slice(&mut self, slice: LeanSlice, gone: bool) {
+        let LeanSlice { of, name, object } = slice;
+        let Some(of) = of else { return };
         self.changed.insert(of.clone());
         if gone {
-            if let Some(slices) = self.slices.get_mut(&of) {
-                slices.remove(&name);
-                if slices.is_empty() {
-                    self.slices.remove(&of);
-                }
-            }
+            self.slices.remove(&(of, name));
         } else {
-            let slice = EndpointSlice { metadata: ObjectMeta::default(), ..slice };
-            self.slices.entry(of).or_default().insert(name, slice);
+            self.slices.insert((of, name), object);
         }
     }
 
     /// Takes all slices there are.
-    pub fn put_all_slices(&mut self, all: Vec<EndpointSlice>) {
-        self.changed.extend(std::mem::take(&mut self.slices).into_keys());
+    pub fn put_all_slices(&mut self, all: Vec<LeanSlice>) {
+        self.changed.extend(std::mem::take(&mut self.slices).into_keys().map(|(of, _)| of));
         all.into_iter().for_each(|slice| self.put_slice(slice, false));
     }
 
+    /// The slices of a Service.
+    fn slices_of(&self, service: &Key) -> Vec<EndpointSlice> {
+        let from = (service.clone(), String::new());
+        let slices = self.slices.range(from..).take_while(|((of, _), _)| of == service);
+        slices.map(|(_, slice)| slice.read()).collect()
+    }
+
     /// The Services there are. A copy shares what does not change.
-    pub fn services(&self) -> &OrdMap<Key, Arc<Service>> {
+    pub fn services(&self) -> &OrdMap<Key, Compact<Service>> {
         &self.services
     }
 
@@ -148,7 +148,7 @@ impl Directory {
         let mut touched = BTreeSet::new();
         for key in std::mem::take(&mut self.changed) {
             self.settled += 1;
-            let service = self.services.get(&key).cloned();
+            let service = self.services.get(&key).map(Compact::read);
             match service.as_ref().and_then(|service| self.names_of(&key, service)) {
                 Some(names) => drop(self.names.services.insert(key.clone(), Arc::new(names))),
                 None => drop(self.names.services.remove(&key)),
@@ -176,27 +176,29 @@ impl Directory {
     fn replace_claims(&mut self, key: Key, wanted: Option<Wanted>) {
         if let Some(before) = self.wanted.remove(&key) {
             for rule in &before.rules {
-                let Some(claimants) = self.claims.get_mut(&rule.claim()) else { continue };
-                claimants.remove(&(before.age, key.clone()));
-                if claimants.is_empty() {
-                    self.claims.remove(&rule.claim());
-                }
+                self.claims.remove(&(rule.claim(), before.age, key.clone()));
             }
         }
         let Some(wanted) = wanted else { return };
         for rule in &wanted.rules {
-            let claimants = self.claims.entry(rule.claim()).or_default();
-            claimants.insert((wanted.age, key.clone()));
-            if let Some((_, holder)) = claimants.first().filter(|(_, holder)| *holder != key) {
+            self.claims.insert((rule.claim(), wanted.age, key.clone()));
+            if let Some(holder) = self.holder(&rule.claim()).filter(|holder| **holder != key) {
                 tracing::warn!(service = %key, %holder, address = %rule.service, "an address belongs to an older Service");
             }
         }
         self.wanted.insert(key, wanted);
     }
 
-    /// Where an address leads: as the oldest Service wants that has it.
+    /// Whose an address is: the oldest Service's of those that want it.
+    fn holder(&self, claim: &Claim) -> Option<&Key> {
+        let first = (*claim, Age::MIN, Key::default());
+        let (of, _, holder) = self.claims.range(first..).next()?;
+        (of == claim).then_some(holder)
+    }
+
+    /// Where an address leads: as whose it is wants.
     fn in_force(&self, claim: &Claim) -> Option<&ServiceRule> {
-        let (_, holder) = self.claims.get(claim)?.first()?;
+        let holder = self.holder(claim)?;
         self.wanted.get(holder)?.rules.iter().find(|rule| rule.claim() == *claim)
     }
 
@@ -205,38 +207,20 @@ impl Directory {
         let mut rules = Vec::new();
         let Some(spec) = &service.spec else { return rules };
         let by_client = spec.session_affinity.as_deref() == Some("ClientIP");
+        let slices = self.slices_of(key);
         for port in spec.ports.iter().flatten() {
             let Some(protocol) = transport(port.protocol.as_deref()) else { continue };
             let addresses = addresses(service, port, self.host);
             if addresses.is_empty() {
                 continue;
             }
-            let endpoints = self.endpoints(key, service, port);
+            let endpoints = endpoints(&slices, service, port);
             let rule = |service| ServiceRule { service, protocol, endpoints: endpoints.clone(), by_client };
             rules.extend(addresses.into_iter().map(rule));
         }
         rules.sort();
         rules.dedup_by_key(|rule| rule.claim());
         rules
-    }
-
-    fn endpoints(&self, key: &Key, service: &Service, port: &ServicePort) -> Vec<SocketAddrV4> {
-        let unready_too = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
-        let mut list = Vec::new();
-        for slice in self.slices.get(key).into_iter().flat_map(BTreeMap::values) {
-            let matching = slice.ports.iter().flatten().filter(|p| {
-                p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                    && p.protocol.as_deref().unwrap_or("TCP") == port.protocol.as_deref().unwrap_or("TCP")
-            });
-            let numbers: Vec<u16> = matching.filter_map(|p| u16::try_from(p.port?).ok()).collect();
-            let ready = slice.endpoints.iter().filter(|e| unready_too || is_ready(e));
-            for address in ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse::<Ipv4Addr>().ok()) {
-                list.extend(numbers.iter().map(|port| SocketAddrV4::new(address, *port)));
-            }
-        }
-        list.sort();
-        list.dedup();
-        list
     }
 
     /// What the name of a Service stands for.
@@ -259,8 +243,8 @@ impl Directory {
     /// The endpoints of a headless Service: host name, where one is set, and address.
     fn members(&self, key: &Key, service: &Service) -> Vec<(Option<String>, Ipv4Addr)> {
         let unready_too = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
-        let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
-        let ready = slices.flat_map(|s| &s.endpoints).filter(|e| unready_too || is_ready(e));
+        let slices = self.slices_of(key);
+        let ready = slices.iter().flat_map(|s| &s.endpoints).filter(|e| unready_too || is_ready(e));
         let mut list: Vec<_> = ready
             .flat_map(|e| e.addresses.iter().map(|a| (e.hostname.clone(), a)))
             .filter_map(|(name, a)| Some((name, a.parse().ok()?)))
@@ -275,11 +259,24 @@ fn age(service: &Service) -> Age {
     service.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |at| at.0)
 }
 
-/// A Service with nothing but its name, its age and what it asks for: every Service there is stays in memory.
-fn lean(service: Service) -> Service {
-    let ObjectMeta { namespace, name, creation_timestamp, .. } = service.metadata;
-    let metadata = ObjectMeta { namespace, name, creation_timestamp, ..ObjectMeta::default() };
-    Service { metadata, spec: service.spec, status: None }
+/// Where a port of a Service leads.
+fn endpoints(slices: &[EndpointSlice], service: &Service, port: &ServicePort) -> Vec<SocketAddrV4> {
+    let unready_too = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or(false);
+    let mut list = Vec::new();
+    for slice in slices {
+        let matching = slice.ports.iter().flatten().filter(|p| {
+            p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                && p.protocol.as_deref().unwrap_or("TCP") == port.protocol.as_deref().unwrap_or("TCP")
+        });
+        let numbers: Vec<u16> = matching.filter_map(|p| u16::try_from(p.port?).ok()).collect();
+        let ready = slice.endpoints.iter().filter(|e| unready_too || is_ready(e));
+        for address in ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse::<Ipv4Addr>().ok()) {
+            list.extend(numbers.iter().map(|port| SocketAddrV4::new(address, *port)));
+        }
+    }
+    list.sort();
+    list.dedup();
+    list
 }
 
 fn is_ready(endpoint: &Endpoint) -> bool {
@@ -386,21 +383,18 @@ impl State<'_> {
         State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false }
     }
 
-    fn take_service(&mut self, change: Change<Service>) {
-        let key = |s: &Service| {
-            Key::new(s.metadata.namespace.clone().unwrap_or_default(), s.metadata.name.clone().unwrap_or_default())
-        };
+    fn take_service(&mut self, change: Change<LeanService>) {
         match change {
             Change::All { items, .. } => {
                 self.known.0 = true;
-                self.directory.put_all_services(items.into_iter().map(|s| (key(&s), Arc::new(lean(s)))).collect());
+                self.directory.put_all_services(items);
             }
-            Change::Put(s) => self.directory.put_service(key(&s), Some(Arc::new(lean(s)))),
-            Change::Gone(s) => self.directory.put_service(key(&s), None),
+            Change::Put(service) => self.directory.put_service(service, false),
+            Change::Gone(service) => self.directory.put_service(service, true),
         }
     }
 
-    fn take_slice(&mut self, change: Change<EndpointSlice>) {
+    fn take_slice(&mut self, change: Change<LeanSlice>) {
         match change {
             Change::All { items, .. } => {
                 self.known.1 = true;
@@ -447,17 +441,17 @@ mod tests {
     fn directory(services: Value, slices: Value) -> Directory {
         let mut directory = Directory::new(HOST);
         let services: Vec<Service> = serde_json::from_value(services).expect("services");
-        for service in services {
-            let key = Key::new("ns", service.metadata.name.clone().expect("a name"));
-            directory.put_service(key, Some(Arc::new(service)));
+        for mut service in services {
+            service.metadata.namespace = Some("ns".into());
+            directory.put_service(service.into(), false);
         }
-        let slices: Vec<EndpointSlice> = serde_json::from_value(slices).expect("slices");
+        let slices: Vec<LeanSlice> = serde_json::from_value(slices).expect("slices");
         slices.into_iter().for_each(|slice| directory.put_slice(slice, false));
         directory
     }
 
     fn slice(endpoints: Value) -> Value {
-        json!([{"metadata": {"name": "s-1", "namespace": "ns", "labels": {OF_SERVICE: "s"}}, "addressType": "IPv4",
+        json!([{"metadata": {"name": "s-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints}])
     }
 
@@ -511,17 +505,17 @@ mod tests {
         let slices = slice(json!([{"addresses": ["10.244.0.6"]}]));
         let mut directory = directory(services, slices.clone());
         assert_eq!(shown(&directory.settle().put), ["10.96.0.9:80 Tcp -> 10.244.0.6:8080"]);
-        let slices: Vec<EndpointSlice> = serde_json::from_value(slices).expect("slices");
+        let slices: Vec<LeanSlice> = serde_json::from_value(slices).expect("slices");
         slices.into_iter().for_each(|slice| directory.put_slice(slice, true));
         assert_eq!(shown(&directory.settle().put), ["10.96.0.9:80 Tcp -> "]);
         assert!(directory.slices.is_empty());
     }
 
-    fn made(name: &str, second: i64, ip: &str) -> (Key, Arc<Service>) {
+    fn made(name: &str, second: i64, ip: &str) -> LeanService {
         let at = Timestamp::from_second(second).expect("in range").to_string();
         let service = json!({"metadata": {"name": name, "namespace": "ns", "creationTimestamp": at},
             "spec": {"clusterIP": ip, "externalIPs": ["198.51.100.7"], "ports": [{"port": 80}]}});
-        (Key::new("ns", name), Arc::new(serde_json::from_value(service).expect("a Service")))
+        serde_json::from_value(service).expect("a Service")
     }
 
     #[test]
@@ -530,20 +524,21 @@ mod tests {
         let external = |changes: &ServiceChanges| {
             shown(&changes.put).into_iter().filter(|rule| rule.starts_with("198.51")).collect::<Vec<_>>()
         };
-        let slice = |of: &str, ip: &str| -> EndpointSlice {
-            serde_json::from_value(json!({"metadata": {"name": of, "namespace": "ns", "labels": {OF_SERVICE: of}},
-                "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [ip]}]}))
+        let slice = |of: &str, ip: &str| -> LeanSlice {
+            serde_json::from_value(
+                json!({"metadata": {"name": of, "namespace": "ns", "labels": {"kubernetes.io/service-name": of}},
+                "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": [ip]}]}),
+            )
             .expect("a slice")
         };
         directory.put_slice(slice("old", "10.244.0.1"), false);
         directory.put_slice(slice("a-thief", "10.244.0.2"), false);
-        let (key, service) = made("old", 5, "10.96.0.1");
-        directory.put_service(key.clone(), Some(service));
+        let old = made("old", 5, "10.96.0.1");
+        directory.put_service(old.clone(), false);
         assert_eq!(external(&directory.settle()), ["198.51.100.7:80 Tcp -> 10.244.0.1:8080"]);
-        let (thief, service) = made("a-thief", 6, "10.96.0.2");
-        directory.put_service(thief, Some(service));
+        directory.put_service(made("a-thief", 6, "10.96.0.2"), false);
         assert_eq!(external(&directory.settle()), ["198.51.100.7:80 Tcp -> 10.244.0.1:8080"]);
-        directory.put_service(key, None);
+        directory.put_service(old, true);
         let changes = directory.settle();
         assert_eq!(external(&changes), ["198.51.100.7:80 Tcp -> 10.244.0.2:8080"]);
         assert_eq!(changes.gone, [("10.96.0.1:80".parse().expect("an address"), Transport::Tcp)]);
@@ -553,9 +548,9 @@ mod tests {
     fn one_change_among_ten_thousand_services_costs_one() {
         let mut directory = Directory::new(HOST);
         let all = (0..10_000u32).map(|n| {
-            let service = json!({"metadata": {"name": format!("s{n}")}, "spec": {
+            let service = json!({"metadata": {"name": format!("s{n}"), "namespace": "ns"}, "spec": {
                 "clusterIP": Ipv4Addr::from(0x0a60_0000 + n).to_string(), "ports": [{"name": "http", "port": 80}]}});
-            (Key::new("ns", format!("s{n}")), Arc::new(serde_json::from_value(service).expect("a Service")))
+            serde_json::from_value(service).expect("a Service")
         });
         directory.put_all_services(all.collect());
         assert_eq!(directory.settle().put.len(), 10_000);
@@ -563,8 +558,8 @@ mod tests {
         let mut endpoints: Vec<EndpointSlice> =
             serde_json::from_value(slice(json!([{"addresses": ["10.244.0.6"]}]))).expect("slices");
         let labels = endpoints[0].metadata.labels.get_or_insert_default();
-        labels.insert(OF_SERVICE.into(), "s77".into());
-        directory.put_slice(endpoints.remove(0), false);
+        labels.insert("kubernetes.io/service-name".into(), "s77".into());
+        directory.put_slice(endpoints.remove(0).into(), false);
         let changes = directory.settle();
         assert_eq!(shown(&changes.put), ["10.96.0.77:80 Tcp -> 10.244.0.6:8080"]);
         assert_eq!((directory.settled() - before, changes.gone.len()), (1, 0));
