@@ -46,8 +46,8 @@ pub(crate) struct EndpointPool {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What the table says, by Service; usually one.
-    services: BTreeMap<Key, Arc<Backend>>,
+    /// What the table says, a Service each; usually one, so that a list weighs least.
+    services: Vec<(Key, Arc<Backend>)>,
     /// Instances that were announced ahead of the table.
     hints: Vec<Instance>,
     /// Instances that were said to be gone ahead of the table.
@@ -191,16 +191,18 @@ impl EndpointPool {
     /// still leads here.
     pub(crate) fn follow(self: &Arc<Self>, service: &Key, backend: Option<Arc<Backend>>, now: u64) -> bool {
         let mut inner = self.lock();
-        match backend {
-            Some(backend) => inner.services.insert(service.clone(), backend),
-            None => inner.services.remove(service),
-        };
+        inner.services.retain(|(key, _)| key != service);
+        if let Some(backend) = backend {
+            inner.services.reserve_exact(1);
+            inner.services.push((service.clone(), backend));
+            inner.services.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        }
         let Inner { services, hints, gone, .. } = &mut *inner;
-        let listed = |instance: &Instance| services.values().any(|backend| backend.instances.contains(instance));
+        let listed = |instance: &Instance| services.iter().any(|(_, backend)| backend.instances.contains(instance));
         // A hint the table confirms has done its work; so has a "gone" the table no longer contradicts.
         hints.retain(|hint| !listed(hint));
         gone.retain(listed);
-        inner.failure = inner.services.values().find_map(|backend| backend.failure.as_deref()).map(Arc::from);
+        inner.failure = inner.services.iter().find_map(|(_, backend)| backend.failure.as_deref()).map(Arc::from);
         self.renew(&mut inner, now);
         !inner.services.is_empty()
     }
@@ -228,7 +230,7 @@ impl EndpointPool {
     pub(crate) fn instance_down(self: &Arc<Self>, instance: &Instance, now: u64) {
         let mut inner = self.lock();
         inner.hints.retain(|hint| hint != instance);
-        let listed = inner.services.values().any(|backend| backend.instances.contains(instance));
+        let listed = inner.services.iter().any(|(_, backend)| backend.instances.contains(instance));
         if listed && !inner.gone.contains(instance) {
             inner.gone.push(instance.clone());
         }
@@ -291,14 +293,14 @@ impl EndpointPool {
     /// Rebuilds the set of endpoints; instances that stay keep their endpoints and so their load.
     fn renew(self: &Arc<Self>, inner: &mut Inner, now: u64) {
         let mut instances: Vec<&Instance> =
-            inner.services.values().flat_map(|backend| &backend.instances).chain(&inner.hints).collect();
+            inner.services.iter().flat_map(|(_, backend)| &backend.instances).chain(&inner.hints).collect();
         instances.sort_unstable();
         instances.dedup();
         instances.retain(|instance| !inner.gone.contains(instance));
         let limit = inner
             .services
-            .values()
-            .find_map(|backend| backend.revision.as_ref())
+            .iter()
+            .find_map(|(_, backend)| backend.revision.as_ref())
             .map_or(0, |policy| policy.container_concurrency);
         let old = &inner.set.endpoints;
         let endpoints: Vec<Arc<Endpoint>> = instances

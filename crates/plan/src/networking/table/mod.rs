@@ -10,7 +10,7 @@ mod backend;
 mod part;
 mod routing;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use knoll_api::{
@@ -51,7 +51,7 @@ pub fn build(world: &World) -> Table {
     table
 }
 
-fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: BTreeMap<String, Arc<Host>>) {
+fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: part::Hosts) {
     for (name, host) in claimed {
         hosts.entry(name).or_insert(host);
     }

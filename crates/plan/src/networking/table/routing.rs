@@ -212,8 +212,8 @@ impl Routing {
     }
 
     fn index(&mut self, key: &Key, part: &Part, hosts: &mut BTreeSet<(Side, Arc<str>)>, is_in: bool) {
-        let external = part.external.keys().map(|name| (Side::External, Arc::from(name.as_str())));
-        let local = part.local.keys().map(|name| (Side::Local, Arc::from(name.as_str())));
+        let external = part.external.iter().map(|(name, _)| (Side::External, Arc::from(name.as_str())));
+        let local = part.local.iter().map(|(name, _)| (Side::Local, Arc::from(name.as_str())));
         for (side, name) in external.chain(local) {
             let claim = (side, Arc::clone(&name), key.clone());
             if is_in {
@@ -226,7 +226,7 @@ impl Routing {
         let indexes =
             [(&mut self.named, &part.services), (&mut self.used, &part.backends), (&mut self.followed, &part.follows)];
         for (index, members) in indexes {
-            for member in members {
+            for member in members.iter() {
                 let pair = (member.clone(), key.clone());
                 if is_in {
                     index.insert(pair)
@@ -243,7 +243,7 @@ impl Routing {
         let winner = first.filter(|claim| claim.0 == side && claim.1 == *name).map(|claim| &claim.2);
         let host: Option<Arc<Host>> = winner.and_then(|key| self.parts.get(key)).and_then(|part| {
             let hosts = if side == Side::External { &part.external } else { &part.local };
-            hosts.get(&**name).cloned()
+            Part::host(hosts, name).cloned()
         });
         let hosts = if side == Side::External { &mut self.table.external } else { &mut self.table.local };
         let before = match host.clone() {
