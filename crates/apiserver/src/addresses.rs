@@ -98,9 +98,9 @@ impl Addresses {
     }
 
     /// These Services are all there are.
-    pub(crate) fn reset(&self, services: &[Arc<Value>]) {
+    pub(crate) fn reset(&self, services: impl Iterator<Item = Arc<Value>>) {
         let mut stored = Set::default();
-        services.iter().for_each(|service| stored.take(service));
+        services.for_each(|service| stored.take(&service));
         self.lock().stored = stored;
     }
 
@@ -219,7 +219,7 @@ mod tests {
         drop(hold);
         assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
         assert_eq!(addresses.port(30000).err(), Some(Refused::Taken));
-        addresses.reset(&[]);
+        addresses.reset(std::iter::empty());
         assert!(addresses.address(first).is_ok());
         assert_eq!(addresses.address(Ipv4Addr::new(10, 1, 0, 1)).err(), Some(Refused::OutOfRange));
     }

@@ -133,7 +133,7 @@ impl Derived {
     fn take_definitions(&self, seen: Seen) {
         match seen {
             Seen::All(snapshot) => {
-                let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS);
+                let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS).collect();
                 self.update_registry(|registry| {
                     *registry = Registry::built_in().after(registry);
                     definitions.iter().for_each(|definition| serve(registry, definition));
@@ -158,7 +158,7 @@ impl Derived {
 
     fn take_services(&self, seen: Seen) {
         match seen {
-            Seen::All(snapshot) => self.addresses.reset(&self.trees_below(&snapshot, SERVICES)),
+            Seen::All(snapshot) => self.addresses.reset(self.trees_below(&snapshot, SERVICES)),
             Seen::Change(change) => {
                 let (old, new) = self.both(&change);
                 self.addresses.replace(old.as_deref(), new.as_deref());
@@ -184,8 +184,9 @@ impl Derived {
         }
     }
 
-    fn trees_below(&self, snapshot: &Snapshot, prefix: &str) -> Vec<Arc<Value>> {
-        snapshot.range(prefix, None).filter_map(|entry| self.tree(&entry.value, entry.revision)).collect()
+    /// One after the other: as trees, all Services of a large instance would take hundreds of megabytes.
+    fn trees_below<'a>(&'a self, snapshot: &'a Snapshot, prefix: &'a str) -> impl Iterator<Item = Arc<Value>> + 'a {
+        snapshot.range(prefix, None).filter_map(|entry| self.tree(&entry.value, entry.revision))
     }
 
     fn both(&self, change: &Change) -> (Option<Arc<Value>>, Option<Arc<Value>>) {

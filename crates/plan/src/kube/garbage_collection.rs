@@ -55,7 +55,9 @@ for_each_kind!(collectors);
 fn by_owner_or_dependent(world: &World, object: &Object, of: Kind) -> Vec<Key> {
     let (meta, kind) = (object.meta(), object.kind());
     let mut keys = Vec::new();
+    // Every change of every object comes by here once a kind, and nearly always nothing of that kind depends on it.
     if let Some(uid) = meta.uid.as_deref()
+        && world.may_have_dependents(of, uid)
         && (meta.deletion_timestamp.is_some() || !world.holds(kind, &object.key(), uid))
     {
         keys = world.dependents_of(of, uid);
