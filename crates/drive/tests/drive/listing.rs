@@ -38,9 +38,9 @@ async fn everything_of_a_listing_of_many_pages_is_known_and_what_the_next_does_n
     let running = start(&fake);
     fake.put(Kind::Deployment, deployment(1));
     fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+    all_known(&fake, &running.inspect).await;
     let pages = fake.requests().iter().filter(|request| *request == "GET /api/v1/configmaps").count();
     assert!(pages > 2, "{pages} pages");
-    all_known(&fake, &running.inspect).await;
     // Its watches end without a word of what vanished.
     fake.lose(Kind::ConfigMap, &Key::new("a", "m0333"));
     fake.put(Kind::ConfigMap, config_map(450));
