@@ -139,7 +139,7 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
                 Ok(End::Unheard) => return,
                 Err((at, error)) => {
                     self.log("watch", &error);
-                    if !matches!(code(&error), 404 | 410) {
+                    if !matches!(code(&error), 404 | 410) && !is_older(&error) {
                         from = Some(at);
                     }
                     wait(&mut pause).await;
@@ -240,6 +240,14 @@ fn code(error: &kube::Error) -> u16 {
         kube::Error::Api(status) => status.code,
         _ => 0,
     }
+}
+
+/// Whether the server has not come to the revision asked for: where its store was set back, it never will, and what was seen
+/// is of another history.
+fn is_older(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
 }
 
 /// Pauses, and doubles the next pause.

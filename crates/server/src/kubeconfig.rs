@@ -17,40 +17,60 @@ const ROLES: [(&str, Option<&str>); 4] =
 
 /// Writes the administrator's, with a certificate made now, for the API at `server`.
 pub(crate) fn write(paths: &Paths, pki: &Pki, server: &str) -> Result<(), Failure> {
-    write_one(&paths.kubeconfig(), pki, server, USER, "system:masters")
+    old_will_do(&paths.kubeconfig(), write_one(&paths.kubeconfig(), pki, server, USER, "system:masters")?)
 }
 
 /// Writes one for each role.
 pub(crate) fn write_roles(paths: &Paths, pki: &Pki, server: &str, node: &str) -> Result<(), Failure> {
+    each_role(paths, pki, server, node, old_will_do)
+}
+
+fn each_role(
+    paths: &Paths,
+    pki: &Pki,
+    server: &str,
+    node: &str,
+    judge: impl Fn(&Path, io::Result<()>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     for (role, account) in ROLES {
         let (user, group) = match account {
             Some(account) => (format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{account}"), "system:serviceaccounts"),
             None => (format!("system:node:{node}"), "system:nodes"),
         };
-        write_one(&paths.role_kubeconfig(role), pki, server, &user, group)?;
+        let path = paths.role_kubeconfig(role);
+        judge(&path, write_one(&path, pki, server, &user, group)?)?;
     }
     Ok(())
 }
 
-/// Writes anew all that are there, for who they were for.
+/// Writes anew all that are there, for who they were for. Fails where one is not: the old ones come to their end.
 pub(crate) fn renew(paths: &Paths, pki: &Pki, server: &str) -> Result<(), Failure> {
-    write(paths, pki, server)?;
+    let path = paths.kubeconfig();
+    whole(&path, write_one(&path, pki, server, USER, "system:masters")?)?;
     let node = read(&paths.role_kubeconfig("node"));
     let user = node.as_ref().and_then(|config| config.pointer("/users/0/name")?.as_str()?.strip_prefix("system:node:"));
-    user.map_or(Ok(()), |node| write_roles(paths, pki, server, node))
+    user.map_or(Ok(()), |node| each_role(paths, pki, server, node, whole))
 }
 
-fn write_one(path: &Path, pki: &Pki, server: &str, user: &str, group: &str) -> Result<(), Failure> {
+fn write_one(path: &Path, pki: &Pki, server: &str, user: &str, group: &str) -> Result<io::Result<()>, Failure> {
     let certificate = pki.client(user, group, Timestamp::now());
     let (certificate, key) = certificate.map_err(|e| Failure::new(Exit::System, &e))?;
     let text = kubeconfig(server, pki.ca_pem(), user, &certificate, &key);
-    match private::write(path, text.as_bytes()) {
-        // The old one has to do: an instance that was killed must come back.
+    Ok(private::write(path, text.as_bytes()))
+}
+
+fn whole(path: &Path, written: io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|e| Failure::io(format!("write {}", path.display()), &e))
+}
+
+/// On a full disk the old one has to do: an instance that was killed must come back.
+fn old_will_do(path: &Path, written: io::Result<()>) -> Result<(), Failure> {
+    match written {
         Err(error) if error.kind() == io::ErrorKind::StorageFull && path.exists() => {
             tracing::warn!(%error, path = %path.display(), "write it anew; the old one stays");
             Ok(())
         }
-        other => other.map_err(|e| Failure::io(format!("write {}", path.display()), &e)),
+        other => whole(path, other),
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{Change, Watch, history::weight};
 /// Changes a watcher may be behind before it is dropped.
 const BACKLOG: usize = 8192;
 
+/// So many additions are worth no look for those that have gone.
+const FEW: usize = 64;
+
 struct Listener {
     sender: mpsc::Sender<Arc<Change>>,
     lagged: Arc<AtomicBool>,
@@ -42,6 +45,9 @@ pub(crate) struct Listeners {
     folders: HashMap<String, Folder>,
     /// Bytes of changes that may wait for one listener.
     most_waiting: usize,
+    /// Listeners added since those that have gone were last looked for, and how many were left then.
+    added: usize,
+    left: usize,
     /// Listeners that were dropped because they were too slow.
     pub(crate) dropped: u64,
 }
@@ -75,6 +81,10 @@ impl Listeners {
             }
             listeners.push(listener);
         }
+        self.added += 1;
+        if self.added > self.left.max(FEW) {
+            self.forget_gone();
+        }
         Watch { backlog: Default::default(), live, lagged, waiting }
     }
 
@@ -90,6 +100,22 @@ impl Listeners {
                 self.folders.remove(name);
             }
         }
+    }
+
+    /// Forgets who has gone: where nothing changes nobody notices. Costs a look at each, once for as many additions.
+    fn forget_gone(&mut self) {
+        let gone = |listeners: &mut Vec<Listener>| listeners.retain(|listener| !listener.sender.is_closed());
+        self.folders.retain(|_, folder| {
+            gone(&mut folder.whole);
+            folder.partial.values_mut().for_each(gone);
+            folder.partial.retain(|_, listeners| !listeners.is_empty());
+            folder.lengths = BTreeMap::new();
+            for beginning in folder.partial.keys() {
+                *folder.lengths.entry(beginning.len()).or_default() += 1;
+            }
+            !(folder.whole.is_empty() && folder.partial.is_empty())
+        });
+        (self.added, self.left) = (0, self.count());
     }
 
     /// How many there are; those that have gone without a change since are counted, too.
@@ -195,6 +221,18 @@ mod tests {
         }
         assert_eq!(listeners.count(), 0, "those that have gone are forgotten");
         assert!(listeners.folders.is_empty());
+    }
+
+    #[test]
+    fn those_that_have_gone_are_forgotten_where_nothing_changes_too() {
+        let mut listeners = Listeners::new(1 << 20);
+        let mut kept = [listeners.add("/quiet/"), listeners.add("/quiet/na")];
+        for number in 0..10_000 {
+            drop(listeners.add(&format!("/quiet/{}", ["", "n", "name", "other/"][number % 4])));
+            assert!(listeners.count() <= 2 * FEW + 2, "{} after {number}", listeners.count());
+        }
+        listeners.tell(&change("/quiet/name", 1));
+        assert!(kept.iter_mut().all(|watch| seen(watch) == ["/quiet/name"]));
     }
 
     #[test]

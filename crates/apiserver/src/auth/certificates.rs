@@ -2,7 +2,7 @@
 //!
 //! What it signs lives a year and is made anew before it ends: the server's certificate while the server runs, the
 //! administrator's with its kubeconfig. The authority itself lives ten years, and signs itself again with the same key
-//! when half of them are over, so that who trusts it goes on doing so.
+//! when half of them are over, or the clock was set back to before them, so that who trusts it goes on doing so.
 
 use std::{
     fs, io,
@@ -74,8 +74,13 @@ const AUTHORITY: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 
 /// When what is made now should be made anew: long before it ends, so that a machine that sleeps for months wakes with
 /// a valid one.
-pub fn renewal(made: Timestamp) -> Timestamp {
+fn renewal(made: Timestamp) -> Timestamp {
     made.saturating_add(LIFE * 2 / 3).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether what was made then is to be made anew now: most of its life is over, or the clock was set back to before it.
+pub fn is_due(made: Timestamp, now: Timestamp) -> bool {
+    now >= renewal(made) || now < made.saturating_sub(subject::BACKDATED).unwrap_or(Timestamp::MIN)
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, life: SignedDuration) {
@@ -112,7 +117,7 @@ impl Pki {
             tracing::warn!(path = %ca_path.display(), "it was damaged and is made anew, with the same key");
         }
         let ca_pem = match kept {
-            Some((pem, ends)) if ends.duration_since(now) >= AUTHORITY / 2 => pem,
+            Some((pem, valid)) if valid.from <= now && valid.to.duration_since(now) >= AUTHORITY / 2 => pem,
             _ => {
                 let pem = ca_params(now).self_signed(&key)?.pem();
                 write(&ca_path, &pem, 0o644)?;
@@ -204,14 +209,14 @@ fn ca_params(now: Timestamp) -> CertificateParams {
     params
 }
 
-/// The authority's certificate as it is kept, and when it ends, where each of its bytes is what the key signed.
-fn whole_certificate(path: &Path, key: &KeyPair) -> Option<(String, Timestamp)> {
+/// The authority's certificate as it is kept, and when it is valid, where each of its bytes is what the key signed.
+fn whole_certificate(path: &Path, key: &KeyPair) -> Option<(String, subject::Validity)> {
     let pem = fs::read_to_string(path).ok()?;
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (signed, signature) = subject::signed(&der)?;
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw());
     public.verify(signed, signature).ok()?;
-    Some((pem, subject::validity(&der)?.to))
+    Some((pem, subject::validity(&der)?))
 }
 
 /// Writes a file whole or not at all, and so that it stays.
@@ -278,8 +283,8 @@ mod tests {
                 match open() {
                     Err(error) => assert!(error.to_string().contains(name) && name != "ca.crt", "{place}: {error}"),
                     Ok(pki) => {
-                        let (_, ends) = whole_certificate(&directory.path().join("ca.crt"), &key).expect("is whole");
-                        assert!(ends > now && pki.ca_pem().contains("CERTIFICATE"), "{name} {place}");
+                        let (_, valid) = whole_certificate(&directory.path().join("ca.crt"), &key).expect("is whole");
+                        assert!(valid.to > now && pki.ca_pem().contains("CERTIFICATE"), "{name} {place}");
                     }
                 }
                 fs::write(&path, &whole).expect("writes");
@@ -292,6 +297,23 @@ mod tests {
         let again = CertificateDer::from_pem_slice(again.as_bytes()).expect("is PEM").to_vec();
         let name = |der: &[u8]| subject::identity_of_certificate(der).map(|identity| identity.user);
         assert_eq!(name(&again), name(&first));
+    }
+
+    #[test]
+    fn a_first_start_in_the_future_is_forgotten_once_the_clock_is_right() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (ahead, now) = (at("2028-01-01T00:00:00Z"), at("2026-11-29T00:00:00Z"));
+        let key = Pki::open(directory.path(), ahead).expect("opens").issuer.key().serialize_pem();
+        let pki = Pki::open(directory.path(), now).expect("opens");
+        assert_eq!(pki.issuer.key().serialize_pem(), key, "who trusts it goes on");
+        let from = |pem: &str| {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("is PEM");
+            subject::validity(&der).expect("says so").from
+        };
+        assert!(from(pki.ca_pem()) <= now);
+        assert!(is_due(ahead, now) && !is_due(now, now));
+        let (certificate, _) = pki.client("someone", "group", now).expect("is made");
+        assert!(from(&certificate) <= now);
     }
 
     #[test]

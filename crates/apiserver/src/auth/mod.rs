@@ -15,7 +15,7 @@ mod tokens;
 pub use authority::LocalAuthority;
 pub(crate) use bootstrap::{AUTO_UPDATE, accounts, rbac_objects};
 pub use bootstrap::{AUTOSCALER, CONTROLLER, GATEWAY, node_identity};
-pub use certificates::{Pki, PkiError, kubeconfig, renewal};
+pub use certificates::{Pki, PkiError, is_due, kubeconfig};
 pub(crate) use node::name as node_name;
 pub use revocation::ClientEpoch;
 pub use serving::ServingCertificate;

@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{
-    certificates::{Pki, PkiError, renewal},
+    certificates::{Pki, PkiError, is_due},
     revocation::Verifier,
 };
 
@@ -20,7 +20,7 @@ use super::{
 struct Held {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
-    renew: Timestamp,
+    made: Timestamp,
 }
 
 /// Answers every handshake with the newest certificate.
@@ -55,7 +55,7 @@ fn hold(pki: &Pki, names: &[String], now: Timestamp) -> Result<Held, PkiError> {
     let leaf = CertificateDer::from_pem_slice(signed.certificate.as_bytes()).map_err(|e| tls(&e))?;
     let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).map_err(|e| tls(&e))?;
     let key = CertifiedKey::from_der(vec![leaf, ca], key, &provider()).map_err(|e| tls(&e))?;
-    Ok(Held { key: Arc::new(key), names: names.to_vec(), renew: renewal(now) })
+    Ok(Held { key: Arc::new(key), names: names.to_vec(), made: now })
 }
 
 impl ServingCertificate {
@@ -75,7 +75,7 @@ impl ServingCertificate {
     pub fn renew(&self, pki: &Pki, names: &[String], now: Timestamp) -> Result<bool, PkiError> {
         let due = {
             let held = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
-            now >= held.renew || held.names != names
+            is_due(held.made, now) || held.names != names
         };
         if due {
             let new = hold(pki, names, now)?;

@@ -117,6 +117,15 @@ impl Fake {
         state.watchers.clear();
     }
 
+    /// The store is one from before, which an object is not in: its revisions begin again, and every watch has ended.
+    pub(crate) fn set_back(&self, kind: Kind, key: &Key) {
+        let mut state = self.state();
+        state.objects.remove(&(kind, key.clone())).expect("it exists");
+        state.revision = 1;
+        state.history.clear();
+        state.watchers.clear();
+    }
+
     /// Ends every watch, as a server does after some time.
     pub(crate) fn hang_up(&self) {
         self.state().watchers.clear();
@@ -383,6 +392,9 @@ fn list(state: &State, kind: Kind, query: &str) -> Response<Body> {
 fn watch(state: &mut State, kind: Kind, query: &str) -> Response<Body> {
     let from = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
     let from: u64 = from.and_then(|text| text.parse().ok()).unwrap_or_default();
+    if from > state.revision {
+        return refusal(504, "ResourceVersionTooLarge");
+    }
     let (to, lines) = mpsc::unbounded_channel();
     if from < state.compacted {
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410,
@@ -407,7 +419,7 @@ fn answer(value: &Value) -> Response<Body> {
 
 fn refusal(code: u16, reason: &str) -> Response<Body> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
-        "reason": reason, "message": format!("{reason} it was")});
+        "reason": reason, "message": format!("{reason} it was"), "details": {"causes": [{"reason": reason}]}});
     let body = Full::new(Bytes::from(status.to_string())).boxed_unsync();
     Response::builder().status(code).body(body).expect("a status code in range")
 }

@@ -48,3 +48,16 @@ async fn everything_of_a_listing_of_many_pages_is_known_and_what_the_next_does_n
     fake.lose(Kind::ConfigMap, &Key::new("a", "m0044"));
     all_known(&fake, &running.inspect).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_set_back_is_listed_again() {
+    let fake = cluster();
+    fake.put(Kind::ConfigMap, config_map(1));
+    fake.put(Kind::ConfigMap, config_map(2));
+    let running = start(&fake);
+    all_known(&fake, &running.inspect).await;
+    fake.set_back(Kind::ConfigMap, &Key::new("a", "m0001"));
+    all_known(&fake, &running.inspect).await;
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+}

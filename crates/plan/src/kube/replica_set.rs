@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
     k8s_openapi::{
@@ -28,6 +29,8 @@ use crate::{Absence, EventType, Plan, Row, World, by_controller, terms::selector
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 const BURST: usize = 500;
+/// Pods that failed within so long of each other failed in a row: twice the longest pause between them.
+const IN_A_ROW: SignedDuration = SignedDuration::from_mins(10);
 /// First and longest pause between pods that fail.
 const FAILED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -167,13 +170,19 @@ fn missing(world: &World, set: &ReplicaSet, count: usize) -> Vec<Pod> {
 }
 
 /// How long to wait before the next pod is made: a node may reject each of them at once, and an Event or an object for
-/// each would be endless. Twice as long for each pod that has failed and is still there.
+/// each would be endless. Twice as long for each pod that has failed in this row: those before a time in which none was
+/// made, because one served, are history.
 fn pause(owned: &[&Pod], now: Timestamp) -> Option<Duration> {
     let failed = owned.iter().filter(|pod| pods::phase(pod) == "Failed" && !pod.is_deleting());
-    let (mut count, mut newest) = (0_u32, None);
-    for pod in failed {
-        count += 1;
-        newest = newest.max(pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    let mut made: Vec<Timestamp> =
+        failed.filter_map(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)).collect();
+    made.sort_unstable_by(|a, b| b.cmp(a));
+    let newest = made.first().copied();
+    let later = std::iter::once(now).chain(made.iter().copied());
+    let in_row = made.iter().zip(later).take_while(|(at, later)| later.duration_since(**at) <= IN_A_ROW);
+    let count = u32::try_from(in_row.count()).unwrap_or(u32::MAX);
+    if count == 0 {
+        return None;
     }
     let pause = FAILED.0.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1))).min(FAILED.1);
     let left = newest?.checked_add(pause).ok()?.duration_since(now);
@@ -374,6 +383,8 @@ mod tests {
             assert_eq!(soon.recheck, Some(Duration::from_secs(1)));
             assert!(!created(&(ROW.plan)(&w, &key, later(pause)).wants).is_empty(), "after {failures}");
         }
+        let calm = (ROW.plan)(&w, &key, later(601));
+        assert!(!created(&calm.wants).is_empty(), "failures of long ago hold nothing up");
         let before = (ROW.plan)(&w, &key, NOW - Duration::from_secs(86_400));
         assert_eq!(before.recheck, Some(FAILED.1), "a clock that was set back makes no pause longer");
     }

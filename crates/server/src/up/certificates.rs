@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use knoll_apiserver::auth::{Pki, ServingCertificate, renewal};
+use knoll_apiserver::auth::{Pki, ServingCertificate, is_due};
 
 use crate::{failure::chain, kubeconfig, paths::Paths, supervise::Tasks};
 
@@ -25,7 +25,7 @@ pub(crate) fn keep(
         let (stop, names, paths) = (stop.clone(), names.clone(), paths.clone());
         let (pki, serving, server) = (pki.clone(), serving.clone(), server.clone());
         async move {
-            let mut due = renewal(Timestamp::now());
+            let mut made = Timestamp::now();
             loop {
                 tokio::select! {
                     () = stop.clone().wait() => return Ok(()),
@@ -38,11 +38,11 @@ pub(crate) fn keep(
                     Ok(false) => {}
                     Err(error) => tracing::error!(error = chain(&error), "renew the API server's certificate"),
                 }
-                if now >= due {
+                if is_due(made, now) {
                     let path = paths.kubeconfig();
                     match kubeconfig::renew(&paths, &pki, &server) {
                         Ok(()) => {
-                            due = renewal(now);
+                            made = now;
                             tracing::info!(path = %path.display(), "the administrator has a new certificate");
                         }
                         Err(error) => {
