@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use knoll_api::{Key, Kind, Object};
 
 use super::{NOW, chain::service, platform::Platform};
-use crate::{Change, Rows, Settings, World, rows};
+use crate::{Change, Rows, Settings, World, decider, rows, table::Routing};
 
 /// Objects that one event may have plans read, however many there are.
 const MOST: u64 = 300;
+/// Keys that one event may have planned, however many there are.
+const KEYS: usize = 30;
 /// Packed bytes of the objects of one service.
 const WEIGHT: usize = 9_000;
 /// Services with a running pod.
@@ -52,8 +54,18 @@ fn name(at: usize) -> String {
     format!("svc{at:05}")
 }
 
-/// How many objects are read when one object of each kind changes: to find whom it concerns, and to plan them.
-fn costs(world: &mut World, rows: &Rows) -> BTreeMap<Kind, u64> {
+/// What one event costs.
+#[derive(Debug, PartialEq)]
+struct Cost {
+    /// Keys that are planned.
+    keys: usize,
+    /// Objects that are read: to find whom it concerns, to plan them, to bring the table up to date, and to tell the
+    /// autoscaler of the revision.
+    visits: u64,
+}
+
+/// What it costs when one object of each kind changes.
+fn costs(world: &mut World, rows: &Rows, routing: &mut Routing) -> BTreeMap<Kind, Cost> {
     let mut costs = BTreeMap::new();
     for kind in Kind::ALL {
         let of = name(7);
@@ -69,27 +81,35 @@ fn costs(world: &mut World, rows: &Rows) -> BTreeMap<Kind, u64> {
         let before = world.visits();
         let changes = world.apply(Change::Put(Object::from_json(*kind, value).expect("an object")));
         assert!(!changes.is_empty(), "{kind:?}");
+        let mut keys = 0;
         for changed in &changes {
             let woken = rows.woken(world, changed);
             assert!(woken.all.is_empty(), "{kind:?} wakes whole rows");
+            keys += woken.keys.len();
             for (row, key) in woken.keys {
                 (rows.all()[row].plan)(world, &key, NOW);
             }
         }
-        costs.insert(*kind, world.visits() - before);
+        drop(routing.update(world, &changes));
+        assert!(!routing.is_behind(), "{kind:?}");
+        drop(decider(world, &Key::new("default", format!("{of}-00001"))));
+        costs.insert(*kind, Cost { keys, visits: world.visits() - before });
     }
     costs
 }
 
 #[test]
 fn what_an_event_costs_does_not_grow_with_the_number_of_services() {
-    let (mut few, rows) = world_of(50);
-    let (mut many, _) = world_of(10_000);
-    let (few, many) = (costs(&mut few, &rows), costs(&mut many, &rows));
+    let costs = |services| {
+        let (mut world, rows) = world_of(services);
+        let mut routing = Routing::new(&world).0;
+        costs(&mut world, &rows, &mut routing)
+    };
+    let (few, many) = (costs(50), costs(10_000));
     assert!(many.len() >= 17, "{many:?}");
     for (kind, cost) in &many {
         assert_eq!(Some(cost), few.get(kind), "{kind:?}: among 10,000 and among 50");
-        assert!(*cost <= MOST, "{kind:?}: {cost}");
+        assert!(cost.visits <= MOST && cost.keys <= KEYS, "{kind:?}: {cost:?}");
     }
 }
 
