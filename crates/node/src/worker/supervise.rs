@@ -97,10 +97,13 @@ async fn one_life(
         // It ended before this node knew it: there is nothing to be done, except to let it go.
         seen.verdict = Some(verdict_of(&version.pod));
     }
-    if seen.verdict.is_none() && seen.is_untouched() && !is_going(&version) {
-        seen.verdict = rejection(&version.pod).inspect(|verdict| {
-            shared.recorder.warning(&version.pod, None, "SysctlForbidden", &verdict.message);
-        });
+    if seen.verdict.is_none() && !is_going(&version) {
+        let untouched = || if seen.is_untouched() { rejection(&version.pod) } else { None };
+        // For another system none runs on, either.
+        if let Some((reason, message)) = foreign(&version.pod).or_else(untouched) {
+            shared.recorder.warning(&version.pod, None, reason, &message);
+            seen.verdict = Some(Verdict { reason: reason.into(), message });
+        }
     }
     super::run(Arc::clone(shared), seen, versions, sources_changed).await
 }
@@ -134,10 +137,18 @@ async fn first_view(
     Some(adopt(pod, kept, &listing, &shared.config, shared.clock.now()))
 }
 
+/// Why a pod is not for this node, whatever it asks for. One that says nothing is for whichever node it is given to.
+fn foreign(pod: &Pod) -> Option<(&'static str, String)> {
+    let os = pod.spec.as_ref()?.os.as_ref()?.name.as_str();
+    let message =
+        || format!("Failed to admit pod as the OS field doesn't match node OS: it is for {os}, this is linux");
+    (!matches!(os, "" | "linux")).then(|| ("PodOSNotSupported", message()))
+}
+
 /// Why a pod is not taken at all, as a kubelet says it: trying again would not help.
-fn rejection(pod: &Pod) -> Option<Verdict> {
+fn rejection(pod: &Pod) -> Option<(&'static str, String)> {
     let error = security::sysctls(pod).err()?;
-    Some(Verdict { reason: "SysctlForbidden".into(), message: format!("Pod was rejected: {error}") })
+    Some(("SysctlForbidden", format!("Pod was rejected: {error}")))
 }
 
 /// How a pod ended that ended before this node could see it.
@@ -234,5 +245,20 @@ async fn take_away(shared: &Arc<Shared>, pod: &Pod) {
             Err(error) => tracing::warn!(pod = pod::describe(pod), error, "a pod in quarantine cannot be taken away"),
         }
         tokio::time::sleep(pauses.after(Duration::ZERO)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_for_another_operating_system_is_not_taken() {
+        let of = |spec: serde_json::Value| {
+            foreign(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod")).map(|(why, _)| why)
+        };
+        assert_eq!(of(json!({"containers": [], "os": {"name": "windows"}})), Some("PodOSNotSupported"));
+        assert_eq!(of(json!({"containers": [], "os": {"name": "linux"}})), None);
+        assert_eq!(of(json!({"containers": []})), None);
     }
 }

@@ -87,8 +87,8 @@ pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<V
         containers: lists.iter().flat_map(|list| object::list(spec, list)).collect(),
         version: standard.version(),
     };
-    let windows = spec["os"]["name"] == "windows" && subject.version >= 25;
     let restricted = standard.level == Level::Restricted;
+    // No node here runs Windows: what a pod calls itself lifts none of the rules that are for Linux.
     // Ordered as Kubernetes reports them: what `baseline` asks first.
     let rules: &[(bool, Rule)] = &[
         (true, app_armor),
@@ -103,13 +103,13 @@ pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<V
         (!restricted, seccomp_lifted),
         (true, sysctls),
         (true, windows_host),
-        (restricted && !windows, escalation),
-        (restricted && !windows, kept_capabilities),
+        (restricted, escalation),
+        (restricted, kept_capabilities),
         (restricted && subject.version >= 35, unmasked_anyway),
         (restricted, volumes),
         (restricted, non_root),
         (restricted, root_user),
-        (restricted && !windows, seccomp_missing),
+        (restricted, seccomp_missing),
     ];
     if standard.level == Level::Privileged {
         return Vec::new();
@@ -481,6 +481,20 @@ mod tests {
             "volumes": [{"name": "v", "emptyDir": {}}],
         });
         assert_eq!(violations(Level::Restricted, None, careful), "");
+    }
+
+    #[test]
+    fn a_pod_that_calls_itself_windows_is_held_to_every_rule() {
+        let spec = json!({
+            "os": {"name": "windows"}, "securityContext": {"runAsNonRoot": true},
+            "containers": [{"name": "c", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+        });
+        for minor in [None, Some(25), Some(35)] {
+            let told = violations(Level::Restricted, minor, spec.clone());
+            for rule in ["allowPrivilegeEscalation != false", "unrestricted capabilities", "seccompProfile"] {
+                assert!(told.contains(rule), "{rule}: {told}");
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod containers;
 mod environment;
+mod os;
 mod placement;
 mod probes;
 mod resources;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
-use super::{containers, named, one_of, placement, present, resources, security, volumes, within};
+use super::{containers, named, one_of, os, placement, present, resources, security, volumes, within};
 use crate::{
     object,
     status::Cause,
@@ -46,7 +46,7 @@ pub(crate) fn spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     security::of_pod(spec, path, causes);
     placement::check(spec, path, causes);
     gates(spec, path, causes);
-    one_of(&spec["os"], &format!("{path}.os"), "name", &["linux", "windows"], causes);
+    os::check(spec, path, causes);
     resources::amounts(&spec["overhead"], &format!("{path}.overhead"), causes);
     if let Some(own) = spec.get("resources") {
         resources::check(own, &format!("{path}.resources"), causes);
