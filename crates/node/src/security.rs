@@ -203,10 +203,10 @@ fn refuse_root(pod: &Pod, container: &Container, user: Option<i64>, image_user: 
     let image_user = image_user.split(':').next().unwrap_or_default();
     match user {
         Some(0) => Err(SecurityError::AsksForRoot { pod, container }),
-        Some(_) => Ok(()),
+        Some(user) => id(user).map(drop),
         None => match image_user.parse::<i64>() {
             Ok(0) => Err(SecurityError::ImageIsRoot { pod, container }),
-            Ok(_) => Ok(()),
+            Ok(user) => id(user).map(drop),
             Err(_) if image_user.is_empty() => Err(SecurityError::ImageIsRoot { pod, container }),
             Err(_) => Err(SecurityError::NonNumericUser { user: image_user.to_owned(), pod, container }),
         },
@@ -247,7 +247,8 @@ fn seccomp_of(profile: Option<&SeccompProfile>) -> Result<Seccomp, SecurityError
 }
 
 fn id(number: i64) -> Result<u32, SecurityError> {
-    u32::try_from(number).map_err(|_| SecurityError::Id(number))
+    let id = u32::try_from(number).ok().filter(|id| *id <= i32::MAX.cast_unsigned());
+    id.ok_or(SecurityError::Id(number))
 }
 
 #[cfg(test)]
@@ -273,6 +274,12 @@ mod tests {
         assert!(of(non_root(), json!({}), "app").expect_err("a name").contains("non-numeric user (app)"));
         assert!(of(non_root(), json!({"runAsUser": 0}), "5").expect_err("root").contains("breaks non-root policy"));
         assert!(of(non_root(), json!({}), "65532").is_ok());
+        // What is no id would be looked for among the names of the image.
+        for none in ["-1", "4294967296", "2147483648:5"] {
+            assert!(of(non_root(), json!({}), none).expect_err(none).ends_with("is no user or group id"), "{none}");
+        }
+        assert!(of(non_root(), json!({}), "99999999999999999999").expect_err("no number").contains("non-numeric"));
+        assert!(of(json!({}), json!({"runAsUser": 4_294_967_296_i64}), "").is_err());
         assert!(of(non_root(), json!({"runAsUser": 7}), "").is_ok());
         assert!(of(non_root(), json!({"runAsNonRoot": false}), "").is_ok());
     }

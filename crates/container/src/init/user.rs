@@ -14,6 +14,9 @@ pub(crate) struct Identity {
     pub(crate) home: String,
 }
 
+/// The largest id of a user or group.
+const MOST: u32 = i32::MAX.cast_unsigned();
+
 /// The most that is read of a file of users or groups.
 const LONGEST: u64 = 4 << 20;
 
@@ -31,12 +34,16 @@ pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity
         None => (user.name.as_str(), None),
     };
     let name = if name.is_empty() { "0" } else { name };
-    let entry = find_user(name, passwd);
-    let uid = match (&entry, number(name)) {
-        (Some(entry), _) => entry.uid,
-        (None, Some(uid)) => uid,
-        (None, None) => {
-            return Err(Failure::start(format!("unable to find user {name}: no matching entries in passwd file")));
+    let (uid, entry) = match numeric(name) {
+        // The image's author writes that file: a number is never made another one by it.
+        Some(uid) => {
+            let uid = uid.ok_or_else(|| Failure::start(format!("{name} is no user id: those are 0 to {MOST}")))?;
+            (uid, find_user(passwd, |entry| entry.uid == uid))
+        }
+        None => {
+            let entry = find_user(passwd, |entry| entry.name == name);
+            let none = || Failure::start(format!("unable to find user {name}: no matching entries in passwd file"));
+            (entry.as_ref().ok_or_else(none)?.uid, entry)
         }
     };
     let mut gid = entry.as_ref().map_or(0, |entry| entry.gid);
@@ -62,31 +69,26 @@ struct Entry<'a> {
     home: &'a str,
 }
 
-/// By name, or else by number.
-fn find_user<'a>(wanted: &str, passwd: &'a str) -> Option<Entry<'a>> {
-    let entries = || {
-        passwd.lines().filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let uid = number(fields.nth(1)?)?;
-            let gid = number(fields.next()?)?;
-            Some(Entry { name, uid, gid, home: fields.nth(1).unwrap_or("") })
-        })
-    };
-    entries().find(|entry| entry.name == wanted).or_else(|| {
-        let uid = number(wanted)?;
-        entries().find(|entry| entry.uid == uid)
-    })
+fn find_user<'a>(passwd: &'a str, is_it: impl Fn(&Entry<'a>) -> bool) -> Option<Entry<'a>> {
+    let mut entries = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = number(fields.nth(1)?)?;
+        let gid = number(fields.next()?)?;
+        Some(Entry { name, uid, gid, home: fields.nth(1).unwrap_or("") })
+    });
+    entries.find(is_it)
 }
 
 fn find_group(wanted: &str, group: &str) -> Result<u32, Failure> {
+    if let Some(gid) = numeric(wanted) {
+        return gid.ok_or_else(|| Failure::start(format!("{wanted} is no group id: those are 0 to {MOST}")));
+    }
     let by_name = group.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == wanted).then(|| number(fields.nth(1)?)).flatten()
     });
-    by_name
-        .or_else(|| number(wanted))
-        .ok_or_else(|| Failure::start(format!("unable to find group {wanted}: no matching entries in group file")))
+    by_name.ok_or_else(|| Failure::start(format!("unable to find group {wanted}: no matching entries in group file")))
 }
 
 fn memberships<'a>(user: &'a str, group: &'a str) -> impl Iterator<Item = u32> + 'a {
@@ -97,8 +99,15 @@ fn memberships<'a>(user: &'a str, group: &'a str) -> impl Iterator<Item = u32> +
     })
 }
 
+/// What is written as a number, sign or not: the id, or nothing where there is no such id.
+fn numeric(text: &str) -> Option<Option<u32>> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| number(text))
+}
+
 fn number(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|number| *number <= i32::MAX.cast_unsigned())
+    text.parse().ok().filter(|number| *number <= MOST)
 }
 
 #[cfg(test)]
@@ -130,10 +139,23 @@ mod tests {
     fn unknown_names_are_refused() {
         assert_eq!(found("bob"), Err("unable to find user bob: no matching entries in passwd file".into()));
         assert_eq!(found("app:zoo"), Err("unable to find group zoo: no matching entries in group file".into()));
-        assert_eq!(
-            found("4294967295"),
-            Err("unable to find user 4294967295: no matching entries in passwd file".into())
-        );
+    }
+
+    #[test]
+    fn a_number_is_that_number_whatever_the_image_calls_its_users() {
+        let passwd = "2000:x:0:0:root:/root:/bin/sh\n-1:x:0:0::/:\n4294967296:x:0:0::/:\nb:x:2000:7::/b:\n";
+        let group = "2000:x:0:\n3:x:0:2000\nc:x:9:b\n4294967296:x:0:\n";
+        let of = |name: &str| {
+            let user = User { name: name.into(), gid: None, groups: vec![] };
+            resolve(&user, passwd, group).map(|i| (i.uid, i.gid, i.groups, i.home)).map_err(|failure| failure.message)
+        };
+        assert_eq!(of("2000"), Ok((2000, 7, vec![7, 9], "/b".into())));
+        assert_eq!(of("2000:2000"), Ok((2000, 2000, vec![2000], "/b".into())));
+        assert_eq!(of("02000"), Ok((2000, 7, vec![7, 9], "/b".into())));
+        for none in ["-1", "4294967296", "4294967295", "2147483648"] {
+            assert_eq!(of(none), Err(format!("{none} is no user id: those are 0 to 2147483647")));
+        }
+        assert_eq!(of("b:4294967296"), Err("4294967296 is no group id: those are 0 to 2147483647".into()));
     }
 
     #[test]
