@@ -223,9 +223,14 @@ impl ImageStore {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Digest, PullError> {
         match self.ask(reference, keychain, &digest.to_string(), First::Digest).await {
-            Ok((session, _, _)) => {
+            Ok((session, _, _)) if self.was_seen(&digest, &reference.registry) => {
                 self.grant(&session, &digest, reference)?;
                 Ok(digest)
+            }
+            // Anybody's registry can say that it has what another's gave: whoever has it can hand it over.
+            Ok(_) => {
+                let exactly = Reference { digest: Some(digest), ..reference.clone() };
+                self.fetch(&exactly, keychain, progress).await
             }
             // The registry has forgotten what the tag stood for here; what it stands for there counts.
             Err(PullError::NotFound(_)) if reference.digest.is_none() => {
@@ -233,6 +238,17 @@ impl ImageStore {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether all of an image that is here was handed over by a registry, or is everybody's.
+    fn was_seen(&self, digest: &Digest, registry: &str) -> bool {
+        let seen = |digest: &Digest| self.inner.access.may_reuse(digest, registry);
+        let named = |descriptor: &Descriptor| descriptor.digest.parse().ok();
+        let Ok(first) = self.manifest(digest) else { return false };
+        let chosen = pick_platform(&first.manifests).map(named);
+        let Ok(manifest) = self.platform_manifest(digest) else { return false };
+        let blobs = manifest.config.iter().chain(&manifest.layers).map(named);
+        seen(digest) && blobs.chain(chosen).all(|digest| digest.is_some_and(|digest| seen(&digest)))
     }
 
     fn grant(&self, session: &Session<'_>, digest: &Digest, image: &Reference) -> Result<(), PullError> {
@@ -249,14 +265,20 @@ impl ImageStore {
     ) -> Result<Digest, PullError> {
         let (session, bytes, digest) = self.ask(reference, keychain, &wanted(reference), First::Manifest).await?;
         let mut hold = self.inner.holds.hold([digest.clone()]);
-        let manifest = self.keep_manifest(&digest, &bytes)?;
+        let manifest = self.keep_manifest(&session, reference, &digest, &bytes)?;
         let media_type = manifest.media_type.clone().unwrap_or_default();
-        let manifest = match pick_platform(&manifest.manifests) {
-            None => manifest,
-            Some(chosen) => self.fetch_platform(&session, reference, chosen, &mut hold).await?,
+        let (manifest, chosen) = match pick_platform(&manifest.manifests) {
+            None => (manifest, None),
+            Some(chosen) => {
+                let (digest, manifest) = self.fetch_platform(&session, reference, chosen, &mut hold).await?;
+                (manifest, Some(digest))
+            }
         };
         self.fetch_blobs(&session, reference, &manifest, &mut hold, progress).await?;
-        self.grant(&session, &digest, reference)?;
+        // Only now: a registry that names what it cannot hand over opens nothing.
+        for digest in [Some(&digest), chosen.as_ref()].into_iter().flatten() {
+            self.grant(&session, digest, reference)?;
+        }
         if let Some(tag) = &reference.tag {
             let pin = Pin { digest: digest.to_string(), origin: Origin::Pulled, media_type };
             self.pin(&reference.name(), tag, pin).map_err(|source| io("remember a tag", source))?;
@@ -264,10 +286,18 @@ impl ImageStore {
         Ok(digest)
     }
 
-    fn keep_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<Manifest, PullError> {
+    fn keep_manifest(
+        &self,
+        session: &Session<'_>,
+        image: &Reference,
+        digest: &Digest,
+        bytes: &[u8],
+    ) -> Result<Manifest, PullError> {
         let invalid = |reason| StoreError::Invalid { image: digest.to_string(), reason };
         let manifest = parse_manifest(bytes).map_err(invalid)?;
-        self.blobs().put(bytes).map_err(|source| io("store a manifest", source))?;
+        let kept = self.blobs().put(bytes);
+        let kept = kept.and_then(|_| self.inner.access.saw(digest, &image.registry, &session.proof()));
+        kept.map_err(|source| io("store a manifest", source))?;
         Ok(manifest)
     }
 
@@ -277,18 +307,17 @@ impl ImageStore {
         image: &Reference,
         chosen: &Descriptor,
         hold: &mut Hold,
-    ) -> Result<Manifest, PullError> {
+    ) -> Result<(Digest, Manifest), PullError> {
         let digest: Digest =
             chosen.digest.parse().map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}") })?;
         hold.add([digest.clone()]);
-        let manifest = if self.blobs().has(&digest) {
+        let manifest = if self.blobs().has(&digest) && self.inner.access.may_reuse(&digest, &image.registry) {
             self.manifest(&digest)?
         } else {
             let (bytes, _) = session.manifest(&digest.to_string()).await?;
-            self.keep_manifest(&digest, &bytes)?
+            self.keep_manifest(session, image, &digest, &bytes)?
         };
-        self.grant(session, &digest, image)?;
-        Ok(manifest)
+        Ok((digest, manifest))
     }
 
     async fn fetch_blobs(

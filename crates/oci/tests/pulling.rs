@@ -22,6 +22,8 @@ use serde_json::json;
 struct Content {
     /// By path below `/v2/`.
     files: BTreeMap<String, Vec<u8>>,
+    /// Digests it tells of files that it does not have, by path.
+    claims: BTreeMap<String, String>,
     /// Accepted `user:password`; nobody is asked when there is none.
     logins: Vec<String>,
     /// Whether it gives out tokens instead of taking passwords.
@@ -86,7 +88,8 @@ impl FakeRegistry {
         match content.files.get(path.trim_start_matches("/v2/")) {
             Some(bytes) => {
                 let body = if request.method() == Method::HEAD { Bytes::new() } else { bytes.clone().into() };
-                let digest = Digest::of(bytes).to_string();
+                let claim = content.claims.get(path.trim_start_matches("/v2/")).cloned();
+                let digest = claim.unwrap_or_else(|| Digest::of(bytes).to_string());
                 Response::builder().header("docker-content-digest", digest).body(Full::new(body)).expect("valid")
             }
             None => Response::builder().status(StatusCode::NOT_FOUND).body(Full::default()).expect("valid"),
@@ -95,6 +98,17 @@ impl FakeRegistry {
 
     fn put(&self, path: &str, bytes: &[u8]) {
         self.content.lock().expect("nobody panics").files.insert(path.into(), bytes.to_vec());
+        self.content.lock().expect("nobody panics").claims.remove(path);
+    }
+
+    fn file(&self, path: &str) -> Vec<u8> {
+        self.content.lock().expect("nobody panics").files[path].clone()
+    }
+
+    /// Answers at a path with nothing, under this digest.
+    fn claim(&self, path: &str, digest: &Digest) {
+        self.put(path, b"");
+        self.content.lock().expect("nobody panics").claims.insert(path.into(), digest.to_string());
     }
 
     /// Puts an image of one layer there and returns its reference.
@@ -267,6 +281,43 @@ async fn a_registry_gets_nothing_by_naming_what_another_has() {
     assert!(matches!(outcome, Err(PullError::NotFound(_))), "{outcome:?}");
     let image = pull(&store, &name, PullPolicy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("still whole");
     assert_eq!(std::fs::read(image.layers[0].join("file")).expect("is there"), b"secret");
+}
+
+#[tokio::test]
+async fn a_registry_that_says_it_has_an_image_must_hand_it_over() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = open(scratch.path());
+    let private = FakeRegistry::start(&["a:1"], false).await;
+    let secret = layer("secret");
+    let name = private.publish("app", &secret);
+    let image = pull(&store, &name, PullPolicy::IfNotPresent, &private.keychain(&["a:1"])).await.expect("may");
+    let manifest = private.file(&format!("app/manifests/{}", image.digest));
+
+    let evil = FakeRegistry::start(&[], false).await;
+    let nobody = Keychain::default();
+    let thief = format!("{}/thief@{}", evil.host, image.digest);
+    // It answers that it has the image, and even tells the manifest, but none of its blobs.
+    evil.claim(&format!("thief/manifests/{}", image.digest), &image.digest);
+    let refused = pull(&store, &thief, PullPolicy::IfNotPresent, &nobody).await;
+    assert!(refused.is_err(), "a claim is no proof: {refused:?}");
+    evil.put(&format!("thief/manifests/{}", image.digest), &manifest);
+    let refused = pull(&store, &thief, PullPolicy::IfNotPresent, &nobody).await;
+    assert!(matches!(refused, Err(PullError::NotFound(_))), "{refused:?}");
+    // Neither by way of an index of its own.
+    let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": "x", "digest": image.digest.to_string(),
+        "size": manifest.len()}]});
+    evil.put("thief/manifests/index", index.to_string().as_bytes());
+    let refused = pull(&store, &format!("{}/thief:index", evil.host), PullPolicy::IfNotPresent, &nobody).await;
+    assert!(refused.is_err(), "{refused:?}");
+    for policy in [PullPolicy::Never, PullPolicy::IfNotPresent, PullPolicy::Always] {
+        let refused = pull(&store, &thief, policy, &nobody).await;
+        assert!(refused.is_err(), "{policy:?}: {refused:?}");
+    }
+
+    let mirror = FakeRegistry::start(&[], false).await;
+    let same = mirror.publish("mirror", &secret).replace(":v1", &format!("@{}", image.digest));
+    pull(&store, &same, PullPolicy::IfNotPresent, &nobody).await.expect("it has what it says");
+    assert!(mirror.asked().iter().any(|line| line.contains("/blobs/")), "it handed it over");
 }
 
 #[tokio::test]

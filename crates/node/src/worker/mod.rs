@@ -62,10 +62,10 @@ enum Outcome {
         container: String,
         result: Result<Image, PullFailure>,
     },
-    /// An image that a container already runs from.
+    /// How a container that already runs wants to be stopped.
     Found {
         container: String,
-        image: Option<Image>,
+        stop_signal: Option<String>,
     },
     Started {
         container: String,
@@ -89,7 +89,7 @@ impl Outcome {
             Outcome::Refreshed(_) => "refresh volumes",
             Outcome::Sandbox(_) => "prepare the sandbox",
             Outcome::Pulled { .. } => "pull",
-            Outcome::Found { .. } => "find the image",
+            Outcome::Found { .. } => "find the stop signal",
             Outcome::Started { .. } => "start",
             Outcome::Exited { .. } => "exit",
             Outcome::Stopped => "stop",
@@ -116,6 +116,9 @@ struct Worker {
     seen: ObservedPod,
     sources: Arc<Sources>,
     images: HashMap<String, Image>,
+    /// How containers that ran before the worker did want to be stopped. Nothing starts from what was found for this:
+    /// the pod may name another image by now, and nobody has asked whether it may run it.
+    stop_signals: HashMap<String, String>,
     /// What is being pulled, by container.
     pulls: HashMap<String, watch::Receiver<Option<Progress>>>,
     tasks: JoinSet<Outcome>,
@@ -211,6 +214,7 @@ impl Worker {
             pod: version.pod,
             sources: Arc::default(),
             images: HashMap::new(),
+            stop_signals: HashMap::new(),
             pulls: HashMap::new(),
             tasks: JoinSet::new(),
             probes: HashMap::new(),
@@ -239,7 +243,7 @@ impl Worker {
             .collect();
         for (name, id, ready, stopping) in running {
             self.await_exit(&name, &id);
-            self.find_image(&name);
+            self.find_stop_signal(&name);
             if stopping {
                 // Whoever stopped it is gone; the grace begins anew.
                 if let Some(seen) = self.seen.containers.get_mut(&name)
@@ -397,7 +401,10 @@ impl Worker {
 
     fn stop(&mut self, name: &str, grace: Duration, cause: StopCause) {
         let Some(container) = self.container(name) else { return };
-        let stop_signal = self.images.get(name).and_then(|image| image.config.stop_signal.clone());
+        let stop_signal = match self.images.get(name) {
+            Some(image) => image.config.stop_signal.clone(),
+            None => self.stop_signals.get(name).cloned(),
+        };
         let Some(seen) = self.seen.containers.get_mut(name) else { return };
         let Some(id) = seen.running_id().map(str::to_owned) else { return };
         let pid = seen.pid;
@@ -477,7 +484,9 @@ impl Worker {
                 };
             }
             Outcome::Pulled { container, result } => self.take_pull(container, result, now),
-            Outcome::Found { container, image } => self.images.extend(image.map(|image| (container, image))),
+            Outcome::Found { container, stop_signal } => {
+                self.stop_signals.extend(stop_signal.map(|signal| (container, signal)));
+            }
             Outcome::Started { container, result } => self.take_start(&container, result, now),
             Outcome::Exited { container, exit } => {
                 self.end_probes(&container);
@@ -618,12 +627,12 @@ impl Worker {
 
     // ---- helpers ----
 
-    fn find_image(&mut self, name: &str) {
+    fn find_stop_signal(&mut self, name: &str) {
         let Some(container) = self.container(name) else { return };
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let image = tasks::find(&shared, container.image.as_deref().unwrap_or_default()).await;
-            Outcome::Found { container: container.name.clone(), image }
+            let stop_signal = tasks::find_stop_signal(&shared, container.image.as_deref().unwrap_or_default()).await;
+            Outcome::Found { container: container.name.clone(), stop_signal }
         });
     }
 

@@ -260,14 +260,9 @@ async fn here(
     }
 }
 
-/// An image that is here already, without asking anybody: for a container that runs from it.
-pub(super) async fn find(shared: &Shared, reference: &str) -> Option<Image> {
-    if let Some(image) = shared.remembered(reference) {
-        return Some(image);
-    }
-    let image = shared.find(reference).await.ok()?;
-    shared.remember(reference, image.clone());
-    Some(image)
+/// How an image that is here wants its containers to be stopped, without asking who may run it. Nothing of it is kept.
+pub(super) async fn find_stop_signal(shared: &Shared, reference: &str) -> Option<String> {
+    shared.find(reference).await.ok()?.config.stop_signal
 }
 
 fn present(reference: &str) -> String {
