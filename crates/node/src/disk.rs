@@ -84,6 +84,7 @@ async fn remainder(config: &Config) -> Remainder {
                 let size = disk.fragment_size();
                 (bytes(disk.blocks(), size), bytes(disk.blocks_available(), size))
             }),
+            files: disk.map_or((0, 0), |disk| (disk.files(), disk.files_available())),
             memory: available_memory(&text("/proc/meminfo")).unwrap_or(u64::MAX),
             pids: free_pids(&text("/proc/sys/kernel/pid_max"), &text("/proc/loadavg")).unwrap_or_default(),
         }
@@ -237,6 +238,19 @@ mod tests {
         assert_eq!(told().as_deref(), Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1048576\". "));
         write(dir.path().join("containers/u_cc_0/upper/f"), 5000);
         assert!(usage(&config, &pod).expect("measures").total < 6 << 20, "another container's layer is its own");
+    }
+
+    #[test]
+    fn a_pod_of_many_empty_files_is_above_its_limit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config::new("n", Ipv4Addr::LOCALHOST, dir.path().join("data"), dir.path().join("run"));
+        let volume = config.places("u").scratch.join("v");
+        std::fs::create_dir_all(&volume).expect("makes");
+        for n in 0..300 {
+            std::fs::write(volume.join(n.to_string()), b"").expect("writes");
+        }
+        let told = overuse(&pod(), &config, &usage(&config, &pod()).expect("measures"));
+        assert_eq!(told.as_deref(), Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1048576\". "));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use knoll_container::protocol::SandboxId;
 
 use crate::agent::Node;
-use crate::pod::Verdict;
+use crate::pod::{self, Verdict};
 use crate::pressure::{Candidate, first_to_go};
 use crate::shared::Shared;
 use crate::worker::uid;
@@ -28,10 +28,11 @@ impl Scarce {
         }
     }
 
-    /// Bytes of it that a pod uses; `None` when they cannot be measured.
+    /// Bytes of it that a pod uses; `None` when that is none. A disk that cannot be measured is more than any other's:
+    /// what a pod builds must not keep it here.
     async fn used(self, shared: &Shared, pod: &Arc<Pod>) -> Option<u64> {
         match self {
-            Scarce::Disk => disk::measure(shared, pod).await.map(|used| used.total),
+            Scarce::Disk => Some(disk::measure(shared, pod).await.map_or(u64::MAX, |used| used.total)),
             Scarce::Memory => {
                 let sandbox = SandboxId::new(uid(pod)).ok()?;
                 // A pod that has no sandbox uses none.
@@ -70,16 +71,16 @@ pub(crate) async fn evict_one(node: &Node, of: Scarce) {
 }
 
 fn told(resource: &str, victim: &Candidate) -> String {
-    format!(
-        "The node was low on resource: {resource}. The pod was using {} KiB, request is {} KiB. ",
-        victim.used / 1024,
-        victim.requested / 1024
-    )
+    let used = match victim.used {
+        u64::MAX => "more than can be measured".to_owned(),
+        bytes => format!("{} KiB", bytes / 1024),
+    };
+    let requested = victim.requested / 1024;
+    format!("The node was low on resource: {resource}. The pod was using {used}, request is {requested} KiB. ")
 }
 
 fn is_live(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
+    !pod::has_ended(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// What the containers that run side by side ask for together, in bytes.

@@ -17,6 +17,8 @@ pub struct Thresholds {
     pub nodefs: (u8, u64),
     /// The same for images: nothing more is pulled before unused ones are gone.
     pub imagefs: (u8, u64),
+    /// Free share, in percent, of the files that the disk can hold.
+    pub files_percent: u8,
     /// Available bytes of memory.
     pub memory_bytes: u64,
     /// Free share of process numbers, in percent.
@@ -25,7 +27,13 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Thresholds {
-        Thresholds { nodefs: (10, 5 << 30), imagefs: (15, 10 << 30), memory_bytes: 100 << 20, pids_percent: 5 }
+        Thresholds {
+            nodefs: (10, 5 << 30),
+            imagefs: (15, 10 << 30),
+            files_percent: 5,
+            memory_bytes: 100 << 20,
+            pids_percent: 5,
+        }
     }
 }
 
@@ -34,6 +42,8 @@ impl Default for Thresholds {
 pub struct Remainder {
     /// Bytes of the disk: all and available.
     pub disk: (u64, u64),
+    /// Files of the disk: all it can hold and how many more; zero where it has no such bound.
+    pub files: (u64, u64),
     /// Bytes of memory available.
     pub memory: u64,
     /// Process numbers: all and free.
@@ -56,10 +66,11 @@ impl Thresholds {
     pub fn judge(&self, left: &Remainder) -> Pressure {
         let (all, available) = left.disk;
         let short = |(percent, bytes): (u8, u64)| available < share(all, percent).min(bytes);
+        let few = |(all, free): (u64, u64), percent| all > 0 && free < share(all, percent);
         Pressure {
-            disk: all > 0 && (short(self.nodefs) || short(self.imagefs)),
+            disk: all > 0 && (short(self.nodefs) || short(self.imagefs)) || few(left.files, self.files_percent),
             memory: left.memory < self.memory_bytes,
-            pids: left.pids.0 > 0 && left.pids.1 < share(left.pids.0, self.pids_percent),
+            pids: few(left.pids, self.pids_percent),
         }
     }
 }
@@ -128,7 +139,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn left(all: u64, available: u64) -> Remainder {
-        Remainder { disk: (all, available), memory: GIB, pids: (32_768, 30_000) }
+        Remainder { disk: (all, available), files: (1000, 500), memory: GIB, pids: (32_768, 30_000) }
     }
 
     #[test]
@@ -139,6 +150,12 @@ mod tests {
         assert!(!disk(4 * TIB, 100 * GIB), "2 % of a large disk are room enough");
         assert!(disk(4 * TIB, 9 * GIB));
         assert!(!disk(0, 0), "a disk that says nothing is not full");
+    }
+
+    #[test]
+    fn a_disk_that_can_hold_few_more_files_is_full() {
+        let disk = |files| Thresholds::default().judge(&Remainder { files, ..left(TIB, TIB) }).disk;
+        assert_eq!((disk((1000, 50)), disk((1000, 49)), disk((0, 0))), (false, true, false));
     }
 
     #[test]

@@ -31,13 +31,20 @@ fn is_dots(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-/// Bytes of disk that the files below `dir` take; other file systems mounted below are not counted, and a file with
-/// several names is counted once.
+/// What any file counts for, were it empty: a disk holds so many files only.
+const LEAST: u64 = 4096;
+
+/// Bytes of disk that the files below `dir` take, each at least [`LEAST`]; other file systems mounted below are not
+/// counted, and a file with several names is counted once. A tree of more directories side by side than can be
+/// measured takes more than anything else.
 ///
 /// # Errors
-/// When the directory cannot be read, or holds more directories side by side than can be measured. What vanishes
-/// meanwhile is skipped.
+/// When the directory cannot be read. What vanishes meanwhile is skipped.
 pub(crate) fn usage(dir: &Path) -> io::Result<u64> {
+    usage_within(dir, PENDING)
+}
+
+fn usage_within(dir: &Path, most: usize) -> io::Result<u64> {
     let top = Rc::new(open_directory(AT_FDCWD, dir, ResolveFlag::empty())?);
     let mut total = 0u64;
     let mut linked = HashSet::new();
@@ -59,11 +66,9 @@ pub(crate) fn usage(dir: &Path) -> io::Result<u64> {
                 total = total.saturating_add(blocks(&stat));
             }
             if is_directory {
-                if pending.len() >= PENDING {
-                    return Err(io::Error::other(format!(
-                        "{} holds more directories than can be measured",
-                        dir.display()
-                    )));
+                if pending.len() >= most {
+                    tracing::warn!(dir = %dir.display(), most, "a tree holds more directories than can be measured");
+                    return Ok(u64::MAX);
                 }
                 let name = std::ffi::OsStr::from_bytes(name.to_bytes());
                 let long = path.as_os_str().len() + name.len() > LONGEST_PATH;
@@ -79,7 +84,7 @@ pub(crate) fn usage(dir: &Path) -> io::Result<u64> {
 }
 
 fn blocks(stat: &FileStat) -> u64 {
-    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512).max(LEAST)
 }
 
 #[cfg(test)]
@@ -114,6 +119,25 @@ mod tests {
         assert!(usage(&tree).expect("measures") >= 1 << 16);
         knoll_oci::remove_tree(&tree).expect("removes");
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn what_has_more_directories_than_can_be_measured_takes_more_than_anything_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for n in 0..9 {
+            std::fs::create_dir(dir.path().join(n.to_string())).expect("makes");
+        }
+        assert_eq!(usage_within(dir.path(), 8).expect("measures"), u64::MAX);
+        assert!(usage_within(dir.path(), 9).expect("measures") < 1 << 20);
+    }
+
+    #[test]
+    fn an_empty_file_takes_a_block() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for n in 0..100 {
+            std::fs::write(dir.path().join(n.to_string()), b"").expect("writes");
+        }
+        assert_eq!(usage(dir.path()).expect("measures"), 100 * LEAST);
     }
 
     #[test]

@@ -99,6 +99,11 @@ pub fn of_seconds(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST_GRACE)
 }
 
+/// Whether a pod's status says that it is over.
+pub fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
 /// `name_namespace(uid)`, as messages name a pod.
 pub fn describe(pod: &Pod) -> String {
     let meta = &pod.metadata;
