@@ -23,12 +23,14 @@ use crate::mount_points;
 use crate::network::{dns, services};
 use crate::panics;
 use crate::probes::Crowd;
+use crate::pulls::PullSlots;
 use crate::recorder::{Recorder, Recording};
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
 use crate::{clocks, disk, images, machine};
+use crate::panics;
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
@@ -112,7 +114,7 @@ impl Node {
             Recorder::new(api.clone(), config.name.clone(), callbacks.rush.clone(), Arc::clone(&counters));
         let (services, known_services) = watch::channel(None);
         let shared = Arc::new(Shared {
-            pulls: Semaphore::new(config.parallel_pulls.max(1)),
+            pulls: PullSlots::new(config.parallel_pulls),
             pressure: watch::Sender::default(),
             evictions: watch::Sender::default(),
             measuring: Semaphore::new(1),

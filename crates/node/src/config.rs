@@ -42,7 +42,7 @@ pub struct Config {
     pub max_pods: u32,
     /// Most processes and threads of a pod, as kubelet's `podPidsLimit`.
     pub max_pids: u64,
-    /// Most pulls at a time.
+    /// Most pulls at a time; one namespace has two fewer.
     pub parallel_pulls: usize,
     /// Where the monitor keeps containers, by their identity: their writable layers count as disk that a pod uses.
     pub containers_dir: Option<PathBuf>,

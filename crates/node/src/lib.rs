@@ -23,6 +23,7 @@ mod panics;
 pub mod pod;
 pub mod pressure;
 pub mod probes;
+mod pulls;
 mod recorder;
 pub mod resources;
 pub mod runtime;

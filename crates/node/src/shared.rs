@@ -22,6 +22,7 @@ use crate::network::lean::Compact;
 use crate::pod::Verdict;
 use crate::pressure::Pressure;
 use crate::probes::Crowd;
+use crate::pulls::PullSlots;
 use crate::recorder::Recorder;
 use crate::streams::Streams;
 
@@ -120,7 +121,7 @@ pub(crate) struct Shared {
     pub(crate) evictions: watch::Sender<BTreeMap<String, Verdict>>,
     /// Whose turn it is to be measured.
     pub(crate) measuring: Semaphore,
-    pub(crate) pulls: Semaphore,
+    pub(crate) pulls: PullSlots,
     pub(crate) writes: Semaphore,
 }
 
@@ -148,6 +149,12 @@ impl Shared {
     pub(crate) async fn find(&self, reference: &str) -> Result<Image, PullError> {
         let (store, reference) = (self.store.clone(), reference.to_owned());
         blocking(async move { store.find(&reference).await }).await
+    }
+
+    /// Whether nothing newer than what is here can be asked for under a reference, even by who always asks.
+    pub(crate) async fn is_settled(&self, reference: &str) -> bool {
+        let (store, reference) = (self.store.clone(), reference.to_owned());
+        blocking(async move { store.is_settled(&reference) }).await
     }
 
     /// Pulls an image for whoever has these credentials and tells how far it has come.

@@ -173,6 +173,14 @@ impl ImageStore {
         Ok(digest)
     }
 
+    /// Whether nothing newer than what is here can be asked for, even under [`PullPolicy::Always`].
+    ///
+    /// Blocking, for a few file accesses.
+    pub fn is_settled(&self, reference: &str) -> bool {
+        let Ok(reference) = reference.parse::<Reference>() else { return false };
+        self.held(&reference).is_some_and(|held| held.given || reference.digest.is_some())
+    }
+
     /// Opens an image that is here, whoever may run it.
     ///
     /// # Errors
@@ -355,7 +363,8 @@ impl ImageStore {
         size: u64,
         tally: &Tally<'_>,
     ) -> Result<(), PullError> {
-        let lock: Arc<_> = self.lock_for(digest.hex());
+        // By registry, too: a slow one must not hold up who gets the same from another.
+        let lock: Arc<_> = self.lock_for(&format!("{} {digest}", image.registry));
         let _fetching = lock.lock().await;
         let access = &self.inner.access;
         if self.blobs().has(&digest) && access.may_reuse(&digest, &image.registry) {

@@ -20,7 +20,7 @@ use crate::{
     challenge::{Challenge, parse_challenges},
     keychain::{Candidate, Login},
     local::Config,
-    pace::Pace,
+    pace::{Average, Pace},
 };
 
 /// Manifest media types we take.
@@ -125,7 +125,8 @@ impl Remote {
         let host = if image.registry == "docker.io" { "registry-1.docker.io" } else { &image.registry };
         let base = format!("{scheme}://{host}/v2/{}", image.repository);
         let base: Url = base.parse().map_err(|error| failed(format!("{base}: {error}")))?;
-        Ok(Session { client, image, base, candidate, authorization: Mutex::default(), limits: &self.limits })
+        let (authorization, average) = (Mutex::default(), Average::default());
+        Ok(Session { client, image, base, candidate, authorization, limits: &self.limits, average })
     }
 }
 
@@ -147,6 +148,8 @@ pub(crate) struct Session<'a> {
     /// What the registry asked us to present.
     authorization: Mutex<Option<HeaderValue>>,
     limits: &'a Limits,
+    /// How fast all its blobs come.
+    average: Average,
 }
 
 /// A blob on its way.
@@ -342,7 +345,7 @@ impl<'a> Session<'a> {
     /// A blob of the image.
     pub(crate) async fn blob(&self, digest: &Digest) -> Result<Blob, PullError> {
         let response = self.ask(Method::GET, &format!("blobs/{digest}"), None).await?;
-        Ok(Blob { response, pace: Pace::new() })
+        Ok(Blob { response, pace: Pace::within(self.average.clone()) })
     }
 }
 

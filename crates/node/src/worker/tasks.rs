@@ -171,7 +171,8 @@ pub(super) async fn pull(
     let name = Some(container.name.as_str());
     let policy = policy(container.image_pull_policy.as_deref(), reference);
     let mut credentials = None;
-    if policy != PullPolicy::Always {
+    // What is here needs no turn among those that wait for registries.
+    if policy != PullPolicy::Always || shared.is_settled(reference).await {
         let remembered = shared.remembered(reference).filter(|image| image.is_for_everybody);
         let here = match remembered {
             Some(image) => Ok(image),
@@ -205,7 +206,7 @@ pub(super) async fn pull(
         }
     }
     let asked = Instant::now();
-    let Ok(_slot) = shared.pulls.acquire().await else {
+    let Some(_slot) = shared.pulls.take(namespace(pod)).await else {
         return Err(PullFailure { reason: "ErrImagePull", message: "the node is stopping".into() });
     };
     let begun = Instant::now();
