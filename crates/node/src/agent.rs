@@ -25,12 +25,13 @@ use crate::panics;
 use crate::probes::Crowd;
 use crate::pulls::PullSlots;
 use crate::recorder::{Recorder, Recording};
+use crate::room::Room;
 use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
 use crate::{clocks, disk, images, machine};
-use crate::panics;
+use crate::{panics, pod};
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
@@ -120,6 +121,7 @@ impl Node {
             measuring: Semaphore::new(1),
             writes: Shared::write_slots(),
             allocatable: machine.allocatable(),
+            room: Room::new(machine.allocatable(), config.max_pods),
             memory_capacity: machine.memory_bytes,
             services: known_services,
             monitor: Monitor::new(monitor),
@@ -326,6 +328,13 @@ impl Roster {
             return;
         };
         let mut kept = self.records().await;
+        // All that is here is counted before anything new is.
+        let shared = Arc::clone(&self.node.shared);
+        let sandboxes: BTreeSet<&str> = listing.sandboxes.iter().map(|sandbox| sandbox.spec.id.as_str()).collect();
+        let is_here = |uid: &str| kept.contains_key(uid) || sandboxes.contains(uid);
+        for pod in pods.iter().filter(|pod| is_here(uid(pod)) && !pod::has_ended(pod)) {
+            shared.room.hold(uid(pod), pod);
+        }
         for uid in unreadable {
             // As this machine knew it last: it must not be taken for an orphan.
             if let Some(record) = kept.remove(uid) {
@@ -426,6 +435,8 @@ impl Roster {
     }
 
     fn gone(&mut self, uid: &str, last: Option<Pod>) {
+        // At once: whoever takes its place may be next.
+        self.node.shared.room.release(uid);
         if let Some(handle) = self.handles.get(uid) {
             let pod = last.map_or_else(|| Arc::clone(&handle.versions.borrow().pod), Arc::new);
             handle.versions.send_replace(PodVersion { pod, gone: true });
@@ -435,6 +446,7 @@ impl Roster {
     fn take_end(&mut self, ended: Result<String, tokio::task::JoinError>) {
         match ended {
             Ok(uid) => {
+                self.node.shared.room.release(&uid);
                 self.refer(&uid, BTreeSet::new());
                 self.handles.remove(&uid);
                 lock(&self.node.pods).remove(&uid);

@@ -26,6 +26,7 @@ pub mod probes;
 mod pulls;
 mod recorder;
 pub mod resources;
+mod room;
 pub mod runtime;
 pub mod security;
 mod shared;

@@ -24,6 +24,7 @@ use crate::pressure::Pressure;
 use crate::probes::Crowd;
 use crate::pulls::PullSlots;
 use crate::recorder::Recorder;
+use crate::room::Room;
 use crate::streams::Streams;
 
 /// Services by namespace and name.
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<Streams>,
     pub(crate) forwarded: Arc<Streams>,
     pub(crate) allocatable: Allocatable,
+    /// What of it pods hold.
+    pub(crate) room: Room,
     pub(crate) memory_capacity: u64,
     /// `None` until they were listed for the first time.
     pub(crate) services: watch::Receiver<Option<ServiceIndex>>,

@@ -189,8 +189,16 @@ impl Site {
         Ok(Running { node, events, stop, task })
     }
 
+    async fn strategic_patch(&self, path: &str, body: Value) -> Result<Value, Failure> {
+        self.send_as("application/strategic-merge-patch+json", "PATCH", path, body).await
+    }
+
     async fn send(&self, method: &str, path: &str, body: Value) -> Result<Value, Failure> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        self.send_as(kind, method, path, body).await
+    }
+
+    async fn send_as(&self, kind: &str, method: &str, path: &str, body: Value) -> Result<Value, Failure> {
         let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(bytes)?;
         Ok(self.api.request(request).await.map_err(|e| format!("{method} {path}: {e}"))?)
@@ -509,7 +517,8 @@ async fn parts_panic(site: &Site, node: &Running) -> Result<(), Failure> {
 
 /// A panic costs one pod: it is taken up again as it is, left alone when it goes on, and can be deleted all the same.
 async fn panics(site: &Site, node: Running) -> Result<Running, Failure> {
-    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
+    let script = "until [ -e /end ]; do sleep 0.01; done";
+    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", script]}]});
     let mut node = node;
     site.pod("twice", spec()).await?;
     assert!(node.event_of("twice").await?.up);
@@ -711,7 +720,15 @@ async fn refused(site: &Site) -> Result<(), Failure> {
     let told = (&rejected["status"]["reason"], &rejected["status"]["message"]);
     let text = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
     assert_eq!(told, (&json!("SysctlForbidden"), &json!(text)));
-    for name in ["no-map", "root", "no-image", "no-program", "sysctl"] {
+    let mut windows = container(json!({}));
+    windows["os"] = json!({"name": "windows"});
+    let greedy = container(json!({"resources": {"requests": {"cpu": "1000000"}}}));
+    for (name, spec, reason) in [("windows", windows, "PodOSNotSupported"), ("greedy", greedy, "OutOfcpu")] {
+        site.pod(name, spec).await?;
+        let rejected = site.until(name, "is rejected", |pod| pod["status"]["phase"] == "Failed").await?;
+        assert_eq!(rejected["status"]["reason"], reason);
+    }
+    for name in ["no-map", "root", "no-image", "no-program", "sysctl", "windows", "greedy"] {
         site.delete(name).await?;
         site.until_gone(name).await?;
     }
@@ -720,11 +737,17 @@ async fn refused(site: &Site) -> Result<(), Failure> {
 
 /// Containers go on while no node runs; the next node takes them up and removes what has no pod any more.
 async fn adopted(site: &Site, node: Running) -> Result<Running, Failure> {
-    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
+    let script = "until [ -e /end ]; do sleep 0.01; done";
+    let spec = || json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", script]}]});
     let (kept, orphan) = (site.pod("kept", spec()).await?, site.pod("orphan", spec()).await?);
     let before = site.until("kept", "is ready", ready).await?;
     site.until("orphan", "is ready", ready).await?;
     node.end().await?;
+    // What it runs from is here, but not for whoever names it by another repository.
+    let digest = before["status"]["containerStatuses"][0]["imageID"].as_str().and_then(|id| id.split_once('@'));
+    let stolen = format!("127.0.0.1:1/stolen@{}", digest.ok_or("no image was told")?.1);
+    let patch = json!({"spec": {"containers": [{"name": "c", "image": stolen}]}});
+    site.strategic_patch("/api/v1/namespaces/default/pods/kept", patch).await?;
     // As older versions left it.
     std::fs::set_permissions(site.dir.path().join("data/pods"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     site.send("DELETE", "/api/v1/namespaces/default/pods/orphan", json!({"gracePeriodSeconds": 0})).await?;
@@ -754,7 +777,13 @@ async fn adopted(site: &Site, node: Running) -> Result<Running, Failure> {
     let after = site.until("kept", "is ready", ready).await?;
     let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     assert_eq!((id(&before), after["status"]["containerStatuses"][0]["restartCount"].clone()), (id(&after), json!(0)));
-    assert_eq!(node.run(&kept, &["true"]).await?.0, 0);
+    assert_eq!(node.run(&kept, &["touch", "/end"]).await?.0, 0);
+    let waits = |pod: &Value| {
+        let state = &pod["status"]["containerStatuses"][0]["state"];
+        assert!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "it was started again: {pod}");
+        matches!(state["waiting"]["reason"].as_str(), Some("ErrImagePull" | "ImagePullBackOff"))
+    };
+    site.until("kept", "cannot be started from what it has no access to", waits).await?;
     site.delete("kept").await?;
     site.until_gone("kept").await?;
     Ok(node)

@@ -261,24 +261,32 @@ impl View<'_> {
                 let running = ContainerStateRunning { started_at: Some(seconds(*since)) };
                 (ContainerState { running: Some(running), ..ContainerState::default() }, last)
             }
-            Life::Exited(exit) => match self.held_back(role, container, seen, exit) {
-                Some(message) => (waiting("CrashLoopBackOff", Some(message)), terminated(exit)),
-                None => (terminated(exit), last),
-            },
+            Life::Exited(exit) if self.runs_again(role, exit) => {
+                match (self.held_back(container, seen, exit), seen.image.failure()) {
+                    (Some(message), _) => (waiting("CrashLoopBackOff", Some(message)), terminated(exit)),
+                    (None, Some(failure)) => (self.pull_state(container, failure), terminated(exit)),
+                    (None, None) => (terminated(exit), last),
+                }
+            }
+            Life::Exited(exit) => (terminated(exit), last),
             Life::Rejected(failure) => (waiting(&failure.reason, text(&failure.message)), last),
             Life::Absent | Life::Creating => (self.not_yet(container, seen), last),
         }
     }
 
-    /// Why a container that ended is not started again yet.
-    fn held_back(&self, role: Role, container: &Container, seen: &ObservedContainer, exit: &Exit) -> Option<String> {
+    /// Whether a container that ended is to be started again.
+    fn runs_again(&self, role: Role, exit: &Exit) -> bool {
         let again = match role {
             Role::Sidecar => true,
             Role::Init => exit.code != 0 && RestartPolicy::of(self.spec) != RestartPolicy::Never,
             Role::Main => RestartPolicy::of(self.spec).restarts(exit),
         };
-        let over = self.is_deleting() || self.seen.verdict.is_some() || has_finished(self.spec, self.seen);
-        Backoff::until(seen.backoff, exit.finished).filter(|at| again && !over && *at > self.now)?;
+        again && !(self.is_deleting() || self.seen.verdict.is_some() || has_finished(self.spec, self.seen))
+    }
+
+    /// Why a container that ended is not started again yet.
+    fn held_back(&self, container: &Container, seen: &ObservedContainer, exit: &Exit) -> Option<String> {
+        Backoff::until(seen.backoff, exit.finished).filter(|at| *at > self.now)?;
         let pause = seen.backoff.map(|b| go_duration(b.delay)).unwrap_or_default();
         Some(format!("back-off {pause} restarting failed container={} pod={}", container.name, describe(self.pod)))
     }

@@ -171,6 +171,21 @@ fn the_first_restart_is_at_once_and_the_next_ones_wait_longer_each_time() {
 }
 
 #[test]
+fn a_container_that_cannot_be_started_again_for_want_of_its_image_says_so() {
+    let pod = pod(json!({"containers": [{"name": "a", "image": "img:2"}]}));
+    let mut seen = prepared(&pod);
+    start(&mut seen, "a", at(0));
+    exit(&mut seen, "a", 0, at(0));
+    seen.container_mut("a").image = Step::Todo;
+    seen.container_mut("a").pull_failed("ErrImagePull", "not authorized".into(), at(1));
+    let status = report(&pod, &seen, at(1));
+    let shown = container(&status, 0);
+    let waiting = shown.state.as_ref().and_then(|s| s.waiting.as_ref()).expect("waiting");
+    assert_eq!(waiting.reason.as_deref(), Some("ErrImagePull"));
+    assert!(shown.last_state.as_ref().is_some_and(|last| last.terminated.is_some()));
+}
+
+#[test]
 fn a_crash_loop_is_reported_with_its_pause_and_its_last_end() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let mut seen = prepared(&pod);

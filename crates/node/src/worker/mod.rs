@@ -290,6 +290,10 @@ impl Worker {
         }
         sooner(self.check_disk_at);
         sooner(self.look_at_pulls(now));
+        if self.is_done() {
+            // Before anybody hears of it, and gives the room to another.
+            self.shared.room.release(uid(&self.pod));
+        }
         self.name_address();
         self.tell_attempts();
         self.announce();
@@ -311,6 +315,14 @@ impl Worker {
 
     fn is_over(&self) -> bool {
         self.seen.gone && matches!(self.seen.teardown, Step::Done(()))
+    }
+
+    /// Whether nothing of the pod runs again.
+    fn is_done(&self) -> bool {
+        self.seen.gone
+            || self.seen.verdict.is_some()
+            || !matches!(self.seen.forgotten, Step::Todo)
+            || pod::has_finished(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), &self.seen)
     }
 
     // ---- acts ----
@@ -527,9 +539,7 @@ impl Worker {
 
     /// Ends the pod for what it uses.
     fn evict(&mut self, verdict: Verdict) {
-        if self.seen.verdict.is_none()
-            && !pod::has_finished(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), &self.seen)
-        {
+        if !self.is_done() {
             self.shared.counters.evicted.add();
             self.shared.recorder.warning(&self.pod, None, "Evicted", &verdict.message);
             self.seen.verdict = Some(verdict);

@@ -89,21 +89,20 @@ async fn one_life(
 ) -> End {
     let version = versions.borrow().clone();
     let Some(mut seen) = first_view(shared, start, &version.pod, &versions).await else { return End::Left };
-    let ended = version.pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    if ended.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
-        && seen.containers.is_empty()
-        && seen.verdict.is_none()
-    {
+    if pod::has_ended(&version.pod) && seen.containers.is_empty() && seen.verdict.is_none() {
         // It ended before this node knew it: there is nothing to be done, except to let it go.
         seen.verdict = Some(verdict_of(&version.pod));
     }
     if seen.verdict.is_none() && !is_going(&version) {
-        let untouched = || if seen.is_untouched() { rejection(&version.pod) } else { None };
+        let untouched = || if seen.is_untouched() { rejection(shared, &version.pod) } else { None };
         // For another system none runs on, either.
         if let Some((reason, message)) = foreign(&version.pod).or_else(untouched) {
             shared.recorder.warning(&version.pod, None, reason, &message);
             seen.verdict = Some(Verdict { reason: reason.into(), message });
         }
+    }
+    if !seen.is_untouched() {
+        shared.room.hold(uid(&version.pod), &version.pod);
     }
     super::run(Arc::clone(shared), seen, versions, sources_changed).await
 }
@@ -146,9 +145,11 @@ fn foreign(pod: &Pod) -> Option<(&'static str, String)> {
 }
 
 /// Why a pod is not taken at all, as a kubelet says it: trying again would not help.
-fn rejection(pod: &Pod) -> Option<(&'static str, String)> {
-    let error = security::sysctls(pod).err()?;
-    Some(("SysctlForbidden", format!("Pod was rejected: {error}")))
+fn rejection(shared: &Shared, pod: &Pod) -> Option<(&'static str, String)> {
+    if let Err(error) = security::sysctls(pod) {
+        return Some(("SysctlForbidden", format!("Pod was rejected: {error}")));
+    }
+    shared.room.take(uid(pod), pod).err()
 }
 
 /// How a pod ended that ended before this node could see it.
