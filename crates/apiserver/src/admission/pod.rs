@@ -103,8 +103,16 @@ fn token_volume(name: &str) -> Value {
     })
 }
 
+/// Where pods may be of the classes that are evicted last of all.
+const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", "knative-serving"];
+
 fn set_priority(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     let class = object::text(pod, "/spec/priorityClassName").to_owned();
+    if class.starts_with("system-") && !SYSTEM_NAMESPACES.contains(&admission.namespace) {
+        let namespace = admission.namespace;
+        let why = format!("pods with {class} priorityClass is not permitted in {namespace} namespace");
+        return Err(admission.resource.forbidden(object::name(pod), &why));
+    }
     let priority = match class.as_str() {
         "" => 0,
         "system-node-critical" => 2_000_001_000,

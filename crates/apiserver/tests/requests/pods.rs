@@ -196,3 +196,14 @@ async fn a_runtime_class_must_be_there() {
         .expect(201);
     h.post(PODS, named).await.expect(201);
 }
+
+#[tokio::test]
+async fn only_pods_of_the_system_are_of_its_classes() {
+    let h = Harness::new().await;
+    for class in ["system-node-critical", "system-cluster-critical"] {
+        let pod = with(json!({"priorityClassName": class}));
+        let message = h.post(PODS, pod).await.failure(403);
+        let why = format!("pods with {class} priorityClass is not permitted in default namespace");
+        assert!(message.contains(&why), "{message}");
+    }
+}
