@@ -239,9 +239,7 @@ fn ready(status: BorrowedFd<'_>, terminal: Option<&OwnedFd>) -> Result<(), Failu
 fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     c.cgroups.join(c.group).step(|| format!("cannot join cgroup {}", c.group))?;
     keep_devices(c.devices, &c.spec.security)?;
-    if let Some(score) = c.spec.oom_score_adj {
-        adjust_oom_score(score);
-    }
+    adjust_oom_score(c.spec.oom_score_adj);
     kept.join()?;
     fresh_process()?;
     unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "cannot unshare the cgroup namespace".into())?;
@@ -264,9 +262,7 @@ fn run_container(c: &Container<'_>, kept: &mut Kept) -> Result<Infallible, Failu
 fn run_exec(e: &Exec<'_>, kept: &mut Kept) -> Result<Infallible, Failure> {
     e.cgroups.join(e.group).step(|| format!("cannot join cgroup {}", e.group))?;
     keep_devices(e.devices, &e.container.security)?;
-    if let Some(score) = e.container.oom_score_adj {
-        adjust_oom_score(score);
-    }
+    adjust_oom_score(e.container.oom_score_adj);
     kept.join()?;
     if e.in_user_namespace {
         become_root_inside()?;
@@ -318,9 +314,10 @@ fn fresh_process() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Best effort: lowering needs a capability that the monitor itself may lack.
-fn adjust_oom_score(score: i32) {
-    drop(fs::write("/proc/self/oom_score_adj", score.to_string()));
+/// Never the monitor's own. As long as the capability is there, what is written is also the least that can be written
+/// later without. Best effort: lowering needs it, and the monitor itself may lack it.
+fn adjust_oom_score(score: Option<i32>) {
+    drop(fs::write("/proc/self/oom_score_adj", score.unwrap_or(0).to_string()));
 }
 
 /// Best effort upwards: raising a hard limit needs a capability that the monitor itself may lack.

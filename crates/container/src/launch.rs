@@ -49,6 +49,12 @@ pub fn close_inherited() -> io::Result<()> {
     crate::sys::close_from(3)
 }
 
+/// Asks the kernel to spare this process, and what it starts, when memory runs out: what containers use up must not cost
+/// those that look after them. Best effort: it needs a capability that whoever is not root lacks.
+pub fn outlive_memory_shortage() {
+    drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
+}
+
 /// Why there is no monitor.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {

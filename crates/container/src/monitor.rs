@@ -281,6 +281,8 @@ pub fn run(options: &Options) -> Result<(), MonitorError> {
 
 fn serve(options: &Options, _lock: &File, ready: impl FnOnce()) -> Result<(), MonitorError> {
     sys::default_signals().setup("reset signals")?;
+    // Of what is forked, containers and programs in them say for themselves how much they are worth.
+    crate::launch::outlive_memory_shortage();
     // Children inherit it from the moment they are forked.
     nix::sys::prctl::set_dumpable(false).setup("close its memory to others")?;
     let mut signals = SigSet::empty();

@@ -404,3 +404,23 @@ async fn limits_can_be_changed_while_it_runs() {
     assert_eq!(site.output("update"), format!("{}\n", 48 << 20));
     site.finish(&client).await;
 }
+
+#[tokio::test]
+async fn when_memory_runs_out_the_monitor_is_spared_and_its_containers_are_not() {
+    let mut site = Site::new(FILE);
+    let program = site.launcher.program.display();
+    let script = format!("echo 300 >/proc/self/oom_score_adj; exec {program} \"$@\"");
+    site.launcher.args = ["-c", &script, "sh"].map(Into::into).to_vec();
+    site.launcher.program = "/bin/sh".into();
+    let client = site.connect().await;
+    let stream = std::os::unix::net::UnixStream::connect(&site.launcher.options.socket).unwrap();
+    let monitor = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
+    // Only who has the capability may be spared; without it, the monitor is worth what it was started as.
+    let may = "echo -999 2>/dev/null >/proc/self/oom_score_adj";
+    let may = std::process::Command::new("sh").args(["-c", may]).status().unwrap().success();
+    let expected = if may { "-999\n" } else { "300\n" };
+    assert_eq!(fs::read_to_string(format!("/proc/{monitor}/oom_score_adj")).unwrap(), expected);
+    let script = "cat /proc/self/oom_score_adj; echo -999 2>/dev/null >/proc/self/oom_score_adj || echo denied";
+    assert_eq!(site.script(&client, "one", script).await.1, "0\ndenied\n");
+    site.finish(&client).await;
+}

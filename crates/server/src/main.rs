@@ -51,6 +51,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
+    if serves(&command) {
+        knoll_container::launch::outlive_memory_shortage();
+    }
     match command {
         // The monitor forks: it must run before any other thread does.
         Command::Monitor { options } => parts::monitor::serve(&options),
@@ -83,4 +86,17 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Whether it goes on for as long as the instance does. The monitor sees to itself.
+fn serves(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Up(_)
+            | Command::Api(_)
+            | Command::Controller(_)
+            | Command::Autoscaler(_)
+            | Command::Gateway(_)
+            | Command::Node(_)
+    )
 }
