@@ -7,7 +7,8 @@ use knoll_container::protocol::SandboxId;
 
 use crate::agent::Node;
 use crate::pod::{self, Verdict};
-use crate::pressure::{Candidate, first_to_go};
+use crate::pressure::{CRITICAL, Candidate, Pressure, first_to_go};
+use crate::resources::QosClass;
 use crate::shared::Shared;
 use crate::worker::uid;
 use crate::{disk, resources};
@@ -70,6 +71,17 @@ pub(crate) async fn evict_one(node: &Node, of: Scarce) {
     });
 }
 
+/// Why a new pod is not taken while the machine is short of something, as a kubelet says it: it may have named this node
+/// itself, whatever the node says of new pods. Who is short of memory alone takes pods that say how much they need.
+pub(crate) fn keeps_away(short: Pressure, pod: &Pod) -> Option<String> {
+    let is_critical = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0) >= CRITICAL;
+    let memory_alone = short.memory && !short.disk && !short.pids;
+    let may_come = memory_alone && resources::qos_class(pod) != QosClass::BestEffort;
+    let told = [("DiskPressure", short.disk), ("MemoryPressure", short.memory), ("PIDPressure", short.pids)];
+    let told: Vec<&str> = told.into_iter().filter_map(|(name, is)| is.then_some(name)).collect();
+    (!told.is_empty() && !is_critical && !may_come).then(|| format!("The node had condition: [{}]. ", told.join(" ")))
+}
+
 fn told(resource: &str, victim: &Candidate) -> String {
     let used = match victim.used {
         u64::MAX => "more than can be measured".to_owned(),
@@ -105,6 +117,23 @@ mod tests {
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         assert_eq!(requested(&pod, Scarce::Memory.resource()), 3 << 20);
         assert_eq!(requested(&pod, Scarce::Disk.resource()), 2 << 30);
+    }
+
+    #[test]
+    fn a_machine_that_is_short_of_something_takes_no_new_pods_but_those_it_cannot_do_without() {
+        let pod = |priority: i32, memory: &str| -> Pod {
+            let resources = json!({"requests": {"memory": memory}});
+            let spec = json!({"priority": priority, "containers": [{"name": "c", "resources": resources}]});
+            serde_json::from_value(json!({"spec": spec})).expect("a pod")
+        };
+        let (disk, memory) =
+            (Pressure { disk: true, ..Pressure::default() }, Pressure { memory: true, ..Pressure::default() });
+        let told = |short, priority, memory| keeps_away(short, &pod(priority, memory));
+        assert_eq!(told(Pressure::default(), 0, "0"), None);
+        assert_eq!(told(disk, 0, "1Mi").as_deref(), Some("The node had condition: [DiskPressure]. "));
+        assert_eq!(told(disk, CRITICAL, "0"), None);
+        assert_eq!(told(memory, 0, "0").as_deref(), Some("The node had condition: [MemoryPressure]. "));
+        assert_eq!(told(memory, 0, "1Mi"), None);
     }
 
     #[test]

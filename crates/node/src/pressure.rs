@@ -106,6 +106,9 @@ impl Barometer {
     }
 }
 
+/// The least priority of pods that the system cannot do without.
+pub(crate) const CRITICAL: i32 = 2_000_000_000;
+
 /// A pod that could be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -122,7 +125,6 @@ pub struct Candidate {
 /// Who goes first when disk or memory is short: those above their request before those within it, lower priorities before
 /// higher ones, then who is furthest above. Pods the system cannot do without stay.
 pub fn first_to_go(candidates: Vec<Candidate>) -> Option<Candidate> {
-    const CRITICAL: i32 = 2_000_000_000;
     let may_go = candidates.into_iter().filter(|c| c.priority < CRITICAL && c.used > 0);
     let above = |c: &Candidate| i128::from(c.used) - i128::from(c.requested);
     may_go.max_by(|a, b| {

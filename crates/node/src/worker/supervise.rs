@@ -19,6 +19,7 @@ use knoll_faults::{catch, caught};
 
 use crate::api::pod_path;
 use crate::config::InstanceEvent;
+use crate::eviction;
 use crate::panics::{self, Record, Sentence};
 use crate::pod::{self, ObservedPod, Verdict};
 use crate::security;
@@ -149,7 +150,11 @@ fn rejection(shared: &Shared, pod: &Pod) -> Option<(&'static str, String)> {
     if let Err(error) = security::sysctls(pod) {
         return Some(("SysctlForbidden", format!("Pod was rejected: {error}")));
     }
-    shared.room.take(uid(pod), pod).err()
+    let pressure = *shared.pressure.borrow();
+    match eviction::keeps_away(pressure, pod) {
+        Some(message) => Some(("Evicted", message)),
+        None => shared.room.take(uid(pod), pod).err(),
+    }
 }
 
 /// How a pod ended that ended before this node could see it.
