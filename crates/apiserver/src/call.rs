@@ -125,6 +125,14 @@ impl Call {
         value.split(';').next().unwrap_or_default().trim()
     }
 
+    /// Reads the whole body for those who read it later; how long it is.
+    pub(crate) async fn gather(&mut self) -> Result<usize, Status> {
+        let bytes = self.read_body().await?;
+        let length = bytes.len();
+        *self.body.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(body::full(bytes));
+        Ok(length)
+    }
+
     /// The whole body; empty the second time.
     pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
         match self.body.get_mut().unwrap_or_else(PoisonError::into_inner).take() {

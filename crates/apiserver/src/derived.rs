@@ -204,4 +204,4 @@ impl Derived {
 const _: () = assert!(SYSTEM_NAMESPACE.len() + "/core/configmaps//".len() == SETTINGS.len());
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,6 +13,7 @@ use crate::{
     discovery,
     panics::Asked,
     query::Query,
+    resources::Subresource,
     respond, reviews,
     route::{self, Route, Verb},
     status::Status,
@@ -58,11 +59,39 @@ impl ApiServer {
         if !call.verb.writes() {
             return run(&self, call).await;
         }
-        match tokio::spawn(async move { run(&self, call).await }).await {
+        let mut call = call;
+        let work = if self.is_heavy(&mut call).await? {
+            // Waits for its turn here, where it holds nothing up.
+            let turn = self.flow.turn().await?;
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                runtime.block_on(run(&self, call))
+            })
+        } else {
+            tokio::spawn(async move { run(&self, call).await })
+        };
+        match work.await {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(Status::unavailable("the server is stopping")),
         }
+    }
+}
+
+/// From how many bytes on, of a body or of the object it changes, a write is computed off the threads that carry
+/// everybody's requests: it takes milliseconds and more.
+const HEAVY: usize = 64 * 1024;
+
+impl ApiServer {
+    /// Whether a write is one to compute apart. Reads its body.
+    async fn is_heavy(&self, call: &mut Call) -> Result<bool, Status> {
+        if call.subresource.is_some_and(Subresource::streams) {
+            return Ok(false);
+        }
+        let sent = call.gather().await?;
+        let stored = || self.store.get(&call.key()).map_or(0, |entry| entry.value.len());
+        Ok(sent >= HEAVY || stored() >= HEAVY)
     }
 }
 
@@ -83,5 +112,56 @@ async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Response<Body>, 
         Verb::Patch => patch::patch(server, &mut call).await,
         Verb::Delete => delete::delete(server, &mut call).await,
         Verb::DeleteCollection => delete_collection::delete_collection(server, &mut call).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Method;
+    use jiff::Timestamp;
+    use knoll_store::{Options, Store};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{auth::Pki, body, derived::tests::server};
+
+    #[tokio::test]
+    async fn large_writes_take_turns_and_keep_nobody_from_small_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store"), Options::default()).unwrap();
+        let pki = Pki::open(&directory.path().join("pki"), Timestamp::now()).unwrap();
+        let server = server(&store, &pki);
+        server.bootstrap().await.unwrap();
+        let send = |method: &str, name: &str, body: serde_json::Value| {
+            let path = format!("/api/v1/namespaces/default/configmaps{name}");
+            let request = Request::builder().method(method).uri(path);
+            let media_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            let request = request.header("content-type", media_type).body(body::full(body.to_string())).unwrap();
+            let server = server.clone();
+            tokio::spawn(async move { server.handle(request, Identity::admin()).await.status().as_u16() })
+        };
+        let mut turns = Vec::new();
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            turns.push(server.flow.turn().await.unwrap());
+        }
+        let large = json!({"metadata": {"name": "large"}, "data": {"k": "x".repeat(HEAVY)}});
+        let mut waiting = send("POST", "", large);
+        let small = |name: &str| json!({"metadata": {"name": name}, "data": {"k": "v"}});
+        assert_eq!(send("POST", "", small("a")).await.unwrap(), 201);
+        assert_eq!(send("PATCH", "/a", json!({"data": {"k": "w"}})).await.unwrap(), 200);
+        assert!(tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err(), "it waits for its turn");
+        drop(turns);
+        assert_eq!(waiting.await.unwrap(), 201);
+        // A small change of something large is large, too.
+        let request = Request::builder().uri("/").body(body::empty()).unwrap();
+        let path = "/api/v1/namespaces/default/configmaps/large";
+        let Ok(Route::Objects(target)) = route::route(&server.registry(), &Method::PATCH, path, &Query::default())
+        else {
+            panic!("{path} names an object")
+        };
+        let mut call = Call::new(target, request, Query::default(), Identity::admin()).unwrap();
+        assert!(server.is_heavy(&mut call).await.unwrap());
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Request;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     query::Query,
@@ -58,12 +59,20 @@ pub(crate) struct Flow {
     writing: Arc<Shares<String>>,
     long: Arc<Shares<String>>,
     answers: Arc<Shares<String>>,
+    turns: Arc<Semaphore>,
 }
 
 impl Default for Flow {
     fn default() -> Self {
         let shares = |(all, each)| Shares::new(all, each);
-        Self { reading: shares(READING), writing: shares(WRITING), long: shares(LONG), answers: shares(ANSWERS) }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            reading: shares(READING),
+            writing: shares(WRITING),
+            long: shares(LONG),
+            answers: shares(ANSWERS),
+            turns: Arc::new(Semaphore::new(cores)),
+        }
     }
 }
 
@@ -79,6 +88,15 @@ impl Flow {
             Kind::Long => &self.long,
         };
         shares.take(who.to_owned()).map(Arc::new).ok_or_else(too_many)
+    }
+
+    /// A turn to compute something large: as many at once as there are cores, so that they leave the half of each to
+    /// everybody else. Waits for its turn; whoever waits has a place in flight.
+    ///
+    /// # Errors
+    /// 503 when the server stops.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.turns.clone().acquire_owned().await.map_err(|_| Status::unavailable("the server is stopping"))
     }
 
     /// Room for an answer of `bytes` to `who`, until it is handed over.

@@ -1,5 +1,7 @@
 //! The rules of object metadata: names, identity, time, generation.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -111,7 +113,8 @@ pub(crate) fn prepare_update(resource: &Resource, old: &Value, new: &mut Value) 
     }
     meta.remove("selfLink");
     if object::is_deleting(old) {
-        let added: Vec<&str> = object::finalizers(new).filter(|f| !object::finalizers(old).any(|o| o == *f)).collect();
+        let had: HashSet<&str> = object::finalizers(old).collect();
+        let added: Vec<&str> = object::finalizers(new).filter(|f| !had.contains(f)).collect();
         if !added.is_empty() {
             let listed: Vec<String> = added.iter().map(|f| (*f).to_owned()).collect();
             let why = format!(

@@ -1,6 +1,6 @@
 //! One rule of a role: what it allows, and whether others cover it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ use crate::attributes::Attributes;
 /// Most single rights that rules may come to before they are compared. A rule's lists multiply: without a bound three
 /// lists of a thousand names are a thousand million rights.
 const MOST_RIGHTS: usize = 20_000;
+/// Most entries of lists that are looked at while rules are compared: what is held times what is wanted.
+const MOST_STEPS: usize = 20_000_000;
 
 /// A rule of a Role or ClusterRole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -27,10 +29,6 @@ pub struct Rule {
 
 fn contains(list: &[String], wanted: &str) -> bool {
     list.iter().any(|item| item == "*" || item == wanted)
-}
-
-fn contains_all(list: &[String], wanted: &[String]) -> bool {
-    list.iter().any(|item| item == "*") || wanted.iter().all(|one| list.contains(one))
 }
 
 /// Whether a path, or a pattern of paths, is within a pattern.
@@ -73,25 +71,10 @@ impl Rule {
         })
     }
 
-    /// Whether it grants everything that `other` does.
-    fn covers(&self, other: &Rule) -> bool {
-        contains_all(&self.verbs, &other.verbs)
-            && contains_all(&self.api_groups, &other.api_groups)
-            && other.resources.iter().all(|resource| self.covers_resource(resource))
-            && other.non_resource_urls.iter().all(|path| self.non_resource_urls.iter().any(|p| path_within(p, path)))
-            && self.covers_names(other)
-    }
-
-    fn covers_resource(&self, wanted: &str) -> bool {
-        let any_of_part = wanted.split_once('/').map(|(_, part)| format!("*/{part}"));
-        contains(&self.resources, wanted) || any_of_part.is_some_and(|any| self.resources.contains(&any))
-    }
-
-    fn covers_names(&self, other: &Rule) -> bool {
-        if other.resource_names.is_empty() {
-            return self.resource_names.is_empty();
-        }
-        self.resource_names.is_empty() || other.resource_names.iter().all(|name| self.resource_names.contains(name))
+    /// How long its lists are together.
+    fn length(&self) -> usize {
+        let lists = [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls];
+        1 + lists.iter().map(|list| list.len()).sum::<usize>()
     }
 
     /// How many single rights it comes to.
@@ -154,21 +137,100 @@ pub(crate) enum Uncovered {
     TooMany,
 }
 
+/// A rule that somebody holds, with its lists as sets: each may be as long as a request.
+struct Held<'a> {
+    verbs: HashSet<&'a str>,
+    api_groups: HashSet<&'a str>,
+    resources: HashSet<&'a str>,
+    resource_names: HashSet<&'a str>,
+    non_resource_urls: &'a [String],
+}
+
+impl<'a> Held<'a> {
+    fn of(rule: &'a Rule) -> Self {
+        let set = |list: &'a [String]| list.iter().map(String::as_str).collect();
+        Self {
+            verbs: set(&rule.verbs),
+            api_groups: set(&rule.api_groups),
+            resources: set(&rule.resources),
+            resource_names: set(&rule.resource_names),
+            non_resource_urls: &rule.non_resource_urls,
+        }
+    }
+
+    /// Whether it grants everything that `other` does.
+    fn covers(&self, other: &Rule, steps: &mut Steps) -> Result<bool, Uncovered> {
+        let paths = other.non_resource_urls.len().saturating_mul(self.non_resource_urls.len());
+        steps.take(other.length().saturating_add(paths))?;
+        let within = |path: &String| self.non_resource_urls.iter().any(|own| path_within(own, path));
+        Ok(holds_all(&self.verbs, &other.verbs)
+            && holds_all(&self.api_groups, &other.api_groups)
+            && other.resources.iter().all(|resource| self.covers_resource(resource))
+            && other.non_resource_urls.iter().all(within)
+            && self.covers_names(other))
+    }
+
+    fn covers_resource(&self, wanted: &str) -> bool {
+        let any_of_part = || wanted.split_once('/').map(|(_, part)| format!("*/{part}"));
+        self.resources.contains("*")
+            || self.resources.contains(wanted)
+            || any_of_part().is_some_and(|any| self.resources.contains(any.as_str()))
+    }
+
+    fn covers_names(&self, other: &Rule) -> bool {
+        let mut names = other.resource_names.iter();
+        self.resource_names.is_empty()
+            || (!other.resource_names.is_empty() && names.all(|name| self.resource_names.contains(name.as_str())))
+    }
+}
+
+fn holds_all(held: &HashSet<&str>, wanted: &[String]) -> bool {
+    held.contains("*") || wanted.iter().all(|one| held.contains(one.as_str()))
+}
+
+/// What is left of [`MOST_STEPS`].
+struct Steps(usize);
+
+impl Steps {
+    fn take(&mut self, count: usize) -> Result<(), Uncovered> {
+        self.0 = self.0.checked_sub(count).ok_or(Uncovered::TooMany)?;
+        Ok(())
+    }
+}
+
 /// Whether `held` grants everything that `wanted` does; what is missing, when not.
 pub(crate) fn cover(held: &[&Rule], wanted: &[Rule]) -> Result<(), Uncovered> {
+    compare(held, wanted, &mut Steps(MOST_STEPS))
+}
+
+fn compare(held: &[&Rule], wanted: &[Rule], steps: &mut Steps) -> Result<(), Uncovered> {
+    let held: Vec<Held<'_>> = held.iter().map(|rule| Held::of(rule)).collect();
     let mut missing = Vec::new();
     let mut compared = 0_usize;
     for rule in wanted {
-        if held.iter().any(|own| own.covers(rule)) {
+        if is_covered(&held, rule, steps)? {
             continue;
         }
         compared = compared.saturating_add(rule.rights());
         if compared > MOST_RIGHTS {
             return Err(Uncovered::TooMany);
         }
-        missing.extend(rule.single_rights().into_iter().filter(|right| !held.iter().any(|own| own.covers(right))));
+        for right in rule.single_rights() {
+            if !is_covered(&held, &right, steps)? {
+                missing.push(right);
+            }
+        }
     }
     if missing.is_empty() { Ok(()) } else { Err(Uncovered::Missing(compacted(missing))) }
+}
+
+fn is_covered(held: &[Held<'_>], rule: &Rule, steps: &mut Steps) -> Result<bool, Uncovered> {
+    for own in held {
+        if own.covers(rule, steps)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Rights that differ only by their verb become one rule.
@@ -264,6 +326,20 @@ mod tests {
         let held = [urls("/metrics/*,/version", "get")];
         assert!(missing(&held, &[urls("/metrics/a,/metrics/a/*,/version", "get")]).is_empty());
         assert_eq!(missing(&held, &[urls("/metric", "get")]), [r#"{NonResourceURLs:["/metric"], Verbs:["get"]}"#]);
+    }
+
+    #[test]
+    fn a_name_more_costs_a_step_more() {
+        let many = (0..100_000).map(|n| format!("n{n}")).collect::<Vec<_>>().join(",");
+        let own = rule("core", "secrets", &many, "get");
+        let mut steps = Steps(MOST_STEPS);
+        assert_eq!(compare(&[&own], &[own.clone()], &mut steps), Ok(()));
+        assert!(MOST_STEPS - steps.0 < 200_000, "{} steps", MOST_STEPS - steps.0);
+        // Many rules against many are given up before they keep anybody waiting.
+        let rules: Vec<Rule> = (0..10_000).map(|n| rule("core", &format!("r{n}"), "", "get")).collect();
+        let held: Vec<&Rule> = rules.iter().collect();
+        assert!(matches!(cover(&held, &[rule("core", "other", "", "get")]), Err(Uncovered::Missing(_))));
+        assert_eq!(cover(&held, &rules), Err(Uncovered::TooMany));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod lists;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map as JsonMap, Value};
 
@@ -75,7 +75,7 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
     if let Some(keys) = patch.get(RETAIN_KEYS) {
         retain(&mut original, patch, keys)?;
     }
-    let before = original.clone();
+    let before = ordered(patch, &original);
     for (name, given) in patch {
         if name == PATCH || name == RETAIN_KEYS || name.starts_with(ORDER) {
             continue;
@@ -94,7 +94,7 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
         let Some(list) = name.strip_prefix(ORDER) else { continue };
         let order = order.as_array().ok_or_else(|| PatchError::DirectiveValue(name.clone()))?;
         let key = ty.and_then(|ty| ty.field(list)).and_then(|field| field.merge_key.as_deref());
-        let server = before.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let server = before.get(list).map_or(&[][..], Vec::as_slice);
         if let Some(Value::Array(items)) = original.get_mut(list) {
             let (order, server) = (Places::of(order, key), Places::of(server, key));
             *items = lists::arrange(std::mem::take(items), &order, &server, key);
@@ -103,16 +103,23 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
     Ok(original)
 }
 
+/// The lists that a patch puts into an order, as they are before it.
+fn ordered(patch: &Entries, original: &Entries) -> HashMap<String, Vec<Value>> {
+    let lists = patch.keys().filter_map(|name| name.strip_prefix(ORDER));
+    lists.filter_map(|list| Some((list.to_owned(), original.get(list)?.as_array()?.clone()))).collect()
+}
+
 /// Keeps only the fields a patch names to stay.
 fn retain(original: &mut Entries, patch: &Entries, keys: &Value) -> Result<(), PatchError> {
-    let keys: Option<Vec<&str>> = keys.as_array().and_then(|keys| keys.iter().map(Value::as_str).collect());
+    // A set: a patch names as many fields as its writer likes.
+    let keys: Option<HashSet<&str>> = keys.as_array().and_then(|keys| keys.iter().map(Value::as_str).collect());
     let keys = keys.ok_or_else(|| PatchError::DirectiveValue(RETAIN_KEYS.to_owned()))?;
     for (name, given) in patch {
-        if !name.starts_with('$') && !given.is_null() && !keys.contains(&name.as_str()) {
+        if !name.starts_with('$') && !given.is_null() && !keys.contains(name.as_str()) {
             return Err(PatchError::NotRetained(name.clone()));
         }
     }
-    original.retain(|name, _| keys.contains(&name.as_str()));
+    original.retain(|name, _| keys.contains(name.as_str()));
     Ok(())
 }
 

@@ -20,6 +20,9 @@ use crate::{
 
 const OF_THE_NODE: &str = "may not be an address of the node itself";
 
+/// Most external addresses of a Service times its ports.
+const MOST_PLACES: usize = 10_000;
+
 /// Endpoints.
 pub(crate) fn endpoints<'a>(
     admission: &'a mut Admission<'_>,
@@ -126,8 +129,16 @@ pub(super) async fn external(admission: &Admission<'_>, service: &Value) -> Resu
             causes.push(Cause::invalid(field, &text.into(), &why));
         }
     }
-    for (at, why) in external::conflicts(&admission.view.snapshot(), admission.old, service) {
-        causes.push(Cause::invalid(format!("spec.externalIPs[{at}]"), &list[at], &why));
+    let ports = object::list(service, "/spec/ports").len();
+    if list.len().saturating_mul(ports) > MOST_PLACES {
+        let why = format!("addresses times ports may be at most {MOST_PLACES}");
+        causes.push(Cause::invalid("spec.externalIPs", &list.len().into(), &why));
+    }
+    // Every address with every port: nobody makes that list for who is refused anyway.
+    if causes.is_empty() {
+        for (at, why) in external::conflicts(&admission.view.snapshot(), admission.old, service) {
+            causes.push(Cause::invalid(format!("spec.externalIPs[{at}]"), &list[at], &why));
+        }
     }
     if causes.is_empty() { Ok(()) } else { Err(admission.resource.invalid(object::name(service), causes)) }
 }

@@ -1,5 +1,7 @@
 //! Services get their addresses and node ports.
 
+use std::collections::{HashMap, HashSet};
+
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
@@ -40,7 +42,9 @@ fn keep_assigned(old: Option<&Value>, service: &mut Value) {
     if new_type == "ExternalName" || object::text(old, "/spec/type") == "ExternalName" {
         return;
     }
-    let old_ports = object::list(old, "/spec/ports").to_vec();
+    // Of equal ones the first.
+    let assigned: HashMap<_, &Value> =
+        object::list(old, "/spec/ports").iter().rev().map(|port| (place(port), port)).collect();
     let spec = object::map_at(service, "spec");
     for field in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
         if object::is_empty(spec.get(field)) && !object::is_empty(old["spec"].get(field)) {
@@ -49,9 +53,9 @@ fn keep_assigned(old: Option<&Value>, service: &mut Value) {
     }
     let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
     for port in ports {
+        let was = assigned.get(&place(port));
         if new_type == "ClusterIP" {
             // Left over from the type it had.
-            let was = old_ports.iter().find(|o| o["port"] == port["port"] && o["protocol"] == port["protocol"]);
             if was.is_some_and(|w| w["nodePort"] == port["nodePort"])
                 && let Some(map) = port.as_object_mut()
             {
@@ -59,14 +63,17 @@ fn keep_assigned(old: Option<&Value>, service: &mut Value) {
             }
             continue;
         }
-        let same = |o: &&Value| o["port"] == port["port"] && o["protocol"] == port["protocol"];
         if object::integer(port, "/nodePort").unwrap_or(0) == 0
-            && let Some(was) = old_ports.iter().find(same)
-            && was["nodePort"].is_i64()
+            && let Some(was) = was.filter(|was| was["nodePort"].is_i64())
         {
             port["nodePort"] = was["nodePort"].clone();
         }
     }
+}
+
+/// What tells a port of a Service from its others.
+fn place(port: &Value) -> (Option<i64>, String) {
+    (port["port"].as_i64(), object::text(port, "/protocol").to_owned())
 }
 
 fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), Status> {
@@ -112,7 +119,7 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
     let name = object::name(service).to_owned();
     let no_ports = object::text(service, "/spec/type") == "LoadBalancer"
         && service["spec"]["allocateLoadBalancerNodePorts"] == false;
-    let had: Vec<i64> = admission
+    let had: HashSet<i64> = admission
         .old
         .map(|o| object::list(o, "/spec/ports").iter().filter_map(|p| p["nodePort"].as_i64()).collect())
         .unwrap_or_default();
@@ -144,4 +151,28 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         admission.held.push(hold);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(ports: usize, node_ports: bool) -> Value {
+        let port = |n: usize| match node_ports {
+            true => json!({"name": format!("p{n}"), "port": n, "protocol": "TCP", "nodePort": 30_000 + n}),
+            false => json!({"name": format!("p{n}"), "port": n, "protocol": "TCP"}),
+        };
+        json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.1", "ports": (1..=ports).map(port).collect::<Vec<_>>()}})
+    }
+
+    #[test]
+    fn each_of_a_hundred_thousand_ports_keeps_what_it_was_given() {
+        // Ten thousand million comparisons, were each port looked for among all.
+        let (old, mut new) = (service(100_000, true), service(100_000, false));
+        keep_assigned(Some(&old), &mut new);
+        assert_eq!(new["spec"]["ports"], old["spec"]["ports"]);
+        new["spec"]["type"] = "ClusterIP".into();
+        keep_assigned(Some(&old), &mut new);
+        assert_eq!(new["spec"]["ports"], service(100_000, false)["spec"]["ports"]);
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
     node_backend::NoNode,
 };
 
-fn server(store: &Store, pki: &Pki) -> Arc<ApiServer> {
+pub(crate) fn server(store: &Store, pki: &Pki) -> Arc<ApiServer> {
     let tokens = TokenKey::from_pem(&pki.token_key_pem().unwrap(), "https://kubernetes.default.svc").unwrap();
     let config = Config {
         authority: Arc::new(LocalAuthority::new(store.clone(), tokens, Timestamp::now)),

@@ -91,6 +91,11 @@ impl Subresource {
         }
     }
 
+    /// Whether its connection carries more than a request and an answer.
+    pub(crate) fn streams(self) -> bool {
+        matches!(self, Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward)
+    }
+
     /// The verbs it has.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {

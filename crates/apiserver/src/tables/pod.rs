@@ -1,5 +1,7 @@
 //! Pods: the status column tells a pod's story in a word.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -50,8 +52,9 @@ fn gates(pod: &Value) -> Value {
         return "<none>".into();
     }
     let conditions = object::list(pod, "/status/conditions");
-    let met =
-        gates.iter().filter(|g| conditions.iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
+    let fulfilled = conditions.iter().filter(|c| c["status"] == "True");
+    let fulfilled: HashSet<&str> = fulfilled.filter_map(|c| c["type"].as_str()).collect();
+    let met = gates.iter().filter(|g| g["conditionType"].as_str().is_some_and(|kind| fulfilled.contains(kind)));
     format!("{}/{}", met.count(), gates.len()).into()
 }
 
@@ -102,9 +105,11 @@ impl Story {
 
     /// Whether init containers still hold the pod back; takes the status from the one that does.
     fn initializing(&mut self, pod: &Value) -> bool {
-        let specs = object::list(pod, "/spec/initContainers");
+        let specs = object::list(pod, "/spec/initContainers").iter();
+        let sidecars: HashSet<&str> =
+            specs.clone().filter(|s| s["restartPolicy"] == "Always").map(object::name_of).collect();
         for (at, container) in object::list(pod, "/status/initContainerStatuses").iter().enumerate() {
-            let sidecar = specs.iter().any(|s| s["name"] == container["name"] && s["restartPolicy"] == "Always");
+            let sidecar = sidecars.contains(object::name_of(container));
             self.count_restarts(container);
             self.total += usize::from(sidecar);
             let state = &container["state"];

@@ -158,3 +158,16 @@ fn a_selector_marked_for_replacement_is_replaced() {
         json!({"spec": {"selector": {"matchLabels": {"b": "2"}}}}),
     );
 }
+
+#[test]
+fn a_hundred_thousand_fields_to_retain_are_looked_up_not_searched() {
+    // Ten thousand million comparisons of names, were each field looked for in the list.
+    let names: Vec<String> = (0..100_000).map(|n| format!("field-{n:08}")).collect();
+    let fields: serde_json::Map<String, Value> = names.iter().map(|name| (name.clone(), json!("x"))).collect();
+    let mut data = fields.clone();
+    data.insert("$retainKeys".into(), json!(names));
+    let ty = crate::lookup("", "v1", "ConfigMap").expect("it is built in");
+    let old = json!({"data": {"gone": "1", "field-00000001": "old"}});
+    let patched = strategic_merge(ty, &old, &json!({"data": data})).expect("it applies");
+    assert_eq!(patched["data"], Value::Object(fields));
+}
