@@ -58,6 +58,7 @@ mod tend;
 mod validation;
 mod verbs;
 mod view;
+mod words;
 
 pub use self::{
     attributes::Identity, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::attributes::Attributes;
+use crate::{attributes::Attributes, words::Words};
 
 /// Most single rights that rules may come to before they are compared. A rule's lists multiply: without a bound three
 /// lists of a thousand names are a thousand million rights.
@@ -16,18 +16,18 @@ const MOST_STEPS: usize = 20_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Rule {
-    pub(crate) verbs: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) api_groups: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) resources: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) resource_names: Vec<String>,
-    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) non_resource_urls: Vec<String>,
+    pub(crate) verbs: Words,
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub(crate) api_groups: Words,
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub(crate) resources: Words,
+    #[serde(skip_serializing_if = "Words::is_empty")]
+    pub(crate) resource_names: Words,
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Words::is_empty")]
+    pub(crate) non_resource_urls: Words,
 }
 
-fn contains(list: &[String], wanted: &str) -> bool {
+fn contains(list: &Words, wanted: &str) -> bool {
     list.iter().any(|item| item == "*" || item == wanted)
 }
 
@@ -42,7 +42,7 @@ fn path_within(pattern: &str, path: &str) -> bool {
 impl Rule {
     /// Everything there is: what aggregation asks of who sets it up.
     pub(crate) fn everything() -> Vec<Self> {
-        let all = || vec!["*".to_owned()];
+        let all = || Words::from_iter(["*"]);
         vec![
             Self { verbs: all(), api_groups: all(), resources: all(), ..Self::default() },
             Self { verbs: all(), non_resource_urls: all(), ..Self::default() },
@@ -59,38 +59,44 @@ impl Rule {
         }
         contains(&self.api_groups, &wanted.group)
             && self.names_resource(wanted)
-            && (self.resource_names.is_empty() || self.resource_names.contains(&wanted.name))
+            && (self.resource_names.is_empty() || self.resource_names.has(&wanted.name))
     }
 
     /// `*`, `pods`, `pods/log` and `*/scale` are the forms.
     fn names_resource(&self, wanted: &Attributes) -> bool {
         self.resources.iter().any(|resource| match resource.split_once('/') {
             _ if resource == "*" => true,
-            None => wanted.subresource.is_empty() && *resource == wanted.resource,
+            None => wanted.subresource.is_empty() && resource == wanted.resource,
             Some((plural, part)) => part == wanted.subresource && (plural == "*" || plural == wanted.resource),
         })
+    }
+
+    /// How many bytes its lists take, and it itself.
+    pub(crate) fn bytes(&self) -> usize {
+        let lists = [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls];
+        64 + lists.iter().map(|list| list.bytes()).sum::<usize>()
     }
 
     /// How long its lists are together.
     fn length(&self) -> usize {
         let lists = [&self.verbs, &self.api_groups, &self.resources, &self.resource_names, &self.non_resource_urls];
-        1 + lists.iter().map(|list| list.len()).sum::<usize>()
+        1 + lists.iter().map(|list| list.count()).sum::<usize>()
     }
 
     /// How many single rights it comes to.
     fn rights(&self) -> usize {
-        let resources =
-            self.api_groups.len().saturating_mul(self.resources.len()).saturating_mul(self.resource_names.len().max(1));
-        self.verbs.len().saturating_mul(resources.saturating_add(self.non_resource_urls.len()))
+        let names = self.resource_names.count().max(1);
+        let resources = self.api_groups.count().saturating_mul(self.resources.count()).saturating_mul(names);
+        self.verbs.count().saturating_mul(resources.saturating_add(self.non_resource_urls.count()))
     }
 
     /// The same rights, one a rule.
     fn single_rights(&self) -> Vec<Rule> {
         let mut single = Vec::with_capacity(self.rights());
-        let one = |text: &String| vec![text.clone()];
-        for verb in &self.verbs {
-            for group in &self.api_groups {
-                for resource in &self.resources {
+        let one = |word: &str| Words::from_iter([word]);
+        for verb in self.verbs.iter() {
+            for group in self.api_groups.iter() {
+                for resource in self.resources.iter() {
                     let right =
                         Rule { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Rule::default() };
                     if self.resource_names.is_empty() {
@@ -117,14 +123,14 @@ impl Rule {
             ("Verbs", &self.verbs),
         ];
         let set = parts.into_iter().filter(|(_, list)| !list.is_empty());
-        let shown: Vec<String> = set.map(|(name, list)| format!("{name}:{}", quoted(list))).collect();
+        let shown: Vec<String> = set.map(|(name, list)| format!("{name}:{}", quoted(list.iter()))).collect();
         format!("{{{}}}", shown.join(", "))
     }
 }
 
 /// A list as refusals show it: `["a" "b"]`.
-pub(crate) fn quoted(list: &[String]) -> String {
-    let items: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
+pub(crate) fn quoted<'a>(list: impl Iterator<Item = &'a str>) -> String {
+    let items: Vec<String> = list.map(|item| format!("{item:?}")).collect();
     format!("[{}]", items.join(" "))
 }
 
@@ -143,12 +149,12 @@ struct Held<'a> {
     api_groups: HashSet<&'a str>,
     resources: HashSet<&'a str>,
     resource_names: HashSet<&'a str>,
-    non_resource_urls: &'a [String],
+    non_resource_urls: &'a Words,
 }
 
 impl<'a> Held<'a> {
     fn of(rule: &'a Rule) -> Self {
-        let set = |list: &'a [String]| list.iter().map(String::as_str).collect();
+        let set = |list: &'a Words| list.iter().collect();
         Self {
             verbs: set(&rule.verbs),
             api_groups: set(&rule.api_groups),
@@ -160,9 +166,9 @@ impl<'a> Held<'a> {
 
     /// Whether it grants everything that `other` does.
     fn covers(&self, other: &Rule, steps: &mut Steps) -> Result<bool, Uncovered> {
-        let paths = other.non_resource_urls.len().saturating_mul(self.non_resource_urls.len());
+        let paths = other.non_resource_urls.count().saturating_mul(self.non_resource_urls.count());
         steps.take(other.length().saturating_add(paths))?;
-        let within = |path: &String| self.non_resource_urls.iter().any(|own| path_within(own, path));
+        let within = |path: &str| self.non_resource_urls.iter().any(|own| path_within(own, path));
         Ok(holds_all(&self.verbs, &other.verbs)
             && holds_all(&self.api_groups, &other.api_groups)
             && other.resources.iter().all(|resource| self.covers_resource(resource))
@@ -180,12 +186,12 @@ impl<'a> Held<'a> {
     fn covers_names(&self, other: &Rule) -> bool {
         let mut names = other.resource_names.iter();
         self.resource_names.is_empty()
-            || (!other.resource_names.is_empty() && names.all(|name| self.resource_names.contains(name.as_str())))
+            || (!other.resource_names.is_empty() && names.all(|name| self.resource_names.contains(name)))
     }
 }
 
-fn holds_all(held: &HashSet<&str>, wanted: &[String]) -> bool {
-    held.contains("*") || wanted.iter().all(|one| held.contains(one.as_str()))
+fn holds_all(held: &HashSet<&str>, wanted: &Words) -> bool {
+    held.contains("*") || wanted.iter().all(|one| held.contains(one))
 }
 
 /// What is left of [`MOST_STEPS`].
@@ -235,20 +241,19 @@ fn is_covered(held: &[Held<'_>], rule: &Rule, steps: &mut Steps) -> Result<bool,
 
 /// Rights that differ only by their verb become one rule.
 fn compacted(rights: Vec<Rule>) -> Vec<String> {
-    let mut verbs: BTreeMap<(Vec<String>, Vec<String>), Rule> = BTreeMap::new();
+    let mut alike: BTreeMap<(Words, Words), Vec<Rule>> = BTreeMap::new();
     let mut shown = BTreeSet::new();
     for right in rights {
         if !right.resource_names.is_empty() || !right.non_resource_urls.is_empty() {
             shown.insert(right.compact());
             continue;
         }
-        let key = (right.api_groups.clone(), right.resources.clone());
-        match verbs.get_mut(&key) {
-            Some(rule) => rule.verbs.extend(right.verbs),
-            None => drop(verbs.insert(key, right)),
-        }
+        alike.entry((right.api_groups.clone(), right.resources.clone())).or_default().push(right);
     }
-    shown.extend(verbs.values().map(Rule::compact));
+    for ((api_groups, resources), rules) in alike {
+        let verbs = rules.iter().flat_map(|rule| rule.verbs.iter()).collect();
+        shown.insert(Rule { verbs, api_groups, resources, ..Rule::default() }.compact());
+    }
     shown.into_iter().collect()
 }
 
@@ -256,14 +261,14 @@ fn compacted(rights: Vec<Rule>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn list(text: &str) -> Vec<String> {
-        text.split_terminator(',').map(str::to_owned).collect()
+    fn list(text: &str) -> Words {
+        text.split_terminator(',').collect()
     }
 
     fn rule(groups: &str, resources: &str, names: &str, verbs: &str) -> Rule {
         Rule {
             verbs: list(verbs),
-            api_groups: if groups == "core" { vec![String::new()] } else { list(groups) },
+            api_groups: if groups == "core" { Words::from_iter([""]) } else { list(groups) },
             resources: list(resources),
             resource_names: list(names),
             ..Rule::default()
