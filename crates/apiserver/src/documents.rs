@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -14,18 +14,56 @@ use crate::resources::Registry;
 /// A document and its hash.
 pub(crate) type Document = (String, Bytes);
 
+/// In which form the document of OpenAPI v2 is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    Json,
+    Protobuf,
+}
+
 /// Documents of one generation of the registry, made when first asked for.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<(u64, BTreeMap<String, Document>)>);
+pub(crate) struct Documents(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    generation: u64,
+    /// Of v3, by location.
+    documents: BTreeMap<String, Document>,
+    /// Of v2, in the forms that were asked for.
+    all_in_one: BTreeMap<Form, Document>,
+}
 
 impl Documents {
     /// All documents by location.
     pub(crate) fn all(&self, registry: &Registry) -> BTreeMap<String, Document> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.0 != registry.generation {
-            *kept = (registry.generation, make(registry));
+        self.kept(registry).documents.clone()
+    }
+
+    /// The document of OpenAPI v2, which describes everything.
+    pub(crate) fn all_in_one(&self, registry: &Registry, form: Form) -> Document {
+        let mut kept = self.kept(registry);
+        if let Some(document) = kept.all_in_one.get(&form) {
+            return document.clone();
         }
-        kept.1.clone()
+        let parts = kept.documents.values().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
+        let document = openapi::v2::document(parts);
+        let bytes = Bytes::from(match form {
+            Form::Json => document.to_string().into_bytes(),
+            Form::Protobuf => openapi::v2::encode(&document),
+        });
+        let document = (openapi::hash(&bytes), bytes);
+        kept.all_in_one.insert(form, document.clone());
+        document
+    }
+
+    fn kept(&self, registry: &Registry) -> MutexGuard<'_, Kept> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.generation != registry.generation {
+            let all_in_one = BTreeMap::new();
+            *kept = Kept { generation: registry.generation, documents: make(registry), all_in_one };
+        }
+        kept
     }
 }
 

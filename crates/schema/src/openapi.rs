@@ -5,6 +5,7 @@
 
 mod paths;
 mod schemas;
+pub mod v2;
 
 use serde_json::{Map as JsonMap, Value, json};
 use sha2::{Digest, Sha256};

@@ -47,6 +47,7 @@ pub(crate) fn answer(
         ["apis", group, version] if registry.has_group(group, Some(version)) => {
             Ok(json(&legacy::resources(&registry, group, version)))
         }
+        ["openapi", "v2"] => Ok(openapi::all_in_one(server, request)),
         ["openapi", "v3", rest @ ..] => openapi::answer(server, request, query, &rest.join("/")),
         [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
             let document = server.config.authority.issuer_document(path);
@@ -104,7 +105,10 @@ fn paths(server: &ApiServer) -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(String::from));
+    paths.extend(
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+            .map(String::from),
+    );
     paths
 }
 

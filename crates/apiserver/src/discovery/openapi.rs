@@ -1,4 +1,4 @@
-//! OpenAPI v3 at its addresses: an index, and a document a group and version.
+//! OpenAPI v3 at its addresses: an index, and a document a group and version. And v2: one document.
 
 use std::sync::Arc;
 
@@ -8,10 +8,24 @@ use knoll_schema::openapi;
 use crate::{
     ApiServer,
     body::{self, Body},
+    documents::Form,
     query::Query,
     respond,
     status::Status,
 };
+
+/// The media type of v2 in protobuf. Clients write `@v1.0` when they ask for it, which is no media type.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `/openapi/v2`, in the form that is asked for.
+pub(super) fn all_in_one(server: &Arc<ApiServer>, request: &Request<Body>) -> Response<Body> {
+    let accepted = request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = accepted.flat_map(|list| list.split(',')).map(|one| one.split(';').next().unwrap_or_default());
+    let protobuf = types.any(|one| one.trim().replace('@', ".") == PROTOBUF);
+    let (form, media_type) = if protobuf { (Form::Protobuf, PROTOBUF) } else { (Form::Json, "application/json") };
+    let (hash, document) = server.documents.all_in_one(&server.registry(), form);
+    super::tagged(request, media_type, document, &format!("\"{hash}\""))
+}
 
 /// `/openapi/v3` and what lies below it.
 pub(super) fn answer(

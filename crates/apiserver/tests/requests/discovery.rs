@@ -42,6 +42,11 @@ async fn schemas_version_and_health_are_there() {
     let document = h.get(&url).await.expect(200);
     assert!(document["components"]["schemas"].as_object().unwrap().len() > 50);
     assert_eq!(h.get("/openapi/v3/api/v1?hash=other").await.code, 301);
+    let all = h.get("/openapi/v2").await.expect(200);
+    assert_eq!(all["swagger"], "2.0");
+    let kind = json!([{"group": "serving.knative.dev", "version": "v1", "kind": "Service"}]);
+    assert_eq!(all["definitions"]["dev.knative.serving.v1.Service"]["x-kubernetes-group-version-kind"], kind);
+    assert!(all["definitions"].as_object().unwrap().len() > 300);
     assert!(h.get("/version").await.expect(200)["gitVersion"].as_str().unwrap().starts_with("v1.35."));
     assert_eq!(h.get("/readyz").await.text, "ok");
 }
