@@ -207,6 +207,23 @@ fn a_service_is_shown_in_every_form() {
 }
 
 #[test]
+fn a_list_is_applied_item_by_item() {
+    let space = Namespace::new("list");
+    let item = |name: &str| -> Value { serde_json::from_str(&config_map(name, &json!({"a": "1"}))).expect("JSON") };
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [item("one"), item("two")]}).to_string();
+    let applied = space.apply(&list);
+    assert!(applied.contains("configmap/one created") && applied.contains("configmap/two created"), "{applied}");
+    let shown = space.kubectl(&["get", "configmaps", "one", "two", "-o", "yaml"]);
+    assert!(space.apply(&shown).contains("configmap/one unchanged"));
+    // What a List holds is checked by kubectl itself.
+    let mut wrong = item("three");
+    wrong["dota"] = json!({});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [wrong]}).to_string();
+    let refused = space.kubectl_refused(&["apply", "-f", "-"], &list);
+    assert!(refused.contains("unknown field \"dota\""), "{refused}");
+}
+
+#[test]
 fn the_api_describes_itself() {
     let space = Namespace::new("api");
     let resources = space.kubectl(&["api-resources"]);
@@ -296,6 +313,8 @@ fn exec_runs_in_the_container() {
     assert_eq!(input, "by hand\n");
     let output = space.cluster.try_kubectl(&["-n", &space.name, "exec", &pod, "--", "sh", "-c", "exit 7"], "");
     assert_eq!(output.status.code(), Some(7));
+    let refused = space.kubectl_refused(&["exec", &pod, "--", "/no/such/program"], "");
+    assert!(refused.contains("/no/such/program") && !refused.contains("Upgrade"), "{refused}");
 }
 
 #[test]

@@ -26,12 +26,30 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
-/// Carries a command's streams until it ends or the client goes.
-pub(crate) async fn carry(socket: Socket, streams: ExecStreams) {
+/// Carries a command's streams until it ends or the client goes; of one that did not start, why.
+pub(crate) async fn carry(socket: Socket, started: Result<ExecStreams, status::Status>) {
     let (mut reader, mut writer) = split(socket);
-    if let Err(error) = run(&mut reader, &mut writer, streams).await {
+    let carried = match started {
+        Ok(streams) => run(&mut reader, &mut writer, streams).await,
+        Err(status) => refuse(&mut writer, &status).await,
+    };
+    if let Err(error) = carried {
         debug!(%error, "a command's client has gone");
     }
+}
+
+/// Clients take these as the sign that the channels they read are open; kubectl complains of one on its own.
+async fn open<W: AsyncWrite + Unpin>(writer: &mut Writer<W>) -> std::io::Result<()> {
+    for channel in [STDOUT, STDERR, ERROR] {
+        writer.channel(channel, b"").await?;
+    }
+    Ok(())
+}
+
+async fn refuse<W: AsyncWrite + Unpin>(writer: &mut Writer<W>, status: &status::Status) -> std::io::Result<()> {
+    open(writer).await?;
+    writer.channel(ERROR, status.to_json().to_string().as_bytes()).await?;
+    writer.close().await
 }
 
 async fn run<R, W>(reader: &mut Reader<R>, writer: &mut Writer<W>, streams: ExecStreams) -> std::io::Result<()>
@@ -40,10 +58,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let ExecStreams { input, mut output } = streams;
-    // Clients take these as the sign that the channels they read are open; kubectl complains of one on its own.
-    for channel in [STDOUT, STDERR, ERROR] {
-        writer.channel(channel, b"").await?;
-    }
+    open(writer).await?;
     // Input that the command has no room for. Its output goes on meanwhile: it may read no more until that is taken.
     let mut waiting: Option<ExecInput> = None;
     loop {

@@ -18,7 +18,8 @@ use crate::{
     streams::{channels, web_socket},
 };
 
-/// Opens the streams; everything that can fail does so before the connection changes its protocol.
+/// Opens the streams. What can be told without the machine is told before the connection changes its protocol; why a
+/// command does not start, on its channel of errors: clients take any other answer for a server without WebSocket.
 pub(super) async fn open(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
     // A WebSocket begins with GET, but it runs a command: who may only read pods may not.
     server.authorize(&call.identity, &call.attributes_of_create())?;
@@ -56,14 +57,14 @@ pub(super) async fn open(server: &Arc<ApiServer>, call: &mut Call) -> Result<Res
     let answer = web_socket::switch(&call.headers, protocol)?;
     let upgrade =
         call.take_upgrade().ok_or_else(|| Status::bad_request("this connection cannot change its protocol"))?;
-    let streams = server.config.node.exec(request).await?;
+    let started = server.config.node.exec(request).await;
     let (place, counters) = (call.take_place(), server.counters.clone());
     tokio::spawn(async move {
         // Held for as long as the command is.
         let _place = place;
         match upgrade.await {
             Ok(socket) => {
-                let carried = channels::carry(TokioIo::new(socket), streams);
+                let carried = channels::carry(TokioIo::new(socket), started);
                 panics::contain(&counters, "carry a command's streams", carried).await;
             }
             Err(error) => debug!(%error, "a connection did not change its protocol"),

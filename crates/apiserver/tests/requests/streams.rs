@@ -29,6 +29,9 @@ impl NodeBackend for Echo {
     }
 
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<ExecStreams, Status>> {
+        if request.command == ["missing"] {
+            return Box::pin(async { Err(Status::bad_request("exec: \"missing\": no such file")) });
+        }
         let (input, mut inputs) = mpsc::channel(8);
         let (outputs, output) = mpsc::channel(8);
         tokio::spawn(async move {
@@ -83,20 +86,41 @@ async fn send(stream: &mut TlsStream<TcpStream>, payload: &[u8]) {
     stream.write_all(&frame).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_command_talks_over_channels_and_tells_its_exit_code() {
-    let h = Harness::with_node(Arc::new(Echo)).await;
-    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
-    let mut stream = connect(&h).await;
-    let request = "GET /api/v1/namespaces/default/pods/p/exec?command=say&command=it&stdin=true&stdout=true HTTP/1.1\r\n\
+/// Asks for a command over WebSocket; the head of the answer, in lower case.
+async fn ask(stream: &mut TlsStream<TcpStream>, query: &str) -> String {
+    let request = format!(
+        "GET /api/v1/namespaces/default/pods/p/exec?{query} HTTP/1.1\r\n\
         host: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: v5.channel.k8s.io\r\n\r\n";
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: v5.channel.k8s.io\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
-    let head = String::from_utf8(head).unwrap().to_lowercase();
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+#[tokio::test]
+async fn why_a_command_does_not_start_is_told_on_the_channel_of_errors() {
+    let h = Harness::with_node(Arc::new(Echo)).await;
+    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let mut stream = connect(&h).await;
+    let head = ask(&mut stream, "command=missing&stdout=true").await;
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    let (channel, status) = message(&mut stream).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((channel, &status["status"], &status["code"]), (3, &"Failure".into(), &400.into()));
+    assert_eq!(status["message"], "exec: \"missing\": no such file");
+    assert_eq!(frame(&mut stream).await.0, 8);
+}
+
+#[tokio::test]
+async fn a_command_talks_over_channels_and_tells_its_exit_code() {
+    let h = Harness::with_node(Arc::new(Echo)).await;
+    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let mut stream = connect(&h).await;
+    let head = ask(&mut stream, "command=say&command=it&stdin=true&stdout=true").await;
     assert!(head.starts_with("http/1.1 101"), "{head}");
     assert!(head.contains("sec-websocket-protocol: v5.channel.k8s.io"), "{head}");
     assert_eq!(message(&mut stream).await, (2, "say it".into()));
