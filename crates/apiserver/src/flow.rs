@@ -6,7 +6,7 @@ use http::Request;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    query::Query,
+    query::{self, Query},
     shares::{Share, Shares},
     status::Status,
 };
@@ -36,7 +36,10 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let segments: Vec<&str> = request.uri().path().split('/').filter(|s| !s.is_empty()).collect();
+        // Decoded, as whoever finds the way reads them.
+        let segments = request.uri().path().split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false));
+        let segments: Vec<String> = segments.collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let streams = matches!(
             segments.as_slice(),
             ["api", "v1", "namespaces", _, "pods", _, "log" | "exec" | "attach" | "portforward"]
@@ -146,6 +149,8 @@ mod tests {
         assert_eq!(kind("GET", "/api/v1/pods?watch=true"), Kind::Long);
         assert_eq!(kind("GET", "/apis/apps/v1/watch/deployments"), Kind::Long);
         assert_eq!(kind("POST", "/api/v1/namespaces/a/pods/p/exec?command=x"), Kind::Long);
+        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p/%65xec?command=x"), Kind::Long);
+        assert_eq!(kind("GET", "/api/v1/%77atch/pods"), Kind::Long);
         assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p"), Kind::Reading);
         assert_eq!(kind("DELETE", "/api/v1/namespaces/a/pods?watch=true"), Kind::Writing);
     }

@@ -65,6 +65,9 @@ const PING: Duration = Duration::from_secs(30);
 /// How long connections may finish what they began.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How the users begin that are ServiceAccounts.
+const ACCOUNTS: &str = "system:serviceaccount:";
+
 /// What happens on one connection.
 struct Traffic {
     address: IpAddr,
@@ -298,9 +301,16 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Whose part of what is in flight a request takes: who nobody knows is told apart by address.
+/// Whose part of what is in flight a request takes. Who nobody knows is told apart by address, and ServiceAccounts by
+/// their namespace: whoever may make one may make a thousand.
 fn who(identity: &Identity, address: IpAddr) -> String {
-    if identity.user == "system:anonymous" { address.to_string() } else { identity.user.clone() }
+    if identity.user == "system:anonymous" {
+        return address.to_string();
+    }
+    match identity.user.strip_prefix(ACCOUNTS).and_then(|account| account.split_once(':')) {
+        Some((namespace, _)) => format!("{ACCOUNTS}{namespace}:*"),
+        None => identity.user.clone(),
+    }
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -331,4 +341,18 @@ async fn shake_hands(
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::identity_of_certificate(leaf));
     Some((stream, identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accounts_of_a_namespace_share_one_part() {
+        let of = |user: &str| who(&Identity::new(user, &[]), IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(of("system:serviceaccount:a:one"), of("system:serviceaccount:a:two"));
+        assert_ne!(of("system:serviceaccount:a:one"), of("system:serviceaccount:b:one"));
+        assert_eq!((of("ann"), of("system:anonymous")), ("ann".into(), "192.0.2.1".into()));
+        assert_ne!(of("system:serviceaccount:a:one"), of("system:serviceaccount:a"));
+    }
 }
