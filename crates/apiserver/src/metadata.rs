@@ -294,6 +294,11 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
         assert_eq!(prepare_update(&deployments(), &old, &mut new).unwrap_err().code, 422);
+        // Ten thousand million comparisons, were each looked for among all.
+        let many: Vec<String> = (0..100_000).map(|n| format!("a/f{n}")).collect();
+        let mut old = old;
+        old["metadata"]["finalizers"] = json!(many);
+        assert!(prepare_update(&deployments(), &old, &mut old.clone()).is_ok());
         let mut fewer = old.clone();
         fewer["metadata"]["finalizers"] = json!([]);
         assert!(prepare_update(&deployments(), &old, &mut fewer).is_ok());

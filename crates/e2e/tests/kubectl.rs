@@ -214,7 +214,7 @@ fn a_list_is_applied_item_by_item() {
     let applied = space.apply(&list);
     assert!(applied.contains("configmap/one created") && applied.contains("configmap/two created"), "{applied}");
     let shown = space.kubectl(&["get", "configmaps", "one", "two", "-o", "yaml"]);
-    assert!(space.apply(&shown).contains("configmap/one unchanged"));
+    assert!(space.apply(&shown).contains("configmap/one configured"));
     // What a List holds is checked by kubectl itself.
     let mut wrong = item("three");
     wrong["dota"] = json!({});

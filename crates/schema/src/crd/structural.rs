@@ -1,5 +1,7 @@
 //! A structural schema as a type.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::builtin;
@@ -82,10 +84,11 @@ fn object(schema: &Value) -> Shape {
         return Shape::Any;
     }
     let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
+    let required: HashSet<&str> = required.iter().filter_map(Value::as_str).collect();
     let mut object = Object { atomic, open, ..Object::default() };
     for (name, schema) in properties.into_iter().flatten() {
         let mut field = field(name, type_of(schema));
-        field.required = required.iter().any(|required| required == name.as_str());
+        field.required = required.contains(name.as_str());
         field.default = schema.get("default").cloned();
         object.fields.push(field);
     }
