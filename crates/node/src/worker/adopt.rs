@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use knoll_container::protocol::{ContainerStatus, Listing, Network, Phase};
 
 use super::scribe::Record;
-use super::uid;
+use super::{etc, uid};
 use crate::config::Config;
 use crate::pod::{Exit, Life, ObservedPod, SandboxInfo, Step};
 use crate::runtime::parse_container_id;
@@ -23,7 +23,7 @@ pub(crate) fn load_record(config: &Config, uid: &str) -> Option<Record> {
     bytes.and_then(|bytes| Record::decode(&bytes)).inspect_err(told).ok()
 }
 
-/// What is true of `pod` now: what was kept of it, corrected by what the monitor still has.
+/// What is true of `pod` now: what was kept of it, corrected by what the monitor still has. Blocking, for a moment.
 pub(crate) fn adopt(
     pod: &Pod,
     kept: Option<ObservedPod>,
@@ -34,7 +34,11 @@ pub(crate) fn adopt(
     let mut seen = kept.unwrap_or_default();
     seen.settle(now);
     let uid = uid(pod);
+    let of_pod = || listing.containers.iter().filter(|c| c.spec.sandbox.as_str() == uid);
+    let runs = of_pod().any(|c| matches!(c.phase, Phase::Running));
     match listing.sandboxes.iter().find(|s| s.spec.id.as_str() == uid) {
+        // The server ended before the sandbox was whole.
+        Some(_) if !etc::are_there(config, pod, runs) => seen.sandbox = Step::Todo,
         Some(sandbox) => {
             let host_network = sandbox.spec.network == Network::Host;
             let address = sandbox.address.unwrap_or(config.address);
@@ -48,7 +52,7 @@ pub(crate) fn adopt(
             }
         }
     }
-    for status in listing.containers.iter().filter(|c| c.spec.sandbox.as_str() == uid) {
+    for status in of_pod() {
         take(&mut seen, status, uid, now);
     }
     let known = |id: &str| listing.containers.iter().any(|c| c.spec.id.as_str() == id);
@@ -115,8 +119,15 @@ mod tests {
             .expect("a pod")
     }
 
-    fn config() -> Config {
-        Config::new("n", Ipv4Addr::LOCALHOST, "/d".into(), "/r".into())
+    /// A node whose pod was prepared.
+    fn config(dir: &tempfile::TempDir) -> Config {
+        let config = Config::new("n", Ipv4Addr::LOCALHOST, dir.path().into(), "/r".into());
+        etc::write(&config, &pod(), Ipv4Addr::LOCALHOST).expect("is written");
+        config
+    }
+
+    fn dir() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
     }
 
     fn listing(attempts: &[u32]) -> Listing {
@@ -155,9 +166,23 @@ mod tests {
 
     #[test]
     fn what_runs_is_taken_up_without_a_record() {
-        let seen = adopt(&pod(), None, &listing(&[0, 2, 1]), &config(), Timestamp::UNIX_EPOCH);
+        let seen = adopt(&pod(), None, &listing(&[0, 2, 1]), &config(&dir()), Timestamp::UNIX_EPOCH);
         assert_eq!(seen.address(), Some(Ipv4Addr::new(10, 244, 0, 9)));
         assert_eq!((seen.containers["c"].restarts, seen.containers["c"].running_id()), (2, Some("u_c_2")));
+    }
+
+    #[test]
+    fn a_sandbox_whose_files_were_not_written_is_prepared_again() {
+        let dir = dir();
+        let config = config(&dir);
+        let seen = |attempts: &[u32]| adopt(&pod(), None, &listing(attempts), &config, Timestamp::UNIX_EPOCH).sandbox;
+        assert!(seen(&[]).done().is_some());
+        let hosts = crate::runtime::etc_dir(&config, "u").join("hosts");
+        std::fs::write(&hosts, "").expect("writes");
+        assert_eq!(seen(&[]), Step::Todo, "a full disk left it empty");
+        assert!(seen(&[0]).done().is_some(), "a container may have emptied its own");
+        std::fs::remove_file(&hosts).expect("it is there");
+        assert_eq!((seen(&[]), seen(&[0])), (Step::Todo, Step::Todo), "the server was killed before it wrote it");
     }
 
     #[test]
@@ -166,14 +191,16 @@ mod tests {
         let container = kept.container_mut("c");
         container.life = Life::Running { id: "u_c_0".into(), since: Timestamp::UNIX_EPOCH };
         container.ready = true;
-        assert!(adopt(&pod(), Some(kept), &listing(&[0]), &config(), Timestamp::UNIX_EPOCH).containers["c"].ready);
+        assert!(
+            adopt(&pod(), Some(kept), &listing(&[0]), &config(&dir()), Timestamp::UNIX_EPOCH).containers["c"].ready
+        );
     }
 
     #[test]
     fn what_vanished_has_ended_and_is_prepared_again() {
         let mut kept = ObservedPod { volumes: Step::Done(()), ..ObservedPod::default() };
         kept.container_mut("c").life = Life::Running { id: "u_c_0".into(), since: Timestamp::UNIX_EPOCH };
-        let seen = adopt(&pod(), Some(kept), &Listing::default(), &config(), Timestamp::UNIX_EPOCH);
+        let seen = adopt(&pod(), Some(kept), &Listing::default(), &config(&dir()), Timestamp::UNIX_EPOCH);
         assert_eq!((&seen.sandbox, &seen.volumes), (&Step::Todo, &Step::Todo));
         assert_eq!(seen.containers["c"].exit().map(|e| e.code), Some(255));
     }

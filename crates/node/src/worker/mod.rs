@@ -4,6 +4,7 @@
 
 mod adopt;
 mod ending;
+mod etc;
 mod probing;
 mod scribe;
 mod supervise;
@@ -494,6 +495,7 @@ impl Worker {
                         Step::Failed(self.failed("sandbox", "FailedCreatePodSandBox", text, now))
                     }
                 };
+                self.begin_missing_probes();
             }
             Outcome::Pulled { container, result } => self.take_pull(container, result, now),
             Outcome::Found { container, stop_signal } => {

@@ -38,6 +38,17 @@ impl Worker {
         }
     }
 
+    /// Begins to ask those that ran before the sandbox was whole.
+    pub(super) fn begin_missing_probes(&mut self) {
+        let running = self.seen.containers.iter().filter_map(|(name, c)| match &c.life {
+            Life::Running { id, .. } if !self.probes.contains_key(name) => Some((name.clone(), id.clone(), c.ready)),
+            _ => None,
+        });
+        for (name, id, ready) in running.collect::<Vec<_>>() {
+            self.begin_probes(&name, &id, ready);
+        }
+    }
+
     pub(super) fn end_probes(&mut self, name: &str) {
         if let Some(probes) = self.probes.remove(name) {
             probes.abort();

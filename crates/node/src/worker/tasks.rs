@@ -13,10 +13,8 @@ use knoll_faults::chain;
 use knoll_oci::{Image, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::watch;
 
-use super::uid;
-use crate::config::Config;
+use super::{etc, uid};
 use crate::env::{Inputs, Sources};
-use crate::network::files::{self, Resolv};
 use crate::pod::SandboxInfo;
 use crate::probes::http;
 use crate::probes::tcp::Way;
@@ -136,28 +134,10 @@ pub(super) async fn prepare_sandbox(shared: &Shared, pod: &Arc<Pod>) -> Result<S
     };
     let address = status.address.unwrap_or(shared.config.address);
     let (config, pod) = (shared.config.clone(), Arc::clone(pod));
-    let written = tokio::task::spawn_blocking(move || write_etc(&config, &pod, address));
+    let written = tokio::task::spawn_blocking(move || etc::write(&config, &pod, address));
     let written = written.await.map_err(|error| error.to_string())?;
     written.map_err(|error| format!("cannot write the pod's files: {error}"))?;
     Ok(SandboxInfo { address, host_network })
-}
-
-/// Writes the files that every pod finds in its `/etc`.
-fn write_etc(config: &Config, pod: &Pod, address: std::net::Ipv4Addr) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let etc = runtime::etc_dir(config, uid(pod));
-    let host = Resolv::parse(&std::fs::read_to_string(&config.resolv_conf).unwrap_or_default());
-    let dns = config.dns_port.map(|_| config.gateway);
-    std::fs::create_dir_all(&etc)?;
-    // Whatever the umask: every user of a container reads these.
-    let write = |name: &str, text: String| {
-        let path = etc.join(name);
-        std::fs::write(&path, text)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
-    };
-    write("hostname", files::hostname(pod) + "\n")?;
-    write("hosts", files::hosts(pod, Some(address), &config.cluster_domain))?;
-    write("resolv.conf", files::resolv(pod, &host, dns, &config.cluster_domain).render())
 }
 
 /// Gets a container's image. How much of it has come is told meanwhile.

@@ -27,7 +27,8 @@ impl Worker {
 
     /// Tells when the pod begins or ceases to take requests.
     pub(super) fn announce(&mut self) {
-        let up = is_ready(&self.pod, &self.seen);
+        // Without an address there is nothing to tell.
+        let up = is_ready(&self.pod, &self.seen) && self.seen.sandbox.done().is_some();
         if up == self.up {
             return;
         }
