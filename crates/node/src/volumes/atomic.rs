@@ -57,6 +57,9 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
     if let Some(old) = &old
         && holds(&dir.join(old), payload)?
     {
+        // Whoever published it may have got no further.
+        link(dir, payload)?;
+        sweep(dir, old)?;
         return Ok(false);
     }
     let generation = format!("..{stamp}");
@@ -67,10 +70,20 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
         return Err(error);
     }
     link(dir, payload)?;
-    if let Some(old) = old.filter(|old| *old != Path::new(&generation)) {
-        remove_tree(&dir.join(old))?;
-    }
+    sweep(dir, Path::new(&generation))?;
     Ok(true)
+}
+
+/// Removes every generation but the one in force: the one before it, and what was interrupted.
+fn sweep(dir: &Path, in_force: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b"..") && name != in_force.as_os_str() && entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a generation already holds exactly these files.
@@ -201,6 +214,20 @@ mod tests {
         assert!(write(dir, &payload(&[("a", "3"), ("c", "4")]), None, "g3").expect("writes"));
         assert_eq!(names(dir), ["..data", "..g3", "a", "c"]);
         assert_eq!(fs::read_to_string(dir.join("a")).expect("reads"), "3");
+    }
+
+    #[test]
+    fn what_was_interrupted_after_it_was_published_is_finished() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path();
+        let files = payload(&[("a", "1"), ("b", "2")]);
+        write(dir, &payload(&[("old", "0")]), None, "g0").expect("writes");
+        // Killed, or out of space, right after the rename: no new names yet, the old ones and their files still there.
+        fill(&dir.join("..g1"), &files, None).expect("fills");
+        publish(dir, "..g1").expect("publishes");
+        assert!(!write(dir, &files, None, "g2").expect("writes"));
+        assert_eq!(names(dir), ["..data", "..g1", "a", "b"]);
+        assert_eq!(fs::read_to_string(dir.join("b")).expect("reads"), "2");
     }
 
     #[test]
