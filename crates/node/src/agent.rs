@@ -30,7 +30,7 @@ use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
-use crate::{clocks, disk, images, machine, panics, pod};
+use crate::{clocks, disk, images, machine, pod};
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
