@@ -6,7 +6,7 @@
 
 mod lists;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
@@ -104,7 +104,7 @@ fn merge_objects(ty: Option<&Type>, mut original: Entries, patch: &Entries) -> R
 }
 
 /// The lists that a patch puts into an order, as they are before it.
-fn ordered(patch: &Entries, original: &Entries) -> HashMap<String, Vec<Value>> {
+fn ordered(patch: &Entries, original: &Entries) -> BTreeMap<String, Vec<Value>> {
     let lists = patch.keys().filter_map(|name| name.strip_prefix(ORDER));
     lists.filter_map(|list| Some((list.to_owned(), original.get(list)?.as_array()?.clone()))).collect()
 }
@@ -112,7 +112,7 @@ fn ordered(patch: &Entries, original: &Entries) -> HashMap<String, Vec<Value>> {
 /// Keeps only the fields a patch names to stay.
 fn retain(original: &mut Entries, patch: &Entries, keys: &Value) -> Result<(), PatchError> {
     // A set: a patch names as many fields as its writer likes.
-    let keys: Option<HashSet<&str>> = keys.as_array().and_then(|keys| keys.iter().map(Value::as_str).collect());
+    let keys: Option<BTreeSet<&str>> = keys.as_array().and_then(|keys| keys.iter().map(Value::as_str).collect());
     let keys = keys.ok_or_else(|| PatchError::DirectiveValue(RETAIN_KEYS.to_owned()))?;
     for (name, given) in patch {
         if !name.starts_with('$') && !given.is_null() && !keys.contains(name.as_str()) {

@@ -1,6 +1,6 @@
 //! A structural schema as a type.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -84,7 +84,7 @@ fn object(schema: &Value) -> Shape {
         return Shape::Any;
     }
     let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
-    let required: HashSet<&str> = required.iter().filter_map(Value::as_str).collect();
+    let required: BTreeSet<&str> = required.iter().filter_map(Value::as_str).collect();
     let mut object = Object { atomic, open, ..Object::default() };
     for (name, schema) in properties.into_iter().flatten() {
         let mut field = field(name, type_of(schema));

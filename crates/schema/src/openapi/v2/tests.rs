@@ -95,7 +95,7 @@ fn members(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     found
 }
 
-fn member<'a>(bytes: &'a [u8], wanted: u64) -> &'a [u8] {
+fn member(bytes: &[u8], wanted: u64) -> &[u8] {
     members(bytes).into_iter().find(|(tag, _)| *tag == wanted).unwrap_or_else(|| panic!("no member {wanted}")).1
 }
 
