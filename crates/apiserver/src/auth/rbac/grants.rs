@@ -86,6 +86,9 @@ enum Holder {
 /// The bindings of one holder in one namespace that name one role, by key: one is enough to hold it.
 type Alike = BTreeMap<Arc<str>, Arc<Grant>>;
 
+/// By kind and name of the role.
+type ByRole = BTreeMap<(String, String), Alike>;
+
 /// All roles and bindings. A change costs what it brings.
 #[derive(Default)]
 pub(super) struct Grants {
@@ -97,7 +100,7 @@ pub(super) struct Grants {
     /// By key, with whom each is for.
     bindings: HashMap<Arc<str>, (Arc<Grant>, HashSet<Holder>)>,
     /// By holder, namespace, and kind and name of the role.
-    held: HashMap<Holder, HashMap<String, BTreeMap<(String, String), Alike>>>,
+    held: HashMap<Holder, HashMap<String, ByRole>>,
 }
 
 impl Grants {
