@@ -5,6 +5,7 @@
 mod adopt;
 mod ending;
 mod etc;
+mod hooks;
 mod probing;
 mod scribe;
 mod supervise;
@@ -72,6 +73,12 @@ enum Outcome {
         container: String,
         result: Result<Started, StartFailure>,
     },
+    /// What a container does right after its start has ended.
+    Hooked {
+        container: String,
+        id: String,
+        well: bool,
+    },
     Exited {
         container: String,
         exit: Exit,
@@ -92,6 +99,7 @@ impl Outcome {
             Outcome::Pulled { .. } => "pull",
             Outcome::Found { .. } => "find the stop signal",
             Outcome::Started { .. } => "start",
+            Outcome::Hooked { .. } => "run the hook after the start",
             Outcome::Exited { .. } => "exit",
             Outcome::Stopped => "stop",
             Outcome::DiskChecked(_) => "measure the disk",
@@ -124,6 +132,8 @@ struct Worker {
     pulls: HashMap<String, watch::Receiver<Option<Progress>>>,
     tasks: JoinSet<Outcome>,
     probes: HashMap<String, AbortHandle>,
+    /// What containers do right after their start, as long as they do.
+    hooks: HashMap<String, AbortHandle>,
     /// The probes as they run.
     asking: JoinSet<()>,
     reports: (mpsc::Sender<ContainerReport>, mpsc::Receiver<ContainerReport>),
@@ -219,6 +229,7 @@ impl Worker {
             pulls: HashMap::new(),
             tasks: JoinSet::new(),
             probes: HashMap::new(),
+            hooks: HashMap::new(),
             asking: JoinSet::new(),
             reports: mpsc::channel(REPORTS),
             failures: HashMap::new(),
@@ -431,6 +442,7 @@ impl Worker {
         }
         // A stopping pod is asked for its readiness no more: it takes no new requests from now on.
         self.end_probes(name);
+        self.drop_hook(name);
         let stop = ending::Stop {
             pod: Arc::clone(&self.pod),
             container,
@@ -502,8 +514,10 @@ impl Worker {
                 self.stop_signals.extend(stop_signal.map(|signal| (container, signal)));
             }
             Outcome::Started { container, result } => self.take_start(&container, result, now),
+            Outcome::Hooked { container, id, well } => self.take_hook(&container, &id, well),
             Outcome::Exited { container, exit } => {
                 self.end_probes(&container);
+                self.drop_hook(&container);
                 let seen = self.seen.container_mut(&container);
                 if seen.running_id() == Some(&exit.id) {
                     seen.end(exit);
@@ -569,7 +583,7 @@ impl Worker {
                 if seen.run(id.clone(), since).is_ok() {
                     self.failures.remove(name);
                     self.await_exit(name, &id);
-                    self.begin_probes(name, &id, false);
+                    self.after_start(name, &id);
                 }
             }
             Err(StartFailure::Config { reason, message }) => {

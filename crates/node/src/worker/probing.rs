@@ -41,7 +41,9 @@ impl Worker {
     /// Begins to ask those that ran before the sandbox was whole.
     pub(super) fn begin_missing_probes(&mut self) {
         let running = self.seen.containers.iter().filter_map(|(name, c)| match &c.life {
-            Life::Running { id, .. } if !self.probes.contains_key(name) => Some((name.clone(), id.clone(), c.ready)),
+            Life::Running { id, .. } if !self.probes.contains_key(name) && !self.hooks.contains_key(name) => {
+                Some((name.clone(), id.clone(), c.ready))
+            }
             _ => None,
         });
         for (name, id, ready) in running.collect::<Vec<_>>() {

@@ -382,13 +382,6 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<Started, Star
     };
     shared.recorder.normal(&pod, name, "Created", format!("Created container: {}", container.name));
     shared.recorder.normal(&pod, name, "Started", format!("Started container {}", container.name));
-    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
-    if let Some(hook) = hook
-        && let Err(why) = run_hook(shared, &container, &id, address.as_ref(), hook, Duration::from_secs(3600)).await
-    {
-        shared.recorder.warning(&pod, name, "FailedPostStartHook", format!("PostStartHook failed: {why}"));
-        super::ending::kill(shared, id.as_str()).await;
-    }
     Ok(Started { id: id.into(), since: shared.clock.translate(since), pid })
 }
 
