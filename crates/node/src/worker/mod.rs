@@ -7,6 +7,7 @@ mod ending;
 mod etc;
 mod hooks;
 mod probing;
+mod remains;
 mod scribe;
 mod supervise;
 mod tasks;

@@ -13,7 +13,7 @@ use knoll_faults::chain;
 use knoll_oci::{Image, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::watch;
 
-use super::{etc, uid};
+use super::{etc, remains, uid};
 use crate::env::{Inputs, Sources};
 use crate::pod::SandboxInfo;
 use crate::probes::http;
@@ -362,6 +362,7 @@ pub(super) async fn start(shared: &Shared, start: Start) -> Result<Started, Star
     })?;
     let words = runtime::termination_log(&shared.config, uid(&pod), &container.name, attempt);
     make_writable(words).await.map_err(|error| config("CreateContainerError", error.to_string()))?;
+    forget_remains(shared, &pod, &container.name, attempt).await;
     let monitor = shared.monitor.get();
     if let Some(before) = before.and_then(|id| ContainerId::new(id).ok()) {
         // Its log stays; that its file system is still there bothers nobody until the pod goes.
@@ -406,6 +407,15 @@ async fn make_writable(path: PathBuf) -> std::io::Result<()> {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
     });
     made.await.map_err(std::io::Error::other)?
+}
+
+/// Removes what attempts before the last left. That they stay is no reason not to start.
+async fn forget_remains(shared: &Shared, pod: &Pod, container: &str, attempt: u32) {
+    let (config, uid, name) = (shared.config.clone(), uid(pod).to_owned(), container.to_owned());
+    let removed = tokio::task::spawn_blocking(move || remains::forget(&config, &uid, &name, attempt)).await;
+    if let Err(error) = removed.map_err(std::io::Error::other).and_then(|removed| removed) {
+        tracing::warn!(pod = crate::pod::describe(pod), container, %error, "what earlier attempts left stays");
+    }
 }
 
 /// Runs a lifecycle hook, at most as long as `limit`.
