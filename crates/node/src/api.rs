@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Client;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::env::Sources;
 
-/// An answer that is not read: as little of it as the server can send.
+/// An answer of which nothing but the version is read: as little of it as the server can send.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// A token and until when to use it.
@@ -19,6 +20,19 @@ const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8
 pub(crate) struct Token {
     pub(crate) text: String,
     pub(crate) expires: Timestamp,
+}
+
+/// What is read of an answer to a change.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    metadata: Version,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Version {
+    resource_version: Option<String>,
 }
 
 /// The API, as a node uses it.
@@ -59,10 +73,11 @@ impl Api {
         self.send(http::Method::POST, collection, "application/json", object).await
     }
 
-    /// Changes fields of an object by JSON merge patch.
-    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> kube::Result<()> {
+    /// Changes fields of an object by JSON merge patch. Its version from then on.
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> kube::Result<Option<String>> {
         let forms = (METADATA, "application/merge-patch+json");
-        self.call(http::Method::PATCH, path, forms, patch).await.map(|IgnoredAny| ())
+        let answer: Answer = self.call(http::Method::PATCH, path, forms, patch).await?;
+        Ok(answer.metadata.resource_version)
     }
 
     /// The ConfigMaps and Secrets of a namespace by these names; those that do not exist are `None`.

@@ -236,7 +236,7 @@ async fn write_status(shared: &Shared, machine: &Machine, path: &str, pressure: 
         shared.api.merge(path, &json!({"spec": {"taints": taints}})).await?;
     }
     let status = machine.status(&shared.config, &images, &current, pressure, now);
-    shared.api.merge(&format!("{path}/status"), &json!({"status": status})).await
+    shared.api.merge(&format!("{path}/status"), &json!({"status": status})).await.map(drop)
 }
 
 /// The images that pods here run from.
@@ -251,7 +251,7 @@ async fn renew(shared: &Shared) -> kube::Result<()> {
     let now = jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%S%.6fZ", Timestamp::now()).unwrap_or_default();
     let seconds = shared.config.heartbeat.as_secs() * 4;
     let spec = json!({"holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": now});
-    match shared.api.merge(&format!("{LEASES}/{name}"), &json!({"spec": spec})).await {
+    match shared.api.merge(&format!("{LEASES}/{name}"), &json!({"spec": spec})).await.map(drop) {
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});

@@ -28,6 +28,8 @@ use tokio::sync::{mpsc, watch};
 
 #[path = "pods/faults.rs"]
 mod faults;
+#[path = "pods/mended.rs"]
+mod mended;
 
 use faults::Faults;
 
@@ -375,6 +377,8 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     completes(site, &node).await.map_err(|e| format!("a task: {e}"))?;
     refused(site).await.map_err(|e| format!("refusals: {e}"))?;
     loopback(site, &mut node).await.map_err(|e| format!("a program on 127.0.0.1: {e}"))?;
+    mended::hooks(site, &node).await.map_err(|e| format!("hooks: {e}"))?;
+    mended::statuses(site).await.map_err(|e| format!("a status that others change: {e}"))?;
     endless(site, &node).await.map_err(|e| format!("what has no end: {e}"))?;
     let node = panics(site, node).await.map_err(|e| format!("panics: {e}"))?;
     let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;

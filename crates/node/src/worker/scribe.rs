@@ -103,9 +103,27 @@ pub(super) struct Scribe {
 #[derive(Clone)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    /// What the API has, as far as we know.
-    written: Arc<Mutex<PodStatus>>,
+    written: Arc<Mutex<Written>>,
     latest: Arc<std::sync::Mutex<PodStatus>>,
+}
+
+/// What the API has, as far as we know.
+struct Written {
+    status: PodStatus,
+    /// The pod's version then.
+    version: Option<u64>,
+}
+
+impl Written {
+    /// What the API has, given a version of the pod that was seen: what others wrote after us counts.
+    fn known<'a>(&'a self, pod: &'a Pod) -> &'a PodStatus {
+        let is_newer = version(pod.metadata.resource_version.as_deref()) > self.version;
+        pod.status.as_ref().filter(|_| is_newer && self.version.is_some()).unwrap_or(&self.status)
+    }
+}
+
+fn version(text: Option<&str>) -> Option<u64> {
+    text?.parse().ok()
 }
 
 impl Scribe {
@@ -114,7 +132,10 @@ impl Scribe {
         let known = pod.status.clone().unwrap_or_default();
         let writer = Writer {
             shared,
-            written: Arc::new(Mutex::new(known.clone())),
+            written: Arc::new(Mutex::new(Written {
+                status: known.clone(),
+                version: version(pod.metadata.resource_version.as_deref()),
+            })),
             latest: Arc::new(std::sync::Mutex::new(known)),
         };
         let task = tokio::spawn(run(writer.clone(), changes));
@@ -254,20 +275,21 @@ impl Writer {
     /// Writes what differs from what the API has. Returns `false` when that has to be tried again.
     pub(super) async fn write_status(&self, (pod, status): &(Arc<Pod>, PodStatus)) -> bool {
         let mut written = self.written.lock().await;
-        let Some(mut patch) = difference(&written, status) else { return true };
+        let Some(mut patch) = difference(written.known(pod), status) else { return true };
         let Ok(_slot) = self.shared.writes.acquire().await else { return true };
         let gated = pod.spec.as_ref().is_some_and(|s| s.readiness_gates.as_ref().is_some_and(|g| !g.is_empty()));
-        let mut version = pod.metadata.resource_version.clone().filter(|_| gated);
+        let mut expected = pod.metadata.resource_version.clone().filter(|_| gated);
         let path = pod_path(pod);
         for _ in 0..CONFLICTS {
             let mut meta = json!({"uid": pod.metadata.uid});
-            if let Some(version) = &version {
-                meta["resourceVersion"] = version.clone().into();
+            if let Some(expected) = &expected {
+                meta["resourceVersion"] = expected.clone().into();
             }
             let body = json!({"metadata": meta, "status": patch});
             match self.shared.api.merge(&format!("{path}/status"), &body).await {
-                Ok(_) => {
-                    written.clone_from(status);
+                Ok(now) => {
+                    written.status.clone_from(status);
+                    written.version = version(now.as_deref());
                     return true;
                 }
                 // The pod is gone: there is nothing to write to.
@@ -278,7 +300,7 @@ impl Writer {
                     if !gated {
                         continue;
                     }
-                    version.clone_from(&now.metadata.resource_version);
+                    expected.clone_from(&now.metadata.resource_version);
                     let merged = with_conditions_of_others(status, now.status.as_ref());
                     match difference(now.status.as_ref().unwrap_or(&PodStatus::default()), &merged) {
                         Some(newer) => patch = newer,
@@ -353,6 +375,19 @@ mod tests {
         let new = status(json!({"phase": "Running", "podIP": "10.244.0.5"}));
         assert_eq!(difference(&old, &new), Some(json!({"phase": "Running", "reason": null})));
         assert_eq!(difference(&new, &new), None);
+    }
+
+    #[test]
+    fn what_others_wrote_after_us_is_what_the_api_has() {
+        let written = Written { status: status(json!({"phase": "Running"})), version: Some(9) };
+        let pod = |version: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"resourceVersion": version}, "status": {"phase": "Pending"}}))
+                .expect("a pod")
+        };
+        assert_eq!(written.known(&pod("10")).phase.as_deref(), Some("Pending"));
+        assert_eq!(written.known(&pod("9")).phase.as_deref(), Some("Running"), "it is our own");
+        assert_eq!(written.known(&pod("8")).phase.as_deref(), Some("Running"), "it is older than ours");
+        assert_eq!(written.known(&pod("x")).phase.as_deref(), Some("Running"));
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! What goes wrong beside a pod's containers, and is put right.
+
+use serde_json::{Value, json};
+
+use super::{Failure, IMAGE, Running, Site, ready};
+
+/// What a container does right after its start holds back its readiness and nothing else: its end is noticed, its
+/// failure ends it, and the pod can be deleted.
+pub(crate) async fn hooks(site: &Site, node: &Running) -> Result<(), Failure> {
+    let spec = |hook: &str, command: &str| {
+        json!({"terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+            "volumes": [{"name": "v", "emptyDir": {}}],
+            "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", command],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", hook]}}}}]})
+    };
+    let runs = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["running"].is_object();
+    let failed = |pod: &Value| pod["status"]["phase"] == "Failed";
+
+    let uid = site.pod("hook-waits", spec("while ! [ -e /v/go ]; do sleep 0.05; done", "sleep 600")).await?;
+    let pod = site.until("hook-waits", "runs", runs).await?;
+    assert!(!ready(&pod), "{:#}", pod["status"]);
+    assert_eq!(node.run(&uid, &["touch", "/v/go"]).await?.0, 0);
+    site.until("hook-waits", "is ready", ready).await?;
+
+    site.pod("hook-hangs", spec("sleep 600", "sleep 600")).await?;
+    let pod = site.until("hook-hangs", "runs", runs).await?;
+    assert!(!ready(&pod), "{:#}", pod["status"]);
+
+    site.pod("hook-fails", spec("exit 7", "sleep 600")).await?;
+    let pod = site.until("hook-fails", "is killed", failed).await?;
+    let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(state["exitCode"], 137, "{:#}", pod["status"]);
+
+    site.pod("hook-outlives", spec("sleep 600", "sleep 0.2; exit 3")).await?;
+    let pod = site.until("hook-outlives", "has ended", failed).await?;
+    let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(state["exitCode"], 3, "{:#}", pod["status"]);
+
+    for name in ["hook-waits", "hook-hangs", "hook-fails", "hook-outlives"] {
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
+    Ok(())
+}
+
+/// A status that others change is put right, whatever else happens to the pod.
+pub(crate) async fn statuses(site: &Site) -> Result<(), Failure> {
+    let spec = json!({"terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"]}]});
+    site.pod("changed", spec).await?;
+    site.until("changed", "is ready", ready).await?;
+    let path = "/api/v1/namespaces/default/pods/changed/status";
+    let wrong = json!({"status": {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}]}});
+    assert!(!ready(&site.send("PATCH", path, wrong).await?));
+    site.until("changed", "is ready again", |pod| ready(pod) && pod["status"]["phase"] == "Running").await?;
+    site.delete("changed").await?;
+    site.until_gone("changed").await
+}
