@@ -117,7 +117,7 @@ impl Node {
             pulls: PullSlots::new(config.parallel_pulls),
             pressure: watch::Sender::default(),
             evictions: watch::Sender::default(),
-            measuring: Semaphore::new(1),
+            measuring: Arc::new(Semaphore::new(1)),
             writes: Shared::write_slots(),
             allocatable: machine.allocatable(),
             room: Room::new(machine.allocatable(), config.max_pods),

@@ -106,9 +106,14 @@ fn free_pids(pid_max: &str, loadavg: &str) -> Option<(u64, u64)> {
 
 /// What a pod uses now; `None` when it cannot be measured.
 pub(crate) async fn measure(shared: &Shared, pod: &Arc<Pod>) -> Option<Usage> {
-    let _turn = shared.measuring.acquire().await.ok()?;
+    let turn = Arc::clone(&shared.measuring).acquire_owned().await.ok()?;
     let (config, pod) = (shared.config.clone(), Arc::clone(pod));
-    let measured = tokio::task::spawn_blocking(move || usage(&config, &pod)).await;
+    let measured = tokio::task::spawn_blocking(move || {
+        // Held until the thread is done, whether anybody still waits for it or not.
+        let _turn = turn;
+        usage(&config, &pod)
+    });
+    let measured = measured.await;
     match measured {
         Ok(Ok(usage)) => Some(usage),
         Ok(Err(error)) => {

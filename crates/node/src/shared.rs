@@ -123,7 +123,7 @@ pub(crate) struct Shared {
     /// Pods that must go, by uid.
     pub(crate) evictions: watch::Sender<BTreeMap<String, Verdict>>,
     /// Whose turn it is to be measured.
-    pub(crate) measuring: Semaphore,
+    pub(crate) measuring: Arc<Semaphore>,
     pub(crate) pulls: PullSlots,
     pub(crate) writes: Semaphore,
 }
@@ -150,14 +150,12 @@ impl Shared {
     /// An image that is here already, though it may have to be looked at first, whoever may run it: for what runs
     /// from it already.
     pub(crate) async fn find(&self, reference: &str) -> Result<Image, PullError> {
-        let (store, reference) = (self.store.clone(), reference.to_owned());
-        blocking(async move { store.find(&reference).await }).await
+        self.store.find(reference).await
     }
 
     /// Whether nothing newer than what is here can be asked for under a reference, even by who always asks.
-    pub(crate) async fn is_settled(&self, reference: &str) -> bool {
-        let (store, reference) = (self.store.clone(), reference.to_owned());
-        blocking(async move { store.is_settled(&reference) }).await
+    pub(crate) fn is_settled(&self, reference: &str) -> bool {
+        self.store.is_settled(reference)
     }
 
     /// Pulls an image for whoever has these credentials and tells how far it has come.
@@ -168,8 +166,7 @@ impl Shared {
         keychain: Keychain,
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Image, PullError> {
-        let (store, reference) = (self.store.clone(), reference.to_owned());
-        blocking(async move { store.pull(&reference, policy, &keychain, &progress).await }).await
+        pull(&self.store, reference, policy, &keychain, &progress).await
     }
 
     /// The Services whose addresses a pod is told: those of its namespace, unless it wants no links, and the API
@@ -187,17 +184,16 @@ impl Shared {
     }
 }
 
-/// Looking at the store and unpacking block, so all of it runs where blocking is fine.
-async fn blocking<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    let runtime = tokio::runtime::Handle::current();
-    match tokio::task::spawn_blocking(move || runtime.block_on(work)).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The server stops, and with it whoever waits for this.
-            Err(_) => std::future::pending().await,
-        },
-    }
+/// Pulls for as long as it is polled: whoever gives a pull up gives up all of it. What it reads of the store meanwhile
+/// is small, and unpacking has threads of its own.
+async fn pull(
+    store: &ImageStore,
+    reference: &str,
+    policy: PullPolicy,
+    keychain: &Keychain,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Image, PullError> {
+    store.pull(reference, policy, keychain, progress).await
 }
 
 /// The monitor, across lost connections.
@@ -274,4 +270,41 @@ pub(crate) fn unseen() -> Exit {
 /// Whether an error means that the connection was lost rather than that the monitor said no.
 pub(crate) fn is_lost(error: &ClientError) -> bool {
     matches!(error, ClientError::Closed | ClientError::Io(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_that_is_given_up_holds_no_thread() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // A registry that takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+        let host = silent.local_addr().expect("is bound").to_string();
+        let store = ImageStore::open(dir.path(), knoll_oci::Config::default()).expect("opens");
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).max_blocking_threads(2).enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for number in 0..4 {
+                let (store, reference) = (store.clone(), format!("{host}/app:{number}"));
+                let keychain = Keychain::default();
+                let task = tokio::spawn(async move {
+                    drop(pull(&store, &reference, PullPolicy::Always, &keychain, &|_| {}).await);
+                });
+                let (listener, accepted) = (silent.try_clone().expect("a listener"), std::sync::mpsc::channel());
+                std::thread::spawn(move || drop(accepted.0.send(listener.accept())));
+                let wait = async {
+                    while accepted.1.try_recv().is_err() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the registry is asked");
+                task.abort();
+            }
+            let free = tokio::task::spawn_blocking(|| ());
+            tokio::time::timeout(Duration::from_secs(10), free).await.expect("a thread is free").expect("it runs");
+        });
+        runtime.shutdown_background();
+    }
 }

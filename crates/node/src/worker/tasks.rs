@@ -152,7 +152,7 @@ pub(super) async fn pull(
     let policy = policy(container.image_pull_policy.as_deref(), reference);
     let mut credentials = None;
     // What is here needs no turn among those that wait for registries.
-    if policy != PullPolicy::Always || shared.is_settled(reference).await {
+    if policy != PullPolicy::Always || shared.is_settled(reference) {
         let remembered = shared.remembered(reference).filter(|image| image.is_for_everybody);
         let here = match remembered {
             Some(image) => Ok(image),
