@@ -1,6 +1,6 @@
 //! Removing what no reference leads to.
 
-use std::{collections::BTreeSet, fs, io};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use crate::{Digest, ImageStore, holds::Collecting, pins::Origin, remove};
 
@@ -15,7 +15,7 @@ pub struct Collected {
 
 impl ImageStore {
     /// Removes blobs and unpacked layers that belong to no reference and to none of `in_use`, the manifests of
-    /// running containers. Pulled tags for which `forget` says so are forgotten first.
+    /// running containers; the unpacked layers among `stood_on`, directories, stay too. Pulled tags for which `forget` says so are forgotten first.
     ///
     /// What is on its way in or in somebody's hands stays. Does nothing while another collection goes on.
     ///
@@ -24,6 +24,7 @@ impl ImageStore {
     pub async fn collect(
         &self,
         in_use: &BTreeSet<Digest>,
+        stood_on: &BTreeSet<PathBuf>,
         forget: impl Fn(&str) -> bool,
     ) -> Result<Collected, io::Error> {
         let Some(collecting) = self.inner.holds.collect() else { return Ok(Collected::default()) };
@@ -37,18 +38,25 @@ impl ImageStore {
                 names.push(name.to_owned());
             }
         }
-        let store = self.clone();
+        let (store, stood_on) = (self.clone(), self.layers_among(stood_on));
         let work = move || {
             for name in names {
                 store.unpin(&name)?;
             }
-            let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+            let (mut blobs, mut layers) = (BTreeSet::new(), stood_on);
             for root in roots {
                 store.reach(&root, &mut blobs, &mut layers);
             }
             store.sweep(&collecting, &blobs, &layers)
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    }
+
+    /// Which unpacked layers these directories are.
+    fn layers_among(&self, directories: &BTreeSet<PathBuf>) -> BTreeSet<Digest> {
+        let ours = self.inner.root.join("layers");
+        let names = directories.iter().filter(|path| path.parent() == Some(&ours)).filter_map(|path| path.file_name());
+        names.filter_map(|name| format!("sha256:{}", name.to_str()?).parse().ok()).collect()
     }
 
     pub(crate) fn reach(&self, root: &Digest, blobs: &mut BTreeSet<Digest>, layers: &mut BTreeSet<Digest>) {

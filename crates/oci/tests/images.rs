@@ -2,6 +2,7 @@
 //! and onto the disk in the form overlayfs stacks. Needs root, for ownership and whiteouts.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
@@ -331,4 +332,24 @@ async fn an_image_whose_name_went_to_another_still_runs_by_its_digest() {
     drop(store);
     let store = self::store(&scratch.path().join("store"), &["localhost:1"]);
     open(&store, name).await.expect("is for everybody");
+}
+
+#[tokio::test]
+async fn layers_that_something_stands_on_stay_when_their_name_went_to_another_image() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = store(&scratch.path().join("store"), &["localhost:1"]);
+    let archive = scratch.path().join("image.tar");
+    let name = "localhost:1/team/app:v1";
+    let load = async |layer: Vec<u8>| {
+        one_image(&archive, name, &[(layer.clone(), Digest::of(&layer))]);
+        store.load_tar(&archive, None).await.expect("loads");
+        // Nobody holds it afterwards, as after a restart.
+        open(&store, name).await.expect("opens").layers.clone()
+    };
+    let (first, second) = (load(base_layer()).await, load(upper_layer()).await);
+    let stood_on = first.iter().cloned().chain(["/elsewhere".into()]).collect();
+    store.collect(&BTreeSet::new(), &stood_on, |_| true).await.expect("collects");
+    assert!(first.iter().chain(&second).all(|layer| layer.is_dir()));
+    store.collect(&BTreeSet::new(), &BTreeSet::new(), |_| true).await.expect("collects");
+    assert!(!first.iter().any(|layer| layer.exists()) && second.iter().all(|layer| layer.is_dir()));
 }
