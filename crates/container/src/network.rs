@@ -144,16 +144,7 @@ struct Held {
 /// Sets the host up: forwarding on, the gateway address, the route that leads service addresses to the firewall, and
 /// the table. Service rules that an earlier program left stay until [`HostNetwork::set_services`]. May be repeated.
 pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
-    set("/proc/sys/net/ipv4/ip_forward", "1")?;
-    let route = |what| move |source| NetworkError::Route { what, source };
-    let mut socket = Socket::route().map_err(route("open a routing socket"))?;
-    let loopback = socket.link("lo").map_err(route("find the loopback interface"))?;
-    socket.up(loopback).map_err(route("switch the loopback interface on"))?;
-    let gateway = config.gateway;
-    socket.add_address(loopback, gateway, RT_SCOPE_LINK).map_err(route("add the gateway address"))?;
-    // Without it a machine without a default route has no way to a service, and one with it would ask its neighbours.
-    let services = service_route(&config, loopback);
-    socket.add_route(&services).map_err(route("add the route to services"))?;
+    ways(&config)?;
     let table = |what| move |source| NetworkError::Table { what, source };
     if !nft::table_exists(&config.table).map_err(table("look for the table"))? {
         let mut batch = Batch::new(&config.table);
@@ -162,6 +153,20 @@ pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
         batch.commit().map_err(table("make the table"))?;
     }
     Ok(HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 })
+}
+
+/// Forwarding, the gateway address, and the route that leads service addresses to the firewall. May be repeated.
+fn ways(config: &Config) -> Result<(), NetworkError> {
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    let route = |what| move |source| NetworkError::Route { what, source };
+    let mut socket = Socket::route().map_err(route("open a routing socket"))?;
+    let loopback = socket.link("lo").map_err(route("find the loopback interface"))?;
+    socket.up(loopback).map_err(route("switch the loopback interface on"))?;
+    let gateway = config.gateway;
+    socket.add_address(loopback, gateway, RT_SCOPE_LINK).map_err(route("add the gateway address"))?;
+    // Without it a machine without a default route has no way to a service, and one with it would ask its neighbours.
+    let services = service_route(config, loopback);
+    socket.add_route(&services).map_err(route("add the route to services"))
 }
 
 /// Removes what [`setup`] made, except for forwarding, which others may rely on by now. Absent parts are fine.
@@ -213,14 +218,30 @@ impl HostNetwork {
     }
 
     /// Changes services, in one transaction that costs what differs. What could not be put into force is remembered:
-    /// the next call, whatever it changes, puts everything into force.
+    /// the next call, whatever it changes, puts everything into force. So does one without changes when somebody else
+    /// has removed the table, the gateway address or the route to services.
     pub fn change_services(&mut self, changes: &ServiceChanges) -> Result<(), NetworkError> {
+        if changes.is_empty() && self.in_force {
+            self.in_force = self.stands()?;
+        }
         let batch = self.plan(changes);
         self.in_force = false;
         let outcome = if batch.is_empty() { Ok(()) } else { batch.commit() };
         outcome.map_err(|source| NetworkError::Table { what: "set the services", source })?;
         self.in_force = true;
         Ok(())
+    }
+
+    /// Puts the gateway address, the route to services and forwarding back, should somebody have taken them away, and
+    /// says whether the table is there still.
+    fn stands(&self) -> Result<bool, NetworkError> {
+        ways(&self.config)?;
+        let table = |source| NetworkError::Table { what: "look for the table", source };
+        let stands = nft::table_exists(&self.config.table).map_err(table)?;
+        if !stands {
+            tracing::warn!(table = self.config.table, "somebody removed the nftables table: it is made anew");
+        }
+        Ok(stands)
     }
 
     /// Takes changes in and says what the kernel has to be told.

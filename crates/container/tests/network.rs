@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use knoll_container::client::Client;
-use knoll_container::network::{self, Config, HostNetwork, ServiceRule, Transport};
+use knoll_container::network::{self, Config, HostNetwork, ServiceChanges, ServiceRule, Transport};
 use support::{Site, interfaces, sandbox_id, until};
 
 const FILE: u8 = 1;
@@ -85,6 +85,23 @@ async fn pods_reach_each_other_the_host_and_the_host_them() {
     assert_eq!(stream.peer_addr().unwrap().port(), 8080);
     // A socket keeps the network it lives in.
     drop(stream);
+    tear_down(site, &client).await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_takes_away_is_put_back() {
+    let site = Site::isolated(FILE);
+    let mut network = set_up(&site);
+    let client = site.networked(0).await;
+    let red = server(&site, &client, "red").await;
+    network.set_services(&[rule(service(1), &[red])]).unwrap();
+    assert_eq!(get(service(1)).unwrap(), "red");
+    for _ in 0..2 {
+        network::teardown(&config(&site)).unwrap();
+        assert!(get(service(1)).is_err());
+        network.change_services(&ServiceChanges::default()).unwrap();
+        assert_eq!(get(service(1)).unwrap(), "red");
+    }
     tear_down(site, &client).await;
 }
 

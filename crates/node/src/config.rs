@@ -131,7 +131,7 @@ pub struct Callbacks {
     pub drained: Arc<dyn Fn(InstanceEvent) -> Option<BoxFuture<'static, ()>> + Send + Sync>,
     /// Puts changes of the addresses of Services into force. May block; it is called from a thread that may. The text
     /// of an error is logged and the call repeated later, with what has changed meanwhile: changes that it refused it
-    /// must remember.
+    /// must remember. Called without changes from time to time, to put back what somebody else took away.
     pub change_services: Arc<dyn Fn(ServiceChanges) -> Result<(), String> + Send + Sync>,
     /// Connects to the monitor again, starting it if need be, after its connection was lost.
     pub reconnect: Arc<dyn Fn() -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync>,

@@ -22,6 +22,8 @@ use crate::shared::{ServiceIndex, Shared};
 const GATHER: Duration = Duration::from_millis(5);
 /// Pause before addresses that could not be put into force are tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks whether what was put into force still is: others flush firewalls.
+const LOOK: Duration = Duration::from_secs(30);
 /// Changes that wait; more wait in the API server.
 const QUEUE: usize = 256;
 
@@ -359,7 +361,7 @@ pub(crate) async fn run(
                 index.send_replace(Some(state.directory.services().clone()));
             }
             if state.known == (true, true) {
-                wait = state.enforce(&names).await;
+                wait = Some(state.enforce(&names).await);
             }
         }
     };
@@ -375,12 +377,15 @@ struct State<'a> {
     begun: bool,
     /// Changes that were handed over and not taken; whoever refused them knows them.
     refused: bool,
+    /// When it was last looked whether everything still is in force.
+    looked: tokio::time::Instant,
 }
 
 impl State<'_> {
     fn new(shared: &Shared) -> State<'_> {
         let host = Host { address: shared.config.address, gateway: shared.config.gateway };
-        State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false }
+        let looked = tokio::time::Instant::now();
+        State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false, looked }
     }
 
     fn take_service(&mut self, change: Change<LeanService>) {
@@ -405,20 +410,25 @@ impl State<'_> {
         }
     }
 
-    /// Puts what has changed into force. Returns when to try again.
-    async fn enforce(&mut self, names: &watch::Sender<Arc<Names>>) -> Option<Duration> {
+    /// Puts what has changed into force; what somebody else took away, too, from time to time. Returns when to come
+    /// again.
+    async fn enforce(&mut self, names: &watch::Sender<Arc<Names>>) -> Duration {
         let mut changes = self.directory.settle();
         names.send_replace(Arc::new(self.directory.names().clone()));
         changes.all = !self.begun;
-        if changes.is_empty() && !self.refused {
-            return None;
+        let until_look = LOOK.saturating_sub(self.looked.elapsed());
+        if changes.is_empty() {
+            if !self.refused && !until_look.is_zero() {
+                return until_look;
+            }
+            self.looked = tokio::time::Instant::now();
         }
         let change = Arc::clone(&self.shared.callbacks.change_services);
         let outcome = tokio::task::spawn_blocking(move || change(changes)).await;
         self.begun = true;
         self.refused = !matches!(outcome, Ok(Ok(())));
         match outcome {
-            Ok(Ok(())) => return None,
+            Ok(Ok(())) => return LOOK.saturating_sub(self.looked.elapsed()),
             Ok(Err(error)) => tracing::warn!(error, "the addresses of Services are not in force"),
             Err(error) => {
                 tracing::error!(%error, "the addresses of Services are not in force");
@@ -427,7 +437,7 @@ impl State<'_> {
                 self.directory.unsettle();
             }
         }
-        Some(RETRY)
+        RETRY
     }
 }
 
