@@ -96,6 +96,30 @@ async fn containers_outlive_their_monitor() {
 }
 
 #[tokio::test]
+async fn what_a_killed_monitor_had_only_begun_is_ended() {
+    let site = Site::new(FILE);
+    let client = site.connect().await;
+    let sandbox = site.sandbox(&client, "begun").await;
+    let started = site.start(&client, "begun", "kept", "sleep 1000").await;
+    // As a monitor leaves it that is killed between the fork of a container and its record.
+    let mut stray = std::process::Command::new("/bin/busybox").args(["sleep", "1000"]).spawn().unwrap();
+    let groups: Vec<_> = support::cgroups(&sandbox.cgroup).into_iter().filter(|group| group.is_dir()).collect();
+    for group in &groups {
+        let group = group.join("stray");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), stray.id().to_string()).unwrap();
+    }
+    kill_monitor(&client).await;
+    let client = site.connect().await;
+    let end = tokio::task::spawn_blocking(move || stray.wait());
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), end).await.expect("it is ended");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&end.unwrap().unwrap()), Some(9));
+    until("its groups are gone", || !groups.iter().any(|group| group.join("stray").exists())).await;
+    assert_eq!(client.list().await.unwrap().containers, [started], "what was noted down goes on");
+    site.finish(&client).await;
+}
+
+#[tokio::test]
 async fn a_monitor_that_ends_politely_leaves_containers_alone() {
     let site = Site::new(FILE);
     let client = site.connect().await;

@@ -171,6 +171,7 @@ impl Monitor {
                 self.remove_group_with_all(&group);
             }
         }
+        self.remove_stray_groups();
         let known = |path: &Path| {
             self.sandboxes.values().any(|s| {
                 let shared = || s.status.spec.shared_pid && self.shared_proc(&s.status.cgroup) == path;
@@ -185,6 +186,22 @@ impl Monitor {
             let name = path.file_name().and_then(|name| name.to_str());
             if !self.containers.keys().any(|id| Some(id.as_str()) == name) {
                 drop(fs::remove_dir_all(&path));
+            }
+        }
+    }
+
+    /// Removes what an earlier monitor made in sandboxes that are still there, and did not live to note down: processes
+    /// that no container owns.
+    fn remove_stray_groups(&mut self) {
+        let sandboxes = self.sandboxes.values().map(|sandbox| (sandbox.status.cgroup.clone(), sandbox.pause.is_some()));
+        for (sandbox, has_pause) in sandboxes.collect::<Vec<_>>() {
+            for name in self.cgroups.children(&sandbox) {
+                let group = format!("{sandbox}/{name}");
+                let owned = (has_pause && name == "pause") || self.containers.values().any(|c| c.group == group);
+                if !owned {
+                    tracing::warn!(group, "processes of a container that was never noted down are ended");
+                    self.remove_group_with_all(&group);
+                }
             }
         }
     }
