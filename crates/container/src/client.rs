@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, UnixStream};
@@ -25,6 +26,9 @@ const QUEUE: usize = 256;
 /// Events a slow subscriber may leave unread before its stream ends.
 const EVENTS: usize = 4096;
 
+/// How long a monitor may take to say hello. It answers in milliseconds; one that does not answer hangs.
+const HELLO: Duration = Duration::from_secs(10);
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -37,6 +41,12 @@ pub enum ClientError {
     /// The socket cannot be reached.
     #[error("cannot reach the monitor")]
     Io(#[from] io::Error),
+    /// It is there, but does not answer.
+    #[error(
+        "the monitor behind {} does not answer (waited {} s): it hangs; look at what holds it up, or end it by its \
+         process id, the next one takes over what runs", .0.display(), HELLO.as_secs()
+    )]
+    Silent(PathBuf),
     /// Something that is not the protocol.
     #[error("the monitor's answer cannot be understood")]
     Frame(#[from] FrameError),
@@ -106,6 +116,11 @@ pub struct Exec {
 impl Client {
     /// Connects and says hello. Must be called inside a tokio runtime.
     pub async fn connect(socket: &Path) -> Result<Client, ClientError> {
+        let greeted = tokio::time::timeout(HELLO, Client::greet(socket)).await;
+        greeted.unwrap_or_else(|_| Err(ClientError::Silent(socket.to_owned())))
+    }
+
+    async fn greet(socket: &Path) -> Result<Client, ClientError> {
         let stream = Arc::new(UnixStream::connect(socket).await?);
         let shared = Arc::new(Shared { pending: Mutex::default(), subscribers: Mutex::default() });
         let (out, queue) = mpsc::channel(QUEUE);
@@ -395,4 +410,19 @@ fn deliver(inbox: &mut Inbox, shared: &Shared) -> Result<(), ClientError> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_that_does_not_answer_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("monitor.sock");
+        let _hangs = std::os::unix::net::UnixListener::bind(&socket).expect("listens");
+        let outcome = tokio::time::timeout(HELLO * 2, Client::connect(&socket)).await.expect("it gives up");
+        let Err(error) = outcome else { panic!("nobody answered") };
+        assert!(error.to_string().contains(&format!("{} does not answer", socket.display())), "{error}");
+    }
 }
