@@ -40,7 +40,7 @@ const CABLES: &str = "ktn";
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 24);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 const IMAGE: &str = "localhost:5000/busybox:1";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().collect();
