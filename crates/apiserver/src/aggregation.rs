@@ -19,7 +19,8 @@ impl ApiServer {
     pub async fn aggregate_roles(self: Arc<Self>, stop: impl Future<Output = ()>) -> Result<(), WriteError> {
         let mut stop = std::pin::pin!(stop);
         loop {
-            let revision = self.store.snapshot().revision;
+            // What authorization follows knows at least this; a snapshot may be newer than that for a moment.
+            let revision = self.store.revision();
             self.write_gathered_rules().await?;
             // From before the writes: what they changed is looked at once more, and is then as it should be.
             let Ok(mut watch) = self.store.watch(PREFIX, revision) else { continue };
