@@ -7,6 +7,8 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -129,16 +131,23 @@ const DIRECTORIES: [&str; 10] = [
     "access/blobs",
 ];
 
+/// How long a process that has just ended, or was killed, may still be about to let go of the store.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Keeps other processes off the store for as long as the file is open: what one fetches or pins, another does not know of.
 fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let text = "another process uses it: give each its own --data-dir";
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < ENDING => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) => {
+                let text = "another process uses it: give each its own --data-dir";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
         }
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
