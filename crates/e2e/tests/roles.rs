@@ -71,7 +71,7 @@ fn roles_in_processes_of_their_own_serve_and_each_may_be_killed() {
         let metrics = split.metrics(role);
         assert!(metrics.contains("knoll_task_restarts"), "{role}: {metrics}");
     }
-    assert!(split.metrics("gateway").contains("knoll_requests"), "{}", split.metrics("gateway"));
+    assert!(split.metrics("gateway").contains("knoll_gateway_requests"), "{}", split.metrics("gateway"));
 
     let before = containers(&space, "actor");
     for (at, role) in Split::ROLES.into_iter().enumerate() {
