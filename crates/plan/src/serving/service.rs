@@ -16,6 +16,7 @@ use knoll_api::{
 use super::{
     configuration::{NameCheck, check_name},
     filled,
+    route::REVISION_MISSING,
 };
 use crate::{
     Absence, EventType, Plan, Row, World, by_controller,
@@ -111,6 +112,7 @@ fn reconcile(world: &World, service: &Service, next: &mut Service, plan: &mut Pl
         }
         Child::Settled(route) if route.is_observed() => {
             follow_route(next, &route, now);
+            tell_the_cause(next, configuration.as_deref(), now);
             check_migrated(next, &route, configuration.as_deref(), now);
         }
         Child::Settled(_) | Child::Moving => {
@@ -203,6 +205,19 @@ fn follow_route(next: &mut Service, route: &Route, now: Timestamp) {
     next.status.address = route.status.address.clone();
     next.status.traffic = route.status.traffic.clone();
     copy(next, ROUTES_READY, route.condition(READY), now);
+}
+
+/// A Route without a Revision only repeats that the Configuration failed. Upstream's `Ready` speaks of whichever was
+/// copied last; ours of the cause, whatever the order in which the two were heard of, for a client that waits shows
+/// `Ready`'s words.
+fn tell_the_cause(next: &mut Service, configuration: Option<&Configuration>, now: Timestamp) {
+    let repeats = |ready: &Condition| ready.status == FALSE && ready.reason == REVISION_MISSING;
+    let Some(failed) = configuration.and_then(|c| c.condition(READY)).filter(|ready| ready.status == FALSE) else {
+        return;
+    };
+    if next.condition(ROUTES_READY).is_some_and(repeats) {
+        next.conditions(now).mark_false(CONFIGURATIONS_READY, &failed.reason, &failed.message);
+    }
 }
 
 fn copy(next: &mut Service, type_: &str, ready: Option<&Condition>, now: Timestamp) {
@@ -354,6 +369,53 @@ status:
               ConfigurationsReady=Unknown OutOfDate The Configuration is still working to reflect the latest desired specification.
               Ready=Unknown OutOfDate The Configuration is still working to reflect the latest desired specification.
               RoutesReady=Unknown
+        "#]],
+        );
+    }
+
+    #[test]
+    fn ready_tells_why_the_configuration_failed_and_not_that_the_route_has_no_revision() {
+        let fixture = format!(
+            "{SERVICE}{}",
+            r#"
+---
+apiVersion: serving.knative.dev/v1
+kind: Configuration
+metadata:
+  name: hello
+  owner: Service/hello
+  labels: {team: a, serving.knative.dev/service: hello, serving.knative.dev/serviceUID: uid-Service-hello}
+  annotations: {serving.knative.dev/creator: me, serving.knative.dev/routes: hello}
+spec: {template: {spec: {containers: [{name: user-container, image: "img:1"}]}}}
+status:
+  observedGeneration: 1
+  latestCreatedRevisionName: hello-00001
+  conditions: [{type: Ready, status: "False", reason: RevisionFailed, message: no such image}]
+---
+apiVersion: serving.knative.dev/v1
+kind: Route
+metadata:
+  name: hello
+  owner: Service/hello
+  labels: {team: a, serving.knative.dev/service: hello}
+  annotations: {serving.knative.dev/creator: me, serving.knative.dev/rollout-duration: 60s}
+spec: {traffic: [{percent: 100, latestRevision: true, configurationName: hello}]}
+status:
+  observedGeneration: 1
+  conditions: [{type: Ready, status: "False", reason: RevisionMissing, message: no Revision}]
+"#
+        );
+        check(
+            &ROW,
+            "default/hello",
+            &fixture,
+            expect![[r#"
+            status Service default/hello
+              latestCreatedRevisionName "hello-00001"
+              observedGeneration 1
+              ConfigurationsReady=False RevisionFailed no such image
+              Ready=False RevisionFailed no such image
+              RoutesReady=False RevisionMissing no Revision
         "#]],
         );
     }

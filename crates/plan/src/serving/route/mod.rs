@@ -25,6 +25,7 @@ use crate::{Absence, Plan, Row, World, by_controller, status::Reporting};
 pub(crate) use certificates::{challenge_path, is_enabled as certificates_enabled};
 pub(crate) use ingress::{http_option, ingress_class, without_excluded};
 use rollout::Rollout;
+pub(crate) use traffic::REVISION_MISSING;
 use traffic::{Target, Traffic};
 
 const ALL_TRAFFIC_ASSIGNED: &str = "AllTrafficAssigned";

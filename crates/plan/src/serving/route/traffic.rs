@@ -35,6 +35,9 @@ pub(super) struct Traffic {
     pub(super) flat: Vec<Target>,
 }
 
+/// The reason of a Route whose target has no Revision that is ready.
+pub(crate) const REVISION_MISSING: &str = "RevisionMissing";
+
 /// Why a target cannot take traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadTarget {
@@ -60,17 +63,17 @@ impl BadTarget {
                 (format!("{kind}Missing"), format!("{kind} \"{name}\" referenced in traffic not found."))
             }
             BadTarget::ConfigurationNotReady { name, failed: true } => {
-                ("RevisionMissing".into(), format!("Configuration \"{name}\" does not have any ready Revision."))
+                (REVISION_MISSING.into(), format!("Configuration \"{name}\" does not have any ready Revision."))
             }
             BadTarget::ConfigurationNotReady { name, failed: false } => (
-                "RevisionMissing".into(),
+                REVISION_MISSING.into(),
                 format!("Configuration \"{name}\" is waiting for a Revision to become ready."),
             ),
             BadTarget::RevisionNotReady { name, failed: true } => {
-                ("RevisionMissing".into(), format!("Revision \"{name}\" failed to become ready."))
+                (REVISION_MISSING.into(), format!("Revision \"{name}\" failed to become ready."))
             }
             BadTarget::RevisionNotReady { name, failed: false } => {
-                ("RevisionMissing".into(), format!("Revision \"{name}\" is not yet ready."))
+                (REVISION_MISSING.into(), format!("Revision \"{name}\" is not yet ready."))
             }
             BadTarget::Foreign { revision, wanted, actual } if actual.is_empty() => {
                 ("RevisionNotOwned".into(), format!("Revision \"{revision}\" does not belong to Service \"{wanted}\"."))
