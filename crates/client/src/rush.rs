@@ -27,6 +27,7 @@ pub struct Rush(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     waited_for: Mutex<WaitedFor>,
+    begun: Notify,
     over: Notify,
 }
 
@@ -35,6 +36,8 @@ struct Inner {
 struct WaitedFor {
     until: BTreeMap<String, Instant>,
     order: BTreeSet<(Instant, String)>,
+    /// How many began since somebody asked.
+    begun: u32,
 }
 
 impl WaitedFor {
@@ -67,6 +70,19 @@ impl Rush {
         let until = now + LONGEST + LONGER.0.saturating_mul(others).min(LONGER.1);
         waited_for.until.insert(what.clone(), until);
         waited_for.order.insert((until, what));
+        waited_for.begun = waited_for.begun.saturating_add(1);
+        self.0.begun.notify_one();
+    }
+
+    /// How many things requests began to wait for since the last call, as soon as there is one. For one caller.
+    pub async fn begun(&self) -> u32 {
+        loop {
+            let begun = std::mem::take(&mut self.lock().begun);
+            if begun > 0 {
+                return begun;
+            }
+            self.0.begun.notified().await;
+        }
     }
 
     /// It is there.
@@ -127,6 +143,19 @@ mod tests {
         passing.await.expect("it ends");
         assert!(!rush.is_on());
         assert_eq!(Instant::now(), before, "no time was to pass");
+    }
+
+    #[tokio::test]
+    async fn each_beginning_is_told_once() {
+        let rush = Rush::default();
+        let (first, later) = tokio::join!(rush.begun(), async {
+            rush.begin("a/r");
+            rush.begin("a/r");
+        });
+        assert_eq!((first, later), (1, ()));
+        rush.begin("a/s");
+        rush.begin("a/t");
+        assert_eq!(rush.begun().await, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -152,6 +152,11 @@ impl Client {
         self.done(Request::Configure(configuration)).await
     }
 
+    /// Says that so many more sandboxes are about to be claimed.
+    pub async fn expect_sandboxes(&self, more: u32) -> Result<(), ClientError> {
+        self.done(Request::ExpectSandboxes { more }).await
+    }
+
     /// Claims a sandbox. Needs no image; call it as soon as a pod is known.
     pub async fn prepare_sandbox(&self, spec: SandboxSpec) -> Result<SandboxStatus, ClientError> {
         match self.ask(Request::PrepareSandbox(spec)).await? {

@@ -453,7 +453,7 @@ impl Monitor {
 
     /// What is done now and then: filling the pool, removing groups that were busy.
     fn tick(&mut self) {
-        self.fill_pool();
+        self.tend_pool();
         self.give_up_late();
         self.reap_unwatched();
         self.reap_strangers();

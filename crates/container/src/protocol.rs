@@ -25,7 +25,7 @@ pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
 pub use sandbox::{IdRange, Network, PodNetwork, SandboxSpec, SandboxStatus};
 
 /// The protocol's version. A monitor refuses a client that speaks another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The largest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 16 * 1024 * 1024;
@@ -59,6 +59,12 @@ pub enum Request {
     },
     /// Sets what the warm pool hands out. Idempotent; existing sandboxes keep what they have. Answer: `Done`.
     Configure(Configuration),
+    /// Says that so many more sandboxes are about to be claimed: a few are begun at once, however small the warm pool
+    /// is. What nobody has claimed five seconds later is removed. Answer: `Done`.
+    ExpectSandboxes {
+        /// How many more.
+        more: u32,
+    },
     /// Claims a sandbox (from the warm pool where possible). Answer: `Sandbox`.
     PrepareSandbox(SandboxSpec),
     /// Kills whatever runs in a sandbox, removes its containers, namespaces, cgroups and address. Removing an absent

@@ -335,3 +335,30 @@ async fn the_pool_hands_out_identities_and_fills_up_again() {
     assert!(!addresses.contains(&again), "an address came back at once");
     site.finish(&client).await;
 }
+
+#[tokio::test]
+async fn announced_claims_find_sandboxes_and_what_nobody_claims_goes() {
+    let site = Site::isolated(FILE);
+    let client = site.networked(0).await;
+    let prefix = site.network.interface_prefix.clone();
+    let pooled = async || client.list().await.unwrap().pooled;
+    let become_ready = async |count| {
+        let ready = async {
+            while pooled().await != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ready).await.expect("the pool gets there");
+    };
+    client.expect_sandboxes(2).await.unwrap();
+    become_ready(2).await;
+    site.pod(&client, "a").await;
+    assert_eq!(pooled().await, 1, "what was announced is handed out");
+    become_ready(0).await;
+    client.expect_sandboxes(1000).await.unwrap();
+    become_ready(4).await;
+    become_ready(0).await;
+    client.remove_sandbox(sandbox_id("a")).await.unwrap();
+    until("every cable goes", || interfaces(&prefix).is_empty()).await;
+    site.finish(&client).await;
+}

@@ -30,7 +30,7 @@ use crate::shared::{Attempts, Monitor, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
-use crate::{clocks, disk, images, machine, pod};
+use crate::{clocks, disk, expected, images, machine, pod};
 
 /// Changes of pods that wait to be taken in; more wait in the API server.
 const QUEUE: usize = 64;
@@ -188,6 +188,8 @@ impl Node {
             let shared = Arc::clone(&shared);
             async move { shared.monitor.keep(&shared.callbacks).await }
         });
+        let shared = Arc::clone(&self.shared);
+        parts.begin("the announcing of sandboxes", move || expected::run(Arc::clone(&shared)));
         if let Some(dns) = dns {
             let dns = Arc::new(dns);
             parts.begin("the DNS server", move || {

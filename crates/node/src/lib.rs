@@ -13,6 +13,7 @@ mod disk;
 pub mod env;
 mod eviction;
 pub mod exec;
+mod expected;
 mod feed;
 mod images;
 pub mod logs;

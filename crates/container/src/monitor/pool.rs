@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
@@ -25,6 +25,10 @@ const MAX_WAITING: usize = 1024;
 const MAX_POOL: u32 = 256;
 /// A claim is followed by work that should have the machine for itself, so refilling waits this long.
 const REFILL_AFTER: Duration = Duration::from_millis(30);
+/// The most that are made ahead of claims that were announced, where the pool is smaller.
+const MAX_AHEAD: usize = 4;
+/// How long an announced claim is waited for.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     network: Option<PodNetwork>,
     target: usize,
+    /// Claims that were announced and have not come, and until when they may.
+    expected: (usize, Option<Instant>),
     ready: VecDeque<Identity>,
     fillers: BTreeMap<u64, Filler>,
     waiting: VecDeque<(Ticket, SandboxSpec)>,
@@ -58,6 +64,27 @@ impl Pool {
     /// Makes no more.
     pub(super) fn close(&mut self) {
         self.target = 0;
+        self.expected = (0, None);
+    }
+
+    /// How many should be ready.
+    fn wanted(&self) -> usize {
+        self.target.max(self.expected.0.min(MAX_AHEAD))
+    }
+
+    /// An announced claim has come.
+    fn expect_one_less(&mut self) {
+        self.expected.0 = self.expected.0.saturating_sub(1);
+    }
+
+    /// Gives announced claims up that have not come in time. Returns how long others have still to come.
+    fn expect_no_longer(&mut self, now: Instant) -> Option<Duration> {
+        let left = self.expected.1?.saturating_duration_since(now);
+        if left.is_zero() {
+            self.expected = (0, None);
+            return None;
+        }
+        Some(left)
     }
 
     /// Whether nothing is in the making.
@@ -128,14 +155,35 @@ impl Monitor {
             taken.into_iter().for_each(|address| self.pool.take_address(address));
         }
         self.pool.target = configuration.pool.min(MAX_POOL) as usize;
-        while self.pool.ready.len() > self.pool.target {
+        self.trim_pool();
+        self.save_configuration();
+        self.fill_pool();
+        Ok(())
+    }
+
+    fn trim_pool(&mut self) {
+        while self.pool.ready.len() > self.pool.wanted() {
             if let Some(identity) = self.pool.ready.pop_back() {
                 self.discard(&identity);
             }
         }
-        self.save_configuration();
+    }
+
+    /// So many more claims are about to come.
+    pub(super) fn expect_sandboxes(&mut self, more: u32) {
+        let expected = self.pool.expected.0.saturating_add(more as usize).min(MAX_WAITING);
+        self.pool.expected = (expected, Some(Instant::now() + EXPECTED_WITHIN));
+        self.events.wake_after(EXPECTED_WITHIN);
         self.fill_pool();
-        Ok(())
+    }
+
+    /// Fills the pool up, and removes what was announced and not claimed.
+    pub(super) fn tend_pool(&mut self) {
+        if let Some(left) = self.pool.expect_no_longer(Instant::now()) {
+            self.events.wake_after(left);
+        }
+        self.trim_pool();
+        self.fill_pool();
     }
 
     /// The configuration as it stands.
@@ -166,6 +214,7 @@ impl Monitor {
             self.start_filler(Some((ticket, spec)))?;
             return Ok(None);
         }
+        self.pool.expect_one_less();
         if let Some(identity) = self.pool.ready.pop_front() {
             let low = self.pool.ready.len() * 2 < self.pool.target;
             self.events.wake_after(if low { Duration::from_millis(5) } else { REFILL_AFTER });
@@ -192,7 +241,7 @@ impl Monitor {
         }
         loop {
             let making = self.pool.fillers.values().filter(|filler| filler.only_for.is_none()).count();
-            let wanted = self.pool.waiting.len() + self.pool.target.saturating_sub(self.pool.ready.len());
+            let wanted = self.pool.waiting.len() + self.pool.wanted().saturating_sub(self.pool.ready.len());
             if making >= wanted || making >= MAX_FILLERS {
                 return;
             }
@@ -292,7 +341,7 @@ impl Monitor {
             self.discard(&identity);
         } else if let Some((ticket, spec)) = only_for.or_else(|| self.pool.waiting.pop_front()) {
             self.sandbox_made(ticket, spec, identity);
-        } else if self.pool.ready.len() < self.pool.target {
+        } else if self.pool.ready.len() < self.pool.wanted() {
             self.pool.ready.push_back(identity);
         } else {
             self.discard(&identity);

@@ -59,6 +59,10 @@ impl Monitor {
         match request {
             Request::Hello { .. } => Ok(None),
             Request::Configure(configuration) => self.configure(configuration).map(|()| Some(Answer::Done)),
+            Request::ExpectSandboxes { more } => {
+                self.expect_sandboxes(more);
+                Ok(Some(Answer::Done))
+            }
             Request::PrepareSandbox(spec) => self.prepare_sandbox(ticket, spec),
             Request::RemoveSandbox { sandbox } => self.remove_sandbox(ticket, &sandbox),
             Request::StartContainer(spec) => self.start_container(ticket, *spec),
