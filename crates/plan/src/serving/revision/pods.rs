@@ -17,7 +17,7 @@ use knoll_api::{
 
 use super::{
     health::QUEUE_CONTAINER,
-    probes::{direct_readiness, fill_ports},
+    probes::{direct_readiness, fill_ports, spelt_for_kubelet},
 };
 use crate::{
     QueuePlacement,
@@ -154,6 +154,7 @@ fn ordinary(mut container: Container, revision: &Revision, placement: QueuePlace
     container.tty = None;
     // The tail of the log is what a failing Revision shows.
     container.termination_message_policy.get_or_insert_with(|| "FallbackToLogsOnError".to_owned());
+    container.readiness_probe = container.readiness_probe.map(spelt_for_kubelet);
     if placement == QueuePlacement::Sidecar {
         container.lifecycle = Some(wait_for_drain());
         // The queue container probes in the place of the kubelet, except for commands.

@@ -17,6 +17,14 @@ pub(super) fn direct_readiness(mut probe: Probe, user_port: i32) -> Probe {
     probe
 }
 
+/// A readiness probe as a kubelet takes it: upstream's queue takes a scheme in any case, Kubernetes in capitals alone.
+pub(super) fn spelt_for_kubelet(mut probe: Probe) -> Probe {
+    if let Some(scheme) = probe.http_get.as_mut().and_then(|http| http.scheme.as_mut()) {
+        scheme.make_ascii_uppercase();
+    }
+    probe
+}
+
 /// A probe with its port filled in. The container's port was renamed, so a port by name means the user's port;
 /// with `always`, so does every http and tcp port.
 pub(super) fn fill_ports(probe: &mut Probe, user_port: i32, always: bool) {

@@ -24,7 +24,7 @@ spec:
     image: img:1
     ports: [{containerPort: 9000, name: http1}]
     env: [{name: A, value: b}]
-    readinessProbe: {httpGet: {path: /ok, port: http1}, successThreshold: 1}
+    readinessProbe: {httpGet: {path: /ok, port: http1, scheme: http}, successThreshold: 1}
     livenessProbe: {httpGet: {path: /live, port: 1234}}
 "#;
 
@@ -83,14 +83,14 @@ fn a_resolved_revision_makes_its_children() {
         &format!("{REVISION}{RESOLVED}"),
         expect![[r#"
         create Deployment default/r-deployment
-          labels app="r" serving.knative.dev/configuration="hello" serving.knative.dev/deployment-hash="utiqzp" serving.knative.dev/revision="r" serving.knative.dev/revisionUID="uid-Revision-r" serving.knative.dev/service="hello"
+          labels app="r" serving.knative.dev/configuration="hello" serving.knative.dev/deployment-hash="gapm7k" serving.knative.dev/revision="r" serving.knative.dev/revisionUID="uid-Revision-r" serving.knative.dev/service="hello"
           annotations note="kept"
           progressDeadlineSeconds 600
           replicas 1
           revisionHistoryLimit 0
           selector {"matchLabels":{"serving.knative.dev/revisionUID":"uid-Revision-r"}}
           strategy {"rollingUpdate":{"maxUnavailable":0},"type":"RollingUpdate"}
-          template {"metadata":{"annotations":{"kubectl.kubernetes.io/default-container":"user-container","note":"kept"},"labels":{"app":"r","serving.knative.dev/configuration":"hello","serving.knative.dev/revision":"r","serving.knative.dev/revisionUID":"uid-Revision-r","serving.knative.dev/service":"hello"}},"spec":{"affinity":{"podAntiAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"podAffinityTerm":{"labelSelector":{"matchLabels":{"serving.knative.dev/revision":"r"}},"topologyKey":"kubernetes.io/hostname"},"weight":100}]}},"containers":[{"env":[{"name":"A","value":"b"},{"name":"PORT","value":"9000"},{"name":"K_REVISION","value":"r"},{"name":"K_CONFIGURATION","value":"hello"},{"name":"K_SERVICE","value":"hello"}],"image":"img@sha256:1","livenessProbe":{"httpGet":{"path":"/live","port":9000}},"name":"user-container","ports":[{"containerPort":9000,"name":"user-port"}],"readinessProbe":{"failureThreshold":3,"httpGet":{"path":"/ok","port":9000},"periodSeconds":1,"successThreshold":1,"timeoutSeconds":1},"terminationMessagePolicy":"FallbackToLogsOnError"}],"enableServiceLinks":false,"terminationGracePeriodSeconds":300}}
+          template {"metadata":{"annotations":{"kubectl.kubernetes.io/default-container":"user-container","note":"kept"},"labels":{"app":"r","serving.knative.dev/configuration":"hello","serving.knative.dev/revision":"r","serving.knative.dev/revisionUID":"uid-Revision-r","serving.knative.dev/service":"hello"}},"spec":{"affinity":{"podAntiAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"podAffinityTerm":{"labelSelector":{"matchLabels":{"serving.knative.dev/revision":"r"}},"topologyKey":"kubernetes.io/hostname"},"weight":100}]}},"containers":[{"env":[{"name":"A","value":"b"},{"name":"PORT","value":"9000"},{"name":"K_REVISION","value":"r"},{"name":"K_CONFIGURATION","value":"hello"},{"name":"K_SERVICE","value":"hello"}],"image":"img@sha256:1","livenessProbe":{"httpGet":{"path":"/live","port":9000}},"name":"user-container","ports":[{"containerPort":9000,"name":"user-port"}],"readinessProbe":{"failureThreshold":3,"httpGet":{"path":"/ok","port":9000,"scheme":"HTTP"},"periodSeconds":1,"successThreshold":1,"timeoutSeconds":1},"terminationMessagePolicy":"FallbackToLogsOnError"}],"enableServiceLinks":false,"terminationGracePeriodSeconds":300}}
         create Image default/r-cache-user-container
           labels app="r" serving.knative.dev/configuration="hello" serving.knative.dev/revision="r" serving.knative.dev/revisionUID="uid-Revision-r" serving.knative.dev/service="hello"
           annotations note="kept"
@@ -192,7 +192,8 @@ fn pods_are_probed_directly_when_the_queue_is_in_the_gateway() {
                   "failureThreshold": 3,
                   "httpGet": {
                     "path": "/ok",
-                    "port": 9000
+                    "port": 9000,
+                    "scheme": "HTTP"
                   },
                   "periodSeconds": 1,
                   "successThreshold": 1,
@@ -345,7 +346,7 @@ fn pods_have_a_queue_container_when_it_is_not() {
                   },
                   {
                     "name": "SERVING_READINESS_PROBE",
-                    "value": "{\"httpGet\":{\"host\":\"127.0.0.1\",\"path\":\"/ok\",\"port\":9000,\"scheme\":\"HTTP\"},\"successThreshold\":1}"
+                    "value": "{\"httpGet\":{\"host\":\"127.0.0.1\",\"path\":\"/ok\",\"port\":9000,\"scheme\":\"http\"},\"successThreshold\":1}"
                   },
                   {
                     "name": "ENABLE_HTTP2_AUTO_DETECTION",
