@@ -18,7 +18,7 @@ pub(crate) mod service;
 use serde_json::Value;
 
 use crate::{
-    addresses::Hold,
+    addresses::Allocation,
     attributes::Identity,
     claims::Claim,
     resources::{Resource, Subresource},
@@ -55,7 +55,7 @@ pub(crate) struct Admission<'a> {
     /// For the client.
     pub(crate) warnings: &'a mut Vec<String>,
     /// Addresses and ports that the write will use.
-    pub(crate) held: Vec<Hold>,
+    pub(crate) allocations: Vec<Allocation>,
     /// What the object will use of its namespace's quotas.
     pub(crate) claim: Option<Claim>,
 }

@@ -143,7 +143,7 @@ async fn a_thousand_writes_whose_callers_went_away_leave_what_the_store_says() {
     settle(&server).await;
     let rebuilt = self::server(&store, &pki);
     assert_eq!(picture(&server), picture(&rebuilt));
-    assert!(server.derived.addresses.to_string().contains("held []"), "{}", server.derived.addresses);
+    assert!(server.derived.addresses.to_string().contains("allocated []"), "{}", server.derived.addresses);
     assert_eq!(server.counters.panics.get(), 0);
 }
 

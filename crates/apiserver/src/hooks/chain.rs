@@ -65,7 +65,7 @@ async fn rehearse(admission: &Admission<'_>, object: &Value) -> Result<(), Statu
         operation: Operation::Create,
         old: None,
         warnings: &mut warnings,
-        held: Vec::new(),
+        allocations: Vec::new(),
         claim: None,
         ..*admission
     };
