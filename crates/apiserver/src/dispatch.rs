@@ -7,7 +7,7 @@ use http::{Request, Response};
 
 use crate::{
     ApiServer,
-    attributes::{Attributes, Identity},
+    attributes::{Attributes, UserInfo},
     body::Body,
     call::Call,
     discovery,
@@ -23,7 +23,7 @@ use crate::{
 
 impl ApiServer {
     /// Answers a request. Never fails: failures are answers, too, and a panic is one.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: Identity) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: UserInfo) -> Response<Body> {
         let asked = Asked::of(&request);
         // Boxed, so that callers' futures stay small.
         let answer: BoxFuture<'static, _> = Box::pin(self.clone().answer(request, identity));
@@ -35,7 +35,7 @@ impl ApiServer {
     }
 
     /// Finds what is asked for, asks whether it may be, and does it.
-    async fn answer(self: Arc<Self>, request: Request<Body>, identity: Identity) -> Result<Response<Body>, Status> {
+    async fn answer(self: Arc<Self>, request: Request<Body>, identity: UserInfo) -> Result<Response<Body>, Status> {
         let query = Query::parse(request.uri().query());
         let path = request.uri().path();
         match route::route(&self.registry(), request.method(), path, &query)? {
@@ -140,7 +140,7 @@ mod tests {
             let media_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let request = request.header("content-type", media_type).body(body::full(body.to_string())).unwrap();
             let server = server.clone();
-            tokio::spawn(async move { server.handle(request, Identity::admin()).await.status().as_u16() })
+            tokio::spawn(async move { server.handle(request, UserInfo::admin()).await.status().as_u16() })
         };
         let mut turns = Vec::new();
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -161,7 +161,7 @@ mod tests {
         else {
             panic!("{path} names an object")
         };
-        let mut call = Call::new(target, request, Query::default(), Identity::admin()).unwrap();
+        let mut call = Call::new(target, request, Query::default(), UserInfo::admin()).unwrap();
         assert!(server.is_heavy(&mut call).await.unwrap());
     }
 }

@@ -61,5 +61,5 @@ mod view;
 mod words;
 
 pub use self::{
-    attributes::Identity, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,
+    attributes::UserInfo, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,
 };

@@ -6,7 +6,7 @@ use knoll_store::Store;
 use serde_json::Value;
 
 use crate::{
-    attributes::{Attributes, Decision, Identity},
+    attributes::{Attributes, Decision, UserInfo},
     claims::Claims,
     config::Config,
     counters::Counters,
@@ -70,7 +70,7 @@ impl ApiServer {
     }
 
     /// 403 unless `identity` may do that.
-    pub(crate) fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Result<(), Status> {
+    pub(crate) fn authorize(&self, identity: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
         match self.config.authority.authorize(identity, attributes) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } => {

@@ -345,7 +345,7 @@ struct Program<'a> {
     cwd: &'a Path,
     args: &'a [String],
     env: &'a [CString],
-    user: &'a user::Identity,
+    user: &'a user::ExecUser,
 }
 
 /// The last steps: working directory, program, privileges, execution.
@@ -382,7 +382,7 @@ fn finish(
     Err(Failure { kind: refusal.kind, message: refusal.message })
 }
 
-fn confine(security: &Security, privileges: &Privileges<'_>, user: &user::Identity) -> Result<(), Failure> {
+fn confine(security: &Security, privileges: &Privileges<'_>, user: &user::ExecUser) -> Result<(), Failure> {
     for capability in privileges.bounding.without(privileges.capabilities).numbers() {
         sys::drop_from_bounding(capability).step(|| "cannot drop a capability".into())?;
     }

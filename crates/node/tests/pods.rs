@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use knoll_apiserver::auth::{LocalAuthority, Pki, TokenKey, node_identity};
+use knoll_apiserver::auth::{LocalAuthority, Pki, TokenKey, node_user};
 use knoll_apiserver::node_backend::NoNode;
-use knoll_apiserver::{ApiServer, Identity};
+use knoll_apiserver::{ApiServer, UserInfo};
 use knoll_container::client::Client as Monitor;
 use knoll_container::launch::{Launcher, Options};
 use knoll_container::monitor;
@@ -145,7 +145,7 @@ impl Site {
         };
         let server = ApiServer::new(store, config);
         server.bootstrap().await?;
-        let api = server.client(Identity::admin());
+        let api = server.client(UserInfo::admin());
         let network = Arc::new(Mutex::new(network));
         Ok(Site { dir, server, api, monitor, launcher, images, network, faults })
     }
@@ -183,7 +183,7 @@ impl Site {
             rush: knoll_client::rush::Rush::default(),
             gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
-        let client = self.faults.client(self.server.client(node_identity("n1")));
+        let client = self.faults.client(self.server.client(node_user("n1")));
         let node = Node::new(config, client, self.monitor.clone(), self.images.clone(), callbacks)?;
         let (stop, stopped) = watch::channel(false);
         let running = node.clone();

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     addresses::Allocation,
-    attributes::Identity,
+    attributes::UserInfo,
     claims::Claim,
     resources::{Resource, Subresource},
     view::View,
@@ -41,7 +41,7 @@ pub(crate) struct Admission<'a> {
     /// The row.
     pub(crate) resource: &'a Resource,
     /// Who writes.
-    pub(crate) identity: &'a Identity,
+    pub(crate) identity: &'a UserInfo,
     /// Namespace of the request.
     pub(crate) namespace: &'a str,
     /// The part of the object that is written; `None` for the object itself.

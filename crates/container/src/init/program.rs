@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::target::{self, Kind, find_or_make};
-use super::user::Identity;
+use super::user::ExecUser;
 use super::{Failure, Step, describe};
 use crate::sys;
 
@@ -17,7 +17,7 @@ use crate::sys;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The environment: the last of equal names wins; `PATH` and `HOME` are always there.
-pub(super) fn environment(given: &[String], user: &Identity) -> Result<Vec<CString>, Failure> {
+pub(super) fn environment(given: &[String], user: &ExecUser) -> Result<Vec<CString>, Failure> {
     let mut merged: BTreeMap<&str, &str> = BTreeMap::new();
     for entry in given {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn lines(given: &[&str]) -> Vec<String> {
-        let user = Identity { uid: 7, gid: 7, groups: vec![], home: "/home/x".into() };
+        let user = ExecUser { uid: 7, gid: 7, groups: vec![], home: "/home/x".into() };
         let given: Vec<String> = given.iter().map(|s| (*s).to_owned()).collect();
         environment(&given, &user).unwrap().into_iter().map(|line| line.into_string().unwrap()).collect()
     }

@@ -17,8 +17,8 @@ use nix::unistd::mkfifo;
 use super::child::{self, Progress};
 use super::connection::Ticket;
 use super::deadline::{self, Start};
-use super::identity::Identity;
 use super::log::{self, Output};
+use super::namespaces::Namespaces;
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
 use super::{Monitor, Source};
@@ -285,7 +285,7 @@ impl Monitor {
             birth,
             proc: proc.as_deref(),
             devices: self.devices.as_ref(),
-            ids: sandbox.identity.as_ref().and_then(Identity::mapping),
+            ids: sandbox.namespaces.as_ref().and_then(Namespaces::mapping),
         };
         let birthplace = birthplace.as_ref().map(AsFd::as_fd);
         let spawned = sys::spawn(flags, birthplace, || init::container(&container)).internal("fork")?;
@@ -592,12 +592,12 @@ fn namespaces(sandbox: &super::Sandbox) -> (Vec<(BorrowedFd<'_>, CloneFlags)>, l
     let spec = &sandbox.status.spec;
     let mut join = Vec::new();
     let mut flags = 0;
-    match &sandbox.identity {
-        Some(identity) => {
-            join.push((identity.net.as_fd(), CloneFlags::CLONE_NEWNET));
-            join.push((identity.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
+    match &sandbox.namespaces {
+        Some(namespaces) => {
+            join.push((namespaces.net.as_fd(), CloneFlags::CLONE_NEWNET));
+            join.push((namespaces.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
             if !spec.host_ipc {
-                join.push((identity.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
+                join.push((namespaces.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
             }
         }
         None if !spec.host_ipc && spec.network == Network::Host => flags |= libc::CLONE_NEWIPC,

@@ -74,7 +74,7 @@ pub struct IdRange {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// Its own namespace with the address that belongs to the pooled identity.
+    /// Its own namespace with the address that belongs to it.
     #[default]
     Pod,
     /// The host's.

@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use knoll_api::metrics::Metric;
-use knoll_apiserver::{Identity, attributes::Attributes};
+use knoll_apiserver::{UserInfo, attributes::Attributes};
 
 use super::{Admin, PATIENCE, Sources, metrics, process};
 
@@ -18,7 +18,7 @@ pub(super) enum Caller {
     /// Who holds the local socket.
     Root,
     /// Who came over the network, and whom the client certificate names.
-    Stranger(Option<Identity>),
+    Stranger(Option<UserInfo>),
 }
 
 type Answer = Response<Full<Bytes>>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knoll_api::metrics::Metric;
-use knoll_apiserver::{Identity, attributes::Attributes, authority::Authority};
+use knoll_apiserver::{UserInfo, attributes::Attributes, authority::Authority};
 use knoll_cli::{Exit, ImageRules};
 use knoll_container::protocol::GATEWAY;
 use knoll_oci::{
@@ -55,7 +55,7 @@ fn open_with(rules: &ImageRules, paths: &Paths, registry_hosts: Vec<String>) -> 
 struct ServiceAccounts(Arc<dyn Authority>);
 
 impl ServiceAccounts {
-    fn identity(&self, token: &str) -> Option<Identity> {
+    fn identity(&self, token: &str) -> Option<UserInfo> {
         self.0.review(token, &[]).map(|(identity, _)| identity)
     }
 }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use knoll_apiserver::{
-    Identity,
-    auth::{CONTROLLER, Pki, node_identity},
+    UserInfo,
+    auth::{CONTROLLER, Pki, node_user},
 };
 use knoll_cli::UpArguments;
 use knoll_client::rush::Rush;
@@ -79,7 +79,7 @@ impl Planes {
         let proxy_config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::within(open_files()) };
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
-        let controller = Identity::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
+        let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
         let settings = Settings {
@@ -116,7 +116,7 @@ impl Planes {
         let name = &arguments.node.node_name;
         let node = Node::new(
             node::config(name, address, paths),
-            api.server.client(node_identity(name)),
+            api.server.client(node_user(name)),
             monitor,
             images.clone(),
             node::callbacks(Hints::Here(gateway.hints()), table, finder.clone(), network, rush),

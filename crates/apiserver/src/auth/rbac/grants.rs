@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::PREFIX;
-use crate::{attributes::Identity, label_selector::Selector, rule::Rule};
+use crate::{attributes::UserInfo, label_selector::Selector, rule::Rule};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -105,7 +105,7 @@ pub(super) struct Grants {
 
 impl Grants {
     /// What `identity` was granted in `namespace` and everywhere: each role once, with the first of its bindings.
-    pub(super) fn of(&self, identity: &Identity, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
+    pub(super) fn of(&self, identity: &UserInfo, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
         let user = std::iter::once(Holder::User(identity.user.clone()));
         let holders = user.chain(identity.groups.iter().cloned().map(Holder::Group));
         let places: &[&str] = if namespace.is_empty() { &[""] } else { &["", namespace] };

@@ -19,9 +19,9 @@ use crate::netlink::route::{End, Mac, Route};
 use crate::protocol::{IdRange, PodNetwork};
 use crate::sys;
 
-/// What an identity is to be.
+/// What a set of namespaces is to be.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct NamespacesSpec {
     /// Where its network namespace is bound.
     pub(super) path: PathBuf,
     /// Its cgroup.
@@ -40,23 +40,23 @@ pub(super) struct Cable {
     pub(super) network: PodNetwork,
 }
 
-/// A finished identity.
-pub(super) struct Identity {
-    pub(super) plan: Plan,
+/// The namespaces of a sandbox, made.
+pub(super) struct Namespaces {
+    pub(super) spec: NamespacesSpec,
     pub(super) net: OwnedFd,
     pub(super) uts: OwnedFd,
     pub(super) ipc: OwnedFd,
     pub(super) user: Option<OwnedFd>,
 }
 
-impl Identity {
+impl Namespaces {
     /// Its user namespace, if it has one.
     pub(super) fn mapping(&self) -> Option<Mapping<'_>> {
-        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: self.plan.ids? })
+        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: self.spec.ids? })
     }
 }
 
-impl Plan {
+impl NamespacesSpec {
     /// Where its user namespace is bound.
     pub(super) fn user_path(&self) -> PathBuf {
         beside(&self.path, "-user")
@@ -117,7 +117,7 @@ impl Plan {
         kinds.iter().try_for_each(|(name, kind)| Ok(setns(File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)?))
     }
 
-    /// Removes what [`Plan::make`] leaves in the file system; the kernel removes the cable with the last user of the
+    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the cable with the last user of the
     /// namespace.
     pub(super) fn remove(&self) {
         unbind(&self.path);
