@@ -431,7 +431,7 @@ impl Control {
             let before = self.world.observed.decisions.get(&revision).map(|before| before.desired);
             let more = decision.is_some_and(|decision| before.is_none_or(|before| decision.desired > before));
             let lane = if more { Lane::Hurried } else { Lane::Normal };
-            self.observed(Observation::Decision { revision, decision }, lane);
+            self.observed(Observation::ScaleDecision { revision, decision }, lane);
         }
     }
 

@@ -125,7 +125,7 @@ impl Manager {
 
     /// Hears of something that is no object.
     pub(crate) fn observe(&mut self, observation: Observation) {
-        let lane = if matches!(observation, Observation::Decision { .. }) { Lane::Hurried } else { Lane::Normal };
+        let lane = if matches!(observation, Observation::ScaleDecision { .. }) { Lane::Hurried } else { Lane::Normal };
         let changes = self.world.observe(observation);
         self.changed(changes, lane);
     }
@@ -254,7 +254,7 @@ impl Manager {
                 excess_burst_capacity: decision.excess_burst_capacity,
                 at: now,
             });
-            self.observe(Observation::Decision { revision, decision });
+            self.observe(Observation::ScaleDecision { revision, decision });
         }
     }
 

@@ -61,14 +61,14 @@ pub enum StopCause {
 
 /// What to do now, and when to ask again if nothing happens before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub struct PodActions {
     /// In no particular order; independent of each other.
     pub acts: Vec<Act>,
     /// When time alone changes the answer.
     pub recheck: Option<Timestamp>,
 }
 
-impl Decision {
+impl PodActions {
     fn act(&mut self, act: Act) {
         self.acts.push(act);
     }
@@ -79,28 +79,28 @@ impl Decision {
 }
 
 /// Says what to do next for `pod`. Acts that are under way (`Doing`, `Creating`, `Stopping`) are not said again.
-pub fn decide(pod: &Pod, seen: &ObservedPod, now: Timestamp) -> Decision {
-    let mut decision = Decision::default();
-    let Some(spec) = pod.spec.as_ref() else { return decision };
+pub fn decide(pod: &Pod, seen: &ObservedPod, now: Timestamp) -> PodActions {
+    let mut actions = PodActions::default();
+    let Some(spec) = pod.spec.as_ref() else { return actions };
     let deleting = seen.gone || pod.metadata.deletion_timestamp.is_some();
     if deleting {
         let grace = if seen.gone { GRACE_WHEN_GONE } else { grace(pod) };
-        wind_down(&mut decision, spec, seen, grace, StopCause::Deleted, now);
+        wind_down(&mut actions, spec, seen, grace, StopCause::Deleted, now);
     } else if seen.verdict.is_some() || has_finished(spec, seen) {
-        wind_down(&mut decision, spec, seen, grace(pod), StopCause::Finished, now);
+        wind_down(&mut actions, spec, seen, grace(pod), StopCause::Finished, now);
     } else if let Some(late) = deadline(spec, seen).filter(|at| *at <= now) {
-        decision.recheck(late.max(now));
-        decision.act(Act::Fail {
+        actions.recheck(late.max(now));
+        actions.act(Act::Fail {
             reason: "DeadlineExceeded",
             message: "Pod was active on the node longer than the specified deadline",
         });
     } else {
         if let Some(at) = deadline(spec, seen) {
-            decision.recheck(at);
+            actions.recheck(at);
         }
-        bring_up(&mut decision, spec, seen, now, grace(pod));
+        bring_up(&mut actions, spec, seen, now, grace(pod));
     }
-    decision
+    actions
 }
 
 fn deadline(spec: &PodSpec, seen: &ObservedPod) -> Option<Timestamp> {
@@ -122,7 +122,14 @@ pub fn has_finished(spec: &PodSpec, seen: &ObservedPod) -> bool {
 }
 
 /// Stops what runs (sidecars after the others), then takes everything down.
-fn wind_down(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, grace: Duration, cause: StopCause, now: Timestamp) {
+fn wind_down(
+    d: &mut PodActions,
+    spec: &PodSpec,
+    seen: &ObservedPod,
+    grace: Duration,
+    cause: StopCause,
+    now: Timestamp,
+) {
     // Things under way are waited for, so that nothing is left behind.
     let busy = matches!(seen.sandbox, Step::Doing) || matches!(seen.volumes, Step::Doing);
     let alive = |role: Role| containers(spec).any(|(r, c)| r == role && life(seen, c).is_alive());
@@ -162,7 +169,7 @@ fn wind_down(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, grace: Durati
 }
 
 /// Prepares what is missing and starts what can start.
-fn bring_up(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, now: Timestamp, grace: Duration) {
+fn bring_up(d: &mut PodActions, spec: &PodSpec, seen: &ObservedPod, now: Timestamp, grace: Duration) {
     due(d, &seen.volumes, now, Act::PrepareVolumes);
     due(d, &seen.sandbox, now, Act::PrepareSandbox);
     let prepared = seen.volumes.done().is_some() && seen.sandbox.done().is_some();
@@ -191,7 +198,7 @@ fn lets_next_start(role: Role, seen: Option<&ObservedContainer>) -> bool {
 
 /// The next act for one container whose turn it is.
 fn advance(
-    d: &mut Decision,
+    d: &mut PodActions,
     spec: &PodSpec,
     role: Role,
     container: &Container,
@@ -229,7 +236,7 @@ fn advance(
     }
 }
 
-fn due<T>(d: &mut Decision, step: &Step<T>, now: Timestamp, act: Act) {
+fn due<T>(d: &mut PodActions, step: &Step<T>, now: Timestamp, act: Act) {
     match step {
         Step::Failed(failure) if failure.retry_at() > now => d.recheck(failure.retry_at()),
         step if step.is_due(now) => d.act(act),

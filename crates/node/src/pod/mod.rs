@@ -17,7 +17,7 @@ mod observed;
 mod report;
 
 pub use backoff::Backoff;
-pub use decide::{Act, Decision, StopCause, decide, has_finished};
+pub use decide::{Act, PodActions, StopCause, decide, has_finished};
 pub use observed::{
     Exit, Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step, Verdict,
 };

@@ -278,13 +278,13 @@ impl Worker {
     fn act(&mut self) -> Option<Instant> {
         let now = self.shared.clock.now();
         let mut recheck = loop {
-            let decision = decide(&self.pod, &self.seen, now);
-            let again = decision.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
-            for act in decision.acts {
+            let actions = decide(&self.pod, &self.seen, now);
+            let again = actions.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
+            for act in actions.acts {
                 self.begin(act, now);
             }
             if !again {
-                break decision.recheck.map(|at| instant(at, now));
+                break actions.recheck.map(|at| instant(at, now));
             }
         };
         let now = Instant::now();
