@@ -61,7 +61,7 @@ pub(crate) struct Target {
     pub namespace: String,
     /// Name; empty for collections.
     pub name: String,
-    /// Part of the object.
+    /// Subresource of the object.
     pub subresource: Option<Subresource>,
     /// What is done.
     pub verb: Verb,
@@ -114,9 +114,9 @@ pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Qu
     if resource.namespaced && namespace.is_empty() && !name.is_empty() {
         return Err(Status::no_such_resource());
     }
-    let subresource = part.map(|part| find_part(resource, part)).transpose()?;
+    let subresource = part.map(|part| find_subresource(resource, part)).transpose()?;
     let watching = watch_prefix || query.flag("watch");
-    let verb = verb(method, &name_or_part(name, part), watching, subresource)?;
+    let verb = verb(method, &name_or_subresource(name, part), watching, subresource)?;
     let allowed = match subresource {
         Some(part) => part.verbs().contains(&verb.name()),
         None => resource.verbs.contains(&verb.name()),
@@ -133,11 +133,11 @@ pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Qu
     }))
 }
 
-fn name_or_part(name: &str, part: Option<&str>) -> String {
+fn name_or_subresource(name: &str, part: Option<&str>) -> String {
     part.unwrap_or(name).to_owned()
 }
 
-fn find_part(resource: &Resource, part: &str) -> Result<Subresource, Status> {
+fn find_subresource(resource: &Resource, part: &str) -> Result<Subresource, Status> {
     resource.subresources.iter().copied().find(|s| s.path() == part).ok_or_else(Status::no_such_resource)
 }
 

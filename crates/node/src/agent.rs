@@ -62,7 +62,7 @@ pub enum NodeError {
     },
     /// A part of the node ended.
     #[error("{0} has ended unexpectedly")]
-    Part(&'static str),
+    Task(&'static str),
 }
 
 /// A pod that a worker lives for.
@@ -161,9 +161,9 @@ impl Node {
             }
         };
         let (changed, changes) = tokio::sync::mpsc::channel(sources::QUEUE);
-        let mut parts = Parts { tasks: JoinSet::new(), counters: Arc::clone(&self.shared.counters) };
+        let mut tasks = Tasks { set: JoinSet::new(), counters: Arc::clone(&self.shared.counters) };
         let recorder = Arc::new(tokio::sync::Mutex::new(recording));
-        parts.begin("the event recorder", move || {
+        tasks.begin("the event recorder", move || {
             let recorder = Arc::clone(&recorder);
             async move { recorder.lock().await.run().await }
         });
@@ -171,28 +171,28 @@ impl Node {
             [("the watch of ConfigMaps", sources::Kind::ConfigMap), ("the watch of Secrets", sources::Kind::Secret)]
         {
             let (shared, changed) = (Arc::clone(&self.shared), changed.clone());
-            parts.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
+            tasks.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
         }
         let shared = Arc::clone(&self.shared);
-        parts.begin("the Service addresses", move || {
+        tasks.begin("the Service addresses", move || {
             services::run(Arc::clone(&shared), services.clone(), names.clone())
         });
         let shared = Arc::clone(&self.shared);
-        parts.begin("the heartbeat", move || machine::run(Arc::clone(&shared), machine.clone()));
+        tasks.begin("the heartbeat", move || machine::run(Arc::clone(&shared), machine.clone()));
         let node = self.clone();
-        parts.begin("the image collection", move || images::run(node.clone()));
+        tasks.begin("the image collection", move || images::run(node.clone()));
         let node = self.clone();
-        parts.begin("the look at the disk", move || disk::run(node.clone()));
+        tasks.begin("the look at the disk", move || disk::run(node.clone()));
         let shared = Arc::clone(&self.shared);
-        parts.begin("the monitor's connection", move || {
+        tasks.begin("the monitor's connection", move || {
             let shared = Arc::clone(&shared);
             async move { shared.monitor.keep(&shared.callbacks).await }
         });
         let shared = Arc::clone(&self.shared);
-        parts.begin("the announcing of sandboxes", move || expected::run(Arc::clone(&shared)));
+        tasks.begin("the announcing of sandboxes", move || expected::run(Arc::clone(&shared)));
         if let Some(dns) = dns {
             let dns = Arc::new(dns);
-            parts.begin("the DNS server", move || {
+            tasks.begin("the DNS server", move || {
                 let dns = Arc::clone(&dns);
                 async move { dns.run().await }
             });
@@ -206,8 +206,8 @@ impl Node {
             changes,
         };
         let ended = tokio::select! {
-            () = roster.run_for_ever() => Err(NodeError::Part("the watch of pods")),
-            Some(ended) = parts.tasks.join_next() => Err(NodeError::Part(ended.unwrap_or("a part"))),
+            () = roster.run_for_ever() => Err(NodeError::Task("the watch of pods")),
+            Some(ended) = tasks.set.join_next() => Err(NodeError::Task(ended.unwrap_or("a part"))),
             _ = shutdown.wait_for(|stop| *stop) => Ok(()),
         };
         roster.leave().await;
@@ -221,18 +221,18 @@ impl Node {
 }
 
 /// What runs beside the pods. A part that panics is begun again.
-struct Parts {
-    tasks: JoinSet<&'static str>,
+struct Tasks {
+    set: JoinSet<&'static str>,
     counters: Arc<Counters>,
 }
 
-impl Parts {
+impl Tasks {
     fn begin<F>(&mut self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send,
     {
         let counters = Arc::clone(&self.counters);
-        self.tasks.spawn(async move {
+        self.set.spawn(async move {
             restarted(name, &counters, &mut make).await;
             name
         });

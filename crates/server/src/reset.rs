@@ -11,9 +11,9 @@ use knoll_container::{network, reset};
 use knoll_store::Ownership;
 
 use crate::{
+    components::{monitor, node},
     failure::Failure,
     machine,
-    parts::{monitor, node},
     paths::{OURS, Paths, RUNTIME},
 };
 

@@ -45,7 +45,7 @@ pub(crate) struct Admission<'a> {
     /// Namespace of the request.
     pub(crate) namespace: &'a str,
     /// The part of the object that is written; `None` for the object itself.
-    pub(crate) part: Option<Subresource>,
+    pub(crate) subresource: Option<Subresource>,
     /// What is done.
     pub(crate) operation: Operation,
     /// What it replaces.

@@ -231,7 +231,7 @@ async fn admit(
         resource: &call.resource,
         identity: &call.identity,
         namespace: &call.namespace,
-        part: call.subresource,
+        subresource: call.subresource,
         operation,
         old,
         dry_run: options.dry_run,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map as JsonMap, Value};
 
 use super::set::{Element, Set};
-use super::walk::{Parts, Use, is_empty, items};
+use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::Type;
 
 /// The paths that differ between two states.
@@ -39,9 +39,9 @@ fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec
     if old == new {
         return;
     }
-    let parts = usage.parts(&[old, new]);
-    let leaf = matches!(parts, Parts::Leaf) || (is_empty(old) && is_empty(new));
-    match parts {
+    let granularity = usage.granularity(&[old, new]);
+    let leaf = matches!(granularity, Granularity::Leaf) || (is_empty(old) && is_empty(new));
+    match granularity {
         _ if leaf => {
             if let (Some(old), Some(new)) = (old, new)
                 && old != new
@@ -49,9 +49,9 @@ fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec
                 found.modified.insert(path);
             }
         }
-        Parts::Leaf => {}
-        Parts::Fields => fields(usage, old, new, path, found),
-        Parts::Items(list) => {
+        Granularity::Leaf => {}
+        Granularity::Fields => fields(usage, old, new, path, found),
+        Granularity::Items(list) => {
             let old_places = places(items(list, old));
             let new_places = places(items(list, new));
             let elements: BTreeSet<&Element> = old_places.keys().chain(new_places.keys()).collect();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map as JsonMap, Value};
 
 use super::set::{Element, Set};
-use super::walk::{Parts, Use, is_empty, items};
+use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::{List, Type};
 
 /// The object with all that is applied in it.
@@ -14,13 +14,13 @@ pub(super) fn merge(ty: &Type, live: &Value, applied: &Value) -> Value {
 }
 
 fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
-    let parts = usage.parts(&[live, applied]);
+    let granularity = usage.granularity(&[live, applied]);
     if is_empty(live) && is_empty(applied) {
         return applied.or(live).cloned();
     }
-    match parts {
-        Parts::Leaf => applied.or(live).cloned(),
-        Parts::Fields => {
+    match granularity {
+        Granularity::Leaf => applied.or(live).cloned(),
+        Granularity::Fields => {
             let mut merged = live.and_then(Value::as_object).cloned().unwrap_or_default();
             for (name, given) in applied.and_then(Value::as_object).into_iter().flatten() {
                 if let Some(value) = step(usage.field(name), merged.get(name), Some(given)) {
@@ -29,7 +29,7 @@ fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option
             }
             Some(Value::Object(merged))
         }
-        Parts::Items(list) => Some(Value::Array(lists(list, live, applied))),
+        Granularity::Items(list) => Some(Value::Array(lists(list, live, applied))),
     }
 }
 
@@ -76,8 +76,8 @@ pub(super) fn remove(ty: &Type, value: &Value, gone: &Set) -> Value {
 }
 
 fn without(usage: Use<'_>, value: &Value, gone: &Set) -> Value {
-    match (usage.parts(&[Some(value)]), value) {
-        (Parts::Fields, Value::Object(entries)) => {
+    match (usage.granularity(&[Some(value)]), value) {
+        (Granularity::Fields, Value::Object(entries)) => {
             let mut rest = JsonMap::new();
             for (name, inner) in entries {
                 let element = Element::Field(name.clone());
@@ -91,7 +91,7 @@ fn without(usage: Use<'_>, value: &Value, gone: &Set) -> Value {
             }
             Value::Object(rest)
         }
-        (Parts::Items(list), Value::Array(values)) => {
+        (Granularity::Items(list), Value::Array(values)) => {
             let mut rest = Vec::new();
             for (element, inner) in items(list, Some(value)).into_iter().zip(values) {
                 if !gone.has(&element) {

@@ -17,7 +17,7 @@ pub(super) struct Use<'a> {
 }
 
 /// How values of a type are taken apart.
-pub(super) enum Parts<'a> {
+pub(super) enum Granularity<'a> {
     /// Not at all.
     Leaf,
     /// Field by field.
@@ -35,20 +35,20 @@ impl<'a> Use<'a> {
         Self { ty: &field.ty, atomic: field.atomic }
     }
 
-    /// The parts of the given values, which all are of this type. Values of another form than the type has are leaves.
-    pub(super) fn parts(self, values: &[Option<&Value>]) -> Parts<'a> {
+    /// How these values, all of this type, are taken apart. Values of another form than the type has are leaves.
+    pub(super) fn granularity(self, values: &[Option<&Value>]) -> Granularity<'a> {
         let objects = || values.iter().flatten().all(|value| value.is_object() || value.is_null());
         let arrays = || values.iter().flatten().all(|value| value.is_array() || value.is_null());
         match &self.ty.shape {
-            Shape::Object(object) if !self.atomic.unwrap_or(object.atomic) && objects() => Parts::Fields,
-            Shape::Map(map) if !self.atomic.unwrap_or(map.atomic) && objects() => Parts::Fields,
+            Shape::Object(object) if !self.atomic.unwrap_or(object.atomic) && objects() => Granularity::Fields,
+            Shape::Map(map) if !self.atomic.unwrap_or(map.atomic) && objects() => Granularity::Fields,
             Shape::Any
                 if self.atomic != Some(true) && values.iter().flatten().any(|value| value.is_object()) && objects() =>
             {
-                Parts::Fields
+                Granularity::Fields
             }
-            Shape::List(list) if list.kind != ListKind::Atomic && arrays() => Parts::Items(list),
-            _ => Parts::Leaf,
+            Shape::List(list) if list.kind != ListKind::Atomic && arrays() => Granularity::Items(list),
+            _ => Granularity::Leaf,
         }
     }
 
@@ -118,9 +118,9 @@ pub(super) fn field_set(ty: &Type, value: &Value) -> Set {
 }
 
 fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
-    match (usage.parts(&[Some(value)]), value) {
-        (Parts::Leaf, _) => set.insert(path),
-        (Parts::Fields, Value::Object(entries)) => {
+    match (usage.granularity(&[Some(value)]), value) {
+        (Granularity::Leaf, _) => set.insert(path),
+        (Granularity::Fields, Value::Object(entries)) => {
             for (name, inner) in entries {
                 path.push(Element::Field(name.clone()));
                 add(usage.field(name), inner, path, set);
@@ -131,7 +131,7 @@ fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
                 path.pop();
             }
         }
-        (Parts::Items(list), Value::Array(values)) => {
+        (Granularity::Items(list), Value::Array(values)) => {
             for (element, inner) in items(list, Some(value)).into_iter().zip(values) {
                 path.push(element);
                 add(Use::of(&list.items), inner, path, set);

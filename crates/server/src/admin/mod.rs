@@ -1,6 +1,6 @@
-//! The admin endpoint: health, readiness, numbers, the log level, and what the parts are doing.
+//! The admin endpoint: health, readiness, numbers, the log level, and what the components are doing.
 //!
-//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the parts
+//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the components
 //! show and changes nothing but the log level. On its local socket, which only root opens, everything is allowed; on
 //! `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
 
@@ -48,7 +48,7 @@ impl Sources {
         self.checks.push((name, Box::new(read)));
     }
 
-    /// Adds a picture of a part, below `/debug/`.
+    /// Adds a picture of a component, below `/debug/`.
     pub(crate) fn dump(&mut self, name: &'static str, read: impl Fn() -> Value + Send + Sync + 'static) {
         self.dumps.push((name, Box::new(read)));
     }

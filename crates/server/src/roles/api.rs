@@ -10,12 +10,12 @@ use tokio::runtime::Handle;
 use super::{LEAVE, block_on, until_called};
 use crate::{
     admin::{Admin, Sources},
+    components::{api::Api, gateway::restarted, port_of, registry},
     failure::Failure,
     kept::Kept,
     kubeconfig, links,
     logging::{self, LogLevel},
     machine,
-    parts::{api::Api, gateway::restarted, port_of, registry},
     paths::Paths,
     ports::{ApiPorts, PodAddress, PodApiPorts},
     private, store,

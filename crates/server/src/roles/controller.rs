@@ -10,9 +10,9 @@ use knoll_plan::{Gateway, QueuePlacement, Settings};
 
 use super::{LEAVE, admin, block_on, holder, remote, until_called};
 use crate::{
+    components::{docker_config, gateway, registry, resolver::Resolver},
     failure::{Failure, chain},
     logging::{self, LogLevel},
-    parts::{docker_config, gateway, registry, resolver::Resolver},
     paths::Paths,
     supervise::Tasks,
 };

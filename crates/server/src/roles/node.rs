@@ -13,6 +13,13 @@ use tokio::sync::watch;
 
 use super::{Call, LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
+    components::{
+        PODS,
+        backend::Backend,
+        gateway,
+        monitor::{self, Finder},
+        node, registry, system,
+    },
     doctor,
     failure::{Failure, chain},
     links::{
@@ -21,13 +28,6 @@ use crate::{
     },
     logging::{self, LogLevel},
     machine::claim_role,
-    parts::{
-        PODS,
-        backend::Backend,
-        gateway,
-        monitor::{self, Finder},
-        node, registry, system,
-    },
     paths::Paths,
     private,
     supervise::Tasks,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{kubeconfig::Source, remote::Remote};
-use crate::parts::backend::Backend;
+use crate::components::backend::Backend;
 
 /// Knows every image.
 struct Registry;

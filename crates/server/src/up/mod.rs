@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin::Admin,
+    components::{api::machine_addresses, monitor},
     detach, doctor,
     failure::Failure,
     kept::Kept,
@@ -32,7 +33,6 @@ use crate::{
     log_file::Lines,
     logging::{self, LogLevel},
     machine, notify,
-    parts::{api::machine_addresses, monitor},
     paths::Paths,
     ports::{self, ApiPorts},
     private, store,

@@ -1,4 +1,4 @@
-//! Assembly: every part of an instance in one process, started in the order they need each other, stopped in the reverse.
+//! Assembly: every component of an instance in one process, started in the order they need each other, stopped in the reverse.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use tokio::sync::watch;
 
 use crate::{
     admin::Admin,
-    failure::{Failure, chain},
-    kept::Kept,
-    links::instances::Hints,
-    parts::{
+    components::{
         PODS, api::Api, backend::Backend, docker_config, gateway, monitor::Finder, node, port_of, registry,
         resolver::Resolver, system,
     },
+    failure::{Failure, chain},
+    kept::Kept,
+    links::instances::Hints,
     paths::Paths,
     ports::{self, ApiPorts, PodAddress, PodApiPorts, PodGatewayPorts},
     store,
@@ -40,7 +40,7 @@ pub(crate) struct Ports {
     pub(crate) kept: Kept,
 }
 
-/// The parts that are stopped in an order.
+/// The components that are stopped in an order.
 pub(crate) struct Planes {
     store: Store,
     gateway: Gateway,

@@ -7,7 +7,7 @@
 //! speaks one protocol on one port; any other Service is keyed `name:port`.
 
 mod backend;
-mod part;
+mod ingress_routes;
 mod routing;
 
 use std::sync::Arc;
@@ -38,10 +38,10 @@ pub const KINDS: &[Kind] = &[
 pub fn build(world: &World) -> Table {
     let mut table = Table::default();
     for ingress in world.ingresses.keys() {
-        let Some(part) = part::part(world, &ingress) else { continue };
-        claim(&mut table.external, part.external);
-        claim(&mut table.local, part.local);
-        for key in part.backends {
+        let Some(routes) = ingress_routes::ingress_routes(world, &ingress) else { continue };
+        claim(&mut table.external, routes.external);
+        claim(&mut table.local, routes.local);
+        for key in routes.backends {
             add_backend(world, &mut table, key);
         }
     }
@@ -51,7 +51,7 @@ pub fn build(world: &World) -> Table {
     table
 }
 
-fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: part::Hosts) {
+fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: ingress_routes::Hosts) {
     for (name, host) in claimed {
         hosts.entry(name).or_insert(host);
     }

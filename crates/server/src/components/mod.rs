@@ -1,4 +1,4 @@
-//! The parts that processes are made of: `up` assembles all of them in one, each role of [`crate::roles`] some.
+//! The components that processes are made of: `up` assembles all of them in one, each role of [`crate::roles`] some.
 
 pub(crate) mod api;
 pub(crate) mod backend;

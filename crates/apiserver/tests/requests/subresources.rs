@@ -1,4 +1,4 @@
-//! Writes of a part: of their type, and of nothing else.
+//! Writes of a subresource: of their type, and of nothing else.
 
 use crate::support::{Harness, deployment, pod};
 use serde_json::{Value, json};
