@@ -167,9 +167,10 @@ impl Node {
             let recorder = Arc::clone(&recorder);
             async move { recorder.lock().await.run().await }
         });
-        for (name, kind) in
-            [("the watch of ConfigMaps", sources::Kind::ConfigMap), ("the watch of Secrets", sources::Kind::Secret)]
-        {
+        for (name, kind) in [
+            ("the watch of ConfigMaps", sources::SourceKind::ConfigMap),
+            ("the watch of Secrets", sources::SourceKind::Secret),
+        ] {
             let (shared, changed) = (Arc::clone(&self.shared), changed.clone());
             tasks.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
         }
@@ -493,8 +494,8 @@ fn sources_of(pod: &Pod) -> BTreeSet<SourceName> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let (maps, secrets) = worker::references(pod);
     let name = |kind, name| SourceName { kind, namespace: namespace.clone(), name };
-    let maps = maps.into_iter().map(|n| name(sources::Kind::ConfigMap, n)).collect::<Vec<_>>();
-    maps.into_iter().chain(secrets.into_iter().map(|n| name(sources::Kind::Secret, n))).collect()
+    let maps = maps.into_iter().map(|n| name(sources::SourceKind::ConfigMap, n)).collect::<Vec<_>>();
+    maps.into_iter().chain(secrets.into_iter().map(|n| name(sources::SourceKind::Secret, n))).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

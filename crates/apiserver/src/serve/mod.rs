@@ -41,7 +41,7 @@ use self::{
 use crate::{
     ApiServer, UserInfo, auth,
     body::{self, Body},
-    flow::{Kind, LONGEST},
+    flow::{LONGEST, RequestKind},
     panics, respond,
     shares::Shares,
     status::Status,
@@ -241,10 +241,10 @@ impl ApiServer {
             Ok(identity) => identity,
             Err(status) => return respond::failure(&status),
         };
-        let kind = Kind::of(&request);
+        let kind = RequestKind::of(&request);
         let who = who(&identity, traffic.address);
         // As with kube-apiserver, who is in charge is never kept out.
-        let in_charge = kind != Kind::Long && identity.groups.iter().any(|group| group == "system:masters");
+        let in_charge = kind != RequestKind::Long && identity.groups.iter().any(|group| group == "system:masters");
         let place = match self.flow.enter(kind, &who) {
             Ok(place) => Some(place),
             Err(_) if in_charge => None,
@@ -254,7 +254,7 @@ impl ApiServer {
             }
         };
         let mut request = request.map(body::wrap);
-        if kind != Kind::Long {
+        if kind != RequestKind::Long {
             let response = tokio::time::timeout(LONGEST, self.handle(request, identity)).await.unwrap_or_else(|_| {
                 self.counters.overdue.add();
                 respond::failure(&Status::overdue())

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::target::{self, Kind, find_or_make};
+use super::target::{self, FileKind, find_or_make};
 use super::user::ExecUser;
 use super::{Failure, Step, describe};
 use crate::sys;
@@ -45,7 +45,7 @@ pub(super) fn enter_directory(cwd: &Path) -> Result<bool, Failure> {
         return Err(Failure::start(format!("cannot use {cwd:?} as working directory: it is not absolute")));
     }
     let make = |root: BorrowedFd<'_>, cwd: &Path| {
-        find_or_make(root, cwd, Kind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755), None)
+        find_or_make(root, cwd, FileKind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755), None)
     };
     match enter(cwd, make) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
