@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{Backoff, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, grace};
+use super::{Backoff, ContainerType, Life, ObservedContainer, ObservedPod, RestartPolicy, Step, containers, grace};
 
 /// How long containers may take to stop when the API has already forgotten their pod.
 const GRACE_WHEN_GONE: Duration = Duration::from_secs(1);
@@ -114,7 +114,7 @@ pub fn has_finished(spec: &PodSpec, seen: &ObservedPod) -> bool {
     let over = |c: &Container| {
         seen.containers.get(&c.name).and_then(ObservedContainer::exit).is_some_and(|exit| !policy.restarts(exit))
     };
-    let failed_init = containers(spec).filter(|(role, _)| *role == Role::Init).any(|(_, c)| {
+    let failed_init = containers(spec).filter(|(kind, _)| *kind == ContainerType::Init).any(|(_, c)| {
         policy == RestartPolicy::Never
             && seen.containers.get(&c.name).and_then(ObservedContainer::exit).is_some_and(|exit| exit.code != 0)
     });
@@ -132,10 +132,10 @@ fn wind_down(
 ) {
     // Things under way are waited for, so that nothing is left behind.
     let busy = matches!(seen.sandbox, Step::Doing) || matches!(seen.volumes, Step::Doing);
-    let alive = |role: Role| containers(spec).any(|(r, c)| r == role && life(seen, c).is_alive());
-    let others_alive = alive(Role::Main) || alive(Role::Init);
-    for (role, container) in containers(spec) {
-        if role == Role::Sidecar && others_alive {
+    let alive = |kind: ContainerType| containers(spec).any(|(r, c)| r == kind && life(seen, c).is_alive());
+    let others_alive = alive(ContainerType::Main) || alive(ContainerType::Init);
+    for (kind, container) in containers(spec) {
+        if kind == ContainerType::Sidecar && others_alive {
             continue;
         }
         match life(seen, container) {
@@ -174,25 +174,25 @@ fn bring_up(d: &mut PodActions, spec: &PodSpec, seen: &ObservedPod, now: Timesta
     due(d, &seen.sandbox, now, Act::PrepareSandbox);
     let prepared = seen.volumes.done().is_some() && seen.sandbox.done().is_some();
     let mut may_start = true;
-    for (role, container) in containers(spec) {
+    for (kind, container) in containers(spec) {
         let seen = seen.containers.get(&container.name);
         if let Some(changes) = seen.and_then(|s| super::report::pull_report_changes(s, now)) {
             d.recheck(changes);
         }
         due(d, seen.map_or(&Step::Todo, |s| &s.image), now, Act::Pull(container.name.clone()));
         if may_start && prepared {
-            advance(d, spec, role, container, seen, now, grace);
+            advance(d, spec, kind, container, seen, now, grace);
         }
-        may_start &= lets_next_start(role, seen);
+        may_start &= lets_next_start(kind, seen);
     }
 }
 
 /// Whether a container lets those after it start.
-fn lets_next_start(role: Role, seen: Option<&ObservedContainer>) -> bool {
-    match role {
-        Role::Init => seen.and_then(ObservedContainer::exit).is_some_and(|exit| exit.code == 0),
-        Role::Sidecar => seen.is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
-        Role::Main => true,
+fn lets_next_start(kind: ContainerType, seen: Option<&ObservedContainer>) -> bool {
+    match kind {
+        ContainerType::Init => seen.and_then(ObservedContainer::exit).is_some_and(|exit| exit.code == 0),
+        ContainerType::Sidecar => seen.is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
+        ContainerType::Main => true,
     }
 }
 
@@ -200,7 +200,7 @@ fn lets_next_start(role: Role, seen: Option<&ObservedContainer>) -> bool {
 fn advance(
     d: &mut PodActions,
     spec: &PodSpec,
-    role: Role,
+    kind: ContainerType,
     container: &Container,
     seen: Option<&ObservedContainer>,
     now: Timestamp,
@@ -221,10 +221,10 @@ fn advance(
             d.act(Act::Stop { container: name(), grace, cause: StopCause::Condemned });
         }
         Life::Exited(exit) => {
-            let again = match role {
-                Role::Sidecar => true,
-                Role::Init => exit.code != 0,
-                Role::Main => RestartPolicy::of(spec).restarts(exit),
+            let again = match kind {
+                ContainerType::Sidecar => true,
+                ContainerType::Init => exit.code != 0,
+                ContainerType::Main => RestartPolicy::of(spec).restarts(exit),
             };
             match Backoff::until(seen.backoff, exit.finished).filter(|at| *at > now) {
                 _ if !again => {}

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 
 use crate::env::Sources;
 use crate::pod::{
-    self, Act, Exit, Failure, ImageInfo, Life, ObservedPod, Role, SandboxInfo, Step, StopCause, Verdict, decide,
+    self, Act, ContainerType, Exit, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause, Verdict,
+    decide,
 };
 use crate::probes::ContainerReport;
 use crate::shared::{Attempt, Shared};
@@ -687,9 +688,9 @@ impl Worker {
         pod::containers(spec).find(|(_, c)| c.name == name).map(|(_, c)| Arc::new(c.clone()))
     }
 
-    fn role(&self, name: &str) -> Role {
+    fn container_type(&self, name: &str) -> ContainerType {
         let spec = self.pod.spec.iter();
-        spec.flat_map(pod::containers).find(|(_, c)| c.name == name).map_or(Role::Main, |(role, _)| role)
+        spec.flat_map(pod::containers).find(|(_, c)| c.name == name).map_or(ContainerType::Main, |(kind, _)| kind)
     }
 
     /// Removes what the pod left on disk.

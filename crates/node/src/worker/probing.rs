@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Worker, uid};
-use crate::pod::{Life, Role, Verdict};
+use crate::pod::{ContainerType, Life, Verdict};
 use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
 
 impl Worker {
     pub(super) fn begin_probes(&mut self, name: &str, id: &str, was_ready: bool) {
         let Some(container) = self.container(name) else { return };
-        let role = self.role(name);
-        let probes = if role == Role::Init { Probes::default() } else { Probes::of(&container) };
+        let kind = self.container_type(name);
+        let probes = if kind == ContainerType::Init { Probes::default() } else { Probes::of(&container) };
         let seen = self.seen.container_mut(name);
         seen.started = was_ready || probes.starts_at_once();
         seen.ready = was_ready || (seen.started && probes.ready_at_once());
