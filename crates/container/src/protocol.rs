@@ -18,8 +18,8 @@ mod id;
 mod sandbox;
 
 pub use container::{
-    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, Exit, Mount, MountSource, Phase, Propagation, Resources,
-    Rlimit, Rootfs, Seccomp, Security, Stdin, User,
+    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, Exit, Mount, MountPropagation, MountSource, Phase,
+    Resources, Rlimit, Rootfs, Seccomp, Security, Stdin, User,
 };
 pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
 pub use sandbox::{IdRange, Network, PodNetwork, SandboxSpec, SandboxStatus};

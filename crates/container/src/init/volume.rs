@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use super::rootfs::map_ids;
 use super::target::{FileKind, find_or_make};
 use super::{Failure, Mapping, Step, target};
-use crate::protocol::{Mount, MountSource, Propagation};
+use crate::protocol::{Mount, MountPropagation, MountSource};
 use crate::sys::{self, MountAttributes};
 
 /// A mount picked up and ready to be put in place.
@@ -52,9 +52,9 @@ fn collect_one(mount: &Mount, privileged: bool, ids: Option<&Mapping<'_>>) -> Re
     };
     let attributes = MountAttributes { read_only: mount.read_only, no_dev: !privileged, ..MountAttributes::default() };
     let propagation = match mount.propagation {
-        Propagation::Private => MsFlags::MS_PRIVATE.bits(),
-        Propagation::HostToContainer => MsFlags::MS_SLAVE.bits(),
-        Propagation::Bidirectional => 0,
+        MountPropagation::Private => MsFlags::MS_PRIVATE.bits(),
+        MountPropagation::HostToContainer => MsFlags::MS_SLAVE.bits(),
+        MountPropagation::Bidirectional => 0,
     };
     Ok(Volume { destination, tree, kind, attributes, propagation, owner })
 }

@@ -104,7 +104,7 @@ pub struct Mount {
     pub read_only: bool,
     /// Whether later mounts pass through.
     #[serde(default)]
-    pub propagation: Propagation,
+    pub propagation: MountPropagation,
 }
 
 /// What is mounted.
@@ -132,7 +132,7 @@ pub enum MountSource {
 /// Whether mounts pass between host and container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Propagation {
+pub enum MountPropagation {
     /// Neither way.
     #[default]
     Private,
