@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use knoll_api::Key;
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 use knoll_api::stats::RevisionStat;
 use knoll_api::table::{Backend, Instance, Table};
 use thiserror::Error;
@@ -125,7 +125,7 @@ impl EndpointHints {
 
 impl EndpointHints {
     /// See [`Gateway::metrics`].
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&self) -> Vec<MetricFamily> {
         let shared = &self.shared;
         let mut all = shared.metrics.read();
         let early = shared.early.load(Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl EndpointHints {
             ("gateway_endpoint_pools", pools, shared.registry().len()),
             ("gateway_endpoint_pools_populated", "Those of them that have an instance", shared.populated().len()),
         ];
-        all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, value as u64)));
+        all.extend(gauges.map(|(name, help, value)| MetricFamily::gauge(name, help, value as u64)));
         all
     }
 
@@ -231,7 +231,7 @@ impl Gateway {
     }
 
     /// Every number the gateway has about itself, for whoever exports them.
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&self) -> Vec<MetricFamily> {
         self.hints().metrics()
     }
 

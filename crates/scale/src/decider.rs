@@ -10,7 +10,7 @@ use crate::window::{Algorithm, Window, panic_window};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Metric {
+pub enum ScalingMetric {
     /// Requests in the system, time-weighted.
     #[default]
     Concurrency,
@@ -32,7 +32,7 @@ pub enum Silence {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeciderSpec {
     /// What is measured.
-    pub metric: Metric,
+    pub metric: ScalingMetric,
     /// How windows average.
     pub algorithm: Algorithm,
     /// What one instance should carry.
@@ -198,8 +198,8 @@ impl Decider {
     /// Notes a report. Reports of one second (several gateways) add up.
     pub fn record(&mut self, now: Duration, stat: Stat) {
         let mut value = match self.spec.metric {
-            Metric::Concurrency => stat.concurrency,
-            Metric::Rps => stat.requests_per_second,
+            ScalingMetric::Concurrency => stat.concurrency,
+            ScalingMetric::Rps => stat.requests_per_second,
         };
         self.forget_wake(now);
         if std::mem::take(&mut self.woken) {

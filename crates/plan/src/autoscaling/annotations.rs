@@ -4,7 +4,7 @@
 use std::{str::FromStr, time::Duration};
 
 use knoll_api::{Resource, config::Autoscaler, duration};
-use knoll_scale::{Algorithm, Metric};
+use knoll_scale::{Algorithm, ScalingMetric};
 
 use crate::children::Map;
 
@@ -45,8 +45,8 @@ impl<'a> Annotations<'a> {
     }
 
     /// What is measured.
-    pub(crate) fn metric(&self) -> Metric {
-        if self.text("metric") == Some("rps") { Metric::Rps } else { Metric::Concurrency }
+    pub(crate) fn metric(&self) -> ScalingMetric {
+        if self.text("metric") == Some("rps") { ScalingMetric::Rps } else { ScalingMetric::Concurrency }
     }
 
     /// How windows average.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::authority::Authority;
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Handle};
@@ -32,14 +32,14 @@ type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
 /// What the endpoint reads. Each is called for one request, on the endpoint's thread, and must not wait.
 #[derive(Default)]
 pub(crate) struct Sources {
-    metrics: Vec<Read<Vec<Metric>>>,
+    metrics: Vec<Read<Vec<MetricFamily>>>,
     checks: Vec<(&'static str, Read<Result<(), String>>)>,
     dumps: Vec<(&'static str, Read<Value>)>,
 }
 
 impl Sources {
     /// Adds numbers.
-    pub(crate) fn metrics(&mut self, read: impl Fn() -> Vec<Metric> + Send + Sync + 'static) {
+    pub(crate) fn metrics(&mut self, read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static) {
         self.metrics.push(Box::new(read));
     }
 

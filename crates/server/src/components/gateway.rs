@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use knoll_api::metrics::{Metric, MetricKind};
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::{Counters, Inspect};
 use knoll_plan::{Gateway as GatewayPlace, Settings};
@@ -80,9 +80,9 @@ pub(crate) fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gatew
 }
 
 /// How often tasks were started again.
-pub(crate) fn restarted(restarts: &Restarts) -> Vec<Metric> {
+pub(crate) fn restarted(restarts: &Restarts) -> Vec<MetricFamily> {
     let each = restarts.read().map(|(task, count)| (task.to_owned(), count));
-    vec![Metric::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]
+    vec![MetricFamily::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]
 }
 
 /// An endpoint pool of the gateway, as the admin endpoint shows it.
