@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::protocol::{
-    Answer, Call, Configuration, ContainerId, ContainerSpec, ContainerStatus, Event, ExecId, ExecSpec, Exit,
+    Answer, Call, Configuration, ContainerId, ContainerSpec, ContainerStatus, Event, ExecId, ExecSpec, ExitStatus,
     ListenerName, Listing, MAX_CALL, MAX_FRAME, Message, MonitorInfo, Refusal, RefusalKind, Request, Resources,
     SandboxId, SandboxSpec, SandboxStatus, Stats, VERSION,
 };
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Waits until a container has exited.
-    pub async fn wait(&self, container: ContainerId) -> Result<Exit, ClientError> {
+    pub async fn wait(&self, container: ContainerId) -> Result<ExitStatus, ClientError> {
         match self.ask(Request::Wait { container }).await? {
             Answer::Exit(exit) => Ok(exit),
             _ => Err(ClientError::Unexpected),
@@ -325,7 +325,7 @@ impl Client {
 
 impl Exec {
     /// Waits until the program has exited. Ask once.
-    pub async fn wait(&self) -> Result<Exit, ClientError> {
+    pub async fn wait(&self) -> Result<ExitStatus, ClientError> {
         match self.client.ask(Request::WaitExec { exec: self.id }).await? {
             Answer::Exit(exit) => Ok(exit),
             _ => Err(ClientError::Unexpected),

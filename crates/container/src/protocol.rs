@@ -18,7 +18,7 @@ mod id;
 mod sandbox;
 
 pub use container::{
-    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, Exit, Mount, MountPropagation, MountSource, Phase,
+    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, ExitStatus, Mount, MountPropagation, MountSource, Phase,
     Resources, Rlimit, Rootfs, Seccomp, Security, Stdin, User,
 };
 pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
@@ -211,7 +211,7 @@ pub enum Event {
         /// The container.
         container: ContainerId,
         /// How it ended.
-        exit: Exit,
+        exit: ExitStatus,
     },
 }
 
@@ -228,7 +228,7 @@ pub enum Answer {
     /// A started container.
     Container(Box<ContainerStatus>),
     /// A container or an exec has exited.
-    Exit(Exit),
+    Exit(ExitStatus),
     /// A started exec; with a terminal its controlling side comes along.
     Exec(ExecId),
     /// What there is, or a part of it.

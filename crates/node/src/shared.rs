@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use knoll_api::{Key, clock::SteadyClock};
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
-use knoll_container::protocol::{ContainerId, Exit};
+use knoll_container::protocol::{ContainerId, ExitStatus};
 use knoll_oci::{Image, ImageStore, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::{Semaphore, watch};
 
@@ -218,7 +218,7 @@ impl Monitor {
 
     /// Waits until a container has exited, however often the connection is lost meanwhile. A container that the
     /// monitor does not know has exited without a witness.
-    pub(crate) async fn wait(&self, id: &ContainerId) -> Exit {
+    pub(crate) async fn wait(&self, id: &ContainerId) -> ExitStatus {
         let mut changes = self.changes();
         loop {
             let client = changes.borrow_and_update().clone();
@@ -263,8 +263,8 @@ impl Monitor {
 }
 
 /// The exit of a container that nobody saw.
-pub(crate) fn unseen() -> Exit {
-    Exit { code: 255, signal: None, oom_killed: false, known: false, at: jiff::Timestamp::now() }
+pub(crate) fn unseen() -> ExitStatus {
+    ExitStatus { code: 255, signal: None, oom_killed: false, known: false, at: jiff::Timestamp::now() }
 }
 
 /// Whether an error means that the connection was lost rather than that the monitor said no.

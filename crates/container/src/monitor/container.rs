@@ -25,8 +25,8 @@ use super::{Monitor, Source};
 use crate::capability::Set;
 use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
-    Answer, ContainerId, ContainerSpec, ContainerStatus, Event, Exit, Network, Phase, Refusal, RefusalKind, Resources,
-    Rootfs, SandboxId, Seccomp, Security, Stdin,
+    Answer, ContainerId, ContainerSpec, ContainerStatus, Event, ExitStatus, Network, Phase, Refusal, RefusalKind,
+    Resources, Rootfs, SandboxId, Seccomp, Security, Stdin,
 };
 use crate::sys::{self, PidExit, Spawned};
 
@@ -58,7 +58,7 @@ pub(super) enum Stage {
     /// The child prepares for its program.
     Starting(Starting),
     Running,
-    Exited(Exit),
+    Exited(ExitStatus),
 }
 
 /// A child that prepares for its program.
@@ -610,11 +610,11 @@ fn namespaces(sandbox: &super::Sandbox) -> (Vec<(BorrowedFd<'_>, CloneFlags)>, l
 }
 
 /// How a process ended, in the protocol's words.
-pub(super) fn exit(ended: PidExit, oom_killed: bool) -> Exit {
+pub(super) fn exit(ended: PidExit, oom_killed: bool) -> ExitStatus {
     let (code, signal, known) = match ended {
         PidExit::Code(code) => (code, None, true),
         PidExit::Signal(signal) => (128 + signal, Some(signal), true),
         PidExit::Unknown => (255, None, false),
     };
-    Exit { code, signal, oom_killed, known, at: Timestamp::now() }
+    ExitStatus { code, signal, oom_killed, known, at: Timestamp::now() }
 }

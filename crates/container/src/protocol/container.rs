@@ -294,12 +294,12 @@ pub enum Phase {
     /// Its program has been executed and has not exited.
     Running,
     /// It has exited.
-    Exited(Exit),
+    Exited(ExitStatus),
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct ExitStatus {
     /// The exit code; 128 + n after signal n. 255 with `known` false.
     pub code: i32,
     /// The signal that ended it.

@@ -19,7 +19,8 @@ mod report;
 pub use backoff::Backoff;
 pub use decide::{Act, PodActions, StopCause, decide, has_finished};
 pub use observed::{
-    Exit, Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step, Verdict,
+    Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step, Terminated,
+    Verdict,
 };
 pub use report::{NodeFacts, is_ready, status};
 
@@ -55,7 +56,7 @@ impl RestartPolicy {
     }
 
     /// Whether a container that ended so runs again.
-    pub fn restarts(self, exit: &Exit) -> bool {
+    pub fn restarts(self, exit: &Terminated) -> bool {
         match self {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => exit.code != 0,

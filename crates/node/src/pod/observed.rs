@@ -157,7 +157,7 @@ pub struct ObservedContainer {
     #[serde(default)]
     pub asked_to_stop: Option<Timestamp>,
     /// How it ended before its present life.
-    pub last: Option<Exit>,
+    pub last: Option<Terminated>,
     /// How often it was started again.
     pub restarts: u32,
     /// The pause after its next end.
@@ -202,12 +202,12 @@ pub enum Life {
         killed: bool,
     },
     /// Ended.
-    Exited(Exit),
+    Exited(Terminated),
 }
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct Terminated {
     /// Identity in the runtime; empty when none was made.
     pub id: String,
     /// Exit code; 128 + signal when a signal ended it.
@@ -331,7 +331,7 @@ impl ObservedContainer {
     }
 
     /// Creating, Running or Stopping -> Exited. The other lives stay as they are: an end is told only once.
-    pub fn end(&mut self, exit: Exit) {
+    pub fn end(&mut self, exit: Terminated) {
         if self.life.is_alive() {
             self.life = Life::Exited(exit);
             self.ready = false;
@@ -340,7 +340,7 @@ impl ObservedContainer {
     }
 
     /// How it ended, unless it lives on.
-    pub fn exit(&self) -> Option<&Exit> {
+    pub fn exit(&self) -> Option<&Terminated> {
         match &self.life {
             Life::Exited(exit) => Some(exit),
             _ => None,

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use knoll_oci::Progress;
 
 use super::{
-    Backoff, ContainerType, Exit, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Step, containers,
+    Backoff, ContainerType, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Step, Terminated, containers,
     describe, has_finished,
 };
 use crate::resources;
@@ -282,7 +282,7 @@ impl View<'_> {
     }
 
     /// Whether a container that ended is to be started again.
-    fn runs_again(&self, kind: ContainerType, exit: &Exit) -> bool {
+    fn runs_again(&self, kind: ContainerType, exit: &Terminated) -> bool {
         let again = match kind {
             ContainerType::Sidecar => true,
             ContainerType::Init => exit.code != 0 && RestartPolicy::of(self.spec) != RestartPolicy::Never,
@@ -292,7 +292,7 @@ impl View<'_> {
     }
 
     /// Why a container that ended is not started again yet.
-    fn held_back(&self, container: &Container, seen: &ObservedContainer, exit: &Exit) -> Option<String> {
+    fn held_back(&self, container: &Container, seen: &ObservedContainer, exit: &Terminated) -> Option<String> {
         Backoff::until(seen.backoff, exit.finished).filter(|at| *at > self.now)?;
         let pause = seen.backoff.map(|b| go_duration(b.delay)).unwrap_or_default();
         Some(format!("back-off {pause} restarting failed container={} pod={}", container.name, describe(self.pod)))
@@ -374,7 +374,7 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn terminated(exit: &Exit) -> ContainerState {
+fn terminated(exit: &Terminated) -> ContainerState {
     let terminated = ContainerStateTerminated {
         container_id: (!exit.id.is_empty()).then(|| runtime_id(&exit.id)),
         exit_code: exit.code,

@@ -47,7 +47,7 @@ fn start(seen: &mut ObservedPod, name: &str, now: Timestamp) {
 }
 
 fn exit(seen: &mut ObservedPod, name: &str, code: i32, now: Timestamp) {
-    let exit = Exit {
+    let exit = Terminated {
         id: format!("id-{name}"),
         code,
         signal: None,

@@ -7,7 +7,7 @@ use knoll_container::protocol::{ContainerStatus, Listing, Network, Phase};
 use super::scribe::Record;
 use super::{etc, uid};
 use crate::config::Config;
-use crate::pod::{Exit, Life, ObservedPod, SandboxInfo, Step};
+use crate::pod::{Life, ObservedPod, SandboxInfo, Step, Terminated};
 use crate::runtime::parse_container_id;
 
 /// What is kept on disk of a pod; `None` when there is nothing or it cannot be read. Blocking.
@@ -60,7 +60,7 @@ pub(crate) fn adopt(
         if let Life::Running { id, since } | Life::Stopping { id, since, .. } = &container.life
             && !known(id)
         {
-            let lost = Exit {
+            let lost = Terminated {
                 id: id.clone(),
                 code: 255,
                 signal: None,

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::env::Sources;
 use crate::pod::{
-    self, Act, ContainerType, Exit, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause, Verdict,
+    self, Act, ContainerType, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause, Terminated, Verdict,
     decide,
 };
 use crate::probes::ContainerReport;
@@ -83,7 +83,7 @@ enum Outcome {
     },
     Exited {
         container: String,
-        exit: Exit,
+        exit: Terminated,
     },
     Stopped,
     DiskChecked(Option<String>),
@@ -599,7 +599,7 @@ impl Worker {
             Err(StartFailure::Run { message, code, id }) => {
                 self.shared.recorder.warning(&self.pod, Some(name), "Failed", format!("Error: {message}"));
                 let (reason, signal) = ("StartError".to_owned(), None);
-                seen.end(Exit { id, code, signal, reason, message, started: now, finished: now });
+                seen.end(Terminated { id, code, signal, reason, message, started: now, finished: now });
                 self.tell_backoff(name);
             }
         }
