@@ -68,9 +68,9 @@ impl LivingSet {
     }
 
     /// Begins writing `conditions`; changes are stamped with `now`, cut to whole seconds as the wire form is.
-    pub fn manage(self, conditions: &mut Vec<Condition>, now: Timestamp) -> Manager<'_> {
+    pub fn manage(self, conditions: &mut Vec<Condition>, now: Timestamp) -> ConditionManager<'_> {
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Manager { set: self, conditions, now }
+        ConditionManager { set: self, conditions, now }
     }
 
     fn is_terminal(&self, type_: &str) -> bool {
@@ -84,13 +84,13 @@ impl LivingSet {
 
 /// Writes the conditions of one status by the rules of its [`LivingSet`].
 #[derive(Debug)]
-pub struct Manager<'a> {
+pub struct ConditionManager<'a> {
     set: LivingSet,
     conditions: &'a mut Vec<Condition>,
     now: Timestamp,
 }
 
-impl Manager<'_> {
+impl ConditionManager<'_> {
     /// Makes sure that the happy condition and every dependent are there: Unknown, except that missing dependents
     /// of a happy condition that is already True start as True.
     ///

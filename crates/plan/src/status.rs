@@ -2,7 +2,7 @@
 
 use knoll_api::{
     Object, Resource, Timestamp,
-    conditions::{LivingSet, Manager},
+    conditions::{ConditionManager, LivingSet},
     status::{Common, Condition},
 };
 
@@ -20,7 +20,7 @@ pub(crate) trait Reporting: Resource + Into<Object> {
     fn common_mut(&mut self) -> &mut Common;
 
     /// Its conditions, to write.
-    fn conditions(&mut self, now: Timestamp) -> Manager<'_> {
+    fn conditions(&mut self, now: Timestamp) -> ConditionManager<'_> {
         Self::SET.manage(&mut self.common_mut().conditions, now)
     }
 

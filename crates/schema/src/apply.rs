@@ -17,7 +17,7 @@ use serde_json::{Map as JsonMap, Value, json};
 use crate::builtin;
 use crate::ty::{Object, Presence, Shape, Type};
 use compare::Comparison;
-use managers::{Manager, Managers, Operation, Owned};
+use managers::{FieldManager, Managers, Operation, Owned};
 pub use set::{Element, Set};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -193,7 +193,7 @@ fn apply_once(
     mut managers: Managers,
     force: bool,
 ) -> Result<(Value, Managers), ApplyError> {
-    let manager = Manager::new(writer.manager, Operation::Apply, writer.subresource, writer.api_version);
+    let manager = FieldManager::new(writer.manager, Operation::Apply, writer.subresource, writer.api_version);
     let last = managers.remove(&manager);
     let set = walk::field_set(writer.ty, config).recursive_difference(&ignored(writer));
     let mut after = merge::merge(writer.ty, before, config);
@@ -281,7 +281,7 @@ fn record(writer: &Writer<'_>, before: &Value, after: &Value, managers: &mut Man
     if changed.is_empty() {
         return;
     }
-    let manager = Manager::new(writer.manager, Operation::Update, writer.subresource, writer.api_version);
+    let manager = FieldManager::new(writer.manager, Operation::Update, writer.subresource, writer.api_version);
     let owned = managers.entry(manager).or_insert_with(|| Owned {
         set: Set::default(),
         api_version: writer.api_version.to_owned(),

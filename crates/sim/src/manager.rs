@@ -39,7 +39,7 @@ pub(crate) struct WorkItem {
 }
 
 /// The process.
-pub(crate) struct Manager {
+pub(crate) struct ControllerManager {
     pub(crate) world: World,
     rows: Rows,
     /// How much of each kind's history the World has heard, and the revision that is.
@@ -66,11 +66,11 @@ fn at(elapsed: Duration) -> Timestamp {
     Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
 }
 
-impl Manager {
+impl ControllerManager {
     /// A process that just started: it lists everything.
-    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> Manager {
+    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> ControllerManager {
         let rows = knoll_plan::rows(&settings);
-        let mut manager = Manager {
+        let mut manager = ControllerManager {
             world: World::new(settings),
             rows,
             heard: BTreeMap::new(),
