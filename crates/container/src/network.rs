@@ -92,11 +92,11 @@ pub enum NetworkError {
 }
 
 /// What a service is known by: address and port, and transport.
-pub type Claim = (SocketAddrV4, Transport);
+pub type ServiceAddress = (SocketAddrV4, Transport);
 
 impl ServiceRule {
     /// What the service is known by.
-    pub fn claim(&self) -> Claim {
+    pub fn address(&self) -> ServiceAddress {
         (self.service, self.protocol)
     }
 }
@@ -109,7 +109,7 @@ pub struct ServiceChanges {
     /// New ones, and ones that lead elsewhere now.
     pub put: Vec<ServiceRule>,
     /// Those that are no more.
-    pub gone: Vec<Claim>,
+    pub gone: Vec<ServiceAddress>,
 }
 
 impl ServiceChanges {
@@ -123,7 +123,7 @@ impl ServiceChanges {
 #[derive(Debug)]
 pub struct HostNetwork {
     config: Config,
-    services: BTreeMap<Claim, Held>,
+    services: BTreeMap<ServiceAddress, Held>,
     /// How many services lead to an address.
     endpoints: BTreeMap<Ipv4Addr, u32>,
     /// Whether the kernel has them all. Not before the first call, which replaces whatever an earlier program left, nor
@@ -247,15 +247,15 @@ impl HostNetwork {
     /// Takes changes in and says what the kernel has to be told.
     fn plan(&mut self, changes: &ServiceChanges) -> Batch {
         let mut batch = Batch::new(&self.config.table);
-        let mut wanted: BTreeMap<Claim, Option<&ServiceRule>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ServiceAddress, Option<&ServiceRule>> = BTreeMap::new();
         if changes.all {
-            wanted.extend(self.services.keys().map(|claim| (*claim, None)));
+            wanted.extend(self.services.keys().map(|address| (*address, None)));
         }
-        wanted.extend(changes.gone.iter().map(|claim| (*claim, None)));
-        wanted.extend(changes.put.iter().map(|rule| (rule.claim(), Some(rule))));
+        wanted.extend(changes.gone.iter().map(|address| (*address, None)));
+        wanted.extend(changes.put.iter().map(|rule| (rule.address(), Some(rule))));
         let mut before = BTreeMap::new();
-        for (claim, rule) in wanted {
-            self.replace(&mut batch, claim, rule, &mut before);
+        for (address, rule) in wanted {
+            self.replace(&mut batch, address, rule, &mut before);
         }
         if !self.in_force {
             return self.plan_everything();
@@ -275,16 +275,16 @@ impl HostNetwork {
     fn replace(
         &mut self,
         batch: &mut Batch,
-        claim: Claim,
+        address: ServiceAddress,
         rule: Option<&ServiceRule>,
         before: &mut BTreeMap<Ipv4Addr, bool>,
     ) {
-        let held = self.services.get(&claim);
+        let held = self.services.get(&address);
         if held.zip(rule).is_some_and(|(held, rule)| held.holds(rule)) {
             return;
         }
-        if let Some(held) = self.services.remove(&claim) {
-            withdraw(batch, &claim, &held);
+        if let Some(held) = self.services.remove(&address) {
+            withdraw(batch, &address, &held);
             for endpoint in &held.endpoints {
                 before.entry(*endpoint.ip()).or_insert(true);
                 if let Entry::Occupied(mut known) = self.endpoints.entry(*endpoint.ip()) {
@@ -301,8 +301,8 @@ impl HostNetwork {
             before.entry(*endpoint.ip()).or_insert(*known > 0);
             *known += 1;
         }
-        let held = self.publish(batch, claim, rule);
-        self.services.insert(claim, held);
+        let held = self.publish(batch, address, rule);
+        self.services.insert(address, held);
     }
 
     /// What makes the kernel's table from nothing.
@@ -321,7 +321,7 @@ impl HostNetwork {
         batch
     }
 
-    fn publish(&mut self, batch: &mut Batch, key: Claim, rule: &ServiceRule) -> Held {
+    fn publish(&mut self, batch: &mut Batch, key: ServiceAddress, rule: &ServiceRule) -> Held {
         let mut number = None;
         match rule.endpoints.as_slice() {
             [] => {}
@@ -429,7 +429,7 @@ fn with_service_key<const N: usize>(then: [Expr; N]) -> Vec<Expr> {
     all
 }
 
-fn publish_several(batch: &mut Batch, key: &Claim, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
+fn publish_several(batch: &mut Batch, key: &ServiceAddress, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
     let (chain, map) = (format!("service-{number}"), format!("endpoints-{number}"));
     let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     batch.set(&map, (nft::TYPE_INTEGER, 4), Values::Data(nft::TYPE_ADDRESS_PORT, 8));
@@ -446,7 +446,7 @@ fn publish_several(batch: &mut Batch, key: &Claim, endpoints: &[SocketAddrV4], b
     batch.add("several", &[Element::chain(service_key(key), chain)]);
 }
 
-fn withdraw(batch: &mut Batch, key: &Claim, service: &Held) {
+fn withdraw(batch: &mut Batch, key: &ServiceAddress, service: &Held) {
     let element = [Element::key(service_key(key))];
     match (service.chain, service.endpoints.is_empty()) {
         (Some(number), _) => {
@@ -460,7 +460,7 @@ fn withdraw(batch: &mut Batch, key: &Claim, service: &Held) {
 }
 
 /// Each part fills a register.
-fn service_key((service, protocol): &Claim) -> Vec<u8> {
+fn service_key((service, protocol): &ServiceAddress) -> Vec<u8> {
     let [a, b, c, d] = service.ip().octets();
     let [high, low] = service.port().to_be_bytes();
     vec![a, b, c, d, protocol.number(), 0, 0, 0, high, low, 0, 0]
@@ -508,7 +508,10 @@ mod tests {
         assert!(network.plan(&put(77, &[1])).is_empty(), "nothing differs");
         // Away from one endpoint, to another that nobody had: two elements, and one more in the set of endpoints.
         assert_eq!(network.plan(&put(77, &[2])).len(), 3);
-        assert_eq!(network.plan(&ServiceChanges { gone: vec![rule(77, &[]).claim()], ..Default::default() }).len(), 2);
+        assert_eq!(
+            network.plan(&ServiceChanges { gone: vec![rule(77, &[]).address()], ..Default::default() }).len(),
+            2
+        );
         assert_eq!(network.services.len(), 9999);
         network.in_force = false;
         assert!(network.plan(&ServiceChanges::default()).len() > 9999, "what was refused is told again");

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use knoll_api::Key;
-use knoll_container::network::{Claim, ServiceChanges, ServiceRule, Transport};
+use knoll_container::network::{ServiceAddress, ServiceChanges, ServiceRule, Transport};
 use tokio::sync::{mpsc, watch};
 
 use super::dns::{Names, ServiceNames};
@@ -41,7 +41,7 @@ pub struct Directory {
     /// What each Service wants its addresses to lead to, and its age.
     wanted: BTreeMap<Key, Wanted>,
     /// Who wants an address: the oldest has it.
-    claims: BTreeSet<(Claim, Age, Key)>,
+    claims: BTreeSet<(ServiceAddress, Age, Key)>,
     names: Names,
     changed: BTreeSet<Key>,
     settled: u64,
@@ -161,15 +161,15 @@ impl Directory {
                 continue;
             }
             for rule in before.iter().flat_map(|w| &w.rules).chain(wanted.iter().flat_map(|w| &w.rules)) {
-                touched.insert(rule.claim());
+                touched.insert(rule.address());
             }
             self.replace_claims(key, wanted);
         }
         let mut changes = ServiceChanges::default();
-        for claim in touched {
-            match self.in_force(&claim) {
+        for address in touched {
+            match self.in_force(&address) {
                 Some(rule) => changes.put.push(rule.clone()),
-                None => changes.gone.push(claim),
+                None => changes.gone.push(address),
             }
         }
         changes
@@ -178,13 +178,13 @@ impl Directory {
     fn replace_claims(&mut self, key: Key, wanted: Option<Wanted>) {
         if let Some(before) = self.wanted.remove(&key) {
             for rule in &before.rules {
-                self.claims.remove(&(rule.claim(), before.age, key.clone()));
+                self.claims.remove(&(rule.address(), before.age, key.clone()));
             }
         }
         let Some(wanted) = wanted else { return };
         for rule in &wanted.rules {
-            self.claims.insert((rule.claim(), wanted.age, key.clone()));
-            if let Some(holder) = self.holder(&rule.claim()).filter(|holder| **holder != key) {
+            self.claims.insert((rule.address(), wanted.age, key.clone()));
+            if let Some(holder) = self.holder(&rule.address()).filter(|holder| **holder != key) {
                 tracing::warn!(service = %key, %holder, address = %rule.service, "an address belongs to an older Service");
             }
         }
@@ -192,16 +192,16 @@ impl Directory {
     }
 
     /// Whose an address is: the oldest Service's of those that want it.
-    fn holder(&self, claim: &Claim) -> Option<&Key> {
-        let first = (*claim, Age::MIN, Key::default());
+    fn holder(&self, address: &ServiceAddress) -> Option<&Key> {
+        let first = (*address, Age::MIN, Key::default());
         let (of, _, holder) = self.claims.range(first..).next()?;
-        (of == claim).then_some(holder)
+        (of == address).then_some(holder)
     }
 
     /// Where an address leads: as whose it is wants.
-    fn in_force(&self, claim: &Claim) -> Option<&ServiceRule> {
-        let holder = self.holder(claim)?;
-        self.wanted.get(holder)?.rules.iter().find(|rule| rule.claim() == *claim)
+    fn in_force(&self, address: &ServiceAddress) -> Option<&ServiceRule> {
+        let holder = self.holder(address)?;
+        self.wanted.get(holder)?.rules.iter().find(|rule| rule.address() == *address)
     }
 
     /// Where the addresses of a Service lead, each once.
@@ -221,7 +221,7 @@ impl Directory {
             rules.extend(addresses.into_iter().map(rule));
         }
         rules.sort();
-        rules.dedup_by_key(|rule| rule.claim());
+        rules.dedup_by_key(|rule| rule.address());
         rules
     }
 
