@@ -19,7 +19,7 @@ use crate::config::{Callbacks, Config};
 use crate::counters::Counters;
 use crate::env::Allocatable;
 use crate::network::lean::Compact;
-use crate::pod::Verdict;
+use crate::pod::EndReason;
 use crate::pressure::Pressure;
 use crate::probes::Crowd;
 use crate::pulls::PullSlots;
@@ -121,7 +121,7 @@ pub(crate) struct Shared {
     /// What the machine is short of.
     pub(crate) pressure: watch::Sender<Pressure>,
     /// Pods that must go, by uid.
-    pub(crate) evictions: watch::Sender<BTreeMap<String, Verdict>>,
+    pub(crate) evictions: watch::Sender<BTreeMap<String, EndReason>>,
     /// Whose turn it is to be measured.
     pub(crate) measuring: Arc<Semaphore>,
     pub(crate) pulls: PullSlots,

@@ -19,8 +19,8 @@ mod report;
 pub use backoff::Backoff;
 pub use decide::{Act, PodActions, StopCause, decide, has_finished};
 pub use observed::{
-    Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step, Terminated,
-    Verdict,
+    EndReason, Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step,
+    Terminated,
 };
 pub use report::{NodeFacts, is_ready, status};
 

@@ -20,7 +20,7 @@ pub struct ObservedPod {
     /// Its containers by name; one that is missing was never touched.
     pub containers: BTreeMap<String, ObservedContainer>,
     /// Why the node itself ended it.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<EndReason>,
     /// Whether the API no longer has it.
     pub gone: bool,
     /// Taking down what was prepared, once nothing runs.
@@ -131,7 +131,7 @@ pub struct ImageInfo {
 
 /// Why the node itself ended a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct EndReason {
     /// One word for machines, such as `DeadlineExceeded`.
     pub reason: String,
     /// A sentence for people.
@@ -170,7 +170,7 @@ pub struct ObservedContainer {
     #[serde(default)]
     pub complaint: Option<String>,
     /// Why it must be restarted although it runs.
-    pub condemned: Option<Verdict>,
+    pub condemned: Option<EndReason>,
     /// How long the condemned container may take to stop, when its probe says so.
     pub condemned_grace: Option<Duration>,
 }

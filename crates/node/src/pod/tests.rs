@@ -338,7 +338,7 @@ fn a_condemned_container_is_stopped_and_starts_again() {
     let pod = pod(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}]}));
     let mut seen = prepared(&pod);
     start(&mut seen, "a", at(0));
-    seen.container_mut("a").condemned = Some(Verdict { reason: "Unhealthy".into(), message: "liveness".into() });
+    seen.container_mut("a").condemned = Some(EndReason { reason: "Unhealthy".into(), message: "liveness".into() });
     let stop = Act::Stop { container: "a".into(), grace: Duration::from_secs(3), cause: StopCause::Condemned };
     assert_eq!(decide(&pod, &seen, at(1)).acts, [stop]);
     seen.container_mut("a").stop(false).expect("stops");
@@ -355,7 +355,7 @@ fn the_deadline_fails_the_pod() {
     start(&mut seen, "a", at(0));
     assert_eq!(decide(&pod, &seen, at(4)).recheck, Some(at(5)));
     assert!(matches!(decide(&pod, &seen, at(5)).acts[..], [Act::Fail { reason: "DeadlineExceeded", .. }]));
-    seen.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: "late".into() });
+    seen.verdict = Some(EndReason { reason: "DeadlineExceeded".into(), message: "late".into() });
     assert!(matches!(&decide(&pod, &seen, at(5)).acts[..], [Act::Stop { cause: StopCause::Finished, .. }]));
     let status = report(&pod, &seen, at(5));
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));

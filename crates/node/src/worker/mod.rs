@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use crate::env::Sources;
 use crate::pod::{
-    self, Act, ContainerType, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause, Terminated, Verdict,
-    decide,
+    self, Act, ContainerType, EndReason, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause,
+    Terminated, decide,
 };
 use crate::probes::ContainerReport;
 use crate::shared::{Attempt, Shared};
@@ -376,7 +376,7 @@ impl Worker {
             }
             Act::Fail { reason, message } => {
                 self.shared.recorder.normal(&self.pod, None, reason, message);
-                self.seen.verdict = Some(Verdict { reason: reason.into(), message: message.into() });
+                self.seen.verdict = Some(EndReason { reason: reason.into(), message: message.into() });
             }
             Act::TearDown => {
                 self.seen.teardown = Step::Doing;
@@ -529,7 +529,7 @@ impl Worker {
             Outcome::DiskChecked(overuse) => {
                 self.check_disk_at = Some(Instant::now() + DISK_CHECK);
                 if let Some(message) = overuse {
-                    self.evict(Verdict { reason: "Evicted".into(), message });
+                    self.evict(EndReason { reason: "Evicted".into(), message });
                 }
             }
             Outcome::Stopped => {}
@@ -556,7 +556,7 @@ impl Worker {
     }
 
     /// Ends the pod for what it uses.
-    fn evict(&mut self, verdict: Verdict) {
+    fn evict(&mut self, verdict: EndReason) {
         if !self.is_done() {
             self.shared.counters.evicted.add();
             self.shared.recorder.warning(&self.pod, None, "Evicted", &verdict.message);

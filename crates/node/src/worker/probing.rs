@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Worker, uid};
-use crate::pod::{ContainerType, Life, Verdict};
+use crate::pod::{ContainerType, EndReason, Life};
 use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
 
 impl Worker {
@@ -78,7 +78,7 @@ impl Worker {
                 self.shared.recorder.warning(&self.pod, Some(&name), "Unhealthy", text);
             }
             Report::Condemned { kind, message, grace } => {
-                seen.condemned = Some(Verdict { reason: "Unhealthy".into(), message });
+                seen.condemned = Some(EndReason { reason: "Unhealthy".into(), message });
                 seen.condemned_grace = grace;
                 let text = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
                 self.shared.recorder.normal(&self.pod, Some(&name), "Killing", text);
