@@ -9,7 +9,7 @@ use crate::{
     authority::TokenOrder,
     label_selector as label,
     patches::json,
-    resources::Registry,
+    resources::ResourceRegistry,
     selectors::field,
     status::Status,
     streams::web_socket::{Message, Reader, Writer},
@@ -34,7 +34,7 @@ pub fn label_selector(object: &Value, labels: &Value) -> Option<(String, bool)> 
 /// # Errors
 /// 400 when the text is none, or names a field that Pods do not offer.
 pub fn selects_fields(text: &str, pod: &Value) -> Result<bool, Status> {
-    let registry = Registry::built_in();
+    let registry = ResourceRegistry::built_in();
     let pods = registry.get("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
     field::Selector::parse(text, pods).map(|selector| selector.matches(pod))
 }

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::{
     query::{self, Query},
-    resources::{Registry, Resource, Subresource},
+    resources::{Resource, ResourceRegistry, Subresource},
     status::Status,
 };
 
@@ -81,7 +81,7 @@ pub(crate) enum Route {
 ///
 /// # Errors
 /// 404 for a resource that is not served, 405 for a verb it does not have.
-pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+pub(crate) fn route(registry: &ResourceRegistry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
     let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match segments.as_slice() {
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn find(method: Method, path: &str, query: &str) -> String {
-        match route(&Registry::built_in(), &method, path, &Query::parse(Some(query))) {
+        match route(&ResourceRegistry::built_in(), &method, path, &Query::parse(Some(query))) {
             Ok(Route::Objects(t)) => {
                 format!("{} {} {}/{} {:?}", t.verb.name(), t.resource.plural, t.namespace, t.name, t.subresource)
             }

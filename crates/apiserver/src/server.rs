@@ -14,7 +14,7 @@ use crate::{
     documents::Documents,
     flow::Flow,
     objects::Trees,
-    resources::Registry,
+    resources::ResourceRegistry,
     status::Status,
     view::View,
 };
@@ -50,7 +50,7 @@ impl ApiServer {
     }
 
     /// The rows served at this moment.
-    pub(crate) fn registry(&self) -> Arc<Registry> {
+    pub(crate) fn registry(&self) -> Arc<ResourceRegistry> {
         self.derived.registry()
     }
 

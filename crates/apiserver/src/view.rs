@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     addresses::Addresses, authority::Authority, claims::Claims, config::Config, derived::Derived, object,
-    objects::Trees, resources::Registry, status::Status,
+    objects::Trees, resources::ResourceRegistry, status::Status,
 };
 
 /// The server as hooks see it.
@@ -70,7 +70,7 @@ impl<'a> View<'a> {
     }
 
     /// The rows served at this moment.
-    pub(crate) fn registry(self) -> Arc<Registry> {
+    pub(crate) fn registry(self) -> Arc<ResourceRegistry> {
         self.derived.registry()
     }
 

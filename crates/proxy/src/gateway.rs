@@ -18,9 +18,9 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::drain::Drained;
 use crate::endpoint_pool::{Common, EndpointPool};
+use crate::endpoint_pools::EndpointPools;
 use crate::errors::Own;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
 use crate::thread::{self, Command};
 
 /// Commands that may wait for a data thread; the acceptor waits when there are more.
@@ -113,13 +113,13 @@ impl EndpointHints {
     /// cannot be reached.
     pub fn instance_up(&self, revision: Key, instance: Instance) {
         let now = self.shared.now_millis();
-        self.shared.registry().instance_up(revision, instance, now);
+        self.shared.pools().instance_up(revision, instance, now);
     }
 
     /// Sends no further request to an instance, ahead of the table. Those in flight go on.
     pub fn instance_down(&self, revision: &Key, instance: &Instance) {
         let now = self.shared.now_millis();
-        self.shared.registry().instance_down(revision, instance, now);
+        self.shared.pools().instance_down(revision, instance, now);
     }
 }
 
@@ -134,7 +134,7 @@ impl EndpointHints {
             ("gateway_connections", "Client connections", shared.connections()),
             ("gateway_clients", "Addresses with a client connection", lock(&shared.by_address).len()),
             ("gateway_requests_early", "Requests that wait for the first table", early),
-            ("gateway_endpoint_pools", pools, shared.registry().len()),
+            ("gateway_endpoint_pools", pools, shared.pools().len()),
             ("gateway_endpoint_pools_populated", "Those of them that have an instance", shared.populated().len()),
         ];
         all.extend(gauges.map(|(name, help, value)| MetricFamily::gauge(name, help, value as u64)));
@@ -143,13 +143,13 @@ impl EndpointHints {
 
     /// Every endpoint pool that has an endpoint or somebody in line. Looks at each pool there is.
     pub fn endpoint_pools(&self) -> Vec<EndpointPoolView> {
-        self.shared.registry().view()
+        self.shared.pools().view()
     }
 
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection
     /// that was upgraded (a WebSocket) stays open: bound it.
     pub async fn drained(&self, revision: &Key, instance: &Instance) {
-        let leaving = self.shared.registry().leaving(revision, instance);
+        let leaving = self.shared.pools().leaving(revision, instance);
         for endpoint in leaving {
             endpoint.idle().await;
         }
@@ -168,7 +168,7 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     table: Mutex<Arc<Table>>,
     pub(crate) applied: watch::Sender<Option<Arc<Table>>>,
-    registry: Mutex<Registry>,
+    pools: Mutex<EndpointPools>,
     connections: Vec<AtomicUsize>,
     /// Client connections by address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -286,7 +286,7 @@ impl Shared {
         let common = Common::new(config.threads, config.queue_depth, wakes, metrics.clone());
         Self {
             metrics,
-            registry: Mutex::new(Registry::new(common.clone())),
+            pools: Mutex::new(EndpointPools::new(common.clone())),
             common,
             born: Instant::now(),
             generation: AtomicU64::new(0),
@@ -345,24 +345,24 @@ impl Shared {
     /// Puts `table` in force: first what it adds, then the table, then what it no longer has.
     pub(crate) fn apply(&self, table: &Arc<Table>) {
         let now = self.now_millis();
-        let lonely = self.registry().apply(table, now);
+        let lonely = self.pools().apply(table, now);
         {
             let mut current = lock(&self.table);
             *current = table.clone();
             self.generation.fetch_add(1, Ordering::Release);
         }
-        self.registry().forget(lonely);
+        self.pools().forget(lonely);
         self.metrics.tables.count();
         self.applied.send_replace(Some(table.clone()));
     }
 
     /// The endpoint pool behind a Service of the table in force.
     pub(crate) fn pool(&self, service: &Key, backend: &Backend) -> Option<Arc<EndpointPool>> {
-        self.registry().pool(service, backend)
+        self.pools().pool(service, backend)
     }
 
-    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
-        lock(&self.registry)
+    pub(crate) fn pools(&self) -> MutexGuard<'_, EndpointPools> {
+        lock(&self.pools)
     }
 
     /// Counts a connection in for the thread with the fewest; `None` when there are too many of all or of its

@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_kind_in_the_table_is_served() {
-        let registry = crate::resources::Registry::built_in();
+        let registry = crate::resources::ResourceRegistry::built_in();
         for (group, plural, _) in KINDS {
             assert!(registry.any_version(group, plural).is_some(), "{plural}.{group}");
         }

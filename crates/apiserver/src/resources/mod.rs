@@ -33,7 +33,7 @@ pub(crate) use self::registry::names;
 pub use self::{
     custom::{Custom, from_definition},
     knative::definitions,
-    registry::Registry,
+    registry::ResourceRegistry,
 };
 use crate::{
     status::{Cause, Status},

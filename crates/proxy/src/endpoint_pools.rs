@@ -17,7 +17,7 @@ const MAX_EARLY: usize = 4096;
 
 /// The endpoint pools. Kept behind a lock that no request takes while its thread's routes are warm.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct EndpointPools {
     common: Arc<Common>,
     table: Arc<Table>,
     /// By what stays the same while the object lives: a Revision's uid.
@@ -29,7 +29,7 @@ pub(crate) struct Registry {
     early: BTreeMap<Key, Vec<Instance>>,
 }
 
-impl Registry {
+impl EndpointPools {
     pub(crate) fn new(common: Arc<Common>) -> Self {
         let (table, pools, by_revision, closed, early) = Default::default();
         Self { common, table, pools, by_revision, closed, early }
@@ -53,7 +53,7 @@ impl Registry {
     }
 
     /// Follows `next` where it differs from the last table. Returns endpoint pools nothing leads to any more, for
-    /// [`Registry::forget`] once no thread routes by the old table.
+    /// [`EndpointPools::forget`] once no thread routes by the old table.
     pub(crate) fn apply(&mut self, next: &Arc<Table>, now: u64) -> Vec<String> {
         let last = std::mem::replace(&mut self.table, next.clone());
         let mut lonely = Vec::new();
