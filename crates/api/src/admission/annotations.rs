@@ -36,7 +36,7 @@ fn validate_class(annotations: &Annotations) -> FieldErrors {
 }
 
 /// A scale that may be zero. Problems read as zero afterwards.
-fn scale(annotations: &Annotations, key: keys::Key, errors: &mut FieldErrors) -> i32 {
+fn scale(annotations: &Annotations, key: keys::AnnotationKey, errors: &mut FieldErrors) -> i32 {
     let Some((key, raw)) = key.find(annotations) else { return 0 };
     match raw.parse::<i128>() {
         Err(_) => errors.push(FieldError::invalid(raw, key)),
@@ -148,7 +148,7 @@ fn precision_error(span: i64, key: &str) -> Option<FieldError> {
     (!is_whole).then(|| FieldError::new("must be specified with at most second precision", &[key]))
 }
 
-fn validate_span(annotations: &Annotations, key: keys::Key, whole_seconds: bool) -> FieldErrors {
+fn validate_span(annotations: &Annotations, key: keys::AnnotationKey, whole_seconds: bool) -> FieldErrors {
     let Some((key, raw)) = key.find(annotations) else { return FieldErrors::none() };
     match duration::parse(raw) {
         Err(_) => FieldError::invalid(raw, key).into(),

@@ -8,7 +8,7 @@ use super::{
     bounds::TARGET_MIN,
 };
 use crate::{
-    annotation::Key,
+    annotation::AnnotationKey,
     conditions::{self, TRUE},
     config::Autoscaler,
     labels::serving,
@@ -102,7 +102,7 @@ impl Scaling {
                 Some("weighted-exponential" | "weightedExponential") => Aggregation::WeightedExponential,
                 _ => Aggregation::Linear,
             },
-            progress_deadline: Key(&[serving::PROGRESS_DEADLINE]).span(annotations),
+            progress_deadline: AnnotationKey(&[serving::PROGRESS_DEADLINE]).span(annotations),
             is_reachable,
         }
     }

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    annotation::Key,
+    annotation::AnnotationKey,
     config::{HttpProtocol, Network},
 };
 
 /// Which data plane an Ingress is for.
-pub const INGRESS_CLASS: Key = Key(&["networking.knative.dev/ingress.class", "networking.knative.dev/ingress-class"]);
+pub const INGRESS_CLASS: AnnotationKey =
+    AnnotationKey(&["networking.knative.dev/ingress.class", "networking.knative.dev/ingress-class"]);
 /// Who issues a Certificate.
-pub const CERTIFICATE_CLASS: Key =
-    Key(&["networking.knative.dev/certificate.class", "networking.knative.dev/certificate-class"]);
+pub const CERTIFICATE_CLASS: AnnotationKey =
+    AnnotationKey(&["networking.knative.dev/certificate.class", "networking.knative.dev/certificate-class"]);
 /// What plain http gets: `enabled` or `redirected`.
-pub const HTTP_PROTOCOL: Key = Key(&["networking.knative.dev/httpOption", "networking.knative.dev/http-protocol"]);
+pub const HTTP_PROTOCOL: AnnotationKey =
+    AnnotationKey(&["networking.knative.dev/httpOption", "networking.knative.dev/http-protocol"]);
 
 /// The class of an object's Ingress.
 pub fn ingress_class<'a>(annotations: &'a BTreeMap<String, String>, config: &'a Network) -> &'a str {
