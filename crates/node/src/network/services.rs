@@ -30,10 +30,10 @@ const QUEUE: usize = 256;
 /// Services and their endpoints, and what follows from them: where addresses lead, and what names stand for.
 ///
 /// A change of a Service or of one of its slices costs what that Service has, however many others there are: it is
-/// marked, and [`Directory::settle`] computes what is marked anew and says what differs.
+/// marked, and [`ServiceDirectory::settle`] computes what is marked anew and says what differs.
 #[derive(Clone, Debug)]
-pub struct Directory {
-    host: Host,
+pub struct ServiceDirectory {
+    host: HostAddresses,
     services: OrdMap<Key, Compact<Service>>,
     /// By namespace and Service, then by name of the slice. This and the claims are flat, a row a fact: nearly every Service
     /// has one slice, and every address one claimant, and a map of its own for each would weigh more than all else.
@@ -58,17 +58,17 @@ struct Wanted {
 
 /// The machine's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct HostAddresses {
     /// As others see it.
     pub address: Ipv4Addr,
     /// As its pods see it.
     pub gateway: Ipv4Addr,
 }
 
-impl Directory {
+impl ServiceDirectory {
     /// Nothing yet, on a machine with these addresses.
-    pub fn new(host: Host) -> Directory {
-        Directory {
+    pub fn new(host: HostAddresses) -> ServiceDirectory {
+        ServiceDirectory {
             host,
             services: OrdMap::new(),
             slices: BTreeMap::new(),
@@ -128,7 +128,7 @@ impl Directory {
         &self.services
     }
 
-    /// What names stand for, as of the last [`Directory::settle`].
+    /// What names stand for, as of the last [`ServiceDirectory::settle`].
     pub fn names(&self) -> &Names {
         &self.names
     }
@@ -294,7 +294,7 @@ fn transport(protocol: Option<&str>) -> Option<Transport> {
 }
 
 /// Every address and port under which clients reach a Service's port.
-fn addresses(service: &Service, port: &ServicePort, host: Host) -> Vec<SocketAddrV4> {
+fn addresses(service: &Service, port: &ServicePort, host: HostAddresses) -> Vec<SocketAddrV4> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Ok(number) = u16::try_from(port.port) else { return Vec::new() };
     let parse = |text: &String| text.parse::<Ipv4Addr>().ok();
@@ -370,7 +370,7 @@ pub(crate) async fn run(
 
 struct State<'a> {
     shared: &'a Shared,
-    directory: Directory,
+    directory: ServiceDirectory,
     /// Whether Services and slices were listed.
     known: (bool, bool),
     /// Whether what is in force is known: the first changes replace whatever an earlier node left.
@@ -383,9 +383,16 @@ struct State<'a> {
 
 impl State<'_> {
     fn new(shared: &Shared) -> State<'_> {
-        let host = Host { address: shared.config.address, gateway: shared.config.gateway };
+        let host = HostAddresses { address: shared.config.address, gateway: shared.config.gateway };
         let looked = tokio::time::Instant::now();
-        State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false, looked }
+        State {
+            shared,
+            directory: ServiceDirectory::new(host),
+            known: (false, false),
+            begun: false,
+            refused: false,
+            looked,
+        }
     }
 
     fn take_service(&mut self, change: Change<LeanService>) {
@@ -446,10 +453,11 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    const HOST: Host = Host { address: Ipv4Addr::new(192, 0, 2, 1), gateway: Ipv4Addr::new(169, 254, 77, 1) };
+    const HOST: HostAddresses =
+        HostAddresses { address: Ipv4Addr::new(192, 0, 2, 1), gateway: Ipv4Addr::new(169, 254, 77, 1) };
 
-    fn directory(services: Value, slices: Value) -> Directory {
-        let mut directory = Directory::new(HOST);
+    fn directory(services: Value, slices: Value) -> ServiceDirectory {
+        let mut directory = ServiceDirectory::new(HOST);
         let services: Vec<Service> = serde_json::from_value(services).expect("services");
         for mut service in services {
             service.metadata.namespace = Some("ns".into());
@@ -530,7 +538,7 @@ mod tests {
 
     #[test]
     fn an_address_stays_with_the_oldest_that_wants_it() {
-        let mut directory = Directory::new(HOST);
+        let mut directory = ServiceDirectory::new(HOST);
         let external = |changes: &ServiceChanges| {
             shown(&changes.put).into_iter().filter(|rule| rule.starts_with("198.51")).collect::<Vec<_>>()
         };
@@ -556,7 +564,7 @@ mod tests {
 
     #[test]
     fn one_change_among_ten_thousand_services_costs_one() {
-        let mut directory = Directory::new(HOST);
+        let mut directory = ServiceDirectory::new(HOST);
         let all = (0..10_000u32).map(|n| {
             let service = json!({"metadata": {"name": format!("s{n}"), "namespace": "ns"}, "spec": {
                 "clusterIP": Ipv4Addr::from(0x0a60_0000 + n).to_string(), "ports": [{"name": "http", "port": 80}]}});
