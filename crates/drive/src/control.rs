@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, labels, table::Table};
+use knoll_api::{Key, Kind, Object, labels, table::RoutingTable};
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
@@ -71,7 +71,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
-    pub(crate) applied: &'a mut watch::Receiver<Option<Arc<Table>>>,
+    pub(crate) applied: &'a mut watch::Receiver<Option<Arc<RoutingTable>>>,
     /// Ends when the loop is to end.
     pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::Table};
+use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
 use knoll_client::rush::Rush;
 use knoll_faults::caught;
 use kube::Client;
@@ -40,9 +40,9 @@ const DIGESTS: usize = 64;
 /// What connects the loop with the other planes.
 pub struct Links {
     /// The gateway's table; `None` until everything a table is made of was listed.
-    pub table: watch::Sender<Option<Arc<Table>>>,
+    pub table: watch::Sender<Option<Arc<RoutingTable>>>,
     /// The table the gateway routes by: an Ingress is ready once it is in that one.
-    pub applied: watch::Receiver<Option<Arc<Table>>>,
+    pub applied: watch::Receiver<Option<Arc<RoutingTable>>>,
     /// What the gateway measures, every second.
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.

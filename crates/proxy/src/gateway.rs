@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use knoll_api::Key;
 use knoll_api::metrics::MetricFamily;
 use knoll_api::stats::RevisionStat;
-use knoll_api::table::{Backend, Instance, Table};
+use knoll_api::table::{Backend, Instance, RoutingTable};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -166,8 +166,8 @@ pub(crate) struct Shared {
     common: Arc<Common>,
     /// 0 before the first table.
     generation: AtomicU64,
-    table: Mutex<Arc<Table>>,
-    pub(crate) applied: watch::Sender<Option<Arc<Table>>>,
+    table: Mutex<Arc<RoutingTable>>,
+    pub(crate) applied: watch::Sender<Option<Arc<RoutingTable>>>,
     pools: Mutex<EndpointPools>,
     connections: Vec<AtomicUsize>,
     /// Client connections by address.
@@ -181,7 +181,10 @@ pub(crate) struct Shared {
 impl Gateway {
     /// Starts the threads of a gateway that routes by the newest value of `table`. Until there is one, requests wait:
     /// a gateway that has just started does not know that a host is unknown.
-    pub fn new(config: Config, table: watch::Receiver<Option<Arc<Table>>>) -> Result<(Self, Feeds), GatewayError> {
+    pub fn new(
+        config: Config,
+        table: watch::Receiver<Option<Arc<RoutingTable>>>,
+    ) -> Result<(Self, Feeds), GatewayError> {
         config.validate()?;
         let (stats_sender, stats) = mpsc::channel(config.stats_capacity);
         let (wake_sender, wakes) = mpsc::channel(config.wake_capacity);
@@ -226,7 +229,7 @@ impl Gateway {
     }
 
     /// The table in force: every request that begins after a value was seen here is routed by it or a newer one.
-    pub fn applied(&self) -> watch::Receiver<Option<Arc<Table>>> {
+    pub fn applied(&self) -> watch::Receiver<Option<Arc<RoutingTable>>> {
         self.shared.applied.subscribe()
     }
 
@@ -337,13 +340,13 @@ impl Shared {
     }
 
     /// The table in force, and its generation.
-    pub(crate) fn table(&self) -> (u64, Arc<Table>) {
+    pub(crate) fn table(&self) -> (u64, Arc<RoutingTable>) {
         let table = lock(&self.table);
         (self.generation(), table.clone())
     }
 
     /// Puts `table` in force: first what it adds, then the table, then what it no longer has.
-    pub(crate) fn apply(&self, table: &Arc<Table>) {
+    pub(crate) fn apply(&self, table: &Arc<RoutingTable>) {
         let now = self.now_millis();
         let lonely = self.pools().apply(table, now);
         {

@@ -283,7 +283,7 @@ impl ControllerManager {
     }
 
     /// The gateway's table.
-    pub(crate) fn table(&self) -> Option<&knoll_api::table::Table> {
+    pub(crate) fn table(&self) -> Option<&knoll_api::table::RoutingTable> {
         self.routing.as_ref().map(Routing::table)
     }
 

@@ -9,7 +9,7 @@ use std::{
 use knoll_api::{
     Key,
     labels::serving,
-    table::{Instance, Table},
+    table::{Instance, RoutingTable},
 };
 use knoll_client::rush::Rush;
 use knoll_container::{
@@ -68,7 +68,7 @@ pub(crate) fn config(name: &str, address: Option<Ipv4Addr>, paths: &Paths) -> kn
 /// Whom the node tells of its instances, and what it asks for beside the API.
 pub(crate) fn callbacks(
     gateway: Hints,
-    table: watch::Receiver<Option<Arc<Table>>>,
+    table: watch::Receiver<Option<Arc<RoutingTable>>>,
     finder: Finder,
     network: HostNetwork,
     rush: Rush,
@@ -99,7 +99,7 @@ pub(crate) fn callbacks(
 
 /// Whether a host inside the cluster is served by Services of a namespace alone: whoever has the gateway serve a host
 /// of another namespace gets no requests of others by its name.
-fn serves(table: &Table, host: &str, namespace: &str) -> bool {
+fn serves(table: &RoutingTable, host: &str, namespace: &str) -> bool {
     let host = table.local.get(host);
     host.is_some_and(|host| host.paths.iter().flat_map(|path| &path.splits).all(|s| s.service.namespace == namespace))
 }

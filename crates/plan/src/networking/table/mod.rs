@@ -15,7 +15,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use knoll_api::{
     Key, Kind,
-    table::{Host, Table},
+    table::{Host, RoutingTable},
 };
 
 pub use routing::{Routing, Update};
@@ -35,8 +35,8 @@ pub const KINDS: &[Kind] = &[
 ];
 
 /// The table that `world` describes.
-pub fn build(world: &World) -> Table {
-    let mut table = Table::default();
+pub fn build(world: &World) -> RoutingTable {
+    let mut table = RoutingTable::default();
     for ingress in world.ingresses.keys() {
         let Some(routes) = ingress_routes::ingress_routes(world, &ingress) else { continue };
         claim(&mut table.external, routes.external);
@@ -57,7 +57,7 @@ fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: ingress_routes::Hosts) 
     }
 }
 
-fn add_backend(world: &World, table: &mut Table, key: Key) {
+fn add_backend(world: &World, table: &mut RoutingTable, key: Key) {
     let backend = || Arc::new(backend::backend(world, &key));
     table.backends.entry(key.clone()).or_insert_with(backend);
 }

@@ -9,7 +9,7 @@ use std::{
 use knoll_api::{
     Key, Object, Resource,
     labels::serving as keys,
-    table::{Host, Table},
+    table::{Host, RoutingTable},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{Changed, World};
 /// The table, kept up to date by what changed.
 #[derive(Debug, Default)]
 pub struct Routing {
-    table: Table,
+    table: RoutingTable,
     ingress_routes: BTreeMap<Key, IngressRoutes>,
     /// Hosts, each with an Ingress that claims it. These indexes are flat, a row a fact: nearly every host and Service
     /// has one Ingress, and a set of its own for each would weigh more than the table.
@@ -44,7 +44,7 @@ const AT_ONCE: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// The table as it is now.
-    pub table: Arc<Table>,
+    pub table: Arc<RoutingTable>,
     /// Ingresses that were looked at: the generation the table holds now, or that it holds none. For
     /// [`crate::Observation::Published`], once the gateway has the table.
     pub published: BTreeMap<Key, Option<i64>>,
@@ -103,7 +103,7 @@ impl Routing {
     }
 
     /// The table as it is now.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &RoutingTable {
         &self.table
     }
 
