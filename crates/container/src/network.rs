@@ -26,8 +26,8 @@ pub struct Config {
     pub services: (Ipv4Addr, u8),
     /// The pods' default route and the address the host answers them on; put on the loopback interface.
     pub gateway: Ipv4Addr,
-    /// What the names of the host's ends of the pods' cables begin with.
-    pub cables: String,
+    /// What the names of the host's ends of the pods' veths begin with.
+    pub veth_prefix: String,
 }
 
 /// One service port.
@@ -184,9 +184,9 @@ pub fn teardown(config: &Config) -> Result<(), NetworkError> {
     socket.remove_address(loopback, config.gateway).map_err(route("remove the gateway address"))
 }
 
-/// Removes the host's ends of the pods' cables: interfaces called `prefix` and up to eight hex digits. The kernel takes
+/// Removes the host's ends of the pods' veths: interfaces called `prefix` and up to eight hex digits. The kernel takes
 /// them away with their namespaces, too, but in its own time.
-pub fn remove_cables(prefix: &str) -> Result<(), NetworkError> {
+pub fn remove_veths(prefix: &str) -> Result<(), NetworkError> {
     let route = |what| move |source| NetworkError::Route { what, source };
     let mut socket = Socket::route().map_err(route("open a routing socket"))?;
     for entry in fs::read_dir("/sys/class/net").map_err(route("list interfaces"))? {
@@ -194,7 +194,7 @@ pub fn remove_cables(prefix: &str) -> Result<(), NetworkError> {
         let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
         let ours = number.is_some_and(|n| (1..=8).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_hexdigit()));
         if let (true, Some(name)) = (ours, name.to_str()) {
-            socket.remove_link(name).map_err(route("remove a pod's cable"))?;
+            socket.remove_link(name).map_err(route("remove a pod's veth"))?;
         }
     }
     Ok(())
@@ -382,7 +382,7 @@ fn frame(batch: &mut Batch, config: &Config) {
     let (pods, pods_prefix) = config.pods;
     batch.chain("postrouting", Some(nft::POSTROUTING));
     let itself = vec![Expr::source(REG), Expr::destination(REG + 1), Expr::member("loops", REG)];
-    // The cables have no address to masquerade with.
+    // The veths have no address to masquerade with.
     let by_gateway = vec![Expr::value(&config.gateway.octets(), REG), Expr::pretend(REG)];
     batch.rule("postrouting", &chain([itself, by_gateway]));
     let from_pod = inside(Expr::source(REG), pods, pods_prefix, true);
@@ -399,11 +399,11 @@ fn frame(batch: &mut Batch, config: &Config) {
 /// machine, or asks the link for the gateway's address, would pass by what the outside is offered.
 fn guard(batch: &mut Batch, config: &Config) {
     batch.chain("guard", Some(nft::FILTER_PREROUTING));
-    // A pod sends from its own address: its cable is the way back to no other.
-    let by_cable = vec![Expr::arrival(REG), Expr::compare(REG, true, config.cables.as_bytes())];
+    // A pod sends from its own address: its veth is the way back to no other.
+    let by_veth = vec![Expr::arrival(REG), Expr::compare(REG, true, config.veth_prefix.as_bytes())];
     let forged = vec![Expr::way_back(REG), Expr::compare(REG, true, &[0; 4]), Expr::drop()];
-    batch.rule("guard", &chain([by_cable, forged]));
-    for inner in [&b"lo\0"[..], config.cables.as_bytes()] {
+    batch.rule("guard", &chain([by_veth, forged]));
+    for inner in [&b"lo\0"[..], config.veth_prefix.as_bytes()] {
         batch.rule("guard", &[Expr::arrival(REG), Expr::compare(REG, true, inner), Expr::accept()]);
     }
     for (network, prefix) in [config.pods, config.services, (config.gateway, 32)] {
@@ -498,7 +498,7 @@ mod tests {
             pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
             services: (Ipv4Addr::new(10, 96, 0, 0), 12),
             gateway: Ipv4Addr::new(169, 254, 77, 1),
-            cables: "k".into(),
+            veth_prefix: "k".into(),
         };
         let mut network =
             HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 };

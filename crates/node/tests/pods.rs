@@ -35,8 +35,8 @@ use faults::Faults;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What the host's ends of the cables are called, before a number.
-const CABLES: &str = "ktn";
+/// What the host's ends of the veths are called, before a number.
+const VETHS: &str = "ktn";
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 24);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 const IMAGE: &str = "localhost:5000/busybox:1";
@@ -105,7 +105,7 @@ impl Site {
             pods: PODS,
             services,
             gateway: GATEWAY,
-            cables: CABLES.into(),
+            veth_prefix: VETHS.into(),
         };
         let network = tokio::task::spawn_blocking(move || network::setup(config)).await??;
         let options = Options {
@@ -119,13 +119,8 @@ impl Site {
         let starting = launcher.clone();
         tokio::task::spawn_blocking(move || starting.ensure()).await??;
         let monitor = Monitor::connect(&launcher.options.socket).await?;
-        let network_of_pods = PodNetwork {
-            address: PODS.0,
-            prefix: PODS.1,
-            gateway: GATEWAY,
-            interface_prefix: CABLES.into(),
-            mtu: 1500,
-        };
+        let network_of_pods =
+            PodNetwork { address: PODS.0, prefix: PODS.1, gateway: GATEWAY, interface_prefix: VETHS.into(), mtu: 1500 };
         monitor.configure(Configuration { network: Some(network_of_pods), pool: 2 }).await?;
         let hosts = knoll_oci::Config { registry_hosts: vec!["localhost:5000".into()], ..knoll_oci::Config::default() };
         let images = ImageStore::open(&dir.path().join("images"), hosts)?;

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
     }
     let _alone = machine::claim()?;
     reset::reset(&paths.monitor(), Some(&node::network_config())).map_err(|e| Failure::new(Exit::System, &e))?;
-    network::remove_cables(monitor::CABLES).map_err(|e| Failure::new(Exit::System, &e))?;
+    network::remove_veths(monitor::VETHS).map_err(|e| Failure::new(Exit::System, &e))?;
     remove_data(&paths.data)?;
     check_mounts(RUNTIME.as_ref())?;
     remove(RUNTIME.as_ref())

@@ -1,4 +1,4 @@
-//! What a sandbox is made of before anybody claims it: namespaces, an address, a cable, cgroups.
+//! What a sandbox is made of before anybody claims it: namespaces, an address, a veth, cgroups.
 //!
 //! A helper process makes all of it: it enters new namespaces, which is why it cannot be the monitor itself, reports
 //! over a packet socket, and stays until the monitor has picked the namespaces up.
@@ -27,14 +27,14 @@ pub(super) struct NamespacesSpec {
     /// Its cgroup.
     pub(super) group: String,
     /// Its address, if it has one.
-    pub(super) cable: Option<Cable>,
+    pub(super) veth: Option<Veth>,
     /// What its user namespace maps, if it has one.
     pub(super) ids: Option<IdRange>,
 }
 
 /// An address and how it is reached.
 #[derive(Debug, Clone)]
-pub(super) struct Cable {
+pub(super) struct Veth {
     pub(super) address: Ipv4Addr,
     pub(super) interface: String,
     pub(super) network: PodNetwork,
@@ -80,8 +80,8 @@ impl NamespacesSpec {
         let mut inside = Socket::route()?;
         let loopback = inside.link("lo")?;
         inside.up(loopback)?;
-        if let Some(cable) = &self.cable {
-            cable.lay(&mut outside, &mut inside, host.as_fd(), here.as_fd())?;
+        if let Some(veth) = &self.veth {
+            veth.make(&mut outside, &mut inside, host.as_fd(), here.as_fd())?;
         }
         drop(File::create(&self.path)?);
         mount(Some("/proc/self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -117,7 +117,7 @@ impl NamespacesSpec {
         kinds.iter().try_for_each(|(name, kind)| Ok(setns(File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)?))
     }
 
-    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the cable with the last user of the
+    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the veth with the last user of the
     /// namespace.
     pub(super) fn remove(&self) {
         unbind(&self.path);
@@ -161,14 +161,14 @@ fn settings() {
     }
 }
 
-impl Cable {
+impl Veth {
     fn macs(&self) -> (Mac, Mac) {
         let [a, b, c, d] = self.address.octets();
         ([0x0a, 0x4b, a, b, c, d], [0x0a, 0x58, a, b, c, d])
     }
 
     /// Both ends know each other's hardware address for good, so that the first packet asks nobody.
-    fn lay(
+    fn make(
         &self,
         outside: &mut Socket,
         inside: &mut Socket,
@@ -179,10 +179,10 @@ impl Cable {
         let near = End { name: &self.interface, mac: near_mac };
         let far = End { name: "eth0", mac: far_mac };
         let gateway = self.network.gateway;
-        match outside.add_cable(&near, &far, here, self.network.mtu) {
+        match outside.add_veth(&near, &far, here, self.network.mtu) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 outside.remove_link(&self.interface)?;
-                outside.add_cable(&near, &far, here, self.network.mtu)?;
+                outside.add_veth(&near, &far, here, self.network.mtu)?;
             }
             outcome => outcome?,
         }
@@ -207,7 +207,7 @@ impl Cable {
         setns(host, CloneFlags::CLONE_NEWNET)?;
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.interface);
         if let Err(error) = fs::write(path, "1") {
-            tracing::debug!(%error, "IPv6 stays on a cable");
+            tracing::debug!(%error, "IPv6 stays on a veth");
         }
         Ok(setns(here, CloneFlags::CLONE_NEWNET)?)
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use super::connection::Ticket;
-use super::namespaces::{Cable, Namespaces, NamespacesSpec};
+use super::namespaces::{Namespaces, NamespacesSpec, Veth};
 use super::request::{Internal, refuse};
 use super::{Monitor, Source, daemon};
 use crate::netlink::Socket;
@@ -260,27 +260,27 @@ impl Monitor {
 
     fn start_filler(&mut self, only_for: Option<(Ticket, SandboxSpec)>) -> Result<(), Refusal> {
         let name = format!("{:x}", self.next_serial());
-        let mut cable = None;
+        let mut veth = None;
         if only_for.as_ref().is_none_or(|(_, spec)| spec.network == Network::Pod)
             && let Some(network) = self.pool.network.clone()
         {
             let exhausted = || refuse(RefusalKind::Exhausted, "all pod addresses are taken");
             let (address, number) = self.pool.next_address().ok_or_else(exhausted)?;
             let interface = format!("{}{number:x}", network.interface_prefix);
-            cable = Some(Cable { address, interface, network });
+            veth = Some(Veth { address, interface, network });
         }
         let path = self.options.runtime_dir.join("net").join(&name);
         let mapped = only_for.as_ref().is_some_and(|(_, spec)| spec.user_namespace);
         let ids = match mapped.then(|| self.ids.next()).transpose() {
             Ok(ids) => ids,
             Err(refusal) => {
-                if let Some(cable) = cable {
-                    self.pool.release(cable.address);
+                if let Some(veth) = veth {
+                    self.pool.release(veth.address);
                 }
                 return Err(refusal);
             }
         };
-        let spec = NamespacesSpec { path, group: format!("{}/{name}", self.options.cgroup_root), cable, ids };
+        let spec = NamespacesSpec { path, group: format!("{}/{name}", self.options.cgroup_root), veth, ids };
         match self.spawn_filler(&spec) {
             Ok((spawned, status, token)) => {
                 self.pool.fillers.insert(token, Filler { spec, spawned, status, only_for });
@@ -336,8 +336,8 @@ impl Monitor {
     }
 
     fn namespaces_made(&mut self, namespaces: Namespaces, only_for: Option<(Ticket, SandboxSpec)>) {
-        let same = |cable: &Cable| Some(&cable.network) == self.pool.network.as_ref();
-        if !namespaces.spec.cable.as_ref().is_none_or(same) {
+        let same = |veth: &Veth| Some(&veth.network) == self.pool.network.as_ref();
+        if !namespaces.spec.veth.as_ref().is_none_or(same) {
             self.discard(&namespaces);
         } else if let Some((ticket, spec)) = only_for.or_else(|| self.pool.waiting.pop_front()) {
             self.sandbox_made(ticket, spec, namespaces);
@@ -362,8 +362,8 @@ impl Monitor {
 
     fn forget(&mut self, spec: &NamespacesSpec) {
         spec.remove();
-        if let Some(cable) = &spec.cable {
-            self.pool.release(cable.address);
+        if let Some(veth) = &spec.veth {
+            self.pool.release(veth.address);
         }
         if let Some(ids) = spec.ids {
             self.ids.release(ids);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::container::{Container, Stage};
 use super::log::Output;
-use super::namespaces::{Cable, Namespaces, NamespacesSpec, unbind};
+use super::namespaces::{Namespaces, NamespacesSpec, Veth, unbind};
 use super::pause::Pause;
 use super::sandbox::Sandbox;
 use super::state::SandboxRecord;
@@ -98,13 +98,13 @@ impl Monitor {
             Some(pid) => (daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?),
             None => fresh_names(&status.spec.hostname)?,
         };
-        let cable = match (status.address, &status.interface, self.pool.network()) {
+        let veth = match (status.address, &status.interface, self.pool.network()) {
             (Some(address), Some(interface), Some(network)) => {
-                Some(Cable { address, interface: interface.clone(), network: network.clone() })
+                Some(Veth { address, interface: interface.clone(), network: network.clone() })
             }
             _ => None,
         };
-        let spec = NamespacesSpec { path: path.to_owned(), group: status.cgroup.clone(), cable, ids: status.ids };
+        let spec = NamespacesSpec { path: path.to_owned(), group: status.cgroup.clone(), veth, ids: status.ids };
         let user = spec.open_user()?;
         Ok(Namespaces { spec, net, uts, ipc, user })
     }

@@ -113,11 +113,11 @@ impl Monitor {
     }
 
     fn admit(&mut self, ticket: Ticket, spec: SandboxSpec, namespaces: Option<Namespaces>, group: String) -> Outcome {
-        let cable = namespaces.as_ref().and_then(|namespaces| namespaces.spec.cable.as_ref());
+        let veth = namespaces.as_ref().and_then(|namespaces| namespaces.spec.veth.as_ref());
         let status = SandboxStatus {
-            address: cable.map(|cable| cable.address),
+            address: veth.map(|veth| veth.address),
             network_namespace: namespaces.as_ref().map(|namespaces| namespaces.spec.path.clone()),
-            interface: cable.map(|cable| cable.interface.clone()),
+            interface: veth.map(|veth| veth.interface.clone()),
             cgroup: group,
             created_at: Timestamp::now(),
             boot_id: self.boot_id.clone(),

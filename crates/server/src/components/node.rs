@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     PODS, SERVICES, docker_config,
-    monitor::{CABLES, Finder},
+    monitor::{Finder, VETHS},
     proxies, system,
 };
 use crate::{
@@ -35,7 +35,7 @@ const TABLE: &str = "knoll";
 
 /// The machine's side of the pods' network.
 pub(crate) fn network_config() -> network::Config {
-    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY, cables: CABLES.into() }
+    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY, veth_prefix: VETHS.into() }
 }
 
 /// Makes the machine's side of the pods' network, or finds it.
