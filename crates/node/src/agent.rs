@@ -26,7 +26,7 @@ use crate::probes::Crowd;
 use crate::pulls::PullSlots;
 use crate::recorder::{Recorder, Recording};
 use crate::room::Room;
-use crate::shared::{Attempts, Monitor, Shared};
+use crate::shared::{Attempts, MonitorConnection, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
@@ -123,7 +123,7 @@ impl Node {
             room: Room::new(machine.allocatable(), config.max_pods),
             memory_capacity: machine.memory_bytes,
             services: known_services,
-            monitor: Monitor::new(monitor),
+            monitor: MonitorConnection::new(monitor),
             store: images,
             images: Mutex::default(),
             config,

@@ -100,7 +100,7 @@ pub(crate) struct Shared {
     /// Tells that the wall clock was set.
     pub(crate) clock_set: watch::Sender<()>,
     pub(crate) api: Api,
-    pub(crate) monitor: Monitor,
+    pub(crate) monitor: MonitorConnection,
     pub(crate) store: ImageStore,
     pub(crate) images: Mutex<BTreeMap<String, Image>>,
     pub(crate) callbacks: Callbacks,
@@ -197,13 +197,13 @@ async fn pull(
 }
 
 /// The monitor, across lost connections.
-pub(crate) struct Monitor {
+pub(crate) struct MonitorConnection {
     client: watch::Sender<Client>,
 }
 
-impl Monitor {
-    pub(crate) fn new(client: Client) -> Monitor {
-        Monitor { client: watch::Sender::new(client) }
+impl MonitorConnection {
+    pub(crate) fn new(client: Client) -> MonitorConnection {
+        MonitorConnection { client: watch::Sender::new(client) }
     }
 
     /// The connection that is used now.
