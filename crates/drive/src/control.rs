@@ -86,7 +86,7 @@ pub(crate) enum End {
 }
 
 /// The loop's state.
-pub(crate) struct Control {
+pub(crate) struct ControlLoop {
     world: World,
     rows: Rows,
     queue: Queue,
@@ -112,7 +112,7 @@ pub(crate) struct Control {
     origin: Instant,
 }
 
-impl Control {
+impl ControlLoop {
     pub(crate) fn new(
         role: &Role,
         executor: Executor,

@@ -20,7 +20,7 @@ use crate::{
     api::Api,
     autoscaler::Autoscaler,
     coalescing::CoalescingQueue,
-    control::{Control, End, Inputs},
+    control::{ControlLoop, End, Inputs},
     counters::Counters,
     execute::Executor,
     inspect::Inspect,
@@ -172,7 +172,7 @@ async fn live(
     let api = api.clone();
     let executor = Executor { api, events, digests: asked, counters: counters.clone(), clock };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let control = Control::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
+    let control = ControlLoop::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;
