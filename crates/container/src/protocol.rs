@@ -163,7 +163,7 @@ pub enum Request {
         /// Their names.
         names: Vec<ListenerName>,
     },
-    /// From now on send an [`Event`] for every container that exits. Answer: `Done`.
+    /// From now on send a [`ContainerEvent`] for every container that exits. Answer: `Done`.
     Subscribe,
     /// Ends the monitor. With `remove` every sandbox goes first; without, running containers go on and a later
     /// monitor takes them over. Answer: `Done`, then the connection closes.
@@ -197,13 +197,13 @@ pub enum Message {
         result: Result<Answer, Refusal>,
     },
     /// Something a subscriber wants to know.
-    Event(Event),
+    Event(ContainerEvent),
 }
 
 /// What a subscriber hears.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub enum ContainerEvent {
     /// A container's first process has exited.
     Exited {
         /// Its sandbox.

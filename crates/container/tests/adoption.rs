@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use knoll_container::client::Client;
-use knoll_container::protocol::{Event, ExitStatus, Phase};
+use knoll_container::protocol::{ContainerEvent, ExitStatus, Phase};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -83,7 +83,7 @@ async fn containers_outlive_their_monitor() {
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
     assert!(output.ends_with("bye\n"));
     let mut events = events;
-    let Some(Event::Exited { container, exit: told, .. }) = events.recv().await else { panic!("no event") };
+    let Some(ContainerEvent::Exited { container, exit: told, .. }) = events.recv().await else { panic!("no event") };
     assert_eq!((container, told), (container_id("survivor"), exit));
 
     // The sandbox goes on too: same address, same namespaces.

@@ -25,8 +25,8 @@ use super::{Monitor, Source};
 use crate::capability::Set;
 use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
-    Answer, ContainerId, ContainerSpec, ContainerStatus, Event, ExitStatus, Network, Phase, Refusal, RefusalKind,
-    Resources, Rootfs, SandboxId, Seccomp, Security, Stdin,
+    Answer, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, ExitStatus, Network, Phase, Refusal,
+    RefusalKind, Resources, Rootfs, SandboxId, Seccomp, Security, Stdin,
 };
 use crate::sys::{self, PidExit, Spawned};
 
@@ -489,8 +489,11 @@ impl Monitor {
         }
         container.stage = Stage::Exited(exit.clone());
         let waiters = std::mem::take(&mut container.waiters);
-        let event =
-            Event::Exited { sandbox: container.spec.sandbox.clone(), container: id.clone(), exit: exit.clone() };
+        let event = ContainerEvent::Exited {
+            sandbox: container.spec.sandbox.clone(),
+            container: id.clone(),
+            exit: exit.clone(),
+        };
         if let Err(error) = self.save_container(id) {
             tracing::error!(%error, container = %id, "an exit is not recorded");
         }
