@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     attributes::{Attributes, Decision, UserInfo},
-    rule::Rule,
+    policy_rule::PolicyRule,
     status::Status,
 };
 
@@ -50,13 +50,13 @@ pub trait Authority: Send + Sync + 'static {
     fn rules(&self, identity: &UserInfo, namespace: &str) -> Value;
 
     /// The rules of a role, with what is aggregated into it; `namespace` counts for a `Role`.
-    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>>;
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<PolicyRule>>>;
 
     /// Whether `identity` holds `rules` in `namespace` (everywhere, for an empty one), so that it may grant them.
     ///
     /// # Errors
     /// What it lacks, in the words of the refusal.
-    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[Rule]) -> Result<(), String>;
+    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Result<(), String>;
 
     /// Who sent these headers, given whom the client certificate names.
     ///

@@ -12,7 +12,7 @@ use crate::{
     attributes::{Attributes, Decision, UserInfo},
     authority::{Authority, Token, TokenOrder},
     object,
-    rule::Rule,
+    policy_rule::PolicyRule,
     status::Status,
 };
 
@@ -98,11 +98,11 @@ impl Authority for LocalAuthority {
         self.rbac.rules(identity, namespace)
     }
 
-    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<PolicyRule>>> {
         self.rbac.role(kind, namespace, name)
     }
 
-    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[Rule]) -> Result<(), String> {
+    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Result<(), String> {
         self.rbac.confirm_no_escalation(identity, namespace, rules)
     }
 

@@ -22,4 +22,4 @@ pub use serving::ServingCertificate;
 pub use subject::user_of_certificate;
 pub use tokens::TokenKey;
 
-pub use crate::rule::Rule;
+pub use crate::policy_rule::PolicyRule;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::PREFIX;
-use crate::{attributes::UserInfo, label_selector::Selector, rule::Rule};
+use crate::{attributes::UserInfo, label_selector::Selector, policy_rule::PolicyRule};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -33,7 +33,7 @@ struct RoleRef {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Stored {
     metadata: Metadata,
-    rules: Option<Vec<Rule>>,
+    rules: Option<Vec<PolicyRule>>,
     aggregation_rule: Option<Aggregation>,
     subjects: Option<Vec<Subject>>,
     role_ref: RoleRef,
@@ -54,7 +54,7 @@ struct Metadata {
 }
 
 /// The rules of a role, shared by all who ask.
-pub(super) type Rules = Arc<Vec<Rule>>;
+pub(super) type Rules = Arc<Vec<PolicyRule>>;
 
 /// One binding. It names its role; what that allows is looked up.
 pub(super) struct Grant {
@@ -269,8 +269,8 @@ fn selector(value: &Value) -> Option<Selector> {
 }
 
 /// What a role gathers. Each role is visited once, so that roles that select each other come to an end.
-fn gathered(roles: &BTreeMap<String, ClusterRole>, name: &str) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Vec::new();
+fn gathered(roles: &BTreeMap<String, ClusterRole>, name: &str) -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = Vec::new();
     let mut seen = HashSet::new();
     let mut visited = BTreeSet::from([name]);
     let mut left = VecDeque::from([name]);

@@ -14,7 +14,7 @@ use self::grants::{Grant, Grants, Rules, decode};
 use crate::{
     attributes::{Attributes, Decision, UserInfo},
     follow::{Follower, Seen},
-    rule::{Rule, Uncovered, cover, quoted},
+    policy_rule::{PolicyRule, Uncovered, cover, quoted},
 };
 
 const PREFIX: &str = "/rbac.authorization.k8s.io/";
@@ -87,7 +87,7 @@ impl Rbac {
             return Decision::Allow { reason: String::new() };
         }
         let held = self.held(identity, &wanted.namespace);
-        let allows = |rules: &[Rule]| rules.iter().any(|rule| rule.allows(wanted));
+        let allows = |rules: &[PolicyRule]| rules.iter().any(|rule| rule.allows(wanted));
         let Some((grant, _)) = held.into_iter().find(|(_, rules)| allows(rules)) else {
             return Decision::Deny { reason: String::new() };
         };
@@ -99,7 +99,7 @@ impl Rbac {
 
     /// The `status` of a SelfSubjectRulesReview. What is beyond [`MOST_TOLD`] is left out, and said to be.
     pub(super) fn rules(&self, identity: &UserInfo, namespace: &str) -> Value {
-        let own = if identity.is_master() { Rule::everything() } else { Vec::new() };
+        let own = if identity.is_master() { PolicyRule::everything() } else { Vec::new() };
         let held = self.held(identity, namespace);
         let (mut resources, mut paths) = (Vec::new(), Vec::new());
         let (mut told, mut left_out) = (0_usize, 0_usize);
@@ -134,10 +134,10 @@ impl Rbac {
         &self,
         identity: &UserInfo,
         namespace: &str,
-        rules: &[Rule],
+        rules: &[PolicyRule],
     ) -> Result<(), String> {
         let held = self.held(identity, namespace);
-        let held: Vec<&Rule> = held.iter().flat_map(|(_, rules)| rules.iter()).collect();
+        let held: Vec<&PolicyRule> = held.iter().flat_map(|(_, rules)| rules.iter()).collect();
         cover(&held, rules).map_err(|uncovered| match uncovered {
             Uncovered::Missing(rights) => format!(
                 "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
