@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::PREFIX;
-use crate::{attributes::UserInfo, label_selector::Selector, policy_rule::PolicyRule};
+use crate::{attributes::UserInfo, label_selector::LabelSelector, policy_rule::PolicyRule};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -72,7 +72,7 @@ pub(super) struct Grant {
 struct ClusterRole {
     labels: Value,
     own: Rules,
-    selectors: Vec<Selector>,
+    selectors: Vec<LabelSelector>,
     aggregates: bool,
 }
 
@@ -263,9 +263,9 @@ fn cluster_role(role: Stored) -> ClusterRole {
 }
 
 /// A selector; one that is empty selects nothing here, not everything.
-fn selector(value: &Value) -> Option<Selector> {
+fn selector(value: &Value) -> Option<LabelSelector> {
     let empty = |field: &str| crate::object::is_empty(value.get(field));
-    if empty("matchLabels") && empty("matchExpressions") { None } else { Selector::from_object(value) }
+    if empty("matchLabels") && empty("matchExpressions") { None } else { LabelSelector::from_object(value) }
 }
 
 /// What a role gathers. Each role is visited once, so that roles that select each other come to an end.
