@@ -11,7 +11,7 @@ use std::thread;
 use knoll_faults::chain;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Mode};
 use crate::netlink::Socket;
 use crate::netlink::route::End;
@@ -85,7 +85,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 fn root() -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.replace("CapBnd:", "").replace("CapEff:", "CapBnd:");
-    let has = Set::bounding(&effective);
+    let has = CapabilitySet::bounding(&effective);
     let needed = [
         "SYS_ADMIN",
         "NET_ADMIN",

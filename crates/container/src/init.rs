@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use self::descriptors::Kept;
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Devices};
 use crate::protocol::{ContainerSpec, ExecSpec, IdRange, Refusal, RefusalKind, Security};
 use crate::sys;
@@ -103,9 +103,9 @@ pub(crate) fn not_executed(program: &str, error: &io::Error) -> Refusal {
 /// What a program may do.
 pub(crate) struct Privileges<'a> {
     /// Its capabilities, at most what the monitor has.
-    pub(crate) capabilities: Set,
+    pub(crate) capabilities: CapabilitySet,
     /// What the monitor has.
-    pub(crate) bounding: Set,
+    pub(crate) bounding: CapabilitySet,
     /// Its system call filter, if any.
     pub(crate) filter: Option<&'a [sock_filter]>,
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use libc::sock_filter;
 
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 
 mod calls;
 
@@ -43,7 +43,7 @@ enum Action {
 }
 
 /// The filter for a container with these capabilities.
-pub(crate) fn compile(capabilities: Set) -> Vec<sock_filter> {
+pub(crate) fn compile(capabilities: CapabilitySet) -> Vec<sock_filter> {
     program(&actions(capabilities))
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn only(calls: &[libc::c_long]) -> Vec<sock_filter> {
     program(&allowed.map(|call| (call, Action::Allow)).collect())
 }
 
-fn actions(capabilities: Set) -> BTreeMap<u32, Action> {
+fn actions(capabilities: CapabilitySet) -> BTreeMap<u32, Action> {
     let mut actions: BTreeMap<u32, Action> = BTreeMap::new();
     let mut put = |call: libc::c_long, action| {
         if let Ok(call) = u32::try_from(call) {
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    fn of(call: libc::c_long, argument: u32, capabilities: Set) -> u32 {
+    fn of(call: libc::c_long, argument: u32, capabilities: CapabilitySet) -> u32 {
         run(&compile(capabilities), ARCH, u32::try_from(call).unwrap(), argument)
     }
 
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_call_gets_the_verdict_it_was_given() {
-        let set = Set::default_container();
+        let set = CapabilitySet::default_container();
         let actions = actions(set);
         let code = compile(set);
         for call in 0..600 {
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_they_should() {
-        let plain = Set::default_container();
+        let plain = CapabilitySet::default_container();
         assert_eq!(of(libc::SYS_clone, 17, plain), RET_ALLOW);
         assert_eq!(of(libc::SYS_clone, 0x1000_0000, plain), EPERM);
         assert_eq!(of(libc::SYS_clone3, 0, plain), ENOSYS);
@@ -207,13 +207,13 @@ mod tests {
         assert_eq!(of(libc::SYS_personality, 0x2_0000, plain), RET_ALLOW);
         assert_eq!(of(libc::SYS_personality, 1, plain), EPERM);
         assert_eq!(of(libc::SYS_mount, 0, plain), EPERM);
-        assert_eq!(of(libc::SYS_mount, 0, Set::all()), RET_ALLOW);
-        assert_eq!(of(libc::SYS_clone, 0x1000_0000, Set::all()), RET_ALLOW);
+        assert_eq!(of(libc::SYS_mount, 0, CapabilitySet::all()), RET_ALLOW);
+        assert_eq!(of(libc::SYS_clone, 0x1000_0000, CapabilitySet::all()), RET_ALLOW);
     }
 
     #[test]
     fn strange_architectures_die() {
-        let code = compile(Set::default_container());
+        let code = compile(CapabilitySet::default_container());
         assert_eq!(run(&code, 0x4000_0003, 1, 0), RET_KILL_PROCESS);
         assert_eq!(run(&code, ARCH, 0x4000_0001, 0), EPERM);
         assert_eq!(run(&code, ARCH, u32::MAX, 0), EPERM);

@@ -18,7 +18,7 @@ use crate::builtin;
 use crate::ty::{Object, Presence, Shape, Type};
 use compare::Comparison;
 use managers::{FieldManager, Managers, Operation, Owned};
-pub use set::{Element, Set};
+pub use set::{Element, FieldSet};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -167,16 +167,16 @@ fn apply_over(
     Err(ApplyError::Conflicts(left))
 }
 
-fn holds(set: &Set, path: &[Element]) -> bool {
-    let mut one = Set::default();
+fn holds(set: &FieldSet, path: &[Element]) -> bool {
+    let mut one = FieldSet::default();
     one.insert(path);
     !one.intersection(set).is_empty()
 }
 
 /// The fields an object still has as kubectl's annotation says it wrote them.
-fn allowed_by_annotation(writer: &Writer<'_>, live: &Value) -> Set {
-    let Some(text) = annotation(live) else { return Set::default() };
-    let Ok(written) = serde_json::from_str::<Value>(text) else { return Set::default() };
+fn allowed_by_annotation(writer: &Writer<'_>, live: &Value) -> FieldSet {
+    let Some(text) = annotation(live) else { return FieldSet::default() };
+    let Ok(written) = serde_json::from_str::<Value>(text) else { return FieldSet::default() };
     let said = walk::field_set(writer.ty, &written);
     let differs = compare::compare(writer.ty, &written, live);
     said.difference(&differs.modified).difference(&differs.removed)
@@ -211,7 +211,7 @@ fn apply_once(
 
 /// Takes out what an applier owned, no longer says, and nobody else owns. An item of a list goes with all in it unless
 /// somebody else owns the item itself: parts alone would be an item without its key.
-fn prune(ty: &Type, merged: &Value, last: &Set, set: &Set, managers: &Managers) -> Value {
+fn prune(ty: &Type, merged: &Value, last: &FieldSet, set: &FieldSet, managers: &Managers) -> Value {
     let mut kept = set.clone();
     for owned in managers.values() {
         kept.unite(&owned.set);
@@ -283,7 +283,7 @@ fn record(writer: &Writer<'_>, before: &Value, after: &Value, managers: &mut Man
     }
     let manager = FieldManager::new(writer.manager, Operation::Update, writer.subresource, writer.api_version);
     let owned = managers.entry(manager).or_insert_with(|| Owned {
-        set: Set::default(),
+        set: FieldSet::default(),
         api_version: writer.api_version.to_owned(),
         time: None,
     });
@@ -316,8 +316,8 @@ fn without_managers(mut object: Value) -> Value {
     object
 }
 
-fn ignored(writer: &Writer<'_>) -> Set {
-    let mut set = Set::default();
+fn ignored(writer: &Writer<'_>) -> FieldSet {
+    let mut set = FieldSet::default();
     for path in writer.ignored {
         set.insert_fields(path);
     }
@@ -325,8 +325,8 @@ fn ignored(writer: &Writer<'_>) -> Set {
 }
 
 /// Without what nobody owns.
-fn strip(set: &Set) -> Set {
-    let mut nobodys = Set::default();
+fn strip(set: &FieldSet) -> FieldSet {
+    let mut nobodys = FieldSet::default();
     for path in [&["apiVersion"][..], &["kind"], &["metadata"]] {
         nobodys.insert_fields(path);
     }

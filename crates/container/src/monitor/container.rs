@@ -22,7 +22,7 @@ use super::namespaces::Namespaces;
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
 use super::{Monitor, Source};
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
     Answer, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, ExitStatus, Network, Phase, Refusal,
@@ -112,8 +112,8 @@ struct Child {
 
 /// What a spec says about privileges, worked out.
 pub(super) struct Confinement {
-    capabilities: Set,
-    bounding: Set,
+    capabilities: CapabilitySet,
+    bounding: CapabilitySet,
     filter: Option<Rc<[sock_filter]>>,
 }
 
@@ -191,14 +191,15 @@ impl Monitor {
 
     /// Works out what a program may do.
     pub(super) fn confinement(&mut self, security: &Security, sandbox: &SandboxId) -> Result<Confinement, Refusal> {
-        let wanted = if security.privileged { Ok(Set::all()) } else { Set::changed(&security.capabilities) };
+        let wanted =
+            if security.privileged { Ok(CapabilitySet::all()) } else { CapabilitySet::changed(&security.capabilities) };
         let unknown = |name| refuse(RefusalKind::Invalid, format!("there is no capability {name:?}"));
         let capabilities = wanted.map_err(unknown)?.and(self.bounding);
         let filtered = !security.privileged && security.seccomp == Seccomp::Default;
         let filter = filtered.then(|| self.filter(capabilities));
         // Whoever enters a user namespace has everything there, whatever it had outside.
         let mapped = self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.status.ids.is_some());
-        let bounding = if mapped { Set::all() } else { self.bounding };
+        let bounding = if mapped { CapabilitySet::all() } else { self.bounding };
         Ok(Confinement { capabilities, bounding, filter })
     }
 

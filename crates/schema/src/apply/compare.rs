@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set};
+use super::set::{Element, FieldSet};
 use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::Type;
 
 /// The paths that differ between two states.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    pub(super) added: Set,
-    pub(super) modified: Set,
-    pub(super) removed: Set,
+    pub(super) added: FieldSet,
+    pub(super) modified: FieldSet,
+    pub(super) removed: FieldSet,
 }
 
 impl Comparison {
     /// Forgets paths and all below them.
-    pub(super) fn without(self, ignored: &Set) -> Self {
+    pub(super) fn without(self, ignored: &FieldSet) -> Self {
         Self {
             added: self.added.recursive_difference(ignored),
             modified: self.modified.recursive_difference(ignored),

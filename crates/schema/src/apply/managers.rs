@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map as JsonMap, Value, json};
 
-use super::set::Set;
+use super::set::FieldSet;
 
 /// Most managers by update; beyond it the oldest become one.
 const UPDATERS: usize = 10;
@@ -54,7 +54,7 @@ impl FieldManager {
 /// What a manager owns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Owned {
-    pub(super) set: Set,
+    pub(super) set: FieldSet,
     pub(super) api_version: String,
     pub(super) time: Option<String>,
 }
@@ -82,8 +82,8 @@ fn read_one(entry: &Value) -> Option<(FieldManager, Owned)> {
         _ => return None,
     };
     let set = match entry.get("fieldsV1") {
-        Some(fields) => Set::from_fields_v1(fields)?,
-        None => Set::default(),
+        Some(fields) => FieldSet::from_fields_v1(fields)?,
+        None => FieldSet::default(),
     };
     let manager = FieldManager::new(text("manager"), operation, text("subresource"), text("apiVersion"));
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
@@ -138,7 +138,7 @@ pub(super) fn cap(managers: &mut Managers) {
         let Some(owned) = managers.remove(&manager) else { continue };
         let ancient = FieldManager::new(ANCIENT, Operation::Update, "", &owned.api_version);
         let into = managers.entry(ancient).or_insert_with(|| Owned {
-            set: Set::default(),
+            set: FieldSet::default(),
             api_version: owned.api_version.clone(),
             time: None,
         });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set};
+use super::set::{Element, FieldSet};
 use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::{List, Type};
 
@@ -71,11 +71,11 @@ fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Valu
 }
 
 /// The object without some parts. Objects and lists that lose all their parts stay, empty.
-pub(super) fn remove(ty: &Type, value: &Value, gone: &Set) -> Value {
+pub(super) fn remove(ty: &Type, value: &Value, gone: &FieldSet) -> Value {
     without(Use::of(ty), value, gone)
 }
 
-fn without(usage: Use<'_>, value: &Value, gone: &Set) -> Value {
+fn without(usage: Use<'_>, value: &Value, gone: &FieldSet) -> Value {
     match (usage.granularity(&[Some(value)]), value) {
         (Granularity::Fields, Value::Object(entries)) => {
             let mut rest = JsonMap::new();

@@ -65,14 +65,14 @@ impl fmt::Display for Element {
 
 /// A set of paths into an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Set {
+pub struct FieldSet {
     nodes: BTreeMap<Element, Node>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Node {
     member: bool,
-    below: Set,
+    below: FieldSet,
 }
 
 impl Node {
@@ -81,7 +81,7 @@ impl Node {
     }
 }
 
-impl Set {
+impl FieldSet {
     /// True when no path is in it.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
@@ -110,12 +110,12 @@ impl Set {
     }
 
     /// What is in it below an element.
-    pub(super) fn below(&self, element: &Element) -> Option<&Set> {
+    pub(super) fn below(&self, element: &Element) -> Option<&FieldSet> {
         self.nodes.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
     /// Adds all of another set.
-    pub fn unite(&mut self, other: &Set) {
+    pub fn unite(&mut self, other: &FieldSet) {
         for (element, node) in &other.nodes {
             let own = self.nodes.entry(element.clone()).or_default();
             own.member |= node.member;
@@ -124,18 +124,18 @@ impl Set {
     }
 
     /// What both hold.
-    pub fn intersection(&self, other: &Set) -> Set {
+    pub fn intersection(&self, other: &FieldSet) -> FieldSet {
         self.combine(other, |own, other| own.member && other.member, |own, other| own.intersection(other), false)
     }
 
     /// What the other does not hold.
-    pub fn difference(&self, other: &Set) -> Set {
+    pub fn difference(&self, other: &FieldSet) -> FieldSet {
         self.combine(other, |own, other| own.member && !other.member, |own, other| own.difference(other), true)
     }
 
     /// What the other holds neither itself nor by something above it.
-    pub fn recursive_difference(&self, other: &Set) -> Set {
-        let below = |own: &Set, other: &Set| own.recursive_difference(other);
+    pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
+        let below = |own: &FieldSet, other: &FieldSet| own.recursive_difference(other);
         let mut rest = self.combine(other, |own, other| own.member && !other.member, below, true);
         rest.nodes.retain(|element, _| !other.has(element));
         rest
@@ -143,11 +143,11 @@ impl Set {
 
     fn combine(
         &self,
-        other: &Set,
+        other: &FieldSet,
         member: impl Fn(&Node, &Node) -> bool,
-        below: impl Fn(&Set, &Set) -> Set,
+        below: impl Fn(&FieldSet, &FieldSet) -> FieldSet,
         keep_own: bool,
-    ) -> Set {
+    ) -> FieldSet {
         let mut nodes = BTreeMap::new();
         for (element, node) in &self.nodes {
             let combined = match other.nodes.get(element) {
@@ -159,7 +159,7 @@ impl Set {
                 nodes.insert(element.clone(), combined);
             }
         }
-        Set { nodes }
+        FieldSet { nodes }
     }
 
     /// All paths in it, in order.
@@ -181,7 +181,7 @@ impl Set {
     }
 
     /// The set with every declared field in it below which it holds something.
-    pub(super) fn with_declared_fields(&self, ty: &Type) -> Set {
+    pub(super) fn with_declared_fields(&self, ty: &Type) -> FieldSet {
         let mut nodes = BTreeMap::new();
         for (element, node) in &self.nodes {
             let declared = matches!(element, Element::Field(name) if ty.field(name).is_some());
@@ -191,19 +191,19 @@ impl Set {
             };
             nodes.insert(element.clone(), Node { member: node.member || declared, below });
         }
-        Set { nodes }
+        FieldSet { nodes }
     }
 
     /// Reads the form of `metadata.managedFields[].fieldsV1`. `None` when it is malformed.
-    pub fn from_fields_v1(fields: &Value) -> Option<Set> {
-        let mut set = Set::default();
+    pub fn from_fields_v1(fields: &Value) -> Option<FieldSet> {
+        let mut set = FieldSet::default();
         for (name, inner) in fields.as_object()? {
             if name == "." {
                 continue;
             }
             let inner = inner.as_object()?;
             let member = inner.is_empty() || inner.contains_key(".");
-            let below = Set::from_fields_v1(&Value::Object(inner.clone()))?;
+            let below = FieldSet::from_fields_v1(&Value::Object(inner.clone()))?;
             let node = set.nodes.entry(Element::from_name(name)?).or_default();
             node.member |= member;
             node.below.unite(&below);

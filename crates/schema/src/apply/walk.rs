@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set, canonical};
+use super::set::{Element, FieldSet, canonical};
 use crate::ty::{Field, List, ListKind, Shape, Text, Type};
 
 static ANYTHING: LazyLock<Type> = LazyLock::new(|| Type::unnamed(Shape::Any));
@@ -111,13 +111,13 @@ pub(super) fn is_empty(value: Option<&Value>) -> bool {
 }
 
 /// All paths somebody owns who gave this value.
-pub(super) fn field_set(ty: &Type, value: &Value) -> Set {
-    let mut set = Set::default();
+pub(super) fn field_set(ty: &Type, value: &Value) -> FieldSet {
+    let mut set = FieldSet::default();
     add(Use::of(ty), value, &mut Vec::new(), &mut set);
     set
 }
 
-fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
+fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut FieldSet) {
     match (usage.granularity(&[Some(value)]), value) {
         (Granularity::Leaf, _) => set.insert(path),
         (Granularity::Fields, Value::Object(entries)) => {
