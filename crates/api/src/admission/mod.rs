@@ -34,7 +34,7 @@ pub use config_map::validate_config_map;
 use crate::{
     Kind, Timestamp,
     config::Bundle,
-    field_error::{FieldError, FieldErrors, Level},
+    field_error::{FieldError, FieldErrors, Severity},
 };
 
 /// What is being done to the object.
@@ -104,7 +104,7 @@ pub fn validate(
         Kind::Certificate => certificate::validate(new),
         _ => FieldErrors::none(),
     };
-    (found.at(Level::Error), found.at(Level::Warning))
+    (found.at(Severity::Error), found.at(Severity::Warning))
 }
 
 /// The message of the 400 that refuses an object with these problems.

@@ -28,7 +28,7 @@ pub use watch::{ContainerReport, Probes, Report, Reporter, watch};
 
 /// Whom to ask.
 #[derive(Clone)]
-pub struct Target {
+pub struct ProbeTarget {
     /// The pod's address.
     pub address: IpAddr,
     /// The container, for programs run inside it.
@@ -90,7 +90,7 @@ impl Question {
     ///
     /// # Errors
     /// Why the answer is no, as it is told to users.
-    pub async fn ask(&self, target: &Target, kind: ProbeKind, timeout: Duration) -> Result<(), String> {
+    pub async fn ask(&self, target: &ProbeTarget, kind: ProbeKind, timeout: Duration) -> Result<(), String> {
         let way = tcp::Way {
             address: target.address,
             loopback: target.loopback.as_deref().filter(|_| kind == ProbeKind::Readiness),

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::sync::mpsc;
 
 use super::schedule::{Course, ProbeKind, Schedule};
-use super::{Question, Target};
+use super::{ProbeTarget, Question};
 
 /// What the probes of a container found. Told only when it changes, failures excepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// Asks once.
-    async fn ask(&self, kind: ProbeKind, probe: &Probe, target: &Target) -> Result<(), String> {
+    async fn ask(&self, kind: ProbeKind, probe: &Probe, target: &ProbeTarget) -> Result<(), String> {
         let answer = probe.question.ask(target, kind, probe.schedule.timeout).await;
         tracing::trace!(container = self.container.as_str(), kind = kind.title(), ?answer, "a container was asked");
         answer
@@ -125,7 +125,7 @@ impl Reporter {
 
 /// Asks until the future is dropped, the container is condemned, nothing is left to ask, or nobody listens. A container
 /// that `was_ready` (it was adopted) is taken to be so until a probe denies it.
-pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Reporter) {
+pub async fn watch(probes: Probes, target: ProbeTarget, was_ready: bool, report: Reporter) {
     if let Some(loopback) = target.loopback.as_ref().filter(|_| report.is_another_attempt && !was_ready) {
         loopback.reset().await;
     }
@@ -157,7 +157,7 @@ pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Repo
 }
 
 /// Asks the startup probe until it is content (`true`) or has condemned the container.
-async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) -> bool {
+async fn ask_until_settled(probe: &Probe, target: &ProbeTarget, report: &Reporter) -> bool {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
     let _waited_for = target.crowd.join();
@@ -185,7 +185,7 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
 }
 
 /// Asks a readiness or liveness probe for good.
-async fn go_on(kind: ProbeKind, probe: &Probe, target: &Target, report: &Reporter) {
+async fn go_on(kind: ProbeKind, probe: &Probe, target: &ProbeTarget, report: &Reporter) {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
     let mut waited_for = (kind == ProbeKind::Readiness).then(|| target.crowd.join());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Worker, uid};
 use crate::pod::{ContainerType, EndReason, Life};
-use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
+use crate::probes::{ContainerReport, Loopback, ProbeTarget, Probes, Report, Reporter, watch as ask};
 
 impl Worker {
     pub(super) fn begin_probes(&mut self, name: &str, id: &str, was_ready: bool) {
@@ -27,7 +27,8 @@ impl Worker {
             sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone(), crowd.clone()));
         let loopback = loopback.map(Arc::new);
         let on_host = info.host_network;
-        let target = Target { address: address.into(), container: container_id, monitor, loopback, on_host, crowd };
+        let target =
+            ProbeTarget { address: address.into(), container: container_id, monitor, loopback, on_host, crowd };
         let is_another_attempt = self.seen.containers.get(name).is_some_and(|c| c.restarts > 0);
         let (container, id, to) = (name.to_owned(), id.to_owned(), self.reports.0.clone());
         let report = Reporter { container, id, is_another_attempt, to };
