@@ -29,6 +29,6 @@ pub use networking::table;
 pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
 pub use plan::{EventRecord, EventType, Plan, Propagation, Want};
 pub use row::{Absence, Mapper, Row, RowGroup, Rows, Woken, by_controller, by_same_key, rows, rows_of};
-pub use settings::{Gateway, QueuePlacement, Settings};
+pub use settings::{GatewayAddresses, QueuePlacement, Settings};
 pub use terms::{Indexed, Term};
 pub use world::{Change, Changed, Meta, Size, World};

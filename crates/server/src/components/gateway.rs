@@ -8,7 +8,7 @@ use std::{
 use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::{Counters, Inspect};
-use knoll_plan::{Gateway as GatewayPlace, Settings};
+use knoll_plan::{GatewayAddresses, Settings};
 use knoll_proxy::{EndpointPoolView, EndpointView, Gateway, Visibility};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,8 +20,8 @@ use super::{
 use crate::{admin::Sources, failure::Failure, ports::PodGatewayPorts, supervise::Restarts};
 
 /// Where pods and, by URLs, others find the gateway of this machine.
-pub(crate) fn place(http_port: u16) -> GatewayPlace {
-    GatewayPlace { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway }
+pub(crate) fn place(http_port: u16) -> GatewayAddresses {
+    GatewayAddresses { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway }
 }
 
 /// Where the gateway is that listens on these.
