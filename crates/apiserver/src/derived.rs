@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use knoll_api::{config::Bundle, labels::SYSTEM_NAMESPACE};
+use knoll_api::{config::ConfigBundle, labels::SYSTEM_NAMESPACE};
 use knoll_store::{Change, Entry, Snapshot, Store};
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(crate) struct Derived {
     store: Store,
     trees: Trees,
     registry: RwLock<Arc<ResourceRegistry>>,
-    knative: RwLock<Arc<Bundle>>,
+    knative: RwLock<Arc<ConfigBundle>>,
     addresses: Addresses,
     /// Everything before this revision is in.
     before: AtomicU64,
@@ -89,7 +89,7 @@ impl Derived {
     }
 
     /// Knative's configuration in force.
-    pub(crate) fn knative(&self) -> Arc<Bundle> {
+    pub(crate) fn knative(&self) -> Arc<ConfigBundle> {
         self.catch_up();
         self.knative.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use knoll_api::config::Bundle;
+use knoll_api::config::ConfigBundle;
 use knoll_store::{Entry, Snapshot, Store};
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ impl<'a> View<'a> {
     }
 
     /// Knative's configuration in force.
-    pub(crate) fn knative(self) -> Arc<Bundle> {
+    pub(crate) fn knative(self) -> Arc<ConfigBundle> {
         self.derived.knative()
     }
 

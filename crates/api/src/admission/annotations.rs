@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     autoscaling::{annotations as keys, bounds},
-    config::Autoscaler,
+    config::AutoscalerConfig,
     duration,
     field_error::{FieldError, FieldErrors, HERE},
     labels::networking,
@@ -15,7 +15,7 @@ use crate::{
 type Annotations = BTreeMap<String, String>;
 
 /// Checks the autoscaling annotations.
-pub(super) fn validate(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+pub(super) fn validate(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let mut errors = validate_class(annotations);
     errors.also(validate_scales(annotations, config));
     errors.also(validate_numbers(annotations));
@@ -48,7 +48,7 @@ fn scale(annotations: &Annotations, key: keys::AnnotationKey, errors: &mut Field
     0
 }
 
-fn validate_scales(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_scales(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let mut errors = FieldErrors::none();
     let min = scale(annotations, keys::MIN_SCALE, &mut errors);
     let max = scale(annotations, keys::MAX_SCALE, &mut errors);
@@ -160,7 +160,7 @@ fn validate_span(annotations: &Annotations, key: keys::AnnotationKey, whole_seco
     }
 }
 
-fn validate_metric(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_metric(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let Some((key, metric)) = keys::METRIC.find(annotations) else { return FieldErrors::none() };
     let class = keys::CLASS.get(annotations).unwrap_or(&config.pod_autoscaler_class);
     let is_known = match class {
@@ -180,7 +180,7 @@ fn validate_algorithm(annotations: &Annotations) -> FieldErrors {
     (!is_known).then(|| FieldError::invalid(algorithm, key)).into()
 }
 
-fn validate_initial_scale(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_initial_scale(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let Some((key, raw)) = keys::INITIAL_SCALE.find(annotations) else { return FieldErrors::none() };
     match raw.parse::<i64>() {
         Err(_) => FieldError::invalid(raw, key).into(),

@@ -33,7 +33,7 @@ pub use config_map::validate_config_map;
 
 use crate::{
     Kind, Timestamp,
-    config::Bundle,
+    config::ConfigBundle,
     field_error::{FieldError, FieldErrors, Severity},
 };
 
@@ -52,7 +52,7 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Configuration in force.
-    pub config: &'a Bundle,
+    pub config: &'a ConfigBundle,
     /// Who asks.
     pub user: &'a str,
     /// When.

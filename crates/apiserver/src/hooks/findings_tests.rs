@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use knoll_api::{
     Kind,
     admission::{self as rules, Context},
-    config::Bundle,
+    config::ConfigBundle,
 };
 use knoll_schema::{Type, ty::Shape};
 use serde_json::{Value, json};
@@ -171,7 +171,7 @@ fn no_finding_of_the_validators_repeats_or_names_types() {
 #[test]
 fn no_finding_about_knatives_kinds_repeats_or_names_types() {
     let registry = ResourceRegistry::built_in();
-    let config = Bundle::default();
+    let config = ConfigBundle::default();
     let context = Context { config: &config, user: "u", now: Timestamp::UNIX_EPOCH };
     for kind in Kind::ALL {
         let row = registry.get(kind.group(), kind.version(), kind.plural()).expect("served");
