@@ -15,7 +15,7 @@ use crate::{
     query::Query,
     resources::Subresource,
     respond, reviews,
-    route::{self, Route, Verb},
+    route::{self, RequestInfo, Verb},
     status::Status,
     subresources,
     verbs::{create, delete, delete_collection, get, list, patch, update, watch},
@@ -39,13 +39,13 @@ impl ApiServer {
         let query = Query::parse(request.uri().query());
         let path = request.uri().path();
         match route::route(&self.registry(), request.method(), path, &query)? {
-            Route::Unknown => Ok(respond::text(404, "404 page not found\n")),
-            Route::Path(path) => {
+            RequestInfo::Unknown => Ok(respond::text(404, "404 page not found\n")),
+            RequestInfo::Path(path) => {
                 let verb = request.method().as_str().to_lowercase();
                 self.authorize(&identity, &Attributes { verb, path, ..Attributes::default() })?;
                 discovery::answer(&self, &request, &query)
             }
-            Route::Objects(target) => {
+            RequestInfo::Objects(target) => {
                 let call = Call::new(target, request, query, identity)?;
                 self.authorize(&call.identity, &call.attributes())?;
                 self.perform(call).await
@@ -157,7 +157,8 @@ mod tests {
         // A small change of something large is large, too.
         let request = Request::builder().uri("/").body(body::empty()).unwrap();
         let path = "/api/v1/namespaces/default/configmaps/large";
-        let Ok(Route::Objects(target)) = route::route(&server.registry(), &Method::PATCH, path, &Query::default())
+        let Ok(RequestInfo::Objects(target)) =
+            route::route(&server.registry(), &Method::PATCH, path, &Query::default())
         else {
             panic!("{path} names an object")
         };

@@ -68,7 +68,7 @@ pub(crate) struct Target {
 }
 
 /// Where a request goes.
-pub(crate) enum Route {
+pub(crate) enum RequestInfo {
     /// To objects.
     Objects(Target),
     /// To a document of its own, e.g. `/version`.
@@ -81,16 +81,21 @@ pub(crate) enum Route {
 ///
 /// # Errors
 /// 404 for a resource that is not served, 405 for a verb it does not have.
-pub(crate) fn route(registry: &ResourceRegistry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+pub(crate) fn route(
+    registry: &ResourceRegistry,
+    method: &Method,
+    path: &str,
+    query: &Query,
+) -> Result<RequestInfo, Status> {
     let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match segments.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
-        _ => return Ok(Route::Path(path.to_owned())),
+        _ => return Ok(RequestInfo::Path(path.to_owned())),
     };
     if !registry.has_group(group, Some(version)) {
-        return Ok(Route::Unknown);
+        return Ok(RequestInfo::Unknown);
     }
     let (watch_prefix, rest) = match rest {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
@@ -124,7 +129,7 @@ pub(crate) fn route(registry: &ResourceRegistry, method: &Method, path: &str, qu
     if !allowed {
         return Err(Status::method_not_allowed());
     }
-    Ok(Route::Objects(Target {
+    Ok(RequestInfo::Objects(Target {
         resource: resource.clone(),
         namespace: namespace.into(),
         name: name.into(),
@@ -162,11 +167,11 @@ mod tests {
 
     fn find(method: Method, path: &str, query: &str) -> String {
         match route(&ResourceRegistry::built_in(), &method, path, &Query::parse(Some(query))) {
-            Ok(Route::Objects(t)) => {
+            Ok(RequestInfo::Objects(t)) => {
                 format!("{} {} {}/{} {:?}", t.verb.name(), t.resource.plural, t.namespace, t.name, t.subresource)
             }
-            Ok(Route::Path(path)) => format!("path {path}"),
-            Ok(Route::Unknown) => "unknown".into(),
+            Ok(RequestInfo::Path(path)) => format!("path {path}"),
+            Ok(RequestInfo::Unknown) => "unknown".into(),
             Err(status) => format!("{} {}", status.code, status.reason),
         }
     }
