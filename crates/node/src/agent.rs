@@ -351,7 +351,7 @@ impl Roster {
     }
 
     /// Everything kept on disk, by uid.
-    async fn records(&self) -> BTreeMap<String, worker::Record> {
+    async fn records(&self) -> BTreeMap<String, worker::PodRecord> {
         let shared = Arc::clone(&self.node.shared);
         let read = tokio::task::spawn_blocking(move || {
             let dir = std::fs::read_dir(shared.config.data_dir.join("pods"));
@@ -364,7 +364,7 @@ impl Roster {
     /// Ends what the API no longer knows.
     async fn remove_orphans(
         &mut self,
-        records: BTreeMap<String, worker::Record>,
+        records: BTreeMap<String, worker::PodRecord>,
         listing: &Arc<Listing>,
         present: &BTreeSet<String>,
     ) {

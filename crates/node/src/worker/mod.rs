@@ -35,7 +35,7 @@ use crate::shared::{Attempt, Shared};
 use crate::{disk, panics, volumes};
 
 pub(crate) use adopt::{adopt, load_record};
-pub(crate) use scribe::Record;
+pub(crate) use scribe::PodRecord;
 use scribe::{Scribe, Snapshot};
 pub(crate) use supervise::{Start, live};
 pub(crate) use tasks::references;

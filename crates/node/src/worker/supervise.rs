@@ -20,7 +20,7 @@ use knoll_faults::{catch, caught};
 use crate::api::pod_path;
 use crate::config::InstanceEvent;
 use crate::eviction;
-use crate::panics::{self, Record, Sentence};
+use crate::panics::{self, PanicRecord, Sentence};
 use crate::pod::{self, EndReason, ObservedPod};
 use crate::security;
 use crate::shared::Shared;
@@ -52,7 +52,7 @@ pub(crate) async fn live(
     mut versions: watch::Receiver<PodVersion>,
     sources_changed: Arc<Notify>,
 ) {
-    let (mut start, mut record) = (start, Record::default());
+    let (mut start, mut record) = (start, PanicRecord::default());
     loop {
         let life = one_life(&shared, start, versions.clone(), Arc::clone(&sources_changed));
         let message = match caught(life).await {
