@@ -18,7 +18,7 @@ use crate::builtin;
 use crate::ty::{Object, Presence, Shape, Type};
 use compare::Comparison;
 use managers::{FieldManager, Managers, Operation, Owned};
-pub use set::{Element, FieldSet};
+pub use set::{FieldSet, PathElement};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -86,7 +86,7 @@ pub struct Conflict {
     pub manager: String,
     /// The path, such as `.spec.containers[name="c"].image`.
     pub field: String,
-    path: Vec<Element>,
+    path: Vec<PathElement>,
 }
 
 impl Conflict {
@@ -167,7 +167,7 @@ fn apply_over(
     Err(ApplyError::Conflicts(left))
 }
 
-fn holds(set: &FieldSet, path: &[Element]) -> bool {
+fn holds(set: &FieldSet, path: &[PathElement]) -> bool {
     let mut one = FieldSet::default();
     one.insert(path);
     !one.intersection(set).is_empty()
@@ -228,7 +228,7 @@ fn take_over(managers: &mut Managers, comparison: &Comparison, force: bool) -> R
         let mut conflicts = Vec::new();
         for (manager, owned) in managers.iter() {
             for path in owned.set.intersection(&changed).paths() {
-                let field = path.iter().map(Element::to_string).collect();
+                let field = path.iter().map(PathElement::to_string).collect();
                 conflicts.push(Conflict { manager: manager.describe(), field, path });
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, FieldSet};
+use super::set::{FieldSet, PathElement};
 use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::{List, Type};
 
@@ -36,16 +36,17 @@ fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option
 /// Merges two lists: the applied order holds, and items only the live list has stay between their neighbours.
 fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Value> {
     let (live_keys, applied_keys) = (items(list, live), items(list, applied));
-    let in_applied: BTreeSet<&Element> = applied_keys.iter().collect();
+    let in_applied: BTreeSet<&PathElement> = applied_keys.iter().collect();
     // Of equal items the first.
-    let in_live: BTreeMap<&Element, usize> = live_keys.iter().enumerate().rev().map(|(at, key)| (key, at)).collect();
+    let in_live: BTreeMap<&PathElement, usize> =
+        live_keys.iter().enumerate().rev().map(|(at, key)| (key, at)).collect();
     let get = |value: Option<&Value>, at: usize| value.and_then(|value| value.get(at)).cloned().unwrap_or_default();
     let both = |at: usize| {
         let given = get(applied, at);
         let present = in_live.get(&applied_keys[at]).map(|&at| get(live, at));
         step(Use::of(&list.items), present.as_ref(), Some(&given)).unwrap_or_default()
     };
-    let shared: Vec<&Element> = applied_keys.iter().filter(|key| in_live.contains_key(key)).collect();
+    let shared: Vec<&PathElement> = applied_keys.iter().filter(|key| in_live.contains_key(key)).collect();
     let mut shared = shared.into_iter().peekable();
     let mut merged = Vec::new();
     let (mut at_live, mut at_applied) = (0, 0);
@@ -80,7 +81,7 @@ fn without(usage: Use<'_>, value: &Value, gone: &FieldSet) -> Value {
         (Granularity::Fields, Value::Object(entries)) => {
             let mut rest = JsonMap::new();
             for (name, inner) in entries {
-                let element = Element::Field(name.clone());
+                let element = PathElement::Field(name.clone());
                 if !gone.has(&element) {
                     let inner = match gone.below(&element) {
                         Some(below) => without(usage.field(name), inner, below),

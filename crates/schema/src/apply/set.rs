@@ -10,7 +10,7 @@ use crate::ty::Type;
 
 /// One step from an object or list to a part of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Element {
+pub enum PathElement {
     /// A field, or an entry of a map.
     Field(String),
     /// The item of a list whose key fields have these values; a JSON object with sorted names.
@@ -21,24 +21,24 @@ pub enum Element {
     Index(usize),
 }
 
-impl Element {
+impl PathElement {
     fn from_name(name: &str) -> Option<Self> {
         let (tag, rest) = name.split_once(':')?;
         Some(match tag {
-            "f" => Element::Field(rest.to_owned()),
-            "k" => Element::Key(serde_json::from_str::<JsonMap<String, Value>>(rest).ok().map(canonical)?),
-            "v" => Element::Value(serde_json::from_str::<Value>(rest).ok()?.to_string()),
-            "i" => Element::Index(rest.parse().ok()?),
+            "f" => PathElement::Field(rest.to_owned()),
+            "k" => PathElement::Key(serde_json::from_str::<JsonMap<String, Value>>(rest).ok().map(canonical)?),
+            "v" => PathElement::Value(serde_json::from_str::<Value>(rest).ok()?.to_string()),
+            "i" => PathElement::Index(rest.parse().ok()?),
             _ => return None,
         })
     }
 
     fn name(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
-            Element::Key(key) => format!("k:{key}"),
-            Element::Value(value) => format!("v:{value}"),
-            Element::Index(at) => format!("i:{at}"),
+            PathElement::Field(name) => format!("f:{name}"),
+            PathElement::Key(key) => format!("k:{key}"),
+            PathElement::Value(value) => format!("v:{value}"),
+            PathElement::Index(at) => format!("i:{at}"),
         }
     }
 }
@@ -48,17 +48,17 @@ pub(super) fn canonical(key: JsonMap<String, Value>) -> String {
     Value::Object(key).to_string()
 }
 
-impl fmt::Display for Element {
+impl fmt::Display for PathElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Element::Field(name) => write!(f, ".{name}"),
-            Element::Key(key) => {
+            PathElement::Field(name) => write!(f, ".{name}"),
+            PathElement::Key(key) => {
                 let key: JsonMap<String, Value> = serde_json::from_str(key).unwrap_or_default();
                 let parts: Vec<String> = key.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 write!(f, "[{}]", parts.join(","))
             }
-            Element::Value(value) => write!(f, "[={value}]"),
-            Element::Index(at) => write!(f, "[{at}]"),
+            PathElement::Value(value) => write!(f, "[={value}]"),
+            PathElement::Index(at) => write!(f, "[{at}]"),
         }
     }
 }
@@ -66,7 +66,7 @@ impl fmt::Display for Element {
 /// A set of paths into an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    nodes: BTreeMap<Element, Node>,
+    nodes: BTreeMap<PathElement, Node>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl FieldSet {
     }
 
     /// Adds a path.
-    pub fn insert(&mut self, path: &[Element]) {
+    pub fn insert(&mut self, path: &[PathElement]) {
         if let Some((last, way)) = path.split_last() {
             let mut set = self;
             for element in way {
@@ -100,17 +100,17 @@ impl FieldSet {
 
     /// Adds a path of fields alone.
     pub fn insert_fields(&mut self, names: &[&str]) {
-        let path: Vec<Element> = names.iter().map(|name| Element::Field((*name).to_owned())).collect();
+        let path: Vec<PathElement> = names.iter().map(|name| PathElement::Field((*name).to_owned())).collect();
         self.insert(&path);
     }
 
     /// True when the one-step path is in it.
-    pub(super) fn has(&self, element: &Element) -> bool {
+    pub(super) fn has(&self, element: &PathElement) -> bool {
         self.nodes.get(element).is_some_and(|node| node.member)
     }
 
     /// What is in it below an element.
-    pub(super) fn below(&self, element: &Element) -> Option<&FieldSet> {
+    pub(super) fn below(&self, element: &PathElement) -> Option<&FieldSet> {
         self.nodes.get(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
@@ -163,13 +163,13 @@ impl FieldSet {
     }
 
     /// All paths in it, in order.
-    pub fn paths(&self) -> Vec<Vec<Element>> {
+    pub fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut paths = Vec::new();
         self.collect(&mut Vec::new(), &mut paths);
         paths
     }
 
-    fn collect(&self, way: &mut Vec<Element>, paths: &mut Vec<Vec<Element>>) {
+    fn collect(&self, way: &mut Vec<PathElement>, paths: &mut Vec<Vec<PathElement>>) {
         for (element, node) in &self.nodes {
             way.push(element.clone());
             if node.member {
@@ -184,7 +184,7 @@ impl FieldSet {
     pub(super) fn with_declared_fields(&self, ty: &Type) -> FieldSet {
         let mut nodes = BTreeMap::new();
         for (element, node) in &self.nodes {
-            let declared = matches!(element, Element::Field(name) if ty.field(name).is_some());
+            let declared = matches!(element, PathElement::Field(name) if ty.field(name).is_some());
             let below = match walk::child(ty, element) {
                 Some(child) => node.below.with_declared_fields(child),
                 None => node.below.clone(),
@@ -204,7 +204,7 @@ impl FieldSet {
             let inner = inner.as_object()?;
             let member = inner.is_empty() || inner.contains_key(".");
             let below = FieldSet::from_fields_v1(&Value::Object(inner.clone()))?;
-            let node = set.nodes.entry(Element::from_name(name)?).or_default();
+            let node = set.nodes.entry(PathElement::from_name(name)?).or_default();
             node.member |= member;
             node.below.unite(&below);
         }

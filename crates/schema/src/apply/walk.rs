@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, FieldSet, canonical};
+use super::set::{FieldSet, PathElement, canonical};
 use crate::ty::{Field, List, ListKind, Shape, Text, Type};
 
 static ANYTHING: LazyLock<Type> = LazyLock::new(|| Type::unnamed(Shape::Any));
@@ -68,10 +68,10 @@ impl<'a> Use<'a> {
 }
 
 /// The type behind a step.
-pub(super) fn child<'a>(ty: &'a Type, element: &Element) -> Option<&'a Type> {
+pub(super) fn child<'a>(ty: &'a Type, element: &PathElement) -> Option<&'a Type> {
     match (element, &ty.shape) {
-        (Element::Field(name), Shape::Object(object)) => object.field(name).map(|field| &*field.ty),
-        (Element::Field(_), Shape::Map(map)) => Some(&map.values),
+        (PathElement::Field(name), Shape::Object(object)) => object.field(name).map(|field| &*field.ty),
+        (PathElement::Field(_), Shape::Map(map)) => Some(&map.values),
         (_, Shape::List(list)) => Some(&list.items),
         _ => None,
     }
@@ -81,8 +81,8 @@ pub(super) fn child<'a>(ty: &'a Type, element: &Element) -> Option<&'a Type> {
 ///
 /// # Errors
 /// The first key field the item lacks, when that field has no default.
-pub(super) fn item(list: &List, value: &Value) -> Result<Element, Text> {
-    let ListKind::Map(keys) = &list.kind else { return Ok(Element::Value(value.to_string())) };
+pub(super) fn item(list: &List, value: &Value) -> Result<PathElement, Text> {
+    let ListKind::Map(keys) = &list.kind else { return Ok(PathElement::Value(value.to_string())) };
     let mut key = JsonMap::new();
     for name in keys {
         let default = || list.items.field(name).and_then(|field| field.default.as_ref());
@@ -91,13 +91,13 @@ pub(super) fn item(list: &List, value: &Value) -> Result<Element, Text> {
             None => return Err(name.clone()),
         }
     }
-    Ok(Element::Key(canonical(key)))
+    Ok(PathElement::Key(canonical(key)))
 }
 
 /// The steps to all items of a list. Items that lack their key are told apart by place.
-pub(super) fn items(list: &List, values: Option<&Value>) -> Vec<Element> {
+pub(super) fn items(list: &List, values: Option<&Value>) -> Vec<PathElement> {
     let values = values.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    values.iter().enumerate().map(|(at, value)| item(list, value).unwrap_or(Element::Index(at))).collect()
+    values.iter().enumerate().map(|(at, value)| item(list, value).unwrap_or(PathElement::Index(at))).collect()
 }
 
 /// True for what counts as nothing in an object or list.
@@ -117,12 +117,12 @@ pub(super) fn field_set(ty: &Type, value: &Value) -> FieldSet {
     set
 }
 
-fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut FieldSet) {
+fn add(usage: Use<'_>, value: &Value, path: &mut Vec<PathElement>, set: &mut FieldSet) {
     match (usage.granularity(&[Some(value)]), value) {
         (Granularity::Leaf, _) => set.insert(path),
         (Granularity::Fields, Value::Object(entries)) => {
             for (name, inner) in entries {
-                path.push(Element::Field(name.clone()));
+                path.push(PathElement::Field(name.clone()));
                 add(usage.field(name), inner, path, set);
                 let empty = inner.is_null() || inner.as_object().is_some_and(JsonMap::is_empty);
                 if empty || !usage.declares(name) {
