@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     Timestamp,
-    status::{Common, Condition},
+    status::{Condition, DuckStatus},
 };
 
 /// Status of a condition that holds.
@@ -246,17 +246,17 @@ pub fn is_unknown(condition: &Condition) -> bool {
 }
 
 /// Whether a status speaks of `generation` and says Ready.
-pub fn is_ready(generation: Option<i64>, status: &Common) -> bool {
+pub fn is_ready(generation: Option<i64>, status: &DuckStatus) -> bool {
     observed(generation, status) && find(&status.conditions, READY).is_some_and(is_true)
 }
 
 /// Whether a status speaks of `generation` and says not Ready for good.
-pub fn is_failed(generation: Option<i64>, status: &Common) -> bool {
+pub fn is_failed(generation: Option<i64>, status: &DuckStatus) -> bool {
     observed(generation, status) && find(&status.conditions, READY).is_some_and(is_false)
 }
 
 /// Whether a status speaks of `generation`. Neither being set counts as generation 0.
-pub fn observed(generation: Option<i64>, status: &Common) -> bool {
+pub fn observed(generation: Option<i64>, status: &DuckStatus) -> bool {
     generation.unwrap_or_default() == status.observed_generation.unwrap_or_default()
 }
 
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn readiness_counts_only_for_the_observed_generation() {
-        let mut common = Common { observed_generation: Some(1), ..Common::default() };
+        let mut common = DuckStatus { observed_generation: Some(1), ..DuckStatus::default() };
         SERVICE.manage(&mut common.conditions, at(1)).mark_true("RoutesReady").mark_true("ConfigurationsReady");
         assert!(is_ready(Some(1), &common));
         assert!(!is_ready(Some(2), &common));
