@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use knoll_cli::{Exit, arguments::ResetArguments, instance::Instance};
+use knoll_cli::{Exit, arguments::ResetArguments, instance::RunningInstance};
 use knoll_container::{network, reset};
 use knoll_store::Ownership;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::text(Exit::NoPermission, "removing containers and rules needs root: run as root"));
     }
-    if let Ok(instance) = Instance::find(&paths.data) {
+    if let Ok(instance) = RunningInstance::find(&paths.data) {
         let text = format!("knoll runs (process {}): stop it first with `knoll down`", instance.pid);
         return Err(Failure::text(Exit::Unavailable, text));
     }
