@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::{
     admin::Admin,
     components::{
-        PODS, api::Api, backend::Backend, docker_config, gateway, monitor::Finder, node, port_of, registry,
+        PODS, api::Api, docker_config, gateway, local_node::LocalNode, monitor::Finder, node, port_of, registry,
         resolver::Resolver, system,
     },
     failure::{Failure, chain},
@@ -70,7 +70,7 @@ impl Planes {
         let network = node::set_network_up().await?;
         let pods_api = PodApiPorts::bind(PodAddress::Present, &mut ports.kept, api_port, registry_port)?;
         let pods_gateway = PodGatewayPorts::bind(PodAddress::Present, &mut ports.kept)?;
-        let backend = Backend::default();
+        let backend = LocalNode::default();
         let api = Api::start(paths, pki, Arc::new(backend.clone()), api_port, tasks).await?;
         let images = registry::open_images(&arguments.images, paths, registry_port)?;
 
