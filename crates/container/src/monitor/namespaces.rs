@@ -117,8 +117,8 @@ impl NamespacesSpec {
         kinds.iter().try_for_each(|(name, kind)| Ok(setns(File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)?))
     }
 
-    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the veth with the last user of the
-    /// namespace.
+    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the veth with the last user of
+    /// the namespace.
     pub(super) fn remove(&self) {
         unbind(&self.path);
         if self.ids.is_some() {

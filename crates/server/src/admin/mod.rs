@@ -1,8 +1,8 @@
 //! The admin endpoint: health, readiness, numbers, the log level, and what the components are doing.
 //!
-//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the components
-//! show and changes nothing but the log level. On its local socket, which only root opens, everything is allowed; on
-//! `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
+//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the
+//! components show and changes nothing but the log level. On its local socket, which only root opens, everything is
+//! allowed; on `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
 
 mod answer;
 mod metrics;

@@ -1,4 +1,4 @@
-//! Assembly: every component of an instance in one process, started in the order they need each other, stopped in the reverse.
+//! Assembly: every component in one process, started in the order they need each other, stopped in the reverse.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
