@@ -6,9 +6,9 @@ use crate::duration;
 
 /// The spellings of a key, preferred first. The first one present counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(pub &'static [&'static str]);
+pub struct AnnotationKey(pub &'static [&'static str]);
 
-impl Key {
+impl AnnotationKey {
     /// The preferred spelling.
     pub fn name(self) -> &'static str {
         self.0[0]

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     Timestamp,
-    status::{Common, Condition},
+    status::{Condition, DuckStatus},
 };
 
 /// Status of a condition that holds.
@@ -68,9 +68,9 @@ impl LivingSet {
     }
 
     /// Begins writing `conditions`; changes are stamped with `now`, cut to whole seconds as the wire form is.
-    pub fn manage(self, conditions: &mut Vec<Condition>, now: Timestamp) -> Manager<'_> {
+    pub fn manage(self, conditions: &mut Vec<Condition>, now: Timestamp) -> ConditionManager<'_> {
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Manager { set: self, conditions, now }
+        ConditionManager { set: self, conditions, now }
     }
 
     fn is_terminal(&self, type_: &str) -> bool {
@@ -84,13 +84,13 @@ impl LivingSet {
 
 /// Writes the conditions of one status by the rules of its [`LivingSet`].
 #[derive(Debug)]
-pub struct Manager<'a> {
+pub struct ConditionManager<'a> {
     set: LivingSet,
     conditions: &'a mut Vec<Condition>,
     now: Timestamp,
 }
 
-impl Manager<'_> {
+impl ConditionManager<'_> {
     /// Makes sure that the happy condition and every dependent are there: Unknown, except that missing dependents
     /// of a happy condition that is already True start as True.
     ///
@@ -246,17 +246,17 @@ pub fn is_unknown(condition: &Condition) -> bool {
 }
 
 /// Whether a status speaks of `generation` and says Ready.
-pub fn is_ready(generation: Option<i64>, status: &Common) -> bool {
+pub fn is_ready(generation: Option<i64>, status: &DuckStatus) -> bool {
     observed(generation, status) && find(&status.conditions, READY).is_some_and(is_true)
 }
 
 /// Whether a status speaks of `generation` and says not Ready for good.
-pub fn is_failed(generation: Option<i64>, status: &Common) -> bool {
+pub fn is_failed(generation: Option<i64>, status: &DuckStatus) -> bool {
     observed(generation, status) && find(&status.conditions, READY).is_some_and(is_false)
 }
 
 /// Whether a status speaks of `generation`. Neither being set counts as generation 0.
-pub fn observed(generation: Option<i64>, status: &Common) -> bool {
+pub fn observed(generation: Option<i64>, status: &DuckStatus) -> bool {
     generation.unwrap_or_default() == status.observed_generation.unwrap_or_default()
 }
 
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn readiness_counts_only_for_the_observed_generation() {
-        let mut common = Common { observed_generation: Some(1), ..Common::default() };
+        let mut common = DuckStatus { observed_generation: Some(1), ..DuckStatus::default() };
         SERVICE.manage(&mut common.conditions, at(1)).mark_true("RoutesReady").mark_true("ConfigurationsReady");
         assert!(is_ready(Some(1), &common));
         assert!(!is_ready(Some(2), &common));

@@ -10,7 +10,7 @@ pub const HERE: &str = "";
 
 /// Whether a problem blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum Severity {
     /// It does.
     #[default]
     Error,
@@ -28,7 +28,7 @@ pub struct FieldError {
     /// More about it; may be empty.
     pub details: String,
     /// Whether it blocks.
-    pub level: Level,
+    pub severity: Severity,
 }
 
 impl FieldError {
@@ -91,7 +91,7 @@ impl FieldError {
     /// The same as a warning.
     #[must_use]
     pub fn as_warning(mut self) -> FieldError {
-        self.level = Level::Warning;
+        self.severity = Severity::Warning;
         self
     }
 
@@ -165,15 +165,15 @@ impl FieldErrors {
     }
 
     /// Those of one level.
-    pub fn at(&self, level: Level) -> FieldErrors {
-        FieldErrors(self.0.iter().filter(|error| error.level == level).cloned().collect())
+    pub fn at(&self, severity: Severity) -> FieldErrors {
+        FieldErrors(self.0.iter().filter(|error| error.severity == severity).cloned().collect())
     }
 
     /// Problems that differ only in their paths become one; all are sorted by message, details and level.
     pub fn merged(&self) -> Vec<FieldError> {
-        let mut merged: BTreeMap<(&str, &str, Level), Vec<String>> = BTreeMap::new();
+        let mut merged: BTreeMap<(&str, &str, Severity), Vec<String>> = BTreeMap::new();
         for error in self.0.iter().filter(|error| !error.message.is_empty()) {
-            let paths = merged.entry((&error.message, &error.details, error.level)).or_default();
+            let paths = merged.entry((&error.message, &error.details, error.severity)).or_default();
             for path in &error.paths {
                 if !paths.contains(path) {
                     paths.push(path.clone());
@@ -182,9 +182,9 @@ impl FieldErrors {
         }
         merged
             .into_iter()
-            .map(|((message, details, level), mut paths)| {
+            .map(|((message, details, severity), mut paths)| {
                 paths.sort();
-                FieldError { message: message.to_owned(), paths, details: details.to_owned(), level }
+                FieldError { message: message.to_owned(), paths, details: details.to_owned(), severity }
             })
             .collect()
     }
@@ -271,8 +271,8 @@ mod tests {
     fn warnings_are_told_apart() {
         let mut errors = FieldErrors::from(FieldError::missing(&["a"]));
         errors.push(FieldError::new("insecure", &["b"]).as_warning());
-        assert_eq!(errors.at(Level::Error).to_string(), "missing field(s): a");
-        assert_eq!(errors.at(Level::Warning).to_string(), "insecure: b");
+        assert_eq!(errors.at(Severity::Error).to_string(), "missing field(s): a");
+        assert_eq!(errors.at(Severity::Warning).to_string(), "insecure: b");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum MetricKind {
 
 /// Numbers of one meaning.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
+pub struct MetricFamily {
     /// In Prometheus' form without the program's prefix, its unit last: `gateway_queue_depth`, `store_log_bytes`. A
     /// counter's `_total` is the exporter's affair.
     pub name: &'static str,
@@ -32,7 +32,7 @@ pub struct Sample {
     pub value: f64,
 }
 
-impl Metric {
+impl MetricFamily {
     /// One number that only grows.
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
         Self::plain(name, help, MetricKind::Counter, to_float(value))

@@ -32,7 +32,7 @@ pub struct Condition {
 /// What every Knative status begins with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Common {
+pub struct DuckStatus {
     /// The `metadata.generation` this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

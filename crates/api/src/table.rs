@@ -11,7 +11,7 @@ use crate::Key;
 
 /// Everything the gateway needs to answer requests.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table {
+pub struct RoutingTable {
     /// Hosts by lower-case name without port, for requests from outside.
     pub external: OrdMap<String, Arc<Host>>,
     /// Hosts by lower-case name without port, for requests from inside (pods see these and `external`).
@@ -49,7 +49,7 @@ pub struct Path {
 pub struct Split {
     /// 0 to 100.
     pub percent: u32,
-    /// The Kubernetes Service that takes it (see [`Table::backends`]).
+    /// The Kubernetes Service that takes it (see [`RoutingTable::backends`]).
     pub service: Key,
     /// Headers to set on requests that take this split.
     pub append_headers: Vec<(String, String)>,

@@ -6,7 +6,7 @@ use crate::status::Status;
 
 /// How objects are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum View {
+pub(crate) enum Representation {
     /// As they are.
     Plain,
     /// As rows, in this version of `meta.k8s.io`.
@@ -28,7 +28,7 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accept {
     /// How objects are shown.
-    pub view: View,
+    pub view: Representation,
     /// How bytes are written.
     pub format: Format,
     /// Whether aggregated discovery was asked for before the plain form.
@@ -36,7 +36,7 @@ pub(crate) struct Accept {
 }
 
 /// Plain JSON.
-pub(crate) const JSON: Accept = Accept { view: View::Plain, format: Format::Json, aggregated: false };
+pub(crate) const JSON: Accept = Accept { view: Representation::Plain, format: Format::Json, aggregated: false };
 
 /// Picks the first form in `Accept` that we speak; plain JSON when there is no such header.
 ///
@@ -77,9 +77,9 @@ fn parse(clause: &str) -> Option<Accept> {
     }
     let version = if version == "v1beta1" { "v1beta1" } else { "v1" };
     let view = match shape {
-        "" => View::Plain,
-        "Table" => View::Table(version),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => View::Partial(version),
+        "" => Representation::Plain,
+        "Table" => Representation::Table(version),
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Representation::Partial(version),
         _ => return None,
     };
     Some(Accept { view, format, aggregated: false })
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_first_known_form_wins() {
         let accept = of("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").unwrap();
-        assert_eq!(accept.view, View::Table("v1"));
+        assert_eq!(accept.view, Representation::Table("v1"));
         assert!(
             of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
                 .unwrap()

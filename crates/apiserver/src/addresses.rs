@@ -27,7 +27,7 @@ struct Taken {
     /// Those of stored Services.
     stored: Set,
     /// Those of writes on their way.
-    held: Set,
+    allocated: Set,
     next_address: u32,
     next_port: u16,
 }
@@ -47,13 +47,13 @@ impl Set {
 
 impl Taken {
     /// Takes an address for a write, unless somebody has it.
-    fn hold_address(&mut self, offset: u32) -> bool {
-        !self.stored.addresses.contains(&offset) && self.held.addresses.insert(offset)
+    fn allocate_address(&mut self, offset: u32) -> bool {
+        !self.stored.addresses.contains(&offset) && self.allocated.addresses.insert(offset)
     }
 
     /// Takes a port for a write, unless somebody has it.
-    fn hold_port(&mut self, port: u16) -> bool {
-        !self.stored.ports.contains(&port) && self.held.ports.insert(port)
+    fn allocate_port(&mut self, port: u16) -> bool {
+        !self.stored.ports.contains(&port) && self.allocated.ports.insert(port)
     }
 }
 
@@ -63,20 +63,20 @@ pub(crate) struct Addresses(Arc<Mutex<Taken>>);
 
 /// What was handed out for a write on its way. The writer keeps it until the write is stored and known here, or will
 /// not be: then the stored Service alone says what is taken.
-pub(crate) struct Hold {
+pub(crate) struct Allocation {
     from: Addresses,
     address: Option<u32>,
     port: Option<u16>,
 }
 
-impl Drop for Hold {
+impl Drop for Allocation {
     fn drop(&mut self) {
         let mut taken = self.from.lock();
         if let Some(address) = self.address {
-            taken.held.addresses.remove(&address);
+            taken.allocated.addresses.remove(&address);
         }
         if let Some(port) = self.port {
-            taken.held.ports.remove(&port);
+            taken.allocated.ports.remove(&port);
         }
     }
 }
@@ -121,51 +121,51 @@ impl Addresses {
     }
 
     /// A free address.
-    pub(crate) fn any_address(&self) -> Result<(Ipv4Addr, Hold), Refused> {
+    pub(crate) fn any_address(&self) -> Result<(Ipv4Addr, Allocation), Refused> {
         let mut taken = self.lock();
         for _ in RESERVED..COUNT - 1 {
             let candidate = RESERVED + taken.next_address % (COUNT - 1 - RESERVED);
             taken.next_address = taken.next_address.wrapping_add(1);
-            if taken.hold_address(candidate) {
-                let hold = Hold { from: self.clone(), address: Some(candidate), port: None };
-                return Ok((Ipv4Addr::from(FIRST + candidate), hold));
+            if taken.allocate_address(candidate) {
+                let allocation = Allocation { from: self.clone(), address: Some(candidate), port: None };
+                return Ok((Ipv4Addr::from(FIRST + candidate), allocation));
             }
         }
         Err(Refused::Exhausted)
     }
 
     /// This address.
-    pub(crate) fn address(&self, address: Ipv4Addr) -> Result<Hold, Refused> {
+    pub(crate) fn address(&self, address: Ipv4Addr) -> Result<Allocation, Refused> {
         let offset = offset(address).filter(|&o| o > 0 && o < COUNT - 1).ok_or(Refused::OutOfRange)?;
-        if !self.lock().hold_address(offset) {
+        if !self.lock().allocate_address(offset) {
             return Err(Refused::Taken);
         }
-        Ok(Hold { from: self.clone(), address: Some(offset), port: None })
+        Ok(Allocation { from: self.clone(), address: Some(offset), port: None })
     }
 
     /// A free node port.
-    pub(crate) fn any_port(&self) -> Result<(u16, Hold), Refused> {
+    pub(crate) fn any_port(&self) -> Result<(u16, Allocation), Refused> {
         let mut taken = self.lock();
         let count = PORTS.end() - PORTS.start() + 1;
         for _ in 0..count {
             let candidate = PORTS.start() + taken.next_port % count;
             taken.next_port = taken.next_port.wrapping_add(1);
-            if taken.hold_port(candidate) {
-                return Ok((candidate, Hold { from: self.clone(), address: None, port: Some(candidate) }));
+            if taken.allocate_port(candidate) {
+                return Ok((candidate, Allocation { from: self.clone(), address: None, port: Some(candidate) }));
             }
         }
         Err(Refused::Exhausted)
     }
 
     /// This node port.
-    pub(crate) fn port(&self, port: u16) -> Result<Hold, Refused> {
+    pub(crate) fn port(&self, port: u16) -> Result<Allocation, Refused> {
         if !PORTS.contains(&port) {
             return Err(Refused::OutOfRange);
         }
-        if !self.lock().hold_port(port) {
+        if !self.lock().allocate_port(port) {
             return Err(Refused::Taken);
         }
-        Ok(Hold { from: self.clone(), address: None, port: Some(port) })
+        Ok(Allocation { from: self.clone(), address: None, port: Some(port) })
     }
 }
 
@@ -179,7 +179,7 @@ impl std::fmt::Display for Addresses {
             all.sort_unstable();
             all
         };
-        write!(f, "stored {:?} held {:?}", sorted(&taken.stored), sorted(&taken.held))
+        write!(f, "stored {:?} allocated {:?}", sorted(&taken.stored), sorted(&taken.allocated))
     }
 }
 
@@ -210,13 +210,13 @@ mod tests {
     #[test]
     fn an_address_is_handed_out_once_and_comes_back_when_it_was_not_stored() {
         let addresses = Addresses::default();
-        let (first, hold) = addresses.any_address().unwrap();
+        let (first, allocation) = addresses.any_address().unwrap();
         assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
-        drop(hold);
-        let hold = addresses.address(first).unwrap();
+        drop(allocation);
+        let allocation = addresses.address(first).unwrap();
         let service = json!({"spec": {"clusterIP": first.to_string(), "ports": [{"nodePort": 30000}]}});
         addresses.replace(None, Some(&service));
-        drop(hold);
+        drop(allocation);
         assert_eq!(addresses.address(first).err(), Some(Refused::Taken));
         assert_eq!(addresses.port(30000).err(), Some(Refused::Taken));
         addresses.reset(std::iter::empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Who is asking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct UserInfo {
     /// User name, e.g. `system:serviceaccount:ns:name`.
     pub user: String,
     /// uid, when the authenticator knows one.
@@ -17,7 +17,7 @@ pub struct Identity {
     pub(crate) issued: Option<jiff::Timestamp>,
 }
 
-impl Identity {
+impl UserInfo {
     /// A user in groups.
     pub fn new(user: impl Into<String>, groups: &[&str]) -> Self {
         Self { user: user.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..Self::default() }
@@ -93,7 +93,7 @@ impl Decision {
 
 impl Attributes {
     /// The words that complete `… is forbidden: `.
-    pub fn refusal(&self, identity: &Identity, reason: &str) -> String {
+    pub fn refusal(&self, identity: &UserInfo, reason: &str) -> String {
         let mut text = if self.resource.is_empty() {
             format!("User {:?} cannot {} path {:?}", identity.user, self.verb, self.path)
         } else {

@@ -6,8 +6,8 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::{
-    attributes::{Attributes, Decision, Identity},
-    rule::Rule,
+    attributes::{Attributes, Decision, UserInfo},
+    policy_rule::PolicyRule,
     status::Status,
 };
 
@@ -44,25 +44,25 @@ pub struct Token {
 /// Who somebody is and what they may do.
 pub trait Authority: Send + Sync + 'static {
     /// Whether `identity` may do that.
-    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision;
+    fn authorize(&self, identity: &UserInfo, attributes: &Attributes) -> Decision;
 
     /// Everything `identity` may do in a namespace: the `status` of a SelfSubjectRulesReview.
-    fn rules(&self, identity: &Identity, namespace: &str) -> Value;
+    fn rules(&self, identity: &UserInfo, namespace: &str) -> Value;
 
     /// The rules of a role, with what is aggregated into it; `namespace` counts for a `Role`.
-    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>>;
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<PolicyRule>>>;
 
     /// Whether `identity` holds `rules` in `namespace` (everywhere, for an empty one), so that it may grant them.
     ///
     /// # Errors
     /// What it lacks, in the words of the refusal.
-    fn confirm_no_escalation(&self, identity: &Identity, namespace: &str, rules: &[Rule]) -> Result<(), String>;
+    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Result<(), String>;
 
     /// Who sent these headers, given whom the client certificate names.
     ///
     /// # Errors
     /// 401 for credentials that are wrong; none at all are anonymous.
-    fn authenticate(&self, headers: &HeaderMap, certificate: Option<Identity>) -> Result<Identity, Status>;
+    fn authenticate(&self, headers: &HeaderMap, certificate: Option<UserInfo>) -> Result<UserInfo, Status>;
 
     /// Makes a ServiceAccount token.
     ///
@@ -71,7 +71,7 @@ pub trait Authority: Send + Sync + 'static {
     fn issue(&self, order: &TokenOrder) -> Result<Token, Status>;
 
     /// Whose token it is and which of `audiences` accept it (of the server's own, when empty); `None` for a bad one.
-    fn review(&self, token: &str, audiences: &[String]) -> Option<(Identity, Vec<String>)>;
+    fn review(&self, token: &str, audiences: &[String]) -> Option<(UserInfo, Vec<String>)>;
 
     /// The documents of `/.well-known/openid-configuration` and `/openid/v1/jwks`.
     fn issuer_document(&self, path: &str) -> Option<Value>;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     accept::{self, Accept},
-    attributes::{Attributes, Identity},
+    attributes::{Attributes, UserInfo},
     body::{self, Body},
     flow::Place,
     object,
@@ -28,7 +28,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) accept: Accept,
     pub(crate) headers: HeaderMap,
-    pub(crate) identity: Identity,
+    pub(crate) identity: UserInfo,
     /// Taken by the first reader. Behind a lock only because calls are shared and bodies cannot be.
     body: Mutex<Option<Body>>,
     /// Fields that the body gave twice.
@@ -65,7 +65,7 @@ impl Call {
         target: Target,
         request: http::Request<Body>,
         query: Query,
-        identity: Identity,
+        identity: UserInfo,
     ) -> Result<Self, Status> {
         let (mut parts, body) = request.into_parts();
         Ok(Self {

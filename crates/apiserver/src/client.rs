@@ -5,11 +5,11 @@ use std::{convert::Infallible, sync::Arc};
 use http::Request;
 use tower::service_fn;
 
-use crate::{ApiServer, Identity, body};
+use crate::{ApiServer, UserInfo, body};
 
 impl ApiServer {
     /// A client that acts as `identity`. Must be called inside a tokio runtime.
-    pub fn client(self: &Arc<Self>, identity: Identity) -> kube::Client {
+    pub fn client(self: &Arc<Self>, identity: UserInfo) -> kube::Client {
         let server = self.clone();
         let service = service_fn(move |request: Request<kube::client::Body>| {
             let (server, identity) = (server.clone(), identity.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ macro_rules! counters {
 
         impl Counters {
             /// The counts with what they mean.
-            pub fn metrics(&self) -> Vec<Metric> {
-                vec![$(Metric::counter(concat!("apiserver_", stringify!($name)), $help, self.$name.get()),)*]
+            pub fn metrics(&self) -> Vec<MetricFamily> {
+                vec![$(MetricFamily::counter(concat!("apiserver_", stringify!($name)), $help, self.$name.get()),)*]
             }
         }
     };

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use knoll_api::{config::Bundle, labels::SYSTEM_NAMESPACE};
+use knoll_api::{config::ConfigBundle, labels::SYSTEM_NAMESPACE};
 use knoll_store::{Change, Entry, Snapshot, Store};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ use crate::{
     follow::{Follower, Seen},
     object,
     objects::Trees,
-    resources::Registry,
+    resources::ResourceRegistry,
 };
 
 /// Where definitions of resources are kept.
@@ -37,8 +37,8 @@ const SERVICES: &str = "/core/services/";
 pub(crate) struct Derived {
     store: Store,
     trees: Trees,
-    registry: RwLock<Arc<Registry>>,
-    knative: RwLock<Arc<Bundle>>,
+    registry: RwLock<Arc<ResourceRegistry>>,
+    knative: RwLock<Arc<ConfigBundle>>,
     addresses: Addresses,
     /// Everything before this revision is in.
     before: AtomicU64,
@@ -54,7 +54,7 @@ struct Followers {
 }
 
 /// Serves what a definition says. One that cannot be understood costs itself, and no other request.
-fn serve(registry: &mut Registry, definition: &Value) {
+fn serve(registry: &mut ResourceRegistry, definition: &Value) {
     // Serving is the last step of taking a definition in: one that panics leaves the rows as they were.
     if let Err(panic) = knoll_faults::catch(|| registry.serve(definition)) {
         tracing::error!(definition = object::name(definition), panic, "a definition is not served");
@@ -74,7 +74,7 @@ impl Derived {
         Self {
             store: store.clone(),
             trees: trees.clone(),
-            registry: RwLock::new(Arc::new(Registry::built_in())),
+            registry: RwLock::new(Arc::new(ResourceRegistry::built_in())),
             knative: RwLock::default(),
             addresses: Addresses::default(),
             before: AtomicU64::new(0),
@@ -83,13 +83,13 @@ impl Derived {
     }
 
     /// The rows served at this moment.
-    pub(crate) fn registry(&self) -> Arc<Registry> {
+    pub(crate) fn registry(&self) -> Arc<ResourceRegistry> {
         self.catch_up();
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Knative's configuration in force.
-    pub(crate) fn knative(&self) -> Arc<Bundle> {
+    pub(crate) fn knative(&self) -> Arc<ConfigBundle> {
         self.catch_up();
         self.knative.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -135,7 +135,7 @@ impl Derived {
             Seen::All(snapshot) => {
                 let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS).collect();
                 self.update_registry(|registry| {
-                    *registry = Registry::built_in().after(registry);
+                    *registry = ResourceRegistry::built_in().after(registry);
                     definitions.iter().for_each(|definition| serve(registry, definition));
                 });
             }
@@ -151,7 +151,7 @@ impl Derived {
         }
     }
 
-    fn update_registry(&self, change: impl FnOnce(&mut Registry)) {
+    fn update_registry(&self, change: impl FnOnce(&mut ResourceRegistry)) {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut registry));
     }

@@ -7,7 +7,7 @@ use http::{Request, Response};
 
 use crate::{
     ApiServer,
-    attributes::{Attributes, Identity},
+    attributes::{Attributes, UserInfo},
     body::Body,
     call::Call,
     discovery,
@@ -15,7 +15,7 @@ use crate::{
     query::Query,
     resources::Subresource,
     respond, reviews,
-    route::{self, Route, Verb},
+    route::{self, RequestInfo, Verb},
     status::Status,
     subresources,
     verbs::{create, delete, delete_collection, get, list, patch, update, watch},
@@ -23,7 +23,7 @@ use crate::{
 
 impl ApiServer {
     /// Answers a request. Never fails: failures are answers, too, and a panic is one.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: Identity) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, identity: UserInfo) -> Response<Body> {
         let asked = Asked::of(&request);
         // Boxed, so that callers' futures stay small.
         let answer: BoxFuture<'static, _> = Box::pin(self.clone().answer(request, identity));
@@ -35,17 +35,17 @@ impl ApiServer {
     }
 
     /// Finds what is asked for, asks whether it may be, and does it.
-    async fn answer(self: Arc<Self>, request: Request<Body>, identity: Identity) -> Result<Response<Body>, Status> {
+    async fn answer(self: Arc<Self>, request: Request<Body>, identity: UserInfo) -> Result<Response<Body>, Status> {
         let query = Query::parse(request.uri().query());
         let path = request.uri().path();
         match route::route(&self.registry(), request.method(), path, &query)? {
-            Route::Unknown => Ok(respond::text(404, "404 page not found\n")),
-            Route::Path(path) => {
+            RequestInfo::Unknown => Ok(respond::text(404, "404 page not found\n")),
+            RequestInfo::Path(path) => {
                 let verb = request.method().as_str().to_lowercase();
                 self.authorize(&identity, &Attributes { verb, path, ..Attributes::default() })?;
                 discovery::answer(&self, &request, &query)
             }
-            Route::Objects(target) => {
+            RequestInfo::Objects(target) => {
                 let call = Call::new(target, request, query, identity)?;
                 self.authorize(&call.identity, &call.attributes())?;
                 self.perform(call).await
@@ -140,7 +140,7 @@ mod tests {
             let media_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
             let request = request.header("content-type", media_type).body(body::full(body.to_string())).unwrap();
             let server = server.clone();
-            tokio::spawn(async move { server.handle(request, Identity::admin()).await.status().as_u16() })
+            tokio::spawn(async move { server.handle(request, UserInfo::admin()).await.status().as_u16() })
         };
         let mut turns = Vec::new();
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -157,11 +157,12 @@ mod tests {
         // A small change of something large is large, too.
         let request = Request::builder().uri("/").body(body::empty()).unwrap();
         let path = "/api/v1/namespaces/default/configmaps/large";
-        let Ok(Route::Objects(target)) = route::route(&server.registry(), &Method::PATCH, path, &Query::default())
+        let Ok(RequestInfo::Objects(target)) =
+            route::route(&server.registry(), &Method::PATCH, path, &Query::default())
         else {
             panic!("{path} names an object")
         };
-        let mut call = Call::new(target, request, Query::default(), Identity::admin()).unwrap();
+        let mut call = Call::new(target, request, Query::default(), UserInfo::admin()).unwrap();
         assert!(server.is_heavy(&mut call).await.unwrap());
     }
 }

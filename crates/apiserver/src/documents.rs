@@ -9,7 +9,7 @@ use bytes::Bytes;
 use knoll_schema::openapi::{self, Served};
 use serde_json::Value;
 
-use crate::resources::Registry;
+use crate::resources::ResourceRegistry;
 
 /// A document and its hash.
 pub(crate) type Document = (String, Bytes);
@@ -36,12 +36,12 @@ struct Kept {
 
 impl Documents {
     /// All documents by location.
-    pub(crate) fn all(&self, registry: &Registry) -> BTreeMap<String, Document> {
+    pub(crate) fn all(&self, registry: &ResourceRegistry) -> BTreeMap<String, Document> {
         self.kept(registry).documents.clone()
     }
 
     /// The document of OpenAPI v2, which describes everything.
-    pub(crate) fn all_in_one(&self, registry: &Registry, form: Form) -> Document {
+    pub(crate) fn all_in_one(&self, registry: &ResourceRegistry, form: Form) -> Document {
         let mut kept = self.kept(registry);
         if let Some(document) = kept.all_in_one.get(&form) {
             return document.clone();
@@ -57,7 +57,7 @@ impl Documents {
         document
     }
 
-    fn kept(&self, registry: &Registry) -> MutexGuard<'_, Kept> {
+    fn kept(&self, registry: &ResourceRegistry) -> MutexGuard<'_, Kept> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.generation != registry.generation {
             let all_in_one = BTreeMap::new();
@@ -67,7 +67,7 @@ impl Documents {
     }
 }
 
-fn make(registry: &Registry) -> BTreeMap<String, Document> {
+fn make(registry: &ResourceRegistry) -> BTreeMap<String, Document> {
     let mut documents = BTreeMap::new();
     for (group, versions) in registry.groups() {
         for version in versions {
@@ -78,7 +78,7 @@ fn make(registry: &Registry) -> BTreeMap<String, Document> {
     documents
 }
 
-fn document(registry: &Registry, group: &str, version: &str) -> Value {
+fn document(registry: &ResourceRegistry, group: &str, version: &str) -> Value {
     let rows: Vec<_> = registry.rows().filter(|r| r.group == group && r.version == version).collect();
     let parts: Vec<Vec<&str>> = rows.iter().map(|r| r.subresources.iter().map(|p| p.path()).collect()).collect();
     let served: Vec<Served<'_>> = rows

@@ -27,14 +27,14 @@ pub(crate) type Place = Arc<Share<String>>;
 
 /// What kind of request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RequestKind {
     Reading,
     Writing,
     /// It lasts as long as its client wants.
     Long,
 }
 
-impl Kind {
+impl RequestKind {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         // Decoded, as whoever finds the way reads them.
         let segments = request.uri().path().split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false));
@@ -48,10 +48,10 @@ impl Kind {
         let watches =
             query.flag("watch") || matches!(segments.as_slice(), ["api", _, "watch", ..] | ["apis", _, _, "watch", ..]);
         match request.method().as_str() {
-            _ if streams => Kind::Long,
-            "GET" | "HEAD" if watches => Kind::Long,
-            "GET" | "HEAD" | "OPTIONS" => Kind::Reading,
-            _ => Kind::Writing,
+            _ if streams => RequestKind::Long,
+            "GET" | "HEAD" if watches => RequestKind::Long,
+            "GET" | "HEAD" | "OPTIONS" => RequestKind::Reading,
+            _ => RequestKind::Writing,
         }
     }
 }
@@ -84,11 +84,11 @@ impl Flow {
     ///
     /// # Errors
     /// 429 when there is none.
-    pub(crate) fn enter(&self, kind: Kind, who: &str) -> Result<Place, Status> {
+    pub(crate) fn enter(&self, kind: RequestKind, who: &str) -> Result<Place, Status> {
         let shares = match kind {
-            Kind::Reading => &self.reading,
-            Kind::Writing => &self.writing,
-            Kind::Long => &self.long,
+            RequestKind::Reading => &self.reading,
+            RequestKind::Writing => &self.writing,
+            RequestKind::Long => &self.long,
         };
         shares.take(who.to_owned()).map(Arc::new).ok_or_else(too_many)
     }
@@ -123,13 +123,13 @@ mod tests {
     #[test]
     fn one_client_does_not_keep_out_the_others() {
         let flow = Flow::default();
-        let held: Vec<Place> = (0..READING.1).map(|_| flow.enter(Kind::Reading, "a").unwrap()).collect();
-        let refused = flow.enter(Kind::Reading, "a").err().unwrap();
+        let held: Vec<Place> = (0..READING.1).map(|_| flow.enter(RequestKind::Reading, "a").unwrap()).collect();
+        let refused = flow.enter(RequestKind::Reading, "a").err().unwrap();
         assert_eq!((refused.code, refused.details.unwrap().retry_after_seconds), (429, 1));
-        assert!(flow.enter(Kind::Reading, "b").is_ok());
-        assert!(flow.enter(Kind::Writing, "a").is_ok());
+        assert!(flow.enter(RequestKind::Reading, "b").is_ok());
+        assert!(flow.enter(RequestKind::Writing, "a").is_ok());
         drop(held);
-        assert!(flow.enter(Kind::Reading, "a").is_ok());
+        assert!(flow.enter(RequestKind::Reading, "a").is_ok());
     }
 
     #[test]
@@ -145,13 +145,14 @@ mod tests {
 
     #[test]
     fn requests_are_told_apart_by_how_long_they_last() {
-        let kind = |method: &str, uri: &str| Kind::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
-        assert_eq!(kind("GET", "/api/v1/pods?watch=true"), Kind::Long);
-        assert_eq!(kind("GET", "/apis/apps/v1/watch/deployments"), Kind::Long);
-        assert_eq!(kind("POST", "/api/v1/namespaces/a/pods/p/exec?command=x"), Kind::Long);
-        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p/%65xec?command=x"), Kind::Long);
-        assert_eq!(kind("GET", "/api/v1/%77atch/pods"), Kind::Long);
-        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p"), Kind::Reading);
-        assert_eq!(kind("DELETE", "/api/v1/namespaces/a/pods?watch=true"), Kind::Writing);
+        let kind =
+            |method: &str, uri: &str| RequestKind::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
+        assert_eq!(kind("GET", "/api/v1/pods?watch=true"), RequestKind::Long);
+        assert_eq!(kind("GET", "/apis/apps/v1/watch/deployments"), RequestKind::Long);
+        assert_eq!(kind("POST", "/api/v1/namespaces/a/pods/p/exec?command=x"), RequestKind::Long);
+        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p/%65xec?command=x"), RequestKind::Long);
+        assert_eq!(kind("GET", "/api/v1/%77atch/pods"), RequestKind::Long);
+        assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p"), RequestKind::Reading);
+        assert_eq!(kind("DELETE", "/api/v1/namespaces/a/pods?watch=true"), RequestKind::Writing);
     }
 }

@@ -26,9 +26,9 @@ struct Requirement {
 
 /// Requirements that must all hold; none matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Selector(Vec<Requirement>);
+pub(crate) struct LabelSelector(Vec<Requirement>);
 
-impl Selector {
+impl LabelSelector {
     /// Parses `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1`.
     ///
     /// # Errors
@@ -187,7 +187,7 @@ mod tests {
         // A hundred thousand million comparisons of texts, were each value looked at for each object.
         let values: Vec<String> = (0..300_000).map(|n| format!("v{n}")).collect();
         let object = json!({"matchExpressions": [{"key": "a", "operator": "In", "values": values}]});
-        let selector = Selector::from_object(&object).unwrap();
+        let selector = LabelSelector::from_object(&object).unwrap();
         let labels = json!({"a": "v299999"});
         assert!((0..300_000).all(|_| selector.matches(&labels)));
     }
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn every_operator_selects() {
         let labels = json!({"a": "1", "tier": "web"});
-        let matches = |text: &str| Selector::parse(text).unwrap().matches(&labels);
+        let matches = |text: &str| LabelSelector::parse(text).unwrap().matches(&labels);
         for yes in
             ["", "a", "a=1", "a==1", "b!=2", "tier in (web, db)", "tier notin (db)", "!b", "a>0,a<2", "a=1,tier=web"]
         {
@@ -204,6 +204,6 @@ mod tests {
         for no in ["b", "a=2", "a!=1", "tier in (db)", "tier notin (web)", "!a", "a>1", "a=1,tier=db"] {
             assert!(!matches(no), "{no}");
         }
-        assert_eq!(Selector::parse("a b").unwrap_err().code, 400);
+        assert_eq!(LabelSelector::parse("a b").unwrap_err().code, 400);
     }
 }

@@ -38,6 +38,7 @@ mod objects;
 mod panics;
 pub mod parsers;
 mod patches;
+mod policy_rule;
 mod purge;
 mod query;
 mod quota;
@@ -45,7 +46,6 @@ pub mod resources;
 mod respond;
 mod reviews;
 mod route;
-mod rule;
 mod selectors;
 mod serve;
 mod server;
@@ -61,5 +61,5 @@ mod view;
 mod words;
 
 pub use self::{
-    attributes::Identity, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,
+    attributes::UserInfo, body::Body, config::Config, counters::Counters, server::ApiServer, status::Status,
 };

@@ -247,10 +247,10 @@ pub(crate) fn add_finalizer(object: &mut Value, finalizer: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::Registry;
+    use crate::resources::ResourceRegistry;
 
     fn deployments() -> std::sync::Arc<Resource> {
-        Registry::built_in().get("apps", "v1", "deployments").unwrap().clone()
+        ResourceRegistry::built_in().get("apps", "v1", "deployments").unwrap().clone()
     }
 
     #[test]

@@ -133,10 +133,10 @@ fn resize(old: &Value, new: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::Registry;
+    use crate::resources::ResourceRegistry;
 
     fn narrowed(plural: &str, part: Subresource, old: &Value, new: Value) -> Result<Value, Status> {
-        let registry = Registry::built_in();
+        let registry = ResourceRegistry::built_in();
         let group = if plural == "certificatesigningrequests" { "certificates.k8s.io" } else { "" };
         narrow(registry.get(group, "v1", plural).unwrap(), Some(part), old, new)
     }

@@ -9,7 +9,7 @@ use crate::{
     authority::TokenOrder,
     label_selector as label,
     patches::json,
-    resources::Registry,
+    resources::ResourceRegistry,
     selectors::field,
     status::Status,
     streams::web_socket::{Message, Reader, Writer},
@@ -21,12 +21,12 @@ use crate::{
 /// # Errors
 /// 400 when the text is none.
 pub fn selects_labels(text: &str, labels: &Value) -> Result<bool, Status> {
-    label::Selector::parse(text).map(|selector| selector.matches(labels))
+    label::LabelSelector::parse(text).map(|selector| selector.matches(labels))
 }
 
 /// What a `LabelSelector` object is as text, and whether it matches a map of labels (or null); `None` when it is none.
 pub fn label_selector(object: &Value, labels: &Value) -> Option<(String, bool)> {
-    label::Selector::from_object(object).map(|selector| (label::format(object), selector.matches(labels)))
+    label::LabelSelector::from_object(object).map(|selector| (label::format(object), selector.matches(labels)))
 }
 
 /// Whether a field selector for Pods matches an object.
@@ -34,9 +34,9 @@ pub fn label_selector(object: &Value, labels: &Value) -> Option<(String, bool)> 
 /// # Errors
 /// 400 when the text is none, or names a field that Pods do not offer.
 pub fn selects_fields(text: &str, pod: &Value) -> Result<bool, Status> {
-    let registry = Registry::built_in();
+    let registry = ResourceRegistry::built_in();
     let pods = registry.get("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
-    field::Selector::parse(text, pods).map(|selector| selector.matches(pod))
+    field::FieldSelector::parse(text, pods).map(|selector| selector.matches(pod))
 }
 
 /// An object with the operations of a JSON patch carried out.

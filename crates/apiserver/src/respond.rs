@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    accept::{Accept, Format, View},
+    accept::{Accept, Format, Representation},
     body::{self, Body},
     call::Call,
     object,
@@ -71,9 +71,9 @@ fn view<'a>(call: &Call, object: &'a Value) -> Cow<'a, Value> {
     match view {
         // A Scale or a Status stays what it is.
         _ if object["kind"] != call.resource.kind.as_str() => Cow::Borrowed(object),
-        View::Plain => Cow::Borrowed(object),
-        View::Partial(version) => Cow::Owned(tables::partial(object, version)),
-        View::Table(version) => {
+        Representation::Plain => Cow::Borrowed(object),
+        Representation::Partial(version) => Cow::Owned(tables::partial(object, version)),
+        Representation::Table(version) => {
             let include = Include::parse(call.query.get("includeObject"));
             let printer = &call.resource.printer;
             let row = tables::row(printer, object, include, version, Timestamp::now());

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::{
     query::{self, Query},
-    resources::{Registry, Resource, Subresource},
+    resources::{Resource, ResourceRegistry, Subresource},
     status::Status,
 };
 
@@ -61,14 +61,14 @@ pub(crate) struct Target {
     pub namespace: String,
     /// Name; empty for collections.
     pub name: String,
-    /// Part of the object.
+    /// Subresource of the object.
     pub subresource: Option<Subresource>,
     /// What is done.
     pub verb: Verb,
 }
 
 /// Where a request goes.
-pub(crate) enum Route {
+pub(crate) enum RequestInfo {
     /// To objects.
     Objects(Target),
     /// To a document of its own, e.g. `/version`.
@@ -81,16 +81,21 @@ pub(crate) enum Route {
 ///
 /// # Errors
 /// 404 for a resource that is not served, 405 for a verb it does not have.
-pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Query) -> Result<Route, Status> {
+pub(crate) fn route(
+    registry: &ResourceRegistry,
+    method: &Method,
+    path: &str,
+    query: &Query,
+) -> Result<RequestInfo, Status> {
     let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| query::decode(s, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match segments.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
-        _ => return Ok(Route::Path(path.to_owned())),
+        _ => return Ok(RequestInfo::Path(path.to_owned())),
     };
     if !registry.has_group(group, Some(version)) {
-        return Ok(Route::Unknown);
+        return Ok(RequestInfo::Unknown);
     }
     let (watch_prefix, rest) = match rest {
         ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
@@ -114,9 +119,9 @@ pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Qu
     if resource.namespaced && namespace.is_empty() && !name.is_empty() {
         return Err(Status::no_such_resource());
     }
-    let subresource = part.map(|part| find_part(resource, part)).transpose()?;
+    let subresource = part.map(|part| find_subresource(resource, part)).transpose()?;
     let watching = watch_prefix || query.flag("watch");
-    let verb = verb(method, &name_or_part(name, part), watching, subresource)?;
+    let verb = verb(method, &name_or_subresource(name, part), watching, subresource)?;
     let allowed = match subresource {
         Some(part) => part.verbs().contains(&verb.name()),
         None => resource.verbs.contains(&verb.name()),
@@ -124,7 +129,7 @@ pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Qu
     if !allowed {
         return Err(Status::method_not_allowed());
     }
-    Ok(Route::Objects(Target {
+    Ok(RequestInfo::Objects(Target {
         resource: resource.clone(),
         namespace: namespace.into(),
         name: name.into(),
@@ -133,11 +138,11 @@ pub(crate) fn route(registry: &Registry, method: &Method, path: &str, query: &Qu
     }))
 }
 
-fn name_or_part(name: &str, part: Option<&str>) -> String {
+fn name_or_subresource(name: &str, part: Option<&str>) -> String {
     part.unwrap_or(name).to_owned()
 }
 
-fn find_part(resource: &Resource, part: &str) -> Result<Subresource, Status> {
+fn find_subresource(resource: &Resource, part: &str) -> Result<Subresource, Status> {
     resource.subresources.iter().copied().find(|s| s.path() == part).ok_or_else(Status::no_such_resource)
 }
 
@@ -161,12 +166,12 @@ mod tests {
     use super::*;
 
     fn find(method: Method, path: &str, query: &str) -> String {
-        match route(&Registry::built_in(), &method, path, &Query::parse(Some(query))) {
-            Ok(Route::Objects(t)) => {
+        match route(&ResourceRegistry::built_in(), &method, path, &Query::parse(Some(query))) {
+            Ok(RequestInfo::Objects(t)) => {
                 format!("{} {} {}/{} {:?}", t.verb.name(), t.resource.plural, t.namespace, t.name, t.subresource)
             }
-            Ok(Route::Path(path)) => format!("path {path}"),
-            Ok(Route::Unknown) => "unknown".into(),
+            Ok(RequestInfo::Path(path)) => format!("path {path}"),
+            Ok(RequestInfo::Unknown) => "unknown".into(),
             Err(status) => format!("{} {}", status.code, status.reason),
         }
     }

@@ -6,7 +6,7 @@ use knoll_store::Store;
 use serde_json::Value;
 
 use crate::{
-    attributes::{Attributes, Decision, Identity},
+    attributes::{Attributes, Decision, UserInfo},
     claims::Claims,
     config::Config,
     counters::Counters,
@@ -14,7 +14,7 @@ use crate::{
     documents::Documents,
     flow::Flow,
     objects::Trees,
-    resources::Registry,
+    resources::ResourceRegistry,
     status::Status,
     view::View,
 };
@@ -50,7 +50,7 @@ impl ApiServer {
     }
 
     /// The rows served at this moment.
-    pub(crate) fn registry(&self) -> Arc<Registry> {
+    pub(crate) fn registry(&self) -> Arc<ResourceRegistry> {
         self.derived.registry()
     }
 
@@ -70,7 +70,7 @@ impl ApiServer {
     }
 
     /// 403 unless `identity` may do that.
-    pub(crate) fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Result<(), Status> {
+    pub(crate) fn authorize(&self, identity: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
         match self.config.authority.authorize(identity, attributes) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } => {

@@ -3,13 +3,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use knoll_api::config::Bundle;
+use knoll_api::config::ConfigBundle;
 use knoll_store::{Entry, Snapshot, Store};
 use serde_json::Value;
 
 use crate::{
     addresses::Addresses, authority::Authority, claims::Claims, config::Config, derived::Derived, object,
-    objects::Trees, resources::Registry, status::Status,
+    objects::Trees, resources::ResourceRegistry, status::Status,
 };
 
 /// The server as hooks see it.
@@ -70,12 +70,12 @@ impl<'a> View<'a> {
     }
 
     /// The rows served at this moment.
-    pub(crate) fn registry(self) -> Arc<Registry> {
+    pub(crate) fn registry(self) -> Arc<ResourceRegistry> {
         self.derived.registry()
     }
 
     /// Knative's configuration in force.
-    pub(crate) fn knative(self) -> Arc<Bundle> {
+    pub(crate) fn knative(self) -> Arc<ConfigBundle> {
         self.derived.knative()
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     arguments::{AdminArguments, AdminCommand},
-    instance::{Instance, InstanceError},
+    instance::{InstanceError, RunningInstance},
 };
 
 /// Longest silence of the endpoint.
@@ -46,7 +46,7 @@ pub fn role_socket(role: &str) -> PathBuf {
 pub fn run(arguments: &AdminArguments) -> Result<String, AdminError> {
     let socket = match &arguments.role {
         Some(role) => role_socket(role),
-        None => Instance::find(&arguments.data.data_dir)?.admin,
+        None => RunningInstance::find(&arguments.data.data_dir)?.admin,
     };
     let (method, path, body) = match &arguments.command {
         AdminCommand::Ready => ("GET", "/readyz?verbose", ""),

@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     arguments::DownArguments,
-    instance::{Instance, InstanceError},
+    instance::{InstanceError, RunningInstance},
 };
 
 /// Why it did not go down.
@@ -45,7 +45,7 @@ pub enum DownError {
 /// # Errors
 /// When there is none, or it does not stop in time.
 pub fn run(arguments: &DownArguments) -> Result<(), DownError> {
-    let instance = Instance::find(&arguments.data.data_dir)?;
+    let instance = RunningInstance::find(&arguments.data.data_dir)?;
     let signal = if arguments.keep_pods { Signal::SIGTERM } else { Signal::SIGINT };
     let pid = instance.pid;
     kill(Pid::from_raw(pid), signal).map_err(|errno| DownError::Signal { pid, errno })?;

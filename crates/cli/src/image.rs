@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     arguments::{ImageArguments, ImageCommand},
-    instance::{Instance, InstanceError},
+    instance::{InstanceError, RunningInstance},
 };
 
 /// Why the command failed.
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// # Errors
 /// When no instance runs, or it refuses.
 pub fn run(arguments: &ImageArguments) -> Result<Vec<String>, ImageError> {
-    let socket = Instance::find(&arguments.data.data_dir)?.images;
+    let socket = RunningInstance::find(&arguments.data.data_dir)?.images;
     let answer = match &arguments.command {
         ImageCommand::Load { path, tag } => load(&socket, path, tag.as_deref())?,
         ImageCommand::List => request(&socket, "GET", "/images", 0, &mut io::empty())?,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A running instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Instance {
+pub struct RunningInstance {
     /// Its process.
     pub pid: i32,
     /// When that process started, in the kernel's clock ticks: tells it from a later one with the same number.
@@ -71,7 +71,7 @@ pub fn process_is_going(pid: i32) -> bool {
     flags & EXITING != 0 || pending & KILL != 0
 }
 
-impl Instance {
+impl RunningInstance {
     /// The instance that runs on `data_dir`.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Instance {
                 return Err(InstanceError::File { path: Self::path(data_dir).display().to_string(), source });
             }
         };
-        let instance: Instance = serde_json::from_slice(&text).map_err(|_| not_running())?;
+        let instance: RunningInstance = serde_json::from_slice(&text).map_err(|_| not_running())?;
         if instance.is_running() && !process_is_going(instance.pid) { Ok(instance) } else { Err(not_running()) }
     }
 

@@ -67,44 +67,44 @@ const DEFAULT: [&str; 14] = [
 
 /// A set of capabilities, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Set(u64);
+pub(crate) struct CapabilitySet(u64);
 
-impl Set {
+impl CapabilitySet {
     /// Every one this program knows.
-    pub(crate) fn all() -> Set {
-        Set((1 << NAMES.len()) - 1)
+    pub(crate) fn all() -> CapabilitySet {
+        CapabilitySet((1 << NAMES.len()) - 1)
     }
 
     /// What containers have unless told otherwise.
-    pub(crate) fn default_container() -> Set {
-        Set(DEFAULT.iter().filter_map(|name| number(name)).fold(0, |bits, number| bits | 1 << number))
+    pub(crate) fn default_container() -> CapabilitySet {
+        CapabilitySet(DEFAULT.iter().filter_map(|name| number(name)).fold(0, |bits, number| bits | 1 << number))
     }
 
     /// The default set with changes: `drop` first, then `add`. The error is the unknown name.
-    pub(crate) fn changed(changes: &Capabilities) -> Result<Set, String> {
-        let mut set = Set::default_container();
+    pub(crate) fn changed(changes: &Capabilities) -> Result<CapabilitySet, String> {
+        let mut set = CapabilitySet::default_container();
         for name in &changes.drop {
-            set.0 &= !Set::named(name)?.0;
+            set.0 &= !CapabilitySet::named(name)?.0;
         }
         for name in &changes.add {
-            set.0 |= Set::named(name)?.0;
+            set.0 |= CapabilitySet::named(name)?.0;
         }
         Ok(set)
     }
 
-    fn named(name: &str) -> Result<Set, String> {
+    fn named(name: &str) -> Result<CapabilitySet, String> {
         let plain = name.to_ascii_uppercase();
         let plain = plain.strip_prefix("CAP_").unwrap_or(&plain);
         match number(plain) {
-            Some(number) => Ok(Set(1 << number)),
-            None if plain == "ALL" => Ok(Set::all()),
+            Some(number) => Ok(CapabilitySet(1 << number)),
+            None if plain == "ALL" => Ok(CapabilitySet::all()),
             None => Err(name.to_owned()),
         }
     }
 
     /// What both have.
-    pub(crate) fn and(self, other: Set) -> Set {
-        Set(self.0 & other.0)
+    pub(crate) fn and(self, other: CapabilitySet) -> CapabilitySet {
+        CapabilitySet(self.0 & other.0)
     }
 
     /// Whether it has one, by the kernel's name without `CAP_`.
@@ -118,9 +118,9 @@ impl Set {
     }
 
     /// What this process may have at most: from `CapBnd` of its status.
-    pub(crate) fn bounding(status: &str) -> Set {
+    pub(crate) fn bounding(status: &str) -> CapabilitySet {
         let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-        Set(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
+        CapabilitySet(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
     }
 
     /// The numbers of the bits set.
@@ -129,8 +129,8 @@ impl Set {
     }
 
     /// What it has and the other has not.
-    pub(crate) fn without(self, other: Set) -> Set {
-        Set(self.0 & !other.0)
+    pub(crate) fn without(self, other: CapabilitySet) -> CapabilitySet {
+        CapabilitySet(self.0 & !other.0)
     }
 }
 
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn changes_drop_before_they_add() {
         let changes = Capabilities { add: vec!["CAP_NET_ADMIN".into()], drop: vec!["all".into()] };
-        let set = Set::changed(&changes).unwrap();
+        let set = CapabilitySet::changed(&changes).unwrap();
         assert_eq!(set.bits(), 1 << 12);
-        assert_eq!(Set::default_container().bits(), 0xa804_25fb);
+        assert_eq!(CapabilitySet::default_container().bits(), 0xa804_25fb);
         let wrong = Capabilities { add: vec!["NET_ADMIM".into()], drop: vec![] };
-        assert_eq!(Set::changed(&wrong), Err("NET_ADMIM".into()));
+        assert_eq!(CapabilitySet::changed(&wrong), Err("NET_ADMIM".into()));
     }
 }

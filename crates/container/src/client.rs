@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::protocol::{
-    Answer, Call, Configuration, ContainerId, ContainerSpec, ContainerStatus, Event, ExecId, ExecSpec, Exit,
-    ListenerName, Listing, MAX_CALL, MAX_FRAME, Message, MonitorInfo, Refusal, RefusalKind, Request, Resources,
-    SandboxId, SandboxSpec, SandboxStatus, Stats, VERSION,
+    Answer, Call, Configuration, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, ExecId, ExecSpec,
+    ExitStatus, ListenerName, Listing, MAX_CALL, MAX_FRAME, Message, MonitorInfo, Refusal, RefusalKind, Request,
+    Resources, SandboxId, SandboxSpec, SandboxStatus, Stats, VERSION,
 };
 use crate::wire::{self, FrameError, Inbox, Outbox};
 
@@ -75,7 +75,7 @@ type Outcome = Result<(Answer, Vec<OwnedFd>), ClientError>;
 
 struct Shared {
     pending: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
-    subscribers: Mutex<Vec<mpsc::Sender<Event>>>,
+    subscribers: Mutex<Vec<mpsc::Sender<ContainerEvent>>>,
 }
 
 struct Connection {
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Waits until a container has exited.
-    pub async fn wait(&self, container: ContainerId) -> Result<Exit, ClientError> {
+    pub async fn wait(&self, container: ContainerId) -> Result<ExitStatus, ClientError> {
         match self.ask(Request::Wait { container }).await? {
             Answer::Exit(exit) => Ok(exit),
             _ => Err(ClientError::Unexpected),
@@ -299,7 +299,7 @@ impl Client {
     }
 
     /// Every exit from now on. The stream ends with the connection, or when 4096 events wait unread: list again then.
-    pub async fn subscribe(&self) -> Result<mpsc::Receiver<Event>, ClientError> {
+    pub async fn subscribe(&self) -> Result<mpsc::Receiver<ContainerEvent>, ClientError> {
         let (sender, receiver) = mpsc::channel(EVENTS);
         lock(&self.0.shared.subscribers).push(sender);
         self.done(Request::Subscribe).await?;
@@ -325,7 +325,7 @@ impl Client {
 
 impl Exec {
     /// Waits until the program has exited. Ask once.
-    pub async fn wait(&self) -> Result<Exit, ClientError> {
+    pub async fn wait(&self) -> Result<ExitStatus, ClientError> {
         match self.client.ask(Request::WaitExec { exec: self.id }).await? {
             Answer::Exit(exit) => Ok(exit),
             _ => Err(ClientError::Unexpected),

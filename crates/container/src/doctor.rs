@@ -11,7 +11,7 @@ use std::thread;
 use knoll_faults::chain;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Mode};
 use crate::netlink::Socket;
 use crate::netlink::route::End;
@@ -39,10 +39,10 @@ pub fn examine(state_dir: &Path, ports: &[u16]) -> Vec<Check> {
     let mut checks = vec![kernel(), root(), cgroups(), devices(), overlay(state_dir), seccomp()];
     let scratch = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok::<_, nix::errno::Errno>((cables(), tables()))
+        Ok::<_, nix::errno::Errno>((veths(), tables()))
     });
     match scratch.join() {
-        Ok(Ok((cables, tables))) => checks.extend([cables, tables]),
+        Ok(Ok((veths, tables))) => checks.extend([veths, tables]),
         Ok(Err(errno)) => checks.push(failed("network namespaces", &io::Error::from(errno), "run as root")),
         Err(_) => checks.push(Check {
             name: "network namespaces",
@@ -85,7 +85,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 fn root() -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.replace("CapBnd:", "").replace("CapEff:", "CapBnd:");
-    let has = Set::bounding(&effective);
+    let has = CapabilitySet::bounding(&effective);
     let needed = [
         "SYS_ADMIN",
         "NET_ADMIN",
@@ -165,12 +165,12 @@ fn seccomp() -> Check {
     }
 }
 
-fn cables() -> Check {
+fn veths() -> Check {
     let make = || -> io::Result<()> {
         let here = fs::File::open("/proc/thread-self/ns/net")?;
         let near = End { name: "near", mac: [2, 0, 0, 0, 0, 1] };
         let far = End { name: "far", mac: [2, 0, 0, 0, 0, 2] };
-        Socket::route()?.add_cable(&near, &far, here.as_fd(), 1500)
+        Socket::route()?.add_veth(&near, &far, here.as_fd(), 1500)
     };
     match make() {
         Ok(()) => good("veth", "available"),
@@ -184,7 +184,7 @@ fn tables() -> Check {
         pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
         services: (Ipv4Addr::new(10, 96, 0, 0), 12),
         gateway: crate::protocol::GATEWAY,
-        cables: "knoll".into(),
+        veth_prefix: "knoll".into(),
     };
     match network::setup(config) {
         Ok(_) => good("nf_tables", "available"),

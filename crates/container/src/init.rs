@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use self::descriptors::Kept;
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Devices};
 use crate::protocol::{ContainerSpec, ExecSpec, IdRange, Refusal, RefusalKind, Security};
 use crate::sys;
@@ -103,9 +103,9 @@ pub(crate) fn not_executed(program: &str, error: &io::Error) -> Refusal {
 /// What a program may do.
 pub(crate) struct Privileges<'a> {
     /// Its capabilities, at most what the monitor has.
-    pub(crate) capabilities: Set,
+    pub(crate) capabilities: CapabilitySet,
     /// What the monitor has.
-    pub(crate) bounding: Set,
+    pub(crate) bounding: CapabilitySet,
     /// Its system call filter, if any.
     pub(crate) filter: Option<&'a [sock_filter]>,
 }
@@ -345,7 +345,7 @@ struct Program<'a> {
     cwd: &'a Path,
     args: &'a [String],
     env: &'a [CString],
-    user: &'a user::Identity,
+    user: &'a user::ExecUser,
 }
 
 /// The last steps: working directory, program, privileges, execution.
@@ -382,7 +382,7 @@ fn finish(
     Err(Failure { kind: refusal.kind, message: refusal.message })
 }
 
-fn confine(security: &Security, privileges: &Privileges<'_>, user: &user::Identity) -> Result<(), Failure> {
+fn confine(security: &Security, privileges: &Privileges<'_>, user: &user::ExecUser) -> Result<(), Failure> {
     for capability in privileges.bounding.without(privileges.capabilities).numbers() {
         sys::drop_from_bounding(capability).step(|| "cannot drop a capability".into())?;
     }

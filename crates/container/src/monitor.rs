@@ -21,7 +21,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Devices};
 use crate::launch::Options;
 use crate::protocol::{ContainerId, ExecId, SandboxId};
@@ -34,10 +34,10 @@ mod daemon;
 mod deadline;
 mod exec;
 mod helper;
-mod identity;
 mod ids;
 mod listeners;
 mod log;
+mod namespaces;
 mod pause;
 mod pool;
 mod recover;
@@ -127,7 +127,7 @@ struct Monitor {
     /// None where the machine has no means for it, which is said at the start.
     devices: Option<Devices>,
     boot_id: String,
-    bounding: Set,
+    bounding: CapabilitySet,
     started_at: Timestamp,
     home: Home,
     programs: Programs,
@@ -151,7 +151,7 @@ struct Monitor {
     last_output: u64,
     /// Given up for a moment when a client comes and no file can be opened.
     spare: Option<File>,
-    filters: BTreeMap<Set, Rc<[sock_filter]>>,
+    filters: BTreeMap<CapabilitySet, Rc<[sock_filter]>>,
     /// Names things of which there must never be two, across restarts too.
     serial: u64,
     /// Groups that were still busy when they should have gone.
@@ -322,7 +322,7 @@ impl Monitor {
             cgroups,
             devices: devices.ok(),
             boot_id: sys::boot_id().setup("read the boot id")?,
-            bounding: Set::bounding(&status),
+            bounding: CapabilitySet::bounding(&status),
             started_at,
             home,
             programs: Programs {
@@ -502,7 +502,7 @@ impl Monitor {
     }
 
     /// The filter for a set of capabilities, compiled once.
-    fn filter(&mut self, capabilities: Set) -> Rc<[sock_filter]> {
+    fn filter(&mut self, capabilities: CapabilitySet) -> Rc<[sock_filter]> {
         let compile = || Rc::from(crate::seccomp::compile(capabilities));
         Rc::clone(self.filters.entry(capabilities).or_insert_with(compile))
     }

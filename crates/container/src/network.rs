@@ -26,8 +26,8 @@ pub struct Config {
     pub services: (Ipv4Addr, u8),
     /// The pods' default route and the address the host answers them on; put on the loopback interface.
     pub gateway: Ipv4Addr,
-    /// What the names of the host's ends of the pods' cables begin with.
-    pub cables: String,
+    /// What the names of the host's ends of the pods' veths begin with.
+    pub veth_prefix: String,
 }
 
 /// One service port.
@@ -92,11 +92,11 @@ pub enum NetworkError {
 }
 
 /// What a service is known by: address and port, and transport.
-pub type Claim = (SocketAddrV4, Transport);
+pub type ServiceAddress = (SocketAddrV4, Transport);
 
 impl ServiceRule {
     /// What the service is known by.
-    pub fn claim(&self) -> Claim {
+    pub fn address(&self) -> ServiceAddress {
         (self.service, self.protocol)
     }
 }
@@ -109,7 +109,7 @@ pub struct ServiceChanges {
     /// New ones, and ones that lead elsewhere now.
     pub put: Vec<ServiceRule>,
     /// Those that are no more.
-    pub gone: Vec<Claim>,
+    pub gone: Vec<ServiceAddress>,
 }
 
 impl ServiceChanges {
@@ -123,7 +123,7 @@ impl ServiceChanges {
 #[derive(Debug)]
 pub struct HostNetwork {
     config: Config,
-    services: BTreeMap<Claim, Held>,
+    services: BTreeMap<ServiceAddress, Held>,
     /// How many services lead to an address.
     endpoints: BTreeMap<Ipv4Addr, u32>,
     /// Whether the kernel has them all. Not before the first call, which replaces whatever an earlier program left, nor
@@ -184,9 +184,9 @@ pub fn teardown(config: &Config) -> Result<(), NetworkError> {
     socket.remove_address(loopback, config.gateway).map_err(route("remove the gateway address"))
 }
 
-/// Removes the host's ends of the pods' cables: interfaces called `prefix` and up to eight hex digits. The kernel takes
+/// Removes the host's ends of the pods' veths: interfaces called `prefix` and up to eight hex digits. The kernel takes
 /// them away with their namespaces, too, but in its own time.
-pub fn remove_cables(prefix: &str) -> Result<(), NetworkError> {
+pub fn remove_veths(prefix: &str) -> Result<(), NetworkError> {
     let route = |what| move |source| NetworkError::Route { what, source };
     let mut socket = Socket::route().map_err(route("open a routing socket"))?;
     for entry in fs::read_dir("/sys/class/net").map_err(route("list interfaces"))? {
@@ -194,7 +194,7 @@ pub fn remove_cables(prefix: &str) -> Result<(), NetworkError> {
         let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
         let ours = number.is_some_and(|n| (1..=8).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_hexdigit()));
         if let (true, Some(name)) = (ours, name.to_str()) {
-            socket.remove_link(name).map_err(route("remove a pod's cable"))?;
+            socket.remove_link(name).map_err(route("remove a pod's veth"))?;
         }
     }
     Ok(())
@@ -247,15 +247,15 @@ impl HostNetwork {
     /// Takes changes in and says what the kernel has to be told.
     fn plan(&mut self, changes: &ServiceChanges) -> Batch {
         let mut batch = Batch::new(&self.config.table);
-        let mut wanted: BTreeMap<Claim, Option<&ServiceRule>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ServiceAddress, Option<&ServiceRule>> = BTreeMap::new();
         if changes.all {
-            wanted.extend(self.services.keys().map(|claim| (*claim, None)));
+            wanted.extend(self.services.keys().map(|address| (*address, None)));
         }
-        wanted.extend(changes.gone.iter().map(|claim| (*claim, None)));
-        wanted.extend(changes.put.iter().map(|rule| (rule.claim(), Some(rule))));
+        wanted.extend(changes.gone.iter().map(|address| (*address, None)));
+        wanted.extend(changes.put.iter().map(|rule| (rule.address(), Some(rule))));
         let mut before = BTreeMap::new();
-        for (claim, rule) in wanted {
-            self.replace(&mut batch, claim, rule, &mut before);
+        for (address, rule) in wanted {
+            self.replace(&mut batch, address, rule, &mut before);
         }
         if !self.in_force {
             return self.plan_everything();
@@ -275,16 +275,16 @@ impl HostNetwork {
     fn replace(
         &mut self,
         batch: &mut Batch,
-        claim: Claim,
+        address: ServiceAddress,
         rule: Option<&ServiceRule>,
         before: &mut BTreeMap<Ipv4Addr, bool>,
     ) {
-        let held = self.services.get(&claim);
+        let held = self.services.get(&address);
         if held.zip(rule).is_some_and(|(held, rule)| held.holds(rule)) {
             return;
         }
-        if let Some(held) = self.services.remove(&claim) {
-            withdraw(batch, &claim, &held);
+        if let Some(held) = self.services.remove(&address) {
+            withdraw(batch, &address, &held);
             for endpoint in &held.endpoints {
                 before.entry(*endpoint.ip()).or_insert(true);
                 if let Entry::Occupied(mut known) = self.endpoints.entry(*endpoint.ip()) {
@@ -301,8 +301,8 @@ impl HostNetwork {
             before.entry(*endpoint.ip()).or_insert(*known > 0);
             *known += 1;
         }
-        let held = self.publish(batch, claim, rule);
-        self.services.insert(claim, held);
+        let held = self.publish(batch, address, rule);
+        self.services.insert(address, held);
     }
 
     /// What makes the kernel's table from nothing.
@@ -321,7 +321,7 @@ impl HostNetwork {
         batch
     }
 
-    fn publish(&mut self, batch: &mut Batch, key: Claim, rule: &ServiceRule) -> Held {
+    fn publish(&mut self, batch: &mut Batch, key: ServiceAddress, rule: &ServiceRule) -> Held {
         let mut number = None;
         match rule.endpoints.as_slice() {
             [] => {}
@@ -382,7 +382,7 @@ fn frame(batch: &mut Batch, config: &Config) {
     let (pods, pods_prefix) = config.pods;
     batch.chain("postrouting", Some(nft::POSTROUTING));
     let itself = vec![Expr::source(REG), Expr::destination(REG + 1), Expr::member("loops", REG)];
-    // The cables have no address to masquerade with.
+    // The veths have no address to masquerade with.
     let by_gateway = vec![Expr::value(&config.gateway.octets(), REG), Expr::pretend(REG)];
     batch.rule("postrouting", &chain([itself, by_gateway]));
     let from_pod = inside(Expr::source(REG), pods, pods_prefix, true);
@@ -399,11 +399,11 @@ fn frame(batch: &mut Batch, config: &Config) {
 /// machine, or asks the link for the gateway's address, would pass by what the outside is offered.
 fn guard(batch: &mut Batch, config: &Config) {
     batch.chain("guard", Some(nft::FILTER_PREROUTING));
-    // A pod sends from its own address: its cable is the way back to no other.
-    let by_cable = vec![Expr::arrival(REG), Expr::compare(REG, true, config.cables.as_bytes())];
+    // A pod sends from its own address: its veth is the way back to no other.
+    let by_veth = vec![Expr::arrival(REG), Expr::compare(REG, true, config.veth_prefix.as_bytes())];
     let forged = vec![Expr::way_back(REG), Expr::compare(REG, true, &[0; 4]), Expr::drop()];
-    batch.rule("guard", &chain([by_cable, forged]));
-    for inner in [&b"lo\0"[..], config.cables.as_bytes()] {
+    batch.rule("guard", &chain([by_veth, forged]));
+    for inner in [&b"lo\0"[..], config.veth_prefix.as_bytes()] {
         batch.rule("guard", &[Expr::arrival(REG), Expr::compare(REG, true, inner), Expr::accept()]);
     }
     for (network, prefix) in [config.pods, config.services, (config.gateway, 32)] {
@@ -429,7 +429,7 @@ fn with_service_key<const N: usize>(then: [Expr; N]) -> Vec<Expr> {
     all
 }
 
-fn publish_several(batch: &mut Batch, key: &Claim, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
+fn publish_several(batch: &mut Batch, key: &ServiceAddress, endpoints: &[SocketAddrV4], by_client: bool, number: u32) {
     let (chain, map) = (format!("service-{number}"), format!("endpoints-{number}"));
     let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
     batch.set(&map, (nft::TYPE_INTEGER, 4), Values::Data(nft::TYPE_ADDRESS_PORT, 8));
@@ -446,7 +446,7 @@ fn publish_several(batch: &mut Batch, key: &Claim, endpoints: &[SocketAddrV4], b
     batch.add("several", &[Element::chain(service_key(key), chain)]);
 }
 
-fn withdraw(batch: &mut Batch, key: &Claim, service: &Held) {
+fn withdraw(batch: &mut Batch, key: &ServiceAddress, service: &Held) {
     let element = [Element::key(service_key(key))];
     match (service.chain, service.endpoints.is_empty()) {
         (Some(number), _) => {
@@ -460,7 +460,7 @@ fn withdraw(batch: &mut Batch, key: &Claim, service: &Held) {
 }
 
 /// Each part fills a register.
-fn service_key((service, protocol): &Claim) -> Vec<u8> {
+fn service_key((service, protocol): &ServiceAddress) -> Vec<u8> {
     let [a, b, c, d] = service.ip().octets();
     let [high, low] = service.port().to_be_bytes();
     vec![a, b, c, d, protocol.number(), 0, 0, 0, high, low, 0, 0]
@@ -498,7 +498,7 @@ mod tests {
             pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
             services: (Ipv4Addr::new(10, 96, 0, 0), 12),
             gateway: Ipv4Addr::new(169, 254, 77, 1),
-            cables: "k".into(),
+            veth_prefix: "k".into(),
         };
         let mut network =
             HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 };
@@ -508,7 +508,10 @@ mod tests {
         assert!(network.plan(&put(77, &[1])).is_empty(), "nothing differs");
         // Away from one endpoint, to another that nobody had: two elements, and one more in the set of endpoints.
         assert_eq!(network.plan(&put(77, &[2])).len(), 3);
-        assert_eq!(network.plan(&ServiceChanges { gone: vec![rule(77, &[]).claim()], ..Default::default() }).len(), 2);
+        assert_eq!(
+            network.plan(&ServiceChanges { gone: vec![rule(77, &[]).address()], ..Default::default() }).len(),
+            2
+        );
         assert_eq!(network.services.len(), 9999);
         network.in_force = false;
         assert!(network.plan(&ServiceChanges::default()).len() > 9999, "what was refused is told again");

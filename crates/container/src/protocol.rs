@@ -18,8 +18,8 @@ mod id;
 mod sandbox;
 
 pub use container::{
-    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, Exit, Mount, MountSource, Phase, Propagation, Resources,
-    Rlimit, Rootfs, Seccomp, Security, Stdin, User,
+    Capabilities, ContainerSpec, ContainerStatus, ExecSpec, ExitStatus, Mount, MountPropagation, MountSource, Phase,
+    Resources, Rlimit, Rootfs, Seccomp, Security, Stdin, User,
 };
 pub use id::{ContainerId, ExecId, InvalidId, ListenerName, SandboxId};
 pub use sandbox::{IdRange, Network, PodNetwork, SandboxSpec, SandboxStatus};
@@ -163,7 +163,7 @@ pub enum Request {
         /// Their names.
         names: Vec<ListenerName>,
     },
-    /// From now on send an [`Event`] for every container that exits. Answer: `Done`.
+    /// From now on send a [`ContainerEvent`] for every container that exits. Answer: `Done`.
     Subscribe,
     /// Ends the monitor. With `remove` every sandbox goes first; without, running containers go on and a later
     /// monitor takes them over. Answer: `Done`, then the connection closes.
@@ -197,13 +197,13 @@ pub enum Message {
         result: Result<Answer, Refusal>,
     },
     /// Something a subscriber wants to know.
-    Event(Event),
+    Event(ContainerEvent),
 }
 
 /// What a subscriber hears.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event {
+pub enum ContainerEvent {
     /// A container's first process has exited.
     Exited {
         /// Its sandbox.
@@ -211,7 +211,7 @@ pub enum Event {
         /// The container.
         container: ContainerId,
         /// How it ended.
-        exit: Exit,
+        exit: ExitStatus,
     },
 }
 
@@ -228,7 +228,7 @@ pub enum Answer {
     /// A started container.
     Container(Box<ContainerStatus>),
     /// A container or an exec has exited.
-    Exit(Exit),
+    Exit(ExitStatus),
     /// A started exec; with a terminal its controlling side comes along.
     Exec(ExecId),
     /// What there is, or a part of it.

@@ -1,4 +1,4 @@
-//! Removing every trace, whatever state it is in: processes, cgroups, namespaces, cables, rules, files.
+//! Removing every trace, whatever state it is in: processes, cgroups, namespaces, veths, rules, files.
 
 use std::fs;
 use std::io;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use libc::sock_filter;
 
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 
 mod calls;
 
@@ -30,7 +30,7 @@ const NEW_NAMESPACES: u32 = 0x7E02_0000;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Action {
     Allow,
     Deny,
     Unknown,
@@ -43,41 +43,41 @@ enum Verdict {
 }
 
 /// The filter for a container with these capabilities.
-pub(crate) fn compile(capabilities: Set) -> Vec<sock_filter> {
-    program(&verdicts(capabilities))
+pub(crate) fn compile(capabilities: CapabilitySet) -> Vec<sock_filter> {
+    program(&actions(capabilities))
 }
 
 /// A filter that allows these calls and no others.
 pub(crate) fn only(calls: &[libc::c_long]) -> Vec<sock_filter> {
     let allowed = calls.iter().filter_map(|call| u32::try_from(*call).ok());
-    program(&allowed.map(|call| (call, Verdict::Allow)).collect())
+    program(&allowed.map(|call| (call, Action::Allow)).collect())
 }
 
-fn verdicts(capabilities: Set) -> BTreeMap<u32, Verdict> {
-    let mut verdicts: BTreeMap<u32, Verdict> = BTreeMap::new();
-    let mut put = |call: libc::c_long, verdict| {
+fn actions(capabilities: CapabilitySet) -> BTreeMap<u32, Action> {
+    let mut actions: BTreeMap<u32, Action> = BTreeMap::new();
+    let mut put = |call: libc::c_long, action| {
         if let Ok(call) = u32::try_from(call) {
-            verdicts.insert(call, verdict);
+            actions.insert(call, action);
         }
     };
-    calls::ALWAYS.iter().chain(calls::LEGACY).for_each(|call| put(*call, Verdict::Allow));
+    calls::ALWAYS.iter().chain(calls::LEGACY).for_each(|call| put(*call, Action::Allow));
     // AF_ALG (38) and AF_VSOCK (40) reach the kernel's crypto code and the hypervisor.
-    put(libc::SYS_socket, Verdict::NotOneOf(&[38, 40]));
-    put(libc::SYS_personality, Verdict::OneOf(&[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
-    put(libc::SYS_clone, Verdict::Without(NEW_NAMESPACES));
-    put(libc::SYS_clone3, Verdict::Unknown);
+    put(libc::SYS_socket, Action::NotOneOf(&[38, 40]));
+    put(libc::SYS_personality, Action::OneOf(&[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
+    put(libc::SYS_clone, Action::Without(NEW_NAMESPACES));
+    put(libc::SYS_clone3, Action::Unknown);
     for (capability, calls) in calls::WITH_CAPABILITY {
         if capabilities.has(capability) {
-            calls.iter().for_each(|call| put(*call, Verdict::Allow));
+            calls.iter().for_each(|call| put(*call, Action::Allow));
         }
     }
-    verdicts
+    actions
 }
 
 /// The first call nobody knew when this list was written.
 const NEWER: u32 = 470;
 
-fn program(verdicts: &BTreeMap<u32, Verdict>) -> Vec<sock_filter> {
+fn program(actions: &BTreeMap<u32, Action>) -> Vec<sock_filter> {
     let mut code = vec![
         step(LD_W_ABS, 0, 0, 4),
         step(JEQ, 1, 0, ARCH),
@@ -85,8 +85,8 @@ fn program(verdicts: &BTreeMap<u32, Verdict>) -> Vec<sock_filter> {
         step(LD_W_ABS, 0, 0, 0),
     ];
     // From the highest range down: `nr >= start` decides, and what falls through is lower.
-    for (start, verdict) in ranges(verdicts).into_iter().rev() {
-        let body = body(verdict);
+    for (start, action) in ranges(actions).into_iter().rev() {
+        let body = body(action);
         let skip = u8::try_from(body.len()).unwrap_or(u8::MAX);
         code.push(step(JGE, 0, skip, start));
         code.extend(body);
@@ -95,35 +95,35 @@ fn program(verdicts: &BTreeMap<u32, Verdict>) -> Vec<sock_filter> {
     code
 }
 
-/// Where each run of equal verdicts begins, from 0 up.
-fn ranges(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, Verdict)> {
-    let mut ranges: Vec<(u32, Verdict)> = vec![(0, Verdict::Deny)];
-    let end = verdicts.keys().next_back().map_or(0, |last| last + 1).max(NEWER);
+/// Where each run of equal actions begins, from 0 up.
+fn ranges(actions: &BTreeMap<u32, Action>) -> Vec<(u32, Action)> {
+    let mut ranges: Vec<(u32, Action)> = vec![(0, Action::Deny)];
+    let end = actions.keys().next_back().map_or(0, |last| last + 1).max(NEWER);
     for call in 0..end {
-        let default = if call < NEWER { Verdict::Deny } else { Verdict::Unknown };
-        let verdict = verdicts.get(&call).copied().unwrap_or(default);
-        if ranges.last().is_none_or(|(_, last)| *last != verdict) {
-            ranges.push((call, verdict));
+        let default = if call < NEWER { Action::Deny } else { Action::Unknown };
+        let action = actions.get(&call).copied().unwrap_or(default);
+        if ranges.last().is_none_or(|(_, last)| *last != action) {
+            ranges.push((call, action));
         }
     }
     // The x32 calls, marked by this bit, are not ours; nor is -1.
-    ranges.push((end, Verdict::Unknown));
-    ranges.push((0x4000_0000, Verdict::Deny));
+    ranges.push((end, Action::Unknown));
+    ranges.push((0x4000_0000, Action::Deny));
     ranges
 }
 
-fn body(verdict: Verdict) -> Vec<sock_filter> {
+fn body(action: Action) -> Vec<sock_filter> {
     let deny = RET_ERRNO | libc::EPERM.cast_unsigned();
     let argument = step(LD_W_ABS, 0, 0, 16);
-    match verdict {
-        Verdict::Allow => vec![step(RET, 0, 0, RET_ALLOW)],
-        Verdict::Deny => vec![step(RET, 0, 0, deny)],
-        Verdict::Unknown => vec![step(RET, 0, 0, RET_ERRNO | libc::ENOSYS.cast_unsigned())],
-        Verdict::Without(bits) => {
+    match action {
+        Action::Allow => vec![step(RET, 0, 0, RET_ALLOW)],
+        Action::Deny => vec![step(RET, 0, 0, deny)],
+        Action::Unknown => vec![step(RET, 0, 0, RET_ERRNO | libc::ENOSYS.cast_unsigned())],
+        Action::Without(bits) => {
             vec![argument, step(JSET, 1, 0, bits), step(RET, 0, 0, RET_ALLOW), step(RET, 0, 0, deny)]
         }
-        Verdict::NotOneOf(values) => choice(argument, values, deny, RET_ALLOW),
-        Verdict::OneOf(values) => choice(argument, values, RET_ALLOW, deny),
+        Action::NotOneOf(values) => choice(argument, values, deny, RET_ALLOW),
+        Action::OneOf(values) => choice(argument, values, RET_ALLOW, deny),
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    fn of(call: libc::c_long, argument: u32, capabilities: Set) -> u32 {
+    fn of(call: libc::c_long, argument: u32, capabilities: CapabilitySet) -> u32 {
         run(&compile(capabilities), ARCH, u32::try_from(call).unwrap(), argument)
     }
 
@@ -180,13 +180,13 @@ mod tests {
 
     #[test]
     fn every_call_gets_the_verdict_it_was_given() {
-        let set = Set::default_container();
-        let verdicts = verdicts(set);
+        let set = CapabilitySet::default_container();
+        let actions = actions(set);
         let code = compile(set);
         for call in 0..600 {
-            let want = match verdicts.get(&call) {
-                Some(Verdict::Allow) => RET_ALLOW,
-                Some(Verdict::Unknown) => ENOSYS,
+            let want = match actions.get(&call) {
+                Some(Action::Allow) => RET_ALLOW,
+                Some(Action::Unknown) => ENOSYS,
                 Some(_) => continue,
                 None if call >= NEWER => ENOSYS,
                 None => EPERM,
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_they_should() {
-        let plain = Set::default_container();
+        let plain = CapabilitySet::default_container();
         assert_eq!(of(libc::SYS_clone, 17, plain), RET_ALLOW);
         assert_eq!(of(libc::SYS_clone, 0x1000_0000, plain), EPERM);
         assert_eq!(of(libc::SYS_clone3, 0, plain), ENOSYS);
@@ -207,13 +207,13 @@ mod tests {
         assert_eq!(of(libc::SYS_personality, 0x2_0000, plain), RET_ALLOW);
         assert_eq!(of(libc::SYS_personality, 1, plain), EPERM);
         assert_eq!(of(libc::SYS_mount, 0, plain), EPERM);
-        assert_eq!(of(libc::SYS_mount, 0, Set::all()), RET_ALLOW);
-        assert_eq!(of(libc::SYS_clone, 0x1000_0000, Set::all()), RET_ALLOW);
+        assert_eq!(of(libc::SYS_mount, 0, CapabilitySet::all()), RET_ALLOW);
+        assert_eq!(of(libc::SYS_clone, 0x1000_0000, CapabilitySet::all()), RET_ALLOW);
     }
 
     #[test]
     fn strange_architectures_die() {
-        let code = compile(Set::default_container());
+        let code = compile(CapabilitySet::default_container());
         assert_eq!(run(&code, 0x4000_0003, 1, 0), RET_KILL_PROCESS);
         assert_eq!(run(&code, ARCH, 0x4000_0001, 0), EPERM);
         assert_eq!(run(&code, ARCH, u32::MAX, 0), EPERM);

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use knoll_container::client::Client;
-use knoll_container::protocol::{Event, Exit, Phase};
+use knoll_container::protocol::{ContainerEvent, ExitStatus, Phase};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -83,7 +83,7 @@ async fn containers_outlive_their_monitor() {
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
     assert!(output.ends_with("bye\n"));
     let mut events = events;
-    let Some(Event::Exited { container, exit: told, .. }) = events.recv().await else { panic!("no event") };
+    let Some(ContainerEvent::Exited { container, exit: told, .. }) = events.recv().await else { panic!("no event") };
     assert_eq!((container, told), (container_id("survivor"), exit));
 
     // The sandbox goes on too: same address, same namespaces.
@@ -136,7 +136,7 @@ async fn a_monitor_that_ends_politely_leaves_containers_alone() {
 
 /// Whether this is what is said of a container that ended with `code`, by a monitor that is not its parent: since
 /// Linux 6.15 it always knows.
-fn is_exit(exit: &Exit, code: i32) -> bool {
+fn is_exit(exit: &ExitStatus, code: i32) -> bool {
     let certain = nix::sys::utsname::uname().unwrap().release().to_str().is_some_and(|release| {
         let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
         (numbers.next(), numbers.next()) >= (Some(6), Some(15))

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 use knoll_container::client::ClientError;
 use knoll_container::protocol::{
-    Capabilities, ContainerSpec, Mount, MountSource, Propagation, RefusalKind, Resources, Rlimit, Seccomp, User,
+    Capabilities, ContainerSpec, Mount, MountPropagation, MountSource, RefusalKind, Resources, Rlimit, Seccomp, User,
 };
 use support::{Site, container_id, sandbox_id};
 
@@ -18,7 +18,7 @@ fn bind(path: std::path::PathBuf, destination: &str, read_only: bool) -> Mount {
         destination: destination.into(),
         source: MountSource::Bind { path, sub_path: None },
         read_only,
-        propagation: Propagation::Private,
+        propagation: MountPropagation::Private,
     }
 }
 
@@ -258,7 +258,7 @@ async fn volumes_are_mounted_where_and_how_the_spec_says() {
         destination: destination.into(),
         source: MountSource::Bind { path: volume.clone(), sub_path: Some(sub.into()) },
         read_only: false,
-        propagation: Propagation::Private,
+        propagation: MountPropagation::Private,
     };
     spec.mounts = vec![
         bind(volume.clone(), "/ro", true),
@@ -270,7 +270,7 @@ async fn volumes_are_mounted_where_and_how_the_spec_says() {
             destination: "/scratch".into(),
             source: MountSource::Tmpfs { size: Some(1 << 20), mode: 0o1777 },
             read_only: false,
-            propagation: Propagation::HostToContainer,
+            propagation: MountPropagation::HostToContainer,
         },
     ];
     spec.cwd = "/made/by/cwd".into();

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use knoll_container::client::{Client, ExecPipes, set_terminal_size};
-use knoll_container::protocol::{ContainerSpec, ExecSpec, Exit, RefusalKind, User};
+use knoll_container::protocol::{ContainerSpec, ExecSpec, ExitStatus, RefusalKind, User};
 use support::{Site, container_id};
 
 const FILE: u8 = 3;
@@ -34,7 +34,7 @@ fn null() -> OwnedFd {
 }
 
 /// Runs to the end and gives exit, stdout and stderr.
-async fn run(client: &Client, spec: ExecSpec, input: &str) -> (Exit, String, String) {
+async fn run(client: &Client, spec: ExecSpec, input: &str) -> (ExitStatus, String, String) {
     let (stdin, mut to_program) = pipe();
     let ((mut output, stdout), (mut errors, stderr)) = (pipe(), pipe());
     let mut writer = File::from(std::mem::replace(&mut to_program, null()));

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use knoll_container::client::{Client, ClientError, ExecPipes};
 use knoll_container::protocol::{
-    Capabilities, ContainerSpec, ExecSpec, Mount, MountSource, Network, Propagation, RefusalKind, SandboxSpec,
+    Capabilities, ContainerSpec, ExecSpec, Mount, MountPropagation, MountSource, Network, RefusalKind, SandboxSpec,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -296,7 +296,7 @@ async fn a_mount_lands_in_the_container_whatever_links_are_in_its_way() {
         destination: destination.into(),
         source: MountSource::Bind { path: path.to_owned(), sub_path: None },
         read_only: false,
-        propagation: Propagation::Private,
+        propagation: MountPropagation::Private,
     };
     let script = format!("ls {}/planted", site.dir.path().display());
     let mut spec = site.spec("mounts", "mounts", &script);

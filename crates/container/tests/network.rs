@@ -21,7 +21,7 @@ fn config(site: &Site) -> Config {
         pods: (site.network.address, site.network.prefix),
         services: SERVICES,
         gateway: site.network.gateway,
-        cables: site.network.interface_prefix.clone(),
+        veth_prefix: site.network.interface_prefix.clone(),
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_pod_sends_from_its_own_address_only() {
     listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (gateway, port) = (site.network.gateway, listener.local_addr().unwrap().port());
     let outside = Ipv4Addr::new(198, 51, 100, 7);
-    // Each datagram is on the cable before the next address is taken.
+    // Each datagram is on the veth before the next address is taken.
     let script = format!(
         r#"
         sent() {{ cat /sys/class/net/eth0/statistics/tx_packets; }}
@@ -330,7 +330,7 @@ async fn the_pool_hands_out_identities_and_fills_up_again() {
     for name in ["a", "b", "c", "d", "e", "f"] {
         client.remove_sandbox(sandbox_id(name)).await.unwrap();
     }
-    until("the cables of removed pods go", || interfaces(&prefix).len() == 3).await;
+    until("the veths of removed pods go", || interfaces(&prefix).len() == 3).await;
     let again = site.pod(&client, "a").await;
     assert!(!addresses.contains(&again), "an address came back at once");
     site.finish(&client).await;

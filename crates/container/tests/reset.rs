@@ -30,7 +30,7 @@ async fn a_reset_removes_every_trace() {
         pods: (site.network.address, site.network.prefix),
         services: (Ipv4Addr::new(10, 96, 0, 0), 12),
         gateway: site.network.gateway,
-        cables: site.network.interface_prefix.clone(),
+        veth_prefix: site.network.interface_prefix.clone(),
     };
     let _network = network::setup(config.clone()).unwrap();
     let client = site.networked(2).await;
@@ -43,7 +43,7 @@ async fn a_reset_removes_every_trace() {
     assert!(!options.state_dir.exists() && !options.runtime_dir.exists() && !options.socket.exists());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(site.dir.path().to_str().unwrap()));
-    until("the cables are gone", || interfaces(&site.network.interface_prefix).is_empty()).await;
+    until("the veths are gone", || interfaces(&site.network.interface_prefix).is_empty()).await;
     assert!(client.list().await.is_err());
     reset::reset(options, Some(&config)).unwrap();
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use knoll_container::client::{Client, ExecPipes};
 use knoll_container::protocol::{
-    ExecSpec, Mount, MountSource, Network, Propagation, RefusalKind, SandboxSpec, SandboxStatus, User,
+    ExecSpec, Mount, MountPropagation, MountSource, Network, RefusalKind, SandboxSpec, SandboxStatus, User,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,7 +55,7 @@ async fn root_inside_is_nobody_outside() {
             destination: destination.into(),
             source: MountSource::Bind { path, sub_path: None },
             read_only: false,
-            propagation: Propagation::Private,
+            propagation: MountPropagation::Private,
         })
         .to_vec();
     spec.security.capabilities.add = vec!["SYS_ADMIN".into()];

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, labels, table::Table};
+use knoll_api::{Key, Kind, Object, labels, table::RoutingTable};
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
@@ -71,7 +71,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
-    pub(crate) applied: &'a mut watch::Receiver<Option<Arc<Table>>>,
+    pub(crate) applied: &'a mut watch::Receiver<Option<Arc<RoutingTable>>>,
     /// Ends when the loop is to end.
     pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }
@@ -86,7 +86,7 @@ pub(crate) enum End {
 }
 
 /// The loop's state.
-pub(crate) struct Control {
+pub(crate) struct ControlLoop {
     world: World,
     rows: Rows,
     queue: Queue,
@@ -112,7 +112,7 @@ pub(crate) struct Control {
     origin: Instant,
 }
 
-impl Control {
+impl ControlLoop {
     pub(crate) fn new(
         role: &Role,
         executor: Executor,
@@ -431,7 +431,7 @@ impl Control {
             let before = self.world.observed.decisions.get(&revision).map(|before| before.desired);
             let more = decision.is_some_and(|decision| before.is_none_or(|before| decision.desired > before));
             let lane = if more { Lane::Hurried } else { Lane::Normal };
-            self.observed(Observation::Decision { revision, decision }, lane);
+            self.observed(Observation::ScaleDecision { revision, decision }, lane);
         }
     }
 

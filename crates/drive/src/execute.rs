@@ -15,8 +15,9 @@ use crate::{
     api::{Answer, Api, ApiError, revision},
     coalescing::CoalescingQueue,
     counters::{Counters, count},
+    namespace_content,
     queue::{Barrier, Ended, Id},
-    recorder, sweep,
+    recorder,
 };
 
 /// Longest time for one write.
@@ -139,7 +140,7 @@ impl Execution<'_> {
                 }
                 self.delete(kind, key, uid, None, Propagation::Background).await
             }
-            Want::Sweep { namespace } => sweep::sweep(api, &namespace).await,
+            Want::DeleteContent { namespace } => namespace_content::delete_content(api, &namespace).await,
             Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
             Want::RecordEvent(event) => {
                 self.executor.record(event);

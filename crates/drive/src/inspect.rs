@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use knoll_api::metrics::{Metric, MetricKind};
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use serde_json::{Value, json};
 
 /// A controller, and why it rests.
@@ -53,11 +53,11 @@ impl Inspect {
     }
 
     /// Sizes of the World and the queue.
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&self) -> Vec<MetricFamily> {
         let now = self.latest();
         let by_kind = |name, help, of: fn(&(String, u64, u64, u64)) -> u64| {
             let values: Vec<_> = now.world.iter().map(|kind| (kind.0.clone(), of(kind))).collect();
-            Metric::by(name, help, MetricKind::Gauge, "kind", values)
+            MetricFamily::by(name, help, MetricKind::Gauge, "kind", values)
         };
         let lanes: Vec<_> = now.queued.iter().map(|(lane, keys)| ((*lane).to_owned(), *keys)).collect();
         let resting = now.controllers.iter().filter(|controller| controller.rests.is_some()).count();
@@ -65,11 +65,11 @@ impl Inspect {
             by_kind("world_objects", "Objects that controllers know", |kind| kind.1),
             by_kind("world_packed_bytes", "Size of the objects that are kept packed", |kind| kind.2),
             by_kind("world_decoded_objects", "Objects that are kept decoded", |kind| kind.3),
-            Metric::by("queue_keys", "Keys in line to be planned", MetricKind::Gauge, "lane", lanes),
-            Metric::gauge("queue_in_flight", "Keys whose plans are being carried out", now.in_flight),
-            Metric::gauge("queue_failing", "Keys that could not be planned well last time", now.failing),
-            Metric::gauge("queue_sweeps", "Controllers whose keys are all being looked at again", now.sweeps),
-            Metric::gauge(
+            MetricFamily::by("queue_keys", "Keys in line to be planned", MetricKind::Gauge, "lane", lanes),
+            MetricFamily::gauge("queue_in_flight", "Keys whose plans are being carried out", now.in_flight),
+            MetricFamily::gauge("queue_failing", "Keys that could not be planned well last time", now.failing),
+            MetricFamily::gauge("queue_sweeps", "Controllers whose keys are all being looked at again", now.sweeps),
+            MetricFamily::gauge(
                 "controllers_resting",
                 "Controllers that rest until their kinds are served and listed",
                 u64::try_from(resting).unwrap_or(u64::MAX),

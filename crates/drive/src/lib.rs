@@ -14,6 +14,7 @@ mod failing;
 mod inspect;
 mod lease;
 mod lives;
+mod namespace_content;
 mod progress;
 mod publish;
 pub mod queue;
@@ -22,7 +23,6 @@ mod resolve;
 mod role;
 mod run;
 pub mod scaler;
-mod sweep;
 mod sweeps;
 mod watch;
 

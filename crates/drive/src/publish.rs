@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use knoll_api::{Key, table::Table};
+use knoll_api::{Key, table::RoutingTable};
 use knoll_plan::{
     Changed, Observation, World,
     table::{Routing, Update},
@@ -34,15 +34,15 @@ pub(crate) struct Publisher {
     pending: Vec<Changed>,
     last: Option<Instant>,
     apart: Duration,
-    into: watch::Sender<Option<Arc<Table>>>,
+    into: watch::Sender<Option<Arc<RoutingTable>>>,
     /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
-    handed: VecDeque<(Arc<Table>, Published)>,
+    handed: VecDeque<(Arc<RoutingTable>, Published)>,
     panics: u64,
     counters: Arc<Counters>,
 }
 
 impl Publisher {
-    pub(crate) fn new(into: watch::Sender<Option<Arc<Table>>>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(into: watch::Sender<Option<Arc<RoutingTable>>>, counters: Arc<Counters>) -> Self {
         Self {
             routing: None,
             pending: Vec::new(),
@@ -83,7 +83,7 @@ impl Publisher {
     }
 
     /// What the gateway holds from here on, now that it routes by `applied`.
-    pub(crate) fn applied(&mut self, applied: &Arc<Table>) -> Vec<Observation> {
+    pub(crate) fn applied(&mut self, applied: &Arc<RoutingTable>) -> Vec<Observation> {
         let taken = self.handed.iter().position(|(table, _)| Arc::ptr_eq(table, applied)).map_or(0, |at| at + 1);
         self.handed.drain(..taken).map(|(_, published)| Observation::Published(published)).collect()
     }

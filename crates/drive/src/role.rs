@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use knoll_api::{Kind, labels::serving::REVISION};
 use knoll_client::watch::Collection;
-use knoll_plan::{DECIDER_KINDS, Part, Row, Rows, Settings, table};
+use knoll_plan::{DECIDER_KINDS, Row, RowGroup, Rows, Settings, table};
 
 use crate::lease::Lease;
 
@@ -34,22 +34,22 @@ impl Role {
     /// that there is none. Autoscaler and gateway are other processes. `holder` names this process among those that want
     /// to lead.
     pub fn controller(settings: Settings, holder: &str) -> Role {
-        let built_in = settings.standalone.then_some(Part::Cluster);
-        let parts: Vec<Part> = [Part::Controllers].into_iter().chain(built_in).collect();
-        let role = Role::of("knoll-controller", &parts, settings);
+        let built_in = settings.standalone.then_some(RowGroup::Cluster);
+        let groups: Vec<RowGroup> = [RowGroup::Controllers].into_iter().chain(built_in).collect();
+        let role = Role::of("knoll-controller", &groups, settings);
         Role { lease: Some(role.lease_for(holder)), ..role }
     }
 
     /// How many instances revisions need, where the rest are other processes. `holder` names this process among those
     /// that want to lead.
     pub fn autoscaler(settings: Settings, holder: &str) -> Role {
-        let role = Role { scales: true, ..Role::of("knoll-autoscaler", &[Part::Autoscaler], settings) };
+        let role = Role { scales: true, ..Role::of("knoll-autoscaler", &[RowGroup::Autoscaler], settings) };
         Role { lease: Some(role.lease_for(holder)), ..role }
     }
 
     /// What a gateway of its own process routes by, and what it says about that.
     pub fn gateway(settings: Settings) -> Role {
-        Role { routes: true, ..Role::of("knoll-gateway", &[Part::Gateway], settings) }
+        Role { routes: true, ..Role::of("knoll-gateway", &[RowGroup::Gateway], settings) }
     }
 
     /// The table alone, for a node in a process of its own: which names inside the cluster the gateway answers for.
@@ -57,8 +57,8 @@ impl Role {
         Role { routes: true, ..Role::of("knoll-node", &[], settings) }
     }
 
-    fn of(name: &'static str, parts: &[Part], settings: Settings) -> Role {
-        Role { name, rows: knoll_plan::rows_of(parts), settings, routes: false, scales: false, lease: None }
+    fn of(name: &'static str, groups: &[RowGroup], settings: Settings) -> Role {
+        Role { name, rows: knoll_plan::rows_of(groups), settings, routes: false, scales: false, lease: None }
     }
 
     fn lease_for(&self, holder: &str) -> Lease {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::Table};
+use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
 use knoll_client::rush::Rush;
 use knoll_faults::caught;
 use kube::Client;
@@ -20,7 +20,7 @@ use crate::{
     api::Api,
     autoscaler::Autoscaler,
     coalescing::CoalescingQueue,
-    control::{Control, End, Inputs},
+    control::{ControlLoop, End, Inputs},
     counters::Counters,
     execute::Executor,
     inspect::Inspect,
@@ -40,9 +40,9 @@ const DIGESTS: usize = 64;
 /// What connects the loop with the other planes.
 pub struct Links {
     /// The gateway's table; `None` until everything a table is made of was listed.
-    pub table: watch::Sender<Option<Arc<Table>>>,
+    pub table: watch::Sender<Option<Arc<RoutingTable>>>,
     /// The table the gateway routes by: an Ingress is ready once it is in that one.
-    pub applied: watch::Receiver<Option<Arc<Table>>>,
+    pub applied: watch::Receiver<Option<Arc<RoutingTable>>>,
     /// What the gateway measures, every second.
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.
@@ -172,7 +172,7 @@ async fn live(
     let api = api.clone();
     let executor = Executor { api, events, digests: asked, counters: counters.clone(), clock };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let control = Control::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
+    let control = ControlLoop::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, shutdown };
     tokio::select! {
         biased;

@@ -14,7 +14,7 @@ use std::{
 use knoll_api::{Key, stats::RevisionStat};
 use knoll_faults::catch;
 use knoll_plan::FollowedRevision;
-use knoll_scale::{Decider, DeciderSpec, Decision, Stat};
+use knoll_scale::{Decider, DeciderSpec, ScaleResult, Stat};
 
 use crate::counters::{Counters, count};
 
@@ -31,7 +31,7 @@ struct Followed {
     decider: Decider,
     ready: u32,
     /// What was last said.
-    said: Option<Decision>,
+    said: Option<ScaleResult>,
     /// When it is decided next; nothing when it is at rest.
     due: Option<Duration>,
 }
@@ -39,7 +39,7 @@ struct Followed {
 /// The deciders of all revisions. Their time begins at [`BEGINNING`], so that windows may look back.
 pub struct Scaler {
     /// Decisions that changed and nobody has taken; `None` when a revision was forgotten.
-    decisions: BTreeMap<Key, Option<Decision>>,
+    decisions: BTreeMap<Key, Option<ScaleResult>>,
     followed: HashMap<Key, Followed>,
     due: BTreeSet<(Duration, Key)>,
     early: BTreeSet<Key>,
@@ -65,7 +65,7 @@ impl Scaler {
     }
 
     /// Decisions that changed since they were last taken; `None` for a revision that is followed no more.
-    pub fn take_decisions(&mut self) -> BTreeMap<Key, Option<Decision>> {
+    pub fn take_decisions(&mut self) -> BTreeMap<Key, Option<ScaleResult>> {
         std::mem::take(&mut self.decisions)
     }
 

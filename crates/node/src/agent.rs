@@ -26,7 +26,7 @@ use crate::probes::Crowd;
 use crate::pulls::PullSlots;
 use crate::recorder::{Recorder, Recording};
 use crate::room::Room;
-use crate::shared::{Attempts, Monitor, Shared};
+use crate::shared::{Attempts, MonitorConnection, Shared};
 use crate::sources::{self, SourceName};
 use crate::streams::Streams;
 use crate::worker::{self, PodVersion, Start, uid};
@@ -62,7 +62,7 @@ pub enum NodeError {
     },
     /// A part of the node ended.
     #[error("{0} has ended unexpectedly")]
-    Part(&'static str),
+    Task(&'static str),
 }
 
 /// A pod that a worker lives for.
@@ -123,7 +123,7 @@ impl Node {
             room: Room::new(machine.allocatable(), config.max_pods),
             memory_capacity: machine.memory_bytes,
             services: known_services,
-            monitor: Monitor::new(monitor),
+            monitor: MonitorConnection::new(monitor),
             store: images,
             images: Mutex::default(),
             config,
@@ -161,38 +161,39 @@ impl Node {
             }
         };
         let (changed, changes) = tokio::sync::mpsc::channel(sources::QUEUE);
-        let mut parts = Parts { tasks: JoinSet::new(), counters: Arc::clone(&self.shared.counters) };
+        let mut tasks = Tasks { set: JoinSet::new(), counters: Arc::clone(&self.shared.counters) };
         let recorder = Arc::new(tokio::sync::Mutex::new(recording));
-        parts.begin("the event recorder", move || {
+        tasks.begin("the event recorder", move || {
             let recorder = Arc::clone(&recorder);
             async move { recorder.lock().await.run().await }
         });
-        for (name, kind) in
-            [("the watch of ConfigMaps", sources::Kind::ConfigMap), ("the watch of Secrets", sources::Kind::Secret)]
-        {
+        for (name, kind) in [
+            ("the watch of ConfigMaps", sources::SourceKind::ConfigMap),
+            ("the watch of Secrets", sources::SourceKind::Secret),
+        ] {
             let (shared, changed) = (Arc::clone(&self.shared), changed.clone());
-            parts.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
+            tasks.begin(name, move || sources::follow(Arc::clone(&shared), kind, changed.clone()));
         }
         let shared = Arc::clone(&self.shared);
-        parts.begin("the Service addresses", move || {
+        tasks.begin("the Service addresses", move || {
             services::run(Arc::clone(&shared), services.clone(), names.clone())
         });
         let shared = Arc::clone(&self.shared);
-        parts.begin("the heartbeat", move || machine::run(Arc::clone(&shared), machine.clone()));
+        tasks.begin("the heartbeat", move || machine::run(Arc::clone(&shared), machine.clone()));
         let node = self.clone();
-        parts.begin("the image collection", move || images::run(node.clone()));
+        tasks.begin("the image collection", move || images::run(node.clone()));
         let node = self.clone();
-        parts.begin("the look at the disk", move || disk::run(node.clone()));
+        tasks.begin("the look at the disk", move || disk::run(node.clone()));
         let shared = Arc::clone(&self.shared);
-        parts.begin("the monitor's connection", move || {
+        tasks.begin("the monitor's connection", move || {
             let shared = Arc::clone(&shared);
             async move { shared.monitor.keep(&shared.callbacks).await }
         });
         let shared = Arc::clone(&self.shared);
-        parts.begin("the announcing of sandboxes", move || expected::run(Arc::clone(&shared)));
+        tasks.begin("the announcing of sandboxes", move || expected::run(Arc::clone(&shared)));
         if let Some(dns) = dns {
             let dns = Arc::new(dns);
-            parts.begin("the DNS server", move || {
+            tasks.begin("the DNS server", move || {
                 let dns = Arc::clone(&dns);
                 async move { dns.run().await }
             });
@@ -206,8 +207,8 @@ impl Node {
             changes,
         };
         let ended = tokio::select! {
-            () = roster.run_for_ever() => Err(NodeError::Part("the watch of pods")),
-            Some(ended) = parts.tasks.join_next() => Err(NodeError::Part(ended.unwrap_or("a part"))),
+            () = roster.run_for_ever() => Err(NodeError::Task("the watch of pods")),
+            Some(ended) = tasks.set.join_next() => Err(NodeError::Task(ended.unwrap_or("a part"))),
             _ = shutdown.wait_for(|stop| *stop) => Ok(()),
         };
         roster.leave().await;
@@ -221,18 +222,18 @@ impl Node {
 }
 
 /// What runs beside the pods. A part that panics is begun again.
-struct Parts {
-    tasks: JoinSet<&'static str>,
+struct Tasks {
+    set: JoinSet<&'static str>,
     counters: Arc<Counters>,
 }
 
-impl Parts {
+impl Tasks {
     fn begin<F>(&mut self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send,
     {
         let counters = Arc::clone(&self.counters);
-        self.tasks.spawn(async move {
+        self.set.spawn(async move {
             restarted(name, &counters, &mut make).await;
             name
         });
@@ -350,7 +351,7 @@ impl Roster {
     }
 
     /// Everything kept on disk, by uid.
-    async fn records(&self) -> BTreeMap<String, worker::Record> {
+    async fn records(&self) -> BTreeMap<String, worker::PodRecord> {
         let shared = Arc::clone(&self.node.shared);
         let read = tokio::task::spawn_blocking(move || {
             let dir = std::fs::read_dir(shared.config.data_dir.join("pods"));
@@ -363,7 +364,7 @@ impl Roster {
     /// Ends what the API no longer knows.
     async fn remove_orphans(
         &mut self,
-        records: BTreeMap<String, worker::Record>,
+        records: BTreeMap<String, worker::PodRecord>,
         listing: &Arc<Listing>,
         present: &BTreeSet<String>,
     ) {
@@ -493,8 +494,8 @@ fn sources_of(pod: &Pod) -> BTreeSet<SourceName> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let (maps, secrets) = worker::references(pod);
     let name = |kind, name| SourceName { kind, namespace: namespace.clone(), name };
-    let maps = maps.into_iter().map(|n| name(sources::Kind::ConfigMap, n)).collect::<Vec<_>>();
-    maps.into_iter().chain(secrets.into_iter().map(|n| name(sources::Kind::Secret, n))).collect()
+    let maps = maps.into_iter().map(|n| name(sources::SourceKind::ConfigMap, n)).collect::<Vec<_>>();
+    maps.into_iter().chain(secrets.into_iter().map(|n| name(sources::SourceKind::Secret, n))).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

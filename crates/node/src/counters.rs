@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 
 macro_rules! counters {
     ($($name:ident: $help:literal,)*) => {
@@ -27,8 +27,8 @@ macro_rules! counters {
 
         impl Reading {
             /// The counts with what they mean.
-            pub fn metrics(&self) -> Vec<Metric> {
-                vec![$(Metric::counter(concat!("node_", stringify!($name)), $help, self.$name),)*]
+            pub fn metrics(&self) -> Vec<MetricFamily> {
+                vec![$(MetricFamily::counter(concat!("node_", stringify!($name)), $help, self.$name),)*]
             }
         }
     };

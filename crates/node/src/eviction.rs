@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use knoll_container::protocol::SandboxId;
 
 use crate::agent::Node;
-use crate::pod::{self, Verdict};
+use crate::pod::{self, EndReason};
 use crate::pressure::{CRITICAL, Candidate, Pressure, first_to_go};
 use crate::resources::QosClass;
 use crate::shared::Shared;
@@ -63,7 +63,7 @@ pub(crate) async fn evict_one(node: &Node, of: Scarce) {
         return;
     };
     tracing::warn!(uid = victim.uid, used = victim.used, resource, "the machine is short of it: a pod is evicted");
-    let verdict = Verdict { reason: "Evicted".into(), message: told(resource, &victim) };
+    let verdict = EndReason { reason: "Evicted".into(), message: told(resource, &victim) };
     node.shared.evictions.send_modify(|evictions| {
         let here = node.pods.lock().unwrap_or_else(PoisonError::into_inner);
         evictions.retain(|uid, _| here.contains_key(uid));

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use knoll_container::client::{Client, ClientError, Exec, ExecPipes, set_terminal_size};
-use knoll_container::protocol::{ContainerId, ExecSpec, Exit};
+use knoll_container::protocol::{ContainerId, ExecSpec, ExitStatus};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::io::AsyncReadExt;
@@ -83,7 +83,7 @@ impl Running {
     ///
     /// # Errors
     /// When the monitor is gone.
-    pub async fn wait(&self) -> Result<Exit, ClientError> {
+    pub async fn wait(&self) -> Result<ExitStatus, ClientError> {
         self.exec.wait().await
     }
 
@@ -163,7 +163,7 @@ pub async fn run(
     command: Vec<String>,
     timeout: Duration,
     limit: usize,
-) -> Result<Option<(Exit, String)>, ExecError> {
+) -> Result<Option<(ExitStatus, String)>, ExecError> {
     let begin = Instant::now();
     let options = ExecOptions { command, stdin: false, tty: false };
     let mut running = start(monitor, container, options, Some(timeout)).await?;

@@ -26,7 +26,7 @@ pub(crate) const fn pauses() -> Pauses {
 
 /// How often something panicked lately.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(crate) struct PanicRecord {
     pauses: Pauses,
     recent: u32,
     last: Option<Timestamp>,
@@ -42,13 +42,13 @@ pub(crate) enum Sentence {
     Quarantine(Duration),
 }
 
-impl Default for Record {
-    fn default() -> Record {
-        Record { pauses: pauses(), recent: 0, last: None, quarantine: None }
+impl Default for PanicRecord {
+    fn default() -> PanicRecord {
+        PanicRecord { pauses: pauses(), recent: 0, last: None, quarantine: None }
     }
 }
 
-impl Record {
+impl PanicRecord {
     /// Takes a panic down.
     pub(crate) fn panicked(&mut self, now: Timestamp) -> Sentence {
         let quiet =
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_panics_again_and_again_is_left_alone_for_longer_and_longer() {
-        let mut record = Record::default();
+        let mut record = PanicRecord::default();
         let first: Vec<_> = (0..4).map(|second| record.panicked(at(second))).collect();
         let ms = |ms| Sentence::Pause(Duration::from_millis(ms));
         assert_eq!(first, [ms(100), ms(200), ms(400), ms(800)]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use knoll_container::protocol::{
-    ContainerId, ContainerSpec, InvalidId, Mount, MountSource, Network, Propagation, Resources, Rootfs, SandboxId,
+    ContainerId, ContainerSpec, InvalidId, Mount, MountPropagation, MountSource, Network, Resources, Rootfs, SandboxId,
     SandboxSpec, Stdin,
 };
 use knoll_oci::Image;
@@ -224,7 +224,7 @@ fn mounts(
             destination,
             source: MountSource::Bind { path, sub_path: None },
             read_only: false,
-            propagation: Propagation::Private,
+            propagation: MountPropagation::Private,
         })
         .collect();
     list.extend(volumes);

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use knoll_api::{Key, clock::SteadyClock};
 use knoll_container::client::{Client, ClientError};
 use knoll_container::protocol::RefusalKind;
-use knoll_container::protocol::{ContainerId, Exit};
+use knoll_container::protocol::{ContainerId, ExitStatus};
 use knoll_oci::{Image, ImageStore, Keychain, Progress, PullError, PullPolicy};
 use tokio::sync::{Semaphore, watch};
 
@@ -19,7 +19,7 @@ use crate::config::{Callbacks, Config};
 use crate::counters::Counters;
 use crate::env::Allocatable;
 use crate::network::lean::Compact;
-use crate::pod::Verdict;
+use crate::pod::EndReason;
 use crate::pressure::Pressure;
 use crate::probes::Crowd;
 use crate::pulls::PullSlots;
@@ -100,7 +100,7 @@ pub(crate) struct Shared {
     /// Tells that the wall clock was set.
     pub(crate) clock_set: watch::Sender<()>,
     pub(crate) api: Api,
-    pub(crate) monitor: Monitor,
+    pub(crate) monitor: MonitorConnection,
     pub(crate) store: ImageStore,
     pub(crate) images: Mutex<BTreeMap<String, Image>>,
     pub(crate) callbacks: Callbacks,
@@ -121,7 +121,7 @@ pub(crate) struct Shared {
     /// What the machine is short of.
     pub(crate) pressure: watch::Sender<Pressure>,
     /// Pods that must go, by uid.
-    pub(crate) evictions: watch::Sender<BTreeMap<String, Verdict>>,
+    pub(crate) evictions: watch::Sender<BTreeMap<String, EndReason>>,
     /// Whose turn it is to be measured.
     pub(crate) measuring: Arc<Semaphore>,
     pub(crate) pulls: PullSlots,
@@ -197,13 +197,13 @@ async fn pull(
 }
 
 /// The monitor, across lost connections.
-pub(crate) struct Monitor {
+pub(crate) struct MonitorConnection {
     client: watch::Sender<Client>,
 }
 
-impl Monitor {
-    pub(crate) fn new(client: Client) -> Monitor {
-        Monitor { client: watch::Sender::new(client) }
+impl MonitorConnection {
+    pub(crate) fn new(client: Client) -> MonitorConnection {
+        MonitorConnection { client: watch::Sender::new(client) }
     }
 
     /// The connection that is used now.
@@ -218,7 +218,7 @@ impl Monitor {
 
     /// Waits until a container has exited, however often the connection is lost meanwhile. A container that the
     /// monitor does not know has exited without a witness.
-    pub(crate) async fn wait(&self, id: &ContainerId) -> Exit {
+    pub(crate) async fn wait(&self, id: &ContainerId) -> ExitStatus {
         let mut changes = self.changes();
         loop {
             let client = changes.borrow_and_update().clone();
@@ -263,8 +263,8 @@ impl Monitor {
 }
 
 /// The exit of a container that nobody saw.
-pub(crate) fn unseen() -> Exit {
-    Exit { code: 255, signal: None, oom_killed: false, known: false, at: jiff::Timestamp::now() }
+pub(crate) fn unseen() -> ExitStatus {
+    ExitStatus { code: 255, signal: None, oom_killed: false, known: false, at: jiff::Timestamp::now() }
 }
 
 /// Whether an error means that the connection was lost rather than that the monitor said no.

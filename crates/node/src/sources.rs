@@ -13,7 +13,7 @@ pub(crate) const QUEUE: usize = 256;
 
 /// What kind of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum SourceKind {
     ConfigMap,
     Secret,
 }
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SourceName {
-    pub(crate) kind: Kind,
+    pub(crate) kind: SourceKind,
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
@@ -40,10 +40,10 @@ struct Meta {
 }
 
 /// Tells every source that changes, for ever. After a gap in the watch all of them are told.
-pub(crate) async fn follow(shared: Arc<Shared>, kind: Kind, changed: mpsc::Sender<SourceName>) {
+pub(crate) async fn follow(shared: Arc<Shared>, kind: SourceKind, changed: mpsc::Sender<SourceName>) {
     let path = match kind {
-        Kind::ConfigMap => "/api/v1/configmaps",
-        Kind::Secret => "/api/v1/secrets",
+        SourceKind::ConfigMap => "/api/v1/configmaps",
+        SourceKind::Secret => "/api/v1/secrets",
     };
     let subject = Subject { path: path.into(), field_selector: None };
     let (sender, mut changes) = mpsc::channel(QUEUE);

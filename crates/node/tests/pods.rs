@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use knoll_apiserver::auth::{LocalAuthority, Pki, TokenKey, node_identity};
+use knoll_apiserver::auth::{LocalAuthority, Pki, TokenKey, node_user};
 use knoll_apiserver::node_backend::NoNode;
-use knoll_apiserver::{ApiServer, Identity};
+use knoll_apiserver::{ApiServer, UserInfo};
 use knoll_container::client::Client as Monitor;
 use knoll_container::launch::{Launcher, Options};
 use knoll_container::monitor;
@@ -35,8 +35,8 @@ use faults::Faults;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What the host's ends of the cables are called, before a number.
-const CABLES: &str = "ktn";
+/// What the host's ends of the veths are called, before a number.
+const VETHS: &str = "ktn";
 const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 244, 0, 0), 24);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 1);
 const IMAGE: &str = "localhost:5000/busybox:1";
@@ -105,7 +105,7 @@ impl Site {
             pods: PODS,
             services,
             gateway: GATEWAY,
-            cables: CABLES.into(),
+            veth_prefix: VETHS.into(),
         };
         let network = tokio::task::spawn_blocking(move || network::setup(config)).await??;
         let options = Options {
@@ -119,13 +119,8 @@ impl Site {
         let starting = launcher.clone();
         tokio::task::spawn_blocking(move || starting.ensure()).await??;
         let monitor = Monitor::connect(&launcher.options.socket).await?;
-        let network_of_pods = PodNetwork {
-            address: PODS.0,
-            prefix: PODS.1,
-            gateway: GATEWAY,
-            interface_prefix: CABLES.into(),
-            mtu: 1500,
-        };
+        let network_of_pods =
+            PodNetwork { address: PODS.0, prefix: PODS.1, gateway: GATEWAY, interface_prefix: VETHS.into(), mtu: 1500 };
         monitor.configure(Configuration { network: Some(network_of_pods), pool: 2 }).await?;
         let hosts = knoll_oci::Config { registry_hosts: vec!["localhost:5000".into()], ..knoll_oci::Config::default() };
         let images = ImageStore::open(&dir.path().join("images"), hosts)?;
@@ -145,7 +140,7 @@ impl Site {
         };
         let server = ApiServer::new(store, config);
         server.bootstrap().await?;
-        let api = server.client(Identity::admin());
+        let api = server.client(UserInfo::admin());
         let network = Arc::new(Mutex::new(network));
         Ok(Site { dir, server, api, monitor, launcher, images, network, faults })
     }
@@ -183,7 +178,7 @@ impl Site {
             rush: knoll_client::rush::Rush::default(),
             gateway_serves: Arc::new(|host, _| host == "app.default.svc.cluster.local"),
         };
-        let client = self.faults.client(self.server.client(node_identity("n1")));
+        let client = self.faults.client(self.server.client(node_user("n1")));
         let node = Node::new(config, client, self.monitor.clone(), self.images.clone(), callbacks)?;
         let (stop, stopped) = watch::channel(false);
         let running = node.clone();

@@ -47,7 +47,7 @@ impl ImageStore {
             for root in roots {
                 store.reach(&root, &mut blobs, &mut layers);
             }
-            store.sweep(&collecting, &blobs, &layers)
+            store.remove_unused(&collecting, &blobs, &layers)
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
@@ -77,7 +77,7 @@ impl ImageStore {
         }
     }
 
-    fn sweep(
+    fn remove_unused(
         &self,
         collecting: &Collecting,
         blobs: &BTreeSet<Digest>,

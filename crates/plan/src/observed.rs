@@ -102,7 +102,7 @@ pub enum Observation {
         at: Timestamp,
     },
     /// The autoscaler decided.
-    Decision {
+    ScaleDecision {
         /// The Revision.
         revision: Key,
         /// The decision; `None` when the autoscaler forgot the revision.
@@ -143,7 +143,7 @@ impl World {
                 self.observed.digests.insert(about, outcome);
                 vec![Changed::Observed(Kind::Revision, asker)]
             }
-            Observation::Decision { revision, decision } => {
+            Observation::ScaleDecision { revision, decision } => {
                 let before = match decision {
                     Some(decision) => self.observed.decisions.insert(revision.clone(), decision),
                     None => self.observed.decisions.remove(&revision),

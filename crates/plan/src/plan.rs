@@ -58,7 +58,7 @@ pub enum Want {
         owners: Vec<(Kind, Key, String)>,
     },
     /// Delete what a namespace holds of kinds that no controller knows. Fails while anything is left.
-    Sweep {
+    DeleteContent {
         /// The namespace.
         namespace: String,
     },

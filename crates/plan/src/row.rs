@@ -61,7 +61,7 @@ pub fn by_same_key(_world: &World, object: &Object, _of: Kind) -> Vec<Key> {
 
 /// A group of controllers that run in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum RowGroup {
     /// From what users write to what runs and is routed.
     Controllers,
     /// The scale of revisions.
@@ -72,29 +72,29 @@ pub enum Part {
     Cluster,
 }
 
-impl Part {
-    /// Every part.
-    pub const ALL: &[Part] = &[Part::Controllers, Part::Autoscaler, Part::Gateway, Part::Cluster];
+impl RowGroup {
+    /// Every group.
+    pub const ALL: &[RowGroup] = &[RowGroup::Controllers, RowGroup::Autoscaler, RowGroup::Gateway, RowGroup::Cluster];
 
     fn rows(self) -> Vec<Row> {
         match self {
-            Part::Controllers => serving::rows().into_iter().chain(networking::controllers()).collect(),
-            Part::Autoscaler => autoscaling::rows(),
-            Part::Gateway => networking::gateway(),
-            Part::Cluster => kube::rows(),
+            RowGroup::Controllers => serving::rows().into_iter().chain(networking::controllers()).collect(),
+            RowGroup::Autoscaler => autoscaling::rows(),
+            RowGroup::Gateway => networking::gateway(),
+            RowGroup::Cluster => kube::rows(),
         }
     }
 }
 
-/// The controllers of these parts.
-pub fn rows_of(parts: &[Part]) -> Rows {
-    Rows { rows: parts.iter().flat_map(|part| part.rows()).collect() }
+/// The controllers of these groups.
+pub fn rows_of(groups: &[RowGroup]) -> Rows {
+    Rows { rows: groups.iter().flat_map(|group| group.rows()).collect() }
 }
 
 /// The controllers that run with these settings.
 pub fn rows(settings: &Settings) -> Rows {
-    let here = |part: &&Part| **part != Part::Cluster || settings.standalone;
-    rows_of(&Part::ALL.iter().filter(here).copied().collect::<Vec<_>>())
+    let here = |group: &&RowGroup| **group != RowGroup::Cluster || settings.standalone;
+    rows_of(&RowGroup::ALL.iter().filter(here).copied().collect::<Vec<_>>())
 }
 
 /// A set of controllers.

@@ -15,7 +15,7 @@ pub enum QueuePlacement {
 
 /// The gateway, as the rest of the world sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
+pub struct GatewayAddresses {
     /// Its Kubernetes Service for callers from outside.
     pub service: Key,
     /// Its Kubernetes Service for callers inside, who reach what is visible to them alone, too.
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Namespace of the control plane's ConfigMaps.
     pub system_namespace: String,
     /// The gateway.
-    pub gateway: Gateway,
+    pub gateway: GatewayAddresses,
     /// Ingress class that this process serves; an Ingress of another class is left alone.
     pub ingress_class: String,
     /// Name of this machine's Node.
@@ -62,7 +62,7 @@ impl Default for Settings {
             default_domain: "svc.cluster.local".into(),
             cluster_ca: String::new(),
             system_namespace: knoll_api::labels::SYSTEM_NAMESPACE.into(),
-            gateway: Gateway {
+            gateway: GatewayAddresses {
                 service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway"),
                 local_service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-local-gateway"),
                 address: IpAddr::from([169, 254, 77, 1]),

@@ -2,8 +2,8 @@
 
 use knoll_api::{
     Object, Resource, Timestamp,
-    conditions::{LivingSet, Manager},
-    status::{Common, Condition},
+    conditions::{ConditionManager, LivingSet},
+    status::{Condition, DuckStatus},
 };
 
 use crate::Plan;
@@ -14,13 +14,13 @@ pub(crate) trait Reporting: Resource + Into<Object> {
     const SET: LivingSet;
 
     /// The beginning of its status.
-    fn common(&self) -> &Common;
+    fn common(&self) -> &DuckStatus;
 
     /// The beginning of its status, to change.
-    fn common_mut(&mut self) -> &mut Common;
+    fn common_mut(&mut self) -> &mut DuckStatus;
 
     /// Its conditions, to write.
-    fn conditions(&mut self, now: Timestamp) -> Manager<'_> {
+    fn conditions(&mut self, now: Timestamp) -> ConditionManager<'_> {
         Self::SET.manage(&mut self.common_mut().conditions, now)
     }
 
@@ -50,8 +50,8 @@ macro_rules! reporting {
         $(
             impl Reporting for $ty {
                 const SET: LivingSet = knoll_api::conditions::$set;
-                fn common(&self) -> &Common { &self.status.common }
-                fn common_mut(&mut self) -> &mut Common { &mut self.status.common }
+                fn common(&self) -> &DuckStatus { &self.status.common }
+                fn common_mut(&mut self) -> &mut DuckStatus { &mut self.status.common }
             }
         )*
     };

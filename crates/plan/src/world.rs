@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 
 use knoll_api::{
     Key, Kind, Object, Resource,
-    config::{Bundle, NAMES},
+    config::{ConfigBundle, NAMES},
     for_each_kind,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -57,7 +57,7 @@ macro_rules! world {
                 pub $field: Indexer<$ty>,
             )*
             /// What the ConfigMaps of the system namespace say.
-            pub config: Arc<Bundle>,
+            pub config: Arc<ConfigBundle>,
             /// What is known beside the objects.
             pub observed: Observed,
             /// What the process was started with.
@@ -69,7 +69,7 @@ macro_rules! world {
         impl World {
             /// A World without objects.
             pub fn new(settings: Settings) -> World {
-                let mut config = Bundle::default();
+                let mut config = ConfigBundle::default();
                 config.domain = config.domain.or_else(&settings.default_domain);
                 World {
                     $($field: Indexer::default(),)*

@@ -16,7 +16,7 @@ use crate::connection_pool::PooledConnection;
 use crate::endpoint_pool::Permit;
 use crate::errors::TIMEOUT;
 use crate::meter::InFlight;
-use crate::responses::Flow;
+use crate::responses::ResponseInFlight;
 use crate::timeouts::Timeouts;
 
 /// Why a body broke off.
@@ -95,7 +95,7 @@ impl Proxied {
             transit.finish();
             return Self { client, at: None, timeouts, last_write, sleep: None, begun: true, sized };
         }
-        let at = Some(client.responses.begin(Flow { inner, transit, deadline: timeouts.total() }));
+        let at = Some(client.responses.begin(ResponseInFlight { inner, transit, deadline: timeouts.total() }));
         Self { client, at, timeouts, last_write, sleep: None, begun: false, sized }
     }
 

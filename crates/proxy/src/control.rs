@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use knoll_api::stats::RevisionStat;
-use knoll_api::table::Table;
+use knoll_api::table::RoutingTable;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
@@ -37,7 +37,7 @@ pub(crate) enum Control {
 pub(crate) struct Inputs {
     pub(crate) shared: Arc<Shared>,
     pub(crate) orders: mpsc::Receiver<Control>,
-    pub(crate) table: watch::Receiver<Option<Arc<Table>>>,
+    pub(crate) table: watch::Receiver<Option<Arc<RoutingTable>>>,
     pub(crate) stats: mpsc::Sender<Vec<RevisionStat>>,
 }
 
@@ -79,7 +79,7 @@ async fn run(inputs: Inputs) {
 }
 
 /// Puts each new table in force. Values that come faster than that are skipped; the newest always counts.
-async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Option<Arc<Table>>>) {
+async fn follow(shared: Arc<Shared>, mut table: watch::Receiver<Option<Arc<RoutingTable>>>) {
     // The first value was put in force before any thread started, but a newer one may be there already.
     loop {
         let next = table.borrow_and_update().clone();

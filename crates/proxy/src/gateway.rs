@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use knoll_api::Key;
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 use knoll_api::stats::RevisionStat;
-use knoll_api::table::{Backend, Instance, Table};
+use knoll_api::table::{Backend, Instance, RoutingTable};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -18,9 +18,9 @@ use crate::config::{Config, ConfigError};
 use crate::control::{self, Control};
 use crate::drain::Drained;
 use crate::endpoint_pool::{Common, EndpointPool};
+use crate::endpoint_pools::EndpointPools;
 use crate::errors::Own;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
 use crate::thread::{self, Command};
 
 /// Commands that may wait for a data thread; the acceptor waits when there are more.
@@ -113,19 +113,19 @@ impl EndpointHints {
     /// cannot be reached.
     pub fn instance_up(&self, revision: Key, instance: Instance) {
         let now = self.shared.now_millis();
-        self.shared.registry().instance_up(revision, instance, now);
+        self.shared.pools().instance_up(revision, instance, now);
     }
 
     /// Sends no further request to an instance, ahead of the table. Those in flight go on.
     pub fn instance_down(&self, revision: &Key, instance: &Instance) {
         let now = self.shared.now_millis();
-        self.shared.registry().instance_down(revision, instance, now);
+        self.shared.pools().instance_down(revision, instance, now);
     }
 }
 
 impl EndpointHints {
     /// See [`Gateway::metrics`].
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&self) -> Vec<MetricFamily> {
         let shared = &self.shared;
         let mut all = shared.metrics.read();
         let early = shared.early.load(Ordering::Relaxed);
@@ -134,22 +134,22 @@ impl EndpointHints {
             ("gateway_connections", "Client connections", shared.connections()),
             ("gateway_clients", "Addresses with a client connection", lock(&shared.by_address).len()),
             ("gateway_requests_early", "Requests that wait for the first table", early),
-            ("gateway_endpoint_pools", pools, shared.registry().len()),
+            ("gateway_endpoint_pools", pools, shared.pools().len()),
             ("gateway_endpoint_pools_populated", "Those of them that have an instance", shared.populated().len()),
         ];
-        all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, value as u64)));
+        all.extend(gauges.map(|(name, help, value)| MetricFamily::gauge(name, help, value as u64)));
         all
     }
 
     /// Every endpoint pool that has an endpoint or somebody in line. Looks at each pool there is.
     pub fn endpoint_pools(&self) -> Vec<EndpointPoolView> {
-        self.shared.registry().view()
+        self.shared.pools().view()
     }
 
     /// Ends once no request is in flight at an instance that was said to be down. Never ends while a connection
     /// that was upgraded (a WebSocket) stays open: bound it.
     pub async fn drained(&self, revision: &Key, instance: &Instance) {
-        let leaving = self.shared.registry().leaving(revision, instance);
+        let leaving = self.shared.pools().leaving(revision, instance);
         for endpoint in leaving {
             endpoint.idle().await;
         }
@@ -166,9 +166,9 @@ pub(crate) struct Shared {
     common: Arc<Common>,
     /// 0 before the first table.
     generation: AtomicU64,
-    table: Mutex<Arc<Table>>,
-    pub(crate) applied: watch::Sender<Option<Arc<Table>>>,
-    registry: Mutex<Registry>,
+    table: Mutex<Arc<RoutingTable>>,
+    pub(crate) applied: watch::Sender<Option<Arc<RoutingTable>>>,
+    pools: Mutex<EndpointPools>,
     connections: Vec<AtomicUsize>,
     /// Client connections by address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
@@ -181,7 +181,10 @@ pub(crate) struct Shared {
 impl Gateway {
     /// Starts the threads of a gateway that routes by the newest value of `table`. Until there is one, requests wait:
     /// a gateway that has just started does not know that a host is unknown.
-    pub fn new(config: Config, table: watch::Receiver<Option<Arc<Table>>>) -> Result<(Self, Feeds), GatewayError> {
+    pub fn new(
+        config: Config,
+        table: watch::Receiver<Option<Arc<RoutingTable>>>,
+    ) -> Result<(Self, Feeds), GatewayError> {
         config.validate()?;
         let (stats_sender, stats) = mpsc::channel(config.stats_capacity);
         let (wake_sender, wakes) = mpsc::channel(config.wake_capacity);
@@ -226,12 +229,12 @@ impl Gateway {
     }
 
     /// The table in force: every request that begins after a value was seen here is routed by it or a newer one.
-    pub fn applied(&self) -> watch::Receiver<Option<Arc<Table>>> {
+    pub fn applied(&self) -> watch::Receiver<Option<Arc<RoutingTable>>> {
         self.shared.applied.subscribe()
     }
 
     /// Every number the gateway has about itself, for whoever exports them.
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub fn metrics(&self) -> Vec<MetricFamily> {
         self.hints().metrics()
     }
 
@@ -286,7 +289,7 @@ impl Shared {
         let common = Common::new(config.threads, config.queue_depth, wakes, metrics.clone());
         Self {
             metrics,
-            registry: Mutex::new(Registry::new(common.clone())),
+            pools: Mutex::new(EndpointPools::new(common.clone())),
             common,
             born: Instant::now(),
             generation: AtomicU64::new(0),
@@ -337,32 +340,32 @@ impl Shared {
     }
 
     /// The table in force, and its generation.
-    pub(crate) fn table(&self) -> (u64, Arc<Table>) {
+    pub(crate) fn table(&self) -> (u64, Arc<RoutingTable>) {
         let table = lock(&self.table);
         (self.generation(), table.clone())
     }
 
     /// Puts `table` in force: first what it adds, then the table, then what it no longer has.
-    pub(crate) fn apply(&self, table: &Arc<Table>) {
+    pub(crate) fn apply(&self, table: &Arc<RoutingTable>) {
         let now = self.now_millis();
-        let lonely = self.registry().apply(table, now);
+        let lonely = self.pools().apply(table, now);
         {
             let mut current = lock(&self.table);
             *current = table.clone();
             self.generation.fetch_add(1, Ordering::Release);
         }
-        self.registry().forget(lonely);
+        self.pools().forget(lonely);
         self.metrics.tables.count();
         self.applied.send_replace(Some(table.clone()));
     }
 
     /// The endpoint pool behind a Service of the table in force.
     pub(crate) fn pool(&self, service: &Key, backend: &Backend) -> Option<Arc<EndpointPool>> {
-        self.registry().pool(service, backend)
+        self.pools().pool(service, backend)
     }
 
-    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
-        lock(&self.registry)
+    pub(crate) fn pools(&self) -> MutexGuard<'_, EndpointPools> {
+        lock(&self.pools)
     }
 
     /// Counts a connection in for the thread with the fewest; `None` when there are too many of all or of its

@@ -5,8 +5,8 @@
 //!
 //! - Data threads. Each runs its own single-threaded runtime; a client connection belongs to one thread for
 //!   life, and so do its requests and its connections to instances. One acceptor deals sockets to threads.
-//! - The [`Table`](knoll_api::table::Table) is an immutable snapshot; before the first one requests wait. Threads keep
-//!   the last one they saw and look at a generation number a request.
+//! - The [`RoutingTable`](knoll_api::table::RoutingTable) is an immutable snapshot; before the first one requests wait. Threads
+//!   keep the last one they saw and look at a generation number a request.
 //! - What must be agreed on by all threads (who waits, which instance has a free place) lives in one endpoint pool a
 //!   revision, keyed by the revision's uid, so that a new table disturbs neither waiters nor requests in flight.
 //! - Requests are counted by each thread for itself and collected each second.
@@ -36,6 +36,7 @@ mod control;
 mod drain;
 mod endpoint;
 mod endpoint_pool;
+mod endpoint_pools;
 mod errors;
 mod forward;
 mod gateway;
@@ -44,7 +45,6 @@ mod meter;
 mod metrics;
 pub mod parsers;
 mod probe;
-mod registry;
 mod request;
 mod responses;
 mod route;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use http::StatusCode;
-use knoll_api::metrics::{Metric, MetricKind};
+use knoll_api::metrics::{MetricFamily, MetricKind};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -95,9 +95,9 @@ macro_rules! counters {
         }
 
         impl $name {
-            fn counters(all: &[Self]) -> Vec<Metric> {
+            fn counters(all: &[Self]) -> Vec<MetricFamily> {
                 let sum = |of: fn(&Self) -> u64| all.iter().map(of).sum();
-                vec![$(Metric::counter(concat!("gateway_", $metric), $help, sum(|one| one.$field.read())),)*]
+                vec![$(MetricFamily::counter(concat!("gateway_", $metric), $help, sum(|one| one.$field.read())),)*]
             }
         }
     };
@@ -180,7 +180,7 @@ impl Metrics {
     }
 
     /// Everything counted here.
-    pub(crate) fn read(&self) -> Vec<Metric> {
+    pub(crate) fn read(&self) -> Vec<MetricFamily> {
         let mut all = ThreadCounters::counters(&self.threads);
         all.extend(self.labelled());
         let singles = [
@@ -194,7 +194,7 @@ impl Metrics {
             ("gateway_reports_dropped", "Reports to the autoscaler that nobody read", &self.reports_dropped),
             ("gateway_hints_dropped", "Instances announced ahead of the table that found no room", &self.hints_dropped),
         ];
-        all.extend(singles.map(|(name, help, counter)| Metric::counter(name, help, counter.read())));
+        all.extend(singles.map(|(name, help, counter)| MetricFamily::counter(name, help, counter.read())));
         let in_flight: i64 = self.threads.iter().map(|thread| thread.more.in_flight.read()).sum();
         let flying = "Requests in the system, waiting ones and upgraded connections included";
         let gauges = [
@@ -203,11 +203,13 @@ impl Metrics {
             ("gateway_connections_upgraded_open", "Client connections that left HTTP", self.upgraded.read()),
         ];
         // Threads count one after the other, so a sum may be seen below zero for a moment.
-        all.extend(gauges.map(|(name, help, value)| Metric::gauge(name, help, u64::try_from(value).unwrap_or(0))));
+        all.extend(
+            gauges.map(|(name, help, value)| MetricFamily::gauge(name, help, u64::try_from(value).unwrap_or(0))),
+        );
         all
     }
 
-    fn labelled(&self) -> [Metric; 3] {
+    fn labelled(&self) -> [MetricFamily; 3] {
         let sum = |of: &dyn Fn(&More) -> u64| self.threads.iter().map(|thread| of(&thread.more)).sum::<u64>();
         let classes = CLASSES.into_iter().enumerate();
         let classes = classes.map(|(at, class)| (class.to_owned(), sum(&|more| more.classes[at].read())));
@@ -218,15 +220,21 @@ impl Metrics {
         let refused = refused.map(|(bound, counter)| (bound.to_owned(), counter.read()));
         let help = "Client connections refused, by the bound that was reached";
         [
-            Metric::by(
+            MetricFamily::by(
                 "gateway_responses",
                 "Responses by class of their status",
                 MetricKind::Counter,
                 "class",
                 classes,
             ),
-            Metric::by("gateway_own_responses", "Responses the gateway made", MetricKind::Counter, "reason", reasons),
-            Metric::by("gateway_connections_refused", help, MetricKind::Counter, "bound", refused),
+            MetricFamily::by(
+                "gateway_own_responses",
+                "Responses the gateway made",
+                MetricKind::Counter,
+                "reason",
+                reasons,
+            ),
+            MetricFamily::by("gateway_connections_refused", help, MetricKind::Counter, "bound", refused),
         ]
     }
 }

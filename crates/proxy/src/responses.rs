@@ -22,7 +22,7 @@ use crate::body::Transit;
 
 /// A response on its way, with all it holds.
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct ResponseInFlight {
     pub(crate) inner: Incoming,
     pub(crate) transit: Transit,
     /// When it must have ended.
@@ -33,7 +33,7 @@ pub(crate) struct Flow {
 enum Place {
     #[default]
     Free,
-    Open(Flow),
+    Open(ResponseInFlight),
     /// Given up at its deadline; its client has not heard yet.
     Expired {
         since: Instant,
@@ -59,7 +59,7 @@ impl Responses {
     }
 
     /// Begins a response; returns its place.
-    pub(crate) fn begin(&self, flow: Flow) -> usize {
+    pub(crate) fn begin(&self, flow: ResponseInFlight) -> usize {
         self.look_by(flow.deadline);
         let mut places = self.places.borrow_mut();
         match self.free.borrow_mut().pop() {
@@ -75,7 +75,7 @@ impl Responses {
     }
 
     /// Ends a response; returns what it still holds.
-    pub(crate) fn end(&self, at: usize) -> Option<Flow> {
+    pub(crate) fn end(&self, at: usize) -> Option<ResponseInFlight> {
         let ended = std::mem::take(&mut self.places.borrow_mut()[at]);
         self.free.borrow_mut().push(at);
         match ended {

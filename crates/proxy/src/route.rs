@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use knoll_api::Key;
-use knoll_api::table::{self, Backend, Protocol, RevisionPolicy, Table};
+use knoll_api::table::{self, Backend, Protocol, RevisionPolicy, RoutingTable};
 
 use crate::balance;
 use crate::headers::{NETWORK_HASH, is_internal};
@@ -115,7 +115,7 @@ impl HostRoute {
     }
 
     /// Whether every Service is answered for in `table` as it was when this was prepared.
-    pub(crate) fn agrees_with(&self, table: &Table) -> bool {
+    pub(crate) fn agrees_with(&self, table: &RoutingTable) -> bool {
         self.paths.iter().flat_map(|path| &path.splits).all(|split| {
             match (&split.target, table.backends.get(&split.service)) {
                 (Some(target), Some(backend)) => target.agrees_with(backend),

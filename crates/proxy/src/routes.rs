@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use knoll_api::Key;
-use knoll_api::table::{Host, Table};
+use knoll_api::table::{Host, RoutingTable};
 
 use crate::gateway::Visibility;
 use crate::route::{self, HostRoute, Target};
@@ -28,7 +28,7 @@ enum Source {
 }
 
 impl Source {
-    fn of(table: &Table, visibility: Visibility, name: &str, cluster_domain: &str) -> Option<Self> {
+    fn of(table: &RoutingTable, visibility: Visibility, name: &str, cluster_domain: &str) -> Option<Self> {
         let listed = match visibility {
             Visibility::External => table.external.get(name),
             Visibility::ClusterLocal => table.local.get(name).or_else(|| table.external.get(name)),
@@ -63,7 +63,7 @@ struct Prepared {
 /// What a look-up needs besides the name.
 pub(crate) struct Lookup<'a> {
     /// The table in force.
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a RoutingTable,
     /// Its number.
     pub(crate) generation: u64,
     /// See `Config::cluster_domain`.
@@ -156,15 +156,15 @@ mod tests {
         Arc::new(Host { redirect_to_https: false, paths: vec![Path { splits: vec![split], ..Path::default() }] })
     }
 
-    fn table(hosts: &[(&str, &Arc<Host>)], services: &[&str]) -> Table {
-        Table {
+    fn table(hosts: &[(&str, &Arc<Host>)], services: &[&str]) -> RoutingTable {
+        RoutingTable {
             external: hosts.iter().map(|&(name, host)| (name.to_owned(), host.clone())).collect(),
             local: Default::default(),
             backends: services.iter().map(|name| (key(name), Arc::new(Backend::default()))).collect(),
         }
     }
 
-    fn find(routes: &mut Routes, name: &str, table: &Table, generation: u64) -> Option<How> {
+    fn find(routes: &mut Routes, name: &str, table: &RoutingTable, generation: u64) -> Option<How> {
         let mut target = |_: &Key| None;
         let lookup = Lookup { table, generation, cluster_domain: "cluster.local", target: &mut target };
         routes.find(name, lookup).map(|(_, how)| how)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use knoll_api::Key;
-use knoll_api::table::{Backend, Table};
+use knoll_api::table::{Backend, RoutingTable};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,7 +53,7 @@ pub(crate) struct Thread {
     pub(crate) parked: Parked,
     meters: Rc<Meters>,
     generation: Cell<u64>,
-    table: RefCell<Arc<Table>>,
+    table: RefCell<Arc<RoutingTable>>,
     external: RefCell<Routes>,
     local: RefCell<Routes>,
     period_start: Cell<Instant>,

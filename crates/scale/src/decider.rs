@@ -10,7 +10,7 @@ use crate::window::{Algorithm, Window, panic_window};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Metric {
+pub enum ScalingMetric {
     /// Requests in the system, time-weighted.
     #[default]
     Concurrency,
@@ -32,7 +32,7 @@ pub enum Silence {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeciderSpec {
     /// What is measured.
-    pub metric: Metric,
+    pub metric: ScalingMetric,
     /// How windows average.
     pub algorithm: Algorithm,
     /// What one instance should carry.
@@ -114,7 +114,7 @@ pub struct Stat {
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decision {
+pub struct ScaleResult {
     /// Wanted instances before any user's limits; -1 while nothing is known.
     pub desired: i32,
     /// Spare capacity beyond the wanted burst capacity; negative keeps the gateway in the path.
@@ -140,7 +140,7 @@ pub struct Decider {
     panic_peak: i32,
     /// Whether the next report repeats the request that [`Decider::wake`] already counted.
     woken: bool,
-    last: Decision,
+    last: ScaleResult,
 }
 
 impl Decider {
@@ -160,7 +160,7 @@ impl Decider {
             panic_since: restarted.then_some(now),
             panic_peak: if restarted { ready_instances } else { 0 },
             woken: false,
-            last: Decision {
+            last: ScaleResult {
                 desired: -1,
                 excess_burst_capacity: initial_burst_capacity(&spec),
                 panic: restarted,
@@ -176,7 +176,7 @@ impl Decider {
     }
 
     /// The newest decision.
-    pub fn last(&self) -> Decision {
+    pub fn last(&self) -> ScaleResult {
         self.last
     }
 
@@ -198,8 +198,8 @@ impl Decider {
     /// Notes a report. Reports of one second (several gateways) add up.
     pub fn record(&mut self, now: Duration, stat: Stat) {
         let mut value = match self.spec.metric {
-            Metric::Concurrency => stat.concurrency,
-            Metric::Rps => stat.requests_per_second,
+            ScalingMetric::Concurrency => stat.concurrency,
+            ScalingMetric::Rps => stat.requests_per_second,
         };
         self.forget_wake(now);
         if std::mem::take(&mut self.woken) {
@@ -227,7 +227,7 @@ impl Decider {
     }
 
     /// Decides for `ready` instances that take requests now.
-    pub fn decide(&mut self, now: Duration, ready: u32) -> Decision {
+    pub fn decide(&mut self, now: Duration, ready: u32) -> ScaleResult {
         self.stable.trim(now);
         self.panic.trim(now);
         if self.spec.silence == Silence::KeepsDecision && self.stable.is_empty(now) {
@@ -236,7 +236,7 @@ impl Decider {
         let stable = self.stable.average(now);
         let panic_value = self.panic.average(now);
         let desired = self.desired(now, ready, stable, panic_value);
-        self.last = Decision {
+        self.last = ScaleResult {
             desired,
             excess_burst_capacity: excess_burst_capacity(&self.spec, ready, panic_value),
             panic: self.panic_since.is_some(),

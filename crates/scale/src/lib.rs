@@ -17,6 +17,6 @@ pub mod throttle;
 pub mod to_zero;
 pub mod window;
 
-pub use decider::{Decider, DeciderSpec, Decision, Metric, Silence, SpecError, Stat};
+pub use decider::{Decider, DeciderSpec, ScaleResult, ScalingMetric, Silence, SpecError, Stat};
 pub use target::{Target, TargetInputs};
 pub use window::Algorithm;

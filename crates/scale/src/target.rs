@@ -1,6 +1,6 @@
 //! How much of the metric one instance should carry.
 
-use crate::Metric;
+use crate::ScalingMetric;
 
 /// Smallest target, so that a division by it stays finite.
 pub const TARGET_MIN: f64 = 0.01;
@@ -9,7 +9,7 @@ pub const TARGET_MIN: f64 = 0.01;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetInputs {
     /// What is measured.
-    pub metric: Metric,
+    pub metric: ScalingMetric,
     /// The revision's hard limit; 0 is unlimited.
     pub container_concurrency: u32,
     /// `container-concurrency-target-default` or `requests-per-second-target-default`.
@@ -34,7 +34,7 @@ pub struct Target {
 /// Resolves the target of a revision.
 pub fn resolve(inputs: &TargetInputs) -> Target {
     let limit = f64::from(inputs.container_concurrency);
-    let limited = inputs.metric == Metric::Concurrency && inputs.container_concurrency != 0;
+    let limited = inputs.metric == ScalingMetric::Concurrency && inputs.container_concurrency != 0;
     let total = match inputs.annotated_target {
         Some(target) if limited => target.min(limit),
         Some(target) => target,
@@ -49,8 +49,8 @@ pub fn resolve(inputs: &TargetInputs) -> Target {
 mod tests {
     use super::*;
 
-    fn inputs(metric: Metric, container_concurrency: u32) -> TargetInputs {
-        let default_total = if metric == Metric::Rps { 200.0 } else { 100.0 };
+    fn inputs(metric: ScalingMetric, container_concurrency: u32) -> TargetInputs {
+        let default_total = if metric == ScalingMetric::Rps { 200.0 } else { 100.0 };
         TargetInputs {
             metric,
             container_concurrency,
@@ -69,26 +69,26 @@ mod tests {
 
     #[test]
     fn defaults_hold_without_annotations() {
-        check(inputs(Metric::Concurrency, 0), 70.0, 100.0);
-        check(inputs(Metric::Concurrency, 10), 7.0, 10.0);
-        check(inputs(Metric::Rps, 10), 140.0, 200.0);
+        check(inputs(ScalingMetric::Concurrency, 0), 70.0, 100.0);
+        check(inputs(ScalingMetric::Concurrency, 10), 7.0, 10.0);
+        check(inputs(ScalingMetric::Rps, 10), 140.0, 200.0);
     }
 
     #[test]
     fn an_annotated_target_never_passes_the_hard_limit() {
-        check(TargetInputs { annotated_target: Some(50.0), ..inputs(Metric::Concurrency, 10) }, 7.0, 10.0);
-        check(TargetInputs { annotated_target: Some(5.0), ..inputs(Metric::Concurrency, 10) }, 3.5, 5.0);
-        check(TargetInputs { annotated_target: Some(50.0), ..inputs(Metric::Concurrency, 0) }, 35.0, 50.0);
-        check(TargetInputs { annotated_target: Some(50.0), ..inputs(Metric::Rps, 10) }, 35.0, 50.0);
+        check(TargetInputs { annotated_target: Some(50.0), ..inputs(ScalingMetric::Concurrency, 10) }, 7.0, 10.0);
+        check(TargetInputs { annotated_target: Some(5.0), ..inputs(ScalingMetric::Concurrency, 10) }, 3.5, 5.0);
+        check(TargetInputs { annotated_target: Some(50.0), ..inputs(ScalingMetric::Concurrency, 0) }, 35.0, 50.0);
+        check(TargetInputs { annotated_target: Some(50.0), ..inputs(ScalingMetric::Rps, 10) }, 35.0, 50.0);
     }
 
     #[test]
     fn an_annotated_utilization_replaces_the_default() {
-        check(TargetInputs { annotated_utilization: Some(1.0), ..inputs(Metric::Concurrency, 10) }, 10.0, 10.0);
+        check(TargetInputs { annotated_utilization: Some(1.0), ..inputs(ScalingMetric::Concurrency, 10) }, 10.0, 10.0);
     }
 
     #[test]
     fn the_target_has_a_floor() {
-        check(TargetInputs { annotated_target: Some(0.01), ..inputs(Metric::Concurrency, 0) }, 0.01, 0.01);
+        check(TargetInputs { annotated_target: Some(0.01), ..inputs(ScalingMetric::Concurrency, 0) }, 0.01, 0.01);
     }
 }

@@ -55,7 +55,7 @@ pub enum Step {
     /// Report zero wanted without touching the scale: the revision turns inactive.
     TurnInactive,
     /// Report `want` (-1 is unknown) and do not scale; look again after `recheck`.
-    Hold {
+    Wait {
         /// Number to report.
         want: i32,
         /// When to look again.
@@ -74,13 +74,13 @@ pub fn step(inputs: &Inputs) -> Step {
         Activity::Unknown(since) => {
             let deadline = inputs.progress_deadline + ACTIVATION_SLACK;
             match deadline.checked_sub(since) {
-                Some(left) => Step::Hold { want: -1, recheck: at_least_a_tick(left) },
+                Some(left) => Step::Wait { want: -1, recheck: at_least_a_tick(left) },
                 None => Step::Apply(0),
             }
         }
         Activity::True(since) if since >= inputs.stable_window => Step::TurnInactive,
-        Activity::True(_) if inputs.proxied_for.is_some() => Step::Hold { want: 1, recheck: PROXY_RECHECK },
-        Activity::True(since) => Step::Hold { want: 1, recheck: at_least_a_tick(inputs.stable_window - since) },
+        Activity::True(_) if inputs.proxied_for.is_some() => Step::Wait { want: 1, recheck: PROXY_RECHECK },
+        Activity::True(since) => Step::Wait { want: 1, recheck: at_least_a_tick(inputs.stable_window - since) },
         Activity::False(since) => idle(inputs, since),
     }
 }
@@ -94,12 +94,12 @@ fn idle(inputs: &Inputs, since: Duration) -> Step {
         return Step::Apply(0);
     }
     if let Some(left) = retention.checked_sub(since).filter(|left| !left.is_zero()) {
-        return Step::Hold { want: 0, recheck: at_least_a_tick(left) };
+        return Step::Wait { want: 0, recheck: at_least_a_tick(left) };
     }
     let proxied_for = inputs.proxied_for.unwrap_or(Duration::ZERO);
     match inputs.grace.checked_sub(proxied_for).filter(|left| !left.is_zero()) {
         None => Step::Apply(0),
-        Some(left) => Step::Hold { want: 0, recheck: at_least_a_tick(left) },
+        Some(left) => Step::Wait { want: 0, recheck: at_least_a_tick(left) },
     }
 }
 
@@ -136,16 +136,16 @@ mod tests {
 
     #[test]
     fn an_activation_is_given_up_after_its_deadline() {
-        assert_eq!(step(&inputs(Activity::Unknown(secs(600)))), Step::Hold { want: -1, recheck: secs(30) });
+        assert_eq!(step(&inputs(Activity::Unknown(secs(600)))), Step::Wait { want: -1, recheck: secs(30) });
         assert_eq!(step(&inputs(Activity::Unknown(secs(631)))), Step::Apply(0));
     }
 
     #[test]
     fn an_active_revision_stays_for_a_stable_window_and_then_turns_inactive() {
-        assert_eq!(step(&inputs(Activity::True(secs(20)))), Step::Hold { want: 1, recheck: secs(40) });
+        assert_eq!(step(&inputs(Activity::True(secs(20)))), Step::Wait { want: 1, recheck: secs(40) });
         assert_eq!(step(&inputs(Activity::True(secs(60)))), Step::TurnInactive);
         let proxied = Inputs { proxied_for: Some(secs(5)), ..inputs(Activity::True(secs(20))) };
-        assert_eq!(step(&proxied), Step::Hold { want: 1, recheck: secs(3) });
+        assert_eq!(step(&proxied), Step::Wait { want: 1, recheck: secs(3) });
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn grace_counts_from_when_the_gateway_took_over() {
         let soon = Inputs { proxied_for: Some(secs(10)), ..inputs(Activity::False(secs(5))) };
-        assert_eq!(step(&soon), Step::Hold { want: 0, recheck: secs(20) });
+        assert_eq!(step(&soon), Step::Wait { want: 0, recheck: secs(20) });
         let long = Inputs { proxied_for: Some(secs(30)), ..inputs(Activity::False(secs(5))) };
         assert_eq!(step(&long), Step::Apply(0));
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn retention_keeps_the_last_instance_longer_unless_no_route_leads_there() {
         let kept = Inputs { retention: secs(90), proxied_for: Some(secs(50)), ..inputs(Activity::False(secs(50))) };
-        assert_eq!(step(&kept), Step::Hold { want: 0, recheck: secs(40) });
+        assert_eq!(step(&kept), Step::Wait { want: 0, recheck: secs(40) });
         assert_eq!(step(&Inputs { activity: Activity::False(secs(90)), ..kept }), Step::Apply(0));
         assert_eq!(step(&Inputs { unreachable: true, ..kept }), Step::Apply(0));
     }

@@ -17,8 +17,8 @@ use serde_json::{Map as JsonMap, Value, json};
 use crate::builtin;
 use crate::ty::{Object, Presence, Shape, Type};
 use compare::Comparison;
-use managers::{Manager, Managers, Operation, Owned};
-pub use set::{Element, Set};
+use managers::{FieldManager, Managers, Operation, Owned};
+pub use set::{FieldSet, PathElement};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -86,7 +86,7 @@ pub struct Conflict {
     pub manager: String,
     /// The path, such as `.spec.containers[name="c"].image`.
     pub field: String,
-    path: Vec<Element>,
+    path: Vec<PathElement>,
 }
 
 impl Conflict {
@@ -167,16 +167,16 @@ fn apply_over(
     Err(ApplyError::Conflicts(left))
 }
 
-fn holds(set: &Set, path: &[Element]) -> bool {
-    let mut one = Set::default();
+fn holds(set: &FieldSet, path: &[PathElement]) -> bool {
+    let mut one = FieldSet::default();
     one.insert(path);
     !one.intersection(set).is_empty()
 }
 
 /// The fields an object still has as kubectl's annotation says it wrote them.
-fn allowed_by_annotation(writer: &Writer<'_>, live: &Value) -> Set {
-    let Some(text) = annotation(live) else { return Set::default() };
-    let Ok(written) = serde_json::from_str::<Value>(text) else { return Set::default() };
+fn allowed_by_annotation(writer: &Writer<'_>, live: &Value) -> FieldSet {
+    let Some(text) = annotation(live) else { return FieldSet::default() };
+    let Ok(written) = serde_json::from_str::<Value>(text) else { return FieldSet::default() };
     let said = walk::field_set(writer.ty, &written);
     let differs = compare::compare(writer.ty, &written, live);
     said.difference(&differs.modified).difference(&differs.removed)
@@ -193,7 +193,7 @@ fn apply_once(
     mut managers: Managers,
     force: bool,
 ) -> Result<(Value, Managers), ApplyError> {
-    let manager = Manager::new(writer.manager, Operation::Apply, writer.subresource, writer.api_version);
+    let manager = FieldManager::new(writer.manager, Operation::Apply, writer.subresource, writer.api_version);
     let last = managers.remove(&manager);
     let set = walk::field_set(writer.ty, config).recursive_difference(&ignored(writer));
     let mut after = merge::merge(writer.ty, before, config);
@@ -211,7 +211,7 @@ fn apply_once(
 
 /// Takes out what an applier owned, no longer says, and nobody else owns. An item of a list goes with all in it unless
 /// somebody else owns the item itself: parts alone would be an item without its key.
-fn prune(ty: &Type, merged: &Value, last: &Set, set: &Set, managers: &Managers) -> Value {
+fn prune(ty: &Type, merged: &Value, last: &FieldSet, set: &FieldSet, managers: &Managers) -> Value {
     let mut kept = set.clone();
     for owned in managers.values() {
         kept.unite(&owned.set);
@@ -228,7 +228,7 @@ fn take_over(managers: &mut Managers, comparison: &Comparison, force: bool) -> R
         let mut conflicts = Vec::new();
         for (manager, owned) in managers.iter() {
             for path in owned.set.intersection(&changed).paths() {
-                let field = path.iter().map(Element::to_string).collect();
+                let field = path.iter().map(PathElement::to_string).collect();
                 conflicts.push(Conflict { manager: manager.describe(), field, path });
             }
         }
@@ -281,9 +281,9 @@ fn record(writer: &Writer<'_>, before: &Value, after: &Value, managers: &mut Man
     if changed.is_empty() {
         return;
     }
-    let manager = Manager::new(writer.manager, Operation::Update, writer.subresource, writer.api_version);
+    let manager = FieldManager::new(writer.manager, Operation::Update, writer.subresource, writer.api_version);
     let owned = managers.entry(manager).or_insert_with(|| Owned {
-        set: Set::default(),
+        set: FieldSet::default(),
         api_version: writer.api_version.to_owned(),
         time: None,
     });
@@ -316,8 +316,8 @@ fn without_managers(mut object: Value) -> Value {
     object
 }
 
-fn ignored(writer: &Writer<'_>) -> Set {
-    let mut set = Set::default();
+fn ignored(writer: &Writer<'_>) -> FieldSet {
+    let mut set = FieldSet::default();
     for path in writer.ignored {
         set.insert_fields(path);
     }
@@ -325,8 +325,8 @@ fn ignored(writer: &Writer<'_>) -> Set {
 }
 
 /// Without what nobody owns.
-fn strip(set: &Set) -> Set {
-    let mut nobodys = Set::default();
+fn strip(set: &FieldSet) -> FieldSet {
+    let mut nobodys = FieldSet::default();
     for path in [&["apiVersion"][..], &["kind"], &["metadata"]] {
         nobodys.insert_fields(path);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::table::{self, Table};
+use crate::table::{self, TypeTable};
 use crate::ty::{Type, TypeRef};
 
 const SOURCES: [&str; 26] = [
@@ -34,8 +34,8 @@ const SOURCES: [&str; 26] = [
     include_str!("../tables/storage_v1.types"),
 ];
 
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
+fn table() -> &'static TypeTable {
+    static TABLE: OnceLock<TypeTable> = OnceLock::new();
     TABLE.get_or_init(|| table::parse(&SOURCES))
 }
 

@@ -18,10 +18,10 @@
 use std::collections::BTreeMap;
 
 use crate::ty::{Field, GroupVersionKind, List, ListKind, Map, Object, Presence, Shape, Strategy, Text, Type};
-use crate::ty::{TypeRef, Wire};
+use crate::ty::{ProtobufField, TypeRef};
 
 /// All built-in types, and where each kind is.
-pub(crate) struct Table {
+pub(crate) struct TypeTable {
     pub(crate) types: Vec<Type>,
     pub(crate) kinds: BTreeMap<(&'static str, &'static str, &'static str), u32>,
     /// By `package.Name`.
@@ -51,7 +51,7 @@ const SCALARS: [(&str, Shape); 19] = [
     ("schema-or-strings", Shape::SchemaOrStrings),
 ];
 
-impl Table {
+impl TypeTable {
     pub(crate) fn named(&self, package: &str, name: &str) -> Option<u32> {
         self.names.get(&(package, name)).copied()
     }
@@ -67,10 +67,10 @@ struct Package {
 ///
 /// # Panics
 /// On a malformed table: the tables are part of the program.
-pub(crate) fn parse(sources: &[&'static str]) -> Table {
+pub(crate) fn parse(sources: &[&'static str]) -> TypeTable {
     let packages: Vec<Package> = sources.iter().map(|source| package(source)).collect();
     let mut table =
-        Table { types: Vec::new(), kinds: BTreeMap::new(), names: BTreeMap::new(), scalars: BTreeMap::new() };
+        TypeTable { types: Vec::new(), kinds: BTreeMap::new(), names: BTreeMap::new(), scalars: BTreeMap::new() };
     for (name, shape) in SCALARS {
         table.scalars.insert(name, table.types.len() as u32);
         table.types.push(Type::unnamed(shape));
@@ -96,7 +96,7 @@ fn package(source: &'static str) -> Package {
 }
 
 /// First pass: gives every named type its place, so that types can refer to each other in any order.
-fn declare(table: &mut Table, package: &Package) {
+fn declare(table: &mut TypeTable, package: &Package) {
     let (group, version) = package.name.split_once('/').expect("group/version");
     let group = if group == "core" { "" } else { group };
     for line in package.lines.iter().filter(|line| !line.starts_with(' ')) {
@@ -118,7 +118,7 @@ fn declare(table: &mut Table, package: &Package) {
 }
 
 /// Second pass: fills in the declared types.
-fn define(table: &mut Table, package: &Package, inlined: &mut Vec<u32>) {
+fn define(table: &mut TypeTable, package: &Package, inlined: &mut Vec<u32>) {
     let mut lines = package.lines.iter().peekable();
     while let Some(head) = lines.next() {
         let mut words = head.split(' ');
@@ -169,7 +169,7 @@ fn plain(name: &'static str, ty: TypeRef) -> Field {
     }
 }
 
-fn member(table: &mut Table, package: &Package, object: &mut Object, line: &'static str) {
+fn member(table: &mut TypeTable, package: &Package, object: &mut Object, line: &'static str) {
     let mut words = line.split(' ');
     let (name, tag, expression) = match (words.next(), words.next(), words.next()) {
         (Some(name), Some(tag), Some(expression)) => (name, tag, expression),
@@ -178,7 +178,7 @@ fn member(table: &mut Table, package: &Package, object: &mut Object, line: &'sta
     let tag = (tag != "-").then(|| tag.parse::<u32>().expect("a tag is a number"));
     let ty = resolve(table, package.name, expression);
     if name == "+" {
-        object.wire.push(Wire { tag: tag.expect("an inlined message has a tag"), field: None, ty });
+        object.wire.push(ProtobufField { tag: tag.expect("an inlined message has a tag"), field: None, ty });
         return;
     }
     let mut field = plain(name, ty);
@@ -189,12 +189,12 @@ fn member(table: &mut Table, package: &Package, object: &mut Object, line: &'sta
         read_flag(table, &mut field, flag);
     }
     if let Some(tag) = tag {
-        object.wire.push(Wire { tag, field: Some(Text::Borrowed(name)), ty: field.ty.clone() });
+        object.wire.push(ProtobufField { tag, field: Some(Text::Borrowed(name)), ty: field.ty.clone() });
     }
     object.fields.push(field);
 }
 
-fn read_flag(table: &mut Table, field: &mut Field, flag: &'static str) {
+fn read_flag(table: &mut TypeTable, field: &mut Field, flag: &'static str) {
     match flag.split_once('=') {
         None if flag == "!" => field.required = true,
         None if flag == "*" => field.presence = Presence::Explicit,
@@ -221,7 +221,7 @@ fn read_flag(table: &mut Table, field: &mut Field, flag: &'static str) {
     }
 }
 
-fn with_list_kind(table: &mut Table, ty: &TypeRef, kind: &'static str) -> TypeRef {
+fn with_list_kind(table: &mut TypeTable, ty: &TypeRef, kind: &'static str) -> TypeRef {
     let TypeRef::Table(at) = ty else { panic!("tables hold no other types") };
     let Shape::List(list) = &table.types[*at as usize].shape else { panic!("list= is for lists") };
     let mut list = list.clone();
@@ -234,12 +234,12 @@ fn with_list_kind(table: &mut Table, ty: &TypeRef, kind: &'static str) -> TypeRe
     push(table, Shape::List(list))
 }
 
-fn push(table: &mut Table, shape: Shape) -> TypeRef {
+fn push(table: &mut TypeTable, shape: Shape) -> TypeRef {
     table.types.push(Type::unnamed(shape));
     TypeRef::Table(table.types.len() as u32 - 1)
 }
 
-fn resolve(table: &mut Table, package: &'static str, expression: &'static str) -> TypeRef {
+fn resolve(table: &mut TypeTable, package: &'static str, expression: &'static str) -> TypeRef {
     if let Some(items) = expression.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let items = resolve(table, package, items);
         return push(table, Shape::List(List { items, kind: ListKind::Atomic, wrapped: false }));
@@ -262,7 +262,7 @@ fn resolve(table: &mut Table, package: &'static str, expression: &'static str) -
 }
 
 /// Gives a type the fields of the messages inlined in it.
-fn flatten(table: &mut Table, at: u32) {
+fn flatten(table: &mut TypeTable, at: u32) {
     let Shape::Object(object) = &table.types[at as usize].shape else { return };
     let inner: Vec<u32> = object
         .wire

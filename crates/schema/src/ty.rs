@@ -128,7 +128,7 @@ pub struct Object {
     /// Keeps fields that are not declared.
     pub open: bool,
     /// The protobuf message, sorted by tag; empty for kinds that have none.
-    pub wire: Vec<Wire>,
+    pub wire: Vec<ProtobufField>,
 }
 
 impl Object {
@@ -140,7 +140,7 @@ impl Object {
 
 /// One member of a protobuf message.
 #[derive(Clone, Debug)]
-pub struct Wire {
+pub struct ProtobufField {
     /// The protobuf tag.
     pub tag: u32,
     /// The JSON field it is; `None` when its own fields belong to the message around it.

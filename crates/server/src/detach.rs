@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knoll_cli::{Exit, UpArguments, instance::Instance};
+use knoll_cli::{Exit, UpArguments, instance::RunningInstance};
 
 use crate::{failure::Failure, paths::Paths, private, up};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Starts `knoll up` in the background, waits until it is ready and says where it is.
 pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     let paths = Paths::new(&arguments.data.data_dir);
-    if let Ok(running) = Instance::find(&paths.data) {
+    if let Ok(running) = RunningInstance::find(&paths.data) {
         println!("knoll is running already (process {})", running.pid);
         println!("{}", summary(&running));
         return Ok(());
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
         .map_err(|e| Failure::io("start knoll up", &e))?;
     let begun = Instant::now();
     loop {
-        if let Ok(instance) = Instance::find(&paths.data)
+        if let Ok(instance) = RunningInstance::find(&paths.data)
             && u32::try_from(instance.pid).is_ok_and(|pid| pid == child.id())
         {
             println!("{}", summary(&instance));
@@ -83,7 +83,7 @@ fn said(paths: &Paths, start: u64) -> String {
 }
 
 /// Where a running instance is.
-pub(crate) fn summary(instance: &Instance) -> String {
+pub(crate) fn summary(instance: &RunningInstance) -> String {
     let gateways: Vec<String> = instance.gateway.iter().map(|address| format!("http://{address}")).collect();
     format!(
         "knoll is ready\n  Kubernetes API  {}\n  gateway         {}\n  registry        {}\n  kubeconfig      \

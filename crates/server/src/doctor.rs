@@ -14,7 +14,7 @@ const PORTS: &[u16] = &[6443, 8080, 5000];
 pub(crate) fn run(data_dir: &Path) -> Result<(), Failure> {
     let state = Paths::new(data_dir).monitor().state_dir;
     // The ports of an instance that runs are in use by right.
-    let ports = if knoll_cli::instance::Instance::find(data_dir).is_ok() { &[] } else { PORTS };
+    let ports = if knoll_cli::instance::RunningInstance::find(data_dir).is_ok() { &[] } else { PORTS };
     let paths = Paths::new(data_dir);
     let mut checks = examine(&state, ports);
     checks.push(closed(&paths));

@@ -2,6 +2,7 @@
 
 mod admin;
 mod allocator;
+mod components;
 mod detach;
 mod doctor;
 mod failure;
@@ -12,7 +13,6 @@ mod log_file;
 mod logging;
 mod machine;
 mod notify;
-mod parts;
 mod paths;
 mod ports;
 mod private;
@@ -56,7 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
     }
     match command {
         // The monitor forks: it must run before any other thread does.
-        Command::Monitor { options } => parts::monitor::serve(&options),
+        Command::Monitor { options } => components::monitor::serve(&options),
         Command::Up(arguments) => {
             // What the caller's shell has left open is not to stay open for as long as this runs.
             knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use knoll_cli::instance::Instance;
+use knoll_cli::instance::RunningInstance;
 use knoll_container::launch;
 
 /// Where an instance keeps things.
@@ -88,7 +88,7 @@ impl Paths {
 
     /// What commands find a running instance by.
     pub(crate) fn instance(&self) -> PathBuf {
-        Instance::path(&self.data)
+        RunningInstance::path(&self.data)
     }
 
     /// Log of an instance in the background.

@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use knoll_cli::{Exit, arguments::ResetArguments, instance::Instance};
+use knoll_cli::{Exit, arguments::ResetArguments, instance::RunningInstance};
 use knoll_container::{network, reset};
 use knoll_store::Ownership;
 
 use crate::{
+    components::{monitor, node},
     failure::Failure,
     machine,
-    parts::{monitor, node},
     paths::{OURS, Paths, RUNTIME},
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::text(Exit::NoPermission, "removing containers and rules needs root: run as root"));
     }
-    if let Ok(instance) = Instance::find(&paths.data) {
+    if let Ok(instance) = RunningInstance::find(&paths.data) {
         let text = format!("knoll runs (process {}): stop it first with `knoll down`", instance.pid);
         return Err(Failure::text(Exit::Unavailable, text));
     }
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &ResetArguments) -> Result<(), Failure> {
     }
     let _alone = machine::claim()?;
     reset::reset(&paths.monitor(), Some(&node::network_config())).map_err(|e| Failure::new(Exit::System, &e))?;
-    network::remove_cables(monitor::CABLES).map_err(|e| Failure::new(Exit::System, &e))?;
+    network::remove_veths(monitor::VETHS).map_err(|e| Failure::new(Exit::System, &e))?;
     remove_data(&paths.data)?;
     check_mounts(RUNTIME.as_ref())?;
     remove(RUNTIME.as_ref())

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use knoll_apiserver::auth::Pki;
-use knoll_cli::{Exit, instance::Instance};
+use knoll_cli::{Exit, instance::RunningInstance};
 
 use crate::{failure::Failure, kubeconfig, paths::Paths};
 
@@ -17,7 +17,8 @@ pub(crate) fn run(data: &std::path::Path) -> Result<(), Failure> {
     let pki = Pki::open(&paths.pki(), now).map_err(|e| Failure::new(Exit::Config, &e))?;
     pki.revoke_clients(now).map_err(|e| Failure::new(Exit::System, &e))?;
     println!("Client certificates given out until now are void; a running instance refuses them within a second.");
-    let server = Instance::find(&paths.data).ok().map(|instance| instance.api).or_else(|| kubeconfig::server(&paths));
+    let server =
+        RunningInstance::find(&paths.data).ok().map(|instance| instance.api).or_else(|| kubeconfig::server(&paths));
     match server {
         Some(server) => {
             kubeconfig::renew(&paths, &pki, &server)?;

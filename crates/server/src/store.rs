@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 use knoll_cli::{
     Exit,
     arguments::{StoreArguments, StoreCommand},
@@ -46,20 +46,28 @@ pub(crate) fn tell(store: &Store, sources: &mut Sources) {
     sources.metrics(move || {
         let f = counted.figures();
         vec![
-            Metric::gauge("store_revision", "Newest revision", f.revision),
-            Metric::gauge("store_entries", "Objects stored", f.entries),
-            Metric::counter("store_transactions", "Transactions committed", f.transactions),
-            Metric::counter("store_refused_full", "Transactions refused because the disk was full", f.refused_full),
-            Metric::counter("store_checkpoints", "Checkpoints written", f.checkpoints),
-            Metric::counter(
+            MetricFamily::gauge("store_revision", "Newest revision", f.revision),
+            MetricFamily::gauge("store_entries", "Objects stored", f.entries),
+            MetricFamily::counter("store_transactions", "Transactions committed", f.transactions),
+            MetricFamily::counter(
+                "store_refused_full",
+                "Transactions refused because the disk was full",
+                f.refused_full,
+            ),
+            MetricFamily::counter("store_checkpoints", "Checkpoints written", f.checkpoints),
+            MetricFamily::counter(
                 "store_checkpoint_failures",
                 "Checkpoints that could not be written",
                 f.checkpoint_failures,
             ),
-            Metric::counter("store_packed", "Cold values packed", f.packed),
-            Metric::gauge("store_history_bytes", "Recent changes kept for watches", f.history_bytes),
-            Metric::gauge("store_watches", "Open watches", f.watches),
-            Metric::counter("store_watches_dropped", "Watches ended because they were too slow", f.watches_dropped),
+            MetricFamily::counter("store_packed", "Cold values packed", f.packed),
+            MetricFamily::gauge("store_history_bytes", "Recent changes kept for watches", f.history_bytes),
+            MetricFamily::gauge("store_watches", "Open watches", f.watches),
+            MetricFamily::counter(
+                "store_watches_dropped",
+                "Watches ended because they were too slow",
+                f.watches_dropped,
+            ),
         ]
     });
     sources.check("store", move || match checked.figures().stopped {

@@ -324,7 +324,7 @@ impl Cluster {
                 self.edit(Kind::Pod, pod, now, |value| value["spec"]["nodeName"] = node.clone().into());
                 (Kind::Pod, self.revision)
             }
-            Want::Sweep { .. } | Want::RecordEvent(_) | Want::ResolveDigest { .. } => return Ok(None),
+            Want::DeleteContent { .. } | Want::RecordEvent(_) | Want::ResolveDigest { .. } => return Ok(None),
         };
         Ok(Some(wrote))
     }

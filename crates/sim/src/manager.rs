@@ -39,7 +39,7 @@ pub(crate) struct WorkItem {
 }
 
 /// The process.
-pub(crate) struct Manager {
+pub(crate) struct ControllerManager {
     pub(crate) world: World,
     rows: Rows,
     /// How much of each kind's history the World has heard, and the revision that is.
@@ -66,11 +66,11 @@ fn at(elapsed: Duration) -> Timestamp {
     Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
 }
 
-impl Manager {
+impl ControllerManager {
     /// A process that just started: it lists everything.
-    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> Manager {
+    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> ControllerManager {
         let rows = knoll_plan::rows(&settings);
-        let mut manager = Manager {
+        let mut manager = ControllerManager {
             world: World::new(settings),
             rows,
             heard: BTreeMap::new(),
@@ -125,7 +125,7 @@ impl Manager {
 
     /// Hears of something that is no object.
     pub(crate) fn observe(&mut self, observation: Observation) {
-        let lane = if matches!(observation, Observation::Decision { .. }) { Lane::Hurried } else { Lane::Normal };
+        let lane = if matches!(observation, Observation::ScaleDecision { .. }) { Lane::Hurried } else { Lane::Normal };
         let changes = self.world.observe(observation);
         self.changed(changes, lane);
     }
@@ -254,7 +254,7 @@ impl Manager {
                 excess_burst_capacity: decision.excess_burst_capacity,
                 at: now,
             });
-            self.observe(Observation::Decision { revision, decision });
+            self.observe(Observation::ScaleDecision { revision, decision });
         }
     }
 
@@ -283,7 +283,7 @@ impl Manager {
     }
 
     /// The gateway's table.
-    pub(crate) fn table(&self) -> Option<&knoll_api::table::Table> {
+    pub(crate) fn table(&self) -> Option<&knoll_api::table::RoutingTable> {
         self.routing.as_ref().map(Routing::table)
     }
 

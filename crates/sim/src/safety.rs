@@ -9,7 +9,7 @@ use knoll_api::{
         core::v1::Pod,
     },
     k8s_openapi::apimachinery::pkg::util::intstr::IntOrString,
-    table::Table,
+    table::RoutingTable,
 };
 use knoll_plan::{Change, Want};
 
@@ -146,7 +146,7 @@ fn traffic_adds_up(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// The gateway's table sends every request somewhere.
-pub(crate) fn table(table: &Table) -> Result<(), String> {
+pub(crate) fn table(table: &RoutingTable) -> Result<(), String> {
     for (name, host) in table.external.iter().chain(&table.local) {
         for path in &host.paths {
             let sum: u32 = path.splits.iter().map(|split| split.percent).sum();

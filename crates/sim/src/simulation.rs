@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{Cluster, Denied},
-    manager::{Fault, Manager},
+    manager::{ControllerManager, Fault},
     node, safety,
     seed::Seed,
 };
@@ -26,7 +26,7 @@ pub struct Simulation {
     pub cluster: Cluster,
     number: u64,
     seed: Seed,
-    manager: Manager,
+    manager: ControllerManager,
     fault: Fault,
     now: Timestamp,
     /// Requests at a time that revisions have, and when the gateway next says so.
@@ -59,7 +59,7 @@ impl Simulation {
         let allocatable = json!({"cpu": "64", "memory": "64Gi", "pods": "1000"});
         cluster.put(Kind::Node, json!({"metadata": {"name": node::NAME}, "status": {"allocatable": allocatable}}), now);
         begin(&mut cluster, &mut seed, now);
-        let manager = Manager::start(&cluster, Settings::default(), fault);
+        let manager = ControllerManager::start(&cluster, Settings::default(), fault);
         Simulation {
             cluster,
             number,
@@ -144,10 +144,10 @@ impl Simulation {
                     if let Err(problem) = self.cluster.power_cut(cut) {
                         self.fail(&problem);
                     }
-                    self.manager = Manager::start(&self.cluster, Settings::default(), self.fault);
+                    self.manager = ControllerManager::start(&self.cluster, Settings::default(), self.fault);
                     self.note("the power failed, and everything started again".into());
                 } else if self.seed.once_in(3) {
-                    self.manager = Manager::start(&self.cluster, Settings::default(), self.fault);
+                    self.manager = ControllerManager::start(&self.cluster, Settings::default(), self.fault);
                     self.note("the process died and started again".into());
                 }
             }
@@ -176,7 +176,7 @@ impl Simulation {
             _ => None,
         };
         let Some((want, view, done)) = self.manager.carry_on(&mut self.cluster, at, denied, self.now) else { return };
-        self.note(format!("{} {}", if done { "done:" } else { "denied:" }, Manager::describe(&want)));
+        self.note(format!("{} {}", if done { "done:" } else { "denied:" }, ControllerManager::describe(&want)));
         if done && let Err(problem) = safety::after_write(&self.cluster, &want, &view) {
             self.fail(&problem);
         }

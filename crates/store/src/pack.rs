@@ -55,9 +55,9 @@ pub(crate) struct PackedValue {
     pub(crate) packed: Packed,
 }
 
-/// What is known of one kind.
+/// What is known of the packed values of one kind.
 #[derive(Default)]
-struct Kind {
+struct Packing {
     dictionary: Option<Arc<Dictionary>>,
     /// Values packed with it or with an older one.
     packed: usize,
@@ -89,7 +89,7 @@ struct Packer {
     committer: requests::WeakSender<Request>,
     cold_after: Duration,
     waiting: VecDeque<Written>,
-    kinds: HashMap<String, Kind>,
+    kinds: HashMap<String, Packing>,
 }
 
 /// The folder of a key: objects in it are alike.
@@ -118,8 +118,8 @@ pub(crate) fn start(
 }
 
 /// Dictionaries that are in use, each kind's most used one.
-fn kinds_of(state: &Snapshot) -> HashMap<String, Kind> {
-    let mut kinds: HashMap<String, Kind> = HashMap::new();
+fn kinds_of(state: &Snapshot) -> HashMap<String, Packing> {
+    let mut kinds: HashMap<String, Packing> = HashMap::new();
     let mut uses: HashMap<*const Dictionary, usize> = HashMap::new();
     for (key, slot) in &state.map {
         let Value::Packed(packed) = &slot.value else { continue };
@@ -216,7 +216,7 @@ fn plain<'a>(state: &'a Snapshot, key: &str, revision: u64) -> Option<&'a Bytes>
     }
 }
 
-impl Kind {
+impl Packing {
     fn pack(&mut self, state: &Snapshot, name: &str, mut keys: Vec<(Arc<str>, u64)>) -> Vec<PackedValue> {
         if self.dictionary.is_none() {
             self.few.append(&mut keys);

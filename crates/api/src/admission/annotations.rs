@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     autoscaling::{annotations as keys, bounds},
-    config::Autoscaler,
+    config::AutoscalerConfig,
     duration,
     field_error::{FieldError, FieldErrors, HERE},
     labels::networking,
@@ -15,7 +15,7 @@ use crate::{
 type Annotations = BTreeMap<String, String>;
 
 /// Checks the autoscaling annotations.
-pub(super) fn validate(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+pub(super) fn validate(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let mut errors = validate_class(annotations);
     errors.also(validate_scales(annotations, config));
     errors.also(validate_numbers(annotations));
@@ -36,7 +36,7 @@ fn validate_class(annotations: &Annotations) -> FieldErrors {
 }
 
 /// A scale that may be zero. Problems read as zero afterwards.
-fn scale(annotations: &Annotations, key: keys::Key, errors: &mut FieldErrors) -> i32 {
+fn scale(annotations: &Annotations, key: keys::AnnotationKey, errors: &mut FieldErrors) -> i32 {
     let Some((key, raw)) = key.find(annotations) else { return 0 };
     match raw.parse::<i128>() {
         Err(_) => errors.push(FieldError::invalid(raw, key)),
@@ -48,7 +48,7 @@ fn scale(annotations: &Annotations, key: keys::Key, errors: &mut FieldErrors) ->
     0
 }
 
-fn validate_scales(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_scales(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let mut errors = FieldErrors::none();
     let min = scale(annotations, keys::MIN_SCALE, &mut errors);
     let max = scale(annotations, keys::MAX_SCALE, &mut errors);
@@ -148,7 +148,7 @@ fn precision_error(span: i64, key: &str) -> Option<FieldError> {
     (!is_whole).then(|| FieldError::new("must be specified with at most second precision", &[key]))
 }
 
-fn validate_span(annotations: &Annotations, key: keys::Key, whole_seconds: bool) -> FieldErrors {
+fn validate_span(annotations: &Annotations, key: keys::AnnotationKey, whole_seconds: bool) -> FieldErrors {
     let Some((key, raw)) = key.find(annotations) else { return FieldErrors::none() };
     match duration::parse(raw) {
         Err(_) => FieldError::invalid(raw, key).into(),
@@ -160,7 +160,7 @@ fn validate_span(annotations: &Annotations, key: keys::Key, whole_seconds: bool)
     }
 }
 
-fn validate_metric(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_metric(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let Some((key, metric)) = keys::METRIC.find(annotations) else { return FieldErrors::none() };
     let class = keys::CLASS.get(annotations).unwrap_or(&config.pod_autoscaler_class);
     let is_known = match class {
@@ -180,7 +180,7 @@ fn validate_algorithm(annotations: &Annotations) -> FieldErrors {
     (!is_known).then(|| FieldError::invalid(algorithm, key)).into()
 }
 
-fn validate_initial_scale(annotations: &Annotations, config: &Autoscaler) -> FieldErrors {
+fn validate_initial_scale(annotations: &Annotations, config: &AutoscalerConfig) -> FieldErrors {
     let Some((key, raw)) = keys::INITIAL_SCALE.find(annotations) else { return FieldErrors::none() };
     match raw.parse::<i64>() {
         Err(_) => FieldError::invalid(raw, key).into(),

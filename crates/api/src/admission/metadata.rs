@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Context, Operation, annotations, json};
 use crate::{
     autoscaling::annotations::GROUP,
-    config::Autoscaler,
+    config::AutoscalerConfig,
     duration,
     field_error::{FieldError, FieldErrors, HERE},
     labels::serving,
@@ -30,7 +30,7 @@ pub(super) fn validate_without_autoscaling(metadata: &Value) -> FieldErrors {
 }
 
 /// Checks the metadata of a kind that may carry autoscaling annotations.
-pub(super) fn validate_with_autoscaling(metadata: &Value, config: &Autoscaler) -> FieldErrors {
+pub(super) fn validate_with_autoscaling(metadata: &Value, config: &AutoscalerConfig) -> FieldErrors {
     let mut errors = validate_name(metadata);
     errors.also(annotations::validate(&json::texts(metadata, "annotations"), config).via_field("annotations"));
     errors

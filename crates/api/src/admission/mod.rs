@@ -33,8 +33,8 @@ pub use config_map::validate_config_map;
 
 use crate::{
     Kind, Timestamp,
-    config::Bundle,
-    field_error::{FieldError, FieldErrors, Level},
+    config::ConfigBundle,
+    field_error::{FieldError, FieldErrors, Severity},
 };
 
 /// What is being done to the object.
@@ -52,7 +52,7 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Configuration in force.
-    pub config: &'a Bundle,
+    pub config: &'a ConfigBundle,
     /// Who asks.
     pub user: &'a str,
     /// When.
@@ -104,7 +104,7 @@ pub fn validate(
         Kind::Certificate => certificate::validate(new),
         _ => FieldErrors::none(),
     };
-    (found.at(Level::Error), found.at(Level::Warning))
+    (found.at(Severity::Error), found.at(Severity::Warning))
 }
 
 /// The message of the 400 that refuses an object with these problems.

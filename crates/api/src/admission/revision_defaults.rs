@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Context, json};
 use crate::{
-    config::{Bundle, Features, SecurePodDefaults, meta_data},
+    config::{ConfigBundle, Features, SecurePodDefaults, meta_data},
     names,
     quantity::Quantity,
     template::Template,
@@ -28,7 +28,7 @@ pub(super) fn apply_to_template(object: &mut Value, previous: Option<&Value>, cr
 }
 
 /// Fills in a revision's spec. `parent` is the metadata that names of containers are made from.
-pub(super) fn apply(spec: &mut Value, parent: &Value, creating: bool, config: &Bundle) {
+pub(super) fn apply(spec: &mut Value, parent: &Value, creating: bool, config: &ConfigBundle) {
     apply_timeouts(spec, config);
     json::set_absent(spec, "containerConcurrency", config.defaults.container_concurrency);
     apply_names(spec, parent, config);
@@ -74,7 +74,7 @@ fn items_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mu
     value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter(|item| item.is_object())
 }
 
-fn apply_timeouts(spec: &mut Value, config: &Bundle) {
+fn apply_timeouts(spec: &mut Value, config: &ConfigBundle) {
     let defaults = &config.defaults;
     if json::is_zero(json::member(spec, "timeoutSeconds")) {
         json::set(spec, "timeoutSeconds", defaults.revision_timeout_seconds);
@@ -91,7 +91,7 @@ fn apply_timeouts(spec: &mut Value, config: &Bundle) {
     }
 }
 
-fn apply_names(spec: &mut Value, parent: &Value, config: &Bundle) {
+fn apply_names(spec: &mut Value, parent: &Value, config: &ConfigBundle) {
     let mut taken = BTreeSet::new();
     for key in ["containers", "initContainers"] {
         taken.extend(json::list(spec, key).iter().map(|container| json::text(container, "name").to_owned()));
@@ -122,7 +122,7 @@ fn apply_names(spec: &mut Value, parent: &Value, config: &Bundle) {
     }
 }
 
-fn apply_container(container: &mut Value, kind: &ContainersKind, config: &Bundle) {
+fn apply_container(container: &mut Value, kind: &ContainersKind, config: &ConfigBundle) {
     canonicalize_resources(container);
     if let Some(resources) = json::object_mut(container, "resources") {
         apply_amounts(resources, "requests", &config.defaults.requests);

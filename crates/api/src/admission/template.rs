@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Context, annotations, diff, json, metadata, pod};
 use crate::{
-    config::Defaults,
+    config::DefaultsConfig,
     field_error::{FieldError, FieldErrors, HERE},
     labels::serving,
     syntax,
@@ -90,7 +90,7 @@ pub(super) fn validate_spec(spec: &Value, context: &Context<'_>) -> FieldErrors 
 }
 
 /// Checks a container concurrency.
-pub(super) fn validate_concurrency(concurrency: i64, defaults: &Defaults) -> FieldErrors {
+pub(super) fn validate_concurrency(concurrency: i64, defaults: &DefaultsConfig) -> FieldErrors {
     let least = i64::from(!defaults.allow_container_concurrency_zero);
     let most = defaults.container_concurrency_max_limit;
     let is_out = !(least..=most).contains(&concurrency);

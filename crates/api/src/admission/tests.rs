@@ -14,17 +14,17 @@ use crate::config::Features;
 
 /// Checks objects as they would be stored: filled in first, by `user`.
 struct Check {
-    config: Bundle,
+    config: ConfigBundle,
 }
 
 impl Check {
     fn new() -> Check {
-        Check { config: Bundle::default() }
+        Check { config: ConfigBundle::default() }
     }
 
     fn with_features(pairs: &[(&str, &str)]) -> Check {
         let data = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Check { config: Bundle { features: Features::parse(&data), ..Bundle::default() } }
+        Check { config: ConfigBundle { features: Features::parse(&data), ..ConfigBundle::default() } }
     }
 
     fn context(&self) -> Context<'_> {

@@ -1,6 +1,6 @@
 //! The annotations under `autoscaling.knative.dev/`, their alternate spellings and their values.
 
-pub use crate::annotation::Key;
+pub use crate::annotation::AnnotationKey;
 
 /// Prefix of the keys, without the slash.
 pub const GROUP: &str = "autoscaling.knative.dev";
@@ -19,7 +19,7 @@ macro_rules! keys {
     ($($name:ident $kebab:literal $(or $camel:literal)?, $doc:literal;)*) => {
         $(
             #[doc = $doc]
-            pub const $name: Key = Key(&[
+            pub const $name: AnnotationKey = AnnotationKey(&[
                 concat!("autoscaling.knative.dev/", $kebab),
                 $(concat!("autoscaling.knative.dev/", $camel),)?
             ]);

@@ -24,7 +24,7 @@ pub struct MetricSpec {
 pub struct MetricStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
 }
 
 resource!(

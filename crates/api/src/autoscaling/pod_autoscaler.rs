@@ -47,7 +47,7 @@ fn is_zero(n: &i64) -> bool {
 pub struct PodAutoscalerStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// The revision's public Service.
     #[serde(default)]
     pub service_name: String,

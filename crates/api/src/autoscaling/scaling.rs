@@ -8,9 +8,9 @@ use super::{
     bounds::TARGET_MIN,
 };
 use crate::{
-    annotation::Key,
+    annotation::AnnotationKey,
     conditions::{self, TRUE},
-    config::Autoscaler,
+    config::AutoscalerConfig,
     labels::serving,
 };
 
@@ -65,7 +65,7 @@ pub struct Scaling {
 
 impl Scaling {
     /// What `autoscaler` asks for.
-    pub fn of(autoscaler: &PodAutoscaler, config: &Autoscaler) -> Scaling {
+    pub fn of(autoscaler: &PodAutoscaler, config: &AutoscalerConfig) -> Scaling {
         let none = BTreeMap::new();
         let annotations = autoscaler.metadata.annotations.as_ref().unwrap_or(&none);
         let class = keys::CLASS.get(annotations).unwrap_or(KPA);
@@ -102,13 +102,13 @@ impl Scaling {
                 Some("weighted-exponential" | "weightedExponential") => Aggregation::WeightedExponential,
                 _ => Aggregation::Linear,
             },
-            progress_deadline: Key(&[serving::PROGRESS_DEADLINE]).span(annotations),
+            progress_deadline: AnnotationKey(&[serving::PROGRESS_DEADLINE]).span(annotations),
             is_reachable,
         }
     }
 }
 
-fn total(annotations: &BTreeMap<String, String>, metric: &str, concurrency: i64, config: &Autoscaler) -> f64 {
+fn total(annotations: &BTreeMap<String, String>, metric: &str, concurrency: i64, config: &AutoscalerConfig) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "admission keeps concurrencies far below 2^53")]
     let limit = (concurrency != 0).then_some(concurrency as f64);
     let default = if metric == RPS {
@@ -121,7 +121,7 @@ fn total(annotations: &BTreeMap<String, String>, metric: &str, concurrency: i64,
     limit.filter(|_| metric == CONCURRENCY).map_or(wanted, |limit| wanted.min(limit))
 }
 
-fn utilization(annotations: &BTreeMap<String, String>, metric: &str, config: &Autoscaler) -> f64 {
+fn utilization(annotations: &BTreeMap<String, String>, metric: &str, config: &AutoscalerConfig) -> f64 {
     let default = if metric == RPS {
         config.requests_per_second_target_fraction
     } else {
@@ -130,7 +130,7 @@ fn utilization(annotations: &BTreeMap<String, String>, metric: &str, config: &Au
     keys::TARGET_UTILIZATION_PERCENTAGE.float(annotations).map_or(default, |percent| percent / 100.0)
 }
 
-fn panic_window(stable: Duration, annotations: &BTreeMap<String, String>, config: &Autoscaler) -> Duration {
+fn panic_window(stable: Duration, annotations: &BTreeMap<String, String>, config: &AutoscalerConfig) -> Duration {
     let percent = keys::PANIC_WINDOW_PERCENTAGE.float(annotations).unwrap_or(config.panic_window_percentage);
     let seconds = (stable.as_secs_f64() * percent / 100.0).round();
     Duration::try_from_secs_f64(seconds).unwrap_or(stable).max(Duration::from_secs(1))
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn of(pairs: &[(&str, &str)], concurrency: i64) -> Scaling {
-        Scaling::of(&autoscaler(pairs, concurrency), &Autoscaler::default())
+        Scaling::of(&autoscaler(pairs, concurrency), &AutoscalerConfig::default())
     }
 
     #[test]
@@ -196,14 +196,14 @@ mod tests {
     fn what_no_route_reaches_has_no_minimum() {
         let mut pa = autoscaler(&[("min-scale", "3")], 0);
         pa.spec.reachability = "Unreachable".into();
-        let scaling = Scaling::of(&pa, &Autoscaler::default());
+        let scaling = Scaling::of(&pa, &AutoscalerConfig::default());
         assert_eq!((scaling.min_scale, scaling.is_reachable), (0, false));
     }
 
     #[test]
     fn an_initial_scale_of_zero_needs_the_clusters_leave() {
         assert_eq!(of(&[("initial-scale", "0")], 0).initial_scale, 1);
-        let config = Autoscaler { allow_zero_initial_scale: true, ..Autoscaler::default() };
+        let config = AutoscalerConfig { allow_zero_initial_scale: true, ..AutoscalerConfig::default() };
         assert_eq!(Scaling::of(&autoscaler(&[("initial-scale", "0")], 0), &config).initial_scale, 0);
     }
 }

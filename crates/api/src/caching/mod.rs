@@ -25,7 +25,7 @@ pub struct ImageSpec {
 pub struct ImageStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
 }
 
 resource!(

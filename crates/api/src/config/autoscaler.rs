@@ -11,7 +11,7 @@ use crate::{
 
 /// How revisions scale when they do not say otherwise.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Autoscaler {
+pub struct AutoscalerConfig {
     /// Class of a PodAutoscaler without one.
     pub pod_autoscaler_class: String,
     /// Whether revisions may have no instance.
@@ -56,9 +56,9 @@ pub struct Autoscaler {
     pub scale_down_delay: Duration,
 }
 
-impl Default for Autoscaler {
+impl Default for AutoscalerConfig {
     fn default() -> Self {
-        Autoscaler {
+        AutoscalerConfig {
             pod_autoscaler_class: "kpa.autoscaling.knative.dev".to_owned(),
             enable_scale_to_zero: true,
             allow_zero_initial_scale: false,
@@ -84,16 +84,16 @@ impl Default for Autoscaler {
     }
 }
 
-impl Autoscaler {
+impl AutoscalerConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule.
-    pub fn parse(data: &Data) -> Result<Autoscaler, ConfigError> {
-        let d = Autoscaler::default();
+    pub fn parse(data: &Data) -> Result<AutoscalerConfig, ConfigError> {
+        let d = AutoscalerConfig::default();
         let read = Reader(data);
         let percentage = read.float(&["container-concurrency-target-percentage"], 70.0)?;
-        let config = Autoscaler {
+        let config = AutoscalerConfig {
             pod_autoscaler_class: read.text(&["pod-autoscaler-class"], &d.pod_autoscaler_class),
             enable_scale_to_zero: read.bool(&["enable-scale-to-zero"], d.enable_scale_to_zero)?,
             allow_zero_initial_scale: read.bool(&["allow-zero-initial-scale"], d.allow_zero_initial_scale)?,
@@ -187,7 +187,7 @@ impl Autoscaler {
     }
 
     fn check_scales(&self) -> Result<(), ConfigError> {
-        let Autoscaler { initial_scale, min_scale, max_scale, max_scale_limit: limit, .. } = *self;
+        let AutoscalerConfig { initial_scale, min_scale, max_scale, max_scale_limit: limit, .. } = *self;
         ensure!(
             initial_scale > 0 || (initial_scale == 0 && self.allow_zero_initial_scale),
             "initial-scale = {initial_scale}, must be at least 0 (or at least 1 when allow-zero-initial-scale is false)"

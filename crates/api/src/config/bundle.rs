@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Autoscaler, Certmanager, ConfigError, Data, Defaults, Deployment, Domain, Features, GarbageCollection,
-    LeaderElection, Logging, Network, Observability,
+    AutoscalerConfig, CertmanagerConfig, ConfigError, Data, DefaultsConfig, DeploymentConfig, DomainConfig, Features,
+    GarbageCollectionConfig, LeaderElectionConfig, LoggingConfig, NetworkConfig, ObservabilityConfig,
 };
 
 /// Names of the ConfigMaps that are read, in the system namespace.
@@ -24,38 +24,38 @@ pub const NAMES: [&str; 11] = [
 
 /// Everything the ConfigMaps say. The default is what absent ConfigMaps mean.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Bundle {
+pub struct ConfigBundle {
     /// `config-autoscaler`.
-    pub autoscaler: Autoscaler,
+    pub autoscaler: AutoscalerConfig,
     /// `config-certmanager`.
-    pub certmanager: Certmanager,
+    pub certmanager: CertmanagerConfig,
     /// `config-defaults`.
-    pub defaults: Defaults,
+    pub defaults: DefaultsConfig,
     /// `config-deployment`.
-    pub deployment: Deployment,
+    pub deployment: DeploymentConfig,
     /// `config-domain`.
-    pub domain: Domain,
+    pub domain: DomainConfig,
     /// `config-features`.
     pub features: Features,
     /// `config-gc`.
-    pub gc: GarbageCollection,
+    pub gc: GarbageCollectionConfig,
     /// `config-leader-election`.
-    pub leader_election: LeaderElection,
+    pub leader_election: LeaderElectionConfig,
     /// `config-logging`.
-    pub logging: Logging,
+    pub logging: LoggingConfig,
     /// `config-network`.
-    pub network: Network,
+    pub network: NetworkConfig,
     /// `config-observability`.
-    pub observability: Observability,
+    pub observability: ObservabilityConfig,
     /// Maps that could not be used, by name; their parts kept their earlier values.
     pub errors: BTreeMap<String, ConfigError>,
 }
 
-impl Bundle {
+impl ConfigBundle {
     /// What the maps of the system namespace say, by name. Others than [`NAMES`] are ignored; bad ones are listed in
-    /// [`Bundle::errors`] and keep what `self` has.
-    pub fn updated(&self, maps: &BTreeMap<String, Data>) -> Bundle {
-        let mut bundle = Bundle { errors: BTreeMap::new(), ..self.clone() };
+    /// [`ConfigBundle::errors`] and keep what `self` has.
+    pub fn updated(&self, maps: &BTreeMap<String, Data>) -> ConfigBundle {
+        let mut bundle = ConfigBundle { errors: BTreeMap::new(), ..self.clone() };
         let empty = Data::new();
         for name in NAMES {
             if let Err(error) = bundle.set(name, maps.get(name).unwrap_or(&empty), maps.contains_key(name)) {
@@ -68,19 +68,19 @@ impl Bundle {
     /// Puts one map's values in place, or leaves what is there when they are bad.
     fn set(&mut self, name: &str, data: &Data, is_present: bool) -> Result<(), ConfigError> {
         match name {
-            "config-autoscaler" => self.autoscaler = Autoscaler::parse(data)?,
-            "config-certmanager" => self.certmanager = Certmanager::parse(data)?,
-            "config-defaults" => self.defaults = Defaults::parse(data)?,
+            "config-autoscaler" => self.autoscaler = AutoscalerConfig::parse(data)?,
+            "config-certmanager" => self.certmanager = CertmanagerConfig::parse(data)?,
+            "config-defaults" => self.defaults = DefaultsConfig::parse(data)?,
             // A map that is there must name an image; one that is not there may not.
-            "config-deployment" if !is_present => self.deployment = Deployment::default(),
-            "config-deployment" => self.deployment = Deployment::parse(data)?,
-            "config-domain" => self.domain = Domain::parse(data)?,
+            "config-deployment" if !is_present => self.deployment = DeploymentConfig::default(),
+            "config-deployment" => self.deployment = DeploymentConfig::parse(data)?,
+            "config-domain" => self.domain = DomainConfig::parse(data)?,
             "config-features" => self.features = Features::parse(data),
-            "config-gc" => self.gc = GarbageCollection::parse(data)?,
-            "config-leader-election" => self.leader_election = LeaderElection::parse(data)?,
-            "config-logging" => self.logging = Logging::parse(data)?,
-            "config-network" => self.network = Network::parse(data)?,
-            "config-observability" => self.observability = Observability::parse(data)?,
+            "config-gc" => self.gc = GarbageCollectionConfig::parse(data)?,
+            "config-leader-election" => self.leader_election = LeaderElectionConfig::parse(data)?,
+            "config-logging" => self.logging = LoggingConfig::parse(data)?,
+            "config-network" => self.network = NetworkConfig::parse(data)?,
+            "config-observability" => self.observability = ObservabilityConfig::parse(data)?,
             _ => {}
         }
         Ok(())
@@ -92,5 +92,5 @@ impl Bundle {
 /// # Errors
 /// When it could not be used.
 pub(crate) fn check(name: &str, data: &Data) -> Result<(), ConfigError> {
-    Bundle::default().set(name, data, true)
+    ConfigBundle::default().set(name, data, true)
 }

@@ -26,7 +26,7 @@ impl Default for IssuerRef {
 
 /// Issuers by what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certmanager {
+pub struct CertmanagerConfig {
     /// Public hosts.
     pub issuer_ref: IssuerRef,
     /// Cluster-local hosts.
@@ -35,15 +35,15 @@ pub struct Certmanager {
     pub system_internal_issuer_ref: IssuerRef,
 }
 
-impl Certmanager {
+impl CertmanagerConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value is not YAML of the right form.
-    pub fn parse(data: &Data) -> Result<Certmanager, ConfigError> {
+    pub fn parse(data: &Data) -> Result<CertmanagerConfig, ConfigError> {
         let read = Reader(data);
         let issuer = |key| Ok(read.yaml::<IssuerRef>(key)?.unwrap_or_default());
-        Ok(Certmanager {
+        Ok(CertmanagerConfig {
             issuer_ref: issuer("issuerRef")?,
             cluster_local_issuer_ref: issuer("clusterLocalIssuerRef")?,
             system_internal_issuer_ref: issuer("systemInternalIssuerRef")?,

@@ -7,7 +7,7 @@ use crate::{quantity::Quantity, template};
 
 /// What revisions get where they say nothing.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Defaults {
+pub struct DefaultsConfig {
     /// `timeoutSeconds`.
     pub revision_timeout_seconds: i64,
     /// Greatest `timeoutSeconds`.
@@ -34,10 +34,10 @@ pub struct Defaults {
     pub limits: BTreeMap<&'static str, Quantity>,
 }
 
-impl Default for Defaults {
+impl Default for DefaultsConfig {
     fn default() -> Self {
         let literal = |text| template::Template::parse(text).expect("a template without actions");
-        Defaults {
+        DefaultsConfig {
             revision_timeout_seconds: 300,
             max_revision_timeout_seconds: 600,
             revision_response_start_timeout_seconds: 300,
@@ -54,16 +54,16 @@ impl Default for Defaults {
     }
 }
 
-impl Defaults {
+impl DefaultsConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule.
-    pub fn parse(data: &Data) -> Result<Defaults, ConfigError> {
-        let d = Defaults::default();
+    pub fn parse(data: &Data) -> Result<DefaultsConfig, ConfigError> {
+        let d = DefaultsConfig::default();
         let read = Reader(data);
         let timeout = read.int(&["revision-timeout-seconds"], d.revision_timeout_seconds)?;
-        let config = Defaults {
+        let config = DefaultsConfig {
             revision_timeout_seconds: timeout,
             max_revision_timeout_seconds: read
                 .int(&["max-revision-timeout-seconds"], d.max_revision_timeout_seconds)?,

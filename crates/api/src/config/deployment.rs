@@ -23,7 +23,7 @@ pub enum Affinity {
 
 /// How revisions become Deployments.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deployment {
+pub struct DeploymentConfig {
     /// Image of the queue container; empty only in the default.
     pub queue_sidecar_image: String,
     /// Registries whose tags are kept.
@@ -56,9 +56,9 @@ pub struct Deployment {
     pub pod_is_always_schedulable: bool,
 }
 
-impl Default for Deployment {
+impl Default for DeploymentConfig {
     fn default() -> Self {
-        Deployment {
+        DeploymentConfig {
             queue_sidecar_image: String::new(),
             registries_skipping_tag_resolving: ["kind.local", "ko.local", "dev.local"].map(str::to_owned).into(),
             digest_resolution_timeout: Duration::from_secs(10),
@@ -88,14 +88,14 @@ struct RuntimeClass {
     selector: Option<BTreeMap<String, String>>,
 }
 
-impl Deployment {
+impl DeploymentConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule.
-    pub fn parse(data: &Data) -> Result<Deployment, ConfigError> {
+    pub fn parse(data: &Data) -> Result<DeploymentConfig, ConfigError> {
         let read = Reader(data);
-        let config = Deployment {
+        let config = DeploymentConfig {
             queue_sidecar_image: read.text(&["queueSidecarImage", "queue-sidecar-image"], ""),
             registries_skipping_tag_resolving: read.set(
                 &["registriesSkippingTagResolving", "registries-skipping-tag-resolving"],

@@ -12,7 +12,7 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Domains, and which routes they are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Domain {
+pub struct DomainConfig {
     /// Rules by domain.
     pub domains: BTreeMap<String, DomainRule>,
     /// Whether no rule for every route was written, so that the one there is stands in.
@@ -42,10 +42,10 @@ struct Written {
     type_: Option<String>,
 }
 
-impl Default for Domain {
+impl Default for DomainConfig {
     fn default() -> Self {
         let rule = DomainRule { wildcard: true, ..DomainRule::default() };
-        Domain { domains: BTreeMap::from([(cluster_local(), rule)]), stands_in: true }
+        DomainConfig { domains: BTreeMap::from([(cluster_local(), rule)]), stands_in: true }
     }
 }
 
@@ -53,12 +53,12 @@ fn cluster_local() -> String {
     format!("svc.{CLUSTER_DOMAIN}")
 }
 
-impl Domain {
+impl DomainConfig {
     /// Parses the map. Without a rule for every route, `svc.cluster.local` takes what is left.
     ///
     /// # Errors
     /// When a value is not YAML of the right form.
-    pub fn parse(data: &Data) -> Result<Domain, ConfigError> {
+    pub fn parse(data: &Data) -> Result<DomainConfig, ConfigError> {
         let mut domains = BTreeMap::new();
         for (name, raw) in data.iter().filter(|(name, _)| *name != EXAMPLE_KEY) {
             let written: Written = read::yaml(name, raw)?.unwrap_or_default();
@@ -68,14 +68,14 @@ impl Domain {
         }
         let stands_in = !domains.values().any(|rule| rule.selector.is_empty());
         if stands_in {
-            domains.extend(Domain::default().domains);
+            domains.extend(DomainConfig::default().domains);
         }
-        Ok(Domain { domains, stands_in })
+        Ok(DomainConfig { domains, stands_in })
     }
 
     /// Lets `domain` stand in, instead of `svc.cluster.local`, where no rule for every route was written.
     #[must_use]
-    pub fn or_else(mut self, domain: &str) -> Domain {
+    pub fn or_else(mut self, domain: &str) -> DomainConfig {
         if self.stands_in {
             self.domains.remove(&cluster_local());
             self.domains.insert(domain.to_owned(), DomainRule { wildcard: true, ..DomainRule::default() });

@@ -7,7 +7,7 @@ use crate::duration;
 
 /// Which unused revisions are collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GarbageCollection {
+pub struct GarbageCollectionConfig {
     /// How long a revision is kept after it was created; `None` keeps it for ever.
     pub retain_since_create_time: Option<Duration>,
     /// How long a revision is kept after it was last used; `None` keeps it for ever.
@@ -18,9 +18,9 @@ pub struct GarbageCollection {
     pub max_non_active_revisions: Option<i64>,
 }
 
-impl Default for GarbageCollection {
+impl Default for GarbageCollectionConfig {
     fn default() -> Self {
-        GarbageCollection {
+        GarbageCollectionConfig {
             retain_since_create_time: Some(Duration::from_secs(48 * 3600)),
             retain_since_last_active_time: Some(Duration::from_secs(15 * 3600)),
             min_non_active_revisions: 20,
@@ -29,13 +29,13 @@ impl Default for GarbageCollection {
     }
 }
 
-impl GarbageCollection {
+impl GarbageCollectionConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule.
-    pub fn parse(data: &Data) -> Result<GarbageCollection, ConfigError> {
-        let d = GarbageCollection::default();
+    pub fn parse(data: &Data) -> Result<GarbageCollectionConfig, ConfigError> {
+        let d = GarbageCollectionConfig::default();
         let read = Reader(data);
         let min = read.int(&["min-non-active-revisions"], d.min_non_active_revisions)?;
         let max = unless_disabled(&read, "max-non-active-revisions", d.max_non_active_revisions, |raw| {
@@ -46,7 +46,7 @@ impl GarbageCollection {
         if let Some(max) = max {
             ensure!(min <= max, "min-non-active-revisions({min}) must be <= max-non-active-revisions({max})");
         }
-        Ok(GarbageCollection {
+        Ok(GarbageCollectionConfig {
             retain_since_create_time: unless_disabled(
                 &read,
                 "retain-since-create-time",

@@ -41,19 +41,19 @@ impl Level {
 
 /// How components log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Logging {
+pub struct LoggingConfig {
     /// The logger's JSON configuration; empty for the default.
     pub zap_logger_config: String,
     /// Levels by component; one that is missing logs at the logger's own level.
     pub levels: BTreeMap<String, Level>,
 }
 
-impl Logging {
+impl LoggingConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a level is unknown, or the logger's configuration is not JSON.
-    pub fn parse(data: &Data) -> Result<Logging, ConfigError> {
+    pub fn parse(data: &Data) -> Result<LoggingConfig, ConfigError> {
         let zap_logger_config = data.get("zap-logger-config").cloned().unwrap_or_default();
         if !zap_logger_config.is_empty() {
             let parsed: Result<serde_json::Value, _> = serde_json::from_str(&zap_logger_config);
@@ -69,7 +69,7 @@ impl Logging {
                 Level::parse(raw).ok_or_else(|| ConfigError::value(key, format!("unrecognized level: {raw:?}")))?;
             levels.insert(component.to_owned(), level);
         }
-        Ok(Logging { zap_logger_config, levels })
+        Ok(LoggingConfig { zap_logger_config, levels })
     }
 
     /// The level of a component.

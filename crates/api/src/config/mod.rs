@@ -1,7 +1,7 @@
 //! The ConfigMaps of the system namespace, parsed: one file a map.
 //!
 //! An absent key takes its default. A value that cannot be read makes the whole map unusable: admission refuses it,
-//! and a [`Bundle`] keeps what it had.
+//! and a [`ConfigBundle`] keeps what it had.
 
 mod autoscaler;
 mod bundle;
@@ -22,21 +22,21 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use autoscaler::Autoscaler;
+pub use autoscaler::AutoscalerConfig;
 pub(crate) use bundle::check;
-pub use bundle::{Bundle, NAMES};
-pub use certmanager::{Certmanager, IssuerRef};
-pub use defaults::{Defaults, meta_data};
-pub use deployment::{Affinity, Deployment};
-pub use domain::{CLUSTER_DOMAIN, Domain, DomainRule};
+pub use bundle::{ConfigBundle, NAMES};
+pub use certmanager::{CertmanagerConfig, IssuerRef};
+pub use defaults::{DefaultsConfig, meta_data};
+pub use deployment::{Affinity, DeploymentConfig};
+pub use domain::{CLUSTER_DOMAIN, DomainConfig, DomainRule};
 pub(crate) use example::problem as example_problem;
 pub use example::{CHECKSUM_ANNOTATION, EXAMPLE_KEY, checksum};
 pub use features::{Features, Flag, SecurePodDefaults};
-pub use gc::GarbageCollection;
-pub use leader_election::LeaderElection;
-pub use logging::{Level, Logging};
-pub use network::{HttpProtocol, MeshCompatibility, Network};
-pub use observability::{Metrics, MetricsProtocol, Observability, Tracing, TracingProtocol};
+pub use gc::GarbageCollectionConfig;
+pub use leader_election::LeaderElectionConfig;
+pub use logging::{Level, LoggingConfig};
+pub use network::{HttpProtocol, MeshCompatibility, NetworkConfig};
+pub use observability::{MetricsConfig, MetricsProtocol, ObservabilityConfig, Tracing, TracingProtocol};
 pub use read::parse_bool;
 
 /// A ConfigMap's `data`.

@@ -31,7 +31,7 @@ pub enum MeshCompatibility {
 
 /// How routes become names and get certificates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Network {
+pub struct NetworkConfig {
     /// Class of an Ingress without one.
     pub ingress_class: String,
     /// Class of a Certificate without one.
@@ -65,9 +65,9 @@ pub struct Network {
 const DOMAIN_TEMPLATE: &str = "{{.Name}}.{{.Namespace}}.{{.Domain}}";
 const TAG_TEMPLATE: &str = "{{.Tag}}-{{.Name}}";
 
-impl Default for Network {
+impl Default for NetworkConfig {
     fn default() -> Self {
-        Network {
+        NetworkConfig {
             ingress_class: "istio.ingress.networking.knative.dev".to_owned(),
             certificate_class: "cert-manager.certificate.networking.knative.dev".to_owned(),
             namespace_wildcard_cert_selector: None,
@@ -86,17 +86,17 @@ impl Default for Network {
     }
 }
 
-impl Network {
+impl NetworkConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule, or a template does not give a host.
-    pub fn parse(data: &Data) -> Result<Network, ConfigError> {
-        let d = Network::default();
+    pub fn parse(data: &Data) -> Result<NetworkConfig, ConfigError> {
+        let d = NetworkConfig::default();
         let read = Reader(data);
         let rollout = read.int::<i64>(&["rolloutDuration", "rollout-duration"], 0)?;
         ensure!(rollout >= 0, "rollout-duration must be a positive integer, but was {rollout}");
-        Ok(Network {
+        Ok(NetworkConfig {
             ingress_class: read.text(&["ingress.class", "ingress-class"], &d.ingress_class),
             certificate_class: read.text(&["certificate.class", "certificate-class"], &d.certificate_class),
             namespace_wildcard_cert_selector: read.yaml("namespace-wildcard-cert-selector")?,

@@ -35,7 +35,7 @@ pub enum TracingProtocol {
 
 /// Where metrics go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Metrics {
+pub struct MetricsConfig {
     /// How they leave.
     pub protocol: MetricsProtocol,
     /// Where to; with Prometheus, where it is served.
@@ -57,11 +57,11 @@ pub struct Tracing {
 
 /// What is logged, measured and traced.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Observability {
+pub struct ObservabilityConfig {
     /// Metrics of the control plane.
-    pub metrics: Metrics,
+    pub metrics: MetricsConfig,
     /// Metrics of requests.
-    pub request_metrics: Metrics,
+    pub request_metrics: MetricsConfig,
     /// Traces.
     pub tracing: Tracing,
     /// Whether profiles are served.
@@ -89,11 +89,11 @@ const REQUEST_LOG: &str = concat!(
     r#""protocol": "{{.Request.Proto}}"}, "traceId": "{{.TraceID}}"}"#,
 );
 
-impl Default for Observability {
+impl Default for ObservabilityConfig {
     fn default() -> Self {
-        Observability {
-            metrics: Metrics::default(),
-            request_metrics: Metrics::default(),
+        ObservabilityConfig {
+            metrics: MetricsConfig::default(),
+            request_metrics: MetricsConfig::default(),
             tracing: Tracing::default(),
             runtime_profiling: false,
             runtime_export_interval: Duration::from_secs(15),
@@ -106,12 +106,12 @@ impl Default for Observability {
     }
 }
 
-impl Observability {
+impl ObservabilityConfig {
     /// Parses the map.
     ///
     /// # Errors
     /// When a value cannot be read or breaks a rule.
-    pub fn parse(data: &Data) -> Result<Observability, ConfigError> {
+    pub fn parse(data: &Data) -> Result<ObservabilityConfig, ConfigError> {
         let read = Reader(data);
         let enable_request_log = read.bool(&["logging.enable-request-log"], false)?;
         let key = "logging.request-log-template";
@@ -121,7 +121,7 @@ impl Observability {
             "\"logging.enable-request-log\" was set to true, but no {key:?} was specified"
         );
         let template = Template::parse(&source).map_err(|e| ConfigError::value(key, e))?;
-        Ok(Observability {
+        Ok(ObservabilityConfig {
             metrics: metrics(&read, "")?,
             request_metrics: metrics(&read, "request-")?,
             tracing: tracing(&read)?,
@@ -140,7 +140,7 @@ impl Observability {
     }
 }
 
-fn metrics(read: &Reader<'_>, prefix: &str) -> Result<Metrics, ConfigError> {
+fn metrics(read: &Reader<'_>, prefix: &str) -> Result<MetricsConfig, ConfigError> {
     let name = read.text(&[&format!("{prefix}metrics-protocol")], "none");
     let endpoint = read.text(&[&format!("{prefix}metrics-endpoint")], "");
     let protocol = match name.as_str() {
@@ -160,7 +160,7 @@ fn metrics(read: &Reader<'_>, prefix: &str) -> Result<Metrics, ConfigError> {
         MetricsProtocol::Prometheus => {}
     }
     let export_interval = read.span(&[&format!("{prefix}metrics-export-interval")], Duration::ZERO)?;
-    Ok(Metrics { protocol, endpoint, export_interval })
+    Ok(MetricsConfig { protocol, endpoint, export_interval })
 }
 
 fn tracing(read: &Reader<'_>) -> Result<Tracing, ConfigError> {

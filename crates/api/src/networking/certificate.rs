@@ -40,7 +40,7 @@ pub struct Http01Challenge {
 pub struct CertificateStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// Expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,

@@ -154,7 +154,7 @@ pub struct LoadBalancerIngress {
 pub struct IngressStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// For [`EXTERNAL_IP`] rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_load_balancer: Option<LoadBalancerStatus>,

@@ -33,7 +33,7 @@ fn is_zero(n: &i32) -> bool {
 pub struct ServerlessServiceStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// Public Service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub service_name: String,

@@ -19,7 +19,7 @@ pub struct ConfigurationSpec {
 pub struct ConfigurationStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// The Revision of the newest generation, once created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_created_revision_name: Option<String>,

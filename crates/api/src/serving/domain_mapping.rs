@@ -52,7 +52,7 @@ pub struct DomainMappingSpec {
 pub struct DomainMappingStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// URL of the mapping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

@@ -55,7 +55,7 @@ pub struct ContainerStatus {
 pub struct RevisionStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// Where its logs are.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub log_url: String,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Container;
 
 use super::{Revision, RevisionSpec};
-use crate::{Resource, conditions, config::Defaults, labels::serving, table::Protocol};
+use crate::{Resource, conditions, config::DefaultsConfig, labels::serving, table::Protocol};
 
 /// The port that a container listens on when it does not say.
 pub const DEFAULT_USER_PORT: i32 = 8080;
@@ -61,7 +61,7 @@ impl RevisionSpec {
     }
 
     /// Most time for a whole request.
-    pub fn timeout(&self, defaults: &Defaults) -> Duration {
+    pub fn timeout(&self, defaults: &DefaultsConfig) -> Duration {
         seconds(self.timeout_seconds).unwrap_or(Duration::from_secs(defaults.revision_timeout_seconds.unsigned_abs()))
     }
 
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn timeouts_of_zero_are_off() {
         let r = revision(r#"{"containers": [], "timeoutSeconds": 0, "idleTimeoutSeconds": 0}"#);
-        assert_eq!(r.spec.timeout(&Defaults::default()), Duration::from_secs(300));
+        assert_eq!(r.spec.timeout(&DefaultsConfig::default()), Duration::from_secs(300));
         assert_eq!((r.spec.idle_timeout(), r.spec.response_start_timeout()), (None, None));
     }
 }

@@ -41,7 +41,7 @@ pub struct RouteSpec {
 pub struct RouteStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// Public URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

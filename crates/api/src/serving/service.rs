@@ -22,7 +22,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// Conditions and generation.
     #[serde(flatten)]
-    pub common: status::Common,
+    pub common: status::DuckStatus,
     /// As the Configuration reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_created_revision_name: Option<String>,

@@ -18,8 +18,8 @@ pub(crate) mod service;
 use serde_json::Value;
 
 use crate::{
-    addresses::Hold,
-    attributes::Identity,
+    addresses::Allocation,
+    attributes::UserInfo,
     claims::Claim,
     resources::{Resource, Subresource},
     view::View,
@@ -41,11 +41,11 @@ pub(crate) struct Admission<'a> {
     /// The row.
     pub(crate) resource: &'a Resource,
     /// Who writes.
-    pub(crate) identity: &'a Identity,
+    pub(crate) identity: &'a UserInfo,
     /// Namespace of the request.
     pub(crate) namespace: &'a str,
     /// The part of the object that is written; `None` for the object itself.
-    pub(crate) part: Option<Subresource>,
+    pub(crate) subresource: Option<Subresource>,
     /// What is done.
     pub(crate) operation: Operation,
     /// What it replaces.
@@ -55,7 +55,7 @@ pub(crate) struct Admission<'a> {
     /// For the client.
     pub(crate) warnings: &'a mut Vec<String>,
     /// Addresses and ports that the write will use.
-    pub(crate) held: Vec<Hold>,
+    pub(crate) allocations: Vec<Allocation>,
     /// What the object will use of its namespace's quotas.
     pub(crate) claim: Option<Claim>,
 }

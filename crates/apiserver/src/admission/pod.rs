@@ -13,7 +13,7 @@ const TOKEN_VOLUME: &str = "kube-api-access-";
 pub(crate) fn admit(admission: &mut Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     node::pod(admission, pod)?;
     if admission.operation == Operation::Update {
-        let causes = admission.old.map(|old| validation::pod::unchanged_parts(old, pod, admission.part));
+        let causes = admission.old.map(|old| validation::pod::unchanged_parts(old, pod, admission.subresource));
         return match causes.filter(|causes| !causes.is_empty()) {
             Some(causes) => Err(admission.resource.invalid(object::name(pod), causes)),
             None => Ok(()),

@@ -204,7 +204,7 @@ fn is_unknown_scope(value: &Value) -> bool {
 
 /// Tells the writer what of the object is not acted on. A change that leaves it as it was is not told again.
 pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
-    let acting = matches!(admission.part, None | Some(Subresource::EphemeralContainers | Subresource::Resize));
+    let acting = matches!(admission.subresource, None | Some(Subresource::EphemeralContainers | Subresource::Resize));
     // The server's own parts act on what users wrote; those were told.
     if !acting || is_own(&admission.identity.user) {
         return;
@@ -216,7 +216,7 @@ pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
     {
         admission.warnings.push(format!("{} is kept, but not acted on: {sentence}", resource.kind));
     }
-    if admission.part == Some(Subresource::Resize) {
+    if admission.subresource == Some(Subresource::Resize) {
         admission.warnings.push("resize is kept, but not acted on: resources of a running pod do not change".into());
     }
     let pod = match row {
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_kind_in_the_table_is_served() {
-        let registry = crate::resources::Registry::built_in();
+        let registry = crate::resources::ResourceRegistry::built_in();
         for (group, plural, _) in KINDS {
             assert!(registry.any_version(group, plural).is_some(), "{plural}.{group}");
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Admission;
 use crate::{
     attributes::Attributes,
-    auth::Rule,
+    auth::PolicyRule,
     object,
     status::{Cause, Status},
 };
@@ -25,7 +25,7 @@ pub(crate) fn role(admission: &mut Admission<'_>, role: &mut Value) -> Result<()
     if may(admission, "escalate", &resource.plural, name) {
         return Ok(());
     }
-    let held = |rules: &[Rule]| {
+    let held = |rules: &[PolicyRule]| {
         admission.view.authority().confirm_no_escalation(admission.identity, admission.namespace, rules)
     };
     let rules = rules_of(admission, role)?;
@@ -34,7 +34,7 @@ pub(crate) fn role(admission: &mut Admission<'_>, role: &mut Value) -> Result<()
     if aggregates(role) || admission.old.is_some_and(aggregates) {
         // It gathers whatever others will hold.
         let why = "must have cluster-admin privileges to use the aggregationRule";
-        held(&Rule::everything()).map_err(|_| resource.forbidden(name, why))?;
+        held(&PolicyRule::everything()).map_err(|_| resource.forbidden(name, why))?;
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn may(admission: &Admission<'_>, verb: &str, plural: &str, name: &str) -> bool 
     admission.view.authority().authorize(admission.identity, &attributes).is_allowed()
 }
 
-fn rules_of(admission: &Admission<'_>, role: &Value) -> Result<Vec<Rule>, Status> {
+fn rules_of(admission: &Admission<'_>, role: &Value) -> Result<Vec<PolicyRule>, Status> {
     let rules = role.get("rules").filter(|rules| !rules.is_null());
     let Some(rules) = rules else { return Ok(Vec::new()) };
     serde_json::from_value(rules.clone()).map_err(|error| {

@@ -84,12 +84,12 @@ fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         "None" => "None".to_owned(),
         given if !given.is_empty() && given == had => given.to_owned(),
         "" => {
-            let (address, hold) = admission
+            let (address, allocation) = admission
                 .view
                 .addresses()
                 .any_address()
                 .map_err(|_| Status::internal("failed to allocate a serviceIP: range is full"))?;
-            admission.held.push(hold);
+            admission.allocations.push(allocation);
             address.to_string()
         }
         given => {
@@ -99,13 +99,13 @@ fn cluster_ip(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
                 admission.resource.invalid(object::name(service), vec![cause])
             };
             let parsed = given.parse().map_err(|_| refuse("must be a valid IP address"))?;
-            let hold = admission.view.addresses().address(parsed).map_err(|refused| match refused {
+            let allocation = admission.view.addresses().address(parsed).map_err(|refused| match refused {
                 Refused::Taken => refuse("provided IP is already allocated"),
                 Refused::OutOfRange | Refused::Exhausted => {
                     refuse("the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/12")
                 }
             })?;
-            admission.held.push(hold);
+            admission.allocations.push(allocation);
             given.to_owned()
         }
     };
@@ -131,12 +131,12 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
         }
         let field = format!("spec.ports[{at}].nodePort");
         if wanted == 0 {
-            let (given, hold) = admission
+            let (given, allocation) = admission
                 .view
                 .addresses()
                 .any_port()
                 .map_err(|_| Status::internal("failed to allocate a nodePort: range is full"))?;
-            admission.held.push(hold);
+            admission.allocations.push(allocation);
             port["nodePort"] = given.into();
             continue;
         }
@@ -144,11 +144,11 @@ fn node_ports(admission: &mut Admission<'_>, service: &mut Value) -> Result<(), 
             |why: &str| admission.resource.invalid(&name, vec![Cause::invalid(field.clone(), &wanted.into(), why)]);
         let out = "provided port is not in the valid range. The range of valid ports is 30000-32767";
         let number = u16::try_from(wanted).map_err(|_| refuse(out))?;
-        let hold = admission.view.addresses().port(number).map_err(|refused| match refused {
+        let allocation = admission.view.addresses().port(number).map_err(|refused| match refused {
             Refused::Taken => refuse("provided port is already allocated"),
             Refused::OutOfRange | Refused::Exhausted => refuse(out),
         })?;
-        admission.held.push(hold);
+        admission.allocations.push(allocation);
     }
     Ok(())
 }

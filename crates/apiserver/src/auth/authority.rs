@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::{ClientEpoch, TokenKey, impersonation::impersonate, node, rbac::Rbac, tokens::Bearer};
 use crate::{
-    attributes::{Attributes, Decision, Identity},
+    attributes::{Attributes, Decision, UserInfo},
     authority::{Authority, Token, TokenOrder},
     object,
-    rule::Rule,
+    policy_rule::PolicyRule,
     status::Status,
 };
 
@@ -45,7 +45,7 @@ impl LocalAuthority {
     }
 
     /// Whether a client certificate was made before those that count.
-    fn is_void(&self, certificate: &Identity) -> bool {
+    fn is_void(&self, certificate: &UserInfo) -> bool {
         let counts = |issued| self.clients.as_ref().is_none_or(|clients| clients.accepts(issued));
         !certificate.issued.is_none_or(counts)
     }
@@ -83,7 +83,7 @@ impl LocalAuthority {
 }
 
 impl Authority for LocalAuthority {
-    fn authorize(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+    fn authorize(&self, identity: &UserInfo, attributes: &Attributes) -> Decision {
         let decision = self.rbac.authorize(identity, attributes);
         if !decision.is_allowed() {
             return decision;
@@ -94,23 +94,23 @@ impl Authority for LocalAuthority {
         }
     }
 
-    fn rules(&self, identity: &Identity, namespace: &str) -> Value {
+    fn rules(&self, identity: &UserInfo, namespace: &str) -> Value {
         self.rbac.rules(identity, namespace)
     }
 
-    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
+    fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Vec<PolicyRule>>> {
         self.rbac.role(kind, namespace, name)
     }
 
-    fn confirm_no_escalation(&self, identity: &Identity, namespace: &str, rules: &[Rule]) -> Result<(), String> {
+    fn confirm_no_escalation(&self, identity: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Result<(), String> {
         self.rbac.confirm_no_escalation(identity, namespace, rules)
     }
 
-    fn authenticate(&self, headers: &HeaderMap, certificate: Option<Identity>) -> Result<Identity, Status> {
+    fn authenticate(&self, headers: &HeaderMap, certificate: Option<UserInfo>) -> Result<UserInfo, Status> {
         let identity = match (certificate, headers.get(http::header::AUTHORIZATION)) {
             (Some(identity), _) if self.is_void(&identity) => return Err(Status::unauthorized()),
             (Some(identity), _) => identity,
-            (None, None) => Identity::anonymous(),
+            (None, None) => UserInfo::anonymous(),
             (None, Some(value)) => {
                 let token = value.to_str().ok().and_then(|text| text.split_once(' '));
                 let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -128,7 +128,7 @@ impl Authority for LocalAuthority {
         token.ok_or_else(|| Status::new(500, "InternalError", "Internal error occurred: the token could not be signed"))
     }
 
-    fn review(&self, token: &str, audiences: &[String]) -> Option<(Identity, Vec<String>)> {
+    fn review(&self, token: &str, audiences: &[String]) -> Option<(UserInfo, Vec<String>)> {
         let bearer = self.bearer(token)?;
         let own = [self.tokens.issuer().to_owned()];
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };

@@ -295,7 +295,7 @@ mod tests {
         open().expect("is made anew");
         let (again, _) = whole_certificate(&directory.path().join("ca.crt"), &key).expect("is whole");
         let again = CertificateDer::from_pem_slice(again.as_bytes()).expect("is PEM").to_vec();
-        let name = |der: &[u8]| subject::identity_of_certificate(der).map(|identity| identity.user);
+        let name = |der: &[u8]| subject::user_of_certificate(der).map(|identity| identity.user);
         assert_eq!(name(&again), name(&first));
     }
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::rbac::Rbac;
 use crate::{
-    attributes::{Attributes, Identity},
+    attributes::{Attributes, UserInfo},
     query,
     status::Status,
 };
@@ -98,17 +98,17 @@ impl Wanted {
     }
 
     /// Who that is, with the groups that everybody of their kind has.
-    fn identity(self) -> Identity {
+    fn identity(self) -> UserInfo {
         let mut groups = self.groups;
         if let (true, Some((namespace, name))) = (groups.is_empty(), account(&self.user)) {
-            groups = Identity::service_account(namespace, name).groups;
+            groups = UserInfo::service_account(namespace, name).groups;
         }
         let own = if self.user == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
         let said = |group: &String| group == "system:authenticated" || group == "system:unauthenticated";
         if !groups.iter().any(said) {
             groups.push(own.into());
         }
-        Identity { user: self.user, uid: self.uid, groups, extra: self.extra, issued: None }
+        UserInfo { user: self.user, uid: self.uid, groups, extra: self.extra, issued: None }
     }
 }
 
@@ -118,7 +118,7 @@ fn account(user: &str) -> Option<(&str, &str)> {
 }
 
 /// Acts as somebody else where the headers ask for it and RBAC allows it.
-pub(super) fn impersonate(rbac: &Rbac, identity: Identity, headers: &HeaderMap) -> Result<Identity, Status> {
+pub(super) fn impersonate(rbac: &Rbac, identity: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
     let Some(wanted) = Wanted::read(headers)? else { return Ok(identity) };
     for right in wanted.rights() {
         if !rbac.authorize(&identity, &right).is_allowed() {

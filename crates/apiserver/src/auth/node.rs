@@ -6,13 +6,13 @@
 use knoll_store::Store;
 use serde::Deserialize;
 
-use crate::attributes::{Attributes, Identity};
+use crate::attributes::{Attributes, UserInfo};
 
 /// Namespace of the leases by which nodes say that they live.
 const LEASES: &str = "kube-node-lease";
 
 /// The node that somebody is.
-pub(crate) fn name(identity: &Identity) -> Option<&str> {
+pub(crate) fn name(identity: &UserInfo) -> Option<&str> {
     let name = identity.user.strip_prefix("system:node:")?;
     identity.groups.iter().any(|group| group == "system:nodes").then_some(name)
 }
@@ -21,7 +21,7 @@ pub(crate) fn name(identity: &Identity) -> Option<&str> {
 ///
 /// # Errors
 /// The reason, for the refusal.
-pub(super) fn restrict(store: &Store, identity: &Identity, wanted: &Attributes) -> Result<(), String> {
+pub(super) fn restrict(store: &Store, identity: &UserInfo, wanted: &Attributes) -> Result<(), String> {
     let Some(node) = name(identity) else { return Ok(()) };
     if matches!(wanted.verb.as_str(), "get" | "list" | "watch") || wanted.name.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
-use crate::attributes::Identity;
+use crate::attributes::UserInfo;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
@@ -114,10 +114,10 @@ fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
 }
 
 /// The subject's user (common name) and groups (organizations). The certificate must have been verified.
-pub fn identity_of_certificate(der: &[u8]) -> Option<Identity> {
+pub fn user_of_certificate(der: &[u8]) -> Option<UserInfo> {
     let validity = validity(der)?;
     let (mut names, _) = inside(skip(fields(der)?, 4)?, SEQUENCE)?;
-    let mut identity = Identity { issued: Some(made(&validity)), ..Identity::default() };
+    let mut identity = UserInfo { issued: Some(made(&validity)), ..UserInfo::default() };
     while !names.is_empty() {
         let (set, rest) = inside(names, SET)?;
         names = rest;
@@ -153,12 +153,12 @@ mod tests {
         let pki = Pki::open(directory.path(), now).expect("opens");
         let (certificate, _) = pki.client("jane", "ops", now).expect("signs");
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("is PEM");
-        let identity = identity_of_certificate(&der).expect("has a subject");
+        let identity = user_of_certificate(&der).expect("has a subject");
         assert_eq!(identity.user, "jane");
         assert_eq!(identity.groups, ["ops", "system:authenticated"]);
         assert_eq!(identity.issued, Some(now));
         for end in 0..der.len().min(400) {
-            assert!(identity_of_certificate(&der[..end]).is_none(), "cut off at {end}");
+            assert!(user_of_certificate(&der[..end]).is_none(), "cut off at {end}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{PkiError, jwt::Signer, subject::BACKDATED};
 use crate::{
-    attributes::Identity,
+    attributes::UserInfo,
     authority::{Token, TokenOrder},
 };
 
@@ -23,7 +23,7 @@ pub struct TokenKey {
 
 /// What a valid token says.
 pub(crate) struct Bearer {
-    pub(crate) identity: Identity,
+    pub(crate) identity: UserInfo,
     pub(super) audiences: Vec<String>,
     /// uid of the ServiceAccount.
     pub(super) uid: String,
@@ -93,7 +93,7 @@ impl TokenKey {
             let object = private.get(claim)?;
             Some((*resource, text(&object["name"])?, text(&object["uid"])?))
         });
-        let mut identity = Identity::service_account(&namespace, &name);
+        let mut identity = UserInfo::service_account(&namespace, &name);
         identity.uid.clone_from(&uid);
         identity.extra.insert(
             "authentication.kubernetes.io/credential-id".into(),

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    ApiServer, Config, Identity,
+    ApiServer, Config, UserInfo,
     auth::{LocalAuthority, Pki, TokenKey},
     body,
     node_backend::NoNode,
@@ -103,7 +103,7 @@ async fn send_and_leave(server: &Arc<ApiServer>, random: &mut Random) {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let request = Request::builder().method(method).uri(path).header("content-type", media_type);
     let request = request.body(body::full(text)).unwrap();
-    let mut answer = pin!(server.handle(request, Identity::admin()));
+    let mut answer = pin!(server.handle(request, UserInfo::admin()));
     for _ in 0..random.below(4) {
         let mut context = Context::from_waker(Waker::noop());
         if answer.as_mut().poll_unpin(&mut context).is_ready() {
@@ -143,7 +143,7 @@ async fn a_thousand_writes_whose_callers_went_away_leave_what_the_store_says() {
     settle(&server).await;
     let rebuilt = self::server(&store, &pki);
     assert_eq!(picture(&server), picture(&rebuilt));
-    assert!(server.derived.addresses.to_string().contains("held []"), "{}", server.derived.addresses);
+    assert!(server.derived.addresses.to_string().contains("allocated []"), "{}", server.derived.addresses);
     assert_eq!(server.counters.panics.get(), 0);
 }
 

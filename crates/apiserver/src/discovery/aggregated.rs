@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::{Registry, Resource, Subresource};
+use crate::resources::{Resource, ResourceRegistry, Subresource};
 
 /// What the document is sent as; clients compare it literally.
 pub(super) const MEDIA_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The core group alone, or all others.
-pub(super) fn document(registry: &Registry, core: bool) -> Value {
+pub(super) fn document(registry: &ResourceRegistry, core: bool) -> Value {
     let groups = registry.groups();
     let items: Vec<Value> = groups
         .iter()
@@ -22,7 +22,7 @@ pub(super) fn document(registry: &Registry, core: bool) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn version(registry: &Registry, group: &str, version: &str) -> Value {
+fn version(registry: &ResourceRegistry, group: &str, version: &str) -> Value {
     let rows = registry.rows().filter(|r| r.group == group && r.version == version);
     let resources: Vec<Value> = rows.map(|row| resource(row)).collect();
     json!({"version": version, "freshness": "Current", "resources": resources})

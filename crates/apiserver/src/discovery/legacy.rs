@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::{Registry, Resource, Subresource};
+use crate::resources::{Resource, ResourceRegistry, Subresource};
 
 /// `/api`.
 pub(super) fn core_versions() -> Value {
@@ -10,14 +10,14 @@ pub(super) fn core_versions() -> Value {
 }
 
 /// `/apis`.
-pub(super) fn groups(registry: &Registry) -> Value {
+pub(super) fn groups(registry: &ResourceRegistry) -> Value {
     let groups = registry.groups();
     let groups: Vec<Value> = groups.iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| one(g, v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
-pub(super) fn group(registry: &Registry, group: &str) -> Value {
+pub(super) fn group(registry: &ResourceRegistry, group: &str) -> Value {
     let groups = registry.groups();
     let mut document = one(group, groups.get(group).map(Vec::as_slice).unwrap_or_default());
     document["kind"] = "APIGroup".into();
@@ -32,7 +32,7 @@ fn one(group: &str, versions: &[&str]) -> Value {
 }
 
 /// `/api/v1` and `/apis/<group>/<version>`.
-pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Value {
+pub(super) fn resources(registry: &ResourceRegistry, group: &str, version: &str) -> Value {
     let rows = registry.rows().filter(|r| r.group == group && r.version == version);
     let resources: Vec<Value> = rows
         .flat_map(|row| {

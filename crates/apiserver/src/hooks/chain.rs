@@ -61,11 +61,11 @@ async fn rehearse(admission: &Admission<'_>, object: &Value) -> Result<(), Statu
     let mut warnings = Vec::new();
     let mut rehearsed = Admission {
         resource: &pods,
-        part: None,
+        subresource: None,
         operation: Operation::Create,
         old: None,
         warnings: &mut warnings,
-        held: Vec::new(),
+        allocations: Vec::new(),
         claim: None,
         ..*admission
     };

@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use knoll_api::{
     Kind,
     admission::{self as rules, Context},
-    config::Bundle,
+    config::ConfigBundle,
 };
 use knoll_schema::{Type, ty::Shape};
 use serde_json::{Value, json};
 
 use super::{TABLE, of};
 use crate::{
-    resources::{Registry, Resource},
+    resources::{Resource, ResourceRegistry},
     validation,
 };
 
@@ -142,7 +142,7 @@ fn sensible(what: &str, findings: &[String]) {
 
 #[test]
 fn no_finding_of_the_validators_repeats_or_names_types() {
-    let registry = Registry::built_in();
+    let registry = ResourceRegistry::built_in();
     let mut found = 0;
     for (group, plural, _) in TABLE {
         let row = registry.any_version(group, plural).expect("served");
@@ -170,8 +170,8 @@ fn no_finding_of_the_validators_repeats_or_names_types() {
 
 #[test]
 fn no_finding_about_knatives_kinds_repeats_or_names_types() {
-    let registry = Registry::built_in();
-    let config = Bundle::default();
+    let registry = ResourceRegistry::built_in();
+    let config = ConfigBundle::default();
     let context = Context { config: &config, user: "u", now: Timestamp::UNIX_EPOCH };
     for kind in Kind::ALL {
         let row = registry.get(kind.group(), kind.version(), kind.plural()).expect("served");

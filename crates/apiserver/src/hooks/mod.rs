@@ -177,11 +177,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::resources::Registry;
+    use crate::resources::ResourceRegistry;
 
     #[test]
     fn each_line_of_the_table_is_of_one_served_resource() {
-        let registry = Registry::built_in();
+        let registry = ResourceRegistry::built_in();
         let mut seen = BTreeSet::new();
         for (group, plural, _) in TABLE {
             assert!(registry.any_version(group, plural).is_some_and(|row| !row.is_custom()), "{plural}.{group}");

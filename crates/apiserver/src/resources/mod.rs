@@ -1,6 +1,6 @@
-//! What is served: one row a resource, with its names, verbs, parts, columns and fields.
+//! What is served: a `Resource` each, with its names, verbs, subresources, columns and fields.
 //!
-//! Adding a kind adds a row in the file of its group. Where the generic behaviour of writes is not enough, `hooks` says
+//! Adding a kind adds one in the file of its group. Where the generic behaviour of writes is not enough, `hooks` says
 //! what else happens to them.
 
 mod admission;
@@ -33,7 +33,7 @@ pub(crate) use self::registry::names;
 pub use self::{
     custom::{Custom, from_definition},
     knative::definitions,
-    registry::Registry,
+    registry::ResourceRegistry,
 };
 use crate::{
     status::{Cause, Status},
@@ -194,7 +194,7 @@ pub struct Resource {
     pub delete_returns_object: bool,
     /// How rows are printed.
     pub printer: Printer,
-    /// What custom resources (Knative's kinds are among them) know beyond the row.
+    /// What custom resources (Knative's kinds are among them) know beyond that.
     pub custom: Option<Arc<Custom>>,
     /// Fields for selectors, besides name and namespace.
     pub fields: &'static [SelectableField],

@@ -9,13 +9,13 @@ use crate::object;
 
 /// The resources served at one moment. Replaced as a whole when a definition comes or goes.
 #[derive(Clone, Default)]
-pub struct Registry {
+pub struct ResourceRegistry {
     rows: BTreeMap<(String, String, String), Arc<Resource>>,
     /// Grows with each change; part of discovery's ETag.
     pub generation: u64,
 }
 
-impl Registry {
+impl ResourceRegistry {
     /// The compiled-in rows.
     pub fn built_in() -> Self {
         let mut registry = Self::default();
@@ -44,7 +44,7 @@ impl Registry {
 
     /// The same, counted on from what was served before.
     #[must_use]
-    pub(crate) fn after(self, earlier: &Registry) -> Self {
+    pub(crate) fn after(self, earlier: &ResourceRegistry) -> Self {
         Self { generation: earlier.generation + 1, ..self }
     }
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_kind_that_controllers_know_is_served() {
-        let registry = Registry::built_in();
+        let registry = ResourceRegistry::built_in();
         for kind in knoll_api::Kind::ALL {
             let row = registry
                 .get(kind.group(), kind.version(), kind.plural())

@@ -4,18 +4,18 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiServer,
-    attributes::{Attributes, Decision, Identity},
+    attributes::{Attributes, Decision, UserInfo},
     call::Call,
     object,
     status::{Cause, Status},
 };
 
 /// Whom a review asks about.
-pub(super) fn subject(spec: &Value) -> Identity {
+pub(super) fn subject(spec: &Value) -> UserInfo {
     let strings = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
-    Identity {
+    UserInfo {
         user: object::text(spec, "/user").into(),
         uid: object::text(spec, "/uid").into(),
         groups: strings(&spec["groups"]),
@@ -77,7 +77,7 @@ fn attributes(spec: &Value) -> Attributes {
 }
 
 /// The status of an access review.
-pub(super) fn decide(server: &ApiServer, identity: &Identity, spec: &Value) -> Value {
+pub(super) fn decide(server: &ApiServer, identity: &UserInfo, spec: &Value) -> Value {
     let (allowed, reason) = match server.config.authority.authorize(identity, &attributes(spec)) {
         Decision::Allow { reason } => (true, reason),
         Decision::Deny { reason } => (false, reason),

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::{ApiServer, Identity, object, status::Status};
+use crate::{ApiServer, UserInfo, object, status::Status};
 
-fn user(identity: &Identity) -> Value {
+fn user(identity: &UserInfo) -> Value {
     let mut info = json!({"username": identity.user, "groups": identity.groups});
     if !identity.uid.is_empty() {
         info["uid"] = identity.uid.as_str().into();
@@ -16,7 +16,7 @@ fn user(identity: &Identity) -> Value {
 }
 
 /// The status of a SelfSubjectReview.
-pub(super) fn myself(identity: &Identity) -> Value {
+pub(super) fn myself(identity: &UserInfo) -> Value {
     json!({"userInfo": user(identity)})
 }
 

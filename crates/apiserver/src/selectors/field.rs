@@ -17,9 +17,9 @@ struct Term {
 
 /// Comparisons that must all hold; none matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Selector(Vec<Term>);
+pub(crate) struct FieldSelector(Vec<Term>);
 
-impl Selector {
+impl FieldSelector {
     /// Parses `a.b=c,d!=e` over the fields that `resource` offers.
     ///
     /// # Errors

@@ -10,9 +10,9 @@ use crate::{label_selector, query::Query, resources::Resource, status::Status};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selectors {
     /// By labels.
-    pub labels: label_selector::Selector,
+    pub labels: label_selector::LabelSelector,
     /// By fields.
-    pub fields: field::Selector,
+    pub fields: field::FieldSelector,
 }
 
 impl Selectors {
@@ -21,8 +21,8 @@ impl Selectors {
     /// # Errors
     /// 400 for a selector that cannot be parsed or names a field the resource does not offer.
     pub(crate) fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
-        let labels = label_selector::Selector::parse(query.get("labelSelector"))?;
-        let fields = field::Selector::parse(query.get("fieldSelector"), resource)?;
+        let labels = label_selector::LabelSelector::parse(query.get("labelSelector"))?;
+        let fields = field::FieldSelector::parse(query.get("fieldSelector"), resource)?;
         Ok(Self { labels, fields })
     }
 

@@ -39,9 +39,9 @@ use self::{
     patience::Patient,
 };
 use crate::{
-    ApiServer, Identity, auth,
+    ApiServer, UserInfo, auth,
     body::{self, Body},
-    flow::{Kind, LONGEST},
+    flow::{LONGEST, RequestKind},
     panics, respond,
     shares::Shares,
     status::Status,
@@ -71,7 +71,7 @@ const ACCOUNTS: &str = "system:serviceaccount:";
 /// What happens on one connection.
 struct Traffic {
     address: IpAddr,
-    certificate: Option<Identity>,
+    certificate: Option<UserInfo>,
     /// Whether it carries a command by now.
     commands: Arc<AtomicBool>,
     asked: Mutex<Asked>,
@@ -241,10 +241,10 @@ impl ApiServer {
             Ok(identity) => identity,
             Err(status) => return respond::failure(&status),
         };
-        let kind = Kind::of(&request);
+        let kind = RequestKind::of(&request);
         let who = who(&identity, traffic.address);
         // As with kube-apiserver, who is in charge is never kept out.
-        let in_charge = kind != Kind::Long && identity.groups.iter().any(|group| group == "system:masters");
+        let in_charge = kind != RequestKind::Long && identity.groups.iter().any(|group| group == "system:masters");
         let place = match self.flow.enter(kind, &who) {
             Ok(place) => Some(place),
             Err(_) if in_charge => None,
@@ -254,7 +254,7 @@ impl ApiServer {
             }
         };
         let mut request = request.map(body::wrap);
-        if kind != Kind::Long {
+        if kind != RequestKind::Long {
             let response = tokio::time::timeout(LONGEST, self.handle(request, identity)).await.unwrap_or_else(|_| {
                 self.counters.overdue.add();
                 respond::failure(&Status::overdue())
@@ -303,7 +303,7 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 
 /// Whose part of what is in flight a request takes. Who nobody knows is told apart by address, and ServiceAccounts by
 /// their namespace: whoever may make one may make a thousand.
-fn who(identity: &Identity, address: IpAddr) -> String {
+fn who(identity: &UserInfo, address: IpAddr) -> String {
     if identity.user == "system:anonymous" {
         return address.to_string();
     }
@@ -334,12 +334,12 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     patient: impl FnOnce(TcpStream) -> Patient<TcpStream>,
-) -> Option<(Encrypted, Option<Identity>)> {
+) -> Option<(Encrypted, Option<UserInfo>)> {
     // Small answers must not wait for more.
     stream.set_nodelay(true).ok()?;
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(patient(stream))).await.ok()?.ok()?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::identity_of_certificate(leaf));
+    let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::user_of_certificate(leaf));
     Some((stream, identity))
 }
 
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_accounts_of_a_namespace_share_one_part() {
-        let of = |user: &str| who(&Identity::new(user, &[]), IpAddr::from([192, 0, 2, 1]));
+        let of = |user: &str| who(&UserInfo::new(user, &[]), IpAddr::from([192, 0, 2, 1]));
         assert_eq!(of("system:serviceaccount:a:one"), of("system:serviceaccount:a:two"));
         assert_ne!(of("system:serviceaccount:a:one"), of("system:serviceaccount:b:one"));
         assert_eq!((of("ann"), of("system:anonymous")), ("ann".into(), "192.0.2.1".into()));

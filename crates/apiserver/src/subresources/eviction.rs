@@ -9,7 +9,7 @@ use crate::{
     ApiServer,
     body::Body,
     call::Call,
-    label_selector::Selector,
+    label_selector::LabelSelector,
     object, respond,
     status::{self, Cause, Status},
     verbs::delete::{self, DeleteOptions},
@@ -40,8 +40,8 @@ fn ask_budgets(server: &ApiServer, namespace: &str, pod: &Value) -> Result<(), S
     let snapshot = server.store.snapshot();
     for entry in snapshot.range(&format!("/policy/poddisruptionbudgets/{namespace}/"), None) {
         let budget = server.trees.of(&entry.value, entry.revision)?;
-        let covers =
-            Selector::from_object(&budget["spec"]["selector"]).is_some_and(|s| s.matches(&pod["metadata"]["labels"]));
+        let covers = LabelSelector::from_object(&budget["spec"]["selector"])
+            .is_some_and(|s| s.matches(&pod["metadata"]["labels"]));
         if !covers || object::integer(&budget, "/status/disruptionsAllowed").unwrap_or(0) > 0 {
             continue;
         }

@@ -5,7 +5,7 @@ mod eviction;
 mod exec;
 mod finalize;
 mod log;
-mod parts;
+mod narrowed;
 mod scale;
 mod token;
 
@@ -27,6 +27,6 @@ pub(crate) async fn run(server: &Arc<ApiServer>, mut call: Call) -> Result<Respo
         Some(Subresource::Exec | Subresource::Attach) => exec::open(server, &mut call).await,
         Some(Subresource::PortForward) => Err(Status::bad_request("port forwarding is not served")),
         Some(Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize | Subresource::Approval)
-        | None => parts::run(server, &mut call).await,
+        | None => narrowed::run(server, &mut call).await,
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pod;
-use crate::{label_selector::Selector, object, status::Cause};
+use crate::{label_selector::LabelSelector, object, status::Cause};
 
 /// Deployments.
 pub(crate) fn deployment(new: &Value, old: Option<&Value>) -> Vec<Cause> {
@@ -41,7 +41,7 @@ pub(crate) fn with_selector(new: &Value, old: Option<&Value>) -> Vec<Cause> {
             causes.push(Cause::invalid("spec.selector", selector, why));
         }
         causes.extend(mismatch(labels));
-    } else if !Selector::from_object(selector).is_some_and(|s| s.matches(labels)) {
+    } else if !LabelSelector::from_object(selector).is_some_and(|s| s.matches(labels)) {
         causes.extend(mismatch(labels));
     }
     if let Some(old) = old

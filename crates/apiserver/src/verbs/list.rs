@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiServer,
-    accept::{Format, View},
+    accept::{Format, Representation},
     body::Body,
     call::Call,
     objects, respond,
@@ -43,16 +43,18 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
         }
     }
     match (call.accept.view, call.accept.format) {
-        (View::Plain, Format::Json) => Ok(respond::bytes(200, plain(server, call, &metadata, &found.entries).await?)),
-        (View::Plain, Format::Yaml) => {
+        (Representation::Plain, Format::Json) => {
+            Ok(respond::bytes(200, plain(server, call, &metadata, &found.entries).await?))
+        }
+        (Representation::Plain, Format::Yaml) => {
             let bytes = plain(server, call, &metadata, &found.entries).await?;
             let value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
             Ok(respond::value(200, &value, Format::Yaml))
         }
-        (View::Table(version), format) => {
+        (Representation::Table(version), format) => {
             Ok(respond::value(200, &table(server, call, version, metadata, &found.entries).await?, format))
         }
-        (View::Partial(version), format) => {
+        (Representation::Partial(version), format) => {
             let mut items = Vec::with_capacity(found.entries.len());
             for entry in &found.entries {
                 let stored = server.trees.stored(&call.resource, entry).await?;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::list::parse_version;
 use crate::{
     ApiServer,
-    accept::View,
+    accept::Representation,
     body::{self, Body, BodyError},
     call::Call,
     objects, panics,
@@ -104,7 +104,7 @@ fn check_initial(call: &Call) -> Result<(), Status> {
 
 /// How objects are shown in events.
 struct Shape {
-    view: View,
+    view: Representation,
     include: Include,
     /// Whether the columns were sent.
     columns_sent: bool,
@@ -322,7 +322,7 @@ impl Feed {
     }
 
     async fn event(&mut self, out: &mut Vec<u8>, kind: &str, value: &Bytes, revision: u64) {
-        let copied = self.shape.view == View::Plain && !objects::converts(&self.resource);
+        let copied = self.shape.view == Representation::Plain && !objects::converts(&self.resource);
         let object = match copied {
             true => None,
             false => match self.read(value, revision).await {
@@ -351,9 +351,9 @@ impl Feed {
 
     fn shown(&mut self, object: &Value, out: &mut Vec<u8>) {
         let shown = match self.shape.view {
-            View::Plain => return push(out, object),
-            View::Partial(version) => tables::partial(object, version),
-            View::Table(version) => {
+            Representation::Plain => return push(out, object),
+            Representation::Partial(version) => tables::partial(object, version),
+            Representation::Table(version) => {
                 let row = tables::row(&self.resource.printer, object, self.shape.include, version, Timestamp::now());
                 self.table(object, version, vec![row])
             }
@@ -379,9 +379,9 @@ impl Feed {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let shown = match self.shape.view {
-            View::Plain => object,
-            View::Partial(version) => tables::partial(&object, version),
-            View::Table(version) => {
+            Representation::Plain => object,
+            Representation::Partial(version) => tables::partial(&object, version),
+            Representation::Table(version) => {
                 let row = json!({"cells": [], "object": tables::partial(&object, version)});
                 self.table(&object, version, vec![row])
             }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     ApiServer,
-    addresses::Hold,
+    addresses::Allocation,
     admission::{Admission, Operation},
     call::{Call, WriteOptions},
     claims::Claim,
@@ -72,7 +72,7 @@ async fn create_named(
     metadata::prepare_create(resource, &call.namespace, &mut object, now)?;
     let key = resource.key(&call.namespace, object::name(&object));
     // Both stand for the object until it is stored, and what follows from it is known.
-    let (_held, _claim) = admit(server, call, options, None, &mut object, &mut warnings).await?;
+    let (_allocations, _claim) = admit(server, call, options, None, &mut object, &mut warnings).await?;
     if server.store.get(&key).is_some() {
         return Err(Status::already_exists(&resource.group, &resource.plural, object::name(&object)));
     }
@@ -149,7 +149,7 @@ pub(crate) async fn update(
         let mut new = change(&old.object)?;
         check_version(resource, &old, &new)?;
         // Both stand for the object until it is stored, and what follows from it is known.
-        let (_held, _claim) = settle(server, call, options, &old, &mut new, &mut warnings).await?;
+        let (_allocations, _claim) = settle(server, call, options, &old, &mut new, &mut warnings).await?;
         if metadata::is_no_op(&old.object, &new) {
             return Ok(Done { object: old.object, warnings });
         }
@@ -174,7 +174,7 @@ async fn settle(
     old: &Stored,
     new: &mut Value,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<Hold>, Option<Claim>), Status> {
+) -> Result<(Vec<Allocation>, Option<Claim>), Status> {
     let resource = &call.resource;
     let mut reserved = (Vec::new(), None);
     bounded(new)?;
@@ -224,23 +224,23 @@ async fn admit(
     old: Option<&Value>,
     new: &mut Value,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<Hold>, Option<Claim>), Status> {
+) -> Result<(Vec<Allocation>, Option<Claim>), Status> {
     let operation = if old.is_some() { Operation::Update } else { Operation::Create };
     let mut admission = Admission {
         view: server.view(),
         resource: &call.resource,
         identity: &call.identity,
         namespace: &call.namespace,
-        part: call.subresource,
+        subresource: call.subresource,
         operation,
         old,
         dry_run: options.dry_run,
         warnings,
-        held: Vec::new(),
+        allocations: Vec::new(),
         claim: None,
     };
     hooks::admit(&mut admission, new).await?;
-    Ok((admission.held, admission.claim))
+    Ok((admission.allocations, admission.claim))
 }
 
 /// Why a state was not written.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{Answer, Harness, config_map};
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
@@ -26,7 +26,7 @@ fn service(name: &str, ips: &[&str], port: u16) -> Value {
 }
 
 /// Somebody who writes what they like in the namespace, and is not trusted with the machine.
-async fn tenant(h: &Harness) -> Identity {
+async fn tenant(h: &Harness) -> UserInfo {
     let rules = json!([
         {"apiGroups": [""], "resources": ["endpoints", "services"], "verbs": ["*"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["*"]},
@@ -38,10 +38,10 @@ async fn tenant(h: &Harness) -> Identity {
         "subjects": [{"kind": "User", "name": "tenant"}],
     });
     h.post(&format!("{group}/rolebindings"), binding).await.expect(201);
-    Identity::new("tenant", &["system:authenticated"])
+    UserInfo::new("tenant", &["system:authenticated"])
 }
 
-async fn post(h: &Harness, who: &Identity, path: &str, body: Value) -> Answer {
+async fn post(h: &Harness, who: &UserInfo, path: &str, body: Value) -> Answer {
     h.send_as(who.clone(), "POST", path, "application/json", body).await
 }
 
@@ -80,7 +80,7 @@ async fn only_the_trusted_lead_traffic_to_the_machine_and_its_gateway() {
             assert!(message.ends_with("may not be an address of the node itself"), "{message}");
         }
     }
-    let controller = Identity::service_account("knative-serving", "controller");
+    let controller = UserInfo::service_account("knative-serving", "controller");
     post(&h, &controller, ENDPOINTS, endpoints("e", "169.254.77.1")).await.expect(201);
     post(&h, &controller, SLICES, slice("s", "169.254.77.1")).await.expect(201);
     // What the trusted made, others may label: the addresses are not theirs.

@@ -1,7 +1,7 @@
 //! What the server adds to objects, and what it refuses.
 
 use crate::support::{Harness, config_map, deployment, names, pod};
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn definitions_are_there_and_new_ones_are_served_at_once() {
 #[tokio::test]
 async fn strangers_are_told_what_they_may_not_do() {
     let h = Harness::new().await;
-    let bob = Identity::new("bob", &["system:authenticated"]);
+    let bob = UserInfo::new("bob", &["system:authenticated"]);
     let answer = h.send_as(bob.clone(), "GET", "/api/v1/namespaces/default/pods/x", "", Value::Null).await;
     let expected =
         r#"pods "x" is forbidden: User "bob" cannot get resource "pods" in API group "" in the namespace "default""#;

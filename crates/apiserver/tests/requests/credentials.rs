@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -206,7 +206,7 @@ async fn a_local_review_asks_about_its_own_namespace() {
 async fn reviews_answer_what_was_asked_and_refuse_what_asks_nothing() {
     let h = Harness::new().await;
     let ann = || {
-        let mut ann = Identity::new("ann", &["staff", "system:authenticated"]);
+        let mut ann = UserInfo::new("ann", &["staff", "system:authenticated"]);
         ann.extra.insert("acme.example/team".into(), vec!["blue".into()]);
         ann
     };

@@ -1,7 +1,7 @@
 //! What a request may bring, and what it may become.
 
 use crate::support::{Harness, config_map, deployment};
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -9,7 +9,7 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const KNATIVE: &str = "/apis/serving.knative.dev/v1/namespaces/default/services";
 
 async fn send(h: &Harness, method: &str, path: &str, media_type: &str, text: String) -> (u16, String) {
-    let answer = h.send_raw(Identity::admin(), method, path, media_type, text).await;
+    let answer = h.send_raw(UserInfo::admin(), method, path, media_type, text).await;
     let code = answer.code;
     (code, answer.json()["message"].as_str().unwrap_or_default().to_owned())
 }

@@ -1,14 +1,14 @@
 //! The four kinds of patches.
 
 use crate::support::{Answer, Harness, config_map, deployment};
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 async fn patch(h: &Harness, path: &str, media_type: &str, body: Value) -> Answer {
-    h.send_as(Identity::admin(), "PATCH", path, media_type, body).await
+    h.send_as(UserInfo::admin(), "PATCH", path, media_type, body).await
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Nothing is accepted in silence that is not carried out, and what a namespace's labels ask of pods is.
 
 use crate::support::{Harness, deployment, pod};
-use knoll_apiserver::Identity;
+use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 async fn warnings(h: &Harness, path: &str, object: Value) -> Vec<String> {
@@ -47,7 +47,7 @@ async fn fields_that_nothing_acts_on_say_so() {
     // The controllers only carry on what its writer was told of.
     let mut carried = pod("p");
     carried["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
-    let controller = Identity::service_account("knative-serving", "controller");
+    let controller = UserInfo::service_account("knative-serving", "controller");
     let path = "/api/v1/namespaces/default/pods";
     let answer = h.send_as(controller, "POST", path, "application/json", carried).await;
     assert!(answer.warnings().is_empty(), "{answer:?}");

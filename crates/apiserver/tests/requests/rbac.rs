@@ -1,7 +1,7 @@
 //! Who may do what, and that nobody gives away what they do not hold.
 
 use crate::support::{Answer, Harness, config_map};
-use knoll_apiserver::{Identity, auth};
+use knoll_apiserver::{UserInfo, auth};
 use serde_json::{Value, json};
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
@@ -9,8 +9,8 @@ const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/ro
 const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const CLUSTER_BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
-fn user(name: &str) -> Identity {
-    Identity::new(name, &["system:authenticated"])
+fn user(name: &str) -> UserInfo {
+    UserInfo::new(name, &["system:authenticated"])
 }
 
 fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
@@ -207,7 +207,7 @@ async fn a_write_that_makes_the_object_needs_the_right_to_create_it() {
 async fn a_node_writes_what_is_its_own() {
     let h = Harness::new().await;
     let node = |name: &str| json!({"metadata": {"name": name}});
-    let own = auth::node_identity("one");
+    let own = auth::node_user("one");
     let as_node = async |method: &str, path: &str, body: Value| {
         h.send_as(own.clone(), method, path, "application/json", body).await
     };

@@ -100,7 +100,7 @@ async fn the_same_manifest_again_is_no_other_generation() {
     let path = format!("{SERVICES}/s");
     let apply = async || {
         let by = format!("{path}?fieldManager=gitops");
-        let who = knoll_apiserver::Identity::admin();
+        let who = knoll_apiserver::UserInfo::admin();
         h.send_as(who, "PATCH", &by, "application/apply-patch+yaml", manifest.clone()).await
     };
     let made = apply().await.expect(201);

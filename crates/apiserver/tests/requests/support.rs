@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use knoll_apiserver::{
-    ApiServer, Body, Config, Identity,
+    ApiServer, Body, Config, UserInfo,
     auth::{LocalAuthority, Pki, ServingCertificate, TokenKey},
     body,
     node_backend::{NoNode, NodeBackend},
@@ -129,13 +129,13 @@ impl Harness {
             ("PATCH", _) => "application/merge-patch+json",
             _ => "application/json",
         };
-        self.send_as(Identity::admin(), method, path, media_type, body).await
+        self.send_as(UserInfo::admin(), method, path, media_type, body).await
     }
 
     /// Sends a request.
     pub(crate) async fn send_as(
         &self,
-        identity: Identity,
+        identity: UserInfo,
         method: &str,
         path: &str,
         media_type: &str,
@@ -147,13 +147,13 @@ impl Harness {
 
     /// Sends JSON text as it is.
     pub(crate) async fn send_text(&self, method: &str, path: &str, text: &str) -> Answer {
-        self.request(Identity::admin(), method, path, "application/json", text.to_owned()).await
+        self.request(UserInfo::admin(), method, path, "application/json", text.to_owned()).await
     }
 
     /// Sends text as it is.
     pub(crate) async fn send_raw(
         &self,
-        identity: Identity,
+        identity: UserInfo,
         method: &str,
         path: &str,
         media_type: &str,
@@ -162,7 +162,7 @@ impl Harness {
         self.request(identity, method, path, media_type, text).await
     }
 
-    async fn request(&self, identity: Identity, method: &str, path: &str, media_type: &str, bytes: String) -> Answer {
+    async fn request(&self, identity: UserInfo, method: &str, path: &str, media_type: &str, bytes: String) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -182,7 +182,7 @@ impl Harness {
     /// GET with an `Accept` header.
     pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Answer {
         let request = Request::builder().uri(path).header("accept", accept).body(body::empty()).unwrap();
-        let (parts, body) = self.server.handle(request, Identity::admin()).await.into_parts();
+        let (parts, body) = self.server.handle(request, UserInfo::admin()).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer { code: parts.status.as_u16(), headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
@@ -194,7 +194,7 @@ impl Harness {
     /// A watch; its events come one by one.
     pub(crate) async fn watch(&self, path: &str) -> Events {
         let request = Request::builder().uri(path).body(body::empty()).unwrap();
-        let response: Response<Body> = self.server.handle(request, Identity::admin()).await;
+        let response: Response<Body> = self.server.handle(request, UserInfo::admin()).await;
         assert_eq!(response.status(), 200);
         Events { body: response.into_body(), buffer: Vec::new() }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use knoll_api::Key;
-use knoll_api::table::{Backend, Host, Instance, Path, RevisionPolicy, Split, Table};
+use knoll_api::table::{Backend, Host, Instance, Path, RevisionPolicy, RoutingTable, Split};
 use knoll_proxy::{Config, Gateway, Visibility};
 use tokio::sync::watch;
 
@@ -61,12 +61,12 @@ fn measure(upstream: SocketAddr, threads: usize, services: usize) -> Result<Cost
     gateway.serve(listener, Visibility::External)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let applied = gateway.applied();
-    let publish = |table: &Table| {
+    let publish = |table: &RoutingTable| {
         let table = Arc::new(table.clone());
         let begun = Instant::now();
         let mut applied = applied.clone();
         tables.send_replace(Some(table.clone()));
-        let in_force = |seen: &Option<Arc<Table>>| seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &table));
+        let in_force = |seen: &Option<Arc<RoutingTable>>| seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &table));
         runtime.block_on(applied.wait_for(in_force)).map(|_| begun.elapsed())
     };
     let first = publish(&table)?;
@@ -118,7 +118,7 @@ fn instance(upstream: SocketAddr) -> Instance {
     Instance { address: upstream, pod: "pod".into() }
 }
 
-fn table(upstream: SocketAddr, services: usize) -> Table {
+fn table(upstream: SocketAddr, services: usize) -> RoutingTable {
     let backend = |number: usize| {
         let policy = RevisionPolicy {
             revision: key(number),
@@ -134,7 +134,7 @@ fn table(upstream: SocketAddr, services: usize) -> Table {
         let path = Path { prefix: "/".into(), splits, ..Path::default() };
         Arc::new(Host { redirect_to_https: false, paths: vec![path] })
     };
-    Table {
+    RoutingTable {
         external: (0..services).map(|number| (host(number), route(number))).collect(),
         local: Default::default(),
         backends: (0..services).map(|number| (key(number), backend(number))).collect(),

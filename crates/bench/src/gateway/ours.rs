@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use knoll_api::Key;
-use knoll_api::table::{Backend, Host, Instance, Path, RevisionPolicy, Split, Table};
+use knoll_api::table::{Backend, Host, Instance, Path, RevisionPolicy, RoutingTable, Split};
 use knoll_proxy::{Config, Gateway, Visibility};
 use tokio::sync::watch;
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub(crate) struct Ours {
     pub(crate) address: SocketAddr,
     _gateway: Gateway,
-    _table: watch::Sender<Option<Arc<Table>>>,
+    _table: watch::Sender<Option<Arc<RoutingTable>>>,
 }
 
 /// Starts a gateway in front of `upstream`.
@@ -28,7 +28,7 @@ pub(crate) fn start(upstream: SocketAddr, threads: usize, container_concurrency:
     Ok(Ours { address, _gateway: gateway, _table: sender })
 }
 
-fn table(upstream: SocketAddr, container_concurrency: u32) -> Table {
+fn table(upstream: SocketAddr, container_concurrency: u32) -> RoutingTable {
     let key = Key::new("bench", "hello-00001");
     let policy = RevisionPolicy {
         revision: key.clone(),
@@ -45,7 +45,7 @@ fn table(upstream: SocketAddr, container_concurrency: u32) -> Table {
     let splits = vec![Split { percent: 100, service: key.clone(), append_headers: Vec::new() }];
     let path = Path { prefix: "/".into(), splits, ..Path::default() };
     let host = Host { redirect_to_https: false, paths: vec![path] };
-    Table {
+    RoutingTable {
         external: [("127.0.0.1".to_owned(), Arc::new(host))].into_iter().collect(),
         local: Default::default(),
         backends: [(key, Arc::new(backend))].into_iter().collect(),

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 use super::{Failure, READY, Step, report, target};
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::cgroup::{Cgroups, Devices};
 use crate::sys::{self, MountAttributes};
 
@@ -103,7 +103,7 @@ fn empty_root(directory: &Path) -> Result<(), Failure> {
 
 /// Gives up every privilege there is.
 fn become_nobody() -> Result<(), Failure> {
-    for capability in Set::all().numbers() {
+    for capability in CapabilitySet::all().numbers() {
         // The kernel may know fewer.
         drop(sys::drop_from_bounding(capability));
     }

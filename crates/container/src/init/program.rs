@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::target::{self, Kind, find_or_make};
-use super::user::Identity;
+use super::target::{self, FileKind, find_or_make};
+use super::user::ExecUser;
 use super::{Failure, Step, describe};
 use crate::sys;
 
@@ -17,7 +17,7 @@ use crate::sys;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The environment: the last of equal names wins; `PATH` and `HOME` are always there.
-pub(super) fn environment(given: &[String], user: &Identity) -> Result<Vec<CString>, Failure> {
+pub(super) fn environment(given: &[String], user: &ExecUser) -> Result<Vec<CString>, Failure> {
     let mut merged: BTreeMap<&str, &str> = BTreeMap::new();
     for entry in given {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
@@ -45,7 +45,7 @@ pub(super) fn enter_directory(cwd: &Path) -> Result<bool, Failure> {
         return Err(Failure::start(format!("cannot use {cwd:?} as working directory: it is not absolute")));
     }
     let make = |root: BorrowedFd<'_>, cwd: &Path| {
-        find_or_make(root, cwd, Kind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755), None)
+        find_or_make(root, cwd, FileKind::Directory, nix::sys::stat::Mode::from_bits_truncate(0o755), None)
     };
     match enter(cwd, make) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn lines(given: &[&str]) -> Vec<String> {
-        let user = Identity { uid: 7, gid: 7, groups: vec![], home: "/home/x".into() };
+        let user = ExecUser { uid: 7, gid: 7, groups: vec![], home: "/home/x".into() };
         let given: Vec<String> = given.iter().map(|s| (*s).to_owned()).collect();
         environment(&given, &user).unwrap().into_iter().map(|line| line.into_string().unwrap()).collect()
     }

@@ -13,7 +13,7 @@ use crate::sys;
 
 /// What is needed at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     Directory,
     File,
 }
@@ -59,7 +59,7 @@ pub(super) fn own_directory(path: &Path) -> Result<(), Failure> {
 pub(super) fn find_or_make(
     root: BorrowedFd<'_>,
     path: &Path,
-    kind: Kind,
+    kind: FileKind,
     mode: Mode,
     owner: Option<u32>,
 ) -> io::Result<OwnedFd> {
@@ -69,7 +69,7 @@ pub(super) fn find_or_make(
     }
 }
 
-fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode, owner: Option<u32>) -> io::Result<OwnedFd> {
+fn make(root: BorrowedFd<'_>, path: &Path, kind: FileKind, mode: Mode, owner: Option<u32>) -> io::Result<OwnedFd> {
     let mut so_far = PathBuf::new();
     let mut parent = root.try_clone_to_owned()?;
     let parts: Vec<_> =
@@ -80,7 +80,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode, owner: Option
         parent = match sys::open_in_root(root, &so_far, libc::O_PATH) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let name = Path::new(part);
-                make_one(parent.as_fd(), name, if last { kind } else { Kind::Directory }, mode)?;
+                make_one(parent.as_fd(), name, if last { kind } else { FileKind::Directory }, mode)?;
                 if owner.is_some() {
                     let (user, group) = (owner.map(Into::into), owner.map(Into::into));
                     nix::unistd::fchownat(&parent, name, user, group, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -93,10 +93,10 @@ fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind, mode: Mode, owner: Option
     Ok(parent)
 }
 
-fn make_one(parent: BorrowedFd<'_>, name: &Path, kind: Kind, mode: Mode) -> io::Result<()> {
+fn make_one(parent: BorrowedFd<'_>, name: &Path, kind: FileKind, mode: Mode) -> io::Result<()> {
     match kind {
-        Kind::Directory => Ok(mkdirat(parent, name, mode)?),
-        Kind::File => {
+        FileKind::Directory => Ok(mkdirat(parent, name, mode)?),
+        FileKind::File => {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
             let file = openat(parent, name, flags, Mode::from_bits_truncate(0o644))?;
             drop(File::from(file));

@@ -7,7 +7,7 @@ use crate::protocol::User;
 
 /// Who a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct ExecUser {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
@@ -21,14 +21,14 @@ const MOST: u32 = i32::MAX.cast_unsigned();
 const LONGEST: u64 = 4 << 20;
 
 /// Looks a user up in the current root's files.
-pub(super) fn resolve_here(user: &User) -> Result<Identity, Failure> {
+pub(super) fn resolve_here(user: &User) -> Result<ExecUser, Failure> {
     let read = |path: &str| target::read(Path::new(path), LONGEST).blame_spec(|| format!("cannot read {path}"));
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     resolve(user, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
 }
 
 /// Looks a user up in these files.
-pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity, Failure> {
+pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<ExecUser, Failure> {
     let (name, group_name) = match user.name.split_once(':') {
         Some((name, group)) => (name, Some(group).filter(|g| !g.is_empty())),
         None => (user.name.as_str(), None),
@@ -59,7 +59,7 @@ pub(crate) fn resolve(user: &User, passwd: &str, group: &str) -> Result<Identity
     groups.sort_unstable();
     groups.dedup();
     let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/");
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    Ok(ExecUser { uid, gid, groups, home: home.to_owned() })
 }
 
 struct Entry<'a> {

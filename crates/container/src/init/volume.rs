@@ -9,16 +9,16 @@ use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
 use super::rootfs::map_ids;
-use super::target::{Kind, find_or_make};
+use super::target::{FileKind, find_or_make};
 use super::{Failure, Mapping, Step, target};
-use crate::protocol::{Mount, MountSource, Propagation};
+use crate::protocol::{Mount, MountPropagation, MountSource};
 use crate::sys::{self, MountAttributes};
 
 /// A mount picked up and ready to be put in place.
 pub(super) struct Volume {
     destination: PathBuf,
     tree: OwnedFd,
-    kind: Kind,
+    kind: FileKind,
     attributes: MountAttributes,
     propagation: u64,
     /// Who owns mount points that have to be made, if not root.
@@ -47,29 +47,29 @@ fn collect_one(mount: &Mount, privileged: bool, ids: Option<&Mapping<'_>>) -> Re
         }
         MountSource::Tmpfs { size, mode } => (
             tmpfs(*size, *mode, owner.unwrap_or(0)).step(|| format!("cannot mount a tmpfs at {destination:?}"))?,
-            Kind::Directory,
+            FileKind::Directory,
         ),
     };
     let attributes = MountAttributes { read_only: mount.read_only, no_dev: !privileged, ..MountAttributes::default() };
     let propagation = match mount.propagation {
-        Propagation::Private => MsFlags::MS_PRIVATE.bits(),
-        Propagation::HostToContainer => MsFlags::MS_SLAVE.bits(),
-        Propagation::Bidirectional => 0,
+        MountPropagation::Private => MsFlags::MS_PRIVATE.bits(),
+        MountPropagation::HostToContainer => MsFlags::MS_SLAVE.bits(),
+        MountPropagation::Bidirectional => 0,
     };
     Ok(Volume { destination, tree, kind, attributes, propagation, owner })
 }
 
-fn bind(path: &Path, sub_path: Option<&Path>) -> io::Result<(OwnedFd, Kind)> {
+fn bind(path: &Path, sub_path: Option<&Path>) -> io::Result<(OwnedFd, FileKind)> {
     let mut place = target::open(path)?;
     if let Some(sub_path) = sub_path {
         if sub_path.is_absolute() || sub_path.components().any(|part| part == std::path::Component::ParentDir) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the sub path must stay below the volume"));
         }
-        place = find_or_make(place.as_fd(), sub_path, Kind::Directory, Mode::from_bits_truncate(0o755), None)?;
+        place = find_or_make(place.as_fd(), sub_path, FileKind::Directory, Mode::from_bits_truncate(0o755), None)?;
     }
     let kind = match fs::metadata(format!("/proc/self/fd/{}", place.as_raw_fd()))?.is_dir() {
-        true => Kind::Directory,
-        false => Kind::File,
+        true => FileKind::Directory,
+        false => FileKind::File,
     };
     Ok((sys::clone_tree(Some(place.as_fd()), Path::new(""), true)?, kind))
 }

@@ -10,7 +10,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{Monitor, Source};
-use crate::protocol::{Answer, Call, Event, MAX_CALL, MAX_FRAME, Message, Refusal, RefusalKind};
+use crate::protocol::{Answer, Call, ContainerEvent, MAX_CALL, MAX_FRAME, Message, Refusal, RefusalKind};
 use crate::wire::{self, Inbox, Outbox};
 
 /// The most clients at a time; more are turned away by closing.
@@ -253,7 +253,7 @@ impl Monitor {
     }
 
     /// Tells every subscriber.
-    pub(super) fn publish(&mut self, event: &Event) {
+    pub(super) fn publish(&mut self, event: &ContainerEvent) {
         let Ok(frame) = wire::encode(&Message::Event(event.clone()), MAX_FRAME) else { return };
         let subscribed = self.connections.0.iter().filter(|(_, c)| c.subscribed).map(|(token, _)| *token);
         let tokens: Vec<u64> = subscribed.collect();

@@ -17,16 +17,16 @@ use nix::unistd::mkfifo;
 use super::child::{self, Progress};
 use super::connection::Ticket;
 use super::deadline::{self, Start};
-use super::identity::Identity;
 use super::log::{self, Output};
+use super::namespaces::Namespaces;
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::sandbox::MAX_ANNOTATIONS;
 use super::{Monitor, Source};
-use crate::capability::Set;
+use crate::capability::CapabilitySet;
 use crate::init::{self, Birth, Privileges};
 use crate::protocol::{
-    Answer, ContainerId, ContainerSpec, ContainerStatus, Event, Exit, Network, Phase, Refusal, RefusalKind, Resources,
-    Rootfs, SandboxId, Seccomp, Security, Stdin,
+    Answer, ContainerEvent, ContainerId, ContainerSpec, ContainerStatus, ExitStatus, Network, Phase, Refusal,
+    RefusalKind, Resources, Rootfs, SandboxId, Seccomp, Security, Stdin,
 };
 use crate::sys::{self, PidExit, Spawned};
 
@@ -58,7 +58,7 @@ pub(super) enum Stage {
     /// The child prepares for its program.
     Starting(Starting),
     Running,
-    Exited(Exit),
+    Exited(ExitStatus),
 }
 
 /// A child that prepares for its program.
@@ -112,8 +112,8 @@ struct Child {
 
 /// What a spec says about privileges, worked out.
 pub(super) struct Confinement {
-    capabilities: Set,
-    bounding: Set,
+    capabilities: CapabilitySet,
+    bounding: CapabilitySet,
     filter: Option<Rc<[sock_filter]>>,
 }
 
@@ -191,14 +191,15 @@ impl Monitor {
 
     /// Works out what a program may do.
     pub(super) fn confinement(&mut self, security: &Security, sandbox: &SandboxId) -> Result<Confinement, Refusal> {
-        let wanted = if security.privileged { Ok(Set::all()) } else { Set::changed(&security.capabilities) };
+        let wanted =
+            if security.privileged { Ok(CapabilitySet::all()) } else { CapabilitySet::changed(&security.capabilities) };
         let unknown = |name| refuse(RefusalKind::Invalid, format!("there is no capability {name:?}"));
         let capabilities = wanted.map_err(unknown)?.and(self.bounding);
         let filtered = !security.privileged && security.seccomp == Seccomp::Default;
         let filter = filtered.then(|| self.filter(capabilities));
         // Whoever enters a user namespace has everything there, whatever it had outside.
         let mapped = self.sandboxes.get(sandbox).is_some_and(|sandbox| sandbox.status.ids.is_some());
-        let bounding = if mapped { Set::all() } else { self.bounding };
+        let bounding = if mapped { CapabilitySet::all() } else { self.bounding };
         Ok(Confinement { capabilities, bounding, filter })
     }
 
@@ -285,7 +286,7 @@ impl Monitor {
             birth,
             proc: proc.as_deref(),
             devices: self.devices.as_ref(),
-            ids: sandbox.identity.as_ref().and_then(Identity::mapping),
+            ids: sandbox.namespaces.as_ref().and_then(Namespaces::mapping),
         };
         let birthplace = birthplace.as_ref().map(AsFd::as_fd);
         let spawned = sys::spawn(flags, birthplace, || init::container(&container)).internal("fork")?;
@@ -489,8 +490,11 @@ impl Monitor {
         }
         container.stage = Stage::Exited(exit.clone());
         let waiters = std::mem::take(&mut container.waiters);
-        let event =
-            Event::Exited { sandbox: container.spec.sandbox.clone(), container: id.clone(), exit: exit.clone() };
+        let event = ContainerEvent::Exited {
+            sandbox: container.spec.sandbox.clone(),
+            container: id.clone(),
+            exit: exit.clone(),
+        };
         if let Err(error) = self.save_container(id) {
             tracing::error!(%error, container = %id, "an exit is not recorded");
         }
@@ -592,12 +596,12 @@ fn namespaces(sandbox: &super::Sandbox) -> (Vec<(BorrowedFd<'_>, CloneFlags)>, l
     let spec = &sandbox.status.spec;
     let mut join = Vec::new();
     let mut flags = 0;
-    match &sandbox.identity {
-        Some(identity) => {
-            join.push((identity.net.as_fd(), CloneFlags::CLONE_NEWNET));
-            join.push((identity.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
+    match &sandbox.namespaces {
+        Some(namespaces) => {
+            join.push((namespaces.net.as_fd(), CloneFlags::CLONE_NEWNET));
+            join.push((namespaces.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
             if !spec.host_ipc {
-                join.push((identity.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
+                join.push((namespaces.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
             }
         }
         None if !spec.host_ipc && spec.network == Network::Host => flags |= libc::CLONE_NEWIPC,
@@ -610,11 +614,11 @@ fn namespaces(sandbox: &super::Sandbox) -> (Vec<(BorrowedFd<'_>, CloneFlags)>, l
 }
 
 /// How a process ended, in the protocol's words.
-pub(super) fn exit(ended: PidExit, oom_killed: bool) -> Exit {
+pub(super) fn exit(ended: PidExit, oom_killed: bool) -> ExitStatus {
     let (code, signal, known) = match ended {
         PidExit::Code(code) => (code, None, true),
         PidExit::Signal(signal) => (128 + signal, Some(signal), true),
         PidExit::Unknown => (255, None, false),
     };
-    Exit { code, signal, oom_killed, known, at: Timestamp::now() }
+    ExitStatus { code, signal, oom_killed, known, at: Timestamp::now() }
 }

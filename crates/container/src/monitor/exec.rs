@@ -11,7 +11,7 @@ use super::deadline::{self, Start};
 use super::request::{Internal, Outcome, refuse};
 use super::{Monitor, Source};
 use crate::init::{self, Birth};
-use crate::protocol::{Answer, ExecId, ExecSpec, Exit, Refusal, RefusalKind};
+use crate::protocol::{Answer, ExecId, ExecSpec, ExitStatus, Refusal, RefusalKind};
 use crate::sys::{self, Spawned};
 
 /// The most at a time.
@@ -32,7 +32,7 @@ pub(super) struct Exec {
     pub(super) given_up: bool,
     pub(super) progress: Progress,
     terminal: Option<OwnedFd>,
-    exit: Option<Exit>,
+    exit: Option<ExitStatus>,
     waiter: Option<Ticket>,
     /// Whoever started it has gone, so nobody will ask.
     pub(super) orphan: bool,

@@ -52,11 +52,11 @@ impl Monitor {
         let (status, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .internal("make a socket")?;
         let mut namespaces = Vec::new();
-        if let Some(identity) = &sandbox.identity {
-            namespaces.push((identity.net.as_fd(), CloneFlags::CLONE_NEWNET));
-            namespaces.push((identity.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
-            namespaces.push((identity.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
-            namespaces.extend(identity.user.as_ref().map(|user| (user.as_fd(), CloneFlags::CLONE_NEWUSER)));
+        if let Some(own) = &sandbox.namespaces {
+            namespaces.push((own.net.as_fd(), CloneFlags::CLONE_NEWNET));
+            namespaces.push((own.uts.as_fd(), CloneFlags::CLONE_NEWUTS));
+            namespaces.push((own.ipc.as_fd(), CloneFlags::CLONE_NEWIPC));
+            namespaces.extend(own.user.as_ref().map(|user| (user.as_fd(), CloneFlags::CLONE_NEWUSER)));
         }
         let directory = self.options.runtime_dir.join("net");
         let pause = init::Pause {

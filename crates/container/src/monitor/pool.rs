@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use super::connection::Ticket;
-use super::identity::{Cable, Identity, Plan};
+use super::namespaces::{Namespaces, NamespacesSpec, Veth};
 use super::request::{Internal, refuse};
 use super::{Monitor, Source, daemon};
 use crate::netlink::Socket;
@@ -32,14 +32,14 @@ const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Identities: ready, in the making, asked for.
+/// Namespaces of sandboxes: ready, in the making, asked for.
 #[derive(Default)]
 pub(super) struct Pool {
     network: Option<PodNetwork>,
     target: usize,
     /// Claims that were announced and have not come, and until when they may.
     expected: (usize, Option<Instant>),
-    ready: VecDeque<Identity>,
+    ready: VecDeque<Namespaces>,
     fillers: BTreeMap<u64, Filler>,
     waiting: VecDeque<(Ticket, SandboxSpec)>,
     addresses: BTreeSet<Ipv4Addr>,
@@ -48,7 +48,7 @@ pub(super) struct Pool {
 
 /// A helper at work.
 struct Filler {
-    plan: Plan,
+    spec: NamespacesSpec,
     spawned: Spawned,
     status: OwnedFd,
     /// For a sandbox without an address, which the pool does not hold.
@@ -113,7 +113,7 @@ impl Pool {
     }
 
     /// Everything that is ready, to be thrown away.
-    pub(super) fn drain(&mut self) -> Vec<Identity> {
+    pub(super) fn drain(&mut self) -> Vec<Namespaces> {
         self.ready.drain(..).collect()
     }
 
@@ -163,8 +163,8 @@ impl Monitor {
 
     fn trim_pool(&mut self) {
         while self.pool.ready.len() > self.pool.wanted() {
-            if let Some(identity) = self.pool.ready.pop_back() {
-                self.discard(&identity);
+            if let Some(namespaces) = self.pool.ready.pop_back() {
+                self.discard(&namespaces);
             }
         }
     }
@@ -197,12 +197,12 @@ impl Monitor {
         self.pool.target = configuration.pool.min(MAX_POOL) as usize;
     }
 
-    /// Takes an identity for a sandbox, or leaves the request waiting.
+    /// Takes a set of namespaces for a sandbox, or leaves the request waiting.
     pub(super) fn claim(
         &mut self,
         ticket: Ticket,
         spec: SandboxSpec,
-    ) -> Result<Option<(SandboxSpec, Identity)>, Refusal> {
+    ) -> Result<Option<(SandboxSpec, Namespaces)>, Refusal> {
         if spec.network != Network::None && self.pool.network.is_none() {
             return Err(refuse(RefusalKind::State, "no network has been configured"));
         }
@@ -215,10 +215,10 @@ impl Monitor {
             return Ok(None);
         }
         self.pool.expect_one_less();
-        if let Some(identity) = self.pool.ready.pop_front() {
+        if let Some(namespaces) = self.pool.ready.pop_front() {
             let low = self.pool.ready.len() * 2 < self.pool.target;
             self.events.wake_after(if low { Duration::from_millis(5) } else { REFILL_AFTER });
-            return Ok(Some((spec, identity)));
+            return Ok(Some((spec, namespaces)));
         }
         if self.pool.waiting.len() >= MAX_WAITING {
             return Err(refuse(RefusalKind::Exhausted, "too many sandboxes are being made"));
@@ -260,47 +260,47 @@ impl Monitor {
 
     fn start_filler(&mut self, only_for: Option<(Ticket, SandboxSpec)>) -> Result<(), Refusal> {
         let name = format!("{:x}", self.next_serial());
-        let mut cable = None;
+        let mut veth = None;
         if only_for.as_ref().is_none_or(|(_, spec)| spec.network == Network::Pod)
             && let Some(network) = self.pool.network.clone()
         {
             let exhausted = || refuse(RefusalKind::Exhausted, "all pod addresses are taken");
             let (address, number) = self.pool.next_address().ok_or_else(exhausted)?;
             let interface = format!("{}{number:x}", network.interface_prefix);
-            cable = Some(Cable { address, interface, network });
+            veth = Some(Veth { address, interface, network });
         }
         let path = self.options.runtime_dir.join("net").join(&name);
         let mapped = only_for.as_ref().is_some_and(|(_, spec)| spec.user_namespace);
         let ids = match mapped.then(|| self.ids.next()).transpose() {
             Ok(ids) => ids,
             Err(refusal) => {
-                if let Some(cable) = cable {
-                    self.pool.release(cable.address);
+                if let Some(veth) = veth {
+                    self.pool.release(veth.address);
                 }
                 return Err(refusal);
             }
         };
-        let plan = Plan { path, group: format!("{}/{name}", self.options.cgroup_root), cable, ids };
-        match self.spawn_filler(&plan) {
+        let spec = NamespacesSpec { path, group: format!("{}/{name}", self.options.cgroup_root), veth, ids };
+        match self.spawn_filler(&spec) {
             Ok((spawned, status, token)) => {
-                self.pool.fillers.insert(token, Filler { plan, spawned, status, only_for });
+                self.pool.fillers.insert(token, Filler { spec, spawned, status, only_for });
                 Ok(())
             }
             Err(error) => {
-                self.forget_plan(&plan);
+                self.forget(&spec);
                 Err(error).internal("start a helper")
             }
         }
     }
 
-    fn spawn_filler(&mut self, plan: &Plan) -> std::io::Result<(Spawned, OwnedFd, u64)> {
+    fn spawn_filler(&mut self, spec: &NamespacesSpec) -> std::io::Result<(Spawned, OwnedFd, u64)> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let mut theirs = Some(theirs);
         let cgroups = &self.cgroups;
         let spawned = sys::spawn(0, None, || {
             let Some(status) = theirs.take() else { return 1 };
-            work(plan, cgroups, &status, ours.as_raw_fd())
+            work(spec, cgroups, &status, ours.as_raw_fd())
         })?;
         drop(theirs);
         let token = self.events.add(&ours, Source::Filler)?;
@@ -317,15 +317,15 @@ impl Monitor {
             b"" => Err(refuse(RefusalKind::Internal, "the helper that makes sandboxes has died")),
             text => Err(refuse(RefusalKind::Internal, String::from_utf8_lossy(text))),
         };
-        let Filler { plan, spawned, status, only_for } = filler;
+        let Filler { spec, spawned, status, only_for } = filler;
         self.events.remove(&status, token);
         drop(status);
         self.reap_later(spawned);
         match outcome {
-            Ok((net, uts, ipc, user)) => self.identity_made(Identity { plan, net, uts, ipc, user }, only_for),
+            Ok((net, uts, ipc, user)) => self.namespaces_made(Namespaces { spec, net, uts, ipc, user }, only_for),
             Err(refusal) => {
                 tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
-                self.forget_plan(&plan);
+                self.forget(&spec);
                 match only_for {
                     Some((ticket, _)) => self.reply(ticket, Err(refusal)),
                     None => self.fail_waiting(&refusal),
@@ -335,50 +335,50 @@ impl Monitor {
         }
     }
 
-    fn identity_made(&mut self, identity: Identity, only_for: Option<(Ticket, SandboxSpec)>) {
-        let same = |cable: &Cable| Some(&cable.network) == self.pool.network.as_ref();
-        if !identity.plan.cable.as_ref().is_none_or(same) {
-            self.discard(&identity);
+    fn namespaces_made(&mut self, namespaces: Namespaces, only_for: Option<(Ticket, SandboxSpec)>) {
+        let same = |veth: &Veth| Some(&veth.network) == self.pool.network.as_ref();
+        if !namespaces.spec.veth.as_ref().is_none_or(same) {
+            self.discard(&namespaces);
         } else if let Some((ticket, spec)) = only_for.or_else(|| self.pool.waiting.pop_front()) {
-            self.sandbox_made(ticket, spec, identity);
+            self.sandbox_made(ticket, spec, namespaces);
         } else if self.pool.ready.len() < self.pool.wanted() {
-            self.pool.ready.push_back(identity);
+            self.pool.ready.push_back(namespaces);
         } else {
-            self.discard(&identity);
+            self.discard(&namespaces);
         }
         self.fill_pool();
     }
 
-    /// Throws every ready identity away.
+    /// Throws every set away that is ready.
     pub(super) fn discard_pool(&mut self) {
         let all = self.pool.drain();
-        all.iter().for_each(|identity| self.discard(identity));
+        all.iter().for_each(|namespaces| self.discard(namespaces));
     }
 
-    /// Throws an identity away.
-    pub(super) fn discard(&mut self, identity: &Identity) {
-        self.forget_plan(&identity.plan);
+    /// Throws a set of namespaces away.
+    pub(super) fn discard(&mut self, namespaces: &Namespaces) {
+        self.forget(&namespaces.spec);
     }
 
-    fn forget_plan(&mut self, plan: &Plan) {
-        plan.remove();
-        if let Some(cable) = &plan.cable {
-            self.pool.release(cable.address);
+    fn forget(&mut self, spec: &NamespacesSpec) {
+        spec.remove();
+        if let Some(veth) = &spec.veth {
+            self.pool.release(veth.address);
         }
-        if let Some(ids) = plan.ids {
+        if let Some(ids) = spec.ids {
             self.ids.release(ids);
         }
-        self.remove_group(plan.group.clone());
+        self.remove_group(spec.group.clone());
     }
 }
 
 /// The helper's work: make it, report, wait until it has been picked up.
-fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs: i32) -> i32 {
+fn work(spec: &NamespacesSpec, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs: i32) -> i32 {
     // The monitor's end, inherited, would keep this helper from hearing that the monitor has let go.
     if nix::unistd::close(theirs).is_err() {
         return 1;
     }
-    let report = match plan.make(cgroups) {
+    let report = match spec.make(cgroups) {
         Ok(()) => b"R".to_vec(),
         Err(error) => format!("cannot make a sandbox: {error}").into_bytes(),
     };
@@ -391,7 +391,7 @@ fn work(plan: &Plan, cgroups: &crate::cgroup::Cgroups, status: &OwnedFd, theirs:
 
 fn pick_up(filler: &Filler) -> std::io::Result<(OwnedFd, OwnedFd, OwnedFd, Option<OwnedFd>)> {
     let open = |kind| daemon::namespace(filler.spawned.pid, kind);
-    Ok((open("net")?, open("uts")?, open("ipc")?, filler.plan.open_user()?))
+    Ok((open("net")?, open("uts")?, open("ipc")?, filler.spec.open_user()?))
 }
 
 fn check(network: &PodNetwork) -> Result<(), Refusal> {

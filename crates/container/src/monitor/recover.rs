@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::container::{Container, Stage};
-use super::identity::{Cable, Identity, Plan, unbind};
 use super::log::Output;
+use super::namespaces::{Namespaces, NamespacesSpec, Veth, unbind};
 use super::pause::Pause;
 use super::sandbox::Sandbox;
 use super::state::SandboxRecord;
@@ -58,12 +58,12 @@ impl Monitor {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the machine has restarted"));
         }
         let id = status.spec.id.clone();
-        let identity = match &status.network_namespace {
+        let namespaces = match &status.network_namespace {
             Some(path) if status.spec.network != Network::Host => {
                 let member = containers.iter().filter_map(|(_, status)| status.as_ref());
                 let member = member.filter(|c| c.spec.sandbox == id && c.phase == Phase::Running);
                 let mut pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
-                Some(self.adopt_identity(path, &status, pids.next_back())?)
+                Some(self.adopt_namespaces(path, &status, pids.next_back())?)
             }
             _ => None,
         };
@@ -78,7 +78,7 @@ impl Monitor {
             self.ids.take(ids);
         }
         let lost = status.spec.shared_pid && pause.is_none();
-        self.sandboxes.insert(id.clone(), Sandbox { status, identity, pause, removing: None });
+        self.sandboxes.insert(id.clone(), Sandbox { status, namespaces, pause, removing: None });
         if lost {
             // Its processes died with the one that held them together, so it can only go.
             self.begin_removal(&id, None);
@@ -86,27 +86,27 @@ impl Monitor {
         Ok(())
     }
 
-    fn adopt_identity(
+    fn adopt_namespaces(
         &self,
         path: &Path,
         status: &crate::protocol::SandboxStatus,
         member: Option<i32>,
-    ) -> io::Result<Identity> {
+    ) -> io::Result<Namespaces> {
         let net = OwnedFd::from(File::open(path)?);
         daemon::inside(&net, &self.home.net, nix::sched::CloneFlags::CLONE_NEWNET, || Ok(()))?;
         let (uts, ipc) = match member {
             Some(pid) => (daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?),
             None => fresh_names(&status.spec.hostname)?,
         };
-        let cable = match (status.address, &status.interface, self.pool.network()) {
+        let veth = match (status.address, &status.interface, self.pool.network()) {
             (Some(address), Some(interface), Some(network)) => {
-                Some(Cable { address, interface: interface.clone(), network: network.clone() })
+                Some(Veth { address, interface: interface.clone(), network: network.clone() })
             }
             _ => None,
         };
-        let plan = Plan { path: path.to_owned(), group: status.cgroup.clone(), cable, ids: status.ids };
-        let user = plan.open_user()?;
-        Ok(Identity { plan, net, uts, ipc, user })
+        let spec = NamespacesSpec { path: path.to_owned(), group: status.cgroup.clone(), veth, ids: status.ids };
+        let user = spec.open_user()?;
+        Ok(Namespaces { spec, net, uts, ipc, user })
     }
 
     fn adopt_pause(&mut self, id: &SandboxId, pid: i32, start_ticks: u64) -> io::Result<Option<Pause>> {
@@ -175,8 +175,8 @@ impl Monitor {
         let known = |path: &Path| {
             self.sandboxes.values().any(|s| {
                 let shared = || s.status.spec.shared_pid && self.shared_proc(&s.status.cgroup) == path;
-                let plan = s.identity.as_ref().map(|identity| &identity.plan);
-                let user = || plan.is_some_and(|plan| plan.ids.is_some() && plan.user_path() == path);
+                let spec = s.namespaces.as_ref().map(|namespaces| &namespaces.spec);
+                let user = || spec.is_some_and(|spec| spec.ids.is_some() && spec.user_path() == path);
                 s.status.network_namespace.as_deref() == Some(path) || user() || shared()
             })
         };

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use nix::sched::CloneFlags;
 
 use super::connection::Ticket;
-use super::identity::{Identity, unbind};
+use super::namespaces::{Namespaces, unbind};
 use super::pause::Pause;
 use super::request::{Internal, Outcome, absent_sandbox, refuse};
 use super::{Monitor, daemon};
@@ -30,7 +30,7 @@ const FREEZE_PAUSE: std::time::Duration = std::time::Duration::from_micros(50);
 pub(super) struct Sandbox {
     pub(super) status: SandboxStatus,
     /// None on the host's network.
-    pub(super) identity: Option<Identity>,
+    pub(super) namespaces: Option<Namespaces>,
     /// The first process of a process-id namespace that all containers share.
     pub(super) pause: Option<Pause>,
     /// Who waits for its removal, once that has begun.
@@ -40,7 +40,7 @@ pub(super) struct Sandbox {
 impl Sandbox {
     /// Its network namespace; none for the host's.
     pub(super) fn net(&self) -> Option<&OwnedFd> {
-        self.identity.as_ref().map(|identity| &identity.net)
+        self.namespaces.as_ref().map(|namespaces| &namespaces.net)
     }
 }
 
@@ -60,14 +60,14 @@ impl Monitor {
             return self.host_sandbox(ticket, spec);
         }
         match self.claim(ticket, spec)? {
-            Some((spec, identity)) => self.dress(ticket, spec, identity),
+            Some((spec, namespaces)) => self.dress(ticket, spec, namespaces),
             None => Ok(None),
         }
     }
 
-    /// An identity for a request that waited has been made.
-    pub(super) fn sandbox_made(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Identity) {
-        match self.dress(ticket, spec, identity) {
+    /// A set of namespaces for a request that waited has been made.
+    pub(super) fn sandbox_made(&mut self, ticket: Ticket, spec: SandboxSpec, namespaces: Namespaces) {
+        match self.dress(ticket, spec, namespaces) {
             Ok(Some(answer)) => self.reply(ticket, Ok(answer)),
             Ok(None) => {}
             Err(refusal) => self.reply(ticket, Err(refusal)),
@@ -81,52 +81,52 @@ impl Monitor {
         self.admit(ticket, spec, None, group)
     }
 
-    /// Gives an identity the name and the limits of a sandbox.
-    fn dress(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Identity) -> Outcome {
-        if let Err(refusal) = self.name_and_settings(&spec, &identity) {
-            self.discard(&identity);
+    /// Gives a set of namespaces the name and the limits of a sandbox.
+    fn dress(&mut self, ticket: Ticket, spec: SandboxSpec, namespaces: Namespaces) -> Outcome {
+        if let Err(refusal) = self.name_and_settings(&spec, &namespaces) {
+            self.discard(&namespaces);
             return Err(refusal);
         }
-        let group = identity.plan.group.clone();
-        self.admit(ticket, spec, Some(identity), group)
+        let group = namespaces.spec.group.clone();
+        self.admit(ticket, spec, Some(namespaces), group)
     }
 
-    fn name_and_settings(&self, spec: &SandboxSpec, identity: &Identity) -> Result<(), Refusal> {
+    fn name_and_settings(&self, spec: &SandboxSpec, namespaces: &Namespaces) -> Result<(), Refusal> {
         let mut end = spec.hostname.len().min(63);
         while !spec.hostname.is_char_boundary(end) {
             end -= 1;
         }
         let set_name = || Ok(nix::unistd::sethostname(&spec.hostname[..end])?);
-        daemon::inside(&identity.uts, &self.home.uts, CloneFlags::CLONE_NEWUTS, set_name)
+        daemon::inside(&namespaces.uts, &self.home.uts, CloneFlags::CLONE_NEWUTS, set_name)
             .internal("set the host name")?;
         for (name, value) in &spec.sysctls {
             let path = format!("/proc/sys/{}", name.replace('.', "/"));
             let write = || fs::write(&path, value);
             let outcome = if name.starts_with("net.") {
-                daemon::inside(&identity.net, &self.home.net, CloneFlags::CLONE_NEWNET, write)
+                daemon::inside(&namespaces.net, &self.home.net, CloneFlags::CLONE_NEWNET, write)
             } else {
-                daemon::inside(&identity.ipc, &self.home.ipc, CloneFlags::CLONE_NEWIPC, write)
+                daemon::inside(&namespaces.ipc, &self.home.ipc, CloneFlags::CLONE_NEWIPC, write)
             };
             outcome.map_err(|error| refuse(RefusalKind::Invalid, format!("cannot set {name}: {error}")))?;
         }
         Ok(())
     }
 
-    fn admit(&mut self, ticket: Ticket, spec: SandboxSpec, identity: Option<Identity>, group: String) -> Outcome {
-        let cable = identity.as_ref().and_then(|identity| identity.plan.cable.as_ref());
+    fn admit(&mut self, ticket: Ticket, spec: SandboxSpec, namespaces: Option<Namespaces>, group: String) -> Outcome {
+        let veth = namespaces.as_ref().and_then(|namespaces| namespaces.spec.veth.as_ref());
         let status = SandboxStatus {
-            address: cable.map(|cable| cable.address),
-            network_namespace: identity.as_ref().map(|identity| identity.plan.path.clone()),
-            interface: cable.map(|cable| cable.interface.clone()),
+            address: veth.map(|veth| veth.address),
+            network_namespace: namespaces.as_ref().map(|namespaces| namespaces.spec.path.clone()),
+            interface: veth.map(|veth| veth.interface.clone()),
             cgroup: group,
             created_at: Timestamp::now(),
             boot_id: self.boot_id.clone(),
-            ids: identity.as_ref().and_then(|identity| identity.plan.ids),
+            ids: namespaces.as_ref().and_then(|namespaces| namespaces.spec.ids),
             frozen: false,
             spec,
         };
         let id = status.spec.id.clone();
-        self.sandboxes.insert(id.clone(), Sandbox { status: status.clone(), identity, pause: None, removing: None });
+        self.sandboxes.insert(id.clone(), Sandbox { status: status.clone(), namespaces, pause: None, removing: None });
         let outcome = self.settle(ticket, &id, &status);
         if outcome.is_err() {
             self.begin_removal(&id, None);
@@ -213,11 +213,11 @@ impl Monitor {
             self.remove_group(format!("{}/pause", sandbox.status.cgroup));
             unbind(&self.shared_proc(&sandbox.status.cgroup));
         }
-        match &sandbox.identity {
-            Some(identity) => self.discard(identity),
+        match &sandbox.namespaces {
+            Some(namespaces) => self.discard(namespaces),
             None => self.remove_group(sandbox.status.cgroup.clone()),
         }
-        drop(sandbox.identity);
+        drop(sandbox.namespaces);
         for ticket in sandbox.removing.into_iter().flatten() {
             self.reply(ticket, Ok(Answer::Done));
         }

@@ -37,7 +37,7 @@ const NUD_PERMANENT: u16 = 0x80;
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
 
-/// One end of a virtual cable.
+/// One end of a veth pair.
 pub(crate) struct End<'a> {
     pub(crate) name: &'a str,
     pub(crate) mac: Mac,
@@ -68,8 +68,8 @@ fn with_zero(text: &str) -> Vec<u8> {
 }
 
 impl Socket {
-    /// Makes a virtual cable: `near` here, `far` in another network namespace, both down.
-    pub(crate) fn add_cable(
+    /// Makes a veth pair: `near` here, `far` in another network namespace, both down.
+    pub(crate) fn add_veth(
         &mut self,
         near: &End<'_>,
         far: &End<'_>,

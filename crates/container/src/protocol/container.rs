@@ -104,7 +104,7 @@ pub struct Mount {
     pub read_only: bool,
     /// Whether later mounts pass through.
     #[serde(default)]
-    pub propagation: Propagation,
+    pub propagation: MountPropagation,
 }
 
 /// What is mounted.
@@ -132,7 +132,7 @@ pub enum MountSource {
 /// Whether mounts pass between host and container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Propagation {
+pub enum MountPropagation {
     /// Neither way.
     #[default]
     Private,
@@ -294,12 +294,12 @@ pub enum Phase {
     /// Its program has been executed and has not exited.
     Running,
     /// It has exited.
-    Exited(Exit),
+    Exited(ExitStatus),
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct ExitStatus {
     /// The exit code; 128 + n after signal n. 255 with `known` false.
     pub code: i32,
     /// The signal that ended it.

@@ -74,7 +74,7 @@ pub struct IdRange {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// Its own namespace with the address that belongs to the pooled identity.
+    /// Its own namespace with the address that belongs to it.
     #[default]
     Pod,
     /// The host's.
@@ -83,7 +83,7 @@ pub enum Network {
     None,
 }
 
-/// How pods are connected: each has `eth0` with a /32 address, routed over one virtual cable to the host.
+/// How pods are connected: each has `eth0` with a /32 address, routed over one veth pair to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodNetwork {
     /// Addresses for pods; the first is never used. Prefix length at most 30.
@@ -107,7 +107,7 @@ pub struct SandboxStatus {
     pub address: Option<Ipv4Addr>,
     /// The bind-mounted network namespace; none on the host's network.
     pub network_namespace: Option<PathBuf>,
-    /// The host's end of the cable.
+    /// The host's end of the veth.
     pub interface: Option<String>,
     /// Its cgroup, below every hierarchy's mount point.
     pub cgroup: String,

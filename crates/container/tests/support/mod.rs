@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use knoll_container::client::Client;
 use knoll_container::launch::{Launcher, Options};
 use knoll_container::protocol::{
-    Configuration, ContainerId, ContainerSpec, ContainerStatus, Exit, PodNetwork, Rootfs, SandboxId, SandboxSpec,
+    Configuration, ContainerId, ContainerSpec, ContainerStatus, ExitStatus, PodNetwork, Rootfs, SandboxId, SandboxSpec,
     SandboxStatus,
 };
 
@@ -125,7 +125,7 @@ impl Site {
     }
 
     /// Runs a spec to its end and gives its output without time stamps.
-    pub(crate) async fn run(&self, client: &Client, spec: ContainerSpec) -> (Exit, String) {
+    pub(crate) async fn run(&self, client: &Client, spec: ContainerSpec) -> (ExitStatus, String) {
         let id = spec.id.clone();
         client.start_container(spec).await.expect("a container");
         let exit = client.wait(id.clone()).await.expect("an exit");
@@ -133,7 +133,7 @@ impl Site {
     }
 
     /// Runs a script to its end in a sandbox of its own.
-    pub(crate) async fn script(&self, client: &Client, name: &str, script: &str) -> (Exit, String) {
+    pub(crate) async fn script(&self, client: &Client, name: &str, script: &str) -> (ExitStatus, String) {
         self.sandbox(client, name).await;
         let outcome = self.run(client, self.spec(name, name, script)).await;
         client.remove_sandbox(sandbox_id(name)).await.expect("removed");

@@ -16,7 +16,7 @@ use std::sync::{
 
 use fake::{Fake, key_of};
 use http::Method;
-use knoll_api::{Key, Kind, stats::RevisionStat, table::Table};
+use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
 use knoll_client::rush::Rush;
 use knoll_drive::{Counters, DriveError, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
@@ -41,7 +41,7 @@ struct Running {
     stop: oneshot::Sender<()>,
     counters: Arc<Counters>,
     inspect: Inspect,
-    table: watch::Receiver<Option<Arc<Table>>>,
+    table: watch::Receiver<Option<Arc<RoutingTable>>>,
     wakes: mpsc::Sender<Key>,
     stats: mpsc::Sender<Vec<RevisionStat>>,
 }
@@ -313,7 +313,7 @@ async fn a_waiting_request_starts_an_instance_without_a_tick() {
     assert!(running.counters.read().hurried >= 4, "autoscaler, deployment, replica set and pod");
 
     let mut table = running.table.clone();
-    let serves = |table: &Option<Arc<Table>>| {
+    let serves = |table: &Option<Arc<RoutingTable>>| {
         table.iter().any(|table| table.backends.values().any(|backend| !backend.instances.is_empty()))
     };
     table.wait_for(serves).await.expect("it runs");

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use knoll_apiserver::{
-    auth::{Pki, TokenKey, identity_of_certificate},
+    auth::{Pki, TokenKey, user_of_certificate},
     authority::TokenOrder,
     parsers::{token as issue, token_holder},
 };
@@ -59,7 +59,7 @@ fn token(input: &[u8]) {
 }
 
 fn certificate(input: &[u8]) {
-    let Some(identity) = identity_of_certificate(input) else { return };
+    let Some(identity) = user_of_certificate(input) else { return };
     assert!(!identity.user.is_empty() && identity.groups.len() <= 65);
     assert!(identity.groups.iter().map(String::len).sum::<usize>() <= input.len() + 32);
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use knoll_node::network::dns::packet::{Answer, Data, Malformed, Query, Record, addresses, kind, shape};
+use knoll_node::network::dns::packet::{Answer, Malformed, Query, Record, RecordData, addresses, kind, shape};
 use knoll_proxy::parsers::{headers_to_client, headers_to_instance, host as read_host, is_platforms};
 use simple_dns::Packet;
 
@@ -78,9 +78,9 @@ fn dns(input: &[u8]) {
     assert_eq!((&again.name, again.kind, again.id), (&query.name, query.kind, 7));
     let record = |name: &str, data| Record { name: name.into(), ttl: 5, data };
     let answer = Answer {
-        answers: (0..40).map(|last| record("", Data::A(Ipv4Addr::new(10, 0, 0, last)))).collect(),
-        authority: vec![record("cluster.local", Data::Soa { zone: "cluster.local".into(), minimum: 5 })],
-        additional: vec![record("a.b.svc.cluster.local", Data::Srv { port: 80, target: "c.d".into() })],
+        answers: (0..40).map(|last| record("", RecordData::A(Ipv4Addr::new(10, 0, 0, last)))).collect(),
+        authority: vec![record("cluster.local", RecordData::Soa { zone: "cluster.local".into(), minimum: 5 })],
+        additional: vec![record("a.b.svc.cluster.local", RecordData::Srv { port: 80, target: "c.d".into() })],
         ..Answer::default()
     };
     let written = query.answer(&answer, query.udp_limit);

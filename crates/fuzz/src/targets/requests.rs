@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use knoll_apiserver::{
-    ApiServer, Config, Identity,
+    ApiServer, Config, UserInfo,
     auth::{LocalAuthority, Pki, TokenKey},
     body,
     node_backend::NoNode,
@@ -133,7 +133,7 @@ fn send(world: &World, part: &[u8]) {
     };
     let before = world.server.counters().panics.get();
     let status = world.runtime.block_on(async {
-        let response = world.server.handle(request, Identity::admin()).await;
+        let response = world.server.handle(request, UserInfo::admin()).await;
         let (parts, body) = response.into_parts();
         let whole = body.collect().await.unwrap_or_else(|error| panic!("an answer broke off: {line}: {error}"));
         // What kube-apiserver calls an internal error, too: an applied object that is not of its type.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use knoll_api::Key;
-use knoll_container::network::{Claim, ServiceChanges, ServiceRule, Transport};
+use knoll_container::network::{ServiceAddress, ServiceChanges, ServiceRule, Transport};
 use tokio::sync::{mpsc, watch};
 
 use super::dns::{Names, ServiceNames};
@@ -30,10 +30,10 @@ const QUEUE: usize = 256;
 /// Services and their endpoints, and what follows from them: where addresses lead, and what names stand for.
 ///
 /// A change of a Service or of one of its slices costs what that Service has, however many others there are: it is
-/// marked, and [`Directory::settle`] computes what is marked anew and says what differs.
+/// marked, and [`ServiceDirectory::settle`] computes what is marked anew and says what differs.
 #[derive(Clone, Debug)]
-pub struct Directory {
-    host: Host,
+pub struct ServiceDirectory {
+    host: HostAddresses,
     services: OrdMap<Key, Compact<Service>>,
     /// By namespace and Service, then by name of the slice. This and the claims are flat, a row a fact: nearly every Service
     /// has one slice, and every address one claimant, and a map of its own for each would weigh more than all else.
@@ -41,7 +41,7 @@ pub struct Directory {
     /// What each Service wants its addresses to lead to, and its age.
     wanted: BTreeMap<Key, Wanted>,
     /// Who wants an address: the oldest has it.
-    claims: BTreeSet<(Claim, Age, Key)>,
+    claims: BTreeSet<(ServiceAddress, Age, Key)>,
     names: Names,
     changed: BTreeSet<Key>,
     settled: u64,
@@ -58,17 +58,17 @@ struct Wanted {
 
 /// The machine's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct HostAddresses {
     /// As others see it.
     pub address: Ipv4Addr,
     /// As its pods see it.
     pub gateway: Ipv4Addr,
 }
 
-impl Directory {
+impl ServiceDirectory {
     /// Nothing yet, on a machine with these addresses.
-    pub fn new(host: Host) -> Directory {
-        Directory {
+    pub fn new(host: HostAddresses) -> ServiceDirectory {
+        ServiceDirectory {
             host,
             services: OrdMap::new(),
             slices: BTreeMap::new(),
@@ -128,7 +128,7 @@ impl Directory {
         &self.services
     }
 
-    /// What names stand for, as of the last [`Directory::settle`].
+    /// What names stand for, as of the last [`ServiceDirectory::settle`].
     pub fn names(&self) -> &Names {
         &self.names
     }
@@ -161,15 +161,15 @@ impl Directory {
                 continue;
             }
             for rule in before.iter().flat_map(|w| &w.rules).chain(wanted.iter().flat_map(|w| &w.rules)) {
-                touched.insert(rule.claim());
+                touched.insert(rule.address());
             }
             self.replace_claims(key, wanted);
         }
         let mut changes = ServiceChanges::default();
-        for claim in touched {
-            match self.in_force(&claim) {
+        for address in touched {
+            match self.in_force(&address) {
                 Some(rule) => changes.put.push(rule.clone()),
-                None => changes.gone.push(claim),
+                None => changes.gone.push(address),
             }
         }
         changes
@@ -178,13 +178,13 @@ impl Directory {
     fn replace_claims(&mut self, key: Key, wanted: Option<Wanted>) {
         if let Some(before) = self.wanted.remove(&key) {
             for rule in &before.rules {
-                self.claims.remove(&(rule.claim(), before.age, key.clone()));
+                self.claims.remove(&(rule.address(), before.age, key.clone()));
             }
         }
         let Some(wanted) = wanted else { return };
         for rule in &wanted.rules {
-            self.claims.insert((rule.claim(), wanted.age, key.clone()));
-            if let Some(holder) = self.holder(&rule.claim()).filter(|holder| **holder != key) {
+            self.claims.insert((rule.address(), wanted.age, key.clone()));
+            if let Some(holder) = self.holder(&rule.address()).filter(|holder| **holder != key) {
                 tracing::warn!(service = %key, %holder, address = %rule.service, "an address belongs to an older Service");
             }
         }
@@ -192,16 +192,16 @@ impl Directory {
     }
 
     /// Whose an address is: the oldest Service's of those that want it.
-    fn holder(&self, claim: &Claim) -> Option<&Key> {
-        let first = (*claim, Age::MIN, Key::default());
+    fn holder(&self, address: &ServiceAddress) -> Option<&Key> {
+        let first = (*address, Age::MIN, Key::default());
         let (of, _, holder) = self.claims.range(first..).next()?;
-        (of == claim).then_some(holder)
+        (of == address).then_some(holder)
     }
 
     /// Where an address leads: as whose it is wants.
-    fn in_force(&self, claim: &Claim) -> Option<&ServiceRule> {
-        let holder = self.holder(claim)?;
-        self.wanted.get(holder)?.rules.iter().find(|rule| rule.claim() == *claim)
+    fn in_force(&self, address: &ServiceAddress) -> Option<&ServiceRule> {
+        let holder = self.holder(address)?;
+        self.wanted.get(holder)?.rules.iter().find(|rule| rule.address() == *address)
     }
 
     /// Where the addresses of a Service lead, each once.
@@ -221,7 +221,7 @@ impl Directory {
             rules.extend(addresses.into_iter().map(rule));
         }
         rules.sort();
-        rules.dedup_by_key(|rule| rule.claim());
+        rules.dedup_by_key(|rule| rule.address());
         rules
     }
 
@@ -294,7 +294,7 @@ fn transport(protocol: Option<&str>) -> Option<Transport> {
 }
 
 /// Every address and port under which clients reach a Service's port.
-fn addresses(service: &Service, port: &ServicePort, host: Host) -> Vec<SocketAddrV4> {
+fn addresses(service: &Service, port: &ServicePort, host: HostAddresses) -> Vec<SocketAddrV4> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Ok(number) = u16::try_from(port.port) else { return Vec::new() };
     let parse = |text: &String| text.parse::<Ipv4Addr>().ok();
@@ -370,7 +370,7 @@ pub(crate) async fn run(
 
 struct State<'a> {
     shared: &'a Shared,
-    directory: Directory,
+    directory: ServiceDirectory,
     /// Whether Services and slices were listed.
     known: (bool, bool),
     /// Whether what is in force is known: the first changes replace whatever an earlier node left.
@@ -383,9 +383,16 @@ struct State<'a> {
 
 impl State<'_> {
     fn new(shared: &Shared) -> State<'_> {
-        let host = Host { address: shared.config.address, gateway: shared.config.gateway };
+        let host = HostAddresses { address: shared.config.address, gateway: shared.config.gateway };
         let looked = tokio::time::Instant::now();
-        State { shared, directory: Directory::new(host), known: (false, false), begun: false, refused: false, looked }
+        State {
+            shared,
+            directory: ServiceDirectory::new(host),
+            known: (false, false),
+            begun: false,
+            refused: false,
+            looked,
+        }
     }
 
     fn take_service(&mut self, change: Change<LeanService>) {
@@ -446,10 +453,11 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    const HOST: Host = Host { address: Ipv4Addr::new(192, 0, 2, 1), gateway: Ipv4Addr::new(169, 254, 77, 1) };
+    const HOST: HostAddresses =
+        HostAddresses { address: Ipv4Addr::new(192, 0, 2, 1), gateway: Ipv4Addr::new(169, 254, 77, 1) };
 
-    fn directory(services: Value, slices: Value) -> Directory {
-        let mut directory = Directory::new(HOST);
+    fn directory(services: Value, slices: Value) -> ServiceDirectory {
+        let mut directory = ServiceDirectory::new(HOST);
         let services: Vec<Service> = serde_json::from_value(services).expect("services");
         for mut service in services {
             service.metadata.namespace = Some("ns".into());
@@ -530,7 +538,7 @@ mod tests {
 
     #[test]
     fn an_address_stays_with_the_oldest_that_wants_it() {
-        let mut directory = Directory::new(HOST);
+        let mut directory = ServiceDirectory::new(HOST);
         let external = |changes: &ServiceChanges| {
             shown(&changes.put).into_iter().filter(|rule| rule.starts_with("198.51")).collect::<Vec<_>>()
         };
@@ -556,7 +564,7 @@ mod tests {
 
     #[test]
     fn one_change_among_ten_thousand_services_costs_one() {
-        let mut directory = Directory::new(HOST);
+        let mut directory = ServiceDirectory::new(HOST);
         let all = (0..10_000u32).map(|n| {
             let service = json!({"metadata": {"name": format!("s{n}"), "namespace": "ns"}, "spec": {
                 "clusterIP": Ipv4Addr::from(0x0a60_0000 + n).to_string(), "ports": [{"name": "http", "port": 80}]}});

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{Backoff, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, grace};
+use super::{Backoff, ContainerType, Life, ObservedContainer, ObservedPod, RestartPolicy, Step, containers, grace};
 
 /// How long containers may take to stop when the API has already forgotten their pod.
 const GRACE_WHEN_GONE: Duration = Duration::from_secs(1);
@@ -61,14 +61,14 @@ pub enum StopCause {
 
 /// What to do now, and when to ask again if nothing happens before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub struct PodActions {
     /// In no particular order; independent of each other.
     pub acts: Vec<Act>,
     /// When time alone changes the answer.
     pub recheck: Option<Timestamp>,
 }
 
-impl Decision {
+impl PodActions {
     fn act(&mut self, act: Act) {
         self.acts.push(act);
     }
@@ -79,28 +79,28 @@ impl Decision {
 }
 
 /// Says what to do next for `pod`. Acts that are under way (`Doing`, `Creating`, `Stopping`) are not said again.
-pub fn decide(pod: &Pod, seen: &ObservedPod, now: Timestamp) -> Decision {
-    let mut decision = Decision::default();
-    let Some(spec) = pod.spec.as_ref() else { return decision };
+pub fn decide(pod: &Pod, seen: &ObservedPod, now: Timestamp) -> PodActions {
+    let mut actions = PodActions::default();
+    let Some(spec) = pod.spec.as_ref() else { return actions };
     let deleting = seen.gone || pod.metadata.deletion_timestamp.is_some();
     if deleting {
         let grace = if seen.gone { GRACE_WHEN_GONE } else { grace(pod) };
-        wind_down(&mut decision, spec, seen, grace, StopCause::Deleted, now);
+        wind_down(&mut actions, spec, seen, grace, StopCause::Deleted, now);
     } else if seen.verdict.is_some() || has_finished(spec, seen) {
-        wind_down(&mut decision, spec, seen, grace(pod), StopCause::Finished, now);
+        wind_down(&mut actions, spec, seen, grace(pod), StopCause::Finished, now);
     } else if let Some(late) = deadline(spec, seen).filter(|at| *at <= now) {
-        decision.recheck(late.max(now));
-        decision.act(Act::Fail {
+        actions.recheck(late.max(now));
+        actions.act(Act::Fail {
             reason: "DeadlineExceeded",
             message: "Pod was active on the node longer than the specified deadline",
         });
     } else {
         if let Some(at) = deadline(spec, seen) {
-            decision.recheck(at);
+            actions.recheck(at);
         }
-        bring_up(&mut decision, spec, seen, now, grace(pod));
+        bring_up(&mut actions, spec, seen, now, grace(pod));
     }
-    decision
+    actions
 }
 
 fn deadline(spec: &PodSpec, seen: &ObservedPod) -> Option<Timestamp> {
@@ -114,7 +114,7 @@ pub fn has_finished(spec: &PodSpec, seen: &ObservedPod) -> bool {
     let over = |c: &Container| {
         seen.containers.get(&c.name).and_then(ObservedContainer::exit).is_some_and(|exit| !policy.restarts(exit))
     };
-    let failed_init = containers(spec).filter(|(role, _)| *role == Role::Init).any(|(_, c)| {
+    let failed_init = containers(spec).filter(|(kind, _)| *kind == ContainerType::Init).any(|(_, c)| {
         policy == RestartPolicy::Never
             && seen.containers.get(&c.name).and_then(ObservedContainer::exit).is_some_and(|exit| exit.code != 0)
     });
@@ -122,13 +122,20 @@ pub fn has_finished(spec: &PodSpec, seen: &ObservedPod) -> bool {
 }
 
 /// Stops what runs (sidecars after the others), then takes everything down.
-fn wind_down(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, grace: Duration, cause: StopCause, now: Timestamp) {
+fn wind_down(
+    d: &mut PodActions,
+    spec: &PodSpec,
+    seen: &ObservedPod,
+    grace: Duration,
+    cause: StopCause,
+    now: Timestamp,
+) {
     // Things under way are waited for, so that nothing is left behind.
     let busy = matches!(seen.sandbox, Step::Doing) || matches!(seen.volumes, Step::Doing);
-    let alive = |role: Role| containers(spec).any(|(r, c)| r == role && life(seen, c).is_alive());
-    let others_alive = alive(Role::Main) || alive(Role::Init);
-    for (role, container) in containers(spec) {
-        if role == Role::Sidecar && others_alive {
+    let alive = |kind: ContainerType| containers(spec).any(|(r, c)| r == kind && life(seen, c).is_alive());
+    let others_alive = alive(ContainerType::Main) || alive(ContainerType::Init);
+    for (kind, container) in containers(spec) {
+        if kind == ContainerType::Sidecar && others_alive {
             continue;
         }
         match life(seen, container) {
@@ -162,38 +169,38 @@ fn wind_down(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, grace: Durati
 }
 
 /// Prepares what is missing and starts what can start.
-fn bring_up(d: &mut Decision, spec: &PodSpec, seen: &ObservedPod, now: Timestamp, grace: Duration) {
+fn bring_up(d: &mut PodActions, spec: &PodSpec, seen: &ObservedPod, now: Timestamp, grace: Duration) {
     due(d, &seen.volumes, now, Act::PrepareVolumes);
     due(d, &seen.sandbox, now, Act::PrepareSandbox);
     let prepared = seen.volumes.done().is_some() && seen.sandbox.done().is_some();
     let mut may_start = true;
-    for (role, container) in containers(spec) {
+    for (kind, container) in containers(spec) {
         let seen = seen.containers.get(&container.name);
         if let Some(changes) = seen.and_then(|s| super::report::pull_report_changes(s, now)) {
             d.recheck(changes);
         }
         due(d, seen.map_or(&Step::Todo, |s| &s.image), now, Act::Pull(container.name.clone()));
         if may_start && prepared {
-            advance(d, spec, role, container, seen, now, grace);
+            advance(d, spec, kind, container, seen, now, grace);
         }
-        may_start &= lets_next_start(role, seen);
+        may_start &= lets_next_start(kind, seen);
     }
 }
 
 /// Whether a container lets those after it start.
-fn lets_next_start(role: Role, seen: Option<&ObservedContainer>) -> bool {
-    match role {
-        Role::Init => seen.and_then(ObservedContainer::exit).is_some_and(|exit| exit.code == 0),
-        Role::Sidecar => seen.is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
-        Role::Main => true,
+fn lets_next_start(kind: ContainerType, seen: Option<&ObservedContainer>) -> bool {
+    match kind {
+        ContainerType::Init => seen.and_then(ObservedContainer::exit).is_some_and(|exit| exit.code == 0),
+        ContainerType::Sidecar => seen.is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
+        ContainerType::Main => true,
     }
 }
 
 /// The next act for one container whose turn it is.
 fn advance(
-    d: &mut Decision,
+    d: &mut PodActions,
     spec: &PodSpec,
-    role: Role,
+    kind: ContainerType,
     container: &Container,
     seen: Option<&ObservedContainer>,
     now: Timestamp,
@@ -214,10 +221,10 @@ fn advance(
             d.act(Act::Stop { container: name(), grace, cause: StopCause::Condemned });
         }
         Life::Exited(exit) => {
-            let again = match role {
-                Role::Sidecar => true,
-                Role::Init => exit.code != 0,
-                Role::Main => RestartPolicy::of(spec).restarts(exit),
+            let again = match kind {
+                ContainerType::Sidecar => true,
+                ContainerType::Init => exit.code != 0,
+                ContainerType::Main => RestartPolicy::of(spec).restarts(exit),
             };
             match Backoff::until(seen.backoff, exit.finished).filter(|at| *at > now) {
                 _ if !again => {}
@@ -229,7 +236,7 @@ fn advance(
     }
 }
 
-fn due<T>(d: &mut Decision, step: &Step<T>, now: Timestamp, act: Act) {
+fn due<T>(d: &mut PodActions, step: &Step<T>, now: Timestamp, act: Act) {
     match step {
         Step::Failed(failure) if failure.retry_at() > now => d.recheck(failure.retry_at()),
         step if step.is_due(now) => d.act(act),

@@ -17,9 +17,10 @@ mod observed;
 mod report;
 
 pub use backoff::Backoff;
-pub use decide::{Act, Decision, StopCause, decide, has_finished};
+pub use decide::{Act, PodActions, StopCause, decide, has_finished};
 pub use observed::{
-    Exit, Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step, Verdict,
+    EndReason, Failure, IllegalMove, ImageInfo, Life, ObservedContainer, ObservedPod, RunFailure, SandboxInfo, Step,
+    Terminated,
 };
 pub use report::{NodeFacts, is_ready, status};
 
@@ -55,7 +56,7 @@ impl RestartPolicy {
     }
 
     /// Whether a container that ended so runs again.
-    pub fn restarts(self, exit: &Exit) -> bool {
+    pub fn restarts(self, exit: &Terminated) -> bool {
         match self {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => exit.code != 0,
@@ -66,7 +67,7 @@ impl RestartPolicy {
 
 /// Where a container stands in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ContainerType {
     /// Runs to its end before the next begins.
     Init,
     /// Listed among the init containers, but keeps running.
@@ -75,14 +76,14 @@ pub enum Role {
     Main,
 }
 
-/// Every container of a pod with its role: init containers and sidecars in order, then the others.
-pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
+/// Every container of a pod with its type: init containers and sidecars in order, then the others.
+pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerType, &Container)> {
     let init = spec
         .init_containers
         .iter()
         .flatten()
-        .map(|c| (if crate::resources::is_sidecar(c) { Role::Sidecar } else { Role::Init }, c));
-    init.chain(spec.containers.iter().map(|c| (Role::Main, c)))
+        .map(|c| (if crate::resources::is_sidecar(c) { ContainerType::Sidecar } else { ContainerType::Init }, c));
+    init.chain(spec.containers.iter().map(|c| (ContainerType::Main, c)))
 }
 
 /// How long a pod that is being deleted may take to stop.

@@ -20,7 +20,7 @@ pub struct ObservedPod {
     /// Its containers by name; one that is missing was never touched.
     pub containers: BTreeMap<String, ObservedContainer>,
     /// Why the node itself ended it.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<EndReason>,
     /// Whether the API no longer has it.
     pub gone: bool,
     /// Taking down what was prepared, once nothing runs.
@@ -131,7 +131,7 @@ pub struct ImageInfo {
 
 /// Why the node itself ended a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct EndReason {
     /// One word for machines, such as `DeadlineExceeded`.
     pub reason: String,
     /// A sentence for people.
@@ -157,7 +157,7 @@ pub struct ObservedContainer {
     #[serde(default)]
     pub asked_to_stop: Option<Timestamp>,
     /// How it ended before its present life.
-    pub last: Option<Exit>,
+    pub last: Option<Terminated>,
     /// How often it was started again.
     pub restarts: u32,
     /// The pause after its next end.
@@ -170,7 +170,7 @@ pub struct ObservedContainer {
     #[serde(default)]
     pub complaint: Option<String>,
     /// Why it must be restarted although it runs.
-    pub condemned: Option<Verdict>,
+    pub condemned: Option<EndReason>,
     /// How long the condemned container may take to stop, when its probe says so.
     pub condemned_grace: Option<Duration>,
 }
@@ -202,12 +202,12 @@ pub enum Life {
         killed: bool,
     },
     /// Ended.
-    Exited(Exit),
+    Exited(Terminated),
 }
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct Terminated {
     /// Identity in the runtime; empty when none was made.
     pub id: String,
     /// Exit code; 128 + signal when a signal ended it.
@@ -331,7 +331,7 @@ impl ObservedContainer {
     }
 
     /// Creating, Running or Stopping -> Exited. The other lives stay as they are: an end is told only once.
-    pub fn end(&mut self, exit: Exit) {
+    pub fn end(&mut self, exit: Terminated) {
         if self.life.is_alive() {
             self.life = Life::Exited(exit);
             self.ready = false;
@@ -340,7 +340,7 @@ impl ObservedContainer {
     }
 
     /// How it ended, unless it lives on.
-    pub fn exit(&self) -> Option<&Exit> {
+    pub fn exit(&self) -> Option<&Terminated> {
         match &self.life {
             Life::Exited(exit) => Some(exit),
             _ => None,

@@ -13,8 +13,8 @@ use k8s_openapi::{
 use knoll_oci::Progress;
 
 use super::{
-    Backoff, Exit, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Role, Step, containers, describe,
-    has_finished,
+    Backoff, ContainerType, Failure, Life, ObservedContainer, ObservedPod, RestartPolicy, Step, Terminated, containers,
+    describe, has_finished,
 };
 use crate::resources;
 
@@ -51,7 +51,7 @@ pub fn status(
         seen.sandbox.done().map(|s| if s.host_network { facts.host_ip.clone() } else { s.address.to_string() });
     // A torn-down sandbox keeps its address in the report, as long as the pod is known.
     let address = address.or_else(|| previous.and_then(|p| p.pod_ip.clone()));
-    let statuses = |wanted: fn(Role) -> bool| {
+    let statuses = |wanted: fn(ContainerType) -> bool| {
         let list: Vec<_> = containers(spec).filter(|(r, _)| wanted(*r)).map(|(r, c)| view.container(r, c)).collect();
         (!list.is_empty()).then_some(list)
     };
@@ -59,8 +59,8 @@ pub fn status(
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(view.conditions(phase, previous)),
-        container_statuses: statuses(|r| r == Role::Main),
-        init_container_statuses: statuses(|r| r != Role::Main),
+        container_statuses: statuses(|r| r == ContainerType::Main),
+        init_container_statuses: statuses(|r| r != ContainerType::Main),
         host_ip: Some(facts.host_ip.clone()),
         host_ips: Some(vec![HostIP { ip: facts.host_ip.clone() }]),
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
@@ -171,10 +171,12 @@ impl View<'_> {
 
     fn initialized(&self, phase: &str) -> Verdicts {
         let incomplete: Vec<_> = containers(self.spec)
-            .filter(|(role, c)| match role {
-                Role::Init => self.seen(c).and_then(ObservedContainer::exit).is_none_or(|e| e.code != 0),
-                Role::Sidecar => !self.seen(c).is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some()),
-                Role::Main => false,
+            .filter(|(kind, c)| match kind {
+                ContainerType::Init => self.seen(c).and_then(ObservedContainer::exit).is_none_or(|e| e.code != 0),
+                ContainerType::Sidecar => {
+                    !self.seen(c).is_some_and(|s| s.started || s.restarts > 0 || s.exit().is_some())
+                }
+                ContainerType::Main => false,
             })
             .map(|(_, c)| c.name.as_str())
             .collect();
@@ -220,7 +222,7 @@ impl View<'_> {
     /// The containers that keep the pod from being ready, each with what its probe said, if it was asked.
     fn unready(&self) -> Vec<(&str, Option<&String>)> {
         containers(self.spec)
-            .filter(|(role, _)| *role != Role::Init)
+            .filter(|(kind, _)| *kind != ContainerType::Init)
             .filter(|(_, c)| !self.seen(c).is_some_and(|s| s.ready && matches!(s.life, Life::Running { .. })))
             .map(|(_, c)| (c.name.as_str(), self.seen(c).and_then(|s| s.complaint.as_ref())))
             .collect()
@@ -228,11 +230,11 @@ impl View<'_> {
 
     // ---- containers ----
 
-    fn container(&self, role: Role, container: &Container) -> ContainerStatus {
+    fn container(&self, kind: ContainerType, container: &Container) -> ContainerStatus {
         let fresh = ObservedContainer::default();
         let seen = self.seen(container).unwrap_or(&fresh);
-        let (state, last_state) = self.states(role, container, seen);
-        let completed = role == Role::Init && seen.exit().is_some_and(|e| e.code == 0);
+        let (state, last_state) = self.states(kind, container, seen);
+        let completed = kind == ContainerType::Init && seen.exit().is_some_and(|e| e.code == 0);
         let running = matches!(seen.life, Life::Running { .. });
         let id = match &seen.life {
             Life::Exited(exit) => Some(exit.id.as_str()),
@@ -254,14 +256,19 @@ impl View<'_> {
     }
 
     /// What the container does, and how it ended before that.
-    fn states(&self, role: Role, container: &Container, seen: &ObservedContainer) -> (ContainerState, ContainerState) {
+    fn states(
+        &self,
+        kind: ContainerType,
+        container: &Container,
+        seen: &ObservedContainer,
+    ) -> (ContainerState, ContainerState) {
         let last = seen.last.as_ref().map(terminated).unwrap_or_default();
         match &seen.life {
             Life::Running { since, .. } | Life::Stopping { since, .. } => {
                 let running = ContainerStateRunning { started_at: Some(seconds(*since)) };
                 (ContainerState { running: Some(running), ..ContainerState::default() }, last)
             }
-            Life::Exited(exit) if self.runs_again(role, exit) => {
+            Life::Exited(exit) if self.runs_again(kind, exit) => {
                 match (self.held_back(container, seen, exit), seen.image.failure()) {
                     (Some(message), _) => (waiting("CrashLoopBackOff", Some(message)), terminated(exit)),
                     (None, Some(failure)) => (self.pull_state(container, failure), terminated(exit)),
@@ -275,17 +282,17 @@ impl View<'_> {
     }
 
     /// Whether a container that ended is to be started again.
-    fn runs_again(&self, role: Role, exit: &Exit) -> bool {
-        let again = match role {
-            Role::Sidecar => true,
-            Role::Init => exit.code != 0 && RestartPolicy::of(self.spec) != RestartPolicy::Never,
-            Role::Main => RestartPolicy::of(self.spec).restarts(exit),
+    fn runs_again(&self, kind: ContainerType, exit: &Terminated) -> bool {
+        let again = match kind {
+            ContainerType::Sidecar => true,
+            ContainerType::Init => exit.code != 0 && RestartPolicy::of(self.spec) != RestartPolicy::Never,
+            ContainerType::Main => RestartPolicy::of(self.spec).restarts(exit),
         };
         again && !(self.is_deleting() || self.seen.verdict.is_some() || has_finished(self.spec, self.seen))
     }
 
     /// Why a container that ended is not started again yet.
-    fn held_back(&self, container: &Container, seen: &ObservedContainer, exit: &Exit) -> Option<String> {
+    fn held_back(&self, container: &Container, seen: &ObservedContainer, exit: &Terminated) -> Option<String> {
         Backoff::until(seen.backoff, exit.finished).filter(|at| *at > self.now)?;
         let pause = seen.backoff.map(|b| go_duration(b.delay)).unwrap_or_default();
         Some(format!("back-off {pause} restarting failed container={} pod={}", container.name, describe(self.pod)))
@@ -367,7 +374,7 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn terminated(exit: &Exit) -> ContainerState {
+fn terminated(exit: &Terminated) -> ContainerState {
     let terminated = ContainerStateTerminated {
         container_id: (!exit.id.is_empty()).then(|| runtime_id(&exit.id)),
         exit_code: exit.code,

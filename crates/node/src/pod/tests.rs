@@ -47,7 +47,7 @@ fn start(seen: &mut ObservedPod, name: &str, now: Timestamp) {
 }
 
 fn exit(seen: &mut ObservedPod, name: &str, code: i32, now: Timestamp) {
-    let exit = Exit {
+    let exit = Terminated {
         id: format!("id-{name}"),
         code,
         signal: None,
@@ -85,9 +85,9 @@ fn names(acts: &[&str]) -> Vec<Act> {
 #[test]
 fn a_new_pod_prepares_everything_at_once() {
     let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
-    let decision = decide(&pod, &ObservedPod::default(), at(0));
+    let actions = decide(&pod, &ObservedPod::default(), at(0));
     let all = [Act::PrepareVolumes, Act::PrepareSandbox, Act::Pull("a".into()), Act::Pull("b".into())];
-    assert_eq!(decision.acts, all);
+    assert_eq!(actions.acts, all);
     let status = report(&pod, &ObservedPod::default(), at(0));
     assert_eq!((status.phase.as_deref(), waiting_reason(&status)), (Some("Pending"), "ContainerCreating"));
     assert_eq!(condition(&status, "Ready"), ("False", "ContainersNotReady", "containers with unready status: [a b]"));
@@ -98,10 +98,10 @@ fn nothing_under_way_is_begun_twice() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let mut seen = ObservedPod { volumes: Step::Doing, sandbox: Step::Doing, ..ObservedPod::default() };
     seen.container_mut("a").image = Step::Doing;
-    assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(0)), PodActions::default());
     let mut seen = prepared(&pod);
     seen.container_mut("a").begin(at(0)).expect("begins");
-    assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(0)), PodActions::default());
     start(&mut prepared(&pod), "a", at(0));
 }
 
@@ -134,7 +134,7 @@ fn init_containers_run_in_order_and_sidecars_stay() {
     exit(&mut seen, "i2", 0, at(2));
     assert_eq!(decide(&pod, &seen, at(2)).acts, names(&["a"]));
     start(&mut seen, "a", at(2));
-    assert_eq!(decide(&pod, &seen, at(2)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(2)), PodActions::default());
     let status = report(&pod, &seen, at(2));
     assert_eq!(condition(&status, "Initialized").0, "True");
     assert_eq!(condition(&status, "Ready").0, "True");
@@ -163,8 +163,8 @@ fn the_first_restart_is_at_once_and_the_next_ones_wait_longer_each_time() {
     for pause in [10, 20, 40, 80, 160, 300, 300] {
         start(&mut seen, "a", at(now));
         exit(&mut seen, "a", 1, at(now));
-        let decision = decide(&pod, &seen, at(now));
-        assert_eq!(decision, Decision { acts: vec![], recheck: Some(at(now + pause)) });
+        let actions = decide(&pod, &seen, at(now));
+        assert_eq!(actions, PodActions { acts: vec![], recheck: Some(at(now + pause)) });
         now += pause;
         assert_eq!(decide(&pod, &seen, at(now)).acts, names(&["a"]));
     }
@@ -249,7 +249,7 @@ fn sidecars_stop_only_after_the_others() {
     seen.teardown = Step::Done(());
     assert_eq!(decide(&pod, &seen, at(3)).acts, [Act::Forget]);
     seen.forgotten = Step::Done(());
-    assert_eq!(decide(&pod, &seen, at(3)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(3)), PodActions::default());
 }
 
 #[test]
@@ -274,8 +274,8 @@ fn a_grace_that_is_shortened_later_holds() {
     let container = seen.container_mut("a");
     container.asked_to_stop = Some(at(0));
     container.stop(false).expect("stops");
-    assert_eq!(decide(&patient, &seen, at(60)), Decision { acts: vec![], recheck: Some(at(100_005)) });
-    assert_eq!(decide(&hurried, &seen, at(2)), Decision { acts: vec![], recheck: Some(at(6)) });
+    assert_eq!(decide(&patient, &seen, at(60)), PodActions { acts: vec![], recheck: Some(at(100_005)) });
+    assert_eq!(decide(&hurried, &seen, at(2)), PodActions { acts: vec![], recheck: Some(at(6)) });
     assert_eq!(decide(&hurried, &seen, at(60)).acts, [Act::Kill("a".into())]);
 }
 
@@ -284,9 +284,9 @@ fn deletion_waits_for_what_is_being_made() {
     let pod = deleting(json!({"containers": [{"name": "a"}]}), 5);
     let mut seen = prepared(&pod);
     seen.container_mut("a").begin(at(0)).expect("begins");
-    assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(0)), PodActions::default());
     let seen = ObservedPod { sandbox: Step::Doing, ..ObservedPod::default() };
-    assert_eq!(decide(&pod, &seen, at(0)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(0)), PodActions::default());
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_failed_pull_is_shown_as_it_failed_and_then_as_waiting() {
     let mut seen = prepared(&pod);
     seen.container_mut("a").pull_failed("ErrImagePull", "not found".into(), at(0));
     assert_eq!(waiting_reason(&report(&pod, &seen, at(0))), "ErrImagePull");
-    assert_eq!(decide(&pod, &seen, at(0)), Decision { acts: vec![], recheck: Some(at(1)) });
+    assert_eq!(decide(&pod, &seen, at(0)), PodActions { acts: vec![], recheck: Some(at(1)) });
     let status = report(&pod, &seen, at(1));
     let waiting = container(&status, 0).state.as_ref().and_then(|s| s.waiting.as_ref()).expect("waiting");
     assert_eq!(waiting.reason.as_deref(), Some("ImagePullBackOff"));
@@ -338,14 +338,14 @@ fn a_condemned_container_is_stopped_and_starts_again() {
     let pod = pod(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}]}));
     let mut seen = prepared(&pod);
     start(&mut seen, "a", at(0));
-    seen.container_mut("a").condemned = Some(Verdict { reason: "Unhealthy".into(), message: "liveness".into() });
+    seen.container_mut("a").condemned = Some(EndReason { reason: "Unhealthy".into(), message: "liveness".into() });
     let stop = Act::Stop { container: "a".into(), grace: Duration::from_secs(3), cause: StopCause::Condemned };
     assert_eq!(decide(&pod, &seen, at(1)).acts, [stop]);
     seen.container_mut("a").stop(false).expect("stops");
     exit(&mut seen, "a", 137, at(2));
     assert_eq!(decide(&pod, &seen, at(2)).acts, names(&["a"]));
     start(&mut seen, "a", at(2));
-    assert_eq!(decide(&pod, &seen, at(2)), Decision::default());
+    assert_eq!(decide(&pod, &seen, at(2)), PodActions::default());
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn the_deadline_fails_the_pod() {
     start(&mut seen, "a", at(0));
     assert_eq!(decide(&pod, &seen, at(4)).recheck, Some(at(5)));
     assert!(matches!(decide(&pod, &seen, at(5)).acts[..], [Act::Fail { reason: "DeadlineExceeded", .. }]));
-    seen.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: "late".into() });
+    seen.verdict = Some(EndReason { reason: "DeadlineExceeded".into(), message: "late".into() });
     assert!(matches!(&decide(&pod, &seen, at(5)).acts[..], [Act::Stop { cause: StopCause::Finished, .. }]));
     let status = report(&pod, &seen, at(5));
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::Target;
+use super::ProbeTarget;
 
 /// Most bytes of its output that are told.
 const TOLD: usize = 10 * 1024;
 
 /// Asks once.
-pub(super) async fn ask(target: &Target, command: &[String], timeout: Duration) -> Result<(), String> {
+pub(super) async fn ask(target: &ProbeTarget, command: &[String], timeout: Duration) -> Result<(), String> {
     let monitor = target.monitor.borrow().clone();
     let run = crate::exec::run(&monitor, target.container.clone(), command.to_vec(), timeout, TOLD).await;
     match run {

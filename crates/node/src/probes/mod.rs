@@ -23,12 +23,12 @@ use tokio::sync::watch::Receiver;
 
 pub use crowd::Crowd;
 pub use loopback::Loopback;
-pub use schedule::Kind;
+pub use schedule::ProbeKind;
 pub use watch::{ContainerReport, Probes, Report, Reporter, watch};
 
 /// Whom to ask.
 #[derive(Clone)]
-pub struct Target {
+pub struct ProbeTarget {
     /// The pod's address.
     pub address: IpAddr,
     /// The container, for programs run inside it.
@@ -90,10 +90,10 @@ impl Question {
     ///
     /// # Errors
     /// Why the answer is no, as it is told to users.
-    pub async fn ask(&self, target: &Target, kind: Kind, timeout: Duration) -> Result<(), String> {
+    pub async fn ask(&self, target: &ProbeTarget, kind: ProbeKind, timeout: Duration) -> Result<(), String> {
         let way = tcp::Way {
             address: target.address,
-            loopback: target.loopback.as_deref().filter(|_| kind == Kind::Readiness),
+            loopback: target.loopback.as_deref().filter(|_| kind == ProbeKind::Readiness),
             on_host: target.on_host,
         };
         match self {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Probe;
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProbeKind {
     /// Has the container started? Failing for good restarts it.
     Startup,
     /// Does it take requests?
@@ -15,13 +15,13 @@ pub enum Kind {
     Liveness,
 }
 
-impl Kind {
+impl ProbeKind {
     /// Its name as messages begin with it.
     pub fn title(self) -> &'static str {
         match self {
-            Kind::Startup => "Startup",
-            Kind::Readiness => "Readiness",
-            Kind::Liveness => "Liveness",
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Readiness => "Readiness",
+            ProbeKind::Liveness => "Liveness",
         }
     }
 }
@@ -72,7 +72,7 @@ impl Schedule {
 /// The course of one probe: answers in, verdicts and pauses out.
 #[derive(Clone, Debug)]
 pub struct Course {
-    kind: Kind,
+    kind: ProbeKind,
     schedule: Schedule,
     costly: bool,
     pause: Duration,
@@ -85,7 +85,7 @@ pub struct Course {
 
 impl Course {
     /// A course that has not begun.
-    pub fn new(kind: Kind, schedule: Schedule, costly: bool) -> Course {
+    pub fn new(kind: ProbeKind, schedule: Schedule, costly: bool) -> Course {
         let pause = if costly { FIRST_COSTLY } else { FIRST };
         Course {
             kind,
@@ -132,7 +132,7 @@ impl Course {
     /// How long to wait before asking again, `age` after the course began. While it is waited for, `sharing` containers
     /// share a processor.
     pub fn pause(&mut self, age: Duration, sharing: u32) -> Duration {
-        let eager = self.kind != Kind::Liveness && !self.was_good && age < GROWN_UP;
+        let eager = self.kind != ProbeKind::Liveness && !self.was_good && age < GROWN_UP;
         if !eager {
             return self.schedule.period;
         }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn who_shares_a_processor_is_asked_less_often_until_it_is_there() {
-        let mut course = Course::new(Kind::Readiness, schedule(1, 3), false);
+        let mut course = Course::new(ProbeKind::Readiness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 50), FIRST * 50);
         assert_eq!((0..30).map(|_| course.pause(ms(1), 50)).last(), Some(YOUNG), "and not less often than ever");
         course.answer(true, ms(2));
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn readiness_is_asked_eagerly_until_the_first_yes() {
-        let mut course = Course::new(Kind::Readiness, schedule(1, 3), false);
+        let mut course = Course::new(ProbeKind::Readiness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 1), Duration::from_micros(250));
         assert_eq!(course.pause(ms(1), 1), Duration::from_micros(375));
         let mut last = Duration::ZERO;
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn asking_often_does_not_condemn_early() {
-        let mut course = Course::new(Kind::Startup, schedule(1, 2), false);
+        let mut course = Course::new(ProbeKind::Startup, schedule(1, 2), false);
         assert_eq!(course.answer(false, ms(0)), None);
         for at in 1..999 {
             assert_eq!(course.answer(false, ms(at)), None);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn verdicts_need_answers_in_a_row_and_are_told_once() {
-        let mut course = Course::new(Kind::Readiness, schedule(2, 2), false);
+        let mut course = Course::new(ProbeKind::Readiness, schedule(2, 2), false);
         assert_eq!(course.answer(true, ms(0)), None);
         assert_eq!(course.answer(false, ms(1000)), None);
         assert_eq!(course.answer(true, ms(2000)), None);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn liveness_keeps_its_period() {
-        let mut course = Course::new(Kind::Liveness, schedule(1, 3), false);
+        let mut course = Course::new(ProbeKind::Liveness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 1), ms(1000));
     }
 }

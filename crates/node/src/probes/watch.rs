@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Container;
 use tokio::sync::mpsc;
 
-use super::schedule::{Course, Kind, Schedule};
-use super::{Question, Target};
+use super::schedule::{Course, ProbeKind, Schedule};
+use super::{ProbeTarget, Question};
 
 /// What the probes of a container found. Told only when it changes, failures excepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +20,14 @@ pub enum Report {
     /// One answer was no.
     Unhealthy {
         /// Which probe.
-        kind: Kind,
+        kind: ProbeKind,
         /// The answer.
         message: String,
     },
     /// The container must be restarted.
     Condemned {
         /// Which probe.
-        kind: Kind,
+        kind: ProbeKind,
         /// The last answer.
         message: String,
         /// How long it may take to stop, when the probe says so.
@@ -110,7 +110,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// Asks once.
-    async fn ask(&self, kind: Kind, probe: &Probe, target: &Target) -> Result<(), String> {
+    async fn ask(&self, kind: ProbeKind, probe: &Probe, target: &ProbeTarget) -> Result<(), String> {
         let answer = probe.question.ask(target, kind, probe.schedule.timeout).await;
         tracing::trace!(container = self.container.as_str(), kind = kind.title(), ?answer, "a container was asked");
         answer
@@ -125,7 +125,7 @@ impl Reporter {
 
 /// Asks until the future is dropped, the container is condemned, nothing is left to ask, or nobody listens. A container
 /// that `was_ready` (it was adopted) is taken to be so until a probe denies it.
-pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Reporter) {
+pub async fn watch(probes: Probes, target: ProbeTarget, was_ready: bool, report: Reporter) {
     if let Some(loopback) = target.loopback.as_ref().filter(|_| report.is_another_attempt && !was_ready) {
         loopback.reset().await;
     }
@@ -145,35 +145,37 @@ pub async fn watch(probes: Probes, target: Target, was_ready: bool, report: Repo
     }
     let readiness = async {
         if let Some(probe) = &probes.readiness {
-            go_on(Kind::Readiness, probe, &target, &report).await;
+            go_on(ProbeKind::Readiness, probe, &target, &report).await;
         }
     };
     let liveness = async {
         if let Some(probe) = &probes.liveness {
-            go_on(Kind::Liveness, probe, &target, &report).await;
+            go_on(ProbeKind::Liveness, probe, &target, &report).await;
         }
     };
     tokio::join!(readiness, liveness);
 }
 
 /// Asks the startup probe until it is content (`true`) or has condemned the container.
-async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) -> bool {
+async fn ask_until_settled(probe: &Probe, target: &ProbeTarget, report: &Reporter) -> bool {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
     let _waited_for = target.crowd.join();
-    let mut course = Course::new(Kind::Startup, probe.schedule, probe.question.is_costly());
+    let mut course = Course::new(ProbeKind::Startup, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
-        let answer = report.ask(Kind::Startup, probe, target).await;
+        let answer = report.ask(ProbeKind::Startup, probe, target).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         match (verdict, answer) {
             (Some(true), _) => return true,
             (Some(false), Err(message)) => {
-                told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await;
-                report.tell(Report::Condemned { kind: Kind::Startup, message, grace: probe.grace }).await;
+                told.unhealthy(ProbeKind::Startup, &message, probe, begun.elapsed(), report).await;
+                report.tell(Report::Condemned { kind: ProbeKind::Startup, message, grace: probe.grace }).await;
                 return false;
             }
-            (_, Err(message)) if !told.unhealthy(Kind::Startup, &message, probe, begun.elapsed(), report).await => {
+            (_, Err(message))
+                if !told.unhealthy(ProbeKind::Startup, &message, probe, begun.elapsed(), report).await =>
+            {
                 return false;
             }
             _ => {}
@@ -183,25 +185,25 @@ async fn ask_until_settled(probe: &Probe, target: &Target, report: &Reporter) ->
 }
 
 /// Asks a readiness or liveness probe for good.
-async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
+async fn go_on(kind: ProbeKind, probe: &Probe, target: &ProbeTarget, report: &Reporter) {
     tokio::time::sleep(probe.schedule.initial_delay).await;
     let begun = Instant::now();
-    let mut waited_for = (kind == Kind::Readiness).then(|| target.crowd.join());
+    let mut waited_for = (kind == ProbeKind::Readiness).then(|| target.crowd.join());
     let mut course = Course::new(kind, probe.schedule, probe.question.is_costly());
     let mut told = Told::default();
     loop {
         let answer = report.ask(kind, probe, target).await;
         let verdict = course.answer(answer.is_ok(), begun.elapsed());
         let listened = match (kind, verdict, answer) {
-            (Kind::Readiness, Some(true), _) => {
+            (ProbeKind::Readiness, Some(true), _) => {
                 waited_for = None;
                 report.tell(Report::Ready).await
             }
-            (Kind::Readiness, Some(false), Err(message)) => {
+            (ProbeKind::Readiness, Some(false), Err(message)) => {
                 told.unhealthy(kind, &message, probe, begun.elapsed(), report).await
                     && report.tell(Report::NotReady).await
             }
-            (Kind::Liveness, Some(false), Err(message)) => {
+            (ProbeKind::Liveness, Some(false), Err(message)) => {
                 told.unhealthy(kind, &message, probe, begun.elapsed(), report).await;
                 report.tell(Report::Condemned { kind, message, grace: probe.grace }).await;
                 return;
@@ -222,7 +224,14 @@ async fn go_on(kind: Kind, probe: &Probe, target: &Target, report: &Reporter) {
 struct Told(Option<Duration>);
 
 impl Told {
-    async fn unhealthy(&mut self, kind: Kind, message: &str, probe: &Probe, age: Duration, report: &Reporter) -> bool {
+    async fn unhealthy(
+        &mut self,
+        kind: ProbeKind,
+        message: &str,
+        probe: &Probe,
+        age: Duration,
+        report: &Reporter,
+    ) -> bool {
         // While a container starts, a refusal within its first period is no news.
         let since = self.0.unwrap_or(Duration::ZERO);
         if age.saturating_sub(since) < probe.schedule.period {

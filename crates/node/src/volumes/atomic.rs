@@ -59,7 +59,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
     {
         // Whoever published it may have got no further.
         link(dir, payload)?;
-        sweep(dir, old)?;
+        remove_old(dir, old)?;
         return Ok(false);
     }
     let generation = format!("..{stamp}");
@@ -70,12 +70,12 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
         return Err(error);
     }
     link(dir, payload)?;
-    sweep(dir, Path::new(&generation))?;
+    remove_old(dir, Path::new(&generation))?;
     Ok(true)
 }
 
 /// Removes every generation but the one in force: the one before it, and what was interrupted.
-fn sweep(dir: &Path, in_force: &Path) -> io::Result<()> {
+fn remove_old(dir: &Path, in_force: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();

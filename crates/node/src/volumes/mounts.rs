@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use knoll_container::protocol::{Mount, MountSource, Propagation};
+use knoll_container::protocol::{Mount, MountPropagation, MountSource};
 
 use super::{Places, location, volumes};
 use crate::env::expand;
@@ -54,9 +54,9 @@ pub fn mounts(
             source: MountSource::Bind { path, sub_path: sub_path.map(inside).transpose()? },
             read_only: only_read || mount.read_only.unwrap_or(false),
             propagation: match mount.mount_propagation.as_deref() {
-                Some("HostToContainer") => Propagation::HostToContainer,
-                Some("Bidirectional") => Propagation::Bidirectional,
-                _ => Propagation::Private,
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::Private,
             },
         });
     }

@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use knoll_container::protocol::{ContainerStatus, Listing, Network, Phase};
 
-use super::scribe::Record;
+use super::scribe::PodRecord;
 use super::{etc, uid};
 use crate::config::Config;
-use crate::pod::{Exit, Life, ObservedPod, SandboxInfo, Step};
+use crate::pod::{Life, ObservedPod, SandboxInfo, Step, Terminated};
 use crate::runtime::parse_container_id;
 
 /// What is kept on disk of a pod; `None` when there is nothing or it cannot be read. Blocking.
-pub(crate) fn load_record(config: &Config, uid: &str) -> Option<Record> {
-    let path = Record::path(config, uid);
+pub(crate) fn load_record(config: &Config, uid: &str) -> Option<PodRecord> {
+    let path = PodRecord::path(config, uid);
     let bytes = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         bytes => bytes,
@@ -20,7 +20,7 @@ pub(crate) fn load_record(config: &Config, uid: &str) -> Option<Record> {
     let told = |error: &std::io::Error| {
         tracing::warn!(path = %path.display(), %error, "a pod's record is of no use; the pod is taken up without it");
     };
-    bytes.and_then(|bytes| Record::decode(&bytes)).inspect_err(told).ok()
+    bytes.and_then(|bytes| PodRecord::decode(&bytes)).inspect_err(told).ok()
 }
 
 /// What is true of `pod` now: what was kept of it, corrected by what the monitor still has. Blocking, for a moment.
@@ -60,7 +60,7 @@ pub(crate) fn adopt(
         if let Life::Running { id, since } | Life::Stopping { id, since, .. } = &container.life
             && !known(id)
         {
-            let lost = Exit {
+            let lost = Terminated {
                 id: id.clone(),
                 code: 255,
                 signal: None,

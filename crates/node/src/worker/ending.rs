@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{tasks, uid};
 use crate::config::InstanceEvent;
 use crate::logs::last_lines;
-use crate::pod::{Exit, LONGEST_GRACE, SandboxInfo};
+use crate::pod::{LONGEST_GRACE, SandboxInfo, Terminated};
 use crate::runtime;
 use crate::shared::Shared;
 
@@ -134,7 +134,13 @@ fn signal_number(text: Option<&str>) -> i32 {
 }
 
 /// Waits until a container has exited and reads its last words.
-pub(super) async fn exit(shared: &Shared, pod: &Pod, container: &Container, id: String, since: Timestamp) -> Exit {
+pub(super) async fn exit(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    id: String,
+    since: Timestamp,
+) -> Terminated {
     let (code, signal, oom, known, at) = match ContainerId::new(id.as_str()) {
         Ok(id) => {
             let exit = shared.monitor.wait(&id).await;
@@ -149,7 +155,7 @@ pub(super) async fn exit(shared: &Shared, pod: &Pod, container: &Container, id: 
         (true, false, _) => "Error",
     };
     let message = last_words(shared, pod, container, &id, code).await;
-    Exit { id, code, signal, reason: reason.into(), message, started: since, finished: at }
+    Terminated { id, code, signal, reason: reason.into(), message, started: since, finished: at }
 }
 
 async fn last_words(shared: &Shared, pod: &Pod, container: &Container, id: &str, code: i32) -> String {

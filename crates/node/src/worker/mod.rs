@@ -27,14 +27,15 @@ use tokio::time::Instant;
 
 use crate::env::Sources;
 use crate::pod::{
-    self, Act, Exit, Failure, ImageInfo, Life, ObservedPod, Role, SandboxInfo, Step, StopCause, Verdict, decide,
+    self, Act, ContainerType, EndReason, Failure, ImageInfo, Life, ObservedPod, SandboxInfo, Step, StopCause,
+    Terminated, decide,
 };
 use crate::probes::ContainerReport;
 use crate::shared::{Attempt, Shared};
 use crate::{disk, panics, volumes};
 
 pub(crate) use adopt::{adopt, load_record};
-pub(crate) use scribe::Record;
+pub(crate) use scribe::PodRecord;
 use scribe::{Scribe, Snapshot};
 pub(crate) use supervise::{Start, live};
 pub(crate) use tasks::references;
@@ -82,7 +83,7 @@ enum Outcome {
     },
     Exited {
         container: String,
-        exit: Exit,
+        exit: Terminated,
     },
     Stopped,
     DiskChecked(Option<String>),
@@ -278,13 +279,13 @@ impl Worker {
     fn act(&mut self) -> Option<Instant> {
         let now = self.shared.clock.now();
         let mut recheck = loop {
-            let decision = decide(&self.pod, &self.seen, now);
-            let again = decision.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
-            for act in decision.acts {
+            let actions = decide(&self.pod, &self.seen, now);
+            let again = actions.acts.iter().any(|act| matches!(act, Act::Fail { .. }));
+            for act in actions.acts {
                 self.begin(act, now);
             }
             if !again {
-                break decision.recheck.map(|at| instant(at, now));
+                break actions.recheck.map(|at| instant(at, now));
             }
         };
         let now = Instant::now();
@@ -375,7 +376,7 @@ impl Worker {
             }
             Act::Fail { reason, message } => {
                 self.shared.recorder.normal(&self.pod, None, reason, message);
-                self.seen.verdict = Some(Verdict { reason: reason.into(), message: message.into() });
+                self.seen.verdict = Some(EndReason { reason: reason.into(), message: message.into() });
             }
             Act::TearDown => {
                 self.seen.teardown = Step::Doing;
@@ -528,7 +529,7 @@ impl Worker {
             Outcome::DiskChecked(overuse) => {
                 self.check_disk_at = Some(Instant::now() + DISK_CHECK);
                 if let Some(message) = overuse {
-                    self.evict(Verdict { reason: "Evicted".into(), message });
+                    self.evict(EndReason { reason: "Evicted".into(), message });
                 }
             }
             Outcome::Stopped => {}
@@ -555,7 +556,7 @@ impl Worker {
     }
 
     /// Ends the pod for what it uses.
-    fn evict(&mut self, verdict: Verdict) {
+    fn evict(&mut self, verdict: EndReason) {
         if !self.is_done() {
             self.shared.counters.evicted.add();
             self.shared.recorder.warning(&self.pod, None, "Evicted", &verdict.message);
@@ -598,7 +599,7 @@ impl Worker {
             Err(StartFailure::Run { message, code, id }) => {
                 self.shared.recorder.warning(&self.pod, Some(name), "Failed", format!("Error: {message}"));
                 let (reason, signal) = ("StartError".to_owned(), None);
-                seen.end(Exit { id, code, signal, reason, message, started: now, finished: now });
+                seen.end(Terminated { id, code, signal, reason, message, started: now, finished: now });
                 self.tell_backoff(name);
             }
         }
@@ -687,9 +688,9 @@ impl Worker {
         pod::containers(spec).find(|(_, c)| c.name == name).map(|(_, c)| Arc::new(c.clone()))
     }
 
-    fn role(&self, name: &str) -> Role {
+    fn container_type(&self, name: &str) -> ContainerType {
         let spec = self.pod.spec.iter();
-        spec.flat_map(pod::containers).find(|(_, c)| c.name == name).map_or(Role::Main, |(role, _)| role)
+        spec.flat_map(pod::containers).find(|(_, c)| c.name == name).map_or(ContainerType::Main, |(kind, _)| kind)
     }
 
     /// Removes what the pod left on disk.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Worker, uid};
-use crate::pod::{Life, Role, Verdict};
-use crate::probes::{ContainerReport, Loopback, Probes, Report, Reporter, Target, watch as ask};
+use crate::pod::{ContainerType, EndReason, Life};
+use crate::probes::{ContainerReport, Loopback, ProbeTarget, Probes, Report, Reporter, watch as ask};
 
 impl Worker {
     pub(super) fn begin_probes(&mut self, name: &str, id: &str, was_ready: bool) {
         let Some(container) = self.container(name) else { return };
-        let role = self.role(name);
-        let probes = if role == Role::Init { Probes::default() } else { Probes::of(&container) };
+        let kind = self.container_type(name);
+        let probes = if kind == ContainerType::Init { Probes::default() } else { Probes::of(&container) };
         let seen = self.seen.container_mut(name);
         seen.started = was_ready || probes.starts_at_once();
         seen.ready = was_ready || (seen.started && probes.ready_at_once());
@@ -27,7 +27,8 @@ impl Worker {
             sandbox.and_then(|id| Loopback::of(&self.pod, &container, address, id, monitor.clone(), crowd.clone()));
         let loopback = loopback.map(Arc::new);
         let on_host = info.host_network;
-        let target = Target { address: address.into(), container: container_id, monitor, loopback, on_host, crowd };
+        let target =
+            ProbeTarget { address: address.into(), container: container_id, monitor, loopback, on_host, crowd };
         let is_another_attempt = self.seen.containers.get(name).is_some_and(|c| c.restarts > 0);
         let (container, id, to) = (name.to_owned(), id.to_owned(), self.reports.0.clone());
         let report = Reporter { container, id, is_another_attempt, to };
@@ -78,7 +79,7 @@ impl Worker {
                 self.shared.recorder.warning(&self.pod, Some(&name), "Unhealthy", text);
             }
             Report::Condemned { kind, message, grace } => {
-                seen.condemned = Some(Verdict { reason: "Unhealthy".into(), message });
+                seen.condemned = Some(EndReason { reason: "Unhealthy".into(), message });
                 seen.condemned_grace = grace;
                 let text = format!("Container {name} failed {} probe, will be restarted", kind.title().to_lowercase());
                 self.shared.recorder.normal(&self.pod, Some(&name), "Killing", text);

@@ -54,7 +54,7 @@ pub(super) struct Snapshot {
 
 /// What is kept of a pod on disk.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct PodRecord {
     /// As the API had it.
     pub(crate) pod: Pod,
     /// As this machine knew it.
@@ -64,7 +64,7 @@ pub(crate) struct Record {
 /// What the last line of a record begins with; what follows is a checksum of the lines before.
 const CHECK: &str = "crc32 ";
 
-impl Record {
+impl PodRecord {
     /// As it is on disk: one line of JSON, and a checksum.
     fn encode(&self) -> std::io::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
@@ -74,7 +74,7 @@ impl Record {
     }
 
     /// Reads one. One without a checksum is of an earlier version.
-    pub(super) fn decode(bytes: &[u8]) -> std::io::Result<Record> {
+    pub(super) fn decode(bytes: &[u8]) -> std::io::Result<PodRecord> {
         let (json, check) = match bytes.iter().position(|byte| *byte == b'\n') {
             Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
             None => (bytes, None),
@@ -243,10 +243,10 @@ fn is_urgent(status: &PodStatus) -> bool {
 }
 
 async fn save(config: &Config, snapshot: &Snapshot) {
-    let path = Record::path(config, uid(&snapshot.pod));
+    let path = PodRecord::path(config, uid(&snapshot.pod));
     let snapshot = snapshot.clone();
     let saved = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
-        let record = Record { pod: Pod::clone(&snapshot.pod), seen: snapshot.seen };
+        let record = PodRecord { pod: Pod::clone(&snapshot.pod), seen: snapshot.seen };
         let bytes = record.encode()?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
@@ -356,17 +356,17 @@ mod tests {
 
     #[test]
     fn a_changed_byte_in_a_record_is_found_and_one_without_a_checksum_is_read() {
-        let mut record = Record { pod: Pod::default(), seen: ObservedPod::default() };
+        let mut record = PodRecord { pod: Pod::default(), seen: ObservedPod::default() };
         record.seen.container_mut("a").restarts = 7;
         let bytes = record.encode().expect("is written");
-        assert_eq!(Record::decode(&bytes).expect("is read").seen, record.seen);
+        assert_eq!(PodRecord::decode(&bytes).expect("is read").seen, record.seen);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(Record::decode(&damaged).is_err(), "byte {at}");
+            assert!(PodRecord::decode(&damaged).is_err(), "byte {at}");
         }
         let old = serde_json::to_vec(&record).expect("is written");
-        assert_eq!(Record::decode(&old).expect("is read").seen, record.seen);
+        assert_eq!(PodRecord::decode(&old).expect("is read").seen, record.seen);
     }
 
     #[test]

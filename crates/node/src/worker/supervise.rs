@@ -20,8 +20,8 @@ use knoll_faults::{catch, caught};
 use crate::api::pod_path;
 use crate::config::InstanceEvent;
 use crate::eviction;
-use crate::panics::{self, Record, Sentence};
-use crate::pod::{self, ObservedPod, Verdict};
+use crate::panics::{self, PanicRecord, Sentence};
+use crate::pod::{self, EndReason, ObservedPod};
 use crate::security;
 use crate::shared::Shared;
 
@@ -52,7 +52,7 @@ pub(crate) async fn live(
     mut versions: watch::Receiver<PodVersion>,
     sources_changed: Arc<Notify>,
 ) {
-    let (mut start, mut record) = (start, Record::default());
+    let (mut start, mut record) = (start, PanicRecord::default());
     loop {
         let life = one_life(&shared, start, versions.clone(), Arc::clone(&sources_changed));
         let message = match caught(life).await {
@@ -99,7 +99,7 @@ async fn one_life(
         // For another system none runs on, either.
         if let Some((reason, message)) = foreign(&version.pod).or_else(untouched) {
             shared.recorder.warning(&version.pod, None, reason, &message);
-            seen.verdict = Some(Verdict { reason: reason.into(), message });
+            seen.verdict = Some(EndReason { reason: reason.into(), message });
         }
     }
     if !seen.is_untouched() {
@@ -158,9 +158,9 @@ fn rejection(shared: &Shared, pod: &Pod) -> Option<(&'static str, String)> {
 }
 
 /// How a pod ended that ended before this node could see it.
-fn verdict_of(pod: &Pod) -> Verdict {
+fn verdict_of(pod: &Pod) -> EndReason {
     let status = pod.status.as_ref();
-    Verdict {
+    EndReason {
         reason: status.and_then(|s| s.reason.clone()).unwrap_or_default(),
         message: status.and_then(|s| s.message.clone()).unwrap_or_default(),
     }

@@ -3,8 +3,8 @@
 
 use std::{str::FromStr, time::Duration};
 
-use knoll_api::{Resource, config::Autoscaler, duration};
-use knoll_scale::{Algorithm, Metric};
+use knoll_api::{Resource, config::AutoscalerConfig, duration};
+use knoll_scale::{Algorithm, ScalingMetric};
 
 use crate::children::Map;
 
@@ -16,12 +16,12 @@ const PREFIX: &str = "autoscaling.knative.dev/";
 #[derive(Clone, Copy)]
 pub(crate) struct Annotations<'a> {
     map: Option<&'a Map>,
-    config: &'a Autoscaler,
+    config: &'a AutoscalerConfig,
 }
 
 impl<'a> Annotations<'a> {
     /// The annotations of `object`, with `config` behind them.
-    pub(crate) fn of<R: Resource>(object: &'a R, config: &'a Autoscaler) -> Self {
+    pub(crate) fn of<R: Resource>(object: &'a R, config: &'a AutoscalerConfig) -> Self {
         Self { map: object.meta().annotations.as_ref(), config }
     }
 
@@ -45,8 +45,8 @@ impl<'a> Annotations<'a> {
     }
 
     /// What is measured.
-    pub(crate) fn metric(&self) -> Metric {
-        if self.text("metric") == Some("rps") { Metric::Rps } else { Metric::Concurrency }
+    pub(crate) fn metric(&self) -> ScalingMetric {
+        if self.text("metric") == Some("rps") { ScalingMetric::Rps } else { ScalingMetric::Concurrency }
     }
 
     /// How windows average.
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn both_spellings_count_and_the_hyphenated_one_wins() {
-        let config = Autoscaler::default();
+        let config = AutoscalerConfig::default();
         let map = Map::from(
             [("minScale", "3"), ("max-scale", "9"), ("maxScale", "5"), ("scaleToZeroPodRetentionPeriod", "1m")]
                 .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned())),

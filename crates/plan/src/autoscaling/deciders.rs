@@ -1,7 +1,7 @@
 //! What the autoscaler is to follow: one decider a PodAutoscaler of class `kpa`.
 
 use knoll_api::{Key, Kind, Resource, autoscaling::PodAutoscaler};
-use knoll_scale::{DeciderSpec, Metric, Silence, Target, TargetInputs, target::resolve};
+use knoll_scale::{DeciderSpec, ScalingMetric, Silence, Target, TargetInputs, target::resolve};
 
 use super::{
     annotations::{Annotations, KPA},
@@ -63,10 +63,10 @@ pub(super) fn target(world: &World, autoscaler: &PodAutoscaler, wishes: Annotati
     let config = &world.config.autoscaler;
     let metric = wishes.metric();
     let (default_total, default_utilization) = match metric {
-        Metric::Concurrency => {
+        ScalingMetric::Concurrency => {
             (config.container_concurrency_target_default, config.container_concurrency_target_fraction)
         }
-        Metric::Rps => (config.requests_per_second_target_default, config.requests_per_second_target_fraction),
+        ScalingMetric::Rps => (config.requests_per_second_target_default, config.requests_per_second_target_fraction),
     };
     resolve(&TargetInputs {
         metric,

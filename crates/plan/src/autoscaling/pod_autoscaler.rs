@@ -225,7 +225,7 @@ fn scale(
             plan.recheck_after(PROXY_RECHECK);
             0
         }
-        Step::Hold { want, recheck } => {
+        Step::Wait { want, recheck } => {
             plan.recheck_after(recheck);
             // The rest of the idle time needs one instance, however many there were.
             if want > 0 {

@@ -1,7 +1,7 @@
 //! The whole chain: what users apply, and what they see then.
 
 use expect_test::expect;
-use knoll_api::{Key, Kind, Resource, conditions::READY, table::Table};
+use knoll_api::{Key, Kind, Resource, conditions::READY, table::RoutingTable};
 use serde_json::json;
 
 use super::platform::{Kubelet, Platform};
@@ -43,7 +43,7 @@ fn key(name: &str) -> Key {
 }
 
 /// The splits of a host, `service percent`.
-fn splits(table: &Table, host: &str, external: bool) -> Vec<String> {
+fn splits(table: &RoutingTable, host: &str, external: bool) -> Vec<String> {
     let hosts = if external { &table.external } else { &table.local };
     let Some(host) = hosts.get(host) else { return vec!["no such host".into()] };
     let splits = host.paths.iter().flat_map(|path| &path.splits);
@@ -352,7 +352,7 @@ fn deleting_a_service_leaves_nothing_behind() {
     platform.cluster.delete(Kind::Service, &key("hello"));
     platform.settle();
     assert_eq!(platform.cluster.names(), before);
-    assert_eq!(*platform.routing.table(), Table::default());
+    assert_eq!(*platform.routing.table(), RoutingTable::default());
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Cluster {
                     self.delete(*kind, key);
                 }
             }
-            Want::Sweep { .. } => {}
+            Want::DeleteContent { .. } => {}
             Want::Bind { pod, node, .. } => self.edit(Kind::Pod, pod, |value| {
                 value["spec"]["nodeName"] = json!(node);
                 value["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);

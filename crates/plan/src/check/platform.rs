@@ -205,7 +205,7 @@ impl Platform {
     pub(super) fn decide(&mut self, revision: &str, desired: i32) {
         let decision = Some(ScaleDecision { desired, excess_burst_capacity: -1, at: self.now });
         let revision = Key::new("default", revision);
-        let changed = self.cluster.world.observe(Observation::Decision { revision, decision });
+        let changed = self.cluster.world.observe(Observation::ScaleDecision { revision, decision });
         self.cluster.changes.extend(changed);
         self.settle();
     }

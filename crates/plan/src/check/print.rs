@@ -24,7 +24,7 @@ fn one(world: &World, want: &Want) -> String {
         Want::Scale { kind, key, replicas } => format!("scale {} {key} to {replicas}\n", kind.kind()),
         Want::Delete { kind, key, .. } => format!("delete {} {key}\n", kind.kind()),
         Want::Collect { kind, key, .. } => format!("collect {} {key}\n", kind.kind()),
-        Want::Sweep { namespace } => format!("sweep {namespace}\n"),
+        Want::DeleteContent { namespace } => format!("delete content of {namespace}\n"),
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}\n"),
         Want::Finalize(object) => format!("finalize {}\n", object.key()),
         Want::RecordEvent(note) => format!("note {}: {}\n", note.reason, note.message),

@@ -73,7 +73,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let content = content(world, &key.name);
     report(&mut plan, &namespace, &content, pods::whole_seconds(now));
     if content.is_empty() {
-        plan.wants.push(Want::Sweep { namespace: key.name.clone() });
+        plan.wants.push(Want::DeleteContent { namespace: key.name.clone() });
         let mut wanted = namespace.as_ref().clone();
         let left: Vec<String> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
         wanted.spec.get_or_insert_default().finalizers = Some(left).filter(|left| !left.is_empty());
@@ -187,7 +187,7 @@ mod tests {
         );
         w.apply(crate::Change::Gone(Kind::ConfigMap, Key::new("a", "c")));
         w.apply(crate::Change::Gone(Kind::Secret, Key::new("a", "s")));
-        assert_eq!(printed(&w), ["status Namespace a", "Sweep { namespace: \"a\" }", "finalize Namespace a"]);
+        assert_eq!(printed(&w), ["status Namespace a", "DeleteContent { namespace: \"a\" }", "finalize Namespace a"]);
     }
 
     #[test]

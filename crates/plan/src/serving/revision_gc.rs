@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use knoll_api::{
     Key, Kind, Resource, Timestamp,
-    config::GarbageCollection,
+    config::GarbageCollectionConfig,
     labels::serving as keys,
     serving::{Configuration, Revision},
 };
@@ -85,7 +85,7 @@ fn last_active(revision: &Revision) -> Timestamp {
 }
 
 /// How long until a Revision is stale; never when age does not count.
-fn stale_in(config: &GarbageCollection, revision: &Revision, now: Timestamp) -> Option<Duration> {
+fn stale_in(config: &GarbageCollectionConfig, revision: &Revision, now: Timestamp) -> Option<Duration> {
     let left = |since: Timestamp, retain: Option<Duration>| {
         let age = Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO);
         Some(retain?.saturating_sub(age))

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use knoll_api::Key;
-use knoll_api::table::{Backend, Host, Instance, Path, Protocol, RevisionPolicy, Split, Table};
+use knoll_api::table::{Backend, Host, Instance, Path, Protocol, RevisionPolicy, RoutingTable, Split};
 use knoll_proxy::{Config, Feeds, Gateway, Visibility};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -179,9 +179,9 @@ pub fn host(splits: &[(&str, u32)]) -> Arc<Host> {
 }
 
 /// A table with `hello.test` outside, leading to the first revision.
-pub fn table(revisions: Vec<Revision>) -> Table {
+pub fn table(revisions: Vec<Revision>) -> RoutingTable {
     let first = revisions.first().map(|revision| revision.name).unwrap_or_default();
-    Table {
+    RoutingTable {
         external: [("hello.test".to_owned(), host(&[(first, 100)]))].into_iter().collect(),
         local: Default::default(),
         backends: revisions.into_iter().map(|revision| (key(revision.name), revision.backend())).collect(),
@@ -192,7 +192,7 @@ pub fn table(revisions: Vec<Revision>) -> Table {
 pub struct World {
     pub gateway: Gateway,
     pub feeds: Feeds,
-    pub tables: watch::Sender<Option<Arc<Table>>>,
+    pub tables: watch::Sender<Option<Arc<RoutingTable>>>,
     pub external: SocketAddr,
     pub local: SocketAddr,
 }
@@ -201,16 +201,16 @@ pub fn config() -> Config {
     Config { threads: 2, stats_period: Duration::from_millis(100), ..Config::default() }
 }
 
-pub fn world(table: Table) -> World {
+pub fn world(table: RoutingTable) -> World {
     world_with(config(), table)
 }
 
-pub fn world_with(config: Config, table: Table) -> World {
+pub fn world_with(config: Config, table: RoutingTable) -> World {
     begin(config, Some(table))
 }
 
 /// A gateway that has its first table, or waits for it.
-pub fn begin(config: Config, table: Option<Table>) -> World {
+pub fn begin(config: Config, table: Option<RoutingTable>) -> World {
     let (tables, receiver) = watch::channel(table.map(Arc::new));
     let (gateway, feeds) = Gateway::new(config, receiver).expect("gateway starts");
     let listen = |side| {
@@ -225,7 +225,7 @@ pub fn begin(config: Config, table: Option<Table>) -> World {
 
 impl World {
     /// Publishes a table and waits until it is in force.
-    pub async fn publish(&self, table: Table) {
+    pub async fn publish(&self, table: RoutingTable) {
         let table = Arc::new(table);
         let mut applied = self.gateway.applied();
         self.tables.send_replace(Some(table.clone()));

@@ -8,7 +8,7 @@ fn at(seconds: u64) -> Duration {
 
 fn spec() -> DeciderSpec {
     DeciderSpec {
-        metric: Metric::Concurrency,
+        metric: ScalingMetric::Concurrency,
         algorithm: Algorithm::Linear,
         target: Target { value: 10.0, total: 15.0 },
         max_scale_up_rate: 10.0,
@@ -66,7 +66,7 @@ fn load_over_target_rounded_up_is_wanted() {
 #[test]
 fn requests_per_second_are_measured_when_asked() {
     // 3 * 12 = 36 a second over 10.
-    assert_eq!(fed(DeciderSpec { metric: Metric::Rps, ..spec() }, 1..=60, 12.0).decide(at(60), 3).desired, 4);
+    assert_eq!(fed(DeciderSpec { metric: ScalingMetric::Rps, ..spec() }, 1..=60, 12.0).decide(at(60), 3).desired, 4);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_new_window_length_keeps_what_was_seen() {
 #[test]
 fn another_metric_starts_over() {
     let mut decider = fed(spec(), 1..=60, 50.0);
-    decider.update_spec(DeciderSpec { metric: Metric::Rps, ..spec() }).expect("spec is valid");
+    decider.update_spec(DeciderSpec { metric: ScalingMetric::Rps, ..spec() }).expect("spec is valid");
     assert_eq!(decider.decide(at(60), 1).stable, 0.0);
 }
 

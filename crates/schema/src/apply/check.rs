@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::set::Element;
+use super::set::PathElement;
 use super::walk;
 use crate::ty::{List, ListKind, Shape, Type};
 
@@ -48,7 +48,7 @@ fn step(ty: &Type, value: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 fn items(list: &List, values: &[Value], path: &str, found: &mut Vec<String>) {
-    let mut seen: BTreeSet<Element> = BTreeSet::new();
+    let mut seen: BTreeSet<PathElement> = BTreeSet::new();
     for (at, value) in values.iter().enumerate() {
         if list.kind == ListKind::Atomic {
             step(&list.items, value, &format!("{path}[{at}]"), found);

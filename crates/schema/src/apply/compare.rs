@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set};
-use super::walk::{Parts, Use, is_empty, items};
+use super::set::{FieldSet, PathElement};
+use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::Type;
 
 /// The paths that differ between two states.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
-    pub(super) added: Set,
-    pub(super) modified: Set,
-    pub(super) removed: Set,
+    pub(super) added: FieldSet,
+    pub(super) modified: FieldSet,
+    pub(super) removed: FieldSet,
 }
 
 impl Comparison {
     /// Forgets paths and all below them.
-    pub(super) fn without(self, ignored: &Set) -> Self {
+    pub(super) fn without(self, ignored: &FieldSet) -> Self {
         Self {
             added: self.added.recursive_difference(ignored),
             modified: self.modified.recursive_difference(ignored),
@@ -34,14 +34,14 @@ pub(super) fn compare(ty: &Type, old: &Value, new: &Value) -> Comparison {
     comparison
 }
 
-fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec<Element>, found: &mut Comparison) {
+fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec<PathElement>, found: &mut Comparison) {
     // Most of an object is as it was: nothing in there is to be named.
     if old == new {
         return;
     }
-    let parts = usage.parts(&[old, new]);
-    let leaf = matches!(parts, Parts::Leaf) || (is_empty(old) && is_empty(new));
-    match parts {
+    let granularity = usage.granularity(&[old, new]);
+    let leaf = matches!(granularity, Granularity::Leaf) || (is_empty(old) && is_empty(new));
+    match granularity {
         _ if leaf => {
             if let (Some(old), Some(new)) = (old, new)
                 && old != new
@@ -49,14 +49,14 @@ fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec
                 found.modified.insert(path);
             }
         }
-        Parts::Leaf => {}
-        Parts::Fields => fields(usage, old, new, path, found),
-        Parts::Items(list) => {
+        Granularity::Leaf => {}
+        Granularity::Fields => fields(usage, old, new, path, found),
+        Granularity::Items(list) => {
             let old_places = places(items(list, old));
             let new_places = places(items(list, new));
-            let elements: BTreeSet<&Element> = old_places.keys().chain(new_places.keys()).collect();
+            let elements: BTreeSet<&PathElement> = old_places.keys().chain(new_places.keys()).collect();
             for element in elements {
-                let at = |places: &BTreeMap<Element, usize>| places.get(element).copied();
+                let at = |places: &BTreeMap<PathElement, usize>| places.get(element).copied();
                 path.push(element.clone());
                 let old = at(&old_places).and_then(|at| old?.get(at));
                 let new = at(&new_places).and_then(|at| new?.get(at));
@@ -73,7 +73,7 @@ fn step(usage: Use<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Vec
 }
 
 /// Where each item is; of equal ones the first.
-fn places(elements: Vec<Element>) -> BTreeMap<Element, usize> {
+fn places(elements: Vec<PathElement>) -> BTreeMap<PathElement, usize> {
     elements.into_iter().enumerate().rev().map(|(at, element)| (element, at)).collect()
 }
 
@@ -81,13 +81,13 @@ fn fields<'v>(
     usage: Use<'_>,
     old: Option<&'v Value>,
     new: Option<&'v Value>,
-    path: &mut Vec<Element>,
+    path: &mut Vec<PathElement>,
     found: &mut Comparison,
 ) {
     let entries = |value: Option<&'v Value>| value.and_then(Value::as_object).into_iter().flat_map(JsonMap::keys);
     let names: BTreeSet<&String> = entries(old).chain(entries(new)).collect();
     for name in names {
-        path.push(Element::Field(name.clone()));
+        path.push(PathElement::Field(name.clone()));
         let (old, new) = (old.and_then(|old| old.get(name)), new.and_then(|new| new.get(name)));
         step(usage.field(name), old, new, path, found);
         path.pop();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map as JsonMap, Value, json};
 
-use super::set::Set;
+use super::set::FieldSet;
 
 /// Most managers by update; beyond it the oldest become one.
 const UPDATERS: usize = 10;
@@ -24,7 +24,7 @@ pub(super) enum Operation {
 
 /// One manager. Appliers are the same in every version, updaters are not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Manager {
+pub(super) struct FieldManager {
     pub(super) name: String,
     pub(super) operation: Operation,
     pub(super) subresource: String,
@@ -32,7 +32,7 @@ pub(super) struct Manager {
     version: String,
 }
 
-impl Manager {
+impl FieldManager {
     pub(super) fn new(name: &str, operation: Operation, subresource: &str, api_version: &str) -> Self {
         let version = if operation == Operation::Update { api_version.to_owned() } else { String::new() };
         Self { name: name.to_owned(), operation, subresource: subresource.to_owned(), version }
@@ -54,13 +54,13 @@ impl Manager {
 /// What a manager owns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Owned {
-    pub(super) set: Set,
+    pub(super) set: FieldSet,
     pub(super) api_version: String,
     pub(super) time: Option<String>,
 }
 
 /// All managers of an object.
-pub(super) type Managers = BTreeMap<Manager, Owned>;
+pub(super) type Managers = BTreeMap<FieldManager, Owned>;
 
 /// Reads the managers of an object; none when the list is absent or malformed.
 pub(super) fn read(object: &Value) -> Managers {
@@ -74,7 +74,7 @@ pub(super) fn is_reset(object: &Value) -> bool {
     entries.is_some_and(|entries| matches!(&entries[..], [Value::Object(entry)] if entry.is_empty()))
 }
 
-fn read_one(entry: &Value) -> Option<(Manager, Owned)> {
+fn read_one(entry: &Value) -> Option<(FieldManager, Owned)> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
     let operation = match text("operation") {
         "Apply" => Operation::Apply,
@@ -82,17 +82,17 @@ fn read_one(entry: &Value) -> Option<(Manager, Owned)> {
         _ => return None,
     };
     let set = match entry.get("fieldsV1") {
-        Some(fields) => Set::from_fields_v1(fields)?,
-        None => Set::default(),
+        Some(fields) => FieldSet::from_fields_v1(fields)?,
+        None => FieldSet::default(),
     };
-    let manager = Manager::new(text("manager"), operation, text("subresource"), text("apiVersion"));
+    let manager = FieldManager::new(text("manager"), operation, text("subresource"), text("apiVersion"));
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
     Some((manager, Owned { set, api_version: text("apiVersion").to_owned(), time }))
 }
 
 /// Writes the managers into an object, appliers first, each kind by time.
 pub(super) fn write(object: &mut Value, managers: &Managers) {
-    let mut sorted: Vec<(&Manager, &Owned)> = managers.iter().filter(|(_, owned)| !owned.set.is_empty()).collect();
+    let mut sorted: Vec<(&FieldManager, &Owned)> = managers.iter().filter(|(_, owned)| !owned.set.is_empty()).collect();
     sorted.sort_by(|(a, x), (b, y)| (a.operation, &x.time, a).cmp(&(b.operation, &y.time, b)));
     let entries: Vec<Value> = sorted.into_iter().map(|(manager, owned)| write_one(manager, owned)).collect();
     let Some(root) = object.as_object_mut() else { return };
@@ -105,7 +105,7 @@ pub(super) fn write(object: &mut Value, managers: &Managers) {
     }
 }
 
-fn write_one(manager: &Manager, owned: &Owned) -> Value {
+fn write_one(manager: &FieldManager, owned: &Owned) -> Value {
     let mut entry = json!({
         "manager": manager.name,
         "operation": if manager.operation == Operation::Apply { "Apply" } else { "Update" },
@@ -124,7 +124,7 @@ fn write_one(manager: &Manager, owned: &Owned) -> Value {
 
 /// Makes one manager of the oldest updaters when there are too many.
 pub(super) fn cap(managers: &mut Managers) {
-    let mut updaters: Vec<(Option<String>, Manager)> = managers
+    let mut updaters: Vec<(Option<String>, FieldManager)> = managers
         .iter()
         .filter(|(manager, _)| manager.operation == Operation::Update && manager.subresource.is_empty())
         .map(|(manager, owned)| (owned.time.clone(), manager.clone()))
@@ -136,9 +136,9 @@ pub(super) fn cap(managers: &mut Managers) {
     // One place stays free for the manager that takes the oldest in.
     for (time, manager) in updaters.split_off(UPDATERS - 1) {
         let Some(owned) = managers.remove(&manager) else { continue };
-        let ancient = Manager::new(ANCIENT, Operation::Update, "", &owned.api_version);
+        let ancient = FieldManager::new(ANCIENT, Operation::Update, "", &owned.api_version);
         let into = managers.entry(ancient).or_insert_with(|| Owned {
-            set: Set::default(),
+            set: FieldSet::default(),
             api_version: owned.api_version.clone(),
             time: None,
         });

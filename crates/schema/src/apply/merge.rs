@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set};
-use super::walk::{Parts, Use, is_empty, items};
+use super::set::{FieldSet, PathElement};
+use super::walk::{Granularity, Use, is_empty, items};
 use crate::ty::{List, Type};
 
 /// The object with all that is applied in it.
@@ -14,13 +14,13 @@ pub(super) fn merge(ty: &Type, live: &Value, applied: &Value) -> Value {
 }
 
 fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
-    let parts = usage.parts(&[live, applied]);
+    let granularity = usage.granularity(&[live, applied]);
     if is_empty(live) && is_empty(applied) {
         return applied.or(live).cloned();
     }
-    match parts {
-        Parts::Leaf => applied.or(live).cloned(),
-        Parts::Fields => {
+    match granularity {
+        Granularity::Leaf => applied.or(live).cloned(),
+        Granularity::Fields => {
             let mut merged = live.and_then(Value::as_object).cloned().unwrap_or_default();
             for (name, given) in applied.and_then(Value::as_object).into_iter().flatten() {
                 if let Some(value) = step(usage.field(name), merged.get(name), Some(given)) {
@@ -29,23 +29,24 @@ fn step(usage: Use<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option
             }
             Some(Value::Object(merged))
         }
-        Parts::Items(list) => Some(Value::Array(lists(list, live, applied))),
+        Granularity::Items(list) => Some(Value::Array(lists(list, live, applied))),
     }
 }
 
 /// Merges two lists: the applied order holds, and items only the live list has stay between their neighbours.
 fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Value> {
     let (live_keys, applied_keys) = (items(list, live), items(list, applied));
-    let in_applied: BTreeSet<&Element> = applied_keys.iter().collect();
+    let in_applied: BTreeSet<&PathElement> = applied_keys.iter().collect();
     // Of equal items the first.
-    let in_live: BTreeMap<&Element, usize> = live_keys.iter().enumerate().rev().map(|(at, key)| (key, at)).collect();
+    let in_live: BTreeMap<&PathElement, usize> =
+        live_keys.iter().enumerate().rev().map(|(at, key)| (key, at)).collect();
     let get = |value: Option<&Value>, at: usize| value.and_then(|value| value.get(at)).cloned().unwrap_or_default();
     let both = |at: usize| {
         let given = get(applied, at);
         let present = in_live.get(&applied_keys[at]).map(|&at| get(live, at));
         step(Use::of(&list.items), present.as_ref(), Some(&given)).unwrap_or_default()
     };
-    let shared: Vec<&Element> = applied_keys.iter().filter(|key| in_live.contains_key(key)).collect();
+    let shared: Vec<&PathElement> = applied_keys.iter().filter(|key| in_live.contains_key(key)).collect();
     let mut shared = shared.into_iter().peekable();
     let mut merged = Vec::new();
     let (mut at_live, mut at_applied) = (0, 0);
@@ -71,16 +72,16 @@ fn lists(list: &List, live: Option<&Value>, applied: Option<&Value>) -> Vec<Valu
 }
 
 /// The object without some parts. Objects and lists that lose all their parts stay, empty.
-pub(super) fn remove(ty: &Type, value: &Value, gone: &Set) -> Value {
+pub(super) fn remove(ty: &Type, value: &Value, gone: &FieldSet) -> Value {
     without(Use::of(ty), value, gone)
 }
 
-fn without(usage: Use<'_>, value: &Value, gone: &Set) -> Value {
-    match (usage.parts(&[Some(value)]), value) {
-        (Parts::Fields, Value::Object(entries)) => {
+fn without(usage: Use<'_>, value: &Value, gone: &FieldSet) -> Value {
+    match (usage.granularity(&[Some(value)]), value) {
+        (Granularity::Fields, Value::Object(entries)) => {
             let mut rest = JsonMap::new();
             for (name, inner) in entries {
-                let element = Element::Field(name.clone());
+                let element = PathElement::Field(name.clone());
                 if !gone.has(&element) {
                     let inner = match gone.below(&element) {
                         Some(below) => without(usage.field(name), inner, below),
@@ -91,7 +92,7 @@ fn without(usage: Use<'_>, value: &Value, gone: &Set) -> Value {
             }
             Value::Object(rest)
         }
-        (Parts::Items(list), Value::Array(values)) => {
+        (Granularity::Items(list), Value::Array(values)) => {
             let mut rest = Vec::new();
             for (element, inner) in items(list, Some(value)).into_iter().zip(values) {
                 if !gone.has(&element) {

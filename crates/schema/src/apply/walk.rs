@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map as JsonMap, Value};
 
-use super::set::{Element, Set, canonical};
+use super::set::{FieldSet, PathElement, canonical};
 use crate::ty::{Field, List, ListKind, Shape, Text, Type};
 
 static ANYTHING: LazyLock<Type> = LazyLock::new(|| Type::unnamed(Shape::Any));
@@ -17,7 +17,7 @@ pub(super) struct Use<'a> {
 }
 
 /// How values of a type are taken apart.
-pub(super) enum Parts<'a> {
+pub(super) enum Granularity<'a> {
     /// Not at all.
     Leaf,
     /// Field by field.
@@ -35,20 +35,20 @@ impl<'a> Use<'a> {
         Self { ty: &field.ty, atomic: field.atomic }
     }
 
-    /// The parts of the given values, which all are of this type. Values of another form than the type has are leaves.
-    pub(super) fn parts(self, values: &[Option<&Value>]) -> Parts<'a> {
+    /// How these values, all of this type, are taken apart. Values of another form than the type has are leaves.
+    pub(super) fn granularity(self, values: &[Option<&Value>]) -> Granularity<'a> {
         let objects = || values.iter().flatten().all(|value| value.is_object() || value.is_null());
         let arrays = || values.iter().flatten().all(|value| value.is_array() || value.is_null());
         match &self.ty.shape {
-            Shape::Object(object) if !self.atomic.unwrap_or(object.atomic) && objects() => Parts::Fields,
-            Shape::Map(map) if !self.atomic.unwrap_or(map.atomic) && objects() => Parts::Fields,
+            Shape::Object(object) if !self.atomic.unwrap_or(object.atomic) && objects() => Granularity::Fields,
+            Shape::Map(map) if !self.atomic.unwrap_or(map.atomic) && objects() => Granularity::Fields,
             Shape::Any
                 if self.atomic != Some(true) && values.iter().flatten().any(|value| value.is_object()) && objects() =>
             {
-                Parts::Fields
+                Granularity::Fields
             }
-            Shape::List(list) if list.kind != ListKind::Atomic && arrays() => Parts::Items(list),
-            _ => Parts::Leaf,
+            Shape::List(list) if list.kind != ListKind::Atomic && arrays() => Granularity::Items(list),
+            _ => Granularity::Leaf,
         }
     }
 
@@ -68,10 +68,10 @@ impl<'a> Use<'a> {
 }
 
 /// The type behind a step.
-pub(super) fn child<'a>(ty: &'a Type, element: &Element) -> Option<&'a Type> {
+pub(super) fn child<'a>(ty: &'a Type, element: &PathElement) -> Option<&'a Type> {
     match (element, &ty.shape) {
-        (Element::Field(name), Shape::Object(object)) => object.field(name).map(|field| &*field.ty),
-        (Element::Field(_), Shape::Map(map)) => Some(&map.values),
+        (PathElement::Field(name), Shape::Object(object)) => object.field(name).map(|field| &*field.ty),
+        (PathElement::Field(_), Shape::Map(map)) => Some(&map.values),
         (_, Shape::List(list)) => Some(&list.items),
         _ => None,
     }
@@ -81,8 +81,8 @@ pub(super) fn child<'a>(ty: &'a Type, element: &Element) -> Option<&'a Type> {
 ///
 /// # Errors
 /// The first key field the item lacks, when that field has no default.
-pub(super) fn item(list: &List, value: &Value) -> Result<Element, Text> {
-    let ListKind::Map(keys) = &list.kind else { return Ok(Element::Value(value.to_string())) };
+pub(super) fn item(list: &List, value: &Value) -> Result<PathElement, Text> {
+    let ListKind::Map(keys) = &list.kind else { return Ok(PathElement::Value(value.to_string())) };
     let mut key = JsonMap::new();
     for name in keys {
         let default = || list.items.field(name).and_then(|field| field.default.as_ref());
@@ -91,13 +91,13 @@ pub(super) fn item(list: &List, value: &Value) -> Result<Element, Text> {
             None => return Err(name.clone()),
         }
     }
-    Ok(Element::Key(canonical(key)))
+    Ok(PathElement::Key(canonical(key)))
 }
 
 /// The steps to all items of a list. Items that lack their key are told apart by place.
-pub(super) fn items(list: &List, values: Option<&Value>) -> Vec<Element> {
+pub(super) fn items(list: &List, values: Option<&Value>) -> Vec<PathElement> {
     let values = values.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    values.iter().enumerate().map(|(at, value)| item(list, value).unwrap_or(Element::Index(at))).collect()
+    values.iter().enumerate().map(|(at, value)| item(list, value).unwrap_or(PathElement::Index(at))).collect()
 }
 
 /// True for what counts as nothing in an object or list.
@@ -111,18 +111,18 @@ pub(super) fn is_empty(value: Option<&Value>) -> bool {
 }
 
 /// All paths somebody owns who gave this value.
-pub(super) fn field_set(ty: &Type, value: &Value) -> Set {
-    let mut set = Set::default();
+pub(super) fn field_set(ty: &Type, value: &Value) -> FieldSet {
+    let mut set = FieldSet::default();
     add(Use::of(ty), value, &mut Vec::new(), &mut set);
     set
 }
 
-fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
-    match (usage.parts(&[Some(value)]), value) {
-        (Parts::Leaf, _) => set.insert(path),
-        (Parts::Fields, Value::Object(entries)) => {
+fn add(usage: Use<'_>, value: &Value, path: &mut Vec<PathElement>, set: &mut FieldSet) {
+    match (usage.granularity(&[Some(value)]), value) {
+        (Granularity::Leaf, _) => set.insert(path),
+        (Granularity::Fields, Value::Object(entries)) => {
             for (name, inner) in entries {
-                path.push(Element::Field(name.clone()));
+                path.push(PathElement::Field(name.clone()));
                 add(usage.field(name), inner, path, set);
                 let empty = inner.is_null() || inner.as_object().is_some_and(JsonMap::is_empty);
                 if empty || !usage.declares(name) {
@@ -131,7 +131,7 @@ fn add(usage: Use<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
                 path.pop();
             }
         }
-        (Parts::Items(list), Value::Array(values)) => {
+        (Granularity::Items(list), Value::Array(values)) => {
             for (element, inner) in items(list, Some(value)).into_iter().zip(values) {
                 path.push(element);
                 add(Use::of(&list.items), inner, path, set);

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use knoll_api::metrics::Metric;
-use knoll_apiserver::{Identity, attributes::Attributes};
+use knoll_api::metrics::MetricFamily;
+use knoll_apiserver::{UserInfo, attributes::Attributes};
 
 use super::{Admin, PATIENCE, Sources, metrics, process};
 
@@ -18,7 +18,7 @@ pub(super) enum Caller {
     /// Who holds the local socket.
     Root,
     /// Who came over the network, and whom the client certificate names.
-    Stranger(Option<Identity>),
+    Stranger(Option<UserInfo>),
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -100,7 +100,8 @@ fn checks(sources: &Sources) -> (String, bool) {
 }
 
 fn numbers(admin: &Admin) -> Answer {
-    let ours: Vec<Metric> = admin.sources.get().into_iter().flat_map(|s| &s.metrics).flat_map(|read| read()).collect();
+    let ours: Vec<MetricFamily> =
+        admin.sources.get().into_iter().flat_map(|s| &s.metrics).flat_map(|read| read()).collect();
     let mut answer = text(StatusCode::OK, metrics::text(ours, process::readings()));
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(metrics::CONTENT_TYPE));
     answer

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use knoll_api::metrics::{Metric, MetricKind};
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
@@ -15,7 +15,7 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// Readings of one moment.
 #[derive(Debug)]
-struct Readings(Vec<Metric>);
+struct Readings(Vec<MetricFamily>);
 
 impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -38,7 +38,7 @@ impl Collector for Readings {
 }
 
 /// The readings as text: ours below `knoll_`, those about the process under the names every exporter gives them.
-pub(super) fn text(ours: Vec<Metric>, process: Vec<Metric>) -> String {
+pub(super) fn text(ours: Vec<MetricFamily>, process: Vec<MetricFamily>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Readings(process)));
     registry.sub_registry_with_prefix("knoll").register_collector(Box::new(Readings(ours)));
@@ -54,10 +54,10 @@ mod tests {
     #[test]
     fn counters_and_gauges_are_told_with_help_and_labels_escaped() {
         let ours = vec![
-            Metric::counter("drive_plans", "Keys planned", 3),
-            Metric::by("queue_keys", "Keys that wait", MetricKind::Gauge, "lane", [("a\"b\n".to_owned(), 2)]),
+            MetricFamily::counter("drive_plans", "Keys planned", 3),
+            MetricFamily::by("queue_keys", "Keys that wait", MetricKind::Gauge, "lane", [("a\"b\n".to_owned(), 2)]),
         ];
-        let text = text(ours, vec![Metric::gauge("process_open_fds", "Open files", 7)]);
+        let text = text(ours, vec![MetricFamily::gauge("process_open_fds", "Open files", 7)]);
         for line in [
             "# HELP process_open_fds Open files",
             "process_open_fds 7.0",

@@ -1,8 +1,8 @@
-//! The admin endpoint: health, readiness, numbers, the log level, and what the parts are doing.
+//! The admin endpoint: health, readiness, numbers, the log level, and what the components are doing.
 //!
-//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the parts
-//! show and changes nothing but the log level. On its local socket, which only root opens, everything is allowed; on
-//! `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
+//! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the
+//! components show and changes nothing but the log level. On its local socket, which only root opens, everything is
+//! allowed; on `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
 
 mod answer;
 mod metrics;
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use knoll_api::metrics::Metric;
+use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::authority::Authority;
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Handle};
@@ -32,14 +32,14 @@ type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
 /// What the endpoint reads. Each is called for one request, on the endpoint's thread, and must not wait.
 #[derive(Default)]
 pub(crate) struct Sources {
-    metrics: Vec<Read<Vec<Metric>>>,
+    metrics: Vec<Read<Vec<MetricFamily>>>,
     checks: Vec<(&'static str, Read<Result<(), String>>)>,
     dumps: Vec<(&'static str, Read<Value>)>,
 }
 
 impl Sources {
     /// Adds numbers.
-    pub(crate) fn metrics(&mut self, read: impl Fn() -> Vec<Metric> + Send + Sync + 'static) {
+    pub(crate) fn metrics(&mut self, read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static) {
         self.metrics.push(Box::new(read));
     }
 
@@ -48,7 +48,7 @@ impl Sources {
         self.checks.push((name, Box::new(read)));
     }
 
-    /// Adds a picture of a part, below `/debug/`.
+    /// Adds a picture of a component, below `/debug/`.
     pub(crate) fn dump(&mut self, name: &'static str, read: impl Fn() -> Value + Send + Sync + 'static) {
         self.dumps.push((name, Box::new(read)));
     }

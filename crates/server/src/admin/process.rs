@@ -2,20 +2,20 @@
 
 use std::fs;
 
-use knoll_api::metrics::{Metric, MetricKind, Sample};
+use knoll_api::metrics::{MetricFamily, MetricKind, Sample};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// What `/proc` says about this process. What cannot be read is left out.
-pub(super) fn readings() -> Vec<Metric> {
+pub(super) fn readings() -> Vec<MetricFamily> {
     let open = fs::read_dir("/proc/self/fd").map(|files| files.count() as u64).ok();
-    let open = open.map(|count| Metric::gauge("process_open_fds", "Open files", count));
+    let open = open.map(|count| MetricFamily::gauge("process_open_fds", "Open files", count));
     open.into_iter()
         .chain(fs::read_to_string("/proc/self/stat").ok().into_iter().flat_map(|stat| of_stat(&stat)))
         .collect()
 }
 
 /// The numbers in a line of `/proc/[pid]/stat`, see proc_pid_stat(5).
-fn of_stat(stat: &str) -> Vec<Metric> {
+fn of_stat(stat: &str) -> Vec<MetricFamily> {
     // The program's name stands in parentheses and may hold anything.
     let Some((_, fields)) = stat.rsplit_once(')') else { return Vec::new() };
     let fields: Vec<u64> = fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
@@ -27,15 +27,15 @@ fn of_stat(stat: &str) -> Vec<Metric> {
     #[expect(clippy::cast_precision_loss, reason = "ticks stay below 2⁵³")]
     let seconds = (field(14) + field(15)) as f64 / ticks as f64;
     vec![
-        Metric {
+        MetricFamily {
             name: "process_cpu_seconds",
             help: "User and system time, seconds",
             kind: MetricKind::Counter,
             samples: vec![Sample { labels: Vec::new(), value: seconds }],
         },
-        Metric::gauge("process_threads", "Threads", field(20)),
-        Metric::gauge("process_virtual_memory_bytes", "Address space, bytes", field(23)),
-        Metric::gauge("process_resident_memory_bytes", "Resident memory, bytes", field(24) * page),
+        MetricFamily::gauge("process_threads", "Threads", field(20)),
+        MetricFamily::gauge("process_virtual_memory_bytes", "Address space, bytes", field(23)),
+        MetricFamily::gauge("process_resident_memory_bytes", "Resident memory, bytes", field(24) * page),
     ]
 }
 

@@ -10,7 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use knoll_apiserver::auth::identity_of_certificate;
+use knoll_apiserver::auth::user_of_certificate;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -81,7 +81,7 @@ async fn serve_outside(
         tokio::spawn(async move {
             let Ok(Ok(stream)) = tokio::time::timeout(LIFE, acceptor.accept(stream)).await else { return };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let caller = Caller::Stranger(certificate.and_then(|leaf| identity_of_certificate(leaf)));
+            let caller = Caller::Stranger(certificate.and_then(|leaf| user_of_certificate(leaf)));
             connection(admin, stream, caller, place).await;
         });
     }

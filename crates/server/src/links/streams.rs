@@ -74,7 +74,7 @@ enum Call {
 }
 
 /// Whether it can be had; a Kubernetes `Status` if not.
-type Verdict = Result<(), serde_json::Value>;
+type Opened = Result<(), serde_json::Value>;
 
 impl From<ContainerRef> for Target {
     fn from(target: ContainerRef) -> Self {
@@ -102,7 +102,7 @@ impl RemoteNode {
         let mut peer = Peer::new(stream);
         peer.send(&call).await.map_err(away)?;
         let silent = |_| Status::unavailable("the node does not answer");
-        let verdict = timeout(PATIENCE, peer.next::<Verdict>()).await.map_err(silent)?;
+        let verdict = timeout(PATIENCE, peer.next::<Opened>()).await.map_err(silent)?;
         match verdict.map_err(away)? {
             Some(Ok(())) => Ok(peer),
             Some(Err(status)) => Err(refusal(&status)),
@@ -290,7 +290,7 @@ async fn answer(mut peer: Peer, node: Arc<dyn NodeBackend>) -> io::Result<()> {
 
 /// Says whether it can be had.
 async fn allowed<T>(peer: &mut Peer, outcome: Result<T, Status>) -> io::Result<Option<T>> {
-    let (verdict, had): (Verdict, _) = match outcome {
+    let (verdict, had): (Opened, _) = match outcome {
         Ok(had) => (Ok(()), Some(had)),
         Err(status) => (Err(status.to_json()), None),
     };

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use knoll_apiserver::auth::{Pki, ServingCertificate};
-use knoll_cli::{ApiArguments, Exit, instance::Instance};
+use knoll_cli::{ApiArguments, Exit, instance::RunningInstance};
 use tokio::runtime::Handle;
 
 use super::{LEAVE, block_on, until_called};
 use crate::{
     admin::{Admin, Sources},
+    components::{api::Api, gateway::restarted, port_of, registry},
     failure::Failure,
     kept::Kept,
     kubeconfig, links,
     logging::{self, LogLevel},
     machine,
-    parts::{api::Api, gateway::restarted, port_of, registry},
     paths::Paths,
     ports::{ApiPorts, PodAddress, PodApiPorts},
     private, store,
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &ApiArguments) -> Result<(), Failure> {
     let _alone = machine::claim_api()?;
     up::own(&paths)?;
     let outcome = block_on(live(arguments, &paths, level));
-    Instance::retract(&paths.data);
+    RunningInstance::retract(&paths.data);
     outcome
 }
 

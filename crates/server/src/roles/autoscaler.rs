@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use super::{LEAVE, admin, block_on, machine, remote, standalone, until_called};
 use crate::{
+    components::gateway,
     failure::{Failure, chain},
     links,
     logging::{self, LogLevel},
     machine::claim_role,
-    parts::gateway,
     supervise::Tasks,
 };
 

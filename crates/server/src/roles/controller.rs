@@ -6,13 +6,13 @@ use std::{fs, sync::Arc};
 
 use knoll_cli::ControllerArguments;
 use knoll_drive::{Links, Role};
-use knoll_plan::{Gateway, QueuePlacement, Settings};
+use knoll_plan::{GatewayAddresses, QueuePlacement, Settings};
 
 use super::{LEAVE, admin, block_on, holder, remote, until_called};
 use crate::{
+    components::{docker_config, gateway, registry, resolver::Resolver},
     failure::{Failure, chain},
     logging::{self, LogLevel},
-    parts::{docker_config, gateway, registry, resolver::Resolver},
     paths::Paths,
     supervise::Tasks,
 };
@@ -59,7 +59,11 @@ fn settings(arguments: &ControllerArguments, cluster_ca: String) -> Settings {
         Some(activator) => Settings {
             queue_placement: QueuePlacement::Sidecar,
             default_domain: domain(arguments, &format!("svc.{}", arguments.cluster_domain)),
-            gateway: Gateway { address: activator.ip(), local_port: activator.port(), ..settings.gateway.clone() },
+            gateway: GatewayAddresses {
+                address: activator.ip(),
+                local_port: activator.port(),
+                ..settings.gateway.clone()
+            },
             ..settings
         },
         None => Settings {

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use super::{LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
+    components::{gateway, system},
     failure::{Failure, chain},
     kept::Kept,
     links,
     logging::{self, LogLevel},
     machine::claim_role,
-    parts::{gateway, system},
     ports::{self, PodAddress, PodGatewayPorts},
     supervise::Tasks,
     up::{open_files, raise_open_files},

@@ -82,7 +82,7 @@ struct Named {
     #[serde(default)]
     context: Option<Context>,
     #[serde(default)]
-    user: Option<Identity>,
+    user: Option<AuthInfo>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -102,7 +102,7 @@ struct Context {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Identity {
+struct AuthInfo {
     client_certificate: Option<PathBuf>,
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
@@ -159,7 +159,7 @@ impl Access {
     }
 }
 
-impl Identity {
+impl AuthInfo {
     fn user(self, folder: &Path) -> Result<User, NoAccess> {
         if let Some(token) = self.token.filter(|token| !token.is_empty()) {
             return Ok(User::Token(token));

@@ -76,7 +76,7 @@ fn admin(role: &str, level: LogLevel) -> Result<Arc<Admin>, Failure> {
 
 /// What plans are told where `knoll api` is the cluster.
 fn standalone() -> Settings {
-    Settings { gateway: crate::parts::gateway::place(80), ..Settings::default() }
+    Settings { gateway: crate::components::gateway::place(80), ..Settings::default() }
 }
 
 /// How a process was told to stop.
@@ -84,7 +84,7 @@ fn standalone() -> Settings {
 enum Call {
     /// By Ctrl-C.
     Interrupt,
-    /// By `SIGTERM`, or because a part failed.
+    /// By `SIGTERM`, or because a component failed.
     Terminate,
 }
 

@@ -13,6 +13,12 @@ use tokio::sync::watch;
 
 use super::{Call, LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
+    components::{
+        PODS, gateway,
+        local_node::LocalNode,
+        monitor::{self, Finder},
+        node, registry, system,
+    },
     doctor,
     failure::{Failure, chain},
     links::{
@@ -21,13 +27,6 @@ use crate::{
     },
     logging::{self, LogLevel},
     machine::claim_role,
-    parts::{
-        PODS,
-        backend::Backend,
-        gateway,
-        monitor::{self, Finder},
-        node, registry, system,
-    },
     paths::Paths,
     private,
     supervise::Tasks,
@@ -74,7 +73,7 @@ async fn live(arguments: &NodeArguments, paths: &Paths, level: LogLevel) -> Resu
     let config = node::config(&arguments.node.node_name, arguments.address, paths);
     let callbacks = node::callbacks(Hints::There(gateway), table, finder.clone(), network, Rush::default());
     let node = Node::new(config, client, client_of_monitor, images, callbacks).map_err(system)?;
-    let backend = Backend::default();
+    let backend = LocalNode::default();
     backend.set(node.clone());
     let counted = node.clone();
     let stop = tasks.stop();

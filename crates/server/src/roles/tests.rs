@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{kubeconfig::Source, remote::Remote};
-use crate::parts::backend::Backend;
+use crate::components::local_node::LocalNode;
 
 /// Knows every image.
 struct Registry;
@@ -35,7 +35,7 @@ async fn api_server(directory: &Path) -> Source {
     let address = listener.local_addr().expect("an address");
     let config = knoll_apiserver::Config {
         authority: Arc::new(LocalAuthority::new(store.clone(), key, Timestamp::now).with_clients(pki.clients())),
-        node: Arc::new(Backend::default()),
+        node: Arc::new(LocalNode::default()),
         root_ca: pki.ca_pem().to_owned(),
         advertise: address,
         machine: Arc::new(|| Ok(Vec::new())),

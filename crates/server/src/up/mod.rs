@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use knoll_apiserver::auth::{Pki, ServingCertificate};
 use knoll_cli::{
     ApiSockets, Exit, UpArguments,
-    instance::{Instance, process_start},
+    instance::{RunningInstance, process_start},
 };
 use knoll_container::protocol::GATEWAY;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin::Admin,
+    components::{api::machine_addresses, monitor},
     detach, doctor,
     failure::Failure,
     kept::Kept,
@@ -32,7 +33,6 @@ use crate::{
     log_file::Lines,
     logging::{self, LogLevel},
     machine, notify,
-    parts::{api::machine_addresses, monitor},
     paths::Paths,
     ports::{self, ApiPorts},
     private, store,
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
         .build()
         .map_err(|e| Failure::io("start the runtime", &e))?;
     let outcome = runtime.block_on(live(arguments, &paths, level));
-    Instance::retract(&paths.data);
+    RunningInstance::retract(&paths.data);
     // What hangs in a blocking thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
@@ -198,7 +198,7 @@ pub(crate) fn describe(
     paths: &Paths,
     ports: &ApiPorts,
     gateway: Vec<SocketAddr>,
-) -> Result<Instance, Failure> {
+) -> Result<RunningInstance, Failure> {
     let unknown = |e: std::io::Error| Failure::io("find the address of a socket", &e);
     let api = reachable(ports.api.local_addr().map_err(unknown)?);
     // The first name given is the one other machines use.
@@ -207,7 +207,7 @@ pub(crate) fn describe(
         None => format!("https://{api}"),
     };
     let pid = i32::try_from(std::process::id()).expect("process numbers are small");
-    Ok(Instance {
+    Ok(RunningInstance {
         pid,
         started: process_start(pid).unwrap_or_default(),
         api,
@@ -220,7 +220,7 @@ pub(crate) fn describe(
 }
 
 /// Leaves word of this instance for commands to find it by.
-pub(crate) fn announce(instance: &Instance, paths: &Paths) -> Result<(), Failure> {
+pub(crate) fn announce(instance: &RunningInstance, paths: &Paths) -> Result<(), Failure> {
     let path = paths.instance();
     let text = instance.to_text();
     let written = private::write(&path, text.as_bytes()).or_else(|error| match error.kind() {

@@ -1,10 +1,10 @@
-//! Assembly: every part of an instance in one process, started in the order they need each other, stopped in the reverse.
+//! Assembly: every component in one process, started in the order they need each other, stopped in the reverse.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use knoll_apiserver::{
-    Identity,
-    auth::{CONTROLLER, Pki, node_identity},
+    UserInfo,
+    auth::{CONTROLLER, Pki, node_user},
 };
 use knoll_cli::UpArguments;
 use knoll_client::rush::Rush;
@@ -17,13 +17,13 @@ use tokio::sync::watch;
 
 use crate::{
     admin::Admin,
+    components::{
+        PODS, api::Api, docker_config, gateway, local_node::LocalNode, monitor::Finder, node, port_of, registry,
+        resolver::Resolver, system,
+    },
     failure::{Failure, chain},
     kept::Kept,
     links::instances::Hints,
-    parts::{
-        PODS, api::Api, backend::Backend, docker_config, gateway, monitor::Finder, node, port_of, registry,
-        resolver::Resolver, system,
-    },
     paths::Paths,
     ports::{self, ApiPorts, PodAddress, PodApiPorts, PodGatewayPorts},
     store,
@@ -40,7 +40,7 @@ pub(crate) struct Ports {
     pub(crate) kept: Kept,
 }
 
-/// The parts that are stopped in an order.
+/// The components that are stopped in an order.
 pub(crate) struct Planes {
     store: Store,
     gateway: Gateway,
@@ -70,7 +70,7 @@ impl Planes {
         let network = node::set_network_up().await?;
         let pods_api = PodApiPorts::bind(PodAddress::Present, &mut ports.kept, api_port, registry_port)?;
         let pods_gateway = PodGatewayPorts::bind(PodAddress::Present, &mut ports.kept)?;
-        let backend = Backend::default();
+        let backend = LocalNode::default();
         let api = Api::start(paths, pki, Arc::new(backend.clone()), api_port, tasks).await?;
         let images = registry::open_images(&arguments.images, paths, registry_port)?;
 
@@ -79,7 +79,7 @@ impl Planes {
         let proxy_config = knoll_proxy::Config { trusted_hops, ..knoll_proxy::Config::within(open_files()) };
         let (gateway, feeds) = Gateway::new(proxy_config, table.clone()).map_err(system)?;
 
-        let controller = Identity::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
+        let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
         let settings = Settings {
@@ -116,7 +116,7 @@ impl Planes {
         let name = &arguments.node.node_name;
         let node = Node::new(
             node::config(name, address, paths),
-            api.server.client(node_identity(name)),
+            api.server.client(node_user(name)),
             monitor,
             images.clone(),
             node::callbacks(Hints::Here(gateway.hints()), table, finder.clone(), network, rush),

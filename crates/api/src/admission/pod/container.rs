@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Role, Volumes, env, image, json, mask, mount, port, probe, resources, security};
+use super::{ContainerType, Volumes, env, image, json, mask, mount, port, probe, resources, security};
 use crate::{
     config::Features,
     field_error::{FieldError, FieldErrors, HERE},
@@ -10,29 +10,29 @@ use crate::{
 
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
-/// Checks a container in its role; `serving` is the port that requests come to.
+/// Checks a container of its type; `serving` is the port that requests come to.
 pub(super) fn validate(
     container: &Value,
-    role: Role,
+    kind: ContainerType,
     serving: &port::Serving,
     volumes: &Volumes<'_>,
     features: &Features,
 ) -> FieldErrors {
-    let mut errors = match role {
-        Role::Serving => validate_probes(container, Some(serving)),
-        Role::Sidecar if features.multi_container_probing.is_enabled() => validate_probes(container, None),
-        Role::Sidecar => PROBES.iter().fold(FieldErrors::none(), |mut errors, &field| {
+    let mut errors = match kind {
+        ContainerType::Serving => validate_probes(container, Some(serving)),
+        ContainerType::Sidecar if features.multi_container_probing.is_enabled() => validate_probes(container, None),
+        ContainerType::Sidecar => PROBES.iter().fold(FieldErrors::none(), |mut errors, &field| {
             errors.also(mask::no_probe(json::member(container, field)).via_field(field));
             errors
         }),
-        Role::Init => PROBES
+        ContainerType::Init => PROBES
             .iter()
             .chain(&["lifecycle"])
             .filter(|field| json::has(container, field))
             .map(|field| FieldError::new("field not allowed in an init container", &[field]))
             .collect(),
     };
-    errors.also(validate_fields(container, role, volumes, features));
+    errors.also(validate_fields(container, kind, volumes, features));
     errors
 }
 
@@ -50,7 +50,7 @@ fn validate_probes(container: &Value, serving: Option<&port::Serving>) -> FieldE
     errors
 }
 
-fn validate_fields(container: &Value, role: Role, volumes: &Volumes<'_>, features: &Features) -> FieldErrors {
+fn validate_fields(container: &Value, kind: ContainerType, volumes: &Volumes<'_>, features: &Features) -> FieldErrors {
     if json::is_zero(container) {
         return FieldError::missing(&[HERE]).into();
     }
@@ -59,10 +59,10 @@ fn validate_fields(container: &Value, role: Role, volumes: &Volumes<'_>, feature
     if name == "queue-proxy" {
         errors.push(FieldError::new(format!("{name:?} is a reserved container name"), &["name"]));
     }
-    errors.also(env::validate(json::list(container, "env"), role, features).via_field("env"));
+    errors.also(env::validate(json::list(container, "env"), kind, features).via_field("env"));
     errors.also(env::validate_sources(json::list(container, "envFrom")).via_field("envFrom"));
     errors.also(image::validate(json::text(container, "image")));
-    errors.also(port::validate(json::list(container, "ports"), role).via_field("ports"));
+    errors.also(port::validate(json::list(container, "ports"), kind).via_field("ports"));
     let security = json::member(container, "securityContext");
     errors.also(security::validate_container(security, features).via_field("securityContext"));
     for (field, known) in [

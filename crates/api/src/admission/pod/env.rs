@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Role, json, mask};
+use super::{ContainerType, json, mask};
 use crate::{
     config::Features,
     field_error::{FieldError, FieldErrors},
@@ -11,13 +11,13 @@ use crate::{
 /// Names that the platform sets itself.
 const RESERVED: [&str; 3] = ["K_SERVICE", "K_CONFIGURATION", "K_REVISION"];
 
-pub(super) fn validate(variables: &[Value], role: Role, features: &Features) -> FieldErrors {
+pub(super) fn validate(variables: &[Value], kind: ContainerType, features: &Features) -> FieldErrors {
     let mut errors = FieldErrors::none();
     for (at, variable) in variables.iter().enumerate() {
         let name = json::text(variable, "name");
         let mut found = FieldErrors::none();
         // Only the container that serves is told its port.
-        let is_reserved = RESERVED.contains(&name) || (name == "PORT" && role == Role::Serving);
+        let is_reserved = RESERVED.contains(&name) || (name == "PORT" && kind == ContainerType::Serving);
         if name.is_empty() {
             found.push(FieldError::missing(&["name"]));
         } else if is_reserved {

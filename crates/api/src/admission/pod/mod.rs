@@ -22,9 +22,9 @@ use crate::{
     syntax,
 };
 
-/// What part a container plays; rules differ.
+/// What a container is in its pod; rules differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum ContainerType {
     /// It serves requests.
     Serving,
     /// It runs beside the serving one.
@@ -80,7 +80,7 @@ fn validate_containers(containers: &[Value], volumes: &Volumes<'_>, features: &F
     match containers {
         [] => errors.push(FieldError::missing(&["containers"])),
         [only] => {
-            let found = container::validate(only, Role::Serving, &port, volumes, features);
+            let found = container::validate(only, ContainerType::Serving, &port, volumes, features);
             errors.also(found.via_field_index("containers", 0));
         }
         several if !features.multi_container.is_enabled() => {
@@ -91,8 +91,8 @@ fn validate_containers(containers: &[Value], volumes: &Volumes<'_>, features: &F
             let mut names = BTreeSet::new();
             for (at, one) in several.iter().enumerate() {
                 let serves = !json::list(one, "ports").is_empty();
-                let role = if serves { Role::Serving } else { Role::Sidecar };
-                let mut found = container::validate(one, role, &port, volumes, features);
+                let kind = if serves { ContainerType::Serving } else { ContainerType::Sidecar };
+                let mut found = container::validate(one, kind, &port, volumes, features);
                 let name = json::text(one, "name");
                 if !names.insert(name) {
                     found.push(duplicate_name(name));
@@ -122,7 +122,7 @@ fn validate_init_containers(
     let port = port::serving(others);
     let mut errors = FieldErrors::none();
     for (at, one) in init_containers.iter().enumerate() {
-        let mut found = container::validate(one, Role::Init, &port, volumes, features);
+        let mut found = container::validate(one, ContainerType::Init, &port, volumes, features);
         let name = json::text(one, "name");
         if names.contains(name) {
             found.push(duplicate_name(name));

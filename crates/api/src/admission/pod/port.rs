@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Role, json, mask};
+use super::{ContainerType, json, mask};
 use crate::field_error::{FieldError, FieldErrors, HERE};
 
 /// Ports that the platform listens on in every pod.
@@ -33,9 +33,9 @@ pub(super) fn validate_count(containers: &[Value]) -> Option<FieldError> {
 }
 
 /// Checks the ports of one container.
-pub(super) fn validate(ports: &[Value], role: Role) -> FieldErrors {
+pub(super) fn validate(ports: &[Value], kind: ContainerType) -> FieldErrors {
     let mut errors = FieldErrors::none();
-    if role == Role::Init {
+    if kind == ContainerType::Init {
         ports.iter().for_each(|port| errors.also(validate_number(port)));
         return errors;
     }

@@ -105,7 +105,7 @@ fn names_avoid_those_that_are_taken() {
 fn names_come_from_the_template_of_the_administrator() {
     let mut check = Check::new();
     let data = [("container-name-template".to_owned(), "{{.Name}}".to_owned())].into();
-    check.config.defaults = crate::config::Defaults::parse(&data).expect("a template");
+    check.config.defaults = crate::config::DefaultsConfig::parse(&data).expect("a template");
     let object = check.defaulted(Kind::Service, service());
     assert_eq!(object["spec"]["template"]["spec"]["containers"][0]["name"], "hello");
 }
@@ -115,7 +115,7 @@ fn amounts_are_canonical_and_get_the_defaults_of_the_administrator() {
     let mut check = Check::new();
     let data = [("revision-cpu-request", "100m"), ("revision-memory-limit", "1024Mi")];
     let data = data.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    check.config.defaults = crate::config::Defaults::parse(&data).expect("amounts");
+    check.config.defaults = crate::config::DefaultsConfig::parse(&data).expect("amounts");
     let spec = json!({"containers": [{"image": "a", "resources": {"limits": {"cpu": 1, "memory": "1000M"}}}]});
     let object = check.defaulted(Kind::Service, service_with(spec));
     let expected = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1G"}});

@@ -76,7 +76,7 @@ struct Subject<'a> {
 }
 
 type Found = Option<Violation>;
-type Rule = fn(&Subject<'_>) -> Found;
+type Check = fn(&Subject<'_>) -> Found;
 
 /// Where a pod, or what a template would make, breaks a standard.
 pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<Violation> {
@@ -90,7 +90,7 @@ pub(super) fn check(metadata: &Value, spec: &Value, standard: Standard) -> Vec<V
     let restricted = standard.level == Level::Restricted;
     // No node here runs Windows: what a pod calls itself lifts none of the rules that are for Linux.
     // Ordered as Kubernetes reports them: what `baseline` asks first.
-    let rules: &[(bool, Rule)] = &[
+    let rules: &[(bool, Check)] = &[
         (true, app_armor),
         (!restricted, added_capabilities),
         (true, host_namespaces),

@@ -39,7 +39,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &Value) -> Result<(),
     let resource = admission.resource;
     let is_pod = resource.group.is_empty() && resource.plural == "pods";
     let template = template(&resource.group, &resource.plural);
-    if !is_pod && (template.is_none() || admission.part.is_some()) {
+    if !is_pod && (template.is_none() || admission.subresource.is_some()) {
         return Ok(());
     }
     let Some(namespace) = admission.view.core_object("namespaces", "", admission.namespace) else { return Ok(()) };

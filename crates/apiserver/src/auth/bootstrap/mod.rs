@@ -9,7 +9,7 @@ mod user;
 
 use serde_json::{Value, json};
 
-use crate::attributes::Identity;
+use crate::attributes::UserInfo;
 
 /// ServiceAccount of the controllers, in the system namespace.
 pub const CONTROLLER: &str = "controller";
@@ -27,9 +27,9 @@ const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
 const ALL: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// The identity of a node.
-pub fn node_identity(name: &str) -> Identity {
-    Identity::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"])
+/// The user that a node is.
+pub fn node_user(name: &str) -> UserInfo {
+    UserInfo::new(format!("system:node:{name}"), &["system:nodes", "system:authenticated"])
 }
 
 fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {

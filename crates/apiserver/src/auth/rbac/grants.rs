@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::PREFIX;
-use crate::{attributes::Identity, label_selector::Selector, rule::Rule};
+use crate::{attributes::UserInfo, label_selector::LabelSelector, policy_rule::PolicyRule};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -33,7 +33,7 @@ struct RoleRef {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Stored {
     metadata: Metadata,
-    rules: Option<Vec<Rule>>,
+    rules: Option<Vec<PolicyRule>>,
     aggregation_rule: Option<Aggregation>,
     subjects: Option<Vec<Subject>>,
     role_ref: RoleRef,
@@ -54,7 +54,7 @@ struct Metadata {
 }
 
 /// The rules of a role, shared by all who ask.
-pub(super) type Rules = Arc<Vec<Rule>>;
+pub(super) type Rules = Arc<Vec<PolicyRule>>;
 
 /// One binding. It names its role; what that allows is looked up.
 pub(super) struct Grant {
@@ -72,7 +72,7 @@ pub(super) struct Grant {
 struct ClusterRole {
     labels: Value,
     own: Rules,
-    selectors: Vec<Selector>,
+    selectors: Vec<LabelSelector>,
     aggregates: bool,
 }
 
@@ -105,7 +105,7 @@ pub(super) struct Grants {
 
 impl Grants {
     /// What `identity` was granted in `namespace` and everywhere: each role once, with the first of its bindings.
-    pub(super) fn of(&self, identity: &Identity, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
+    pub(super) fn of(&self, identity: &UserInfo, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
         let user = std::iter::once(Holder::User(identity.user.clone()));
         let holders = user.chain(identity.groups.iter().cloned().map(Holder::Group));
         let places: &[&str] = if namespace.is_empty() { &[""] } else { &["", namespace] };
@@ -263,14 +263,14 @@ fn cluster_role(role: Stored) -> ClusterRole {
 }
 
 /// A selector; one that is empty selects nothing here, not everything.
-fn selector(value: &Value) -> Option<Selector> {
+fn selector(value: &Value) -> Option<LabelSelector> {
     let empty = |field: &str| crate::object::is_empty(value.get(field));
-    if empty("matchLabels") && empty("matchExpressions") { None } else { Selector::from_object(value) }
+    if empty("matchLabels") && empty("matchExpressions") { None } else { LabelSelector::from_object(value) }
 }
 
 /// What a role gathers. Each role is visited once, so that roles that select each other come to an end.
-fn gathered(roles: &BTreeMap<String, ClusterRole>, name: &str) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Vec::new();
+fn gathered(roles: &BTreeMap<String, ClusterRole>, name: &str) -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = Vec::new();
     let mut seen = HashSet::new();
     let mut visited = BTreeSet::from([name]);
     let mut left = VecDeque::from([name]);

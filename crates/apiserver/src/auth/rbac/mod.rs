@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use self::grants::{Grant, Grants, Rules, decode};
 use crate::{
-    attributes::{Attributes, Decision, Identity},
+    attributes::{Attributes, Decision, UserInfo},
     follow::{Follower, Seen},
-    rule::{Rule, Uncovered, cover, quoted},
+    policy_rule::{PolicyRule, Uncovered, cover, quoted},
 };
 
 const PREFIX: &str = "/rbac.authorization.k8s.io/";
@@ -77,17 +77,17 @@ impl Rbac {
     }
 
     /// What `identity` holds in `namespace` as of now, each role once.
-    fn held(&self, identity: &Identity, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
+    fn held(&self, identity: &UserInfo, namespace: &str) -> Vec<(Arc<Grant>, Rules)> {
         self.catch_up();
         self.grants.read().unwrap_or_else(PoisonError::into_inner).of(identity, namespace)
     }
 
-    pub(super) fn authorize(&self, identity: &Identity, wanted: &Attributes) -> Decision {
+    pub(super) fn authorize(&self, identity: &UserInfo, wanted: &Attributes) -> Decision {
         if identity.is_master() {
             return Decision::Allow { reason: String::new() };
         }
         let held = self.held(identity, &wanted.namespace);
-        let allows = |rules: &[Rule]| rules.iter().any(|rule| rule.allows(wanted));
+        let allows = |rules: &[PolicyRule]| rules.iter().any(|rule| rule.allows(wanted));
         let Some((grant, _)) = held.into_iter().find(|(_, rules)| allows(rules)) else {
             return Decision::Deny { reason: String::new() };
         };
@@ -98,8 +98,8 @@ impl Rbac {
     }
 
     /// The `status` of a SelfSubjectRulesReview. What is beyond [`MOST_TOLD`] is left out, and said to be.
-    pub(super) fn rules(&self, identity: &Identity, namespace: &str) -> Value {
-        let own = if identity.is_master() { Rule::everything() } else { Vec::new() };
+    pub(super) fn rules(&self, identity: &UserInfo, namespace: &str) -> Value {
+        let own = if identity.is_master() { PolicyRule::everything() } else { Vec::new() };
         let held = self.held(identity, namespace);
         let (mut resources, mut paths) = (Vec::new(), Vec::new());
         let (mut told, mut left_out) = (0_usize, 0_usize);
@@ -132,12 +132,12 @@ impl Rbac {
     /// Why `identity` may not grant `rules` in `namespace`: nobody gives what they do not hold.
     pub(super) fn confirm_no_escalation(
         &self,
-        identity: &Identity,
+        identity: &UserInfo,
         namespace: &str,
-        rules: &[Rule],
+        rules: &[PolicyRule],
     ) -> Result<(), String> {
         let held = self.held(identity, namespace);
-        let held: Vec<&Rule> = held.iter().flat_map(|(_, rules)| rules.iter()).collect();
+        let held: Vec<&PolicyRule> = held.iter().flat_map(|(_, rules)| rules.iter()).collect();
         cover(&held, rules).map_err(|uncovered| match uncovered {
             Uncovered::Missing(rights) => format!(
                 "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
@@ -197,13 +197,13 @@ mod tests {
         put(&store, "roles/a/two", role("two", json!({}), 5)).await;
         put(&store, "rolebindings/a/b", binding("b", "a", "Role", "two")).await;
         assert!(Arc::ptr_eq(&one, &rbac.role("Role", "a", "one").unwrap()), "it was not read again");
-        let who = Identity::new("system:serviceaccount:a:sa", &[]);
+        let who = UserInfo::new("system:serviceaccount:a:sa", &[]);
         assert!(rbac.authorize(&who, &get("a", "n4")).is_allowed());
         assert!(!rbac.authorize(&who, &get("b", "n4")).is_allowed());
         // A role that changes changes for those who hold it; a binding that goes takes everything with it.
         put(&store, "roles/a/two", role("two", json!({}), 1)).await;
         assert!(!rbac.authorize(&who, &get("a", "n4")).is_allowed());
-        assert!(rbac.authorize(&Identity::new("x", &["g"]), &get("a", "n0")).is_allowed());
+        assert!(rbac.authorize(&UserInfo::new("x", &["g"]), &get("a", "n0")).is_allowed());
         store.delete(&format!("{PREFIX}rolebindings/a/b"), Expect::Any, Durability::Relaxed).await.unwrap();
         assert!(!rbac.authorize(&who, &get("a", "n0")).is_allowed());
         assert!(rbac.held(&who, "a").is_empty());
@@ -218,7 +218,7 @@ mod tests {
         let all = json!({"metadata": {"name": "all"}, "aggregationRule": {"clusterRoleSelectors": selectors}});
         put(&store, "clusterroles//all", all).await;
         put(&store, "clusterrolebindings//b", binding("b", "", "ClusterRole", "all")).await;
-        let who = Identity::new("system:serviceaccount:a:sa", &[]);
+        let who = UserInfo::new("system:serviceaccount:a:sa", &[]);
         assert!(!rbac.authorize(&who, &get("b", "n0")).is_allowed());
         put(&store, "clusterroles//part", role("part", json!({"to": "all"}), 1)).await;
         assert!(rbac.authorize(&who, &get("b", "n0")).is_allowed());
@@ -235,7 +235,7 @@ mod tests {
             put(&store, &format!("rolebindings/a/b{at}"), binding(&format!("b{at}"), "a", "Role", "r0")).await;
         }
         put(&store, "roles/a/r0", role("r0", json!({}), 100)).await;
-        let who = Identity::new("system:serviceaccount:a:sa", &["g"]);
+        let who = UserInfo::new("system:serviceaccount:a:sa", &["g"]);
         let told = rbac.rules(&who, "a");
         assert_eq!((told["resourceRules"].as_array().unwrap().len(), &told["incomplete"]), (1, &json!(false)));
         for at in 1..20 {

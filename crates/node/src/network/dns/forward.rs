@@ -225,7 +225,7 @@ async fn ask_over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>
 
 #[cfg(test)]
 mod tests {
-    use super::super::packet::{self, Answer, Data, Record, kind};
+    use super::super::packet::{self, Answer, Record, RecordData, kind};
     use super::*;
 
     fn forwarder() -> Forwarder {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn answer(query: &Query, ttl: u32) -> Vec<u8> {
-        let record = Record { name: String::new(), ttl, data: Data::A(Ipv4Addr::new(192, 0, 2, 1)) };
+        let record = Record { name: String::new(), ttl, data: RecordData::A(Ipv4Addr::new(192, 0, 2, 1)) };
         query.answer(&Answer { answers: vec![record], ..Answer::default() }, 512)
     }
 

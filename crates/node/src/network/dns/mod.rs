@@ -269,7 +269,7 @@ impl Answering {
             match found {
                 Some(found) => {
                     let record =
-                        |ip| packet::Record { name: target.clone(), ttl: ALIAS_TTL, data: packet::Data::A(ip) };
+                        |ip| packet::Record { name: target.clone(), ttl: ALIAS_TTL, data: packet::RecordData::A(ip) };
                     answer.answers.extend(packet::addresses(&found).into_iter().map(record));
                 }
                 None => answer.code = code::FAILURE,

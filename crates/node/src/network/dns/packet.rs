@@ -88,12 +88,12 @@ pub struct Record {
     /// How long it holds, seconds.
     pub ttl: u32,
     /// What it says.
-    pub data: Data,
+    pub data: RecordData,
 }
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum RecordData {
     /// An address.
     A(Ipv4Addr),
     /// Another name.
@@ -420,11 +420,11 @@ fn write_record(out: &mut Vec<u8>, record: &Record) {
         write_name(out, &record.name);
     }
     let kind = match &record.data {
-        Data::A(_) => kind::A,
-        Data::Cname(_) => kind::CNAME,
-        Data::Ptr(_) => kind::PTR,
-        Data::Srv { .. } => kind::SRV,
-        Data::Soa { .. } => kind::SOA,
+        RecordData::A(_) => kind::A,
+        RecordData::Cname(_) => kind::CNAME,
+        RecordData::Ptr(_) => kind::PTR,
+        RecordData::Srv { .. } => kind::SRV,
+        RecordData::Soa { .. } => kind::SOA,
     };
     out.extend_from_slice(&kind.to_be_bytes());
     out.extend_from_slice(&IN.to_be_bytes());
@@ -432,14 +432,14 @@ fn write_record(out: &mut Vec<u8>, record: &Record) {
     let length_at = out.len();
     out.extend_from_slice(&[0, 0]);
     match &record.data {
-        Data::A(address) => out.extend_from_slice(&address.octets()),
-        Data::Cname(name) | Data::Ptr(name) => write_name(out, name),
-        Data::Srv { port, target } => {
+        RecordData::A(address) => out.extend_from_slice(&address.octets()),
+        RecordData::Cname(name) | RecordData::Ptr(name) => write_name(out, name),
+        RecordData::Srv { port, target } => {
             out.extend_from_slice(&[0, 0, 0, 100]);
             out.extend_from_slice(&port.to_be_bytes());
             write_name(out, target);
         }
-        Data::Soa { zone, minimum } => {
+        RecordData::Soa { zone, minimum } => {
             write_name(out, &format!("ns.dns.{zone}"));
             write_name(out, &format!("hostmaster.{zone}"));
             for number in [1, 7200, 1800, 86400, *minimum] {
@@ -473,7 +473,7 @@ mod tests {
     use super::*;
 
     fn record(last: u8) -> Record {
-        Record { name: String::new(), ttl: 5, data: Data::A(Ipv4Addr::new(10, 0, 0, last)) }
+        Record { name: String::new(), ttl: 5, data: RecordData::A(Ipv4Addr::new(10, 0, 0, last)) }
     }
 
     #[test]
@@ -607,8 +607,8 @@ mod tests {
     #[test]
     fn services_and_zones_are_written() {
         let query = Query::parse(&question(1, "_h._tcp.s", kind::SRV)).expect("a question");
-        let srv = Record { name: String::new(), ttl: 1, data: Data::Srv { port: 80, target: "s.x".into() } };
-        let soa = Record { name: "z".into(), ttl: 1, data: Data::Soa { zone: "z".into(), minimum: 5 } };
+        let srv = Record { name: String::new(), ttl: 1, data: RecordData::Srv { port: 80, target: "s.x".into() } };
+        let soa = Record { name: "z".into(), ttl: 1, data: RecordData::Soa { zone: "z".into(), minimum: 5 } };
         let answer = Answer { answers: vec![srv], authority: vec![soa], ..Answer::default() };
         let bytes = query.answer(&answer, 512);
         assert!(bytes.windows(13).any(|w| w == [0, 11, 0, 0, 0, 100, 0, 80, 1, b's', 1, b'x', 0]), "{bytes:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use knoll_api::Key;
 
-use super::packet::{Answer, Data, Record, code, kind};
+use super::packet::{Answer, Record, RecordData, code, kind};
 
 /// How long answers hold, seconds: short, because instances come and go.
 const TTL: u32 = 5;
@@ -107,14 +107,16 @@ impl Zone<'_> {
                     if matches!(wanted, kind::SRV | kind::ANY) {
                         for (port, target, address) in hosts {
                             let record = |name, data| Record { name, ttl: TTL, data };
-                            answer.answers.push(record(owner.clone(), Data::Srv { port, target: target.clone() }));
-                            answer.additional.push(record(target, Data::A(address)));
+                            answer
+                                .answers
+                                .push(record(owner.clone(), RecordData::Srv { port, target: target.clone() }));
+                            answer.additional.push(record(target, RecordData::A(address)));
                         }
                     }
                     return Outcome::Answered(self.finish(answer));
                 }
                 Some(Found::Alias(target)) => {
-                    let record = Record { name: owner, ttl: TTL, data: Data::Cname(target.clone()) };
+                    let record = Record { name: owner, ttl: TTL, data: RecordData::Cname(target.clone()) };
                     answer.answers.push(record);
                     if wanted == kind::CNAME {
                         return Outcome::Answered(answer);
@@ -199,7 +201,7 @@ impl Zone<'_> {
 
     fn push_addresses(&self, answer: &mut Answer, name: String, list: &[Ipv4Addr], wanted: u16) {
         if matches!(wanted, kind::A | kind::ANY) {
-            let record = |ip: &Ipv4Addr| Record { name: name.clone(), ttl: TTL, data: Data::A(*ip) };
+            let record = |ip: &Ipv4Addr| Record { name: name.clone(), ttl: TTL, data: RecordData::A(*ip) };
             answer.answers.extend(list.iter().map(record));
         }
     }
@@ -207,7 +209,7 @@ impl Zone<'_> {
     /// A "no" says how long it holds.
     fn finish(&self, mut answer: Answer) -> Answer {
         if answer.answers.is_empty() {
-            let data = Data::Soa { zone: self.domain.to_owned(), minimum: TTL };
+            let data = RecordData::Soa { zone: self.domain.to_owned(), minimum: TTL };
             answer.authority.push(Record { name: self.domain.to_owned(), ttl: TTL, data });
         }
         answer
@@ -262,9 +264,9 @@ mod tests {
                 .answers
                 .iter()
                 .map(|r| match &r.data {
-                    Data::A(ip) => format!("{}:{ip}", r.name),
-                    Data::Cname(to) => format!("{}->{to}", r.name),
-                    Data::Srv { port, target } => format!("{target}:{port}"),
+                    RecordData::A(ip) => format!("{}:{ip}", r.name),
+                    RecordData::Cname(to) => format!("{}->{to}", r.name),
+                    RecordData::Srv { port, target } => format!("{target}:{port}"),
                     other => format!("{other:?}"),
                 })
                 .collect();

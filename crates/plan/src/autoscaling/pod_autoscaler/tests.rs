@@ -105,7 +105,7 @@ status: {{conditions: [{{type: Ready, status: "True"}}]}}
     }
     if let Some(desired) = case.desired {
         let decision = Some(ScaleDecision { desired, excess_burst_capacity: -1, at: NOW });
-        cluster.world.observe(Observation::Decision { revision: key, decision });
+        cluster.world.observe(Observation::ScaleDecision { revision: key, decision });
     }
     check_in(&ROW, "default/r", cluster, expected);
 }

@@ -7,7 +7,7 @@
 //! speaks one protocol on one port; any other Service is keyed `name:port`.
 
 mod backend;
-mod part;
+mod ingress_routes;
 mod routing;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use knoll_api::{
     Key, Kind,
-    table::{Host, Table},
+    table::{Host, RoutingTable},
 };
 
 pub use routing::{Routing, Update};
@@ -35,13 +35,13 @@ pub const KINDS: &[Kind] = &[
 ];
 
 /// The table that `world` describes.
-pub fn build(world: &World) -> Table {
-    let mut table = Table::default();
+pub fn build(world: &World) -> RoutingTable {
+    let mut table = RoutingTable::default();
     for ingress in world.ingresses.keys() {
-        let Some(part) = part::part(world, &ingress) else { continue };
-        claim(&mut table.external, part.external);
-        claim(&mut table.local, part.local);
-        for key in part.backends {
+        let Some(routes) = ingress_routes::ingress_routes(world, &ingress) else { continue };
+        claim(&mut table.external, routes.external);
+        claim(&mut table.local, routes.local);
+        for key in routes.backends {
             add_backend(world, &mut table, key);
         }
     }
@@ -51,13 +51,13 @@ pub fn build(world: &World) -> Table {
     table
 }
 
-fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: part::Hosts) {
+fn claim(hosts: &mut OrdMap<String, Arc<Host>>, claimed: ingress_routes::Hosts) {
     for (name, host) in claimed {
         hosts.entry(name).or_insert(host);
     }
 }
 
-fn add_backend(world: &World, table: &mut Table, key: Key) {
+fn add_backend(world: &World, table: &mut RoutingTable, key: Key) {
     let backend = || Arc::new(backend::backend(world, &key));
     table.backends.entry(key.clone()).or_insert_with(backend);
 }

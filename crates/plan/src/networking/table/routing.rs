@@ -9,20 +9,20 @@ use std::{
 use knoll_api::{
     Key, Object, Resource,
     labels::serving as keys,
-    table::{Host, Table},
+    table::{Host, RoutingTable},
 };
 
 use super::{
     backend::{backend, is_revision, service_of},
-    part::{Part, part},
+    ingress_routes::{IngressRoutes, ingress_routes},
 };
 use crate::{Changed, World};
 
 /// The table, kept up to date by what changed.
 #[derive(Debug, Default)]
 pub struct Routing {
-    table: Table,
-    parts: BTreeMap<Key, Part>,
+    table: RoutingTable,
+    ingress_routes: BTreeMap<Key, IngressRoutes>,
     /// Hosts, each with an Ingress that claims it. These indexes are flat, a row a fact: nearly every host and Service
     /// has one Ingress, and a set of its own for each would weigh more than the table.
     claims: BTreeSet<(Side, Arc<str>, Key)>,
@@ -44,7 +44,7 @@ const AT_ONCE: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// The table as it is now.
-    pub table: Arc<Table>,
+    pub table: Arc<RoutingTable>,
     /// Ingresses that were looked at: the generation the table holds now, or that it holds none. For
     /// [`crate::Observation::Published`], once the gateway has the table.
     pub published: BTreeMap<Key, Option<i64>>,
@@ -103,7 +103,7 @@ impl Routing {
     }
 
     /// The table as it is now.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &RoutingTable {
         &self.table
     }
 
@@ -185,20 +185,20 @@ impl Routing {
     fn redo(&mut self, world: &World, mut touched: Touched) -> (BTreeMap<Key, Option<i64>>, bool) {
         let (mut hosts, mut published) = (BTreeSet::new(), BTreeMap::new());
         for key in touched.ingresses {
-            let Some(next) = self.try_to(|| part(world, &key)) else { continue };
-            let before = self.parts.get(&key);
+            let Some(next) = self.try_to(|| ingress_routes(world, &key)) else { continue };
+            let before = self.ingress_routes.get(&key);
             if before == next.as_ref() {
                 continue;
             }
-            published.insert(key.clone(), next.as_ref().map(|part| part.generation));
-            if let Some(before) = self.parts.remove(&key) {
+            published.insert(key.clone(), next.as_ref().map(|routes| routes.generation));
+            if let Some(before) = self.ingress_routes.remove(&key) {
                 touched.backends.extend(before.backends.iter().cloned());
                 self.index(&key, &before, &mut hosts, false);
             }
             if let Some(next) = next {
                 touched.backends.extend(next.backends.iter().cloned());
                 self.index(&key, &next, &mut hosts, true);
-                self.parts.insert(key, next);
+                self.ingress_routes.insert(key, next);
             }
         }
         let mut changed = false;
@@ -211,9 +211,9 @@ impl Routing {
         (published, changed)
     }
 
-    fn index(&mut self, key: &Key, part: &Part, hosts: &mut BTreeSet<(Side, Arc<str>)>, is_in: bool) {
-        let external = part.external.iter().map(|(name, _)| (Side::External, Arc::from(name.as_str())));
-        let local = part.local.iter().map(|(name, _)| (Side::Local, Arc::from(name.as_str())));
+    fn index(&mut self, key: &Key, routes: &IngressRoutes, hosts: &mut BTreeSet<(Side, Arc<str>)>, is_in: bool) {
+        let external = routes.external.iter().map(|(name, _)| (Side::External, Arc::from(name.as_str())));
+        let local = routes.local.iter().map(|(name, _)| (Side::Local, Arc::from(name.as_str())));
         for (side, name) in external.chain(local) {
             let claim = (side, Arc::clone(&name), key.clone());
             if is_in {
@@ -223,8 +223,11 @@ impl Routing {
             };
             hosts.insert((side, name));
         }
-        let indexes =
-            [(&mut self.named, &part.services), (&mut self.used, &part.backends), (&mut self.followed, &part.follows)];
+        let indexes = [
+            (&mut self.named, &routes.services),
+            (&mut self.used, &routes.backends),
+            (&mut self.followed, &routes.follows),
+        ];
         for (index, members) in indexes {
             for member in members.iter() {
                 let pair = (member.clone(), key.clone());
@@ -241,9 +244,9 @@ impl Routing {
     fn redo_host(&mut self, side: Side, name: &Arc<str>) -> bool {
         let first = self.claims.range((side, Arc::clone(name), Key::new("", ""))..).next();
         let winner = first.filter(|claim| claim.0 == side && claim.1 == *name).map(|claim| &claim.2);
-        let host: Option<Arc<Host>> = winner.and_then(|key| self.parts.get(key)).and_then(|part| {
-            let hosts = if side == Side::External { &part.external } else { &part.local };
-            Part::host(hosts, name).cloned()
+        let host: Option<Arc<Host>> = winner.and_then(|key| self.ingress_routes.get(key)).and_then(|routes| {
+            let hosts = if side == Side::External { &routes.external } else { &routes.local };
+            IngressRoutes::host(hosts, name).cloned()
         });
         let hosts = if side == Side::External { &mut self.table.external } else { &mut self.table.local };
         let before = match host.clone() {

@@ -1,5 +1,5 @@
 use expect_test::expect;
-use knoll_api::{Key, Kind, table::Table};
+use knoll_api::{Key, Kind, table::RoutingTable};
 
 use super::{Routing, build};
 use crate::check::Cluster;
@@ -65,7 +65,7 @@ status: {{podIP: {ip}, conditions: [{{type: Ready, status: "{ready}"}}]}}
     )
 }
 
-fn paths(table: &Table, host: &str) -> String {
+fn paths(table: &RoutingTable, host: &str) -> String {
     let host = &table.external[host];
     let line = |path: &knoll_api::table::Path| {
         format!("{:?} {:?} -> {} {}\n", path.prefix, path.headers, path.splits[0].service, path.splits[0].percent)

@@ -26,7 +26,7 @@ pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: 
     }
     let spec = &next.spec.pod_spec;
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let all: Vec<(String, Digest)> = spec
+    let all: Vec<(String, DigestState)> = spec
         .containers
         .iter()
         .chain(init)
@@ -42,7 +42,7 @@ pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: 
         }
     }
     let failure = all.iter().find_map(|(_, digest)| match digest {
-        Digest::Failed { request, message, .. } => Some((request.image.clone(), message.clone())),
+        DigestState::Failed { request, message, .. } => Some((request.image.clone(), message.clone())),
         _ => None,
     });
     if let Some((image, why)) = failure {
@@ -53,8 +53,8 @@ pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: 
     let resolved: Option<Vec<ContainerStatus>> = all
         .into_iter()
         .map(|(name, digest)| match digest {
-            Digest::Known(image_digest) => Some(ContainerStatus { name, image_digest }),
-            Digest::Unknown(_) | Digest::Failed { .. } => None,
+            DigestState::Known(image_digest) => Some(ContainerStatus { name, image_digest }),
+            DigestState::Unknown(_) | DigestState::Failed { .. } => None,
         })
         .collect();
     let Some(mut resolved) = resolved else {
@@ -67,7 +67,7 @@ pub(super) fn resolve(world: &World, next: &mut Revision, plan: &mut Plan, now: 
 }
 
 /// What is known of an image.
-enum Digest {
+enum DigestState {
     /// `repository@digest`, or empty where the tag is to be kept.
     Known(String),
     /// Not asked yet, or not answered yet.
@@ -76,14 +76,14 @@ enum Digest {
     Failed { request: DigestRequest, message: String, due: Timestamp },
 }
 
-impl Digest {
+impl DigestState {
     /// What to ask for now; a failure asks again when its wait is over.
     fn to_ask(&self, plan: &mut Plan, now: Timestamp) -> Option<DigestRequest> {
         match self {
-            Digest::Known(_) => None,
-            Digest::Unknown(request) => Some(request.clone()),
-            Digest::Failed { request, due, .. } if now >= *due => Some(request.clone()),
-            Digest::Failed { due, .. } => {
+            DigestState::Known(_) => None,
+            DigestState::Unknown(request) => Some(request.clone()),
+            DigestState::Failed { request, due, .. } if now >= *due => Some(request.clone()),
+            DigestState::Failed { due, .. } => {
                 plan.recheck_after(Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
                 None
             }
@@ -91,21 +91,21 @@ impl Digest {
     }
 }
 
-fn digest(world: &World, revision: &Revision, container: &Container) -> Digest {
+fn digest(world: &World, revision: &Revision, container: &Container) -> DigestState {
     let image = container.image.clone().unwrap_or_default();
     if image.contains("@sha256:") {
-        return Digest::Known(image);
+        return DigestState::Known(image);
     }
     if world.config.deployment.registries_skipping_tag_resolving.contains(registry(&image)) {
-        return Digest::Known(String::new());
+        return DigestState::Known(String::new());
     }
     let request = request(revision, image);
     match world.observed.digests.get(&(knoll_api::Resource::key(revision), request.clone())) {
-        None => Digest::Unknown(request),
-        Some(Ok(digest)) => Digest::Known(digest.clone()),
+        None => DigestState::Unknown(request),
+        Some(Ok(digest)) => DigestState::Known(digest.clone()),
         Some(Err(failure)) => {
             let due = failure.at.checked_add(failure.wait()).unwrap_or(Timestamp::MAX);
-            Digest::Failed { message: failure.message.clone(), due, request }
+            DigestState::Failed { message: failure.message.clone(), due, request }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use knoll_api::{
     Resource,
-    config::{Affinity as AffinityDefault, Bundle},
+    config::{Affinity as AffinityDefault, ConfigBundle},
     k8s_openapi::{
         api::core::v1::{
             Affinity, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
@@ -83,7 +83,7 @@ pub(crate) fn is_h2c(revision: &Revision) -> bool {
 }
 
 /// The pods of `revision`, whose images are resolved.
-pub(super) fn pod_spec(revision: &Revision, config: &Bundle, placement: QueuePlacement) -> PodSpec {
+pub(super) fn pod_spec(revision: &Revision, config: &ConfigBundle, placement: QueuePlacement) -> PodSpec {
     let mut spec = revision.spec.pod_spec.clone();
     spec.containers = user_containers(revision, config, placement);
     if placement == QueuePlacement::Sidecar {
@@ -107,7 +107,7 @@ pub(super) fn pod_spec(revision: &Revision, config: &Bundle, placement: QueuePla
     spec
 }
 
-fn user_containers(revision: &Revision, config: &Bundle, placement: QueuePlacement) -> Vec<Container> {
+fn user_containers(revision: &Revision, config: &ConfigBundle, placement: QueuePlacement) -> Vec<Container> {
     let containers = &revision.spec.pod_spec.containers;
     let mut made = Vec::with_capacity(containers.len() + 1);
     for (index, container) in containers.iter().enumerate() {
@@ -123,7 +123,12 @@ fn user_containers(revision: &Revision, config: &Bundle, placement: QueuePlaceme
     made
 }
 
-fn serving(mut container: Container, revision: &Revision, config: &Bundle, placement: QueuePlacement) -> Container {
+fn serving(
+    mut container: Container,
+    revision: &Revision,
+    config: &ConfigBundle,
+    placement: QueuePlacement,
+) -> Container {
     let port = user_port(revision);
     container.ports = Some(vec![ContainerPort {
         name: Some(USER_PORT_NAME.to_owned()),

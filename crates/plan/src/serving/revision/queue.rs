@@ -3,7 +3,7 @@
 
 use knoll_api::{
     Resource,
-    config::{Bundle, Flag},
+    config::{ConfigBundle, Flag},
     k8s_openapi::{
         api::core::v1::{
             Capabilities, Container, ContainerPort, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar,
@@ -39,7 +39,7 @@ const POD_INFO_ANNOTATION: &str = "features.knative.dev/queueproxy-podinfo";
 const FULL_DUPLEX_ANNOTATION: &str = "features.knative.dev/http-full-duplex";
 
 /// The queue container of `revision`.
-pub(super) fn container(revision: &Revision, config: &Bundle) -> Container {
+pub(super) fn container(revision: &Revision, config: &ConfigBundle) -> Container {
     let port = if is_h2c(revision) { H2C_PORT } else { HTTP1_PORT };
     let ports = [
         ("http-queueadm", 8022),
@@ -112,7 +112,7 @@ fn user_probe(revision: &Revision) -> Option<String> {
     serde_json::to_string(&probe).ok()
 }
 
-fn environment(revision: &Revision, config: &Bundle, port: i32) -> Vec<EnvVar> {
+fn environment(revision: &Revision, config: &ConfigBundle, port: i32) -> Vec<EnvVar> {
     let label = |key| revision.label(key).unwrap_or_default().to_owned();
     let number = |number: Option<i64>| number.unwrap_or_default().to_string();
     let spec = &revision.spec;
@@ -154,7 +154,7 @@ fn environment(revision: &Revision, config: &Bundle, port: i32) -> Vec<EnvVar> {
 }
 
 /// Whether the queue sees the pod's annotations.
-fn sees_pod(revision: &Revision, config: &Bundle) -> bool {
+fn sees_pod(revision: &Revision, config: &ConfigBundle) -> bool {
     let asked = revision.annotation(POD_INFO_ANNOTATION).is_some_and(|value| value.eq_ignore_ascii_case("enabled"));
     match config.features.queue_proxy_mount_pod_info {
         Flag::Enabled => true,
@@ -163,7 +163,7 @@ fn sees_pod(revision: &Revision, config: &Bundle) -> bool {
     }
 }
 
-fn mounts(revision: &Revision, config: &Bundle) -> Vec<VolumeMount> {
+fn mounts(revision: &Revision, config: &ConfigBundle) -> Vec<VolumeMount> {
     let mount = |name: &str, path: &str, read_only| VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -184,7 +184,7 @@ fn mounts(revision: &Revision, config: &Bundle) -> Vec<VolumeMount> {
 }
 
 /// The volumes that the queue container mounts.
-pub(super) fn volumes(revision: &Revision, config: &Bundle) -> Vec<Volume> {
+pub(super) fn volumes(revision: &Revision, config: &ConfigBundle) -> Vec<Volume> {
     let mut volumes = Vec::new();
     if sees_pod(revision, config) {
         let field =
@@ -229,7 +229,7 @@ const SHARES: [(&str, &str, &str, &str); 4] = [
     ("memory", "limit", "200Mi", "500Mi"),
 ];
 
-fn resources(revision: &Revision, config: &Bundle) -> ResourceRequirements {
+fn resources(revision: &Revision, config: &ConfigBundle) -> ResourceRequirements {
     let configured = |amounts: &std::collections::BTreeMap<&'static str, Quantity>| {
         amounts.iter().map(|(name, amount)| ((*name).to_owned(), Amount(amount.to_string()))).collect()
     };

@@ -87,7 +87,7 @@ pub(super) fn tag_url(world: &World, route: &Route, tag: &str, hidden: &Hidden) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Gateway, Settings};
+    use crate::{GatewayAddresses, Settings};
 
     #[test]
     fn a_name_that_is_too_long_is_told_once() {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_url_shows_a_port_only_where_it_must() {
         let settings = Settings::default();
-        let gateway = Gateway { http_port: 8080, https_port: 8443, ..settings.gateway.clone() };
+        let gateway = GatewayAddresses { http_port: 8080, https_port: 8443, ..settings.gateway.clone() };
         let odd = World::new(Settings { gateway, ..settings.clone() });
         let usual = World::new(settings);
         assert_eq!(url(&usual, "a.localhost", false), "http://a.localhost");

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use knoll_api::metrics::Metric;
-use knoll_apiserver::{Identity, attributes::Attributes, authority::Authority};
+use knoll_api::metrics::MetricFamily;
+use knoll_apiserver::{UserInfo, attributes::Attributes, authority::Authority};
 use knoll_cli::{Exit, ImageRules};
 use knoll_container::protocol::GATEWAY;
 use knoll_oci::{
@@ -55,7 +55,7 @@ fn open_with(rules: &ImageRules, paths: &Paths, registry_hosts: Vec<String>) -> 
 struct ServiceAccounts(Arc<dyn Authority>);
 
 impl ServiceAccounts {
-    fn identity(&self, token: &str) -> Option<Identity> {
+    fn identity(&self, token: &str) -> Option<UserInfo> {
         self.0.review(token, &[]).map(|(identity, _)| identity)
     }
 }
@@ -95,19 +95,23 @@ impl Authorize for ServiceAccounts {
 }
 
 /// What the registry did, with what the numbers mean.
-pub(crate) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
+pub(crate) fn metrics(counts: RegistryCounts) -> Vec<MetricFamily> {
     vec![
-        Metric::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
-        Metric::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
-        Metric::counter("registry_deletions", "Manifests whose names were taken away", counts.deletions),
-        Metric::counter("registry_denied", "Requests to the registry refused because of who asked", counts.denied),
-        Metric::counter(
+        MetricFamily::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
+        MetricFamily::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
+        MetricFamily::counter("registry_deletions", "Manifests whose names were taken away", counts.deletions),
+        MetricFamily::counter(
+            "registry_denied",
+            "Requests to the registry refused because of who asked",
+            counts.denied,
+        ),
+        MetricFamily::counter(
             "registry_failed",
             "Requests to the registry that failed for want of the machine",
             counts.failed,
         ),
-        Metric::counter("registry_received_bytes", "Bytes of blobs that were pushed", counts.received_bytes),
-        Metric::counter("registry_sent_bytes", "Bytes of blobs that were pulled", counts.sent_bytes),
+        MetricFamily::counter("registry_received_bytes", "Bytes of blobs that were pushed", counts.received_bytes),
+        MetricFamily::counter("registry_sent_bytes", "Bytes of blobs that were pulled", counts.sent_bytes),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use knoll_api::Key;
-use knoll_api::table::{Backend, Instance, Table};
+use knoll_api::table::{Backend, Instance, RoutingTable};
 
 use crate::endpoint::Endpoint;
 use crate::endpoint_pool::{Common, EndpointPool};
@@ -17,9 +17,9 @@ const MAX_EARLY: usize = 4096;
 
 /// The endpoint pools. Kept behind a lock that no request takes while its thread's routes are warm.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct EndpointPools {
     common: Arc<Common>,
-    table: Arc<Table>,
+    table: Arc<RoutingTable>,
     /// By what stays the same while the object lives: a Revision's uid.
     pools: HashMap<String, Arc<EndpointPool>>,
     by_revision: HashMap<Key, Arc<EndpointPool>>,
@@ -29,7 +29,7 @@ pub(crate) struct Registry {
     early: BTreeMap<Key, Vec<Instance>>,
 }
 
-impl Registry {
+impl EndpointPools {
     pub(crate) fn new(common: Arc<Common>) -> Self {
         let (table, pools, by_revision, closed, early) = Default::default();
         Self { common, table, pools, by_revision, closed, early }
@@ -53,8 +53,8 @@ impl Registry {
     }
 
     /// Follows `next` where it differs from the last table. Returns endpoint pools nothing leads to any more, for
-    /// [`Registry::forget`] once no thread routes by the old table.
-    pub(crate) fn apply(&mut self, next: &Arc<Table>, now: u64) -> Vec<String> {
+    /// [`EndpointPools::forget`] once no thread routes by the old table.
+    pub(crate) fn apply(&mut self, next: &Arc<RoutingTable>, now: u64) -> Vec<String> {
         let last = std::mem::replace(&mut self.table, next.clone());
         let mut lonely = Vec::new();
         for (service, old, new) in differences(&last.backends, &next.backends) {

@@ -15,7 +15,7 @@ const MOST_STEPS: usize = 20_000_000;
 /// A rule of a Role or ClusterRole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Rule {
+pub struct PolicyRule {
     pub(crate) verbs: Words,
     #[serde(skip_serializing_if = "Words::is_empty")]
     pub(crate) api_groups: Words,
@@ -39,7 +39,7 @@ fn path_within(pattern: &str, path: &str) -> bool {
     }
 }
 
-impl Rule {
+impl PolicyRule {
     /// Everything there is: what aggregation asks of who sets it up.
     pub(crate) fn everything() -> Vec<Self> {
         let all = || Words::from_iter(["*"]);
@@ -91,24 +91,32 @@ impl Rule {
     }
 
     /// The same rights, one a rule.
-    fn single_rights(&self) -> Vec<Rule> {
+    fn single_rights(&self) -> Vec<PolicyRule> {
         let mut single = Vec::with_capacity(self.rights());
         let one = |word: &str| Words::from_iter([word]);
         for verb in self.verbs.iter() {
             for group in self.api_groups.iter() {
                 for resource in self.resources.iter() {
-                    let right =
-                        Rule { verbs: one(verb), api_groups: one(group), resources: one(resource), ..Rule::default() };
+                    let right = PolicyRule {
+                        verbs: one(verb),
+                        api_groups: one(group),
+                        resources: one(resource),
+                        ..PolicyRule::default()
+                    };
                     if self.resource_names.is_empty() {
                         single.push(right);
                         continue;
                     }
                     let named = self.resource_names.iter();
-                    single.extend(named.map(|name| Rule { resource_names: one(name), ..right.clone() }));
+                    single.extend(named.map(|name| PolicyRule { resource_names: one(name), ..right.clone() }));
                 }
             }
             let paths = self.non_resource_urls.iter();
-            single.extend(paths.map(|path| Rule { verbs: one(verb), non_resource_urls: one(path), ..Rule::default() }));
+            single.extend(paths.map(|path| PolicyRule {
+                verbs: one(verb),
+                non_resource_urls: one(path),
+                ..PolicyRule::default()
+            }));
         }
         single
     }
@@ -153,7 +161,7 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn of(rule: &'a Rule) -> Self {
+    fn of(rule: &'a PolicyRule) -> Self {
         let set = |list: &'a Words| list.iter().collect();
         Self {
             verbs: set(&rule.verbs),
@@ -165,7 +173,7 @@ impl<'a> Held<'a> {
     }
 
     /// Whether it grants everything that `other` does.
-    fn covers(&self, other: &Rule, steps: &mut Steps) -> Result<bool, Uncovered> {
+    fn covers(&self, other: &PolicyRule, steps: &mut Steps) -> Result<bool, Uncovered> {
         let paths = other.non_resource_urls.count().saturating_mul(self.non_resource_urls.count());
         steps.take(other.length().saturating_add(paths))?;
         let within = |path: &str| self.non_resource_urls.iter().any(|own| path_within(own, path));
@@ -183,7 +191,7 @@ impl<'a> Held<'a> {
             || any_of_part().is_some_and(|any| self.resources.contains(any.as_str()))
     }
 
-    fn covers_names(&self, other: &Rule) -> bool {
+    fn covers_names(&self, other: &PolicyRule) -> bool {
         let mut names = other.resource_names.iter();
         self.resource_names.is_empty()
             || (!other.resource_names.is_empty() && names.all(|name| self.resource_names.contains(name)))
@@ -205,11 +213,11 @@ impl Steps {
 }
 
 /// Whether `held` grants everything that `wanted` does; what is missing, when not.
-pub(crate) fn cover(held: &[&Rule], wanted: &[Rule]) -> Result<(), Uncovered> {
+pub(crate) fn cover(held: &[&PolicyRule], wanted: &[PolicyRule]) -> Result<(), Uncovered> {
     compare(held, wanted, &mut Steps(MOST_STEPS))
 }
 
-fn compare(held: &[&Rule], wanted: &[Rule], steps: &mut Steps) -> Result<(), Uncovered> {
+fn compare(held: &[&PolicyRule], wanted: &[PolicyRule], steps: &mut Steps) -> Result<(), Uncovered> {
     let held: Vec<Held<'_>> = held.iter().map(|rule| Held::of(rule)).collect();
     let mut missing = Vec::new();
     let mut compared = 0_usize;
@@ -230,7 +238,7 @@ fn compare(held: &[&Rule], wanted: &[Rule], steps: &mut Steps) -> Result<(), Unc
     if missing.is_empty() { Ok(()) } else { Err(Uncovered::Missing(compacted(missing))) }
 }
 
-fn is_covered(held: &[Held<'_>], rule: &Rule, steps: &mut Steps) -> Result<bool, Uncovered> {
+fn is_covered(held: &[Held<'_>], rule: &PolicyRule, steps: &mut Steps) -> Result<bool, Uncovered> {
     for own in held {
         if own.covers(rule, steps)? {
             return Ok(true);
@@ -240,8 +248,8 @@ fn is_covered(held: &[Held<'_>], rule: &Rule, steps: &mut Steps) -> Result<bool,
 }
 
 /// Rights that differ only by their verb become one rule.
-fn compacted(rights: Vec<Rule>) -> Vec<String> {
-    let mut alike: BTreeMap<(Words, Words), Vec<Rule>> = BTreeMap::new();
+fn compacted(rights: Vec<PolicyRule>) -> Vec<String> {
+    let mut alike: BTreeMap<(Words, Words), Vec<PolicyRule>> = BTreeMap::new();
     let mut shown = BTreeSet::new();
     for right in rights {
         if !right.resource_names.is_empty() || !right.non_resource_urls.is_empty() {
@@ -252,7 +260,7 @@ fn compacted(rights: Vec<Rule>) -> Vec<String> {
     }
     for ((api_groups, resources), rules) in alike {
         let verbs = rules.iter().flat_map(|rule| rule.verbs.iter()).collect();
-        shown.insert(Rule { verbs, api_groups, resources, ..Rule::default() }.compact());
+        shown.insert(PolicyRule { verbs, api_groups, resources, ..PolicyRule::default() }.compact());
     }
     shown.into_iter().collect()
 }
@@ -265,21 +273,21 @@ mod tests {
         text.split_terminator(',').collect()
     }
 
-    fn rule(groups: &str, resources: &str, names: &str, verbs: &str) -> Rule {
-        Rule {
+    fn rule(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
+        PolicyRule {
             verbs: list(verbs),
             api_groups: if groups == "core" { Words::from_iter([""]) } else { list(groups) },
             resources: list(resources),
             resource_names: list(names),
-            ..Rule::default()
+            ..PolicyRule::default()
         }
     }
 
-    fn urls(paths: &str, verbs: &str) -> Rule {
-        Rule { verbs: list(verbs), non_resource_urls: list(paths), ..Rule::default() }
+    fn urls(paths: &str, verbs: &str) -> PolicyRule {
+        PolicyRule { verbs: list(verbs), non_resource_urls: list(paths), ..PolicyRule::default() }
     }
 
-    fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
+    fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<String> {
         match cover(&held.iter().collect::<Vec<_>>(), wanted) {
             Ok(()) => Vec::new(),
             Err(Uncovered::Missing(list)) => list,
@@ -322,8 +330,8 @@ mod tests {
             missing(&[rule("*", "*/scale", "", "get")], &[rule("apps", "deployments/scale", "", "get")]).is_empty()
         );
         assert_eq!(missing(&[rule("*", "*/scale", "", "get")], &[rule("apps", "deployments", "", "get")]).len(), 1);
-        let everything = Rule::everything();
-        assert!(missing(&everything, &Rule::everything()).is_empty());
+        let everything = PolicyRule::everything();
+        assert!(missing(&everything, &PolicyRule::everything()).is_empty());
     }
 
     #[test]
@@ -341,8 +349,8 @@ mod tests {
         assert_eq!(compare(&[&own], std::slice::from_ref(&own), &mut steps), Ok(()));
         assert!(MOST_STEPS - steps.0 < 200_000, "{} steps", MOST_STEPS - steps.0);
         // Many rules against many are given up before they keep anybody waiting.
-        let rules: Vec<Rule> = (0..10_000).map(|n| rule("core", &format!("r{n}"), "", "get")).collect();
-        let held: Vec<&Rule> = rules.iter().collect();
+        let rules: Vec<PolicyRule> = (0..10_000).map(|n| rule("core", &format!("r{n}"), "", "get")).collect();
+        let held: Vec<&PolicyRule> = rules.iter().collect();
         assert!(matches!(cover(&held, &[rule("core", "other", "", "get")]), Err(Uncovered::Missing(_))));
         assert_eq!(compare(&held, &rules, &mut Steps(100_000)), Err(Uncovered::TooMany));
     }
@@ -353,6 +361,6 @@ mod tests {
         let bomb = rule(&many, &many, &many, "get");
         assert_eq!(missing(&[rule("core", "pods", "", "get")], std::slice::from_ref(&bomb)), ["too many"]);
         // Who holds everything need not be compared right by right.
-        assert!(missing(&Rule::everything(), &[bomb]).is_empty());
+        assert!(missing(&PolicyRule::everything(), &[bomb]).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use knoll_api::{
     Key,
     labels::serving,
-    table::{Instance, Table},
+    table::{Instance, RoutingTable},
 };
 use knoll_client::rush::Rush;
 use knoll_container::{
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     PODS, SERVICES, docker_config,
-    monitor::{CABLES, Finder},
+    monitor::{Finder, VETHS},
     proxies, system,
 };
 use crate::{
@@ -35,7 +35,7 @@ const TABLE: &str = "knoll";
 
 /// The machine's side of the pods' network.
 pub(crate) fn network_config() -> network::Config {
-    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY, cables: CABLES.into() }
+    network::Config { table: TABLE.into(), pods: PODS, services: SERVICES, gateway: GATEWAY, veth_prefix: VETHS.into() }
 }
 
 /// Makes the machine's side of the pods' network, or finds it.
@@ -68,7 +68,7 @@ pub(crate) fn config(name: &str, address: Option<Ipv4Addr>, paths: &Paths) -> kn
 /// Whom the node tells of its instances, and what it asks for beside the API.
 pub(crate) fn callbacks(
     gateway: Hints,
-    table: watch::Receiver<Option<Arc<Table>>>,
+    table: watch::Receiver<Option<Arc<RoutingTable>>>,
     finder: Finder,
     network: HostNetwork,
     rush: Rush,
@@ -99,7 +99,7 @@ pub(crate) fn callbacks(
 
 /// Whether a host inside the cluster is served by Services of a namespace alone: whoever has the gateway serve a host
 /// of another namespace gets no requests of others by its name.
-fn serves(table: &Table, host: &str, namespace: &str) -> bool {
+fn serves(table: &RoutingTable, host: &str, namespace: &str) -> bool {
     let host = table.local.get(host);
     host.is_some_and(|host| host.paths.iter().flat_map(|path| &path.splits).all(|s| s.service.namespace == namespace))
 }

@@ -1,4 +1,4 @@
-//! Parts that are read and written as the whole object, of which only they change.
+//! Subresources that are read and written as the whole object, of which only they change.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn replace(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Bo
     let options = call.write_options()?;
     let mut wanted = call.read_object().await?;
     update::check_name(call, &mut wanted)?;
-    // What of it is written is narrowed down where every write of the part passes.
+    // What of it is written is narrowed down where every write of the subresource passes.
     let done = write::update(server, call, &options, &mut |_| Ok(wanted.clone())).await?;
     Ok(respond::object(call, 200, &done.object, &done.warnings))
 }

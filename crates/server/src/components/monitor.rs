@@ -25,8 +25,8 @@ use crate::{
     paths::Paths,
 };
 
-/// What the host's ends of the pods' cables are called, before a number.
-pub(crate) const CABLES: &str = "knoll";
+/// What the host's ends of the pods' veths are called, before a number.
+pub(crate) const VETHS: &str = "knoll";
 /// Largest packet between pods and the machine, bytes: what every link takes.
 const MTU: u32 = 1400;
 /// How long containers may take to end when everything is stopped.
@@ -58,7 +58,7 @@ impl Finder {
         let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;
         let launcher = Launcher { program, args: vec![OsString::from("monitor")], options: paths.monitor() };
         let (address, prefix) = pods;
-        let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: CABLES.into(), mtu: MTU };
+        let network = PodNetwork { address, prefix, gateway: GATEWAY, interface_prefix: VETHS.into(), mtu: MTU };
         let configuration = Configuration { network: Some(network), pool };
         Ok(Self { launcher: Arc::new(launcher), configuration, sockets: Arc::default() })
     }

@@ -5,10 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use knoll_api::metrics::{Metric, MetricKind};
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::{Counters, Inspect};
-use knoll_plan::{Gateway as GatewayPlace, Settings};
+use knoll_plan::{GatewayAddresses, Settings};
 use knoll_proxy::{EndpointPoolView, EndpointView, Gateway, Visibility};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,8 +20,8 @@ use super::{
 use crate::{admin::Sources, failure::Failure, ports::PodGatewayPorts, supervise::Restarts};
 
 /// Where pods and, by URLs, others find the gateway of this machine.
-pub(crate) fn place(http_port: u16) -> GatewayPlace {
-    GatewayPlace { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway }
+pub(crate) fn place(http_port: u16) -> GatewayAddresses {
+    GatewayAddresses { address: GATEWAY.into(), local_port: 80, http_port, ..Settings::default().gateway }
 }
 
 /// Where the gateway is that listens on these.
@@ -80,9 +80,9 @@ pub(crate) fn sources(counters: Arc<Counters>, inspect: Inspect, gateway: &Gatew
 }
 
 /// How often tasks were started again.
-pub(crate) fn restarted(restarts: &Restarts) -> Vec<Metric> {
+pub(crate) fn restarted(restarts: &Restarts) -> Vec<MetricFamily> {
     let each = restarts.read().map(|(task, count)| (task.to_owned(), count));
-    vec![Metric::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]
+    vec![MetricFamily::by("task_restarts", "Tasks started again after a failure", MetricKind::Counter, "task", each)]
 }
 
 /// An endpoint pool of the gateway, as the admin endpoint shows it.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::Key;
-use knoll_plan::Gateway;
+use knoll_plan::GatewayAddresses;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
@@ -30,9 +30,13 @@ pub(crate) struct Places {
 ///
 /// The load balancer's address is the one the gateway listens on, where that is one address and means the same to
 /// everybody. Loopback addresses mean the pod itself to a pod, so then it is the Service's own.
-pub(crate) async fn publish_gateway(client: &Client, gateway: &Gateway, places: &Places) -> Result<(), kube::Error> {
+pub(crate) async fn publish_gateway(
+    client: &Client,
+    gateway: &GatewayAddresses,
+    places: &Places,
+) -> Result<(), kube::Error> {
     let Places { outside, public, local } = places;
-    let Gateway { service, local_service, .. } = gateway;
+    let GatewayAddresses { service, local_service, .. } = gateway;
     let at = [("http2", outside.port())];
     let published = publish(client, service, "gateway", "LoadBalancer", &at, *public).await?;
     publish(client, local_service, "gateway", "ClusterIP", &[("http2", 80)], *local).await?;

@@ -1,4 +1,4 @@
-//! Writes of a part: of their type, and of nothing else.
+//! Writes of a subresource: of their type, and of nothing else.
 
 use crate::support::{Harness, deployment, pod};
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ async fn applying_the_same_again_changes_nothing() {
         assert_eq!(same, made);
     }
     let apply = |path: String| {
-        let identity = knoll_apiserver::Identity::admin();
+        let identity = knoll_apiserver::UserInfo::admin();
         let (h, service) = (&h, service.clone());
         async move { h.send_as(identity, "PATCH", &path, "application/apply-patch+yaml", service).await.expect(200) }
     };

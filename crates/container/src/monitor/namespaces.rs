@@ -1,4 +1,4 @@
-//! What a sandbox is made of before anybody claims it: namespaces, an address, a cable, cgroups.
+//! What a sandbox is made of before anybody claims it: namespaces, an address, a veth, cgroups.
 //!
 //! A helper process makes all of it: it enters new namespaces, which is why it cannot be the monitor itself, reports
 //! over a packet socket, and stays until the monitor has picked the namespaces up.
@@ -19,44 +19,44 @@ use crate::netlink::route::{End, Mac, Route};
 use crate::protocol::{IdRange, PodNetwork};
 use crate::sys;
 
-/// What an identity is to be.
+/// What a set of namespaces is to be.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct NamespacesSpec {
     /// Where its network namespace is bound.
     pub(super) path: PathBuf,
     /// Its cgroup.
     pub(super) group: String,
     /// Its address, if it has one.
-    pub(super) cable: Option<Cable>,
+    pub(super) veth: Option<Veth>,
     /// What its user namespace maps, if it has one.
     pub(super) ids: Option<IdRange>,
 }
 
 /// An address and how it is reached.
 #[derive(Debug, Clone)]
-pub(super) struct Cable {
+pub(super) struct Veth {
     pub(super) address: Ipv4Addr,
     pub(super) interface: String,
     pub(super) network: PodNetwork,
 }
 
-/// A finished identity.
-pub(super) struct Identity {
-    pub(super) plan: Plan,
+/// The namespaces of a sandbox, made.
+pub(super) struct Namespaces {
+    pub(super) spec: NamespacesSpec,
     pub(super) net: OwnedFd,
     pub(super) uts: OwnedFd,
     pub(super) ipc: OwnedFd,
     pub(super) user: Option<OwnedFd>,
 }
 
-impl Identity {
+impl Namespaces {
     /// Its user namespace, if it has one.
     pub(super) fn mapping(&self) -> Option<Mapping<'_>> {
-        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: self.plan.ids? })
+        Some(Mapping { namespace: self.user.as_ref()?.as_fd(), ids: self.spec.ids? })
     }
 }
 
-impl Plan {
+impl NamespacesSpec {
     /// Where its user namespace is bound.
     pub(super) fn user_path(&self) -> PathBuf {
         beside(&self.path, "-user")
@@ -80,8 +80,8 @@ impl Plan {
         let mut inside = Socket::route()?;
         let loopback = inside.link("lo")?;
         inside.up(loopback)?;
-        if let Some(cable) = &self.cable {
-            cable.lay(&mut outside, &mut inside, host.as_fd(), here.as_fd())?;
+        if let Some(veth) = &self.veth {
+            veth.make(&mut outside, &mut inside, host.as_fd(), here.as_fd())?;
         }
         drop(File::create(&self.path)?);
         mount(Some("/proc/self/ns/net"), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -117,8 +117,8 @@ impl Plan {
         kinds.iter().try_for_each(|(name, kind)| Ok(setns(File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)?))
     }
 
-    /// Removes what [`Plan::make`] leaves in the file system; the kernel removes the cable with the last user of the
-    /// namespace.
+    /// Removes what [`NamespacesSpec::make`] leaves in the file system; the kernel removes the veth with the last user of
+    /// the namespace.
     pub(super) fn remove(&self) {
         unbind(&self.path);
         if self.ids.is_some() {
@@ -161,14 +161,14 @@ fn settings() {
     }
 }
 
-impl Cable {
+impl Veth {
     fn macs(&self) -> (Mac, Mac) {
         let [a, b, c, d] = self.address.octets();
         ([0x0a, 0x4b, a, b, c, d], [0x0a, 0x58, a, b, c, d])
     }
 
     /// Both ends know each other's hardware address for good, so that the first packet asks nobody.
-    fn lay(
+    fn make(
         &self,
         outside: &mut Socket,
         inside: &mut Socket,
@@ -179,10 +179,10 @@ impl Cable {
         let near = End { name: &self.interface, mac: near_mac };
         let far = End { name: "eth0", mac: far_mac };
         let gateway = self.network.gateway;
-        match outside.add_cable(&near, &far, here, self.network.mtu) {
+        match outside.add_veth(&near, &far, here, self.network.mtu) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 outside.remove_link(&self.interface)?;
-                outside.add_cable(&near, &far, here, self.network.mtu)?;
+                outside.add_veth(&near, &far, here, self.network.mtu)?;
             }
             outcome => outcome?,
         }
@@ -207,7 +207,7 @@ impl Cable {
         setns(host, CloneFlags::CLONE_NEWNET)?;
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.interface);
         if let Err(error) = fs::write(path, "1") {
-            tracing::debug!(%error, "IPv6 stays on a cable");
+            tracing::debug!(%error, "IPv6 stays on a veth");
         }
         Ok(setns(here, CloneFlags::CLONE_NEWNET)?)
     }

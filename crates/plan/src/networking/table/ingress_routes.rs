@@ -25,7 +25,7 @@ pub(super) type Hosts = Box<[(String, Arc<Host>)]>;
 /// What one Ingress adds to the table, and what it was made from. One is kept for every Ingress there is, so it holds plain
 /// lists: trees of one or two members are mostly empty nodes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Part {
+pub(super) struct IngressRoutes {
     pub(super) generation: i64,
     pub(super) external: Hosts,
     pub(super) local: Hosts,
@@ -45,7 +45,7 @@ struct Met {
     follows: BTreeSet<Key>,
 }
 
-impl Part {
+impl IngressRoutes {
     /// The host of this name in a list.
     pub(super) fn host<'a>(hosts: &'a [(String, Arc<Host>)], name: &str) -> Option<&'a Arc<Host>> {
         let at = hosts.binary_search_by(|(host, _)| host.as_str().cmp(name)).ok()?;
@@ -54,7 +54,7 @@ impl Part {
 }
 
 /// What the Ingress of this key adds; nothing when it is not for us.
-pub(super) fn part(world: &World, key: &Key) -> Option<Part> {
+pub(super) fn ingress_routes(world: &World, key: &Key) -> Option<IngressRoutes> {
     let ingress = world.ingresses.get(key)?;
     if ingress.is_deleting() || !is_ours(world, &ingress) {
         return None;
@@ -70,7 +70,7 @@ pub(super) fn part(world: &World, key: &Key) -> Option<Part> {
             host.paths.extend(paths.iter().cloned());
         }
     }
-    Some(Part {
+    Some(IngressRoutes {
         generation: ingress.metadata.generation.unwrap_or_default(),
         external: finished(external),
         local: finished(local),

@@ -35,11 +35,11 @@ const KILL: i32 = 9;
 
 /// The node, once it runs.
 #[derive(Clone, Default)]
-pub(crate) struct Backend {
+pub(crate) struct LocalNode {
     node: Arc<OnceLock<Node>>,
 }
 
-impl Backend {
+impl LocalNode {
     /// From now on asks this node.
     pub(crate) fn set(&self, node: Node) {
         if self.node.set(node).is_err() {
@@ -67,7 +67,7 @@ fn refused(error: &StreamError) -> Status {
     }
 }
 
-impl NodeBackend for Backend {
+impl NodeBackend for LocalNode {
     fn logs(&self, request: LogRequest) -> BoxFuture<'_, Result<BoxStream<'static, io::Result<Bytes>>, Status>> {
         Box::pin(async move {
             let options = LogOptions {

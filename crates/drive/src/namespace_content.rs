@@ -43,11 +43,11 @@ struct ResourceRow {
 ///
 /// # Errors
 /// When something is left, which finalizers may hold; the caller comes again.
-pub(crate) async fn sweep(api: &Api, namespace: &str) -> Result<(), ApiError> {
+pub(crate) async fn delete_content(api: &Api, namespace: &str) -> Result<(), ApiError> {
     let mut left = Vec::new();
     for root in roots(api).await? {
         let resources: Resources = api.send(Method::GET, &root, None).await?;
-        for resource in resources.resources.iter().filter(|resource| is_swept(resource)) {
+        for resource in resources.resources.iter().filter(|resource| is_content(resource)) {
             let path = format!("{root}/namespaces/{namespace}/{}", resource.name);
             if !is_empty(api, &path).await? {
                 // Whether the deletion was complete is asked below, not read from its answer.
@@ -73,7 +73,7 @@ async fn roots(api: &Api) -> Result<Vec<String>, ApiError> {
 }
 
 /// Whether a resource has a collection of its own in a namespace. Events of both groups are one store.
-fn is_swept(resource: &ResourceRow) -> bool {
+fn is_content(resource: &ResourceRow) -> bool {
     let can = |verb: &str| resource.verbs.iter().any(|one| one == verb);
     resource.namespaced && !resource.name.contains('/') && can("deletecollection") && can("list")
 }

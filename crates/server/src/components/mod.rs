@@ -1,8 +1,8 @@
-//! The parts that processes are made of: `up` assembles all of them in one, each role of [`crate::roles`] some.
+//! The components that processes are made of: `up` assembles all of them in one, each role of [`crate::roles`] some.
 
 pub(crate) mod api;
-pub(crate) mod backend;
 pub(crate) mod gateway;
+pub(crate) mod local_node;
 pub(crate) mod monitor;
 pub(crate) mod node;
 mod objects;
