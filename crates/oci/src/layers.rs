@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Digest, ImageStore, LayerError, Limits, StoreError,
     durable::{replace, sync_directory},
-    layer, remove,
+    layer,
 };
 
 /// Blobs remembered to hold one layer: compressed in different ways, it has several.
@@ -195,7 +195,7 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
 }
 
 fn forget(temporary: &Path) {
-    if let Err(error) = remove::tree(temporary) {
+    if let Err(error) = knoll_tree::remove(temporary) {
         tracing::warn!(path = %temporary.display(), %error, "what was unpacked in vain cannot be removed");
     }
 }
