@@ -365,7 +365,11 @@ async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its
                 client.remove_container(status.spec.id).await.unwrap();
                 started += 1;
             }
-            Err(error) => assert_eq!(error.kind(), Some(RefusalKind::Start), "{error}"),
+            // By the link that leads nowhere, and not because others rename.
+            Err(error) => {
+                assert_eq!(error.kind(), Some(RefusalKind::Start), "{error}");
+                assert!(!error.to_string().contains("try again"), "{error}");
+            }
         }
         assert!(!site.dir.path().join("planted").exists(), "round {number}");
         for who in [monitor, std::process::id()] {
