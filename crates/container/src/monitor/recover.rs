@@ -11,7 +11,7 @@ use super::identity::{Cable, Identity, Plan, unbind};
 use super::log::Output;
 use super::pause::Pause;
 use super::sandbox::Sandbox;
-use super::state::SandboxRecord;
+use super::state::{DAMAGED, SandboxRecord};
 use super::{Monitor, MonitorError, Setup, Source, daemon};
 use crate::netlink::Socket;
 use crate::protocol::{ContainerStatus, Network, Phase, SandboxId, Stdin};
@@ -246,7 +246,7 @@ impl Monitor {
         }
         unbind(&self.options.runtime_dir.join("net"));
         ["net", "containers"].iter().for_each(|name| remove(&self.options.runtime_dir.join(name)));
-        let records = ["containers", "sandboxes", "trash", "configuration.json"];
+        let records = ["containers", "sandboxes", "trash", DAMAGED, "configuration.json"];
         records.iter().for_each(|name| remove(&self.options.state_dir.join(name)));
     }
 }
