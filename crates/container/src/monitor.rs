@@ -384,6 +384,7 @@ impl Monitor {
 
     fn dispatch(&mut self, token: u64, flags: EpollFlags, listener: &UnixListener, signals: &SignalFd) {
         let Some(source) = self.events.sources.get(&token).map(|watched| watched.source.clone()) else { return };
+        tracing::trace!(?source, "an event came");
         match source {
             Source::Listener => self.accept(listener),
             Source::Signals => self.take_signals(signals),
@@ -412,6 +413,15 @@ impl Monitor {
                 tracing::error!(container = %id, "a container is given up");
                 self.kill_container(&id);
             }
+            Some(Source::Connection) => {
+                tracing::error!("a client is given up");
+                self.close(token);
+            }
+            // Whoever hears nobody any more is in the way of the monitor that would.
+            Some(Source::Listener | Source::Signals) => {
+                tracing::error!("the monitor ends: the next takes over what runs");
+                self.ending = Some(Ending::Now);
+            }
             Some(source) => tracing::error!(?source, "no more events are taken from it"),
             None => {}
         }
@@ -432,6 +442,7 @@ impl Monitor {
             self.guard(token, |monitor| {
                 if let Some(Watched { source: Source::Output(id, stream), .. }) = monitor.events.sources.get(&token) {
                     let (id, stream) = (id.clone(), *stream);
+                    tracing::trace!(container = %id, "output came");
                     copied += monitor.copy_output(&id, stream);
                 }
             });
@@ -453,6 +464,7 @@ impl Monitor {
 
     /// What is done now and then: filling the pool, removing groups that were busy.
     fn tick(&mut self) {
+        tracing::trace!("what is done now and then is due");
         self.tend_pool();
         self.give_up_late();
         self.reap_unwatched();

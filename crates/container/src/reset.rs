@@ -59,13 +59,7 @@ pub fn reset(options: &Options, network: Option<&Config>) -> Result<(), ResetErr
         network::teardown(config)?;
     }
     for path in [&options.runtime_dir, &options.state_dir, &options.socket] {
-        let outcome = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        match outcome {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(ResetError::Files { path: path.clone(), source });
-            }
-            _ => {}
-        }
+        knoll_tree::remove(path).map_err(|source| ResetError::Files { path: path.clone(), source })?;
     }
     Ok(())
 }

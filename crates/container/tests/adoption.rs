@@ -6,6 +6,7 @@ use std::fs;
 
 use knoll_container::client::Client;
 use knoll_container::protocol::{ContainerEvent, ExitStatus, Phase};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -153,5 +154,22 @@ async fn only_one_monitor_has_a_state_directory() {
     elsewhere.options.socket = site.dir.path().join("other.sock");
     let error = elsewhere.ensure().unwrap_err();
     assert!(error.to_string().contains("another monitor runs"), "{error}");
+    site.finish(&client).await;
+}
+
+#[tokio::test]
+async fn what_whoever_starts_a_monitor_has_left_open_is_closed() {
+    let site = Site::new(FILE);
+    let left = site.dir.path().join("left-open");
+    let file = fs::File::create(&left).unwrap();
+    fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let client = site.connect().await;
+    site.sandbox(&client, "closed").await;
+    let container = site.start(&client, "closed", "closed", "sleep 1000").await;
+    for pid in [client.monitor().pid, container.pid] {
+        let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().path()).collect();
+        assert!(!open.is_empty());
+        assert!(!open.iter().any(|fd| fs::read_link(fd).is_ok_and(|file| file == left)), "{pid}");
+    }
     site.finish(&client).await;
 }

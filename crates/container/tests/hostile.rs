@@ -8,11 +8,14 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use knoll_container::client::{Client, ClientError, ExecPipes};
 use knoll_container::protocol::{
     Capabilities, ContainerSpec, ExecSpec, Mount, MountPropagation, MountSource, Network, RefusalKind, SandboxSpec,
 };
+use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -124,6 +127,9 @@ async fn nothing_of_the_monitor_is_seen_while_others_start() {
     for number in 0..30 {
         for spy in ["spy", "lone"] {
             assert_eq!(exec(&client, exec_spec(spy, &["echo", "hello"], None)).await.unwrap(), "hello\n");
+            // As a probe asks.
+            let probe = ExecSpec { start_timeout_ms: Some(10_000), ..exec_spec(spy, &["echo", "well"], None) };
+            assert_eq!(exec(&client, probe).await.unwrap(), "well\n");
         }
         let name = format!("other-{number}");
         let (exit, output) = site.run(&client, site.spec("spied", &name, "echo $$ > /dev/null; echo here")).await;
@@ -309,6 +315,71 @@ async fn a_mount_lands_in_the_container_whatever_links_are_in_its_way() {
     spec.mounts = vec![bind(&volume, "/v"), bind(&other, "/v/magic/planted")];
     let error = client.start_container(spec).await.unwrap_err();
     assert_eq!(error.kind(), Some(RefusalKind::Start), "{error}");
+    site.finish(&client).await;
+}
+
+/// CVE-2021-30465 with its race: whoever shares the volume exchanges directory and link while the mount is made.
+#[tokio::test]
+async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its_way() {
+    let site = Site::new(FILE);
+    let client = site.connect().await;
+    site.sandbox(&client, "race").await;
+    let (volume, other) = (site.dir.path().join("volume"), site.dir.path().join("other"));
+    fs::create_dir_all(volume.join("way")).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("here"), "").unwrap();
+    fs::create_dir_all(site.rootfs().join(site.dir.path().strip_prefix("/").unwrap())).unwrap();
+    symlink(format!("../../../../../../../..{}", site.dir.path().display()), volume.join("up")).unwrap();
+    symlink("/proc/1/root", volume.join("magic")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let racer = std::thread::spawn({
+        let (stop, directory) = (Arc::clone(&stop), File::open(&volume).unwrap());
+        move || {
+            let mut exchanged = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                for link in ["up", "magic"] {
+                    // Each time something else is called `way` for a moment: a directory, or one of the links.
+                    for _ in 0..2 {
+                        let flags = RenameFlags::RENAME_EXCHANGE;
+                        renameat2(&directory, link, &directory, "way", flags).unwrap();
+                        exchanged += 1;
+                    }
+                }
+            }
+            exchanged
+        }
+    });
+    let bind = |path: &Path, destination: &str| Mount {
+        destination: destination.into(),
+        source: MountSource::Bind { path: path.to_owned(), sub_path: None },
+        read_only: false,
+        propagation: Propagation::Private,
+    };
+    let (monitor, mut started) = (client.monitor().pid, 0);
+    for number in 0..100 {
+        let mut spec = site.spec("race", &format!("race-{number}"), "exit 0");
+        spec.mounts = vec![bind(&volume, "/v"), bind(&other, "/v/way/planted")];
+        match client.start_container(spec).await {
+            Ok(status) => {
+                client.wait(status.spec.id.clone()).await.unwrap();
+                client.remove_container(status.spec.id).await.unwrap();
+                started += 1;
+            }
+            // By the link that leads nowhere, and not because others rename.
+            Err(error) => {
+                assert_eq!(error.kind(), Some(RefusalKind::Start), "{error}");
+                assert!(!error.to_string().contains("try again"), "{error}");
+            }
+        }
+        assert!(!site.dir.path().join("planted").exists(), "round {number}");
+        for who in [monitor, std::process::id()] {
+            let mounts = fs::read_to_string(format!("/proc/{who}/mountinfo")).unwrap();
+            assert!(!mounts.contains("/planted"), "round {number}: {mounts}");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let exchanged = racer.join().unwrap();
+    assert!(started > 0 && exchanged > 100, "{started} started, {exchanged} exchanged");
     site.finish(&client).await;
 }
 

@@ -4,10 +4,13 @@ mod support;
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use knoll_container::network::{self, Config};
 use knoll_container::{doctor, reset};
-use support::{Site, cgroups, interfaces, until};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use support::{Site, cgroups, container_id, interfaces, sandbox_id, until};
 
 const FILE: u8 = 4;
 
@@ -46,4 +49,72 @@ async fn a_reset_removes_every_trace() {
     until("the veths are gone", || interfaces(&site.network.interface_prefix).is_empty()).await;
     assert!(client.list().await.is_err());
     reset::reset(options, Some(&config)).unwrap();
+}
+
+/// Where trees are made that only our own removal gets rid of: in memory, which is faster than a disk.
+struct Depths(PathBuf);
+
+impl Depths {
+    /// Has a monitor keep everything there.
+    fn hold(site: &mut Site) -> Depths {
+        let depths = Depths(PathBuf::from("/dev/shm").join(&site.name));
+        site.launcher.options.state_dir = depths.0.join("state");
+        site.launcher.options.runtime_dir = depths.0.join("run");
+        depths
+    }
+}
+
+impl Drop for Depths {
+    fn drop(&mut self) {
+        drop(knoll_tree::remove(&self.0));
+    }
+}
+
+/// A tree as a container makes it that wants nobody to remove it: deeper than a program has stack or descriptors.
+fn endless(top: &Path) {
+    fs::create_dir_all(top).unwrap();
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut at = open(top, flags, Mode::empty()).unwrap();
+    for _ in 0..50_000 {
+        mkdirat(&at, c"d", Mode::from_bits_truncate(0o755)).unwrap();
+        at = openat(&at, c"d", flags, Mode::empty()).unwrap();
+    }
+}
+
+fn holds_nothing(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
+#[tokio::test]
+async fn the_deepest_tree_of_a_container_goes_with_it() {
+    let mut site = Site::new(FILE);
+    let _depths = Depths::hold(&mut site);
+    let state = site.launcher.options.state_dir.clone();
+    let client = site.connect().await;
+    site.sandbox(&client, "deep").await;
+    site.run(&client, site.spec("deep", "deep", "true")).await;
+    endless(&state.join("containers/deep/upper/deep"));
+    client.remove_container(container_id("deep")).await.unwrap();
+    client.remove_sandbox(sandbox_id("deep")).await.unwrap();
+    until("the trash is empty", || holds_nothing(&state.join("trash")) && holds_nothing(&state.join("containers")))
+        .await;
+    site.finish(&client).await;
+}
+
+#[tokio::test]
+async fn the_deepest_tree_is_in_the_way_of_no_end() {
+    let mut site = Site::new(FILE);
+    let _depths = Depths::hold(&mut site);
+    let (state, runtime) = (site.launcher.options.state_dir.clone(), site.launcher.options.runtime_dir.clone());
+    let client = site.connect().await;
+    // What nobody knows of, so that only the end itself comes by.
+    endless(&state.join("containers/unknown/upper"));
+    endless(&state.join("trash/unknown"));
+    client.shutdown(true).await.unwrap();
+    until("everything is gone", || !["containers", "trash", "sandboxes"].iter().any(|name| state.join(name).exists()))
+        .await;
+    endless(&state.join("containers/unknown/upper"));
+    endless(&runtime.join("containers/unknown"));
+    reset::reset(&site.launcher.options, None).unwrap();
+    assert!(!state.exists() && !runtime.exists());
 }

@@ -1,6 +1,8 @@
 //! Append-only records in segment files: what the object store's write-ahead log is made of, and what the
-//! event log will be made of. Knows only bytes; who reads them gives them meaning.
+//! event log will be made of; and the checksum of a file that holds one record. Knows only bytes; who reads them gives
+//! them meaning.
 
+mod checked;
 mod directory;
 mod disk;
 mod frame;
@@ -8,6 +10,7 @@ mod log;
 mod memory;
 mod scan;
 
+pub use checked::{with_checksum, without_checksum};
 pub use directory::Directory;
 pub use disk::{Disk, DiskFile, is_full};
 pub use frame::{Frame, frame, read_frame};

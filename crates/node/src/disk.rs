@@ -22,7 +22,7 @@ use crate::pressure::{Barometer, Pressure, Remainder};
 use crate::resources;
 use crate::shared::Shared;
 use crate::worker::uid;
-use crate::{clocks, images, tree, volumes};
+use crate::{clocks, images, volumes};
 
 /// Between two looks at the machine.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -130,18 +130,18 @@ fn usage(config: &Config, pod: &Pod) -> std::io::Result<Usage> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         measured => measured,
     };
-    let mut out = Usage { total: absent_is_none(tree::usage(&config.pod_dir(uid)))?, ..Usage::default() };
+    let mut out = Usage { total: absent_is_none(knoll_tree::usage(&config.pod_dir(uid)))?, ..Usage::default() };
     for (_, container) in pod.spec.iter().flat_map(containers) {
-        let logs = absent_is_none(tree::usage(&config.log_dir(uid, &container.name)))?;
+        let logs = absent_is_none(knoll_tree::usage(&config.log_dir(uid, &container.name)))?;
         let mut layers = 0u64;
         for dir in layers_of(config, uid, &container.name) {
-            layers = layers.saturating_add(absent_is_none(tree::usage(&dir))?);
+            layers = layers.saturating_add(absent_is_none(knoll_tree::usage(&dir))?);
         }
         out.total = out.total.saturating_add(layers);
         out.containers.insert(container.name.clone(), logs.saturating_add(layers));
     }
     for (name, dir, _) in volumes::limited_scratch(pod, &config.places(uid)) {
-        out.volumes.insert(name, absent_is_none(tree::usage(&dir))?);
+        out.volumes.insert(name, absent_is_none(knoll_tree::usage(&dir))?);
     }
     Ok(out)
 }

@@ -33,7 +33,6 @@ pub mod security;
 mod shared;
 mod sources;
 mod streams;
-mod tree;
 pub mod volumes;
 mod worker;
 

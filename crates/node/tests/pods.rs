@@ -26,10 +26,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
+#[path = "pods/confined.rs"]
+mod confined;
 #[path = "pods/faults.rs"]
 mod faults;
 #[path = "pods/mended.rs"]
 mod mended;
+#[path = "pods/shortage.rs"]
+mod shortage;
 
 use faults::Faults;
 
@@ -374,37 +378,14 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     loopback(site, &mut node).await.map_err(|e| format!("a program on 127.0.0.1: {e}"))?;
     mended::hooks(site, &node).await.map_err(|e| format!("hooks: {e}"))?;
     mended::statuses(site).await.map_err(|e| format!("a status that others change: {e}"))?;
+    confined::confined(site, &node).await.map_err(|e| format!("what confines a pod: {e}"))?;
     endless(site, &node).await.map_err(|e| format!("what has no end: {e}"))?;
     let node = panics(site, node).await.map_err(|e| format!("panics: {e}"))?;
     let node = adopted(site, node).await.map_err(|e| format!("adoption: {e}"))?;
     node.end().await?;
-    short_of_memory(site).await.map_err(|e| format!("too little memory: {e}"))?;
+    shortage::of_memory(site).await.map_err(|e| format!("too little memory: {e}"))?;
+    shortage::of_disk(site).await.map_err(|e| format!("too little disk: {e}"))?;
     Ok(())
-}
-
-/// A machine that is short of memory evicts the pod that is furthest above what it asked for, and says why.
-async fn short_of_memory(site: &Site) -> Result<(), Failure> {
-    let mut config = site.config();
-    config.thresholds.memory_bytes = u64::MAX;
-    let node = site.start_as(config)?;
-    let pod = |request: &str| {
-        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": IMAGE,
-            "command": ["sleep", "600"], "resources": {"requests": {"memory": request}}}]})
-    };
-    // Both are there before the node looks the next time, or it takes the one there is.
-    site.pod("modest", pod("1Gi")).await?;
-    site.pod("hungry", pod("1")).await?;
-    let is_over = |pod: &Value| pod["status"]["phase"] == "Failed";
-    let evicted = site.until("hungry", "is evicted", is_over).await?;
-    assert_eq!(evicted["status"]["reason"], "Evicted");
-    let message = evicted["status"]["message"].as_str().unwrap_or_default();
-    assert!(message.starts_with("The node was low on resource: memory. The pod was using "), "{message}");
-    assert!(!is_over(&site.get("modest").await?), "who uses what it asked for stays while others can go");
-    for name in ["hungry", "modest"] {
-        site.delete(name).await?;
-        site.until_gone(name).await?;
-    }
-    node.end().await
 }
 
 /// A revision's program that listens on 127.0.0.1 alone becomes ready and is reached; its other ports are not, and the

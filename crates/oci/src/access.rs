@@ -16,6 +16,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use knoll_journal::{with_checksum, without_checksum};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
@@ -56,9 +57,15 @@ pub(crate) struct Access {
     writing: Mutex<()>,
 }
 
+/// What cannot be read grants nothing.
 fn read<T: Default + DeserializeOwned>(path: &Path) -> T {
-    // What cannot be read grants nothing: the registry is asked again.
-    fs::read(path).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    let kept = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice(without_checksum(&bytes)?)?));
+    kept.unwrap_or_else(|error: io::Error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            tracing::warn!(path = %path.display(), %error, "a record of access is damaged: the registry is asked again");
+        }
+        T::default()
+    })
 }
 
 fn key(path: &Path, scratch: &Path) -> io::Result<[u8; 32]> {
@@ -162,7 +169,7 @@ impl Access {
     }
 
     fn keep(&self, path: &Path, record: &impl Serialize) -> io::Result<()> {
-        replace(path, &serde_json::to_vec(record).map_err(io::Error::other)?, &self.scratch)
+        replace(path, &with_checksum(serde_json::to_vec(record).map_err(io::Error::other)?), &self.scratch)
     }
 
     /// Forgets a blob that is gone, and the image whose manifest it was.

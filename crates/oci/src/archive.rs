@@ -19,7 +19,6 @@ use crate::{
     local::StoreError,
     manifest::{Descriptor, Manifest, parse_manifest},
     pins::{Origin, Pin},
-    remove,
 };
 
 /// Why a tarball was not loaded.
@@ -98,7 +97,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = remove::tree(&self.0) {
+        if let Err(error) = knoll_tree::remove(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "what was loaded from cannot be removed");
         }
     }

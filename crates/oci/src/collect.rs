@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
-use crate::{Digest, ImageStore, holds::Collecting, pins::Origin, remove};
+use crate::{Digest, ImageStore, holds::Collecting, pins::Origin};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl ImageStore {
                 None => move_away().map(|()| true)?,
             };
             if gone {
-                remove::tree(&aside)?;
+                knoll_tree::remove(&aside)?;
                 collected.layers += 1;
             }
         }

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knoll_journal::{with_checksum, without_checksum};
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -19,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Digest, ImageStore, LayerError, Limits, StoreError,
     durable::{replace, sync_directory},
-    layer, remove,
+    layer,
 };
 
 /// Blobs remembered to hold one layer: compressed in different ways, it has several.
@@ -67,12 +68,20 @@ impl ImageStore {
     }
 
     fn record(&self, diff_id: &Digest) -> Option<Record> {
-        let record = serde_json::from_slice(&fs::read(self.record_path(diff_id)).ok()?).ok()?;
+        let path = self.record_path(diff_id);
+        let kept = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(without_checksum(&bytes)?)?));
+        let told = |error: &io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "a layer's record is damaged: it is unpacked again");
+            }
+        };
+        let record = kept.inspect_err(told).ok()?;
         self.layer_path(diff_id).is_dir().then_some(record)
     }
 
     fn keep_record(&self, diff_id: &Digest, record: &Record) -> Result<(), StoreError> {
-        let (path, content) = (self.record_path(diff_id), serde_json::to_vec(record).expect("plain fields serialize"));
+        let (path, json) = (self.record_path(diff_id), serde_json::to_vec(record).expect("plain fields serialize"));
+        let content = with_checksum(json);
         replace(&path, &content, &self.inner.root.join("unpacking")).map_err(io("write", &path))
     }
 
@@ -195,7 +204,7 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
 }
 
 fn forget(temporary: &Path) {
-    if let Err(error) = remove::tree(temporary) {
+    if let Err(error) = knoll_tree::remove(temporary) {
         tracing::warn!(path = %temporary.display(), %error, "what was unpacked in vain cannot be removed");
     }
 }

@@ -22,7 +22,6 @@ mod pull;
 mod reference;
 mod registry;
 mod remote;
-mod remove;
 mod tarfile;
 
 pub use archive::LoadError;
@@ -39,5 +38,4 @@ pub use manifest::{Descriptor, Manifest, Platform, parse_manifest};
 pub use pull::{Progress, PullError, PullPolicy};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Action, Authorize, Locality, Registry, RegistryCounts, RegistryPolicy, Verdict, machine_login};
-pub use remove::tree as remove_tree;
 pub use tarfile::{Entries, Entry, EntryKind, PaxRecord, Segment, TarError, parse_pax};

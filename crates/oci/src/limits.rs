@@ -148,4 +148,25 @@ mod tests {
         assert_eq!(LimitError::in_io(&error), Some(&LimitError { what: "bytes of it", limit: 4 }));
         assert_eq!(error.to_string(), "bytes of it: more than the 4 allowed");
     }
+
+    #[test]
+    fn a_twentieth_of_the_disk_is_left_to_others() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        let scratch = tempfile::tempdir().expect("a directory");
+        let disk = scratch.path();
+        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=10m")).expect("mounts, as root");
+        let outcome = std::panic::catch_unwind(|| {
+            has_room(disk).expect("is empty");
+            std::fs::write(disk.join("most"), vec![0; 9 << 20]).expect("writes");
+            has_room(disk).expect("has a tenth left");
+            std::fs::write(disk.join("more"), vec![0; 768 << 10]).expect("writes");
+            let error = has_room(disk).expect_err("has a fortieth left");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let named = format!("the disk of {} has 262144 bytes left of 10485760", disk.display());
+            assert!(error.to_string().contains(&named), "{error}");
+            has_room(&disk.join("absent")).expect_err("nothing is known of it");
+        });
+        umount2(disk, MntFlags::MNT_DETACH).expect("goes");
+        outcome.expect("as told");
+    }
 }

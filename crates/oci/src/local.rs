@@ -22,7 +22,6 @@ use crate::{
     manifest::{Manifest, architecture, parse_digest, parse_manifest, pick_platform},
     pins::{Origin, Pin, PinFiles, Pins},
     remote::{Proof, Remote},
-    remove,
 };
 
 /// How the store is set up.
@@ -176,7 +175,7 @@ impl ImageStore {
         let alone = lock(&root.join("lock")).map_err(fail)?;
         // What an earlier process did not finish is of no use to this one.
         for scratch in ["unpacking", "incoming"] {
-            remove::tree(&root.join(scratch)).map_err(fail)?;
+            knoll_tree::remove(&root.join(scratch)).map_err(fail)?;
         }
         for part in DIRECTORIES {
             private_directory(&root.join(part)).map_err(fail)?;

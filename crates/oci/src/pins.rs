@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use knoll_journal::{with_checksum, without_checksum};
 use serde::{Deserialize, Serialize};
 
 use crate::durable::replace;
@@ -52,7 +53,8 @@ impl PinFiles {
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().replace("%2F", "/").replace("%25", "%");
-            match serde_json::from_slice(&fs::read(entry.path())?) {
+            let kept = fs::read(entry.path())?;
+            match without_checksum(&kept).and_then(|json| Ok(serde_json::from_slice(json)?)) {
                 Ok(pin) => pins.push((name, pin)),
                 Err(error) => tracing::warn!(name, %error, "the name of an image cannot be read: it is unknown now"),
             }
@@ -61,7 +63,7 @@ impl PinFiles {
     }
 
     pub(crate) fn write(&self, name: &str, pin: &Pin) -> io::Result<()> {
-        let content = serde_json::to_vec(pin).map_err(io::Error::other)?;
+        let content = with_checksum(serde_json::to_vec(pin).map_err(io::Error::other)?);
         replace(&self.path(name), &content, &self.scratch)
     }
 

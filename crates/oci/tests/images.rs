@@ -196,6 +196,59 @@ async fn a_refused_layer_is_told_with_its_image_and_the_bound() {
 }
 
 #[tokio::test]
+async fn a_changed_byte_in_any_record_serves_no_other_image_and_is_healed() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (root, archive) = (scratch.path().join("store"), scratch.path().join("image.tar"));
+    let images = [("app:v1", base_layer(), "etc/kept"), ("other:v1", upper_layer(), "bin/other")];
+    let mut digests = Vec::new();
+    {
+        let store = store(&root, &["localhost:1"]);
+        for (name, layer, _) in &images {
+            one_image(&archive, name, &[(layer.clone(), Digest::of(layer))]);
+            store.load_tar(&archive, None).await.expect("loads");
+            digests.push(open(&store, name).await.expect("opens").digest);
+        }
+    }
+    let kinds = ["refs", "access/images", "access/blobs", "access", "unpacked"];
+    let files = |kind: &str| {
+        let entries = fs::read_dir(root.join(kind)).expect("is there").map(|entry| entry.expect("reads").path());
+        let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "nothing is kept in {kind}");
+        files
+    };
+    for (kind, path) in kinds.iter().flat_map(|kind| files(kind).into_iter().map(move |path| (*kind, path))) {
+        let whole = fs::read(&path).expect("reads");
+        for at in (0..whole.len()).step_by(5) {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, &changed).expect("writes");
+            let store = store(&root, &["localhost:1"]);
+            for ((name, _, file), digest) in images.iter().zip(&digests) {
+                let unknown = kind == "refs" && path.to_string_lossy().ends_with(name);
+                match open(&store, name).await {
+                    Ok(image) => {
+                        assert!(!unknown, "byte {at} of {}", path.display());
+                        assert_eq!(image.digest, *digest, "byte {at} of {}", path.display());
+                        assert!(image.layers[0].join(file).exists(), "byte {at} of {}", path.display());
+                    }
+                    Err(error) => assert!(unknown, "byte {at} of {}: {error}", path.display()),
+                }
+            }
+            drop(store);
+            fs::write(&path, &whole).expect("writes");
+        }
+        // As an earlier version wrote it.
+        let line = whole.iter().position(|byte| *byte == b'\n');
+        fs::write(&path, &whole[..line.unwrap_or(whole.len())]).expect("writes");
+    }
+    let store = store(&root, &["localhost:1"]);
+    for ((name, ..), digest) in images.iter().zip(&digests) {
+        assert_eq!(open(&store, name).await.expect("opens").digest, *digest);
+    }
+}
+
+#[tokio::test]
 async fn naming_a_layer_is_not_having_it() {
     let scratch = tempfile::tempdir().expect("a directory");
     let store = store(&scratch.path().join("store"), &["localhost:1"]);

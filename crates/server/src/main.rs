@@ -53,15 +53,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     if serves(&command) {
         knoll_container::launch::outlive_memory_shortage();
+        // What the caller's shell has left open is not to stay open for as long as this runs.
+        knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;
     }
     match command {
         // The monitor forks: it must run before any other thread does.
         Command::Monitor { options } => components::monitor::serve(&options),
-        Command::Up(arguments) => {
-            // What the caller's shell has left open is not to stay open for as long as this runs.
-            knoll_container::launch::close_inherited().map_err(|e| Failure::io("close inherited files", &e))?;
-            if arguments.detach { detach::run(&arguments) } else { up::run(&arguments) }
-        }
+        Command::Up(arguments) if arguments.detach => detach::run(&arguments),
+        Command::Up(arguments) => up::run(&arguments),
         Command::Api(arguments) => roles::api::run(&arguments),
         Command::Controller(arguments) => roles::controller::run(&arguments),
         Command::Autoscaler(arguments) => roles::autoscaler::run(&arguments),

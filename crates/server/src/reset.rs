@@ -131,7 +131,7 @@ fn remove(path: &Path) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         // Not by the standard library: a layer may be deeper than its recursion.
-        Ok(meta) if meta.is_dir() => knoll_oci::remove_tree(path),
+        Ok(meta) if meta.is_dir() => knoll_tree::remove(path),
         Ok(_) => fs::remove_file(path),
     };
     removed.map_err(|e| Failure::io(format!("remove {}", path.display()), &e))

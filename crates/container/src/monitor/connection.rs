@@ -205,7 +205,7 @@ impl Monitor {
     /// Handles what was put off for the sake of others.
     pub(super) fn serve_stalled(&mut self) {
         let tokens = std::mem::take(&mut self.connections.1);
-        tokens.into_iter().for_each(|token| self.serve_requests(token));
+        tokens.into_iter().for_each(|token| self.guard(token, |monitor| monitor.serve_requests(token)));
     }
 
     /// Watches a client for what is of use now.
@@ -223,7 +223,7 @@ impl Monitor {
     }
 
     /// Forgets a client. What runs goes on.
-    fn close(&mut self, token: u64) {
+    pub(super) fn close(&mut self, token: u64) {
         if let Some(connection) = self.connections.0.remove(&token) {
             self.events.remove(&connection.stream, token);
             self.forget_client(token);

@@ -1,6 +1,6 @@
 //! Containers: started, watched, signalled, forgotten.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -238,7 +238,7 @@ impl Monitor {
 
     fn remove_places(&mut self, group: &str, places: &Places) {
         self.throw_away(&places.state);
-        drop(fs::remove_dir_all(&places.runtime));
+        drop(knoll_tree::remove(&places.runtime));
         self.remove_group(group.to_owned());
     }
 

@@ -114,7 +114,7 @@ impl Monitor {
 fn empty(trash: &Path) {
     let Ok(entries) = fs::read_dir(trash) else { return };
     for entry in entries.flatten() {
-        if let Err(error) = fs::remove_dir_all(entry.path()) {
+        if let Err(error) = knoll_tree::remove(&entry.path()) {
             tracing::warn!(%error, path = %entry.path().display(), "cannot delete");
         }
     }

@@ -11,7 +11,7 @@ use super::log::Output;
 use super::namespaces::{Namespaces, NamespacesSpec, Veth, unbind};
 use super::pause::Pause;
 use super::sandbox::Sandbox;
-use super::state::SandboxRecord;
+use super::state::{DAMAGED, SandboxRecord};
 use super::{Monitor, MonitorError, Setup, Source, daemon};
 use crate::netlink::Socket;
 use crate::protocol::{ContainerStatus, Network, Phase, SandboxId, Stdin};
@@ -185,7 +185,7 @@ impl Monitor {
         for path in paths(&self.options.runtime_dir.join("containers")) {
             let name = path.file_name().and_then(|name| name.to_str());
             if !self.containers.keys().any(|id| Some(id.as_str()) == name) {
-                drop(fs::remove_dir_all(&path));
+                remove(&path);
             }
         }
     }
@@ -245,13 +245,16 @@ impl Monitor {
             }
         }
         unbind(&self.options.runtime_dir.join("net"));
-        for directory in [self.options.runtime_dir.join("net"), self.options.runtime_dir.join("containers")] {
-            drop(fs::remove_dir_all(directory));
-        }
-        for name in ["containers", "sandboxes", "trash", "configuration.json"] {
-            let path = self.options.state_dir.join(name);
-            drop(fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)));
-        }
+        ["net", "containers"].iter().for_each(|name| remove(&self.options.runtime_dir.join(name)));
+        let records = ["containers", "sandboxes", "trash", DAMAGED, "configuration.json"];
+        records.iter().for_each(|name| remove(&self.options.state_dir.join(name)));
+    }
+}
+
+/// Removes what may hold whatever a container has written.
+fn remove(path: &Path) {
+    if let Err(error) = knoll_tree::remove(path) {
+        tracing::warn!(%error, path = %path.display(), "cannot delete");
     }
 }
 

@@ -50,6 +50,7 @@ impl Monitor {
     }
 
     fn act(&mut self, ticket: Ticket, request: Request, fds: Vec<OwnedFd>) -> Outcome {
+        tracing::trace!(ticket.connection, "a request came");
         if let Request::Hello { .. } = request {
             return Ok(Some(self.hello(ticket)));
         }

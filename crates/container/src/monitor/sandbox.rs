@@ -217,6 +217,10 @@ impl Monitor {
             Some(namespaces) => self.discard(namespaces),
             None => self.remove_group(sandbox.status.cgroup.clone()),
         }
+        // One that was taken over without a configuration has no cable here that knows it.
+        if let Some(address) = sandbox.status.address {
+            self.pool.release(address);
+        }
         drop(sandbox.namespaces);
         for ticket in sandbox.removing.into_iter().flatten() {
             self.reply(ticket, Ok(Answer::Done));

@@ -1,16 +1,21 @@
-//! Records on disk: written whole beside the old one and renamed over it. They need to survive a monitor, not the
-//! machine, so nothing is synced.
+//! Records on disk: written whole beside the old one and renamed over it, with a checksum. They need to survive a
+//! monitor, not the machine, so nothing is synced. One that is not what was written is set aside, for whoever wants to
+//! know, and what it told of is nobody's any more.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use knoll_journal::{with_checksum, without_checksum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Monitor;
 use crate::protocol::{Configuration, ContainerId, ContainerStatus, SandboxId, SandboxStatus};
+
+/// Where records lie that are not what was written.
+pub(super) const DAMAGED: &str = "damaged";
 
 /// What is kept of a sandbox.
 #[derive(Serialize, Deserialize)]
@@ -44,7 +49,7 @@ impl Monitor {
     }
 
     pub(super) fn saved_configuration(&self) -> Option<Configuration> {
-        read(&self.options.state_dir.join("configuration.json"))
+        self.read(&self.options.state_dir.join("configuration.json"))
     }
 
     fn container_file(&self, id: &ContainerId) -> PathBuf {
@@ -53,13 +58,36 @@ impl Monitor {
 
     /// All recorded sandboxes.
     pub(super) fn saved_sandboxes(&self) -> Vec<SandboxRecord> {
-        entries(&self.options.state_dir.join("sandboxes")).iter().filter_map(|path| read(path)).collect()
+        let files = entries(&self.options.state_dir.join("sandboxes"));
+        let (records, begun): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|path| path.extension().is_some_and(|extension| extension == "json"));
+        // What a monitor had only begun to write when it was killed is no record.
+        begun.iter().for_each(|path| drop(fs::remove_file(path)));
+        records.iter().filter_map(|path| self.read(path)).collect()
     }
 
     /// The directories of all containers, each with its record if it has one.
     pub(super) fn saved_containers(&self) -> Vec<(PathBuf, Option<ContainerStatus>)> {
         let directories = entries(&self.options.state_dir.join("containers"));
-        directories.into_iter().map(|path| (path.clone(), read(&path.join("status.json")))).collect()
+        directories.into_iter().map(|path| (path.clone(), self.read(&path.join("status.json")))).collect()
+    }
+
+    /// `None` when there is no record or it is damaged, which is said in the log; it is then set aside.
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+        let read = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice(without_checksum(&bytes)?)?));
+        let error = match read {
+            Ok(value) => return Some(value),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => error,
+        };
+        let name = path.strip_prefix(&self.options.state_dir).unwrap_or(path).to_string_lossy().replace('/', "-");
+        let aside = self.options.state_dir.join(DAMAGED).join(&name);
+        let moved = fs::create_dir_all(self.options.state_dir.join(DAMAGED)).and_then(|()| fs::rename(path, &aside));
+        tracing::error!(%error, path = %path.display(), aside = %aside.display(), "a record is damaged and set aside");
+        if let Err(error) = moved {
+            tracing::warn!(%error, path = %path.display(), "a damaged record cannot be set aside");
+        }
+        None
     }
 }
 
@@ -71,7 +99,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
+    let bytes = with_checksum(serde_json::to_vec(value)?);
     let beside = path.with_extension("new");
     let replace = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -80,16 +108,4 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     };
     // On a full disk a part of a record would only take room.
     replace().inspect_err(|_| drop(fs::remove_file(&beside)))
-}
-
-/// `None` when there is no record or it cannot be understood, which is said in the log.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = fs::read(path).ok()?;
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "a record cannot be understood");
-            None
-        }
-    }
 }

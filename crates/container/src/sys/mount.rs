@@ -135,6 +135,9 @@ pub(crate) fn detached(kind: &CStr, options: &[(&CStr, &CStr)], attributes: Moun
     filesystem.mount(attributes)
 }
 
+/// Tries of a look-up that goes up: any rename on the machine disturbs it, and a container may rename without an end.
+const TRIES: u32 = 10_000;
+
 /// Opens a path as if `root` were the root directory, without following links of `/proc`.
 pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
@@ -143,8 +146,16 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: libc::c_int
     how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
     how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
     let (fd, size) = (root.as_raw_fd(), size_of::<libc::open_how>());
-    // SAFETY: the path is a C string and the request an open_how of the given size; both live across the call.
-    owned(unsafe { libc::syscall(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, size) })
+    let mut tries = 1;
+    loop {
+        // SAFETY: the path is a C string and the request an open_how of the given size; both live across the call.
+        match owned(unsafe { libc::syscall(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, size) }) {
+            Err(error) if tries < TRIES && matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
+                tries += 1
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Makes a mounted directory the root and lets go of the old one.

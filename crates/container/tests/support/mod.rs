@@ -61,10 +61,17 @@ impl Site {
         Site::new(file)
     }
 
-    /// Starts (or finds) the monitor and connects.
+    /// Starts (or finds) the monitor and connects. A child of one that has just died may hold its socket for a moment.
     pub(crate) async fn connect(&self) -> Client {
-        self.launcher.ensure().expect("a monitor");
-        Client::connect(&self.launcher.options.socket).await.expect("a connection")
+        let begin = Instant::now();
+        loop {
+            self.launcher.ensure().expect("a monitor");
+            match Client::connect(&self.launcher.options.socket).await {
+                Ok(client) => return client,
+                Err(error) => assert!(begin.elapsed() < Duration::from_secs(10), "waited in vain: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Connects and configures the pod network.

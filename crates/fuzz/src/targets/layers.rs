@@ -190,7 +190,7 @@ fn layer(input: &[u8]) {
         }
         let beside: Vec<_> = fs::read_dir(target.path()).expect("reads").collect::<io::Result<_>>().expect("reads");
         assert_eq!(beside.len(), 1, "something was made beside the layer");
-        knoll_oci::remove_tree(&root).expect("is removed");
+        knoll_tree::remove(&root).expect("is removed");
     }
     assert_eq!(picture(&scene.victim), scene.before, "something outside of the layer changed");
 }

@@ -119,4 +119,18 @@ mod tests {
         }
         ask(Some("127.0.0.1"), &way(true), port, wait).await.expect("it is asked");
     }
+
+    #[tokio::test]
+    async fn so_many_names_are_looked_up_at_a_time_and_the_next_waits() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("it listens");
+        let port = listener.local_addr().expect("it has one").port();
+        let way = Way { address: [10, 244, 0, 9].into(), loopback: None, on_host: true };
+        let all = LOOKUPS.acquire_many(16).await.expect("there are so many");
+        let late = ask(Some("localhost"), &way, port, Duration::from_millis(50)).await;
+        assert_eq!(late, Err(format!("dial tcp localhost:{port}: i/o timeout")));
+        // An address is no name.
+        ask(Some("127.0.0.1"), &way, port, Duration::from_secs(10)).await.expect("it is asked");
+        drop(all);
+        ask(Some("localhost"), &way, port, Duration::from_secs(10)).await.expect("it is asked");
+    }
 }

@@ -14,8 +14,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use knoll_oci::remove_tree;
-
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
 
@@ -66,7 +64,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> 
     let base = dir.join(&generation);
     if let Err(error) = fill(&base, payload, group).and_then(|()| publish(dir, &generation)) {
         // The half-written generation is of no use; the first error tells more than a failed clean-up.
-        drop(remove_tree(&base));
+        drop(knoll_tree::remove(&base));
         return Err(error);
     }
     link(dir, payload)?;
@@ -80,7 +78,7 @@ fn remove_old(dir: &Path, in_force: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         if name.as_encoded_bytes().starts_with(b"..") && name != in_force.as_os_str() && entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
+            knoll_tree::remove(&entry.path())?;
         }
     }
     Ok(())

@@ -17,7 +17,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Pod, Secret, Volume};
-use knoll_oci::remove_tree;
 
 pub use atomic::{File, Payload};
 pub use mounts::{MountError, mounts};
@@ -279,7 +278,7 @@ pub fn prepare(work: &[Work], places: &Places, group: Option<u32>, stamp: &str) 
 pub fn release(places: &Places) -> Result<(), VolumeError> {
     for dir in [&places.scratch, &places.content] {
         let io = |source| VolumeError::Io { what: format!("remove {}", dir.display()), source };
-        release_mounts(dir).and_then(|()| remove_tree(dir)).map_err(io)?;
+        release_mounts(dir).and_then(|()| knoll_tree::remove(dir)).map_err(io)?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use knoll_oci::{Image, Progress, remove_tree};
+use knoll_oci::{Image, Progress};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -710,7 +710,7 @@ async fn remove_files(shared: &Shared, uid: &str) -> Result<(), String> {
     let removed = tokio::task::spawn_blocking(move || {
         dirs.iter().try_for_each(|dir| {
             volumes::release_mounts(&dir.join("volumes"))
-                .and_then(|()| remove_tree(dir))
+                .and_then(|()| knoll_tree::remove(dir))
                 .map_err(|error| format!("cannot remove {}: {error}", dir.display()))
         })
     });

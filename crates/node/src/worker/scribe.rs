@@ -61,29 +61,15 @@ pub(crate) struct PodRecord {
     pub(crate) seen: ObservedPod,
 }
 
-/// What the last line of a record begins with; what follows is a checksum of the lines before.
-const CHECK: &str = "crc32 ";
-
 impl PodRecord {
     /// As it is on disk: one line of JSON, and a checksum.
     fn encode(&self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        let check = crc32fast::hash(&bytes);
-        bytes.extend(format!("\n{CHECK}{check:08x}\n").bytes());
-        Ok(bytes)
+        Ok(knoll_journal::with_checksum(serde_json::to_vec(self).map_err(std::io::Error::other)?))
     }
 
     /// Reads one. One without a checksum is of an earlier version.
     pub(super) fn decode(bytes: &[u8]) -> std::io::Result<PodRecord> {
-        let (json, check) = match bytes.iter().position(|byte| *byte == b'\n') {
-            Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
-            None => (bytes, None),
-        };
-        let expected = format!("{CHECK}{:08x}\n", crc32fast::hash(json));
-        if check.is_some_and(|check| check != expected.as_bytes()) {
-            return Err(std::io::Error::other("it is not what was written"));
-        }
-        serde_json::from_slice(json).map_err(std::io::Error::other)
+        serde_json::from_slice(knoll_journal::without_checksum(bytes)?).map_err(std::io::Error::other)
     }
 
     pub(crate) fn path(config: &Config, uid: &str) -> std::path::PathBuf {

@@ -22,8 +22,6 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use crate::remove;
-
 /// Dangling links followed while directories are made.
 const LINKS: usize = 40;
 /// Tries of a look-up that a rename elsewhere on the machine disturbs.
@@ -162,7 +160,7 @@ pub(super) fn make_opaque(directory: &OwnedFd) -> io::Result<()> {
 pub(super) fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match status(parent, name)? {
         None => Ok(()),
-        Some(status) if is_directory(&status) => remove::tree_at(parent, name),
+        Some(status) if is_directory(&status) => knoll_tree::remove_at(parent, name),
         Some(_) => Ok(unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?),
     }
 }

@@ -89,4 +89,28 @@ mod tests {
         fs::write(&path, "{").expect("writes");
         assert_ne!(machine_login(&directory, &hosts).expect("is made anew"), first);
     }
+
+    #[test]
+    fn a_changed_byte_makes_at_worst_another_login_and_one_that_all_read() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let directory = scratch.path().join("registry");
+        let hosts = ["localhost:5000".to_owned(), "127.0.0.1:5000".to_owned()];
+        machine_login(&directory, &hosts).expect("is made");
+        let path = directory.join("config.json");
+        let whole = fs::read(&path).expect("reads");
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, &changed).expect("writes");
+            let (user, password) = machine_login(&directory, &hosts).expect("is made");
+            assert!(password.len() >= 32, "byte {at}");
+            let mut keychain = Keychain::default();
+            keychain.add_file(&path).expect("is a docker configuration");
+            for host in &hosts {
+                let image = format!("{host}/team/app").parse().expect("a reference");
+                let login = &keychain.candidates(&image)[0].login;
+                assert_eq!((&login.user, &login.secret), (&user, &password), "byte {at}");
+            }
+        }
+    }
 }

@@ -97,3 +97,43 @@ async fn a_question_longer_than_any_is_not_waited_for() {
     let end = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an end");
     assert!(end.is_err());
 }
+
+/// Reads until the server hangs up, and says after how long that was.
+async fn hung_up(stream: &mut TcpStream) -> Duration {
+    let begin = tokio::time::Instant::now();
+    let mut rest = Vec::new();
+    tokio::time::timeout(2 * LIFE, stream.read_to_end(&mut rest)).await.expect("an end").ok();
+    begin.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_or_half_or_never_ends_gives_its_place_back() {
+    let (_, address, answering) = server().await;
+    let connect = async || TcpStream::connect(address).await.expect("connects");
+    let mut silent = connect().await;
+    let waited = hung_up(&mut silent).await;
+    assert!(waited >= IDLE && waited < 2 * IDLE, "{waited:?}");
+
+    let asked = question(7, "a.ns.svc.cluster.local", kind::A);
+    let framed = [&u16::try_from(asked.len()).expect("short").to_be_bytes()[..], &asked].concat();
+    let mut halting = connect().await;
+    halting.write_all(&framed[..framed.len() - 1]).await.expect("writes");
+    let waited = hung_up(&mut halting).await;
+    assert!(waited >= TRANSFER && waited < 2 * TRANSFER, "{waited:?}");
+
+    let (mut lasting, begin) = (connect().await, tokio::time::Instant::now());
+    loop {
+        if lasting.write_all(&framed).await.is_err() {
+            break;
+        }
+        let Ok(length) = lasting.read_u16().await else { break };
+        let mut answer = vec![0; usize::from(length)];
+        lasting.read_exact(&mut answer).await.expect("the rest");
+        tokio::time::sleep(IDLE / 2).await;
+        assert!(begin.elapsed() < 2 * LIFE, "it is served for ever");
+    }
+    assert!(begin.elapsed() >= LIFE, "{:?}", begin.elapsed());
+    while answering.slots.available_permits() < PARALLEL {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,19 +1,21 @@
-//! How much disk a tree takes that a container's author has built: measured by descriptor, without recursion.
-//!
-//! Nothing here follows a symbolic link or goes into another file system, whatever is exchanged meanwhile, and neither
-//! depth nor number of files costs stack or descriptors in proportion. Blocking.
+//! Measuring how much disk a tree takes.
 
-use std::collections::HashSet;
-use std::ffi::CStr;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
-use nix::dir::Dir;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FileStat, fstatat};
+use nix::{
+    dir::Dir,
+    fcntl::{AtFlags, OFlag, open},
+    sys::stat::{FileStat, Mode, fstatat},
+};
+
+use crate::{DIRECTORY, is_dots, open_beneath};
 
 /// A path relative to a descriptor longer than this, in bytes, is replaced by a descriptor of its own.
 const LONGEST_PATH: usize = 3000;
@@ -21,15 +23,6 @@ const LONGEST_PATH: usize = 3000;
 const PENDING: usize = 1 << 20;
 /// Files with several names that are remembered, to be counted once.
 const LINKED: usize = 1 << 16;
-
-fn open_directory<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    openat2(at, path, OpenHow::new().flags(flags).resolve(resolve))
-}
-
-fn is_dots(name: &CStr) -> bool {
-    matches!(name.to_bytes(), b"." | b"..")
-}
 
 /// What any file counts for, were it empty: a disk holds so many files only.
 const LEAST: u64 = 4096;
@@ -40,18 +33,17 @@ const LEAST: u64 = 4096;
 ///
 /// # Errors
 /// When the directory cannot be read. What vanishes meanwhile is skipped.
-pub(crate) fn usage(dir: &Path) -> io::Result<u64> {
+pub fn usage(dir: &Path) -> io::Result<u64> {
     usage_within(dir, PENDING)
 }
 
 fn usage_within(dir: &Path, most: usize) -> io::Result<u64> {
-    let top = Rc::new(open_directory(AT_FDCWD, dir, ResolveFlag::empty())?);
+    let top = Rc::new(open(dir, DIRECTORY.union(OFlag::O_NOFOLLOW), Mode::empty())?);
     let mut total = 0u64;
     let mut linked = HashSet::new();
     let mut pending = vec![(top, PathBuf::from("."))];
-    let flags = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
     while let Some((base, path)) = pending.pop() {
-        let Ok(fd) = open_directory(&*base, &path, flags) else { continue };
+        let Ok(fd) = open_beneath(&*base, &path) else { continue };
         let handle = Rc::new(fd);
         let mut entries = Dir::from_fd(handle.try_clone()?)?;
         for entry in entries.iter().flatten() {
@@ -70,7 +62,7 @@ fn usage_within(dir: &Path, most: usize) -> io::Result<u64> {
                     tracing::warn!(dir = %dir.display(), most, "a tree holds more directories than can be measured");
                     return Ok(u64::MAX);
                 }
-                let name = std::ffi::OsStr::from_bytes(name.to_bytes());
+                let name = OsStr::from_bytes(name.to_bytes());
                 let long = path.as_os_str().len() + name.len() > LONGEST_PATH;
                 pending.push(if long {
                     (Rc::clone(&handle), name.into())
@@ -89,21 +81,20 @@ fn blocks(stat: &FileStat) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::os::unix::fs::symlink;
+    use std::{io::Write, os::unix::fs::symlink};
 
-    use nix::sys::stat::{Mode, mkdirat};
+    use nix::sys::stat::mkdirat;
 
     use super::*;
 
     /// A chain of directories, deeper than any path can name.
     fn deep(top: &Path, depth: usize) {
-        let mut at = open_directory(AT_FDCWD, top, ResolveFlag::empty()).expect("opens");
+        let mut at = open(top, DIRECTORY, Mode::empty()).expect("opens");
         for _ in 0..depth {
             mkdirat(&at, c"d", Mode::from_bits_truncate(0o755)).expect("makes");
             nix::fcntl::openat(&at, c"f", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::from_bits_truncate(0o644))
                 .expect("makes");
-            at = open_directory(&at, c"d", ResolveFlag::empty()).expect("opens");
+            at = open_beneath(&at, c"d").expect("opens");
         }
         let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
         let last = nix::fcntl::openat(&at, c"last", flags, Mode::from_bits_truncate(0o644)).expect("makes");
@@ -117,7 +108,7 @@ mod tests {
         std::fs::create_dir(&tree).expect("makes");
         deep(&tree, 5000);
         assert!(usage(&tree).expect("measures") >= 1 << 16);
-        knoll_oci::remove_tree(&tree).expect("removes");
+        crate::remove(&tree).expect("removes");
         assert!(!tree.exists());
     }
 

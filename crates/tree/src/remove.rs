@@ -1,40 +1,36 @@
-//! Removing trees that strangers made: by descriptor, without recursion, without following a link or going into another
-//! file system, whatever is exchanged meanwhile. Neither depth nor number of files costs stack, memory or descriptors in
-//! proportion. Blocking.
+//! Removing: what lies deep moves up to the top first, so that memory does not grow with the tree either.
 
 use std::{
     ffi::{CStr, CString, OsStr},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
 };
 
 use nix::{
     dir::Dir,
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat},
+    fcntl::{open, renameat},
     sys::stat::Mode,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
+use crate::{DIRECTORY, is_dots, open_beneath};
+
 /// Names read at a time.
 const BATCH: usize = 1024;
-
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOCTTY);
-const BENEATH: ResolveFlag =
-    ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_XDEV).union(ResolveFlag::RESOLVE_NO_SYMLINKS);
 
 /// Removes whatever is at `path`; nothing there is fine.
 ///
 /// # Errors
 /// When something below cannot be removed, or is a mount; calling again goes on where it stopped.
-pub fn tree(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no name", path.display())));
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     match open(parent, DIRECTORY, Mode::empty()) {
-        Ok(parent) => tree_at(&parent, name),
+        Ok(parent) => remove_at(&parent, name),
         Err(Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -44,13 +40,16 @@ pub fn tree(path: &Path) -> io::Result<()> {
 ///
 /// Directories are emptied one level at a time: what they hold moves up to the top first, so that the deepest tree is
 /// flat before it is gone.
-pub(crate) fn tree_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+///
+/// # Errors
+/// When something below cannot be removed, or is a mount; calling again goes on where it stopped.
+pub fn remove_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(error) => return Err(error.into()),
     }
-    match open_directory(parent, name) {
+    match open_beneath(parent, name) {
         Err(Errno::ENOENT) => return Ok(()),
         top => empty(&top?)?,
     }
@@ -82,7 +81,7 @@ fn clear(top: &OwnedFd, name: &CStr, serial: &mut u64) -> io::Result<bool> {
     if unlink(top, name)? {
         return Ok(true);
     }
-    let dir = match open_directory(top, name) {
+    let dir = match open_beneath(top, name) {
         // It has gone, or become something else: the next round sees it.
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(true),
         dir => dir?,
@@ -135,19 +134,11 @@ fn named(name: &CStr, errno: Errno) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()))
 }
 
-fn open_directory<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P) -> nix::Result<OwnedFd> {
-    openat2(at, path, OpenHow::new().flags(DIRECTORY.union(OFlag::O_NOFOLLOW)).resolve(BENEATH))
-}
-
 /// Up to `most` names of a directory, from its beginning.
 fn names(dir: &OwnedFd, most: usize) -> io::Result<Vec<CString>> {
-    let mut entries = Dir::from_fd(open_directory(dir, c".")?)?;
+    let mut entries = Dir::from_fd(open_beneath(dir, c".")?)?;
     let named = entries.iter().filter(|e| !e.as_ref().is_ok_and(|e| is_dots(e.file_name()))).take(most);
     Ok(named.map(|entry| entry.map(|e| e.file_name().to_owned())).collect::<nix::Result<_>>()?)
-}
-
-fn is_dots(name: &CStr) -> bool {
-    matches!(name.to_bytes(), b"." | b"..")
 }
 
 #[cfg(test)]
@@ -173,15 +164,15 @@ mod tests {
         let mut at = open(&tree_path, DIRECTORY, Mode::empty()).expect("opens");
         for _ in 0..2_500 {
             mkdirat(&at, "d", Mode::from_bits_truncate(0o700)).expect("makes");
-            at = open_directory(&at, "d").expect("opens");
+            at = open_beneath(&at, "d").expect("opens");
             nix::unistd::symlinkat(&victim, &at, "link").expect("links");
         }
-        tree(&tree_path).expect("goes");
+        remove(&tree_path).expect("goes");
         assert!(!tree_path.exists());
         assert_eq!(fs::read(victim.join("file")).expect("stays"), b"mine");
-        tree(&tree_path).expect("nothing there is fine");
+        remove(&tree_path).expect("nothing there is fine");
         symlink(&victim, &tree_path).expect("links");
-        tree(&tree_path).expect("a link goes itself");
+        remove(&tree_path).expect("a link goes itself");
         assert!(victim.join("file").exists());
     }
 
@@ -195,7 +186,7 @@ mod tests {
         for number in 0..3 * BATCH {
             fs::write(tree_path.join(format!("a/b/{number}")), b"").expect("writes");
         }
-        tree(&tree_path).expect("removes");
+        remove(&tree_path).expect("removes");
         assert!(!tree_path.exists());
     }
 }

@@ -1,0 +1,223 @@
+//! A monitor in which something is wrong: a record of its own, or a step of its own that panics. The panics are real: the
+//! monitor, which is this program when its options are given, has a subscriber that panics when a certain thing is said,
+//! which happens in the middle of its work. Needs root and busybox-static.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use knoll_container::client::Client;
+use knoll_container::launch::Options;
+use knoll_container::monitor;
+use knoll_container::protocol::{Configuration, ContainerStatus, RefusalKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Site, container_id, sandbox_id, until};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+const FILE: u8 = 12;
+/// Where the mines lie, below the monitor's state.
+const MINES: &str = "mines";
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, flag, options] = &args[..]
+        && flag == "--options"
+    {
+        let options: Options = serde_json::from_str(options).expect("options");
+        tracing::subscriber::set_global_default(Mines(options.state_dir.join(MINES))).expect("the first subscriber");
+        return monitor::run(&options).expect("a monitor");
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        println!("faulty: test");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        a_changed_byte_in_any_record_costs_what_it_told_of_alone().await;
+        a_panic_costs_a_request_or_what_the_event_is_about().await;
+    });
+    println!("faulty: ok");
+}
+
+/// Each file is a mine, armed for as many panics as it says: it goes off where something is said that holds all the parts
+/// of its name between asterisks.
+struct Mines(PathBuf);
+
+impl Mines {
+    fn lay(site: &Site, times: u32, at: &str) {
+        let directory = site.launcher.options.state_dir.join(MINES);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(at), times.to_string()).unwrap();
+    }
+
+    fn left(site: &Site, at: &str) -> String {
+        fs::read_to_string(site.launcher.options.state_dir.join(MINES).join(at)).unwrap()
+    }
+}
+
+struct Said(String);
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, "{field}={value:?} ").unwrap();
+    }
+}
+
+impl Subscriber for Mines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("knoll_container")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut said = Said(String::new());
+        event.record(&mut said);
+        if *event.metadata().level() <= Level::WARN {
+            eprintln!("{}", said.0);
+        }
+        for mine in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let (name, path) = (mine.file_name().into_string().unwrap(), mine.path());
+            let left: u32 = fs::read_to_string(&path).unwrap().parse().unwrap();
+            if left > 0 && name.split('*').all(|part| said.0.contains(part)) {
+                fs::write(&path, (left - 1).to_string()).unwrap();
+                panic!("a mine went off at: {}", said.0);
+            }
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+fn faulty_site() -> Site {
+    let mut site = Site::isolated(FILE);
+    site.launcher.program = std::env::current_exe().unwrap();
+    site
+}
+
+async fn log_says(site: &Site, what: &str) {
+    let log = site.launcher.options.state_dir.join("monitor.log");
+    until(what, || fs::read_to_string(&log).unwrap().contains(what)).await;
+}
+
+fn has_ended(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+async fn kill_monitor(client: &Client) {
+    let pid = client.monitor().pid;
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    until("the monitor is dead", || has_ended(pid)).await;
+}
+
+async fn is_there(client: &Client, container: &ContainerStatus) -> bool {
+    client.list().await.unwrap().containers.contains(container)
+}
+
+/// Changes a byte in the middle of a file and gives what it holds now.
+fn damage(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, &bytes).unwrap();
+    bytes
+}
+
+async fn a_changed_byte_in_any_record_costs_what_it_told_of_alone() {
+    let site = faulty_site();
+    let state = site.launcher.options.state_dir.clone();
+    let mut client = site.networked(1).await;
+    let kept_at = site.pod(&client, "kept").await;
+    let kept = site.start(&client, "kept", "kept", "sleep 1000").await;
+    for (file, survives) in
+        [("configuration.json", true), ("sandboxes/hurt.json", false), ("containers/hurt/status.json", false)]
+    {
+        let hurt_at = site.pod(&client, "hurt").await;
+        assert_ne!(hurt_at, kept_at);
+        let hurt = site.start(&client, "hurt", "hurt", "sleep 1000").await;
+        kill_monitor(&client).await;
+        let damaged = damage(&state.join(file));
+        // As an earlier version wrote it: without a checksum.
+        let old = state.join("containers/kept/status.json");
+        let line = fs::read_to_string(&old).unwrap().lines().next().unwrap().to_owned();
+        fs::write(&old, line).unwrap();
+
+        client = site.connect().await;
+        let aside = state.join("damaged").join(file.replace('/', "-"));
+        assert_eq!(fs::read(&aside).unwrap(), damaged, "{file} is kept for whoever wants to know");
+        log_says(&site, state.join(file).to_str().unwrap()).await;
+        assert!(is_there(&client, &kept).await, "{file} costs what it tells of alone");
+        assert_eq!(is_there(&client, &hurt).await, survives, "{file}");
+        if !survives {
+            until("what nobody has a record of is ended", || has_ended(hurt.pid)).await;
+        }
+        let network = Some(site.network.clone());
+        client.configure(Configuration { network, pool: 1 }).await.unwrap();
+        client.remove_sandbox(sandbox_id("hurt")).await.unwrap();
+        until("its processes are gone", || has_ended(hurt.pid)).await;
+        assert!(!has_ended(kept.pid));
+    }
+    site.finish(&client).await;
+}
+
+async fn a_panic_costs_a_request_or_what_the_event_is_about() {
+    let site = faulty_site();
+    let client = site.connect().await;
+    site.sandbox(&client, "panics").await;
+    let steady = site.start(&client, "panics", "steady", "sleep 1000").await;
+
+    // A request.
+    Mines::lay(&site, 1, "a request came");
+    let error = client.list().await.unwrap_err();
+    assert_eq!(error.kind(), Some(RefusalKind::Internal));
+    assert!(error.to_string().contains("which is a bug: a mine went off"), "{error}");
+    assert!(is_there(&client, &steady).await, "the next request is answered");
+
+    // An event that is handled the third time.
+    let mine = "an event came*Process*brief";
+    Mines::lay(&site, 2, mine);
+    site.start(&client, "panics", "brief", "exit 4").await;
+    assert_eq!(client.wait(container_id("brief")).await.unwrap().code, 4);
+    assert_eq!(Mines::left(&site, mine), "0");
+
+    // One that panics each time costs the container it is about.
+    Mines::lay(&site, 3, "output came*loud");
+    site.start(&client, "panics", "loud", "while true; do echo loud; sleep 0.01; done").await;
+    assert_eq!(client.wait(container_id("loud")).await.unwrap().code, 137);
+    log_says(&site, "a container is given up").await;
+
+    // One of a client, which hears that it is lost.
+    let other = Client::connect(&site.launcher.options.socket).await.unwrap();
+    Mines::lay(&site, 3, "an event came*Connection");
+    other.list().await.unwrap_err();
+    assert!(is_there(&client, &steady).await, "other clients are served");
+
+    // What the monitor does now and then.
+    let mine = "now and then";
+    Mines::lay(&site, 1, mine);
+    client.remove_container(container_id("loud")).await.unwrap();
+    site.start(&client, "panics", "after", "sleep 0.01 & exit 0").await;
+    until("it did something", || Mines::left(&site, mine) == "0").await;
+    assert!(is_there(&client, &steady).await);
+
+    // Whoever cannot be heard any more makes room for another.
+    Mines::lay(&site, 3, "an event came*Listener");
+    drop(Client::connect(&site.launcher.options.socket).await);
+    until("it has ended", || has_ended(client.monitor().pid)).await;
+    let client = site.connect().await;
+    assert!(is_there(&client, &steady).await, "what runs goes on under the next monitor");
+    site.finish(&client).await;
+}
