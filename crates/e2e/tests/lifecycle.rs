@@ -136,6 +136,44 @@ fn terminated_it_leaves_its_containers_to_the_next() {
     assert_eq!(get(&own.cluster.gateway, &host, "/health").expect("it answers").status, 500, "it is the same process");
 }
 
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_clean_restart_under_load_fails_no_request() {
+    let own = Own::up("restarted");
+    let space = Namespace::within(own.cluster.clone(), "restarted");
+    let host = space.actor();
+    served(&own.cluster, &host, "/");
+    let gateway = own.cluster.gateway.as_str();
+    // Requests that are soon answered, and some that are under way when the word to end comes.
+    for _ in 0..2 {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let soon = scope.spawn(|| Load::run(gateway, &host, "/", 8, &stop));
+            let slow = scope.spawn(|| Load::run(gateway, &host, "/busy?300", 4, &stop));
+            // And those of an outside client of the API.
+            let namespaces = scope.spawn(|| Load::run(&own.cluster.proxy, "localhost", "/api/v1/namespaces", 2, &stop));
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                until("requests are under way", || {
+                    let most = get(gateway, &host, "/busy?0").ok()?.body;
+                    (most.trim().parse::<u32>().ok()? > 4).then_some(())
+                });
+                own.signal("TERM");
+                own.up_again();
+                // All of them go on with the next server.
+                for _ in 0..50 {
+                    assert_eq!(get(gateway, &host, "/").expect("it answers").status, 200);
+                }
+            }));
+            stop.store(true, Ordering::Relaxed);
+            let loads = [soon, slow, namespaces].map(|load| load.join().expect("the clients end"));
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            for load in loads {
+                assert!(load.good > 0 && load.bad.is_empty(), "{} good, but {:?}", load.good, load.bad);
+            }
+        });
+    }
+}
+
 /// The processes of monitors; one that is just going to the background has two for a moment.
 fn monitors() -> Vec<String> {
     let is_monitor = |process: &String| {
