@@ -57,6 +57,7 @@ pub(crate) fn tell(store: &Store, sources: &mut Sources) {
                 f.checkpoint_failures,
             ),
             Metric::counter("store_packed", "Cold values packed", f.packed),
+            Metric::counter("store_pack_panics", "Rounds of packing that panicked", f.pack_panics),
             Metric::gauge("store_history_bytes", "Recent changes kept for watches", f.history_bytes),
             Metric::gauge("store_watches", "Open watches", f.watches),
             Metric::counter("store_watches_dropped", "Watches ended because they were too slow", f.watches_dropped),

@@ -333,6 +333,7 @@ impl Store {
             checkpoints: Counters::read(&counters.checkpoints),
             checkpoint_failures: Counters::read(&counters.checkpoint_failures),
             packed: Counters::read(&counters.packed),
+            pack_panics: Counters::read(&counters.pack_panics),
             history_bytes: history.bytes() as u64,
             watches: history.listeners.count() as u64,
             watches_dropped: history.listeners.dropped,
