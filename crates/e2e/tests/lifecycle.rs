@@ -1,6 +1,7 @@
 //! Instances start, stop, die, come back and go. Each test has its own, one at a time on the machine.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -441,6 +442,91 @@ fn a_kubeconfig_that_was_given_away_can_be_made_void_without_a_restart() {
     own.up_again();
     assert!(!with_copy(), "still after a restart");
     own.cluster.kubectl(&["get", "namespaces"]);
+}
+
+/// Files of a folder, with what is in them.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(folder).expect("is there").map(|file| file.expect("can be listed"));
+    files.map(|f| (f.file_name().into_string().expect("text"), fs::read(f.path()).expect("can be read"))).collect()
+}
+
+/// Flips a bit where a file has `text`; the file's name and the place.
+fn flip(folder: &Path, text: &str) -> (String, usize) {
+    let found = contents(folder).into_iter().find_map(|(name, bytes)| {
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
+        Some((name, bytes, at))
+    });
+    let (name, mut bytes, at) = found.unwrap_or_else(|| panic!("{text} is in a file of {}", folder.display()));
+    bytes[at] ^= 1;
+    fs::write(folder.join(&name), bytes).expect("is written");
+    (name, at)
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_flipped_byte_in_the_middle_of_the_log_is_refused_explained_and_repaired_at_the_price_that_was_told() {
+    let own = Own::up("flipped");
+    let space = Namespace::within(own.cluster.clone(), "flipped");
+    let write = |name: &str| {
+        space.kubectl(&["create", "configmap", name, &format!("--from-literal=word=the-word-of-{name}")]);
+        space.object("configmaps", name)["metadata"]["resourceVersion"].as_str().expect("it has one").to_owned()
+    };
+    let kept = ["first", "second"];
+    kept.iter().for_each(|name| drop(write(name)));
+    let revision = write("damaged");
+    let later = ["third", "fourth"];
+    later.iter().for_each(|name| drop(write(name)));
+    own.signal("TERM");
+    let store = own.data().join("store");
+    let (file, at) = flip(&store, "the-word-of-damaged");
+    let flipped = contents(&store);
+
+    // The first byte of the record stands before the one that changed.
+    let names_the_place = |text: &str| {
+        let told = text.split(&file).nth(1).and_then(|rest| rest.split("byte ").nth(1));
+        let digits: String = told.unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+        let offset: usize = digits.parse().unwrap_or_else(|_| panic!("{file} and a byte are missing in {text}"));
+        assert!(offset < at && at - offset < 4096, "byte {offset} is told, {at} was changed: {text}");
+    };
+    let (code, complaint) = refused(own.data(), &[]);
+    assert_eq!(code, Some(78), "{complaint}");
+    names_the_place(&complaint);
+
+    let run = |words: &[&str]| {
+        let mut all = words.to_vec();
+        let data = own.data().display().to_string();
+        all.extend(["--data-dir", &data]);
+        let output = knoll(own.data(), &all);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    };
+    let (well, said) = run(&["doctor"]);
+    let line = said.lines().find(|line| line.contains("store:")).unwrap_or_else(|| panic!("{said}"));
+    assert!(!well && line.starts_with("fail"), "{said}");
+    names_the_place(line);
+    assert!(said.contains("knoll store verify"), "{said}");
+
+    // What would be lost is told before anything is done.
+    for words in [&["store", "verify"][..], &["store", "repair"]] {
+        let (well, said) = run(words);
+        assert!(!well, "{said}");
+        names_the_place(&said);
+        assert!(said.contains(&format!("lost: the write of revision {revision}\n")), "{said}");
+        assert!(said.contains(&format!("configmaps {}/damaged of revision {revision}", space.name)), "{said}");
+        assert!(contents(&store) == flipped, "knoll {} changed a file", words.join(" "));
+    }
+    let (well, said) = run(&["store", "repair", "--yes"]);
+    assert!(well && said.contains("repaired:"), "{said}");
+    let (well, said) = run(&["store", "verify"]);
+    assert!(well && said.contains("nothing is lost"), "{said}");
+
+    own.up_again();
+    for name in kept.iter().chain(&later) {
+        assert_eq!(space.object("configmaps", name)["data"]["word"], format!("the-word-of-{name}"), "{name}");
+    }
+    assert!(space.object("configmaps", "damaged").is_null(), "what was told as lost is lost");
+    let after: u64 = write("after").parse().expect("a number");
+    assert!(after > revision.parse().expect("a number"));
 }
 
 /// The program with a wall clock that a file sets: `+1d`.
