@@ -96,18 +96,15 @@ impl Authorize for ServiceAccounts {
 
 /// What the registry did, with what the numbers mean.
 pub(crate) fn metrics(counts: RegistryCounts) -> Vec<Metric> {
+    let RegistryCounts { pushes, pulls, deletions, denied, failed, received_bytes, sent_bytes } = counts;
     vec![
-        Metric::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
-        Metric::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
-        Metric::counter("registry_deletions", "Manifests whose names were taken away", counts.deletions),
-        Metric::counter("registry_denied", "Requests to the registry refused because of who asked", counts.denied),
-        Metric::counter(
-            "registry_failed",
-            "Requests to the registry that failed for want of the machine",
-            counts.failed,
-        ),
-        Metric::counter("registry_received_bytes", "Bytes of blobs that were pushed", counts.received_bytes),
-        Metric::counter("registry_sent_bytes", "Bytes of blobs that were pulled", counts.sent_bytes),
+        Metric::counter("registry_pushes", "Manifests that were pushed", pushes),
+        Metric::counter("registry_pulls", "Manifests that were pulled", pulls),
+        Metric::counter("registry_deletions", "Manifests whose names were taken away", deletions),
+        Metric::counter("registry_denied", "Requests to the registry refused because of who asked", denied),
+        Metric::counter("registry_failed", "Requests to the registry that failed for want of the machine", failed),
+        Metric::counter("registry_received_bytes", "Bytes of blobs that were pushed", received_bytes),
+        Metric::counter("registry_sent_bytes", "Bytes of blobs that were pulled", sent_bytes),
     ]
 }
 
