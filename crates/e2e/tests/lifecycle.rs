@@ -529,6 +529,26 @@ fn a_flipped_byte_in_the_middle_of_the_log_is_refused_explained_and_repaired_at_
     assert!(after > revision.parse().expect("a number"));
 }
 
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn what_the_shell_left_open_does_not_stay_open() {
+    let left = scratch("left-open");
+    fs::write(&left, "secret").expect("is written");
+    let program = std::env::var("KNOLL").expect("scripts/e2e says so");
+    // As a shell does whose script forgot them.
+    let script = format!(r#"exec 9<"{}" 77<&9; exec "$0" "$@""#, left.display());
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, &program]);
+    let own = Own::up_as("inherits", command, &[]);
+    let mut processes = monitors();
+    processes.push(own.cluster.instance()["pid"].to_string());
+    for process in processes {
+        let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").flatten();
+        let files: Vec<_> = open.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+        assert!(files.len() > 3 && !files.contains(&left), "{process} holds {files:?}");
+    }
+}
+
 /// The program with a wall clock that a file sets: `+1d`.
 fn with_clock(file: &Path) -> Command {
     let below =
