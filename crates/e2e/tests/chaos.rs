@@ -99,6 +99,8 @@ struct Seen {
     /// Answers of the API to the client that asks it without a proxy.
     api_answers: AtomicU64,
     api_refused: AtomicU64,
+    /// How long the slowest of those answers took.
+    api_slowest: Mutex<Duration>,
     refused_connections: AtomicU64,
     /// Requests that were under way when the server died.
     broken: AtomicU64,
@@ -176,9 +178,14 @@ impl Seen {
         let (authorization, url) = (format!("authorization: Bearer {token}"), format!("{address}/version"));
         let words = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "60", "--cacert", &ca, "-H"];
         while self.goes_on() {
+            let begun = Instant::now();
             let output = Command::new("curl").args(words).args([&authorization, &url]).output().expect("curl runs");
             match output.status.code() {
-                Some(0) if output.stdout == b"200" => count(&self.api_answers),
+                Some(0) if output.stdout == b"200" => {
+                    count(&self.api_answers);
+                    let mut slowest = lock(&self.api_slowest);
+                    *slowest = begun.elapsed().max(*slowest);
+                }
                 // The connection was refused.
                 Some(7) => count(&self.api_refused),
                 // It was under way when the server died.
@@ -437,7 +444,8 @@ fn tell(seen: &Seen, took: Duration, rate: u64) {
     println!("{} lists by the watcher", read(&seen.relists));
     println!("recovery p50 {:?}, p99 {:?}", of(50), of(99));
     println!("{} refused connections, {} answers 404", read(&seen.refused_connections), read(&seen.unknown_host));
-    println!("{} answers of the API by TLS, {} connections refused", read(&seen.api_answers), read(&seen.api_refused));
+    let (answers, slowest) = (read(&seen.api_answers), *lock(&seen.api_slowest));
+    println!("{answers} answers of the API by TLS, the slowest after {slowest:?}; {} refused", read(&seen.api_refused));
     if let Ok(most) = env::var("KNOLL_CHAOS_RECOVERY_MS") {
         let most = Duration::from_millis(most.parse().expect("KNOLL_CHAOS_RECOVERY_MS is a number"));
         assert!(of(99).is_some_and(|p99| *p99 <= most), "recovery took longer than {most:?}");
