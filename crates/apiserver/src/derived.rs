@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::{
     addresses::Addresses,
+    counters::Counters,
     follow::{Follower, Seen},
     object,
     objects::Trees,
@@ -37,6 +38,7 @@ const SERVICES: &str = "/core/services/";
 pub(crate) struct Derived {
     store: Store,
     trees: Trees,
+    counters: Arc<Counters>,
     registry: RwLock<Arc<ResourceRegistry>>,
     knative: RwLock<Arc<ConfigBundle>>,
     addresses: Addresses,
@@ -53,17 +55,9 @@ struct Followers {
     services: Follower,
 }
 
-/// Serves what a definition says. One that cannot be understood costs itself, and no other request.
-fn serve(registry: &mut ResourceRegistry, definition: &Value) {
-    // Serving is the last step of taking a definition in: one that panics leaves the rows as they were.
-    if let Err(panic) = knoll_faults::catch(|| registry.serve(definition)) {
-        tracing::error!(definition = object::name(definition), panic, "a definition is not served");
-    }
-}
-
 impl Derived {
     /// Derives from `store`, reading objects through `trees`.
-    pub(crate) fn new(store: &Store, trees: &Trees) -> Self {
+    pub(crate) fn new(store: &Store, trees: &Trees, counters: &Arc<Counters>) -> Self {
         let follow = |prefix| Follower::new(store.clone(), prefix);
         let followers = Followers {
             whole: true,
@@ -74,6 +68,7 @@ impl Derived {
         Self {
             store: store.clone(),
             trees: trees.clone(),
+            counters: counters.clone(),
             registry: RwLock::new(Arc::new(ResourceRegistry::built_in())),
             knative: RwLock::default(),
             addresses: Addresses::default(),
@@ -136,7 +131,7 @@ impl Derived {
                 let definitions: Vec<Arc<Value>> = self.trees_below(&snapshot, DEFINITIONS).collect();
                 self.update_registry(|registry| {
                     *registry = ResourceRegistry::built_in().after(registry);
-                    definitions.iter().for_each(|definition| serve(registry, definition));
+                    definitions.iter().for_each(|definition| self.serve(registry, definition));
                 });
             }
             Seen::Change(change) => {
@@ -145,10 +140,28 @@ impl Derived {
                     if let Some(definition) = &old {
                         registry.retire(definition);
                     }
-                    new.iter().for_each(|definition| serve(registry, definition));
+                    new.iter().for_each(|definition| self.serve(registry, definition));
                 });
             }
         }
+    }
+
+    /// Serves what a definition says. One that cannot be understood costs itself, and no other request.
+    fn serve(&self, registry: &mut ResourceRegistry, definition: &Value) {
+        let name = object::name(definition);
+        // Serving is the last step of taking a definition in: one that panics leaves the rows as they were.
+        if let Err(panic) = self.catch("serve a definition", || registry.serve(definition)) {
+            tracing::error!(definition = name, panic, "a definition is not served");
+        }
+    }
+
+    /// Does a step; a panic of it is counted and becomes what it said.
+    fn catch<T>(&self, doing: &str, step: impl FnOnce() -> T) -> Result<T, String> {
+        let step = || {
+            tracing::trace!(doing, "a step begins");
+            step()
+        };
+        knoll_faults::catch(step).inspect_err(|_| self.counters.panics.add())
     }
 
     fn update_registry(&self, change: impl FnOnce(&mut ResourceRegistry)) {
@@ -176,7 +189,7 @@ impl Derived {
             maps.insert(object::name(&map).to_owned(), data);
         }
         let mut bundle = self.knative.write().unwrap_or_else(PoisonError::into_inner);
-        match knoll_faults::catch(|| bundle.updated(&maps)) {
+        match self.catch("read the configuration", || bundle.updated(&maps)) {
             Ok(updated) => *bundle = Arc::new(updated),
             Err(panic) => {
                 tracing::error!(panic, "Knative's ConfigMaps cannot be read: the settings before stay in force")

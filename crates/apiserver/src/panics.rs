@@ -1,6 +1,6 @@
 //! A panic costs one request: it is counted, told to the log with a number, and the client gets that number.
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
@@ -35,8 +35,35 @@ impl Asked {
     }
 }
 
+/// Panics of one key in a row after which it is left alone until it changes.
+const PATIENCE: u32 = 3;
+
+/// The keys whose steps panicked the last time.
+#[derive(Default)]
+pub(crate) struct Panicked(BTreeMap<String, u32>);
+
+impl Panicked {
+    /// Notes how a key's step ended. Whether it is tried again unasked: not when it went well, nor when it keeps panicking.
+    pub(crate) fn again(&mut self, key: &str, panicked: bool) -> bool {
+        if !panicked {
+            self.0.remove(key);
+            return false;
+        }
+        let times = self.0.entry(key.to_owned()).or_default();
+        *times = times.saturating_add(1);
+        if *times == PATIENCE {
+            tracing::error!(key, times, "it keeps panicking, and is left alone until it changes");
+        }
+        *times < PATIENCE
+    }
+}
+
 /// Does a step of work that nobody asked for. `None` when it panicked: that costs the step.
 pub(crate) async fn contain<T>(counters: &Counters, doing: &str, step: impl Future<Output = T>) -> Option<T> {
+    let step = async {
+        tracing::trace!(doing, "a step begins");
+        step.await
+    };
     let panic = match AssertUnwindSafe(step).catch_unwind().await {
         Ok(done) => return Some(done),
         Err(panic) => panic,

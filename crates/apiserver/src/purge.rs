@@ -13,7 +13,9 @@ use crate::{
     ApiServer,
     derived::DEFINITIONS,
     follow::{Follower, Seen},
-    metadata, object, objects, panics, resources,
+    metadata, object, objects,
+    panics::{self, Panicked},
+    resources,
 };
 
 /// Holds a definition until its objects are gone.
@@ -51,6 +53,7 @@ impl ApiServer {
     pub(crate) async fn finish_definitions(self: &Arc<Self>) -> Result<(), WriteError> {
         let mut follower = Follower::new(self.store.clone(), DEFINITIONS);
         let mut going: BTreeSet<String> = BTreeSet::new();
+        let mut panicked = Panicked::default();
         loop {
             let seen = if going.is_empty() {
                 follower.next().await
@@ -67,7 +70,9 @@ impl ApiServer {
             }
             for key in going.clone() {
                 let cleared = panics::contain(&self.counters, "finish a definition", self.clear(&key)).await;
+                let again = panicked.again(&key, cleared.is_none());
                 match cleared {
+                    None if !again => drop(going.remove(&key)),
                     Some(Ok(true)) => drop(going.remove(&key)),
                     Some(Err(error @ WriteError::Stopped(_))) => return Err(error),
                     Some(Err(error)) => tracing::warn!(%error, key, "finish a definition; tried again"),

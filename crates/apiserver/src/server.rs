@@ -34,12 +34,12 @@ pub struct ApiServer {
 impl ApiServer {
     /// A server over what `store` holds. Call [`ApiServer::bootstrap`] before serving.
     pub fn new(store: Store, config: Config) -> Arc<Self> {
-        let trees = Trees::default();
+        let (trees, counters) = (Trees::default(), Arc::<Counters>::default());
         let server = Self {
             claims: Claims::default(),
             documents: Documents::default(),
-            derived: Derived::new(&store, &trees),
-            counters: Arc::default(),
+            derived: Derived::new(&store, &trees, &counters),
+            counters,
             flow: Flow::default(),
             trees,
             store,

@@ -353,7 +353,7 @@ async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its
         destination: destination.into(),
         source: MountSource::Bind { path: path.to_owned(), sub_path: None },
         read_only: false,
-        propagation: Propagation::Private,
+        propagation: MountPropagation::Private,
     };
     let (monitor, mut started) = (client.monitor().pid, 0);
     for number in 0..100 {

@@ -10,6 +10,7 @@ mod kubernetes;
 mod load;
 mod namespace;
 mod own;
+mod socket;
 mod split;
 mod wait;
 
@@ -19,5 +20,6 @@ pub use kubernetes::{Controller, Kubernetes};
 pub use load::{Load, at_once};
 pub use namespace::{Namespace, condition, example, host_of};
 pub use own::{Own, knoll, scratch, succeed};
+pub use socket::Socket;
 pub use split::Split;
 pub use wait::{PATIENCE, found_within, until, until_within};

@@ -21,7 +21,8 @@ pub struct Load {
 const COMPLAINTS: usize = 3;
 
 impl Load {
-    /// Sends requests on `clients` kept connections, one after the other on each, until `stop` is set.
+    /// Sends requests on `clients` kept connections, one after the other on each, until `stop` is set. A connection that
+    /// the server says it closes is followed by another.
     pub fn run(address: &str, host: &str, path: &str, clients: usize, stop: &AtomicBool) -> Self {
         thread::scope(|scope| {
             let spawn = |_| scope.spawn(|| client(address, host, path, stop));
@@ -56,8 +57,16 @@ fn client(address: &str, host: &str, path: &str, stop: &AtomicBool) -> Load {
         };
         let open = connection.insert(open);
         match exchange(open, host, path) {
-            Ok(answer) if answer.status == 200 => load.good += 1,
-            Ok(answer) => complain(&mut load, format!("{}: {}", answer.status, answer.body)),
+            Ok(answer) => {
+                if answer.status == 200 {
+                    load.good += 1;
+                } else {
+                    complain(&mut load, format!("{}: {}", answer.status, answer.body));
+                }
+                if answer.header("connection").eq_ignore_ascii_case("close") {
+                    connection = None;
+                }
+            }
             Err(error) => {
                 complain(&mut load, error.to_string());
                 connection = None;

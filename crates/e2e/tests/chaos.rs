@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knoll_e2e::{Connection, Namespace, Own, get, request, scratch, until};
+use knoll_e2e::{Cluster, Connection, Namespace, Own, get, request, scratch, until};
 use serde_json::{Value, json};
 
 /// Clients that send requests, and writers of the API.
@@ -25,6 +25,8 @@ const CLIENTS: u64 = 16;
 const WRITERS: u64 = 4;
 /// Between two writes of one writer.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
+/// Between two connections to the API itself.
+const API_EVERY: Duration = Duration::from_millis(50);
 /// Sizes of the disks: all the instance has, and what its objects are on alone. The second one fills while everything
 /// goes on; the first one only at the end, for a node whose disk is full evicts pods, as it must.
 const DISK: &str = "1200m";
@@ -94,6 +96,11 @@ struct Seen {
     stop: AtomicBool,
     good: AtomicU64,
     unknown_host: AtomicU64,
+    /// Answers of the API to the client that asks it without a proxy.
+    api_answers: AtomicU64,
+    api_refused: AtomicU64,
+    /// How long the slowest of those answers took.
+    api_slowest: Mutex<Duration>,
     refused_connections: AtomicU64,
     /// Requests that were under way when the server died.
     broken: AtomicU64,
@@ -161,6 +168,30 @@ impl Seen {
                 }
             }
             open = Some(connection);
+        }
+    }
+
+    /// Asks the API itself over TLS, each time on a connection of its own: whoever comes while there is no server waits.
+    fn api_client(&self, cluster: &Cluster, token: &str) {
+        let address = cluster.instance()["api"].as_str().expect("it has one").to_owned();
+        let ca = cluster.data_dir.join("pki/ca.crt").display().to_string();
+        let (authorization, url) = (format!("authorization: Bearer {token}"), format!("{address}/version"));
+        let words = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "60", "--cacert", &ca, "-H"];
+        while self.goes_on() {
+            let begun = Instant::now();
+            let output = Command::new("curl").args(words).args([&authorization, &url]).output().expect("curl runs");
+            match output.status.code() {
+                Some(0) if output.stdout == b"200" => {
+                    count(&self.api_answers);
+                    let mut slowest = lock(&self.api_slowest);
+                    *slowest = begun.elapsed().max(*slowest);
+                }
+                // The connection was refused.
+                Some(7) => count(&self.api_refused),
+                // It was under way when the server died.
+                _ => {}
+            }
+            thread::sleep(API_EVERY);
         }
     }
 
@@ -358,6 +389,8 @@ fn killed_again_and_again_with_a_full_disk_nothing_acknowledged_is_lost() {
     let serves = || get(&scene.own.cluster.gateway, &host, "/").is_ok_and(|a| a.status == 200).then_some(());
     until("requests are served", serves);
     let path = format!("/api/v1/namespaces/{}/configmaps", space.name);
+    // It lives as long as this may take.
+    let token = space.kubectl(&["create", "token", "default", "--duration=24h"]).trim().to_owned();
     let seen = Seen::default();
     let begun = Instant::now();
     thread::scope(|scope| {
@@ -371,6 +404,7 @@ fn killed_again_and_again_with_a_full_disk_nothing_acknowledged_is_lost() {
             scope.spawn(move || seen.writer(&cluster.proxy, path, writer));
         }
         scope.spawn(move || seen.watcher(&cluster.proxy, path));
+        scope.spawn(|| seen.api_client(cluster, &token));
         // Whatever comes of it, the others must end.
         let tormenting = || torment(&scene.own, &scene.objects, seen, length);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(tormenting));
@@ -410,6 +444,8 @@ fn tell(seen: &Seen, took: Duration, rate: u64) {
     println!("{} lists by the watcher", read(&seen.relists));
     println!("recovery p50 {:?}, p99 {:?}", of(50), of(99));
     println!("{} refused connections, {} answers 404", read(&seen.refused_connections), read(&seen.unknown_host));
+    let (answers, slowest) = (read(&seen.api_answers), *lock(&seen.api_slowest));
+    println!("{answers} answers of the API by TLS, the slowest after {slowest:?}; {} refused", read(&seen.api_refused));
     if let Ok(most) = env::var("KNOLL_CHAOS_RECOVERY_MS") {
         let most = Duration::from_millis(most.parse().expect("KNOLL_CHAOS_RECOVERY_MS is a number"));
         assert!(of(99).is_some_and(|p99| *p99 <= most), "recovery took longer than {most:?}");
@@ -450,5 +486,7 @@ fn judge(space: &Namespace, seen: &Seen) {
     assert!(!versions.is_empty() && read(&seen.refused_full) > 0 && read(&seen.good) > 0);
     assert!(!lock(&seen.watched).is_empty());
     assert_eq!(read(&seen.unknown_host), 0, "known hosts were answered 404");
-    assert_eq!(read(&seen.refused_connections), 0, "connections were refused");
+    assert_eq!(read(&seen.refused_connections), 0, "connections to the gateway were refused");
+    assert!(read(&seen.api_answers) > 0);
+    assert_eq!(read(&seen.api_refused), 0, "connections to the API were refused");
 }

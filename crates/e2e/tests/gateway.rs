@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knoll_e2e::{Connection, Namespace, at_once, get, host_of, request, until};
+use knoll_e2e::{Connection, Namespace, Socket, at_once, get, host_of, request, until};
 use serde_json::{Value, json};
 
 const ACTOR: &str = "localhost:5000/e2e/actor:1";
@@ -77,39 +77,13 @@ fn events_come_when_they_happen() {
     assert_eq!(stream.chunk().expect("the end comes"), b"");
 }
 
-/// A socket that the actor echoes on.
-fn open_socket(space: &Namespace, host: &str) -> Connection {
-    let mut socket = Connection::open(&space.cluster.gateway).expect("it listens");
-    let headers = [
-        ("connection", "Upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-    socket.send(host, "GET", "/socket", &headers, "").expect("it is sent");
-    let head = socket.head().expect("the head comes");
-    assert_eq!(head.status, 101);
-    assert_eq!(head.header("upgrade").to_lowercase(), "websocket");
-    // The example of RFC 6455, section 1.3.
-    assert_eq!(head.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    socket
-}
-
-/// Whether a frame sent comes back.
-fn echoes(socket: &mut Connection, round: u8) -> bool {
-    // A masked text frame with a mask of zeros.
-    let frame = [&[0x81, 0x85, 0, 0, 0, 0][..], b"ping", &[b'0' + round % 10]].concat();
-    let mut echo = vec![0; frame.len()];
-    socket.write(&frame).and_then(|()| socket.read(&mut echo)).is_ok() && echo == frame
-}
-
 #[test]
 fn a_websocket_is_passed_through() {
     let space = Namespace::new("socket");
     let host = actor(&space, &json!({}));
-    let mut socket = open_socket(&space, &host);
+    let mut socket = Socket::open(&space.cluster.gateway, &host);
     for round in 0..3 {
-        assert!(echoes(&mut socket, round), "round {round}");
+        assert!(socket.echoes(round), "round {round}");
     }
 }
 
@@ -117,10 +91,10 @@ fn a_websocket_is_passed_through() {
 fn a_websocket_outlives_the_time_for_an_answer_to_start_and_ends_with_its_request() {
     let space = Namespace::new("socket-time");
     let host = actor(&space, &json!({"timeoutSeconds": 5, "responseStartTimeoutSeconds": 1}));
-    let mut socket = open_socket(&space, &host);
+    let mut socket = Socket::open(&space.cluster.gateway, &host);
     let begun = Instant::now();
     let mut rounds = 0;
-    while echoes(&mut socket, rounds) {
+    while socket.echoes(rounds) {
         rounds = rounds.wrapping_add(1);
         assert!(begun.elapsed().as_secs() < 30, "it is never cut");
         thread::sleep(Duration::from_millis(100));

@@ -1,6 +1,7 @@
 //! Instances start, stop, die, come back and go. Each test has its own, one at a time on the machine.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -134,6 +135,44 @@ fn terminated_it_leaves_its_containers_to_the_next() {
     settled(&space);
     assert_eq!(containers(&space), before);
     assert_eq!(get(&own.cluster.gateway, &host, "/health").expect("it answers").status, 500, "it is the same process");
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_clean_restart_under_load_fails_no_request() {
+    let own = Own::up("restarted");
+    let space = Namespace::within(own.cluster.clone(), "restarted");
+    let host = space.actor();
+    served(&own.cluster, &host, "/");
+    let gateway = own.cluster.gateway.as_str();
+    // Requests that are soon answered, and some that are under way when the word to end comes.
+    for _ in 0..2 {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let soon = scope.spawn(|| Load::run(gateway, &host, "/", 8, &stop));
+            let slow = scope.spawn(|| Load::run(gateway, &host, "/busy?300", 4, &stop));
+            // And those of an outside client of the API.
+            let namespaces = scope.spawn(|| Load::run(&own.cluster.proxy, "localhost", "/api/v1/namespaces", 2, &stop));
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                until("requests are under way", || {
+                    let most = get(gateway, &host, "/busy?0").ok()?.body;
+                    (most.trim().parse::<u32>().ok()? > 4).then_some(())
+                });
+                own.signal("TERM");
+                own.up_again();
+                // All of them go on with the next server.
+                for _ in 0..50 {
+                    assert_eq!(get(gateway, &host, "/").expect("it answers").status, 200);
+                }
+            }));
+            stop.store(true, Ordering::Relaxed);
+            let loads = [soon, slow, namespaces].map(|load| load.join().expect("the clients end"));
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            for load in loads {
+                assert!(load.good > 0 && load.bad.is_empty(), "{} good, but {:?}", load.good, load.bad);
+            }
+        });
+    }
 }
 
 /// The processes of monitors; one that is just going to the background has two for a moment.
@@ -403,6 +442,111 @@ fn a_kubeconfig_that_was_given_away_can_be_made_void_without_a_restart() {
     own.up_again();
     assert!(!with_copy(), "still after a restart");
     own.cluster.kubectl(&["get", "namespaces"]);
+}
+
+/// Files of a folder, with what is in them.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(folder).expect("is there").map(|file| file.expect("can be listed"));
+    files.map(|f| (f.file_name().into_string().expect("text"), fs::read(f.path()).expect("can be read"))).collect()
+}
+
+/// Flips a bit where a file has `text`; the file's name and the place.
+fn flip(folder: &Path, text: &str) -> (String, usize) {
+    let found = contents(folder).into_iter().find_map(|(name, bytes)| {
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
+        Some((name, bytes, at))
+    });
+    let (name, mut bytes, at) = found.unwrap_or_else(|| panic!("{text} is in a file of {}", folder.display()));
+    bytes[at] ^= 1;
+    fs::write(folder.join(&name), bytes).expect("is written");
+    (name, at)
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn a_flipped_byte_in_the_middle_of_the_log_is_refused_explained_and_repaired_at_the_price_that_was_told() {
+    let own = Own::up("flipped");
+    let space = Namespace::within(own.cluster.clone(), "flipped");
+    let write = |name: &str| {
+        space.kubectl(&["create", "configmap", name, &format!("--from-literal=word=the-word-of-{name}")]);
+        space.object("configmaps", name)["metadata"]["resourceVersion"].as_str().expect("it has one").to_owned()
+    };
+    let kept = ["first", "second"];
+    kept.iter().for_each(|name| drop(write(name)));
+    let revision = write("damaged");
+    let later = ["third", "fourth"];
+    later.iter().for_each(|name| drop(write(name)));
+    own.signal("TERM");
+    let store = own.data().join("store");
+    let (file, at) = flip(&store, "the-word-of-damaged");
+    let flipped = contents(&store);
+
+    // The first byte of the record stands before the one that changed.
+    let names_the_place = |text: &str| {
+        let told = text.split(&file).nth(1).and_then(|rest| rest.split("byte ").nth(1));
+        let digits: String = told.unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+        let offset: usize = digits.parse().unwrap_or_else(|_| panic!("{file} and a byte are missing in {text}"));
+        assert!(offset < at && at - offset < 4096, "byte {offset} is told, {at} was changed: {text}");
+    };
+    let (code, complaint) = refused(own.data(), &[]);
+    assert_eq!(code, Some(78), "{complaint}");
+    names_the_place(&complaint);
+
+    let run = |words: &[&str]| {
+        let mut all = words.to_vec();
+        let data = own.data().display().to_string();
+        all.extend(["--data-dir", &data]);
+        let output = knoll(own.data(), &all);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    };
+    let (well, said) = run(&["doctor"]);
+    let line = said.lines().find(|line| line.contains("store:")).unwrap_or_else(|| panic!("{said}"));
+    assert!(!well && line.starts_with("fail"), "{said}");
+    names_the_place(line);
+    assert!(said.contains("knoll store verify"), "{said}");
+
+    // What would be lost is told before anything is done.
+    for words in [&["store", "verify"][..], &["store", "repair"]] {
+        let (well, said) = run(words);
+        assert!(!well, "{said}");
+        names_the_place(&said);
+        assert!(said.contains(&format!("lost: the write of revision {revision}\n")), "{said}");
+        assert!(said.contains(&format!("configmaps {}/damaged of revision {revision}", space.name)), "{said}");
+        assert!(contents(&store) == flipped, "knoll {} changed a file", words.join(" "));
+    }
+    let (well, said) = run(&["store", "repair", "--yes"]);
+    assert!(well && said.contains("repaired:"), "{said}");
+    let (well, said) = run(&["store", "verify"]);
+    assert!(well && said.contains("nothing is lost"), "{said}");
+
+    own.up_again();
+    for name in kept.iter().chain(&later) {
+        assert_eq!(space.object("configmaps", name)["data"]["word"], format!("the-word-of-{name}"), "{name}");
+    }
+    assert!(space.object("configmaps", "damaged").is_null(), "what was told as lost is lost");
+    let after: u64 = write("after").parse().expect("a number");
+    assert!(after > revision.parse().expect("a number"));
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn what_the_shell_left_open_does_not_stay_open() {
+    let left = scratch("left-open");
+    fs::write(&left, "secret").expect("is written");
+    let program = std::env::var("KNOLL").expect("scripts/e2e says so");
+    // As a shell does whose script forgot them.
+    let script = format!(r#"exec 9<"{}" 77<&9; exec "$0" "$@""#, left.display());
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, &program]);
+    let own = Own::up_as("inherits", command, &[]);
+    let mut processes = monitors();
+    processes.push(own.cluster.instance()["pid"].to_string());
+    for process in processes {
+        let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").flatten();
+        let files: Vec<_> = open.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+        assert!(files.len() > 3 && !files.contains(&left), "{process} holds {files:?}");
+    }
 }
 
 /// The program with a wall clock that a file sets: `+1d`.

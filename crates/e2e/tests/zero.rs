@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use knoll_e2e::{Cluster, Configured, Namespace, at_once, condition, found_within, until};
+use knoll_e2e::{Cluster, Configured, Namespace, Socket, at_once, condition, found_within, until};
 use serde_json::json;
 
 /// Short windows for as long as a test of this file wants them.
@@ -145,4 +145,35 @@ fn activation_scale_is_what_a_request_brings_back() {
             assert_eq!(answer.expect("the gateway answers").status, 200);
         }
     });
+}
+
+#[test]
+fn a_socket_that_stays_open_keeps_its_instance_however_quiet_it_is() {
+    let _short = short_windows();
+    let space = Namespace::new("quiet");
+    let spec = |name: &str| {
+        json!({
+            "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"template": {"spec": {
+                "timeoutSeconds": 300, "responseStartTimeoutSeconds": 3,
+                "containers": [{"image": "localhost:5000/e2e/actor:1"}],
+            }}},
+        })
+    };
+    for name in ["held", "idle"] {
+        space.apply(&spec(name).to_string());
+        space.ready(name);
+    }
+    let mut socket = Socket::open(&space.cluster.gateway, &space.host("held"));
+    assert!(socket.echoes(1));
+    let names = || space.pods("held").iter().map(|pod| pod["metadata"]["name"].to_string()).collect::<Vec<_>>();
+    let before = names();
+    assert_eq!(before.len(), 1);
+    // As long as the other needs to go that has no socket, and as long again as the window.
+    pods_go(&space, "idle");
+    let changed = found_within(Duration::from_secs(10), || (names() != before).then(names));
+    assert_eq!(changed, None, "the instance stays that {before:?} names");
+    assert!(socket.echoes(2), "the socket is still that instance's");
+    drop(socket);
+    pods_go(&space, "held");
 }

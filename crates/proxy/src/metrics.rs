@@ -181,26 +181,43 @@ impl Metrics {
 
     /// Everything counted here.
     pub(crate) fn read(&self) -> Vec<MetricFamily> {
-        let mut all = ThreadCounters::counters(&self.threads);
+        // Every field by name: one that is added must be told.
+        let Self {
+            threads,
+            accepted,
+            accept_failures,
+            refused_total: _,
+            refused_address: _,
+            stalled,
+            panics,
+            tables,
+            wakes,
+            wakes_unsent,
+            reports_dropped,
+            hints_dropped,
+            waiting,
+            upgraded,
+        } = self;
+        let mut all = ThreadCounters::counters(threads);
         all.extend(self.labelled());
         let singles = [
-            ("gateway_connections_accepted", "Client connections accepted", &self.accepted),
-            ("gateway_accept_failures", "Client connections that could not be accepted", &self.accept_failures),
-            ("gateway_clients_stalled", "Client connections closed because their client took nothing", &self.stalled),
-            ("gateway_panics", "Panics caught; each cost one request, connection or turn", &self.panics),
-            ("gateway_tables_applied", "Routing tables put in force", &self.tables),
-            ("gateway_wakes", "Calls for an instance of a revision that has none", &self.wakes),
-            ("gateway_wakes_unsent", "Calls that found their channel full and are repeated", &self.wakes_unsent),
-            ("gateway_reports_dropped", "Reports to the autoscaler that nobody read", &self.reports_dropped),
-            ("gateway_hints_dropped", "Instances announced ahead of the table that found no room", &self.hints_dropped),
+            ("gateway_connections_accepted", "Client connections accepted", accepted),
+            ("gateway_accept_failures", "Client connections that could not be accepted", accept_failures),
+            ("gateway_clients_stalled", "Client connections closed because their client took nothing", stalled),
+            ("gateway_panics", "Panics caught; each cost one request, connection or turn", panics),
+            ("gateway_tables_applied", "Routing tables put in force", tables),
+            ("gateway_wakes", "Calls for an instance of a revision that has none", wakes),
+            ("gateway_wakes_unsent", "Calls that found their channel full and are repeated", wakes_unsent),
+            ("gateway_reports_dropped", "Reports to the autoscaler that nobody read", reports_dropped),
+            ("gateway_hints_dropped", "Instances announced ahead of the table that found no room", hints_dropped),
         ];
         all.extend(singles.map(|(name, help, counter)| MetricFamily::counter(name, help, counter.read())));
-        let in_flight: i64 = self.threads.iter().map(|thread| thread.more.in_flight.read()).sum();
+        let in_flight: i64 = threads.iter().map(|thread| thread.more.in_flight.read()).sum();
         let flying = "Requests in the system, waiting ones and upgraded connections included";
         let gauges = [
             ("gateway_requests_in_flight", flying, in_flight),
-            ("gateway_requests_waiting", "Requests that wait for a place in an instance", self.waiting.read()),
-            ("gateway_connections_upgraded_open", "Client connections that left HTTP", self.upgraded.read()),
+            ("gateway_requests_waiting", "Requests that wait for a place in an instance", waiting.read()),
+            ("gateway_connections_upgraded_open", "Client connections that left HTTP", upgraded.read()),
         ];
         // Threads count one after the other, so a sum may be seen below zero for a moment.
         all.extend(

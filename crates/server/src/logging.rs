@@ -33,7 +33,7 @@ fn parse(level: &str) -> Result<Level, String> {
 }
 
 /// A subscriber that writes events of at least this level, and what changes the level.
-fn subscriber(level: Level, to: Lines) -> (impl Subscriber + Send + Sync, LogLevel) {
+pub(crate) fn subscriber(level: Level, to: Lines) -> (impl Subscriber + Send + Sync, LogLevel) {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let lines = tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal());
     let lines = lines.with_writer(move || to.clone());

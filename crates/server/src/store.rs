@@ -8,7 +8,7 @@ use knoll_cli::{
     arguments::{StoreArguments, StoreCommand},
 };
 use knoll_container::doctor::Check;
-use knoll_store::{Inspection, Loss, OpenError, Options, Repair, Store, inspect, repair};
+use knoll_store::{Figures, Inspection, Loss, OpenError, Options, Repair, Store, inspect, repair};
 
 use crate::{
     admin::Sources,
@@ -44,30 +44,37 @@ fn failure(error: &OpenError) -> Failure {
 pub(crate) fn tell(store: &Store, sources: &mut Sources) {
     let (counted, checked) = (store.clone(), store.clone());
     sources.metrics(move || {
-        let f = counted.figures();
+        // Every figure by name: one that is added must be told.
+        let Figures {
+            revision,
+            entries,
+            transactions,
+            refused_full,
+            checkpoints,
+            checkpoint_failures,
+            packed,
+            pack_panics,
+            history_bytes,
+            watches,
+            watches_dropped,
+            stopped: _,
+        } = counted.figures();
         vec![
-            MetricFamily::gauge("store_revision", "Newest revision", f.revision),
-            MetricFamily::gauge("store_entries", "Objects stored", f.entries),
-            MetricFamily::counter("store_transactions", "Transactions committed", f.transactions),
-            MetricFamily::counter(
-                "store_refused_full",
-                "Transactions refused because the disk was full",
-                f.refused_full,
-            ),
-            MetricFamily::counter("store_checkpoints", "Checkpoints written", f.checkpoints),
+            MetricFamily::gauge("store_revision", "Newest revision", revision),
+            MetricFamily::gauge("store_entries", "Objects stored", entries),
+            MetricFamily::counter("store_transactions", "Transactions committed", transactions),
+            MetricFamily::counter("store_refused_full", "Transactions refused because the disk was full", refused_full),
+            MetricFamily::counter("store_checkpoints", "Checkpoints written", checkpoints),
             MetricFamily::counter(
                 "store_checkpoint_failures",
                 "Checkpoints that could not be written",
-                f.checkpoint_failures,
+                checkpoint_failures,
             ),
-            MetricFamily::counter("store_packed", "Cold values packed", f.packed),
-            MetricFamily::gauge("store_history_bytes", "Recent changes kept for watches", f.history_bytes),
-            MetricFamily::gauge("store_watches", "Open watches", f.watches),
-            MetricFamily::counter(
-                "store_watches_dropped",
-                "Watches ended because they were too slow",
-                f.watches_dropped,
-            ),
+            MetricFamily::counter("store_packed", "Cold values packed", packed),
+            MetricFamily::counter("store_pack_panics", "Rounds of packing that panicked", pack_panics),
+            MetricFamily::gauge("store_history_bytes", "Recent changes kept for watches", history_bytes),
+            MetricFamily::gauge("store_watches", "Open watches", watches),
+            MetricFamily::counter("store_watches_dropped", "Watches ended because they were too slow", watches_dropped),
         ]
     });
     sources.check("store", move || match checked.figures().stopped {

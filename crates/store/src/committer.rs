@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, panic,
+    fs,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -340,9 +340,12 @@ impl Committer {
         self.checkpoints.retry_at = 0;
         let (disk, snapshot, kept) = (self.disk.clone(), self.working.clone(), self.checkpoints.kept.clone());
         let write = move || {
-            let written =
-                panic::catch_unwind(panic::AssertUnwindSafe(|| write_checkpoint(disk.as_ref(), &snapshot, kept)));
-            own.blocking_send(Request::Checkpointed(written.ok().flatten())).ok();
+            let written = knoll_faults::catch(|| write_checkpoint(disk.as_ref(), &snapshot, kept));
+            let written = written.unwrap_or_else(|panic| {
+                tracing::error!(panic, "write a checkpoint; the log is kept");
+                None
+            });
+            own.blocking_send(Request::Checkpointed(written)).ok();
         };
         if let Err(error) = thread::Builder::new().name("store-checkpoint".into()).spawn(write) {
             tracing::error!(%error, "start writing a checkpoint");

@@ -10,6 +10,7 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) checkpoint_failures: AtomicU64,
     pub(crate) packed: AtomicU64,
+    pub(crate) pack_panics: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -33,6 +34,8 @@ pub struct Figures {
     pub checkpoint_failures: u64,
     /// Values packed.
     pub packed: u64,
+    /// Rounds of packing that panicked; their values stay as they are.
+    pub pack_panics: u64,
     /// Bytes of recent changes kept for watches.
     pub history_bytes: u64,
     /// Open watches.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc as requests;
 
 use crate::{
     committer::Request,
+    counters::count,
     snapshot::Snapshot,
     store::Shared,
     value::{Dictionary, Packed, Value},
@@ -140,18 +141,37 @@ fn kinds_of(state: &Snapshot) -> HashMap<String, Packing> {
 impl Packer {
     fn run(&mut self) {
         while self.wait() {
-            let round = self.cold();
-            if round.is_empty() {
-                continue;
-            }
-            let state = self.shared.published();
-            let packed = self.pack(&state, round);
-            drop(state);
+            let packed = match knoll_faults::catch(|| self.round()) {
+                Ok(packed) => packed,
+                Err(panic) => {
+                    self.begin_again(&panic);
+                    continue;
+                }
+            };
             let Some(committer) = self.committer.upgrade() else { return };
             if !packed.is_empty() && committer.blocking_send(Request::Packed(packed)).is_err() {
                 return;
             }
         }
+    }
+
+    /// Packs what has grown cold, as much as goes into one round.
+    fn round(&mut self) -> Vec<PackedValue> {
+        let cold = self.cold();
+        if cold.is_empty() {
+            return Vec::new();
+        }
+        tracing::trace!(keys = cold.len(), "pack what has grown cold");
+        let state = self.shared.published();
+        self.pack(&state, cold)
+    }
+
+    /// Goes on after a panic. It costs that round: its values stay as they are until they are written again or the store
+    /// is opened, and what was known of the kinds, which may be half changed, is found out anew.
+    fn begin_again(&mut self, panic: &str) {
+        count(&self.shared.counters.pack_panics);
+        tracing::error!(panic, "pack values that have grown cold; they stay as they are");
+        self.kinds = kinds_of(&self.shared.published());
     }
 
     /// Waits until something is cold or was written. `false` when the store has gone.

@@ -323,16 +323,18 @@ impl Store {
     /// How it fares.
     pub fn figures(&self) -> Figures {
         let Shared { counters, .. } = &*self.inner.shared;
+        let Counters { transactions, refused_full, checkpoints, checkpoint_failures, packed, pack_panics } = counters;
         let state = self.snapshot();
         let history = self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
         Figures {
             revision: state.revision,
             entries: state.map.len() as u64,
-            transactions: Counters::read(&counters.transactions),
-            refused_full: Counters::read(&counters.refused_full),
-            checkpoints: Counters::read(&counters.checkpoints),
-            checkpoint_failures: Counters::read(&counters.checkpoint_failures),
-            packed: Counters::read(&counters.packed),
+            transactions: Counters::read(transactions),
+            refused_full: Counters::read(refused_full),
+            checkpoints: Counters::read(checkpoints),
+            checkpoint_failures: Counters::read(checkpoint_failures),
+            packed: Counters::read(packed),
+            pack_panics: Counters::read(pack_panics),
             history_bytes: history.bytes() as u64,
             watches: history.listeners.count() as u64,
             watches_dropped: history.listeners.dropped,

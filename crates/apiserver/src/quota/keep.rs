@@ -17,7 +17,8 @@ use crate::{
     ApiServer,
     claims::Amounts,
     follow::{Follower, Seen},
-    object, objects, panics,
+    object, objects,
+    panics::{self, Panicked},
 };
 
 /// Where quotas are kept.
@@ -38,6 +39,7 @@ struct Open {
     limited: BTreeSet<String>,
     /// Those of them in which something changed.
     stale: BTreeSet<String>,
+    panicked: Panicked,
 }
 
 impl ApiServer {
@@ -98,7 +100,11 @@ impl ApiServer {
     async fn count_all(&self, open: &mut Open) -> Result<bool, WriteError> {
         let stale = std::mem::take(&mut open.stale);
         for namespace in &stale {
-            match panics::contain(&self.counters, "count for a quota", self.count(namespace)).await {
+            let counted = panics::contain(&self.counters, "count for a quota", self.count(namespace)).await;
+            if open.panicked.again(namespace, counted.is_none()) {
+                open.stale.insert(namespace.clone());
+            }
+            match counted {
                 Some(Err(error @ WriteError::Stopped(_))) => return Err(error),
                 // Who was faster may have counted earlier.
                 Some(Err(WriteError::Conflict { .. })) => drop(open.stale.insert(namespace.clone())),

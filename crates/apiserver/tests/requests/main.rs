@@ -11,6 +11,7 @@ mod frames;
 mod idle;
 mod limits;
 mod lists_and_watches;
+mod mines;
 mod objects;
 mod panics;
 mod patches;

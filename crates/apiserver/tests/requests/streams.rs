@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Harness, dial, listen, pod};
+use crate::{
+    mines,
+    support::{Harness, dial, listen, pod},
+};
 
 /// A machine whose commands say what they are told, and end with 7 when their input ends.
 struct Echo;
@@ -142,4 +145,22 @@ async fn a_request_that_does_not_upgrade_is_refused_as_a_status() {
     assert_eq!(h.get(path).await.failure(400), "Upgrade request required: only WebSocket is spoken");
     let message = h.get("/api/v1/namespaces/default/pods/p/log?container=zz").await.failure(400);
     assert_eq!(message, "container zz is not valid for pod p");
+}
+
+#[tokio::test]
+async fn a_command_whose_streams_panic_ends_with_its_connection_and_leaves_the_others_alone() {
+    let _laid = mines::lay();
+    let h = Harness::with_node(Arc::new(Echo)).await;
+    h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    mines::arm("carry a command's streams", 2);
+    for round in 1..=2 {
+        let mut stream = connect(&h).await;
+        let head = ask(&mut stream, "command=echo&stdout=true&stderr=true").await;
+        assert!(head.starts_with("http/1.1 101"), "{head}");
+        assert!(stream.read_u8().await.is_err(), "nothing more comes");
+        assert_eq!(h.server.counters().panics.get(), round);
+    }
+    let mut stream = connect(&h).await;
+    ask(&mut stream, "command=echo&stdout=true&stderr=true").await;
+    assert_eq!(message(&mut stream).await, (2, "echo".into()));
 }

@@ -1,5 +1,7 @@
 //! A pod, with and without every capability that a tenant can be granted.
 
+use std::{net::UdpSocket, time::Duration};
+
 use knoll_e2e::Namespace;
 use serde_json::{Value, json};
 
@@ -84,7 +86,12 @@ fn there_is_no_way_out_with_or_without_capabilities_and_shared_processes() {
     let _watchman = Watchman::new(&space);
     let _mark = Mark::new();
     load_shell(&space);
-    for (name, context) in [("plain", json!({})), ("armed", json!({"capabilities": {"add": CAPABILITIES}}))] {
+    // What the last does by leave of the kernel itself, such as to load a module, is not tried: docs/security.md says who is
+    // root. Without that leave it stays inside like the others.
+    let all = json!({"capabilities": {"add": ["ALL"]}});
+    for (name, context) in
+        [("plain", json!({})), ("armed", json!({"capabilities": {"add": CAPABILITIES}})), ("mighty", all)]
+    {
         for shared in [false, true] {
             let mut container = shell(WAYS, &context);
             container["name"] = "main".into();
@@ -142,12 +149,13 @@ fn a_pod_reads_images_and_changes_none() {
     let _watchman = Watchman::new(&space);
     load_shell(&space);
     let script = r#"
-for target in 169.254.77.1:5000 registry.knoll.local:5000; do
-  wget -q -O - --post-data=x "http://$target/knoll/images?tag=evil" && echo "OUT: load"
-  wget -q -O - --post-data= "http://$target/v2/evil/blobs/uploads/" && echo "OUT: push"
-done
+registry=http://169.254.77.1:5000
+wget -q -O - $registry/v2/e2e/actor/manifests/1 | grep -q schemaVersion && echo "it reads"
+wget -q -O - --post-data=x "$registry/knoll/images?tag=evil" && echo "OUT: load"
+wget -q -O - --post-data= $registry/v2/evil/blobs/uploads/ && echo "OUT: push"
 echo tried"#;
     let said = space.run_pod("pushes", shell(script, &json!({})));
+    assert!(said.contains("it reads"), "{said}");
     assert!(said.contains("tried") && !said.contains("OUT"), "{said}");
 }
 
@@ -156,14 +164,100 @@ fn a_pod_sends_from_its_own_address_only() {
     let space = Namespace::new("spoof");
     let _watchman = Watchman::new(&space);
     load_shell(&space);
-    let other = space.run_pod("other", shell("hostname -i || true; sleep 0", &json!({})));
-    drop(other);
-    // With NET_ADMIN it takes another address, and nobody answers to that one.
-    let script = r#"
-ip addr add 10.244.200.200/32 dev eth0 2>/dev/null
-wget -q -T 3 -O - --header "Host: x" http://169.254.77.1/ >/dev/null 2>&1
-nc -w 3 -s 10.244.200.200 169.254.77.1 80 </dev/null >/dev/null 2>&1 && echo "OUT: another's address is answered"
-echo tried"#;
-    let said = space.run_pod("spoofer", shell(script, &json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}})));
-    assert!(said.contains("tried") && !said.contains("OUT"), "{said}");
+    let listener = UdpSocket::bind("169.254.77.1:0").expect("the pods' gateway is an address of this machine");
+    listener.set_read_timeout(Some(Duration::from_secs(60))).expect("it is set");
+    let port = listener.local_addr().expect("it has one").port();
+    // With NET_ADMIN it takes other addresses: its neighbour's and one of the outside. Each datagram is on the cable
+    // before the next address is taken, and the first and the last go by the pod's own.
+    let script = format!(
+        r#"
+sent() {{ cat /sys/class/net/eth0/statistics/tx_packets; }}
+for step in first=$OWN neighbour=$NEIGHBOUR outside=198.51.100.7 last=$OWN; do
+  address=${{step#*=}}
+  [ $address = $OWN ] || ip addr add $address/32 dev eth0 || exit
+  ip route replace default via 169.254.77.1 dev eth0 src $address
+  ip route replace 169.254.77.1 dev eth0 src $address || exit
+  before=$(sent)
+  tftp -g -r ${{step%=*}} -l /tmp/x 169.254.77.1 {port} 2>/dev/null &
+  while [ $(sent) = $before ]; do sleep 0.01; done
+  kill $!; wait $! 2>/dev/null
+done
+echo tried"#
+    );
+    space.actor();
+    let neighbour = space.pods("actor")[0]["status"]["podIP"].clone();
+    let mut spoofer = shell(&script, &json!({"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}}));
+    spoofer["env"] = json!([
+        {"name": "OWN", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "NEIGHBOUR", "value": neighbour},
+    ]);
+    let said = space.run_pod("spoofer", spoofer);
+    assert!(said.contains("tried"), "{said}");
+    let own = space.object("pods", "spoofer")["status"]["podIP"].as_str().expect("it has one").to_owned();
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|name| name != "last") {
+        let mut buffer = [0; 128];
+        let (length, from) = listener.recv_from(&mut buffer).expect("a pod is heard under its own address");
+        // A request to read: two bytes that say so, and a name that ends with a zero.
+        let name = buffer[2..length].split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        assert_eq!(from.ip().to_string(), own, "{name}");
+        heard.push(name);
+    }
+    heard.dedup();
+    assert_eq!(heard, ["first", "last"]);
+}
+
+#[test]
+fn a_fork_bomb_stays_within_its_container() {
+    let space = Namespace::new("forks");
+    let _watchman = Watchman::new(&space);
+    load_shell(&space);
+    // The shell ends when it cannot fork.
+    let script =
+        "n=0; while [ $n -lt 8000 ]; do sleep 1000 & n=$((n+1)); [ $((n % 500)) = 0 ] && echo $n; done; echo OUT";
+    let bomb = std::thread::scope(|scope| {
+        let bomb = scope.spawn(|| space.run_pod("bomb", shell(script, &json!({}))));
+        let mut asked = 0;
+        while !bomb.is_finished() {
+            space.cluster.kubectl(&["get", "namespaces", "--request-timeout=20s"]);
+            asked += 1;
+        }
+        assert!(asked > 0);
+        bomb.join().expect("the pod ends")
+    });
+    assert!(bomb.contains("500\n") && !bomb.contains("OUT"), "{bomb}");
+    assert_eq!(space.object("pods", "bomb")["status"]["phase"], "Failed");
+    space.kubectl(&["delete", "pod", "bomb", "--timeout=60s"]);
+}
+
+#[test]
+fn a_pod_that_leaves_trees_without_end_is_removed_all_the_same() {
+    let space = Namespace::new("trees");
+    let _watchman = Watchman::new(&space);
+    load_shell(&space);
+    let step = ["d"; 20].join("/");
+    let script = format!(
+        "for root in /tmp /volume; do cd $root; n=0; while [ $n -lt 130 ] && mkdir -p {step} && cd -P {step}; do n=$((n+1)); done; \
+         echo $root $n; done"
+    );
+    let mut container = shell(&script, &json!({}));
+    container["name"] = "main".into();
+    container["volumeMounts"] = json!([{"name": "volume", "mountPath": "/volume"}]);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trees"},
+        "spec": {
+            "restartPolicy": "Never", "containers": [container], "volumes": [{"name": "volume", "emptyDir": {}}],
+        },
+    });
+    space.apply(&pod.to_string());
+    knoll_e2e::until("the trees have grown", || {
+        (space.object("pods", "trees")["status"]["phase"] == "Succeeded").then_some(())
+    });
+    assert_eq!(space.kubectl(&["logs", "trees"]), "/tmp 130\n/volume 130\n");
+    let uid = space.object("pods", "trees")["metadata"]["uid"].as_str().expect("it has one").to_owned();
+    space.kubectl(&["delete", "pod", "trees", "--timeout=60s"]);
+    // Of its volumes nothing is left, either.
+    let volumes = space.cluster.data_dir.join("pods").join(uid);
+    knoll_e2e::until("its directory goes", || (!volumes.exists()).then_some(()));
 }

@@ -186,3 +186,72 @@ fn patches_and_bodies_have_budgets() {
     let big = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "big"}, "data": {"a": "x".repeat(2 << 20)}});
     tenant.may_not(&["create", "-f", "-"], &big.to_string(), "Too long: may not be more than 1048576 bytes");
 }
+
+/// A pod that stays, and runs commands.
+fn shell(name: &str) -> Value {
+    let container = json!({"name": "main", "image": "e2e/shell:1", "command": ["/bin/sh", "-c", "sleep 1000"]});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "terminationGracePeriodSeconds": 0, "containers": [container]}})
+}
+
+#[test]
+fn commands_run_in_pods_of_the_own_namespace_only() {
+    let tenant = Tenant::new("exec");
+    let _watchman = Watchman::new(&tenant.space);
+    let victim = Namespace::within(tenant.space.cluster.clone(), "exec-victim");
+    let archive = victim.cluster.images.join("shell.tar").display().to_string();
+    victim.cluster.succeed(&victim.cluster.knoll, &["image", "load", &archive], "");
+    tenant.creates(&shell("own"));
+    victim.apply(&shell("theirs").to_string());
+    for (space, name) in [(&tenant.space, "pod/own"), (&victim, "pod/theirs")] {
+        space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", name]);
+    }
+    assert_eq!(tenant.may(&["exec", "own", "--", "/bin/sh", "-c", "echo in"], ""), "in\n");
+    let theirs = ["-n", &victim.name];
+    for words in [
+        &["exec", "theirs", "--", "/bin/sh", "-c", "echo in"][..],
+        &["attach", "theirs"],
+        &["logs", "theirs"],
+        &["port-forward", "theirs", ":80"],
+        &["debug", "theirs", "--image=e2e/shell:1"],
+        &["delete", "pod", "theirs"],
+    ] {
+        tenant.may_not(&[&theirs[..], words].concat(), "", "orbidden");
+    }
+}
+
+#[test]
+fn nobody_answers_to_anothers_name() {
+    let tenant = Tenant::new("names");
+    let _watchman = Watchman::new(&tenant.space);
+    let victim = Namespace::within(tenant.space.cluster.clone(), "names-victim");
+    let archive = victim.cluster.images.join("shell.tar").display().to_string();
+    victim.cluster.succeed(&victim.cluster.knoll, &["image", "load", &archive], "");
+    victim.actor();
+    let name = format!("actor.{}.svc.cluster.local", victim.name);
+    let address = || {
+        let service = victim.object("services", "actor")["spec"].clone();
+        service["externalName"].as_str().or(service["clusterIP"].as_str()).unwrap_or_default().to_owned()
+    };
+    let before = address();
+    let mapping = |domain: &str| {
+        json!({
+            "apiVersion": "serving.knative.dev/v1beta1", "kind": "DomainMapping", "metadata": {"name": domain},
+            "spec": {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "mine"}},
+        })
+    };
+    for domain in [name.as_str(), "kubernetes.default.svc.cluster.local", "evil.svc.cluster.local"] {
+        tenant.cannot_create(&mapping(domain), "must not be a subdomain of cluster local domain");
+    }
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    tenant.cannot_create(&service(&format!("actor.{}", victim.name)), "metadata.name");
+    let mut foreign = service("actor");
+    foreign["metadata"]["namespace"] = victim.name.as_str().into();
+    tenant.cannot_create(&foreign, "orbidden");
+    // One of the same name in the own namespace is the own one's.
+    tenant.creates(&service("actor"));
+    let look_up = format!("wget -q -O - http://{name}/");
+    let container = json!({"image": "e2e/shell:1", "command": ["/bin/sh", "-c", look_up]});
+    assert_eq!(tenant.space.run_pod("asks", container), "actor \n");
+    assert_eq!(address(), before);
+}

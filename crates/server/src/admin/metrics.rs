@@ -7,7 +7,7 @@ use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 /// What the answer is.
@@ -24,7 +24,8 @@ impl Collector for Readings {
                 MetricKind::Counter => MetricType::Counter,
                 MetricKind::Gauge => MetricType::Gauge,
             };
-            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
+            let (name, unit) = split(metric.name);
+            let mut family = encoder.encode_descriptor(name, metric.help, unit.as_ref(), kind)?;
             for sample in &metric.samples {
                 let one = family.encode_family(&sample.labels)?;
                 match metric.kind {
@@ -35,6 +36,13 @@ impl Collector for Readings {
         }
         Ok(())
     }
+}
+
+/// A name without its unit, and the unit, which stands last in names that have one.
+fn split(name: &str) -> (&str, Option<Unit>) {
+    let of = |unit: &Unit| name.strip_suffix(unit.as_str())?.strip_suffix('_');
+    let found = [Unit::Bytes, Unit::Seconds].into_iter().find_map(|unit| Some((of(&unit)?, Some(unit))));
+    found.unwrap_or((name, None))
 }
 
 /// The readings as text: ours below `knoll_`, those about the process under the names every exporter gives them.
@@ -55,12 +63,23 @@ mod tests {
     fn counters_and_gauges_are_told_with_help_and_labels_escaped() {
         let ours = vec![
             MetricFamily::counter("drive_plans", "Keys planned", 3),
+            MetricFamily::counter("pauses_seconds", "Time that was waited", 4),
             MetricFamily::by("queue_keys", "Keys that wait", MetricKind::Gauge, "lane", [("a\"b\n".to_owned(), 2)]),
         ];
-        let text = text(ours, vec![MetricFamily::gauge("process_open_fds", "Open files", 7)]);
+        let process = vec![
+            MetricFamily::gauge("process_open_fds", "Open files", 7),
+            MetricFamily::gauge("process_size_bytes", "Size", 8),
+        ];
+        let text = text(ours, process);
         for line in [
             "# HELP process_open_fds Open files",
             "process_open_fds 7.0",
+            "# TYPE process_size_bytes gauge",
+            "# UNIT process_size_bytes bytes",
+            "process_size_bytes 8.0",
+            "# TYPE knoll_pauses_seconds counter",
+            "# UNIT knoll_pauses_seconds seconds",
+            "knoll_pauses_seconds_total 4.0",
             "# TYPE knoll_drive_plans counter",
             "knoll_drive_plans_total 3.0",
             "knoll_queue_keys{lane=\"a\\\"b\\n\"} 2.0",

@@ -8,6 +8,8 @@ mod answer;
 mod metrics;
 mod process;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,

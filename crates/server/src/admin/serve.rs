@@ -87,7 +87,7 @@ async fn serve_outside(
     }
 }
 
-async fn connection<S>(admin: Arc<Admin>, stream: S, caller: Caller, place: OwnedSemaphorePermit)
+pub(super) async fn connection<S>(admin: Arc<Admin>, stream: S, caller: Caller, place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

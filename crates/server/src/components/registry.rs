@@ -96,22 +96,19 @@ impl Authorize for ServiceAccounts {
 
 /// What the registry did, with what the numbers mean.
 pub(crate) fn metrics(counts: RegistryCounts) -> Vec<MetricFamily> {
+    let RegistryCounts { pushes, pulls, deletions, denied, failed, received_bytes, sent_bytes } = counts;
     vec![
-        MetricFamily::counter("registry_pushes", "Manifests that were pushed", counts.pushes),
-        MetricFamily::counter("registry_pulls", "Manifests that were pulled", counts.pulls),
-        MetricFamily::counter("registry_deletions", "Manifests whose names were taken away", counts.deletions),
-        MetricFamily::counter(
-            "registry_denied",
-            "Requests to the registry refused because of who asked",
-            counts.denied,
-        ),
+        MetricFamily::counter("registry_pushes", "Manifests that were pushed", pushes),
+        MetricFamily::counter("registry_pulls", "Manifests that were pulled", pulls),
+        MetricFamily::counter("registry_deletions", "Manifests whose names were taken away", deletions),
+        MetricFamily::counter("registry_denied", "Requests to the registry refused because of who asked", denied),
         MetricFamily::counter(
             "registry_failed",
             "Requests to the registry that failed for want of the machine",
-            counts.failed,
+            failed,
         ),
-        MetricFamily::counter("registry_received_bytes", "Bytes of blobs that were pushed", counts.received_bytes),
-        MetricFamily::counter("registry_sent_bytes", "Bytes of blobs that were pulled", counts.sent_bytes),
+        MetricFamily::counter("registry_received_bytes", "Bytes of blobs that were pushed", received_bytes),
+        MetricFamily::counter("registry_sent_bytes", "Bytes of blobs that were pulled", sent_bytes),
     ]
 }
 

@@ -55,7 +55,15 @@ async fn live(arguments: &ApiArguments, paths: &Paths, level: LogLevel) -> Resul
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
 
     let mut tasks = Tasks::new();
-    up::certificates::keep(&mut tasks, paths.clone(), pki.clone(), serving, instance.api.clone(), names);
+    up::certificates::keep(
+        &mut tasks,
+        paths.clone(),
+        pki.clone(),
+        serving,
+        instance.api.clone(),
+        names,
+        Timestamp::now,
+    );
     let node = links::streams::RemoteNode { path: links::socket("node") };
     let api = Api::start(paths, &pki, Arc::new(node), api_port, &mut tasks).await?;
     api.serve([ports.api, pods.api], &certificate, &mut tasks);

@@ -128,7 +128,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;
 
     let mut tasks = Tasks::new();
-    certificates::keep(&mut tasks, paths.clone(), pki.clone(), serving, instance.api.clone(), names);
+    certificates::keep(&mut tasks, paths.clone(), pki.clone(), serving, instance.api.clone(), names, Timestamp::now);
     let planes = Planes::start(arguments, paths, ports, &pki, certificate, &admin, &mut tasks).await?;
     announce(&instance, paths)?;
     println!("{}", detach::summary(&instance));

@@ -112,9 +112,15 @@ impl Routing {
         self.panics
     }
 
-    /// Does pure `work`; a panic counts, and gives nothing.
-    fn try_to<T>(&mut self, work: impl FnOnce() -> T) -> Option<T> {
-        let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    /// Does pure `work` about `key`; a panic counts, and gives nothing.
+    #[cfg_attr(not(test), expect(unused_variables, reason = "tests plant panics by key"))]
+    fn try_to<T>(&mut self, key: &Key, work: impl FnOnce() -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            super::tests::step_on_mine(key);
+            work()
+        }))
+        .ok();
         self.panics += u64::from(done.is_none());
         done
     }
@@ -185,7 +191,7 @@ impl Routing {
     fn redo(&mut self, world: &World, mut touched: Touched) -> (BTreeMap<Key, Option<i64>>, bool) {
         let (mut hosts, mut published) = (BTreeSet::new(), BTreeMap::new());
         for key in touched.ingresses {
-            let Some(next) = self.try_to(|| ingress_routes(world, &key)) else { continue };
+            let Some(next) = self.try_to(&key, || ingress_routes(world, &key)) else { continue };
             let before = self.ingress_routes.get(&key);
             if before == next.as_ref() {
                 continue;
@@ -261,7 +267,7 @@ impl Routing {
         if with(&self.used, &key).next().is_none() && !is_revision(world, &key) {
             return self.table.backends.remove(&key).is_some();
         }
-        let Some(next) = self.try_to(|| backend(world, &key)) else { return false };
+        let Some(next) = self.try_to(&key, || backend(world, &key)) else { return false };
         let changed = self.table.backends.get(&key).is_none_or(|before| **before != next);
         if changed {
             self.table.backends.insert(key, Arc::new(next));

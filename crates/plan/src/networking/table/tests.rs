@@ -218,3 +218,65 @@ fn the_table_by_changes_is_the_table() {
         }
     }
 }
+
+std::thread_local! {
+    /// What panics when it is looked at, and how often.
+    static MINE: std::cell::RefCell<Option<(Key, u64)>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Panics at a key that a test has mined.
+pub(super) fn step_on_mine(key: &Key) {
+    let hit = MINE.with_borrow_mut(|mine| match mine {
+        Some((mined, left)) if mined == key && *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    });
+    assert!(!hit, "a mine went off at {key}");
+}
+
+/// The table keeps what it had of the Ingress, or the backend, that a panic happened at; everybody else's moves on.
+#[test]
+fn a_panic_costs_the_ingress_or_the_backend_it_happened_at() {
+    let mut cluster = Cluster::of(&format!("{}---{PLAIN}", ingress("a", "x", "plain", "80")));
+    cluster.add(&ingress("b", "yy", "plain", "80"));
+    let (mut routing, _) = Routing::new(&cluster.world);
+    cluster.changes.clear();
+    let update = |cluster: &mut Cluster, routing: &mut Routing| {
+        routing.update(&cluster.world, &std::mem::take(&mut cluster.changes))
+    };
+
+    MINE.set(Some((Key::new("default", "a"), 2)));
+    for round in 1..=2 {
+        cluster.add(&ingress("a", "x", "plain", "81"));
+        cluster.add(&ingress("b", &format!("y{round}"), "plain", "80"));
+        let updated = update(&mut cluster, &mut routing).expect("the other changed");
+        assert_eq!(routing.panics(), round);
+        assert!(paths(&updated.table, "x").contains("plain:80"), "it keeps what it had");
+        assert!(updated.table.external.contains_key(format!("y{round}").as_str()));
+        assert!(!updated.published.contains_key(&Key::new("default", "a")), "it is not told as published");
+    }
+    cluster.add(&ingress("a", "x", "plain", "81"));
+    let updated = update(&mut cluster, &mut routing).expect("a change");
+    assert!(paths(&updated.table, "x").contains("plain:81"));
+    assert_eq!(routing.panics(), 2);
+
+    // A backend: who answers for the Services' ports.
+    MINE.set(Some((Key::new("default", "plain:81"), 2)));
+    for round in 3..=4 {
+        cluster.edit(Kind::Endpoints, &Key::new("default", "plain"), |value| {
+            value["subsets"][0]["addresses"][0]["ip"] = format!("10.0.0.{round}").into();
+        });
+        let updated = update(&mut cluster, &mut routing).expect("the other port's changed");
+        assert_eq!(routing.panics(), round);
+        let addresses = |port: &str| format!("{:?}", updated.table.backends[&Key::new("default", port)].instances);
+        assert!(addresses("plain:80").contains(&format!("10.0.0.{round}")), "{}", addresses("plain:80"));
+        assert!(addresses("plain:81").contains("10.0.0.2:10"), "{}", addresses("plain:81"));
+    }
+    cluster.edit(Kind::Endpoints, &Key::new("default", "plain"), |value| {
+        value["subsets"][0]["addresses"][0]["ip"] = "10.0.0.9".into();
+    });
+    update(&mut cluster, &mut routing).expect("a change");
+    assert_eq!(*routing.table(), build(&cluster.world));
+}
