@@ -230,9 +230,14 @@ pub(crate) fn interfaces(prefix: &str) -> Vec<String> {
 
 /// Waits for a condition, for at most ten seconds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    until_after(Duration::from_secs(10), what, condition).await;
+}
+
+/// Waits for a condition, for so long at most.
+pub(crate) async fn until_after(patience: Duration, what: &str, condition: impl Fn() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(begin.elapsed() < patience, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
