@@ -5,6 +5,7 @@
 //!
 //! Safety is checked after every step, liveness at rest: once the harm stops, everything must settle.
 
+mod clocks;
 mod cluster;
 mod manager;
 mod node;

@@ -6,16 +6,18 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, stats::RevisionStat};
+use knoll_api::{Key, Kind, Object, clock::SteadyClock, stats::RevisionStat};
 use knoll_drive::{
     Scaler,
     queue::{Barrier, Ended, Id, Lane, Queue},
     shows,
 };
-use knoll_plan::{Changed, Observation, Rows, ScaleDecision, Settings, Want, World, table::Routing};
+use knoll_plan::{Changed, DigestRequest, Observation, Rows, ScaleDecision, Settings, Want, World, table::Routing};
 
-use crate::cluster::{Cluster, Denied};
+use crate::{
+    clocks::Clocks,
+    cluster::{Cluster, Denied},
+};
 
 /// A fault that a run is to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,12 @@ pub enum Fault {
     Sound,
     /// A key that is woken while it is under way, or waits for the World to show its write, does not come again.
     LostWake,
+    /// A revision that panics is given fewer instances than it was to have.
+    ShrinksInPanic,
 }
+
+/// The least instances of revisions that panic: the most that each was to have since it began to.
+pub(crate) type Floors = BTreeMap<Key, i32>;
 
 /// The wants of a key, under way.
 #[derive(Clone, Debug)]
@@ -35,6 +42,8 @@ pub(crate) struct WorkItem {
     barriers: Vec<Barrier>,
     /// How far the World was when this was planned.
     pub(crate) view: BTreeMap<Kind, u64>,
+    /// Whose instances may not become fewer, when this was planned.
+    floors: Floors,
     recheck: Option<Duration>,
 }
 
@@ -53,22 +62,23 @@ pub(crate) struct ControllerManager {
     /// Images somebody waits for.
     pub(crate) asked: Vec<Want>,
     fault: Fault,
+    clocks: Clocks,
+    steady: SteadyClock,
+    floors: Floors,
 }
 
-/// Time as the queue counts it.
-fn elapsed(now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
-}
-
-/// A time of the queue.
-fn at(elapsed: Duration) -> Timestamp {
-    let since = jiff::SignedDuration::try_from(elapsed).unwrap_or(jiff::SignedDuration::MAX);
-    Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
+/// What came of a want.
+pub(crate) struct Carried {
+    pub(crate) want: Want,
+    /// How far the World was when it was planned.
+    pub(crate) view: BTreeMap<Kind, u64>,
+    pub(crate) floors: Floors,
+    pub(crate) done: bool,
 }
 
 impl ControllerManager {
     /// A process that just started: it lists everything.
-    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault) -> ControllerManager {
+    pub(crate) fn start(cluster: &Cluster, settings: Settings, fault: Fault, clocks: &Clocks) -> ControllerManager {
         let rows = knoll_plan::rows(&settings);
         let mut manager = ControllerManager {
             world: World::new(settings),
@@ -82,6 +92,9 @@ impl ControllerManager {
             scaler: Scaler::new(std::sync::Arc::default()),
             asked: Vec::new(),
             fault,
+            clocks: clocks.clone(),
+            steady: clocks.steady(),
+            floors: Floors::new(),
         };
         for kind in Kind::ALL {
             manager.list(cluster, *kind);
@@ -162,34 +175,32 @@ impl ControllerManager {
     }
 
     /// Plans the next key.
-    pub(crate) fn plan(&mut self, now: Timestamp) {
+    pub(crate) fn plan(&mut self) {
         let Some((id, _)) = self.queue.take(Lane::Spread) else { return };
-        let plan = (self.rows.all()[id.0].plan)(&self.world, &id.1, now);
+        let mut plan = (self.rows.all()[id.0].plan)(&self.world, &id.1, self.steady.now());
+        if self.fault == Fault::ShrinksInPanic {
+            plan.wants.iter_mut().for_each(halve);
+        }
         let item = WorkItem {
             id,
             left: plan.wants.into(),
             versions: BTreeMap::new(),
             barriers: Vec::new(),
             view: self.revisions.clone(),
+            floors: self.floors.clone(),
             recheck: plan.recheck,
         };
-        if item.left.is_empty() { self.end(item, Ok(()), now) } else { self.items.push(item) }
+        if item.left.is_empty() { self.end(item, Ok(())) } else { self.items.push(item) }
     }
 
     /// Carries out the next want of an item. What it was, and what came of it.
-    pub(crate) fn carry_on(
-        &mut self,
-        cluster: &mut Cluster,
-        at: usize,
-        deny: Option<Denied>,
-        now: Timestamp,
-    ) -> Option<(Want, BTreeMap<Kind, u64>, bool)> {
+    pub(crate) fn carry_on(&mut self, cluster: &mut Cluster, at: usize, deny: Option<Denied>) -> Option<Carried> {
         let item = self.items.get_mut(at)?;
         let want = item.left.pop_front()?;
-        let view = item.view.clone();
+        let (view, floors) = (item.view.clone(), item.floors.clone());
         let result = match deny {
             Some(denied) => Err(denied),
-            None => cluster.carry_out(&want, &mut item.versions, now),
+            None => cluster.carry_out(&want, &mut item.versions, self.clocks.wall()),
         };
         if let Ok(Some((kind, revision))) = &result {
             item.barriers.push(match &want {
@@ -206,12 +217,12 @@ impl ControllerManager {
         let done = result.is_ok();
         if item.left.is_empty() || !done {
             let item = self.items.swap_remove(at);
-            self.end(item, result.map(drop), now);
+            self.end(item, result.map(drop));
         }
-        Some((want, view, done))
+        Some(Carried { want, view, floors, done })
     }
 
-    fn end(&mut self, item: WorkItem, result: Result<(), Denied>, now: Timestamp) {
+    fn end(&mut self, item: WorkItem, result: Result<(), Denied>) {
         let WorkItem { id, barriers, recheck, .. } = item;
         let ended = match result {
             Ok(()) => Ended::Well { barriers, recheck },
@@ -220,17 +231,20 @@ impl ControllerManager {
         };
         let (world, revisions) = (&self.world, &self.revisions);
         let reached = |barrier: &Barrier| shows(world, |kind| revisions.get(&kind).copied(), barrier);
-        self.queue.ended(&id, ended, elapsed(now), reached);
+        self.queue.ended(&id, ended, self.clocks.running(), reached);
     }
 
-    /// When the next key asks to be looked at again, or a revision is decided.
-    pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.queue.next_due().into_iter().chain(self.scaler.next_due()).min().map(at)
+    /// When the next key asks to be looked at again, or a revision is decided, as the machine runs.
+    pub(crate) fn next_timer(&self) -> Option<Duration> {
+        self.queue.next_due().into_iter().chain(self.scaler.next_due()).min()
     }
 
     /// The gateway reports a second in which revisions had these requests at a time.
-    pub(crate) fn report(&mut self, load: &BTreeMap<Key, f64>, now: Timestamp) {
-        let elapsed = elapsed(now);
+    ///
+    /// # Errors
+    /// When the decisions are not safe.
+    pub(crate) fn report(&mut self, load: &BTreeMap<Key, f64>) -> Result<(), String> {
+        let elapsed = self.clocks.running();
         for revision in self.world.keys(Kind::PodAutoscaler) {
             let followed = knoll_plan::decider(&self.world, &revision);
             self.scaler.follow(revision, followed, elapsed);
@@ -242,13 +256,27 @@ impl ControllerManager {
             period_seconds: 1.0,
         };
         self.scaler.record(&load.iter().map(report).collect::<Vec<_>>(), elapsed);
-        self.scale(now);
+        self.scale()
     }
 
     /// Decides what is due.
-    pub(crate) fn scale(&mut self, now: Timestamp) {
-        self.scaler.tick(elapsed(now));
+    ///
+    /// # Errors
+    /// When a revision that panics is to have fewer instances than it was to have already.
+    pub(crate) fn scale(&mut self) -> Result<(), String> {
+        self.scaler.tick(self.clocks.running());
+        let now = self.steady.now();
         for (revision, decision) in self.scaler.take_decisions() {
+            match decision.filter(|decision| decision.panic) {
+                Some(decision) => {
+                    let floor = self.floors.entry(revision.clone()).or_insert(decision.desired);
+                    if decision.desired < *floor {
+                        return Err(format!("{revision} panics with {floor} and is to have {}", decision.desired));
+                    }
+                    *floor = decision.desired;
+                }
+                None => drop(self.floors.remove(&revision)),
+            }
             let decision = decision.map(|decision| ScaleDecision {
                 desired: decision.desired,
                 excess_burst_capacity: decision.excess_burst_capacity,
@@ -256,11 +284,18 @@ impl ControllerManager {
             });
             self.observe(Observation::ScaleDecision { revision, decision });
         }
+        Ok(())
     }
 
     /// Wakes what is due.
-    pub(crate) fn tick(&mut self, now: Timestamp) {
-        self.queue.tick(elapsed(now));
+    pub(crate) fn tick(&mut self) {
+        self.queue.tick(self.clocks.running());
+    }
+
+    /// The registry's answer to somebody who asked for a digest.
+    pub(crate) fn hear_digest(&mut self, request: DigestRequest, asker: Key, result: Result<String, String>) {
+        let at = self.steady.now();
+        self.observe(Observation::Digest { request, asker, result, at });
     }
 
     /// Hands the gateway its table, and hears that it has it.
@@ -288,7 +323,8 @@ impl ControllerManager {
     }
 
     /// What any key still wants, were it planned now: row and key.
-    pub(crate) fn unrest(&self, now: Timestamp) -> Option<String> {
+    pub(crate) fn unrest(&self) -> Option<String> {
+        let now = self.steady.now();
         for row in self.rows.all() {
             for key in self.world.keys(row.of) {
                 let plan = (row.plan)(&self.world, &key, now);
@@ -308,5 +344,12 @@ impl ControllerManager {
             Want::Status(object) => format!("status {:?} {}", object.kind(), object.key()),
             other => format!("{other:?}"),
         }
+    }
+}
+
+/// Asks for half the instances.
+fn halve(want: &mut Want) {
+    if let Want::Scale { replicas, .. } = want {
+        *replicas /= 2;
     }
 }

@@ -1,6 +1,6 @@
 //! What must hold after every step, whatever happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use knoll_api::{
     Kind, Object, Resource,
@@ -13,7 +13,7 @@ use knoll_api::{
 };
 use knoll_plan::{Change, Want};
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, manager::Floors};
 
 /// Checks a write that was just done, planned from a World that was at `view`.
 pub(crate) fn after_write(cluster: &Cluster, want: &Want, view: &BTreeMap<Kind, u64>) -> Result<(), String> {
@@ -156,4 +156,32 @@ pub(crate) fn table(table: &RoutingTable) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The gateway lets no more requests into an instance than the revision says: it holds the limit that was asked for, and
+/// each instance once.
+pub(crate) fn limits(cluster: &Cluster, table: &RoutingTable) -> Result<(), String> {
+    for (key, backend) in &table.backends {
+        let Some(policy) = &backend.revision else { continue };
+        let mut pods = BTreeSet::new();
+        if let Some(twice) = backend.instances.iter().find(|instance| !pods.insert(&instance.pod)) {
+            return Err(format!("{} is twice among the instances of {key}", twice.pod));
+        }
+        let Some(Object::Revision(revision)) = cluster.get(Kind::Revision, &policy.revision) else { continue };
+        let asked = revision.spec.container_concurrency.unwrap_or_default();
+        if revision.uid() == policy.uid && i64::from(policy.container_concurrency) != asked {
+            return Err(format!("{key} takes {} requests at a time, not {asked}", policy.container_concurrency));
+        }
+    }
+    Ok(())
+}
+
+/// A revision that panics is not given fewer instances than it was to have when that was planned.
+pub(crate) fn floor(want: &Want, floors: &Floors) -> Result<(), String> {
+    let Want::Scale { kind: Kind::Deployment, key, replicas } = want else { return Ok(()) };
+    let revision = key.name.strip_suffix("-deployment").map(|name| key.sibling(name));
+    match revision.and_then(|revision| floors.get(&revision)) {
+        Some(floor) if replicas < floor => Err(format!("{key} panics with {floor} instances and is given {replicas}")),
+        _ => Ok(()),
+    }
 }

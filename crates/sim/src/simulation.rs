@@ -1,15 +1,16 @@
 //! The run: harm, then rest.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use knoll_api::{Key, Kind, Object};
-use knoll_plan::{Observation, Settings, Want};
+use knoll_plan::{Settings, Want};
 use serde_json::json;
 
 use crate::{
+    clocks::Clocks,
     cluster::{Cluster, Denied},
-    manager::{ControllerManager, Fault},
+    manager::{Carried, ControllerManager, Fault},
     node, safety,
     seed::Seed,
 };
@@ -28,10 +29,12 @@ pub struct Simulation {
     seed: Seed,
     manager: ControllerManager,
     fault: Fault,
-    now: Timestamp,
+    clocks: Clocks,
+    /// When the clock on the wall is set: by chance of its own, so that all else happens as without that until then.
+    jumps: Seed,
     /// Requests at a time that revisions have, and when the gateway next says so.
     load: BTreeMap<Key, f64>,
-    report: Timestamp,
+    report: Duration,
     step: usize,
     edit: Edit,
     /// The last few things that happened.
@@ -48,6 +51,7 @@ impl Simulation {
     pub fn with(fault: Fault, number: u64, begin: Edit, edit: Edit) -> Simulation {
         let mut seed = Seed::new(number);
         let now = Timestamp::constant(1_767_268_800, 0);
+        let clocks = Clocks::new(now);
         let mut cluster = Cluster::default();
         for namespace in ["a", knoll_api::labels::SYSTEM_NAMESPACE] {
             cluster.put(
@@ -59,16 +63,17 @@ impl Simulation {
         let allocatable = json!({"cpu": "64", "memory": "64Gi", "pods": "1000"});
         cluster.put(Kind::Node, json!({"metadata": {"name": node::NAME}, "status": {"allocatable": allocatable}}), now);
         begin(&mut cluster, &mut seed, now);
-        let manager = ControllerManager::start(&cluster, Settings::default(), fault);
+        let manager = ControllerManager::start(&cluster, Settings::default(), fault, &clocks);
         Simulation {
             cluster,
             number,
             seed,
             manager,
             fault,
-            now,
+            clocks,
+            jumps: Seed::new(!number),
             load: BTreeMap::new(),
-            report: now,
+            report: Duration::ZERO,
             step: 0,
             edit,
             trail: Vec::new(),
@@ -102,15 +107,25 @@ impl Simulation {
 
     fn check(&self) {
         if let Some(table) = self.manager.table()
-            && let Err(problem) = safety::table(table)
+            && let Err(problem) = safety::table(table).and_then(|()| safety::limits(&self.cluster, table))
         {
             self.fail(&problem);
         }
     }
 
+    /// Somebody sets the clock on the wall, once in a while.
+    fn set_clock(&mut self) {
+        if self.jumps.once_in(300) {
+            let by = SignedDuration::from_hours(if self.jumps.once_in(2) { 24 } else { -24 });
+            self.clocks.set_by(by);
+            self.note(format!("the clock was set by {by:#}"));
+        }
+    }
+
     fn harm(&mut self) {
         self.step += 1;
-        self.now += SignedDuration::from_millis(i64::try_from(self.seed.below(200)).unwrap_or_default());
+        self.clocks.pass(Duration::from_millis(u64::try_from(self.seed.below(200)).unwrap_or_default()));
+        self.set_clock();
         self.tick();
         if self.seed.once_in(50) {
             self.manager.world.age();
@@ -120,7 +135,7 @@ impl Simulation {
             30..55 => self.plan(),
             55..80 => self.carry_on(true),
             80..87 => {
-                node::step(&mut self.cluster, &mut self.seed, true, self.now);
+                node::step(&mut self.cluster, &mut self.seed, true, self.clocks.wall());
             }
             87..91 => self.change_load(),
             91..94 => {
@@ -128,10 +143,10 @@ impl Simulation {
                 self.answer_digests(true);
             }
             94..97 => {
-                (self.edit)(&mut self.cluster, &mut self.seed, self.now);
+                (self.edit)(&mut self.cluster, &mut self.seed, self.clocks.wall());
                 self.note("the user acted".into());
             }
-            97 => self.pass_time(SignedDuration::from_secs(60)),
+            97 => self.pass_time(Duration::from_secs(60)),
             98 => {
                 if let Some(kind) = self.seed.pick(&self.manager.lagging(&self.cluster)).copied() {
                     self.manager.list(&self.cluster, kind);
@@ -144,14 +159,18 @@ impl Simulation {
                     if let Err(problem) = self.cluster.power_cut(cut) {
                         self.fail(&problem);
                     }
-                    self.manager = ControllerManager::start(&self.cluster, Settings::default(), self.fault);
+                    self.start_again();
                     self.note("the power failed, and everything started again".into());
                 } else if self.seed.once_in(3) {
-                    self.manager = ControllerManager::start(&self.cluster, Settings::default(), self.fault);
+                    self.start_again();
                     self.note("the process died and started again".into());
                 }
             }
         }
+    }
+
+    fn start_again(&mut self) {
+        self.manager = ControllerManager::start(&self.cluster, Settings::default(), self.fault, &self.clocks);
     }
 
     fn hear(&mut self, most: usize) {
@@ -164,7 +183,7 @@ impl Simulation {
 
     fn plan(&mut self) {
         if self.manager.has_ready() {
-            self.manager.plan(self.now);
+            self.manager.plan();
         }
     }
 
@@ -175,9 +194,14 @@ impl Simulation {
             1 if harm => Some(Denied::Failed),
             _ => None,
         };
-        let Some((want, view, done)) = self.manager.carry_on(&mut self.cluster, at, denied, self.now) else { return };
+        let Some(carried) = self.manager.carry_on(&mut self.cluster, at, denied) else { return };
+        let Carried { want, view, floors, done } = carried;
         self.note(format!("{} {}", if done { "done:" } else { "denied:" }, ControllerManager::describe(&want)));
-        if done && let Err(problem) = safety::after_write(&self.cluster, &want, &view) {
+        let safe = || {
+            safety::after_write(&self.cluster, &want, &view)?;
+            safety::floor(&want, &floors)
+        };
+        if done && let Err(problem) = safe() {
             self.fail(&problem);
         }
     }
@@ -194,12 +218,15 @@ impl Simulation {
 
     /// Wakes what is due; each second the gateway reports.
     fn tick(&mut self) {
-        self.manager.tick(self.now);
-        if self.now >= self.report {
-            self.report = self.now + SignedDuration::from_secs(1);
-            self.manager.report(&self.load, self.now);
+        self.manager.tick();
+        let mut safe = Ok(());
+        if self.clocks.running() >= self.report {
+            self.report = self.clocks.running() + Duration::from_secs(1);
+            safe = self.manager.report(&self.load);
         }
-        self.manager.scale(self.now);
+        if let Err(problem) = safe.and_then(|()| self.manager.scale()) {
+            self.fail(&problem);
+        }
     }
 
     /// The registry answers, or does not.
@@ -211,15 +238,14 @@ impl Simulation {
             } else {
                 Ok(format!("{}@sha256:{}", request.image, "0".repeat(64)))
             };
-            self.manager.observe(Observation::Digest { request, asker, result, at: self.now });
+            self.manager.hear_digest(request, asker, result);
         }
     }
 
     /// Goes to when a key asked to be looked at again, `most` further at most.
-    fn pass_time(&mut self, most: SignedDuration) {
+    fn pass_time(&mut self, most: Duration) {
         if let Some(next) = self.manager.next_timer() {
-            let step = next.duration_since(self.now).min(most);
-            self.now += step.max(SignedDuration::ZERO);
+            self.clocks.pass(next.saturating_sub(self.clocks.running()).min(most));
         }
         self.tick();
     }
@@ -239,19 +265,23 @@ impl Simulation {
                 self.carry_on(false);
             } else if self.manager.has_ready() {
                 self.plan();
-            } else if !node::step(&mut self.cluster, &mut self.seed, false, self.now)
+            } else if !node::step(&mut self.cluster, &mut self.seed, false, self.clocks.wall())
                 && self.manager.lagging(&self.cluster).is_empty()
             {
                 match self.manager.next_timer() {
-                    Some(_) => self.pass_time(SignedDuration::MAX),
+                    Some(_) => self.pass_time(Duration::MAX),
                     None => break,
                 }
-                if self.manager.next_timer().is_some_and(|next| next > self.now + SignedDuration::from_hours(2)) {
+                if self
+                    .manager
+                    .next_timer()
+                    .is_some_and(|next| next > self.clocks.running() + Duration::from_secs(7200))
+                {
                     break;
                 }
             }
         }
-        if let Some(unrest) = self.manager.unrest(self.now) {
+        if let Some(unrest) = self.manager.unrest() {
             self.fail(&format!("not at rest: {unrest}"));
         }
     }

@@ -24,7 +24,9 @@ fn edit(cluster: &mut Cluster, seed: &mut Seed, now: Timestamp) {
     match seed.below(6) {
         0..2 => cluster.edit(Kind::Service, &hello, now, |service| {
             let image = format!("example.com/i{}", seed.below(3));
-            service["spec"]["template"]["spec"]["containers"][0]["image"] = image.into();
+            let template = &mut service["spec"]["template"]["spec"];
+            template["containers"][0]["image"] = image.into();
+            template["containerConcurrency"] = seed.pick(&[0, 60, 200]).copied().into();
         }),
         2 => cluster.edit(Kind::Service, &hello, now, |service| {
             service["spec"]["traffic"] = json!([
@@ -80,14 +82,23 @@ fn services_survive_harm() {
     each_seed(400, &[], check);
 }
 
+/// Whether a run of one of the first seeds finds the fault, and says so.
+fn finds(fault: Fault, words: &str) -> bool {
+    (0..40).any(|number| {
+        let run = || Simulation::with(fault, number, begin, edit).run(1500);
+        let caught = std::panic::catch_unwind(run);
+        let message = caught.err().and_then(|payload| payload.downcast::<String>().ok());
+        message.is_some_and(|text| text.contains(words))
+    })
+}
+
 /// What finds nothing proves nothing.
 #[test]
 fn a_planted_lost_wake_up_is_found() {
-    let found = (0..40).find(|number| {
-        let run = || Simulation::with(Fault::LostWake, *number, begin, edit).run(1500);
-        let caught = std::panic::catch_unwind(run);
-        let message = caught.err().and_then(|payload| payload.downcast::<String>().ok());
-        message.is_some_and(|text| text.contains("not at rest"))
-    });
-    assert!(found.is_some(), "40 seeds came to rest although wake-ups were lost");
+    assert!(finds(Fault::LostWake, "not at rest"), "40 seeds came to rest although wake-ups were lost");
+}
+
+#[test]
+fn a_planted_shrinking_in_panic_is_found() {
+    assert!(finds(Fault::ShrinksInPanic, "panics with"), "40 seeds did not see a revision shrink while it panics");
 }
