@@ -1,6 +1,6 @@
 //! What is not ready says why: in conditions, in events, and to the client that asks.
 
-use knoll_e2e::{Namespace, condition, get, until};
+use knoll_e2e::{Cluster, Namespace, condition, get, until};
 use serde_json::{Value, json};
 
 const ACTOR: &str = "localhost:5000/e2e/actor:1";
@@ -145,4 +145,29 @@ fn a_client_is_told_why_a_revision_cannot_start() {
         let answer = get(&space.cluster.gateway, &host, "/").expect("the gateway answers");
         (answer.status == 200).then_some(())
     });
+}
+
+#[test]
+fn every_number_that_is_exported_has_a_meaning_a_kind_and_its_unit() {
+    let cluster = Cluster::from_environment();
+    let text = cluster.succeed(&cluster.knoll, &["admin", "metrics"], "");
+    let told = |what: &str, name: &str| {
+        let start = format!("# {what} {name} ");
+        text.lines().find_map(|line| line.strip_prefix(start.as_str())).map(str::to_owned)
+    };
+    let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let mut parts = std::collections::BTreeSet::new();
+    for sample in samples {
+        let name = sample.split(['{', ' ']).next().expect("a name");
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        assert!(told("HELP", name).is_some_and(|help| help.len() > 3), "{name} has no meaning");
+        let kind = told("TYPE", name).unwrap_or_default();
+        assert!(["counter", "gauge"].contains(&kind.as_str()), "{name} is {kind:?}");
+        let unit = ["bytes", "seconds"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
+        assert_eq!(told("UNIT", name).as_deref(), unit, "{name}");
+        parts.insert(name.split('_').nth(usize::from(name.starts_with("knoll_"))).unwrap_or_default());
+    }
+    for part in ["apiserver", "controllers", "gateway", "node", "process", "registry", "store"] {
+        assert!(parts.contains(part), "{part} tells nothing: {parts:?}");
+    }
 }

@@ -1,7 +1,8 @@
-//! A seeded world in which the real controllers, the loop's real queue, the autoscaler's deciders and the real store run against harm: watches that
-//! lag and list again, writes that conflict or fail, a process that dies between two wants, power cuts, nodes that start
-//! pods slowly or not at all, users who change their minds. Without a clock; the store's thread is waited for at each write,
-//! so that a seed says everything that happens.
+//! A seeded world in which the real controllers, the loop's real queue, the autoscaler's deciders and the real store run
+//! against harm: watches that lag and list again, writes that conflict or fail, a process that dies between two wants,
+//! power cuts, nodes that start pods slowly or not at all, users who change their minds, a clock on the wall that is set by
+//! a day. The machine's clocks are the run's own; the store's thread is waited for at each write, so that a seed says
+//! everything that happens.
 //!
 //! Safety is checked after every step, liveness at rest: once the harm stops, everything must settle.
 
