@@ -151,11 +151,16 @@ mod tests {
 
     #[test]
     fn a_twentieth_of_the_disk_is_left_to_others() {
-        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
         let scratch = tempfile::tempdir().expect("a directory");
         let disk = scratch.path();
-        mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=10m")).expect("mounts, as root");
-        let outcome = std::panic::catch_unwind(|| {
+        // The mount is of this thread alone, and goes with it.
+        let fill = || {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).expect("mounts of its own, as root");
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .expect("private");
+            mount(Some("tmpfs"), disk, Some("tmpfs"), MsFlags::empty(), Some("size=10m,huge=never")).expect("mounts");
             has_room(disk).expect("is empty");
             std::fs::write(disk.join("most"), vec![0; 9 << 20]).expect("writes");
             has_room(disk).expect("has a tenth left");
@@ -165,8 +170,7 @@ mod tests {
             let named = format!("the disk of {} has 262144 bytes left of 10485760", disk.display());
             assert!(error.to_string().contains(&named), "{error}");
             has_room(&disk.join("absent")).expect_err("nothing is known of it");
-        });
-        umount2(disk, MntFlags::MNT_DETACH).expect("goes");
-        outcome.expect("as told");
+        };
+        std::thread::scope(|threads| threads.spawn(fill).join()).expect("as told");
     }
 }
