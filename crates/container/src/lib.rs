@@ -3,6 +3,7 @@
 //! A small single-threaded *monitor* process forks every container, holds its output, reaps it and outlives the
 //! server. [`protocol`] is the stable seam between the two, [`client`] the server's side of it, `monitor` the
 //! process itself, [`launch`] starts it. [`network`], [`loopback`] and `nft` prepare the host's routing and service addresses;
+//! [`quota`] limits directories;
 //! `doctor` says what a machine lacks, and `reset` removes every trace.
 //!
 //! Nothing here knows pods, images or Kubernetes. This is the only crate of the workspace with unsafe code.
@@ -20,6 +21,7 @@ pub mod network;
 mod nft;
 pub mod parsers;
 pub mod protocol;
+pub mod quota;
 pub mod reset;
 mod seccomp;
 mod sys;

@@ -40,6 +40,8 @@ enum Action {
     NotOneOf(&'static [u32]),
     /// Allowed when the low word of the first argument is one of these.
     OneOf(&'static [u32]),
+    /// Allowed when the low word of the second argument is not this.
+    SecondNot(u32),
 }
 
 /// The filter for a container with these capabilities.
@@ -64,6 +66,8 @@ fn actions(capabilities: CapabilitySet) -> BTreeMap<u32, Action> {
     // AF_ALG (38) and AF_VSOCK (40) reach the kernel's crypto code and the hypervisor.
     put(libc::SYS_socket, Action::NotOneOf(&[38, 40]));
     put(libc::SYS_personality, Action::OneOf(&[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
+    // Into another project, a file counts against the limit of a volume that is another pod's.
+    put(libc::SYS_ioctl, Action::SecondNot(crate::sys::SET_PROJECT));
     put(libc::SYS_clone, Action::Without(NEW_NAMESPACES));
     put(libc::SYS_clone3, Action::Unknown);
     for (capability, calls) in calls::WITH_CAPABILITY {
@@ -124,6 +128,7 @@ fn body(action: Action) -> Vec<sock_filter> {
         }
         Action::NotOneOf(values) => choice(argument, values, deny, RET_ALLOW),
         Action::OneOf(values) => choice(argument, values, RET_ALLOW, deny),
+        Action::SecondNot(value) => choice(step(LD_W_ABS, 0, 0, 24), &[value], deny, RET_ALLOW),
     }
 }
 
@@ -147,7 +152,7 @@ mod tests {
     use super::*;
 
     /// Runs a program as the kernel would.
-    fn run(code: &[sock_filter], arch: u32, call: u32, argument: u32) -> u32 {
+    fn run(code: &[sock_filter], arch: u32, call: u32, arguments: [u32; 2]) -> u32 {
         let (mut at, mut a) = (0, 0u32);
         loop {
             let s = code[at];
@@ -157,7 +162,9 @@ mod tests {
                     a = match s.k {
                         0 => call,
                         4 => arch,
-                        _ => argument,
+                        16 => arguments[0],
+                        24 => arguments[1],
+                        _ => unreachable!(),
                     };
                     continue;
                 }
@@ -172,7 +179,7 @@ mod tests {
     }
 
     fn of(call: libc::c_long, argument: u32, capabilities: CapabilitySet) -> u32 {
-        run(&compile(capabilities), ARCH, u32::try_from(call).unwrap(), argument)
+        run(&compile(capabilities), ARCH, u32::try_from(call).unwrap(), [argument, 0])
     }
 
     const EPERM: u32 = RET_ERRNO | 1;
@@ -191,7 +198,7 @@ mod tests {
                 None if call >= NEWER => ENOSYS,
                 None => EPERM,
             };
-            assert_eq!(run(&code, ARCH, call, 7), want, "{call}");
+            assert_eq!(run(&code, ARCH, call, [7; 2]), want, "{call}");
         }
         assert!(code.len() < 400, "{}", code.len());
     }
@@ -212,10 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn no_file_goes_to_another_project() {
+        let ioctl = |request| {
+            let code = compile(CapabilitySet::all());
+            run(&code, ARCH, u32::try_from(libc::SYS_ioctl).unwrap(), [crate::sys::SET_PROJECT, request])
+        };
+        assert_eq!(ioctl(crate::sys::SET_PROJECT), EPERM);
+        assert_eq!(ioctl(0x5401), RET_ALLOW);
+    }
+
+    #[test]
     fn strange_architectures_die() {
         let code = compile(CapabilitySet::default_container());
-        assert_eq!(run(&code, 0x4000_0003, 1, 0), RET_KILL_PROCESS);
-        assert_eq!(run(&code, ARCH, 0x4000_0001, 0), EPERM);
-        assert_eq!(run(&code, ARCH, u32::MAX, 0), EPERM);
+        assert_eq!(run(&code, 0x4000_0003, 1, [0; 2]), RET_KILL_PROCESS);
+        assert_eq!(run(&code, ARCH, 0x4000_0001, [0; 2]), EPERM);
+        assert_eq!(run(&code, ARCH, u32::MAX, [0; 2]), EPERM);
     }
 }

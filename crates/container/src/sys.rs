@@ -10,6 +10,7 @@ mod bpf;
 mod mount;
 mod process;
 mod program;
+mod quota;
 
 pub(crate) use bpf::{attach_device_program, device_program};
 pub(crate) use mount::{
@@ -22,6 +23,7 @@ pub(crate) use process::{
     set_no_new_privileges,
 };
 pub(crate) use program::{birth, execute, pause, run_sealed};
+pub(crate) use quota::{SET_PROJECT, is_unused, limits_projects, project, set_limit, set_project};
 
 /// The result of a call that answers -1 and sets errno.
 fn checked(outcome: libc::c_long) -> io::Result<libc::c_long> {

@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use knoll_container::quota::{self, Limited};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Makes the directory. With `memory` it is a file system of its own in memory, of at most `size` bytes.
+/// Makes the directory. With `memory` it is a file system of its own in memory, of at most `size` bytes; on disk it can
+/// hold no more than that where the file system has project quotas in force, and is measured in any case.
 ///
 /// # Errors
 /// When the file system refuses.
@@ -23,14 +25,34 @@ pub(super) fn prepare(dir: &Path, memory: bool, size: Option<u64>, group: Option
         chown(dir, None, Some(group))?;
         mode |= 0o2000;
     }
+    if let Some(size) = size.filter(|_| !memory) {
+        limit(dir, size);
+    }
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
-/// Unmounts whatever is mounted on a directory.
+/// A volume without the limit is measured like any other, so the pod runs.
+fn limit(dir: &Path, size: u64) {
+    match quota::limit(dir, size) {
+        Ok(Limited::By(project)) => tracing::debug!(?dir, size, project, "a volume is limited by a project quota"),
+        Ok(limited) => tracing::debug!(?dir, size, ?limited, "a volume has no quota and is only measured"),
+        Err(error) => tracing::warn!(?dir, size, %error, "no quota can be set for a volume: it is only measured"),
+    }
+}
+
+/// Unmounts whatever is mounted on a directory, and takes its limit away. To be called before it is removed.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the kernel refuses to unmount.
 pub(super) fn release(dir: &Path) -> io::Result<()> {
+    unmount(dir)?;
+    if let Err(error) = quota::release(dir) {
+        tracing::warn!(?dir, %error, "the quota of a volume cannot be taken away: its project stays in use");
+    }
+    Ok(())
+}
+
+fn unmount(dir: &Path) -> io::Result<()> {
     loop {
         match umount2(dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             // Mounts may lie on each other.

@@ -283,7 +283,7 @@ pub fn release(places: &Places) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Unmounts the volumes in `dir`. Being absent is fine.
+/// Unmounts the volumes in `dir` and takes their limits away. Being absent is fine.
 pub(crate) fn release_mounts(dir: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -355,5 +355,7 @@ fn bits(mode: i32) -> u32 {
     u32::try_from(mode).unwrap_or(0) & 0o7777
 }
 
+#[cfg(test)]
+mod quota_tests;
 #[cfg(test)]
 mod tests;
