@@ -175,15 +175,23 @@ fn a_clean_restart_under_load_fails_no_request() {
     }
 }
 
-/// The processes of monitors; one that is just going to the background has two for a moment.
+/// The processes of monitors. What a monitor forks has its command line until it runs something else, so a monitor is
+/// one that leads its session and is no child of another.
 fn monitors() -> Vec<String> {
     let is_monitor = |process: &String| {
         let words = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
         words.len() > 2 && words[1] == b"monitor" && words[2] == b"--options"
     };
+    let leads = |process: &String| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // Behind the program's name: state, parent, group, session.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        fields.get(3) == Some(&process.as_str()) && !is_monitor(&fields[1].to_owned())
+    };
     let processes = fs::read_dir("/proc").expect("is there").flatten();
-    processes.filter_map(|process| process.file_name().into_string().ok()).filter(is_monitor).collect()
+    let names = processes.filter_map(|process| process.file_name().into_string().ok());
+    names.filter(is_monitor).filter(leads).collect()
 }
 
 /// Whether a process has the socket open that listens at `address`, which is of version 4.
@@ -541,6 +549,7 @@ fn what_the_shell_left_open_does_not_stay_open() {
     command.args(["-c", &script, &program]);
     let own = Own::up_as("inherits", command, &[]);
     let mut processes = monitors();
+    assert_eq!(processes.len(), 1, "one monitor runs: {processes:?}");
     processes.push(own.cluster.instance()["pid"].to_string());
     for process in processes {
         let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").flatten();
