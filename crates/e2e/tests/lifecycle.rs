@@ -169,7 +169,9 @@ fn a_clean_restart_under_load_fails_no_request() {
             let loads = [soon, slow, namespaces].map(|load| load.join().expect("the clients end"));
             ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             for load in loads {
-                assert!(load.good > 0 && load.bad.is_empty(), "{} good, but {:?}", load.good, load.bad);
+                assert!(load.good > 0 && load.bad.is_empty(), "{load:?}");
+                // A kept connection ends with its server, at most once a round.
+                assert!(load.again <= 8, "{load:?}");
             }
         });
     }
