@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
@@ -30,8 +30,20 @@ impl Load {
     /// Sends requests on `clients` kept connections, one after the other on each, until `stop` is set. A connection that
     /// the server says it closes is followed by another.
     pub fn run(address: &str, host: &str, path: &str, clients: usize, stop: &AtomicBool) -> Self {
+        Self::run_counted(address, host, path, clients, stop, &AtomicUsize::new(0))
+    }
+
+    /// As [`run`](Self::run), and counts the good answers where others see them come.
+    pub fn run_counted(
+        address: &str,
+        host: &str,
+        path: &str,
+        clients: usize,
+        stop: &AtomicBool,
+        good: &AtomicUsize,
+    ) -> Self {
         thread::scope(|scope| {
-            let spawn = |_| scope.spawn(|| client(address, host, path, stop));
+            let spawn = |_| scope.spawn(|| client(address, host, path, stop, good));
             let threads: Vec<_> = (0..clients).map(spawn).collect();
             let mut all = Self::default();
             for thread in threads {
@@ -55,7 +67,7 @@ fn exchange(connection: &mut Connection, host: &str, path: &str) -> io::Result<O
     if connection.begins()? { connection.answer().map(Some) } else { Ok(None) }
 }
 
-fn client(address: &str, host: &str, path: &str, stop: &AtomicBool) -> Load {
+fn client(address: &str, host: &str, path: &str, stop: &AtomicBool, good: &AtomicUsize) -> Load {
     let mut load = Load::default();
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
@@ -72,6 +84,7 @@ fn client(address: &str, host: &str, path: &str, stop: &AtomicBool) -> Load {
             Ok(Some(answer)) => {
                 if answer.status == 200 {
                     load.good += 1;
+                    good.fetch_add(1, Ordering::Relaxed);
                 } else {
                     complain(&mut load, format!("{}: {}", answer.status, answer.body));
                 }
