@@ -167,11 +167,11 @@ fn a_pod_sends_from_its_own_address_only() {
     let listener = UdpSocket::bind("169.254.77.1:0").expect("the pods' gateway is an address of this machine");
     listener.set_read_timeout(Some(Duration::from_secs(60))).expect("it is set");
     let port = listener.local_addr().expect("it has one").port();
-    // With NET_ADMIN it takes other addresses: its neighbour's and one of the outside. Each datagram is on the cable
+    // With NET_ADMIN it takes other addresses: its neighbour's and one of the outside. Each datagram is sent
     // before the next address is taken, and the first and the last go by the pod's own.
     let script = format!(
         r#"
-sent() {{ cat /sys/class/net/eth0/statistics/tx_packets; }}
+sent() {{ while read -r name in unknown errors out rest; do [ $name = Udp: ] && echo $out; done </proc/net/snmp; }}
 for step in first=$OWN neighbour=$NEIGHBOUR outside=198.51.100.7 last=$OWN; do
   address=${{step#*=}}
   [ $address = $OWN ] || ip addr add $address/32 dev eth0 || exit
@@ -179,7 +179,7 @@ for step in first=$OWN neighbour=$NEIGHBOUR outside=198.51.100.7 last=$OWN; do
   ip route replace 169.254.77.1 dev eth0 src $address || exit
   before=$(sent)
   tftp -g -r ${{step%=*}} -l /tmp/x 169.254.77.1 {port} 2>/dev/null &
-  while [ $(sent) = $before ]; do sleep 0.01; done
+  while [ "$(sent)" = "$before" ]; do sleep 0.01; done
   kill $!; wait $! 2>/dev/null
 done
 echo tried"#
