@@ -48,7 +48,7 @@ fn served(cluster: &Cluster, host: &str, path: &str) -> String {
 
 /// Waits until the node has told of itself since it came back, so that what it says of pods is of now.
 fn settled(space: &Namespace) {
-    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "ksvc", "--all"]);
+    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "ksvc", "--all"]);
     until("the pods are ready", || {
         let pods = space.list("pods");
         (!pods.is_empty() && pods.iter().all(|pod| condition(pod, "Ready")["status"] == "True")).then_some(())

@@ -231,7 +231,7 @@ fn a_fork_bomb_stays_within_its_pod() {
     });
     assert!(bomb.contains("500\n") && !bomb.contains("OUT"), "{bomb}");
     assert_eq!(space.object("pods", "bomb")["status"]["phase"], "Failed");
-    space.kubectl(&["delete", "pod", "bomb", "--timeout=60s"]);
+    space.kubectl(&["delete", "pod", "bomb", "--timeout=120s"]);
 }
 
 #[test]
