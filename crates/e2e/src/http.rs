@@ -110,6 +110,18 @@ impl Connection {
         self.reader.read_exact(buffer)
     }
 
+    /// Waits for an answer; whether there comes any byte of one before the connection ends.
+    ///
+    /// # Errors
+    /// When nothing comes in time.
+    pub fn begins(&mut self) -> io::Result<bool> {
+        match self.reader.fill_buf() {
+            Ok(bytes) => Ok(!bytes.is_empty()),
+            Err(error) if is_end(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads one chunk of a chunked body; empty at the end.
     ///
     /// # Errors
@@ -170,6 +182,11 @@ impl Connection {
         answer.body = String::from_utf8_lossy(&bytes).into_owned();
         Ok(answer)
     }
+}
+
+/// Whether an error says that the other side has closed the connection.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn malformed(what: &str) -> io::Error {

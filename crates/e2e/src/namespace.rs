@@ -3,11 +3,12 @@
 use std::{
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::{Answer, Cluster, PATIENCE, found_within, get, until};
+use crate::{Answer, Cluster, PATIENCE, found_within, get, until_within};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -122,14 +123,22 @@ impl Namespace {
     ///
     /// # Panics
     /// When it does not end.
-    pub fn run_pod(&self, name: &str, mut container: Value) -> String {
+    pub fn run_pod(&self, name: &str, container: Value) -> String {
+        self.run_pod_within(PATIENCE, name, container)
+    }
+
+    /// As [`run_pod`](Self::run_pod), for one that takes its time.
+    ///
+    /// # Panics
+    /// When it does not end within `patience`.
+    pub fn run_pod_within(&self, patience: Duration, name: &str, mut container: Value) -> String {
         container["name"] = "main".into();
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
             "spec": {"restartPolicy": "Never", "containers": [container]},
         });
         self.apply(&pod.to_string());
-        until(&format!("pod {name} ends"), || {
+        until_within(patience, &format!("pod {name} ends"), || {
             let phase = self.object("pods", name)["status"]["phase"].clone();
             (phase == "Succeeded" || phase == "Failed").then_some(())
         });

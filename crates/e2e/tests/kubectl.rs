@@ -321,11 +321,11 @@ fn exec_runs_in_the_container() {
 fn wait_sees_deletions_and_json_paths() {
     let space = Namespace::new("wait");
     space.apply(&deployment("web"));
-    space.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=60s", "deployment/web"]);
-    space.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    space.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=120s", "deployment/web"]);
+    space.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
     let pod = the_pod(&space);
     space.kubectl(&["delete", "deployment", "web"]);
-    space.kubectl(&["wait", "--for=delete", "--timeout=60s", &format!("pod/{pod}")]);
+    space.kubectl(&["wait", "--for=delete", "--timeout=120s", &format!("pod/{pod}")]);
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn namespaces_take_all_that_is_in_them() {
     let space = Namespace::new("whole");
     space.apply_example("hello.yaml");
     space.ready("hello");
-    space.cluster.kubectl(&["delete", "namespace", &space.name, "--timeout=100s"]);
+    space.cluster.kubectl(&["delete", "namespace", &space.name, "--timeout=120s"]);
     for kind in ["pods", "ksvc", "revisions", "services", "configmaps", "podautoscalers"] {
         assert!(space.list(kind).is_empty(), "{kind}");
     }

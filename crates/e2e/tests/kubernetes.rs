@@ -226,7 +226,7 @@ fn a_deletion_waits_for_what_is_to_be_done(space: &Namespace) {
         "DomainMapping mapped.example.test",
         "{held:#}"
     );
-    space.kubectl(&["delete", "domainmapping", "mapped.example.test", "--timeout=60s"]);
+    space.kubectl(&["delete", "domainmapping", "mapped.example.test", "--timeout=120s"]);
     assert!(space.cluster.read(&path).is_null());
 }
 
@@ -237,7 +237,7 @@ fn a_definition_that_goes_rests_its_controllers_alone(
 ) {
     let rests = |log: &str| log.matches("a controller rests").count();
     let before = rests(&controller.log());
-    kubernetes.cluster.kubectl(&["delete", "crd", "domainmappings.serving.knative.dev", "--timeout=60s"]);
+    kubernetes.cluster.kubectl(&["delete", "crd", "domainmappings.serving.knative.dev", "--timeout=120s"]);
     until("its controller rests", || (rests(&controller.log()) > before).then_some(()));
     serves(space, "meanwhile");
     kubernetes.define();

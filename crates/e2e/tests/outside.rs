@@ -206,7 +206,7 @@ fn another_machine_uses_it_by_its_address_and_by_its_name() {
     };
     assert_eq!(own.cluster.instance()["api"], format!("https://{api}"));
     kubectl(&["apply", "-f", &example("hello.yaml")]);
-    kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "ksvc/hello"]);
+    kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "ksvc/hello"]);
     let url = ["get", "ksvc", "hello", "-o", "jsonpath={.status.url}"];
     assert_eq!(kubectl(&url), "http://hello.default.example.test");
     let greets = || {
@@ -240,5 +240,5 @@ fn another_machine_uses_it_by_its_address_and_by_its_name() {
     let words =
         ["run", "inside", "--image=localhost:5000/e2e/kubectl:1", "--restart=Never", "--", "get", "--raw=/readyz"];
     kubectl(&[&[server.as_str()], &words[..]].concat());
-    kubectl(&[&server, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", "pod/inside"]);
+    kubectl(&[&server, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", "pod/inside"]);
 }

@@ -8,21 +8,44 @@ mod pod;
 mod tenant;
 mod user;
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use knoll_e2e::{Cluster, Namespace};
+
+/// Held by each test; by one that takes what the machine has, alone.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// The server when a test began; it must be the same, and ready, when the test ends.
 struct Watchman {
     cluster: Cluster,
     pid: i64,
+    _shared: Option<RwLockReadGuard<'static, ()>>,
+    _alone: Option<RwLockWriteGuard<'static, ()>>,
 }
 
 impl Watchman {
+    /// Beside other tests.
     fn new(space: &Namespace) -> Self {
+        let mut watchman = Self::of(space);
+        watchman._shared = Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner));
+        watchman
+    }
+
+    /// Without other tests beside this one.
+    fn alone(space: &Namespace) -> Self {
+        let mut watchman = Self::of(space);
+        watchman._alone = Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner));
+        watchman
+    }
+
+    fn of(space: &Namespace) -> Self {
         let cluster = space.cluster.clone();
         let pid = pid(&cluster);
-        Self { cluster, pid }
+        Self { cluster, pid, _shared: None, _alone: None }
     }
 }
 

@@ -204,7 +204,7 @@ fn commands_run_in_pods_of_the_own_namespace_only() {
     tenant.creates(&shell("own"));
     victim.apply(&shell("theirs").to_string());
     for (space, name) in [(&tenant.space, "pod/own"), (&victim, "pod/theirs")] {
-        space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", name]);
+        space.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", name]);
     }
     assert_eq!(tenant.may(&["exec", "own", "--", "/bin/sh", "-c", "echo in"], ""), "in\n");
     let theirs = ["-n", &victim.name];
