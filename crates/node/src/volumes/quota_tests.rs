@@ -1,7 +1,7 @@
 //! Scratch volumes on a file system with project quotas: a small ext4 of the test's own.
 //!
-//! It is mounted in a mount namespace of the test's thread, and gone with it. A kernel without project quotas
-//! (`CONFIG_QUOTA`, `CONFIG_QFMT_V2`) mounts it read-only at most: then the tests say that they were skipped.
+//! It is mounted in a mount namespace of the test's thread, and gone with it. A machine without loop devices, or without
+//! project quotas (`CONFIG_QUOTA`, `CONFIG_QFMT_V2`), does not mount it: then the tests say that they were skipped.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,9 @@ fn with_quotas(act: impl FnOnce(&dyn Fn(&str) -> Places) + Send) {
         return eprintln!("SKIPPED: mounting a file system needs root");
     }
     if !std::thread::scope(|scope| scope.spawn(|| mounted(act)).join()).expect("the test does not panic") {
-        eprintln!("SKIPPED: this kernel has no project quotas on ext4 (CONFIG_QUOTA, CONFIG_QFMT_V2)");
+        eprintln!(
+            "SKIPPED: this machine has no loop devices, or its kernel no project quotas on ext4 (CONFIG_QUOTA, CONFIG_QFMT_V2)"
+        );
     }
 }
 
@@ -43,8 +45,6 @@ fn mounted(act: impl FnOnce(&dyn Fn(&str) -> Places)) -> bool {
     assert!(run("mount", &["--make-rprivate", "/"]), "keeps its mounts to itself");
     assert!(run("mkfs.ext4", &["-q", "-O", "quota,project", image]), "mkfs.ext4 makes a file system with quotas");
     if !run("mount", &["-o", "loop,prjquota", image, at]) {
-        assert!(run("mount", &["-o", "loop,ro", image, at]), "the file system is mounted without quotas, at least");
-        assert!(run("umount", &[at]), "unmounts it");
         return false;
     }
     act(&|pod| Places {
