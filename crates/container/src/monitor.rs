@@ -423,7 +423,7 @@ impl Monitor {
                 self.ending = Some(Ending::Now);
             }
             Some(source) => tracing::error!(?source, "no more events are taken from it"),
-            None => {}
+            None => self.go_on_with(token),
         }
     }
 

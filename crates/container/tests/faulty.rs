@@ -186,6 +186,18 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     assert!(error.to_string().contains("which is a bug: a mine went off"), "{error}");
     assert!(is_there(&client, &steady).await, "the next request is answered");
 
+    // A turn of a client whose request has been read: nothing wakes the monitor for it again.
+    let mine = "requests are looked for";
+    Mines::lay(&site, 1, mine);
+    assert!(is_there(&client, &steady).await, "the request is answered");
+    assert_eq!(Mines::left(&site, mine), "0");
+
+    // An answer, for which its client does not wait for ever.
+    let other = Client::connect(&site.launcher.options.socket).await.unwrap();
+    Mines::lay(&site, 1, "an answer is written");
+    other.list().await.unwrap_err();
+    assert!(is_there(&client, &steady).await, "other clients are served");
+
     // An event that is handled the third time.
     let mine = "an event came*Process*brief";
     Mines::lay(&site, 2, mine);
