@@ -37,6 +37,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     network: Option<PodNetwork>,
     target: usize,
+    /// Nothing more is made ahead of claims, whatever is asked for.
+    closed: bool,
     /// Claims that were announced and have not come, and until when they may.
     expected: (usize, Option<Instant>),
     ready: VecDeque<Namespaces>,
@@ -61,14 +63,16 @@ impl Pool {
         u32::try_from(self.ready.len()).unwrap_or(u32::MAX)
     }
 
-    /// Makes no more.
+    /// Makes no more, but for claims that wait.
     pub(super) fn close(&mut self) {
-        self.target = 0;
-        self.expected = (0, None);
+        self.closed = true;
     }
 
     /// How many should be ready.
     fn wanted(&self) -> usize {
+        if self.closed {
+            return 0;
+        }
         self.target.max(self.expected.0.min(MAX_AHEAD))
     }
 
@@ -418,6 +422,16 @@ fn ensure_gateway(gateway: Ipv4Addr) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_pool_makes_nothing_ahead_whatever_is_announced_later() {
+        let mut pool = Pool { target: 3, ..Pool::default() };
+        assert_eq!(pool.wanted(), 3);
+        pool.close();
+        pool.target = 5;
+        pool.expected = (2, Some(Instant::now() + EXPECTED_WITHIN));
+        assert_eq!(pool.wanted(), 0);
+    }
 
     #[test]
     fn addresses_come_back_last_and_run_out() {
