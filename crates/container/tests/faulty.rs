@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use knoll_container::client::Client;
 use knoll_container::launch::Options;
 use knoll_container::monitor;
-use knoll_container::protocol::{Configuration, ContainerStatus, RefusalKind};
+use knoll_container::protocol::{Configuration, ContainerStatus, RefusalKind, SandboxSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -50,9 +50,11 @@ struct Mines(PathBuf);
 
 impl Mines {
     fn lay(site: &Site, times: u32, at: &str) {
-        let directory = site.launcher.options.state_dir.join(MINES);
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(at), times.to_string()).unwrap();
+        let state = &site.launcher.options.state_dir;
+        fs::create_dir_all(state.join(MINES)).unwrap();
+        // Whole or not at all: a monitor may look at any time.
+        fs::write(state.join("mine"), times.to_string()).unwrap();
+        fs::rename(state.join("mine"), state.join(MINES).join(at)).unwrap();
     }
 
     fn left(site: &Site, at: &str) -> String {
@@ -89,7 +91,7 @@ impl Subscriber for Mines {
         }
         for mine in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let (name, path) = (mine.file_name().into_string().unwrap(), mine.path());
-            let left: u32 = fs::read_to_string(&path).unwrap().parse().unwrap();
+            let left: u32 = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
             if left > 0 && name.split('*').all(|part| said.0.contains(part)) {
                 fs::write(&path, (left - 1).to_string()).unwrap();
                 panic!("a mine went off at: {}", said.0);
@@ -217,10 +219,34 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     other.list().await.unwrap_err();
     assert!(is_there(&client, &steady).await, "other clients are served");
 
+    // A helper that makes a sandbox, for which a claim waits.
+    client.configure(Configuration { network: Some(site.network.clone()), pool: 0 }).await.unwrap();
+    Mines::lay(&site, 3, "an event came*Filler");
+    let claim = SandboxSpec::new(sandbox_id("claimed"), "claimed");
+    let error = client.prepare_sandbox(claim).await.unwrap_err();
+    assert!(error.to_string().contains("which is a bug"), "{error}");
+    site.pod(&client, "claimed").await;
+
+    // One that empties the trash, and one that a request waits for.
+    let mine = "an event came*Helper";
+    let trash = site.launcher.options.state_dir.join("trash");
+    Mines::lay(&site, 3, mine);
+    client.remove_container(container_id("brief")).await.unwrap();
+    until("it is given up", || Mines::left(&site, mine) == "0").await;
+    Mines::lay(&site, 3, mine);
+    client.reclaim(sandbox_id("panics")).await.unwrap();
+    assert_eq!(Mines::left(&site, mine), "0");
+
+    // The end of a child whose work is done, without which nothing would ever be all removed.
+    Mines::lay(&site, 3, "an event came*Leaving");
+    site.pod(&client, "another").await;
+    until("it is given up", || Mines::left(&site, "an event came*Leaving") == "0").await;
+
     // What the monitor does now and then.
     let mine = "now and then";
     Mines::lay(&site, 1, mine);
     client.remove_container(container_id("loud")).await.unwrap();
+    until("the trash is emptied again", || fs::read_dir(&trash).unwrap().count() == 0).await;
     site.start(&client, "panics", "after", "sleep 0.01 & exit 0").await;
     until("it did something", || Mines::left(&site, mine) == "0").await;
     assert!(is_there(&client, &steady).await);
@@ -231,5 +257,15 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     until("it has ended", || has_ended(client.monitor().pid)).await;
     let client = site.connect().await;
     assert!(is_there(&client, &steady).await, "what runs goes on under the next monitor");
+
+    // Whoever never hears that a container has ended, too.
+    site.start(&client, "panics", "unheard", "echo begun; while [ ! -e /tmp/go ]; do sleep 0.01; done").await;
+    site.wait_for_output("unheard", "begun").await;
+    Mines::lay(&site, 3, "an event came*Process*unheard");
+    client.signal(container_id("unheard"), 9).await.unwrap();
+    until("it has ended", || has_ended(client.monitor().pid)).await;
+    let client = site.connect().await;
+    client.wait(container_id("unheard")).await.unwrap();
+    assert!(is_there(&client, &steady).await);
     site.finish(&client).await;
 }

@@ -62,8 +62,8 @@ impl Monitor {
             Some(path) if status.spec.network != Network::Host => {
                 let member = containers.iter().filter_map(|(_, status)| status.as_ref());
                 let member = member.filter(|c| c.spec.sandbox == id && c.phase == Phase::Running);
-                let mut pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
-                Some(self.adopt_namespaces(path, &status, pids.next_back())?)
+                let pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
+                Some(self.adopt_namespaces(path, &status, pids)?)
             }
             _ => None,
         };
@@ -90,12 +90,14 @@ impl Monitor {
         &self,
         path: &Path,
         status: &crate::protocol::SandboxStatus,
-        member: Option<i32>,
+        members: impl DoubleEndedIterator<Item = i32>,
     ) -> io::Result<Namespaces> {
         let net = OwnedFd::from(File::open(path)?);
         daemon::inside(&net, &self.home.net, nix::sched::CloneFlags::CLONE_NEWNET, || Ok(()))?;
-        let (uts, ipc) = match member {
-            Some(pid) => (daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?),
+        // One that has just ended is there until it is reaped, and in no namespace any more.
+        let of = |pid| Some((daemon::namespace(pid, "uts").ok()?, daemon::namespace(pid, "ipc").ok()?));
+        let (uts, ipc) = match members.rev().find_map(of) {
+            Some(names) => names,
             None => fresh_names(&status.spec.hostname)?,
         };
         let veth = match (status.address, &status.interface, self.pool.network()) {
