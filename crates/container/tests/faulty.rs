@@ -39,6 +39,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         a_changed_byte_in_any_record_costs_what_it_told_of_alone().await;
+        a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else().await;
         a_panic_costs_a_request_or_what_the_event_is_about().await;
     });
     println!("faulty: ok");
@@ -172,6 +173,26 @@ async fn a_changed_byte_in_any_record_costs_what_it_told_of_alone() {
         until("its processes are gone", || has_ended(hurt.pid)).await;
         assert!(!has_ended(kept.pid));
     }
+    site.finish(&client).await;
+}
+
+async fn a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else() {
+    let site = faulty_site();
+    let client = site.connect().await;
+    site.sandbox(&client, "kept").await;
+    let kept = site.start(&client, "kept", "kept", "sleep 1000").await;
+    kill_monitor(&client).await;
+    let record = site.launcher.options.state_dir.join("containers/kept/status.json");
+    let beside = record.with_extension("beside");
+    fs::rename(&record, &beside).unwrap();
+    // A link to itself: reading fails, and tells nothing of what was written.
+    std::os::unix::fs::symlink(&record, &record).unwrap();
+    let refused = site.launcher.ensure().unwrap_err().to_string();
+    assert!(refused.contains("read its records") && refused.contains("status.json"), "{refused}");
+    assert!(!has_ended(kept.pid));
+    fs::rename(&beside, &record).unwrap();
+    let client = site.connect().await;
+    assert!(is_there(&client, &kept).await);
     site.finish(&client).await;
 }
 
