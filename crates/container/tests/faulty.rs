@@ -32,17 +32,62 @@ fn main() {
         tracing::subscriber::set_global_default(Mines(options.state_dir.join(MINES))).expect("the first subscriber");
         return monitor::run(&options).expect("a monitor");
     }
-    if args.iter().any(|arg| arg == "--list") {
-        println!("faulty: test");
-        return;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        a_changed_byte_in_any_record_costs_what_it_told_of_alone().await;
-        a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else().await;
-        a_panic_costs_a_request_or_what_the_event_is_about().await;
-    });
-    println!("faulty: ok");
+    let wanted = Filter::of(&args[1..]);
+    let list = args.iter().any(|arg| arg == "--list");
+    macro_rules! run {
+        ($($test:ident)*) => {$(
+            if wanted.takes(stringify!($test)) {
+                if list {
+                    println!("{}: test", stringify!($test));
+                } else {
+                    runtime.block_on($test());
+                    println!("test {} ... ok", stringify!($test));
+                }
+            }
+        )*};
+    }
+    run! {
+        a_changed_byte_in_any_record_costs_what_it_told_of_alone
+        a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else
+        a_panic_costs_a_request_or_what_the_event_is_about
+    }
+}
+
+/// Which tests the arguments ask for, as the usual harness reads them.
+#[derive(Default)]
+struct Filter {
+    names: Vec<String>,
+    skipped: Vec<String>,
+    exact: bool,
+    ignored: bool,
+}
+
+impl Filter {
+    fn of(args: &[String]) -> Filter {
+        let mut filter = Filter::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--skip" => filter.skipped.extend(args.next().cloned()),
+                "--exact" => filter.exact = true,
+                "--ignored" => filter.ignored = true,
+                // These have a value, which is no name.
+                "--test-threads" | "--format" | "--color" | "--logfile" | "--shuffle-seed" | "-Z" => {
+                    args.next();
+                }
+                flag if flag.starts_with('-') => {}
+                name => filter.names.push(name.to_owned()),
+            }
+        }
+        filter
+    }
+
+    fn takes(&self, test: &str) -> bool {
+        let fits = |name: &String| if self.exact { test == name } else { test.contains(name.as_str()) };
+        // None of them is ignored.
+        !self.ignored && (self.names.is_empty() || self.names.iter().any(fits)) && !self.skipped.iter().any(fits)
+    }
 }
 
 /// Each file is a mine, armed for as many panics as it says: it goes off where something is said that holds all the parts
