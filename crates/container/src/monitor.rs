@@ -185,6 +185,9 @@ struct Watched {
 
 /// How often handling events of one source may panic before it is left alone.
 const MAX_PANICS: u32 = 3;
+/// No source's number: what is done now and then, and when it is done again after a panic.
+const TICK: u64 = 0;
+const TICK_AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of output that are copied between two looks at everything else.
 const OUTPUT_A_TURN: usize = 256 * 1024;
 
@@ -357,7 +360,7 @@ impl Monitor {
         while !self.finished() {
             if self.events.due.is_some_and(|due| due <= Instant::now()) {
                 self.events.due = None;
-                self.guard(0, Monitor::tick);
+                self.guard(TICK, Monitor::tick);
             }
             let timeout = self.events.timeout(self.connections.is_stalled());
             let count = match self.events.epoll.wait(&mut ready, timeout) {
@@ -409,7 +412,7 @@ impl Monitor {
         }
         tracing::error!(source = ?self.events.sources.get(&token).map(|w| &w.source), "an event could not be handled");
         match self.events.panicked(token) {
-            Some(Source::Status(id) | Source::Process(id) | Source::Output(id, _)) => {
+            Some(Source::Status(id) | Source::Output(id, _)) => {
                 tracing::error!(container = %id, "a container is given up");
                 self.kill_container(&id);
             }
@@ -417,13 +420,24 @@ impl Monitor {
                 tracing::error!("a client is given up");
                 self.close(token);
             }
-            // Whoever hears nobody any more is in the way of the monitor that would.
-            Some(Source::Listener | Source::Signals) => {
+            Some(Source::Filler) => self.give_filler_up(token),
+            Some(Source::Helper) => self.give_helper_up(token),
+            Some(Source::Leaving) => self.give_leaving_up(token),
+            // Whoever hears nobody any more, or not that something has ended, is in the way of the monitor that would.
+            Some(
+                Source::Listener
+                | Source::Signals
+                | Source::Process(_)
+                | Source::PauseStatus(_)
+                | Source::Pause(_)
+                | Source::ExecStatus(_)
+                | Source::ExecProcess(_),
+            ) => {
                 tracing::error!("the monitor ends: the next takes over what runs");
                 self.ending = Some(Ending::Now);
             }
-            Some(source) => tracing::error!(?source, "no more events are taken from it"),
-            None => {}
+            None if token == TICK => self.events.wake_after(TICK_AGAIN),
+            None => self.go_on_with(token),
         }
     }
 

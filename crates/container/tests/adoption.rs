@@ -113,7 +113,7 @@ async fn what_a_killed_monitor_had_only_begun_is_ended() {
     kill_monitor(&client).await;
     let client = site.connect().await;
     let end = tokio::task::spawn_blocking(move || stray.wait());
-    let end = tokio::time::timeout(std::time::Duration::from_secs(10), end).await.expect("it is ended");
+    let end = tokio::time::timeout(support::PATIENCE, end).await.expect("it is ended");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&end.unwrap().unwrap()), Some(9));
     until("its groups are gone", || !groups.iter().any(|group| group.join("stray").exists())).await;
     assert_eq!(client.list().await.unwrap().containers, [started], "what was noted down goes on");

@@ -54,7 +54,7 @@ async fn without_files_requests_are_refused_and_clients_turned_away() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), again).await.expect("there are files again");
+    tokio::time::timeout(support::PATIENCE, again).await.expect("there are files again");
     client.remove_sandbox(sandbox_id("late")).await.unwrap();
     sees_to_its_container(&site, &client).await;
     site.finish(&client).await;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use knoll_container::client::Client;
 use knoll_container::launch::Options;
 use knoll_container::monitor;
-use knoll_container::protocol::{Configuration, ContainerStatus, RefusalKind};
+use knoll_container::protocol::{Configuration, ContainerStatus, RefusalKind, SandboxSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Site, container_id, sandbox_id, until};
@@ -32,16 +32,62 @@ fn main() {
         tracing::subscriber::set_global_default(Mines(options.state_dir.join(MINES))).expect("the first subscriber");
         return monitor::run(&options).expect("a monitor");
     }
-    if args.iter().any(|arg| arg == "--list") {
-        println!("faulty: test");
-        return;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        a_changed_byte_in_any_record_costs_what_it_told_of_alone().await;
-        a_panic_costs_a_request_or_what_the_event_is_about().await;
-    });
-    println!("faulty: ok");
+    let wanted = Filter::of(&args[1..]);
+    let list = args.iter().any(|arg| arg == "--list");
+    macro_rules! run {
+        ($($test:ident)*) => {$(
+            if wanted.takes(stringify!($test)) {
+                if list {
+                    println!("{}: test", stringify!($test));
+                } else {
+                    runtime.block_on($test());
+                    println!("test {} ... ok", stringify!($test));
+                }
+            }
+        )*};
+    }
+    run! {
+        a_changed_byte_in_any_record_costs_what_it_told_of_alone
+        a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else
+        a_panic_costs_a_request_or_what_the_event_is_about
+    }
+}
+
+/// Which tests the arguments ask for, as the usual harness reads them.
+#[derive(Default)]
+struct Filter {
+    names: Vec<String>,
+    skipped: Vec<String>,
+    exact: bool,
+    ignored: bool,
+}
+
+impl Filter {
+    fn of(args: &[String]) -> Filter {
+        let mut filter = Filter::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--skip" => filter.skipped.extend(args.next().cloned()),
+                "--exact" => filter.exact = true,
+                "--ignored" => filter.ignored = true,
+                // These have a value, which is no name.
+                "--test-threads" | "--format" | "--color" | "--logfile" | "--shuffle-seed" | "-Z" => {
+                    args.next();
+                }
+                flag if flag.starts_with('-') => {}
+                name => filter.names.push(name.to_owned()),
+            }
+        }
+        filter
+    }
+
+    fn takes(&self, test: &str) -> bool {
+        let fits = |name: &String| if self.exact { test == name } else { test.contains(name.as_str()) };
+        // None of them is ignored.
+        !self.ignored && (self.names.is_empty() || self.names.iter().any(fits)) && !self.skipped.iter().any(fits)
+    }
 }
 
 /// Each file is a mine, armed for as many panics as it says: it goes off where something is said that holds all the parts
@@ -50,9 +96,11 @@ struct Mines(PathBuf);
 
 impl Mines {
     fn lay(site: &Site, times: u32, at: &str) {
-        let directory = site.launcher.options.state_dir.join(MINES);
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(at), times.to_string()).unwrap();
+        let state = &site.launcher.options.state_dir;
+        fs::create_dir_all(state.join(MINES)).unwrap();
+        // Whole or not at all: a monitor may look at any time.
+        fs::write(state.join("mine"), times.to_string()).unwrap();
+        fs::rename(state.join("mine"), state.join(MINES).join(at)).unwrap();
     }
 
     fn left(site: &Site, at: &str) -> String {
@@ -89,7 +137,7 @@ impl Subscriber for Mines {
         }
         for mine in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let (name, path) = (mine.file_name().into_string().unwrap(), mine.path());
-            let left: u32 = fs::read_to_string(&path).unwrap().parse().unwrap();
+            let left: u32 = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
             if left > 0 && name.split('*').all(|part| said.0.contains(part)) {
                 fs::write(&path, (left - 1).to_string()).unwrap();
                 panic!("a mine went off at: {}", said.0);
@@ -173,6 +221,26 @@ async fn a_changed_byte_in_any_record_costs_what_it_told_of_alone() {
     site.finish(&client).await;
 }
 
+async fn a_record_that_cannot_be_read_now_costs_a_start_and_nothing_else() {
+    let site = faulty_site();
+    let client = site.connect().await;
+    site.sandbox(&client, "kept").await;
+    let kept = site.start(&client, "kept", "kept", "sleep 1000").await;
+    kill_monitor(&client).await;
+    let record = site.launcher.options.state_dir.join("containers/kept/status.json");
+    let beside = record.with_extension("beside");
+    fs::rename(&record, &beside).unwrap();
+    // A link to itself: reading fails, and tells nothing of what was written.
+    std::os::unix::fs::symlink(&record, &record).unwrap();
+    let refused = site.launcher.ensure().unwrap_err().to_string();
+    assert!(refused.contains("read its records") && refused.contains("status.json"), "{refused}");
+    assert!(!has_ended(kept.pid));
+    fs::rename(&beside, &record).unwrap();
+    let client = site.connect().await;
+    assert!(is_there(&client, &kept).await);
+    site.finish(&client).await;
+}
+
 async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     let site = faulty_site();
     let client = site.connect().await;
@@ -185,6 +253,18 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     assert_eq!(error.kind(), Some(RefusalKind::Internal));
     assert!(error.to_string().contains("which is a bug: a mine went off"), "{error}");
     assert!(is_there(&client, &steady).await, "the next request is answered");
+
+    // A turn of a client whose request has been read: nothing wakes the monitor for it again.
+    let mine = "requests are looked for";
+    Mines::lay(&site, 1, mine);
+    assert!(is_there(&client, &steady).await, "the request is answered");
+    assert_eq!(Mines::left(&site, mine), "0");
+
+    // An answer, for which its client does not wait for ever.
+    let other = Client::connect(&site.launcher.options.socket).await.unwrap();
+    Mines::lay(&site, 1, "an answer is written");
+    other.list().await.unwrap_err();
+    assert!(is_there(&client, &steady).await, "other clients are served");
 
     // An event that is handled the third time.
     let mine = "an event came*Process*brief";
@@ -205,10 +285,34 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     other.list().await.unwrap_err();
     assert!(is_there(&client, &steady).await, "other clients are served");
 
+    // A helper that makes a sandbox, for which a claim waits.
+    client.configure(Configuration { network: Some(site.network.clone()), pool: 0 }).await.unwrap();
+    Mines::lay(&site, 3, "an event came*Filler");
+    let claim = SandboxSpec::new(sandbox_id("claimed"), "claimed");
+    let error = client.prepare_sandbox(claim).await.unwrap_err();
+    assert!(error.to_string().contains("which is a bug"), "{error}");
+    site.pod(&client, "claimed").await;
+
+    // One that empties the trash, and one that a request waits for.
+    let mine = "an event came*Helper";
+    let trash = site.launcher.options.state_dir.join("trash");
+    Mines::lay(&site, 3, mine);
+    client.remove_container(container_id("brief")).await.unwrap();
+    until("it is given up", || Mines::left(&site, mine) == "0").await;
+    Mines::lay(&site, 3, mine);
+    client.reclaim(sandbox_id("panics")).await.unwrap();
+    assert_eq!(Mines::left(&site, mine), "0");
+
+    // The end of a child whose work is done, without which nothing would ever be all removed.
+    Mines::lay(&site, 3, "an event came*Leaving");
+    site.pod(&client, "another").await;
+    until("it is given up", || Mines::left(&site, "an event came*Leaving") == "0").await;
+
     // What the monitor does now and then.
     let mine = "now and then";
     Mines::lay(&site, 1, mine);
     client.remove_container(container_id("loud")).await.unwrap();
+    until("the trash is emptied again", || fs::read_dir(&trash).unwrap().count() == 0).await;
     site.start(&client, "panics", "after", "sleep 0.01 & exit 0").await;
     until("it did something", || Mines::left(&site, mine) == "0").await;
     assert!(is_there(&client, &steady).await);
@@ -219,5 +323,15 @@ async fn a_panic_costs_a_request_or_what_the_event_is_about() {
     until("it has ended", || has_ended(client.monitor().pid)).await;
     let client = site.connect().await;
     assert!(is_there(&client, &steady).await, "what runs goes on under the next monitor");
+
+    // Whoever never hears that a container has ended, too.
+    site.start(&client, "panics", "unheard", "echo begun; while [ ! -e /tmp/go ]; do sleep 0.01; done").await;
+    site.wait_for_output("unheard", "begun").await;
+    Mines::lay(&site, 3, "an event came*Process*unheard");
+    client.signal(container_id("unheard"), 9).await.unwrap();
+    until("it has ended", || has_ended(client.monitor().pid)).await;
+    let client = site.connect().await;
+    client.wait(container_id("unheard")).await.unwrap();
+    assert!(is_there(&client, &steady).await);
     site.finish(&client).await;
 }

@@ -318,6 +318,15 @@ async fn a_mount_lands_in_the_container_whatever_links_are_in_its_way() {
     site.finish(&client).await;
 }
 
+/// Tells a thread to end, also where the test ends early.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// CVE-2021-30465 with its race: whoever shares the volume exchanges directory and link while the mount is made.
 #[tokio::test]
 async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its_way() {
@@ -332,6 +341,7 @@ async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its
     symlink(format!("../../../../../../../..{}", site.dir.path().display()), volume.join("up")).unwrap();
     symlink("/proc/1/root", volume.join("magic")).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Stop(Arc::clone(&stop));
     let racer = std::thread::spawn({
         let (stop, directory) = (Arc::clone(&stop), File::open(&volume).unwrap());
         move || {
@@ -377,7 +387,7 @@ async fn a_mount_lands_in_the_container_while_another_exchanges_the_links_in_its
             assert!(!mounts.contains("/planted"), "round {number}: {mounts}");
         }
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(stopped);
     let exchanged = racer.join().unwrap();
     assert!(started > 0 && exchanged > 100, "{started} started, {exchanged} exchanged");
     site.finish(&client).await;

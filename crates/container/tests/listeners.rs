@@ -17,9 +17,9 @@ fn name(text: &str) -> ListenerName {
 }
 
 /// A test beside this one that starts its monitor just then holds a copy of every socket of the process until its child's
-/// `exec`: waits, within ten seconds, until nobody does.
+/// `exec`: waits until nobody does.
 async fn refused_in_the_end(address: SocketAddr) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + support::PATIENCE;
     while TcpStream::connect(address).is_ok() {
         assert!(Instant::now() < end, "somebody still listens at {address}");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -2,7 +2,7 @@
 //!
 //! Everything is done by descriptor and without recursion. Nothing follows a symbolic link or goes into another file
 //! system, whatever is exchanged meanwhile, and neither depth nor number of files costs stack or descriptors in
-//! proportion. All of it blocks.
+//! proportion. All of it blocks. Look-ups that renames disturb are tried again by one rule.
 
 mod remove;
 mod usage;
@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     sys::stat::Mode,
 };
@@ -29,6 +30,45 @@ fn open_beneath<P: ?Sized + nix::NixPath>(at: impl AsFd, path: &P) -> nix::Resul
     openat2(at, path, OpenHow::new().flags(DIRECTORY.union(OFlag::O_NOFOLLOW)).mode(Mode::empty()).resolve(BENEATH))
 }
 
+/// Tries of a look-up that goes up: any rename on the machine disturbs it, and a container may rename without an end.
+const TRIES: u32 = 10_000;
+
+/// Does a look-up that goes up (`..`, or a link) again and again while renames elsewhere on the machine disturb it.
+///
+/// # Errors
+/// What the look-up fails with, which is `EAGAIN` when it has been disturbed each time.
+pub fn undisturbed<T>(mut look_up: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    for _ in 1..TRIES {
+        match look_up() {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+    look_up()
+}
+
 fn is_dots(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disturbed_look_up_is_tried_again_and_not_for_ever() {
+        let mut disturbed = 20;
+        let outcome = undisturbed(|| {
+            disturbed -= 1;
+            if disturbed > 0 { Err(Errno::EAGAIN) } else { Ok("found") }
+        });
+        assert_eq!(outcome, Ok("found"));
+        let mut tries = 0;
+        let outcome: nix::Result<()> = undisturbed(|| {
+            tries += 1;
+            Err(Errno::EAGAIN)
+        });
+        assert_eq!((outcome, tries), (Err(Errno::EAGAIN), TRIES));
+        assert_eq!(undisturbed(|| Err::<(), _>(Errno::ENOENT)), Err(Errno::ENOENT));
+    }
 }

@@ -142,6 +142,12 @@ impl Monitor {
         }
     }
 
+    /// Gives the end of a child up that cannot be handled: it is reaped when the monitor looks around.
+    pub(super) fn give_leaving_up(&mut self, token: u64) {
+        self.unwatched.extend(self.leaving.remove(&token));
+        self.events.wake_after(std::time::Duration::from_secs(1));
+    }
+
     /// Reaps children that could not be watched.
     pub(super) fn reap_unwatched(&mut self) {
         self.unwatched.retain(|spawned| !ended(spawned));

@@ -44,6 +44,8 @@ pub(super) struct Connection {
     open: usize,
     /// Requests may lie in the inbox.
     stalled: bool,
+    /// A request was taken from the inbox and is not handed on yet.
+    in_hand: bool,
     /// What is watched for.
     interest: Interest,
 }
@@ -142,6 +144,7 @@ impl Monitor {
                     subscribed: false,
                     open: 0,
                     stalled: false,
+                    in_hand: false,
                     interest: Interest { read: true, write: false },
                 };
                 self.connections.0.insert(token, connection);
@@ -176,6 +179,7 @@ impl Monitor {
 
     /// Handles requests that have come in, as many as make a turn.
     pub(super) fn serve_requests(&mut self, token: u64) {
+        tracing::trace!(token, "requests are looked for");
         for _ in 0..REQUESTS_A_TURN {
             let Some(connection) = self.connections.0.get_mut(&token) else { return };
             if !connection.stalled || !connection.takes_requests() {
@@ -188,8 +192,12 @@ impl Monitor {
             match call {
                 Ok(Some((call, fds))) => {
                     connection.open += 1;
+                    connection.in_hand = true;
                     let ticket = Ticket { connection: token, number: call.number };
                     self.handle(ticket, call.request, fds);
+                    if let Some(connection) = self.connections.0.get_mut(&token) {
+                        connection.in_hand = false;
+                    }
                 }
                 Ok(None) => connection.stalled = false,
                 Err(error) => {
@@ -206,6 +214,19 @@ impl Monitor {
     pub(super) fn serve_stalled(&mut self) {
         let tokens = std::mem::take(&mut self.connections.1);
         tokens.into_iter().for_each(|token| self.guard(token, |monitor| monitor.serve_requests(token)));
+    }
+
+    /// Goes on with a client over whom a panic came: what was read waits for its turn and makes no event. A request that
+    /// may never be answered is one that its client would wait for, so it had better hear that it is lost.
+    pub(super) fn go_on_with(&mut self, token: u64) {
+        match self.connections.0.get(&token) {
+            Some(connection) if connection.in_hand => {
+                tracing::error!("a request cannot be answered; its client is closed");
+                self.close(token);
+            }
+            Some(_) => drop(self.connections.1.insert(token)),
+            None => {}
+        }
     }
 
     /// Watches a client for what is of use now.
@@ -236,6 +257,7 @@ impl Monitor {
 
     /// Answers, with descriptors.
     pub(super) fn reply_with(&mut self, ticket: Ticket, result: Result<Answer, Refusal>, fds: Vec<OwnedFd>) {
+        tracing::trace!(ticket.connection, "an answer is written");
         let message = Message::Reply { number: ticket.number, fds: fds.len(), result };
         if let Some(connection) = self.connections.0.get_mut(&ticket.connection) {
             connection.open = connection.open.saturating_sub(1);

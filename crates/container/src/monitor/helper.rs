@@ -48,13 +48,17 @@ impl Monitor {
     }
 
     pub(super) fn helper_exited(&mut self, token: u64) {
-        let Some(helper) = self.helpers.running.remove(&token) else { return };
+        let Some(helper) = self.helpers.running.get(&token) else { return };
         if sys::exit_of(helper.spawned.pid, helper.spawned.pidfd.as_fd()).is_none() {
-            self.helpers.running.insert(token, helper);
             return;
         }
+        let Some(helper) = self.helpers.running.remove(&token) else { return };
         self.events.remove(&helper.spawned.pidfd, token);
-        match helper.ticket {
+        self.helped(helper.ticket);
+    }
+
+    fn helped(&mut self, ticket: Option<Ticket>) {
+        match ticket {
             Some(ticket) => self.reply(ticket, Ok(Answer::Done)),
             None => {
                 self.helpers.cleaning = false;
@@ -63,6 +67,13 @@ impl Monitor {
                 }
             }
         }
+    }
+
+    /// Gives a helper up whose end cannot be handled.
+    pub(super) fn give_helper_up(&mut self, token: u64) {
+        let Some(Helper { spawned, ticket }) = self.helpers.running.remove(&token) else { return };
+        self.dismiss(spawned);
+        self.helped(ticket);
     }
 
     /// Pushes a sandbox's memory out, in the background.

@@ -37,6 +37,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     network: Option<PodNetwork>,
     target: usize,
+    /// Nothing more is made ahead of claims, whatever is asked for.
+    closed: bool,
     /// Claims that were announced and have not come, and until when they may.
     expected: (usize, Option<Instant>),
     ready: VecDeque<Namespaces>,
@@ -61,14 +63,16 @@ impl Pool {
         u32::try_from(self.ready.len()).unwrap_or(u32::MAX)
     }
 
-    /// Makes no more.
+    /// Makes no more, but for claims that wait.
     pub(super) fn close(&mut self) {
-        self.target = 0;
-        self.expected = (0, None);
+        self.closed = true;
     }
 
     /// How many should be ready.
     fn wanted(&self) -> usize {
+        if self.closed {
+            return 0;
+        }
         self.target.max(self.expected.0.min(MAX_AHEAD))
     }
 
@@ -309,30 +313,41 @@ impl Monitor {
 
     /// A helper has reported, or died.
     pub(super) fn filler_says(&mut self, token: u64) {
-        let Some(filler) = self.pool.fillers.remove(&token) else { return };
+        let Some(filler) = self.pool.fillers.get(&token) else { return };
         let mut packet = [0; 512];
         let length = recv(filler.status.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
         let outcome = match &packet[..length] {
-            b"R" => pick_up(&filler).internal("pick a sandbox's namespaces up"),
+            b"R" => pick_up(filler).internal("pick a sandbox's namespaces up"),
             b"" => Err(refuse(RefusalKind::Internal, "the helper that makes sandboxes has died")),
             text => Err(refuse(RefusalKind::Internal, String::from_utf8_lossy(text))),
         };
+        let Some(filler) = self.pool.fillers.remove(&token) else { return };
         let Filler { spec, spawned, status, only_for } = filler;
         self.events.remove(&status, token);
         drop(status);
         self.reap_later(spawned);
         match outcome {
             Ok((net, uts, ipc, user)) => self.namespaces_made(Namespaces { spec, net, uts, ipc, user }, only_for),
-            Err(refusal) => {
-                tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
-                self.forget(&spec);
-                match only_for {
-                    Some((ticket, _)) => self.reply(ticket, Err(refusal)),
-                    None => self.fail_waiting(&refusal),
-                }
-                self.events.wake_after(RETRY_AFTER);
-            }
+            Err(refusal) => self.not_made(&spec, only_for, refusal),
         }
+    }
+
+    /// Gives a helper up whose report cannot be handled.
+    pub(super) fn give_filler_up(&mut self, token: u64) {
+        let Some(Filler { spec, spawned, only_for, .. }) = self.pool.fillers.remove(&token) else { return };
+        self.dismiss(spawned);
+        let refusal = refuse(RefusalKind::Internal, "the monitor fails at what makes sandboxes, which is a bug");
+        self.not_made(&spec, only_for, refusal);
+    }
+
+    fn not_made(&mut self, spec: &NamespacesSpec, only_for: Option<(Ticket, SandboxSpec)>, refusal: Refusal) {
+        tracing::warn!(error = refusal.message, "cannot prepare a sandbox");
+        self.forget(spec);
+        match only_for {
+            Some((ticket, _)) => self.reply(ticket, Err(refusal)),
+            None => self.fail_waiting(&refusal),
+        }
+        self.events.wake_after(RETRY_AFTER);
     }
 
     fn namespaces_made(&mut self, namespaces: Namespaces, only_for: Option<(Ticket, SandboxSpec)>) {
@@ -418,6 +433,16 @@ fn ensure_gateway(gateway: Ipv4Addr) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_pool_makes_nothing_ahead_whatever_is_announced_later() {
+        let mut pool = Pool { target: 3, ..Pool::default() };
+        assert_eq!(pool.wanted(), 3);
+        pool.close();
+        pool.target = 5;
+        pool.expected = (2, Some(Instant::now() + EXPECTED_WITHIN));
+        assert_eq!(pool.wanted(), 0);
+    }
 
     #[test]
     fn addresses_come_back_last_and_run_out() {

@@ -11,7 +11,7 @@ use super::log::Output;
 use super::namespaces::{Namespaces, NamespacesSpec, Veth, unbind};
 use super::pause::Pause;
 use super::sandbox::Sandbox;
-use super::state::{DAMAGED, SandboxRecord};
+use super::state::{DAMAGED, SandboxRecord, is_passing};
 use super::{Monitor, MonitorError, Setup, Source, daemon};
 use crate::netlink::Socket;
 use crate::protocol::{ContainerStatus, Network, Phase, SandboxId, Stdin};
@@ -24,13 +24,16 @@ const LAST_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 impl Monitor {
     /// Takes over every sandbox and container that is still there, and removes what nobody has a record of.
     pub(super) fn recover(&mut self) -> Result<(), MonitorError> {
-        if let Some(configuration) = self.saved_configuration() {
+        if let Some(configuration) = self.saved_configuration().setup("read its records")? {
             self.restore_configuration(configuration);
         }
-        let containers = self.saved_containers();
-        for record in self.saved_sandboxes() {
+        let containers = self.saved_containers().setup("read its records")?;
+        for record in self.saved_sandboxes().setup("read its records")? {
             let id = record.status.spec.id.clone();
             if let Err(error) = self.adopt_sandbox(record, &containers) {
+                if is_passing(&error) {
+                    return Err(error).setup("take a sandbox over");
+                }
                 tracing::warn!(%error, sandbox = %id, "a sandbox cannot be taken over");
                 drop(fs::remove_file(self.sandbox_file(&id)));
             }
@@ -62,8 +65,13 @@ impl Monitor {
             Some(path) if status.spec.network != Network::Host => {
                 let member = containers.iter().filter_map(|(_, status)| status.as_ref());
                 let member = member.filter(|c| c.spec.sandbox == id && c.phase == Phase::Running);
-                let mut pids = member.filter(|c| alive(c).is_some()).map(|c| c.pid.cast_signed());
-                Some(self.adopt_namespaces(path, &status, pids.next_back())?)
+                let mut pids = Vec::new();
+                for container in member {
+                    if alive(container)?.is_some() {
+                        pids.push(container.pid.cast_signed());
+                    }
+                }
+                Some(self.adopt_namespaces(path, &status, &pids)?)
             }
             _ => None,
         };
@@ -90,12 +98,15 @@ impl Monitor {
         &self,
         path: &Path,
         status: &crate::protocol::SandboxStatus,
-        member: Option<i32>,
+        members: &[i32],
     ) -> io::Result<Namespaces> {
         let net = OwnedFd::from(File::open(path)?);
         daemon::inside(&net, &self.home.net, nix::sched::CloneFlags::CLONE_NEWNET, || Ok(()))?;
-        let (uts, ipc) = match member {
-            Some(pid) => (daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?),
+        // One that has just ended is there until it is reaped, and in no namespace any more.
+        let of = |pid| Ok((daemon::namespace(pid, "uts")?, daemon::namespace(pid, "ipc")?));
+        let mut names = members.iter().rev().map(|pid| of(*pid));
+        let (uts, ipc) = match names.find(|names| names.as_ref().err().is_none_or(is_passing)) {
+            Some(names) => names?,
             None => fresh_names(&status.spec.hostname)?,
         };
         let veth = match (status.address, &status.interface, self.pool.network()) {
@@ -110,7 +121,7 @@ impl Monitor {
     }
 
     fn adopt_pause(&mut self, id: &SandboxId, pid: i32, start_ticks: u64) -> io::Result<Option<Pause>> {
-        let Some(pidfd) = same_process(pid, start_ticks) else { return Ok(None) };
+        let Some(pidfd) = same_process(pid, start_ticks)? else { return Ok(None) };
         let token = self.events.add(&pidfd, Source::Pause(id.clone()))?;
         Ok(Some(Pause { spawned: Spawned { pid, pidfd }, token, start_ticks, starting: None }))
     }
@@ -120,7 +131,7 @@ impl Monitor {
         let runtime = self.options.runtime_dir.join("containers").join(id.as_str());
         let (stage, process) = match &status.phase {
             Phase::Exited(exit) => (Stage::Exited(exit.clone()), None),
-            Phase::Running => match alive(&status) {
+            Phase::Running => match alive(&status)? {
                 Some(pidfd) => {
                     let token = self.events.add(&pidfd, Source::Process(id.clone()))?;
                     (Stage::Running, Some((pidfd, token)))
@@ -265,13 +276,18 @@ fn drop_gateway(gateway: Ipv4Addr) -> io::Result<()> {
 }
 
 /// A handle on a recorded container's process, if it is the same and still runs.
-fn alive(status: &ContainerStatus) -> Option<OwnedFd> {
+fn alive(status: &ContainerStatus) -> io::Result<Option<OwnedFd>> {
     same_process(status.pid.cast_signed(), status.pid_start_ticks)
 }
 
-fn same_process(pid: i32, start_ticks: u64) -> Option<OwnedFd> {
-    let pidfd = sys::pidfd_open(pid).ok()?;
-    (sys::process_start_ticks(pid).ok()? == start_ticks).then_some(pidfd)
+/// An error only where it cannot be known now.
+fn same_process(pid: i32, start_ticks: u64) -> io::Result<Option<OwnedFd>> {
+    let look = || Ok((sys::pidfd_open(pid)?, sys::process_start_ticks(pid)?));
+    match look() {
+        Ok((pidfd, ticks)) => Ok((ticks == start_ticks).then_some(pidfd)),
+        Err(error) if is_passing(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// New host name and IPC namespaces, for a sandbox that lost its last container while no monitor was there.

@@ -217,7 +217,7 @@ impl Monitor {
             Some(namespaces) => self.discard(namespaces),
             None => self.remove_group(sandbox.status.cgroup.clone()),
         }
-        // One that was taken over without a configuration has no cable here that knows it.
+        // One that was taken over without a configuration has no veth here that knows it.
         if let Some(address) = sandbox.status.address {
             self.pool.release(address);
         }

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
 use super::{c_path, checked, owned};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -18,8 +20,6 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
-const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
-const RESOLVE_IN_ROOT: u64 = 0x10;
 
 /// What a mount allows. Names are the kernel's (`MOUNT_ATTR_…`).
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,27 +135,12 @@ pub(crate) fn detached(kind: &CStr, options: &[(&CStr, &CStr)], attributes: Moun
     filesystem.mount(attributes)
 }
 
-/// Tries of a look-up that goes up: any rename on the machine disturbs it, and a container may rename without an end.
-const TRIES: u32 = 10_000;
-
 /// Opens a path as if `root` were the root directory, without following links of `/proc`.
 pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    // SAFETY: an all-zero open_how is valid.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
-    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-    let (fd, size) = (root.as_raw_fd(), size_of::<libc::open_how>());
-    let mut tries = 1;
-    loop {
-        // SAFETY: the path is a C string and the request an open_how of the given size; both live across the call.
-        match owned(unsafe { libc::syscall(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, size) }) {
-            Err(error) if tries < TRIES && matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {
-                tries += 1
-            }
-            outcome => return outcome,
-        }
-    }
+    let how = OpenHow::new()
+        .flags(OFlag::from_bits_retain(flags | libc::O_CLOEXEC))
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(knoll_tree::undisturbed(|| openat2(root, path, how))?)
 }
 
 /// Makes a mounted directory the root and lets go of the old one.

@@ -16,6 +16,9 @@ use knoll_container::protocol::{
     SandboxStatus,
 };
 
+/// How long anything is waited for: a busy machine takes its time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 static NEXT: AtomicU8 = AtomicU8::new(0);
 
 /// A monitor and where it keeps things.
@@ -68,7 +71,7 @@ impl Site {
             self.launcher.ensure().expect("a monitor");
             match Client::connect(&self.launcher.options.socket).await {
                 Ok(client) => return client,
-                Err(error) => assert!(begin.elapsed() < Duration::from_secs(10), "waited in vain: {error}"),
+                Err(error) => assert!(begin.elapsed() < PATIENCE, "waited in vain: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -228,9 +231,9 @@ pub(crate) fn interfaces(prefix: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
-/// Waits for a condition, for at most ten seconds.
+/// Waits for a condition, with the patience of all tests.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    until_after(Duration::from_secs(10), what, condition).await;
+    until_after(PATIENCE, what, condition).await;
 }
 
 /// Waits for a condition, for so long at most.

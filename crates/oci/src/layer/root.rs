@@ -24,8 +24,6 @@ use nix::{
 
 /// Dangling links followed while directories are made.
 const LINKS: usize = 40;
-/// Tries of a look-up that a rename elsewhere on the machine disturbs.
-const TRIES: usize = 1000;
 
 /// A directory that nothing reached through it can leave.
 pub(super) struct Root(OwnedFd);
@@ -41,14 +39,7 @@ impl Root {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let mut outcome = Err(Errno::EAGAIN);
-        for _ in 0..TRIES {
-            outcome = openat2(&self.0, path, how);
-            if !matches!(outcome, Err(Errno::EAGAIN | Errno::EINTR)) {
-                break;
-            }
-        }
-        outcome
+        knoll_tree::undisturbed(|| openat2(&self.0, path, how))
     }
 
     /// The directory that `path` leads to inside, made where it is missing.
