@@ -1,9 +1,10 @@
 //! A panic costs one request: it is counted, told to the log with a number, and the client gets that number.
 
-use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe};
+use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
+use tokio::time::Instant;
 
 use crate::{body::Body, counters::Counters, respond, status::Status};
 
@@ -38,23 +39,42 @@ impl Asked {
 /// Panics of one key in a row after which it is left alone until it changes.
 const PATIENCE: u32 = 3;
 
-/// The keys whose steps panicked the last time.
+/// How soon a step that panicked is tried again, whatever else happens meanwhile.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The keys whose steps panicked the last time: how often in a row, and when they are tried again.
 #[derive(Default)]
-pub(crate) struct Panicked(BTreeMap<String, u32>);
+pub(crate) struct Panicked(BTreeMap<String, (u32, Instant)>);
 
 impl Panicked {
     /// Notes how a key's step ended. Whether it is tried again unasked: not when it went well, nor when it keeps panicking.
-    pub(crate) fn again(&mut self, key: &str, panicked: bool) -> bool {
+    pub(crate) fn again(&mut self, key: &str, panicked: bool, now: Instant) -> bool {
         if !panicked {
-            self.0.remove(key);
+            self.forget(key);
             return false;
         }
-        let times = self.0.entry(key.to_owned()).or_default();
+        let (times, next) = self.0.entry(key.to_owned()).or_insert((0, now));
         *times = times.saturating_add(1);
+        *next = now + AGAIN;
         if *times == PATIENCE {
             tracing::error!(key, times, "it keeps panicking, and is left alone until it changes");
         }
         *times < PATIENCE
+    }
+
+    /// Whether it is too early to try a key again.
+    pub(crate) fn rests(&self, key: &str, now: Instant) -> bool {
+        self.0.get(key).is_some_and(|(_, next)| now < *next)
+    }
+
+    /// Drops what is known of a key that is gone: the next of its name has all its tries.
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
+    /// Drops what is known of all keys but some.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.0.retain(|key, _| is_kept(key));
     }
 }
 
@@ -76,4 +96,28 @@ pub(crate) async fn contain<T>(counters: &Counters, doing: &str, step: impl Futu
 pub(crate) fn note(counters: &Counters, panic: &(dyn Any + Send), id: &str, doing: &str) {
     counters.panics.add();
     tracing::error!(id, doing, panic = knoll_faults::said(panic), "a panic; only this request fails");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_panicked_rests_before_each_try_and_has_all_its_tries_again_once_it_was_gone() {
+        let mut panicked = Panicked::default();
+        let mut now = Instant::now();
+        for _ in 0..2 {
+            for times in 1..=PATIENCE {
+                assert!(!panicked.rests("a", now));
+                assert_eq!(panicked.again("a", true, now), times < PATIENCE, "{times}");
+                assert!(panicked.rests("a", now) && !panicked.rests("b", now));
+                now += AGAIN;
+            }
+            panicked.forget("a");
+        }
+        panicked.again("a", true, now);
+        panicked.again("b", true, now);
+        panicked.retain(|key| key == "b");
+        assert!(!panicked.rests("a", now) && panicked.rests("b", now));
+    }
 }

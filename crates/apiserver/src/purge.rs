@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use knoll_store::{Durability, Entry, Expect, WriteError};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     ApiServer,
@@ -65,12 +66,21 @@ impl ApiServer {
                 None => {}
                 Some(Seen::All(snapshot)) => {
                     going.extend(snapshot.range(DEFINITIONS, None).filter_map(|entry| self.held_definition(&entry)));
+                    panicked.retain(|key| going.contains(key));
                 }
-                Some(Seen::Change(change)) => going.extend(self.held_definition_at(&change.key)),
+                Some(Seen::Change(change)) => match self.held_definition_at(&change.key) {
+                    Some(key) => drop(going.insert(key)),
+                    None => panicked.forget(&change.key),
+                },
             }
+            let now = Instant::now();
             for key in going.clone() {
+                // Any definition that changes brings it here.
+                if panicked.rests(&key, now) {
+                    continue;
+                }
                 let cleared = panics::contain(&self.counters, "finish a definition", self.clear(&key)).await;
-                let again = panicked.again(&key, cleared.is_none());
+                let again = panicked.again(&key, cleared.is_none(), Instant::now());
                 match cleared {
                     None if !again => drop(going.remove(&key)),
                     Some(Ok(true)) => drop(going.remove(&key)),

@@ -9,7 +9,7 @@ use std::{
 use knoll_api::{Key, table::RoutingTable};
 use knoll_plan::{
     Changed, Observation, World,
-    table::{Routing, Update},
+    table::{Panics, Routing, Update},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -37,22 +37,12 @@ pub(crate) struct Publisher {
     into: watch::Sender<Option<Arc<RoutingTable>>>,
     /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
     handed: VecDeque<(Arc<RoutingTable>, Published)>,
-    panics: u64,
     counters: Arc<Counters>,
 }
 
 impl Publisher {
     pub(crate) fn new(into: watch::Sender<Option<Arc<RoutingTable>>>, counters: Arc<Counters>) -> Self {
-        Self {
-            routing: None,
-            pending: Vec::new(),
-            last: None,
-            apart: APART,
-            into,
-            handed: VecDeque::new(),
-            panics: 0,
-            counters,
-        }
+        Self { routing: None, pending: Vec::new(), last: None, apart: APART, into, handed: VecDeque::new(), counters }
     }
 
     /// Notes a change that the World holds already.
@@ -97,12 +87,15 @@ impl Publisher {
     }
 
     /// A panic costs the Ingress or backend it happened at: the table keeps what it had of it.
-    fn count_panics(&mut self) {
-        let panics = self.routing.as_ref().map_or(0, Routing::panics);
-        if panics > self.panics {
-            tracing::error!(panics, "building the routing table panicked; it keeps what it had");
-            self.counters.plan_panics.fetch_add(panics - self.panics, std::sync::atomic::Ordering::Relaxed);
-            self.panics = panics;
+    fn tell_panics(&mut self) {
+        let Some(Panics { count, first }) = self.routing.as_mut().map(Routing::take_panics) else { return };
+        self.counters.plan_panics.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        let untold = count.saturating_sub(first.len() as u64);
+        for (key, panic) in first {
+            tracing::error!(%key, panic, "building the routing table panicked; it keeps what it had of this");
+        }
+        if untold > 0 {
+            tracing::error!(untold, "building the routing table panicked elsewhere, too");
         }
     }
 
@@ -121,7 +114,7 @@ impl Publisher {
             }
             Some(_) => None,
         };
-        self.count_panics();
+        self.tell_panics();
         let update = update?;
         self.apart = APART.max(begun.elapsed() * APART_BY_COST);
         self.last = Some(now);

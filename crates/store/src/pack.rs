@@ -91,6 +91,8 @@ struct Packer {
     cold_after: Duration,
     waiting: VecDeque<Written>,
     kinds: HashMap<String, Packing>,
+    /// A panic may have left `kinds` half changed.
+    is_unsure: bool,
 }
 
 /// The folder of a key: objects in it are alike.
@@ -108,7 +110,8 @@ pub(crate) fn start(
     let (notes, written) = mpsc::channel();
     let (opened, open) = mpsc::channel();
     let kinds = kinds_of(state);
-    let mut packer = Packer { shared, written, open, committer, cold_after, waiting: VecDeque::new(), kinds };
+    let mut packer =
+        Packer { shared, written, open, committer, cold_after, waiting: VecDeque::new(), kinds, is_unsure: false };
     let now = Instant::now();
     // What was read from the log is as new as what is written now.
     let plain =
@@ -163,15 +166,23 @@ impl Packer {
         }
         tracing::trace!(keys = cold.len(), "pack what has grown cold");
         let state = self.shared.published();
+        if self.is_unsure {
+            self.kinds = kinds_of(&state);
+            self.is_unsure = false;
+        }
         self.pack(&state, cold)
     }
 
     /// Goes on after a panic. It costs that round: its values stay as they are until they are written again or the store
-    /// is opened, and what was known of the kinds, which may be half changed, is found out anew.
+    /// is opened. What was known of the kinds, which may be half changed, is found out anew in the next round; keys that
+    /// waited until there are enough of their kind wait from the beginning.
     fn begin_again(&mut self, panic: &str) {
         count(&self.shared.counters.pack_panics);
         tracing::error!(panic, "pack values that have grown cold; they stay as they are");
-        self.kinds = kinds_of(&self.shared.published());
+        let at = Instant::now();
+        let few = self.kinds.values_mut().flat_map(|kind| kind.few.drain(..));
+        self.waiting.extend(few.map(|(key, revision)| Written { key, revision, at }));
+        self.is_unsure = true;
     }
 
     /// Waits until something is cold or was written. `false` when the store has gone.

@@ -78,6 +78,7 @@ impl ApiServer {
             Seen::All(snapshot) => {
                 open.limited = snapshot.range(QUOTAS, None).map(|entry| namespace_of(&entry.key).to_owned()).collect();
                 open.stale = open.limited.clone();
+                open.panicked.retain(|namespace| open.limited.contains(namespace));
             }
             Seen::Change(change) => {
                 let namespace = namespace_of(&change.key);
@@ -87,6 +88,7 @@ impl ApiServer {
                         open.limited.insert(namespace.to_owned());
                     } else {
                         open.limited.remove(namespace);
+                        open.panicked.forget(namespace);
                     }
                 }
                 if open.limited.contains(namespace) {
@@ -101,7 +103,7 @@ impl ApiServer {
         let stale = std::mem::take(&mut open.stale);
         for namespace in &stale {
             let counted = panics::contain(&self.counters, "count for a quota", self.count(namespace)).await;
-            if open.panicked.again(namespace, counted.is_none()) {
+            if open.panicked.again(namespace, counted.is_none(), tokio::time::Instant::now()) {
                 open.stale.insert(namespace.clone());
             }
             match counted {

@@ -174,7 +174,7 @@ pub struct Resource {
     pub short_names: Vec<String>,
     /// Groups of resources it is listed with.
     pub categories: Vec<String>,
-    /// Parts with their own path.
+    /// Subresources: each has a path of its own.
     pub subresources: Vec<Subresource>,
     /// Where a Scale's numbers are, if it has that subresource.
     pub scale: Option<ScalePaths>,

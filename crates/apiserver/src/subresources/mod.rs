@@ -1,4 +1,4 @@
-//! Parts of objects with a path of their own: one file each.
+//! Subresources: what has a path of its own below its object's. One file each.
 
 mod binding;
 mod eviction;

@@ -1,13 +1,15 @@
-//! Panics that are planted in the server's own steps: while some are armed, a subscriber of the test's thread, on which
-//! everything of its server runs, panics when such a step says that it begins.
+//! Panics that are planted in the server's own steps: while a test's thread, on which everything of its server runs, has
+//! armed some, the subscriber panics when such a step says that it begins.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Once,
+};
 
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
-    subscriber::DefaultGuard,
 };
 
 thread_local! {
@@ -52,13 +54,17 @@ impl Subscriber for Mines {
     fn exit(&self, _: &Id) {}
 }
 
-/// Lays mines on this thread, for as long as the guard is there.
-pub(crate) fn lay() -> DefaultGuard {
-    tracing::subscriber::set_default(Mines)
-}
+/// One subscriber for all threads: what a step says is looked up once for the whole program, so one of this thread alone
+/// would miss a step that another thread came by first.
+static LAID: Once = Once::new();
 
-/// The next `times` beginnings of a step panic.
+/// The next `times` beginnings of a step on this thread panic.
 pub(crate) fn arm(step: &str, times: u32) {
+    LAID.call_once(|| {
+        tracing::subscriber::set_global_default(Mines).expect("the only one");
+        // What was looked up while it was put in place.
+        tracing::callsite::rebuild_interest_cache();
+    });
     STEP.set(step.to_owned());
     LEFT.set(times);
 }

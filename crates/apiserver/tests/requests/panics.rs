@@ -70,7 +70,6 @@ async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> 
 
 #[tokio::test]
 async fn a_definition_whose_end_panics_is_ended_all_the_same() {
-    let _laid = mines::lay();
     let h = Harness::new().await;
     h.post(DEFINITIONS, definition()).await.expect(201);
     h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
@@ -83,7 +82,6 @@ async fn a_definition_whose_end_panics_is_ended_all_the_same() {
 
 #[tokio::test]
 async fn a_quota_whose_count_panics_is_counted_again_and_left_alone_when_it_keeps_panicking_until_something_changes() {
-    let _laid = mines::lay();
     let h = Harness::new().await;
     mines::arm("count for a quota", 2);
     let quotas = "/api/v1/namespaces/default/resourcequotas";
@@ -107,7 +105,6 @@ async fn a_quota_whose_count_panics_is_counted_again_and_left_alone_when_it_keep
 
 #[tokio::test]
 async fn letting_events_go_panics_and_goes_on_a_minute_later() {
-    let _laid = mines::lay();
     let h = Harness::new().await;
     let event = json!({"metadata": {"name": "old"}, "type": "Normal", "reason": "R", "message": "m",
         "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}, "lastTimestamp": "2026-01-01T00:00:00Z"});
@@ -122,8 +119,8 @@ async fn letting_events_go_panics_and_goes_on_a_minute_later() {
     h.store.put(key, aged.to_string().into_bytes().into(), expect, knoll_store::Durability::Relaxed).await.unwrap();
     mines::arm("let Events go", 2);
     tokio::time::pause();
-    for minute in 0..4 {
-        assert_eq!(h.store.get(key).is_some(), minute < 3, "after {minute} minutes");
+    for minute in 0..3 {
+        assert!(h.store.get(key).is_some(), "it is there after {minute} minutes");
         tokio::time::advance(Duration::from_secs(60)).await;
         // What looks and writes has threads of its own.
         tokio::time::resume();
@@ -132,16 +129,12 @@ async fn letting_events_go_panics_and_goes_on_a_minute_later() {
         })
         .await;
         tokio::time::pause();
-        if minute == 2 {
-            break;
-        }
     }
     assert_eq!((mines::left(), h.server.counters().panics.get()), (0, 2));
 }
 
 #[tokio::test]
 async fn a_definition_and_settings_that_cannot_be_taken_in_cost_themselves_until_they_change() {
-    let _laid = mines::lay();
     let h = Harness::new().await;
     mines::arm("serve a definition", 2);
     h.post(DEFINITIONS, definition()).await.expect(201);

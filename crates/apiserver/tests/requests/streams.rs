@@ -149,7 +149,6 @@ async fn a_request_that_does_not_upgrade_is_refused_as_a_status() {
 
 #[tokio::test]
 async fn a_command_whose_streams_panic_ends_with_its_connection_and_leaves_the_others_alone() {
-    let _laid = mines::lay();
     let h = Harness::with_node(Arc::new(Echo)).await;
     h.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
     mines::arm("carry a command's streams", 2);

@@ -74,7 +74,7 @@ async fn live(admin: &Admin) -> Answer {
 /// In the form of kube-apiserver: `ok`, or with `?verbose` and on failure a line a check.
 fn ready(admin: &Admin, query: Option<&str>) -> Answer {
     let Some(sources) = admin.sources.get() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "[-]start: the parts are coming up\nreadyz check failed\n");
+        return text(StatusCode::SERVICE_UNAVAILABLE, "[-]start: the components are starting\nreadyz check failed\n");
     };
     let (lines, failed) = checks(sources);
     if failed {

@@ -5,6 +5,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -49,6 +50,22 @@ impl Place {
     fn get(&self, path: &str) -> (u16, String) {
         self.ask("GET", path, "")
     }
+
+    /// Asks until it is well: a busy machine may take longer for one sign of life than a program should.
+    fn get_well(&self, path: &str) {
+        until_well(path, || self.get(path));
+    }
+}
+
+/// Asks until the answer is that all is well.
+fn until_well(what: &str, ask: impl Fn() -> (u16, String)) {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            (200, said) if said == "ok" => return,
+            (status, said) => assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {status} {said}"),
+        }
+    }
 }
 
 fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
@@ -69,7 +86,7 @@ fn exchange(mut stream: UnixStream, request: &str) -> (u16, String) {
 #[test]
 fn it_is_alive_unless_the_rest_of_the_program_stands_still() {
     let place = Place::new();
-    assert_eq!(place.get("/livez"), (200, "ok".into()));
+    place.get_well("/livez");
     let (go_on, wait) = mpsc::channel::<()>();
     let (begun, begins) = mpsc::channel();
     place.rest.spawn(async move {
@@ -82,7 +99,7 @@ fn it_is_alive_unless_the_rest_of_the_program_stands_still() {
     // The endpoint answers all the same.
     assert_eq!(place.get("/log-level").0, 200);
     drop(go_on);
-    assert_eq!(place.get("/healthz"), (200, "ok".into()));
+    place.get_well("/healthz");
 }
 
 #[test]
@@ -185,7 +202,7 @@ fn a_stranger_learns_that_it_is_well_and_nothing_else_without_a_right() {
     );
     place.admin.obey(rbac(&place));
     for path in ["/livez", "/healthz", "/readyz"] {
-        assert_eq!(from_outside("GET", path, "", None).0, 200, "{path}");
+        until_well(path, || from_outside("GET", path, "", None));
     }
     for (method, path) in
         [("GET", "/metrics"), ("GET", "/debug/queue"), ("GET", "/log-level"), ("PUT", "/log-level"), ("GET", "/")]

@@ -18,7 +18,7 @@ use knoll_api::{
     table::{Host, RoutingTable},
 };
 
-pub use routing::{Routing, Update};
+pub use routing::{Panics, Routing, Update};
 
 use crate::World;
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -32,13 +31,25 @@ pub struct Routing {
     used: Pairs,
     /// Ingresses, each with one that follows it.
     followed: Pairs,
-    panics: u64,
+    panics: Panics,
     /// Everything is to be looked at again: up to here, it was.
     stale: Option<Option<Key>>,
 }
 
 /// Ingresses that one update looks at again when all of them are to be.
 const AT_ONCE: usize = 256;
+
+/// Panics that are told with what they said; more are counted.
+const TOLD: usize = 16;
+
+/// What panicked while the table was built: the table keeps what it had of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Panics {
+    /// How many.
+    pub count: u64,
+    /// The first of them: the Ingress or backend, and what the panic said.
+    pub first: Vec<(Key, String)>,
+}
 
 /// What an update gives the gateway and the Ingresses.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,22 +118,25 @@ impl Routing {
         &self.table
     }
 
-    /// How often looking at one Ingress or backend panicked: the table keeps what it had of it.
-    pub fn panics(&self) -> u64 {
-        self.panics
+    /// What panicked since this was asked last.
+    pub fn take_panics(&mut self) -> Panics {
+        std::mem::take(&mut self.panics)
     }
 
-    /// Does pure `work` about `key`; a panic counts, and gives nothing.
-    #[cfg_attr(not(test), expect(unused_variables, reason = "tests plant panics by key"))]
+    /// Does pure `work` about `key`; a panic is noted, and gives nothing.
     fn try_to<T>(&mut self, key: &Key, work: impl FnOnce() -> T) -> Option<T> {
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let done = knoll_faults::catch(|| {
             #[cfg(test)]
             super::tests::step_on_mine(key);
             work()
-        }))
-        .ok();
-        self.panics += u64::from(done.is_none());
-        done
+        });
+        done.map_err(|said| {
+            self.panics.count += 1;
+            if self.panics.first.len() < TOLD {
+                self.panics.first.push((key.clone(), said));
+            }
+        })
+        .ok()
     }
 
     /// Whether the next update has something to look at even if nothing changes.

@@ -1,7 +1,7 @@
 use expect_test::expect;
 use knoll_api::{Key, Kind, table::RoutingTable};
 
-use super::{Routing, build};
+use super::{Panics, Routing, build};
 use crate::check::Cluster;
 
 const CLASS: &str = "annotations: {networking.knative.dev/ingress.class: knoll.ingress.networking.knative.dev}";
@@ -236,6 +236,13 @@ pub(super) fn step_on_mine(key: &Key) {
     assert!(!hit, "a mine went off at {key}");
 }
 
+/// What panicked since the last look: how often, where, and what it said.
+fn panicked(routing: &mut Routing) -> String {
+    let Panics { count, first } = routing.take_panics();
+    let told: Vec<String> = first.iter().map(|(key, said)| format!("{key}: {said}")).collect();
+    format!("{count}: {}", told.join(", "))
+}
+
 /// The table keeps what it had of the Ingress, or the backend, that a panic happened at; everybody else's moves on.
 #[test]
 fn a_panic_costs_the_ingress_or_the_backend_it_happened_at() {
@@ -252,7 +259,7 @@ fn a_panic_costs_the_ingress_or_the_backend_it_happened_at() {
         cluster.add(&ingress("a", "x", "plain", "81"));
         cluster.add(&ingress("b", &format!("y{round}"), "plain", "80"));
         let updated = update(&mut cluster, &mut routing).expect("the other changed");
-        assert_eq!(routing.panics(), round);
+        assert_eq!(panicked(&mut routing), "1: default/a: a mine went off at default/a");
         assert!(paths(&updated.table, "x").contains("plain:80"), "it keeps what it had");
         assert!(updated.table.external.contains_key(format!("y{round}").as_str()));
         assert!(!updated.published.contains_key(&Key::new("default", "a")), "it is not told as published");
@@ -260,7 +267,7 @@ fn a_panic_costs_the_ingress_or_the_backend_it_happened_at() {
     cluster.add(&ingress("a", "x", "plain", "81"));
     let updated = update(&mut cluster, &mut routing).expect("a change");
     assert!(paths(&updated.table, "x").contains("plain:81"));
-    assert_eq!(routing.panics(), 2);
+    assert_eq!(routing.take_panics(), Panics::default());
 
     // A backend: who answers for the Services' ports.
     MINE.set(Some((Key::new("default", "plain:81"), 2)));
@@ -269,7 +276,7 @@ fn a_panic_costs_the_ingress_or_the_backend_it_happened_at() {
             value["subsets"][0]["addresses"][0]["ip"] = format!("10.0.0.{round}").into();
         });
         let updated = update(&mut cluster, &mut routing).expect("the other port's changed");
-        assert_eq!(routing.panics(), round);
+        assert_eq!(panicked(&mut routing), "1: default/plain:81: a mine went off at default/plain:81");
         let addresses = |port: &str| format!("{:?}", updated.table.backends[&Key::new("default", port)].instances);
         assert!(addresses("plain:80").contains(&format!("10.0.0.{round}")), "{}", addresses("plain:80"));
         assert!(addresses("plain:81").contains("10.0.0.2:10"), "{}", addresses("plain:81"));
