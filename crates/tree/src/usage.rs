@@ -27,7 +27,7 @@ const LINKED: usize = 1 << 16;
 /// What any file counts for, were it empty: a disk holds so many files only.
 const LEAST: u64 = 4096;
 
-/// Bytes of disk that the files below `dir` take, each at least [`LEAST`]; other file systems mounted below are not
+/// Bytes of disk that the files below `dir` take, each at least 4,096; other file systems mounted below are not
 /// counted, and a file with several names is counted once. A tree of more directories side by side than can be
 /// measured takes more than anything else.
 ///
