@@ -297,7 +297,7 @@ fn a_missing_image_fails_everything_above_it_and_heals_when_it_is_pushed() {
     "#]].assert_eq(&conditions(revision.as_ref()));
     expect![[r#"
         ConfigurationsReady=False RevisionFailed Revision "hello-00001" failed with message: Unable to fetch image "hello:1": failed to resolve image to digest: no such image.
-        Ready=False RevisionMissing Configuration "hello" does not have any ready Revision.
+        Ready=False RevisionFailed Revision "hello-00001" failed with message: Unable to fetch image "hello:1": failed to resolve image to digest: no such image.
         RoutesReady=False RevisionMissing Configuration "hello" does not have any ready Revision.
     "#]].assert_eq(&conditions(platform.service("hello").as_ref()));
     platform.cluster.broken_images.clear();
@@ -310,7 +310,7 @@ fn a_container_that_ends_shows_its_code_and_its_last_words() {
     let mut platform = Platform::new();
     platform.kubelet = Kubelet::Crashes;
     platform.add(&hello());
-    expect![[r#"False RevisionMissing Configuration "hello" does not have any ready Revision."#]]
+    expect![[r#"False RevisionFailed Revision "hello-00001" failed with message: Container failed with: boom."#]]
         .assert_eq(&platform.ready_of("hello"));
     let revision = platform.cluster.world.revisions.get(&key("hello-00001")).unwrap().clone();
     expect![[r#"
