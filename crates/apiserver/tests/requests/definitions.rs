@@ -6,10 +6,10 @@ use crate::support::Harness;
 use knoll_store::{Durability, Expect};
 use serde_json::{Value, json};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const THINGS: &str = "/apis/example.com/v1/namespaces/default/things";
 
-fn definition() -> Value {
+pub(crate) fn definition() -> Value {
     let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
         "type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
     json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
