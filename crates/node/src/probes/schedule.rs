@@ -26,10 +26,13 @@ impl ProbeKind {
     }
 }
 
-/// First pause between two askings before the first success.
+/// Shortest pause between two askings before the first success.
 const FIRST: Duration = Duration::from_micros(250);
 /// The same, when each asking starts a process.
 const FIRST_COSTLY: Duration = Duration::from_millis(10);
+/// Such a pause is this part of the time that the container has taken so far: it is noticed when it comes up at most so
+/// much later than it did.
+const PART: u32 = 8;
 /// Longest such pause while the container is young.
 const YOUNG: Duration = Duration::from_millis(50);
 /// The same, when each asking starts a process.
@@ -75,7 +78,6 @@ pub struct Course {
     kind: ProbeKind,
     schedule: Schedule,
     costly: bool,
-    pause: Duration,
     verdict: Option<bool>,
     was_good: bool,
     successes: u32,
@@ -86,12 +88,10 @@ pub struct Course {
 impl Course {
     /// A course that has not begun.
     pub fn new(kind: ProbeKind, schedule: Schedule, costly: bool) -> Course {
-        let pause = if costly { FIRST_COSTLY } else { FIRST };
         Course {
             kind,
             schedule,
             costly,
-            pause,
             verdict: None,
             was_good: false,
             successes: 0,
@@ -131,15 +131,13 @@ impl Course {
 
     /// How long to wait before asking again, `age` after the course began. While it is waited for, `sharing` containers
     /// share a processor.
-    pub fn pause(&mut self, age: Duration, sharing: u32) -> Duration {
+    pub fn pause(&self, age: Duration, sharing: u32) -> Duration {
         let eager = self.kind != ProbeKind::Liveness && !self.was_good && age < GROWN_UP;
         if !eager {
             return self.schedule.period;
         }
-        let longest = if self.costly { YOUNG_COSTLY } else { YOUNG }.min(self.schedule.period);
-        let now = (self.pause * sharing).min(longest);
-        self.pause = (self.pause * 3 / 2).min(longest);
-        now
+        let (first, longest) = if self.costly { (FIRST_COSTLY, YOUNG_COSTLY) } else { (FIRST, YOUNG) };
+        ((age / PART).max(first) * sharing).min(longest).min(self.schedule.period)
     }
 }
 
@@ -165,7 +163,7 @@ mod tests {
     fn who_shares_a_processor_is_asked_less_often_until_it_is_there() {
         let mut course = Course::new(ProbeKind::Readiness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 50), FIRST * 50);
-        assert_eq!((0..30).map(|_| course.pause(ms(1), 50)).last(), Some(YOUNG), "and not less often than ever");
+        assert_eq!(course.pause(ms(20), 50), YOUNG, "and not less often than ever");
         course.answer(true, ms(2));
         assert_eq!(course.pause(ms(2), 50), ms(1000));
     }
@@ -182,12 +180,8 @@ mod tests {
     fn readiness_is_asked_eagerly_until_the_first_yes() {
         let mut course = Course::new(ProbeKind::Readiness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 1), Duration::from_micros(250));
-        assert_eq!(course.pause(ms(1), 1), Duration::from_micros(375));
-        let mut last = Duration::ZERO;
-        for _ in 0..40 {
-            last = course.pause(ms(2), 1);
-        }
-        assert_eq!(last, ms(50));
+        assert_eq!(course.pause(ms(16), 1), ms(2), "it is noticed an eighth later than it came up, at most");
+        assert_eq!(course.pause(ms(1000), 1), ms(50));
         assert_eq!(course.pause(ms(61_000), 1), ms(1000));
         assert_eq!(course.answer(true, ms(3)), Some(true));
         assert_eq!(course.pause(ms(4), 1), ms(1000));
@@ -219,7 +213,7 @@ mod tests {
 
     #[test]
     fn liveness_keeps_its_period() {
-        let mut course = Course::new(ProbeKind::Liveness, schedule(1, 3), false);
+        let course = Course::new(ProbeKind::Liveness, schedule(1, 3), false);
         assert_eq!(course.pause(ms(0), 1), ms(1000));
     }
 }

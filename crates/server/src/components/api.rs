@@ -43,6 +43,7 @@ impl Api {
         tasks: &mut Tasks,
     ) -> Result<Self, Failure> {
         let store = open_store(paths)?;
+        tracing::debug!("store opened");
         let authority = authority(&store, pki)?;
         let config = knoll_apiserver::Config {
             authority: authority.clone(),

@@ -81,6 +81,7 @@ pub(crate) fn run(arguments: &UpArguments) -> Result<(), Failure> {
     doctor::require(&paths)?;
     private::by_default();
     let _alone = machine::claim()?;
+    tracing::debug!("no other instance runs");
     own(&paths)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -113,6 +114,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     let mut kept = Kept::find(&monitor).await;
     let names = ports::names(arguments, &kept);
     kept.keep_only(&names, &monitor).await;
+    tracing::debug!("the monitor told of the sockets it keeps");
     let api = ApiPorts::bind(&arguments.api, &mut kept)?;
     let http = ports::bind_gateway(&arguments.gateway, &mut kept)?;
     let mut ports = Ports { api, http, kept };
@@ -123,6 +125,7 @@ async fn live(arguments: &UpArguments, paths: &Paths, level: LogLevel) -> Result
     let serving = ServingCertificate::new(&pki, &names(), Timestamp::now());
     let serving = serving.map_err(|e| Failure::new(Exit::Usage, &e))?;
     let certificate = Arc::new(serving.tls(&pki).map_err(|e| Failure::new(Exit::System, &e))?);
+    tracing::debug!("the certificates are there");
     let admin = Admin::new(level, Handle::current());
     let outside = ports.api.admin.take().map(|listener| (listener, certificate.clone()));
     admin.start(&Paths::admin(), outside).map_err(|e| Failure::io("start the admin endpoint", &e))?;

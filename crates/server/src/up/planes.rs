@@ -68,10 +68,12 @@ impl Planes {
             async move { finder.connect().await }
         });
         let network = node::set_network_up().await?;
+        tracing::debug!("the pods' network is set up");
         let pods_api = PodApiPorts::bind(PodAddress::Present, &mut ports.kept, api_port, registry_port)?;
         let pods_gateway = PodGatewayPorts::bind(PodAddress::Present, &mut ports.kept)?;
         let backend = LocalNode::default();
         let api = Api::start(paths, pki, Arc::new(backend.clone()), api_port, tasks).await?;
+        tracing::debug!("the store is read");
         let images = registry::open_images(&arguments.images, paths, registry_port)?;
 
         let (table_in, table) = watch::channel(None);
@@ -82,6 +84,7 @@ impl Planes {
         let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
+        tracing::debug!("the gateway is published");
         let settings = Settings {
             cluster_ca: pki.ca_pem().to_owned(),
             default_domain: arguments.domain.clone(),
@@ -108,6 +111,7 @@ impl Planes {
         });
 
         let monitor = connecting.await.map_err(system)?.map_err(system)?;
+        tracing::debug!("the monitor runs");
         finder.keep(ports.kept.wanted(), &monitor).await.map_err(system)?;
         let address = match arguments.api.api_addr.ip() {
             IpAddr::V4(address) => Some(address),
@@ -127,6 +131,7 @@ impl Planes {
         let stop = tasks.stop();
         tasks.critical("node", async move { node.run(stop.channel()).await.map_err(|e| chain(&e)) });
 
+        tracing::debug!("clients are answered");
         gateway::serve(&gateway, ports.http, pods_gateway)?;
         api.serve([ports.api.api, pods_api.api], &certificate, tasks);
         let sockets = registry::Sockets { machine: ports.api.registry, pods: pods_api.registry };
