@@ -90,9 +90,11 @@ impl Disk for Directory {
         fs::read(self.path.join(name))
     }
 
-    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        fs::File::open(self.path.join(name))?.take(most as u64).read_to_end(&mut bytes)?;
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(self.path.join(name))?;
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut bytes = Vec::with_capacity(most);
+        file.take(most as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -19,11 +19,11 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Any I/O error.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
-    /// Reads the first bytes of a file, at most `most`.
+    /// Reads a file from byte `from` on, at most `most` bytes; fewer only where it ends.
     ///
     /// # Errors
     /// Any I/O error.
-    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>>;
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>>;
     /// Names of all files, sorted.
     ///
     /// # Errors

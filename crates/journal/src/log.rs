@@ -14,6 +14,8 @@ use crate::{
 
 /// Most bytes of a segment that are read to find its first record.
 const HEAD_BYTES: usize = 4096;
+/// Bytes of a segment that are read at once: memory that is used again for what follows costs nothing to get.
+const WINDOW: usize = 1 << 20;
 
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +157,7 @@ impl Log {
     /// When the file cannot be read.
     pub fn first_record(disk: &dyn Disk, prefix: &str, sequence: u64) -> Result<Option<Vec<u8>>, LogError> {
         let name = segment_name(prefix, sequence);
-        let bytes = disk.read_head(&name, HEAD_BYTES).map_err(io_error(&name))?;
+        let bytes = disk.read_at(&name, 0, HEAD_BYTES).map_err(io_error(&name))?;
         let record = Scan::new(&bytes).find_map(|(_, frame)| match frame {
             Frame::Record(payload) => Some(payload.to_vec()),
             Frame::Synced(_) => None,
@@ -333,23 +335,34 @@ fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn Di
 
 /// Hands over the records of a segment. Returns where it ends.
 fn replay_segment(disk: &dyn Disk, name: &str, last: bool, replay: &mut dyn Replay) -> Result<u64, LogError> {
-    let bytes = disk.read(name).map_err(io_error(name))?;
-    let damaged =
-        |offset: usize, reason: String| LogError::Damaged { name: name.to_owned(), offset: offset as u64, reason };
-    let mut scan = Scan::new(&bytes);
+    let damaged = |offset: u64, reason: String| LogError::Damaged { name: name.to_owned(), offset, reason };
+    // What is read and not handed over yet, and where that begins.
+    let (mut bytes, mut begin) = (Vec::new(), 0_u64);
     let mut marks = false;
-    for (offset, frame) in scan.by_ref() {
-        match frame {
-            Frame::Synced(_) => marks = true,
-            Frame::Record(payload) => replay.record(payload).map_err(|reason| damaged(offset, reason))?,
+    loop {
+        let more = disk.read_at(name, begin + bytes.len() as u64, WINDOW).map_err(io_error(name))?;
+        if more.is_empty() {
+            break;
         }
+        bytes.extend_from_slice(&more);
+        let mut scan = Scan::new(&bytes);
+        for (offset, frame) in scan.by_ref() {
+            let refused = |reason| damaged(begin + offset as u64, reason);
+            match frame {
+                Frame::Synced(_) => marks = true,
+                Frame::Record(payload) => replay.record(payload).map_err(refused)?,
+            }
+        }
+        let handed_over = scan.offset();
+        begin += handed_over as u64;
+        bytes.drain(..handed_over);
     }
-    let offset = scan.offset();
-    let refusal = match scan.remains() {
-        Remains::Nothing => return Ok(offset as u64),
+    let refusal = match Scan::new(&bytes).remains() {
+        Remains::Nothing => return Ok(begin),
         Remains::Unsearched => Some("too much of it is unreadable".to_owned()),
         Remains::Followed { next: (at, _), synced } => {
-            let explained = last && marks && !replay.same_run() && synced <= offset as u64;
+            let explained = last && marks && !replay.same_run() && synced <= begin;
+            let at = begin + at as u64;
             (!explained).then(|| format!("it cannot be read, and whole records follow from byte {at}"))
         }
         Remains::Broken if !last || replay.same_run() => {
@@ -359,11 +372,11 @@ fn replay_segment(disk: &dyn Disk, name: &str, last: bool, replay: &mut dyn Repl
         Remains::Broken | Remains::Torn => None,
     };
     match refusal {
-        Some(reason) => Err(damaged(offset, reason)),
+        Some(reason) => Err(damaged(begin, reason)),
         None => {
-            let lost = bytes.len() - offset;
-            tracing::warn!(segment = name, offset, lost, "cut off what a crash left unfinished at the end of the log");
-            Ok(offset as u64)
+            let lost = bytes.len();
+            tracing::warn!(segment = name, begin, lost, "cut off what a crash left unfinished at the end of the log");
+            Ok(begin)
         }
     }
 }

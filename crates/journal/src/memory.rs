@@ -207,10 +207,11 @@ impl Disk for MemoryDisk {
         Ok(lock(&file).bytes.clone())
     }
 
-    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
         let file = self.file(name)?;
         let file = lock(&file);
-        Ok(file.bytes[..most.min(file.bytes.len())].to_vec())
+        let rest = usize::try_from(from).ok().and_then(|from| file.bytes.get(from..)).unwrap_or_default();
+        Ok(rest[..most.min(rest.len())].to_vec())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

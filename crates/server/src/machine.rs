@@ -25,7 +25,7 @@ use crate::{
 const DYING: Duration = Duration::from_secs(30);
 /// How long one that looks alive is waited for: a signal may be on its way.
 const ALIVE: Duration = Duration::from_secs(2);
-const EVERY: Duration = Duration::from_millis(5);
+const EVERY: Duration = Duration::from_millis(1);
 
 /// Roles that a machine has once, where they are processes of their own.
 const ROLES: [&str; 3] = ["autoscaler", "gateway", "node"];

@@ -1,6 +1,6 @@
 //! Where an instance keeps things.
 
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use knoll_cli::instance::RunningInstance;
 use knoll_container::launch;
@@ -42,8 +42,9 @@ pub(crate) const RUNTIME: &str = "/run/knoll";
 pub(crate) const CGROUP: &str = "knoll";
 
 impl Paths {
+    /// Of the instance on this directory, which may be named from here: the monitor and containers work elsewhere.
     pub(crate) fn new(data: &Path) -> Self {
-        Self { data: data.to_owned() }
+        Self { data: path::absolute(data).unwrap_or_else(|_| data.to_owned()) }
     }
 
     /// Objects.
@@ -115,5 +116,19 @@ impl Paths {
             cgroup_root: CGROUP.into(),
             foreground: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_named_from_here_is_the_same_from_everywhere() {
+        let here = std::env::current_dir().expect("there is one");
+        let paths = Paths::new(Path::new("some/where"));
+        assert_eq!(paths.data, here.join("some/where"));
+        assert!(paths.store().is_absolute() && paths.monitor().state_dir.is_absolute());
+        assert_eq!(Paths::new(Path::new("/var/lib/knoll")).data, Path::new("/var/lib/knoll"));
     }
 }

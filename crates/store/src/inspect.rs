@@ -178,8 +178,8 @@ impl Disk for ReadOnly {
         self.0.read(name)
     }
 
-    fn read_head(&self, name: &str, most: usize) -> io::Result<Vec<u8>> {
-        self.0.read_head(name, most)
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        self.0.read_at(name, from, most)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

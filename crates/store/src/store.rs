@@ -49,7 +49,7 @@ impl Default for Options {
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
             history_age: Duration::from_secs(600),
             history_bytes: 16 << 20,
-            checkpoint_bytes: 32 << 20,
+            checkpoint_bytes: 16 << 20,
             cold_after: Duration::from_secs(30),
             log: knoll_journal::Options { segment_bytes: 64 << 20, record_bytes: 16 << 20 },
         }

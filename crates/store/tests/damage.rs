@@ -324,8 +324,8 @@ impl Disk for Shared {
     fn read(&self, name: &str) -> std::io::Result<Vec<u8>> {
         self.0.disk.read(name)
     }
-    fn read_head(&self, name: &str, most: usize) -> std::io::Result<Vec<u8>> {
-        self.0.disk.read_head(name, most)
+    fn read_at(&self, name: &str, from: u64, most: usize) -> std::io::Result<Vec<u8>> {
+        self.0.disk.read_at(name, from, most)
     }
     fn list(&self) -> std::io::Result<Vec<String>> {
         self.0.disk.list()

@@ -186,3 +186,35 @@ fn a_changed_byte_anywhere_is_refused_in_the_same_run_and_after_a_clean_end_in_a
         }
     }
 }
+
+#[test]
+fn records_are_read_across_windows_and_damage_is_told_with_its_place() {
+    let disk = MemoryDisk::default();
+    let options = Options { segment_bytes: 64 << 20, record_bytes: 8 << 20 };
+    let open = |disk: &MemoryDisk| {
+        let mut seen = Seen { records: Vec::new(), same_run: true };
+        Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).map(|log| (log, seen.records))
+    };
+    let lengths = [WINDOW - 30, 5, 3 * WINDOW, 100_000, 2 * WINDOW + 1, 7];
+    let (mut log, _) = open(&disk).expect("opens");
+    for (n, length) in lengths.into_iter().enumerate() {
+        write(&mut log, &vec![u8::try_from(n).expect("few"); length]).expect("writes");
+    }
+    let end = log.written;
+    drop(log);
+    let (log, seen) = open(&disk).expect("opens again");
+    assert_eq!(seen.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+    assert_eq!(log.written, end);
+    drop(log);
+    // A byte of the third record, in the window after the one in which it begins.
+    let place = 2 * WINDOW;
+    let mut files = disk.files();
+    files.get_mut(FIRST).expect("it is there")[place] ^= 1;
+    let Err(LogError::Damaged { offset, reason, .. }) = open(&MemoryDisk::holding(files)) else {
+        panic!("it is damaged")
+    };
+    let begins = u64::try_from(WINDOW).expect("small");
+    assert!(offset > begins - 30 && offset < begins + 100, "{offset}");
+    let follows: u64 = reason.rsplit(' ').next().and_then(|at| at.parse().ok()).expect("where records follow");
+    assert!(follows > offset + 3 * begins, "{reason}");
+}
