@@ -106,8 +106,8 @@ struct Seen {
     broken: AtomicU64,
     /// Other answers than 200, by status.
     other: Mutex<BTreeMap<u16, u64>>,
-    /// Each client's time from a kill to its next good answer.
-    recoveries: Mutex<Vec<Duration>>,
+    /// Each client's time from a kill to its next good answer, and which kill it was.
+    recoveries: Mutex<Vec<(Duration, u64)>>,
     /// Kills so far, and when the last was.
     kills: Mutex<(u64, Option<Instant>)>,
     /// What was acknowledged last of each object.
@@ -115,6 +115,8 @@ struct Seen {
     /// Every version that was given to a write.
     versions: Mutex<Vec<u64>>,
     refused_full: AtomicU64,
+    /// Kills while the disk was full.
+    full: Mutex<Vec<u64>>,
     /// What else became of writes, by status or error.
     unclear: Mutex<BTreeMap<String, u64>>,
     /// Names that watches told of.
@@ -199,7 +201,7 @@ impl Seen {
         let (kills, last) = *lock(&self.kills);
         if kills > *recovered {
             *recovered = kills;
-            lock(&self.recoveries).extend(last.map(|last| last.elapsed()));
+            lock(&self.recoveries).extend(last.map(|last| (last.elapsed(), kills)));
         }
     }
 
@@ -247,7 +249,7 @@ impl Seen {
             }
             other => {
                 self.note(name, Fate::Unclear { deleting: method == "DELETE" });
-                let what = other.map_or_else(|error| error.kind().to_string(), |answer| answer.status.to_string());
+                let what = other.map_or_else(|error| error.kind().to_string(), who_says);
                 *lock(&self.unclear).entry(what).or_default() += 1;
                 thread::sleep(Duration::from_millis(10));
                 return false;
@@ -315,6 +317,13 @@ impl Seen {
     }
 }
 
+/// The status of an answer and whose it is: `kubectl proxy` says 500 in plain text where the server died, the server itself
+/// speaks in `Status` objects.
+fn who_says(answer: knoll_e2e::Answer) -> String {
+    let by = if answer.body.starts_with('{') { "the server" } else { "the proxy" };
+    format!("{} by {by}", answer.status)
+}
+
 fn revision(object: &Value) -> u64 {
     let text = object["metadata"]["resourceVersion"].as_str();
     text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("a version in {object}"))
@@ -351,6 +360,7 @@ fn torment(own: &Own, disk: &Disk, seen: &Seen, length: Duration) {
         {
             let mut kills = lock(&seen.kills);
             *kills = (kills.0 + 1, Some(begun));
+            lock(&seen.full).extend(full.then_some(kills.0));
         }
         own.up_again();
         if full {
@@ -435,14 +445,19 @@ fn read(counter: &AtomicU64) -> u64 {
 fn tell(seen: &Seen, took: Duration, rate: u64) {
     let mut recoveries = std::mem::take(&mut *lock(&seen.recoveries));
     recoveries.sort();
-    let of = |share: usize| recoveries.get((recoveries.len() * share / 100).min(recoveries.len().saturating_sub(1)));
+    let at = |share: usize| (recoveries.len() * share / 100).min(recoveries.len().saturating_sub(1));
+    let of = |share: usize| recoveries.get(at(share)).map(|(took, _)| took);
     println!("{} kills; {} good answers", lock(&seen.kills).0, read(&seen.good));
     println!("{} requests/s of the {rate} that were aimed at", read(&seen.good) / took.as_secs().max(1));
     println!("{} requests broken, {:?} by status", read(&seen.broken), lock(&seen.other));
     println!("{} writes acknowledged, {} refused for want of room", seen.acknowledged(), read(&seen.refused_full));
     println!("{:?} other answers to writes", lock(&seen.unclear));
+    assert!(!lock(&seen.unclear).contains_key("500 by the server"), "the server answered 500");
     println!("{} lists by the watcher", read(&seen.relists));
     println!("recovery p50 {:?}, p99 {:?}", of(50), of(99));
+    let worst = recoveries.len() - at(95);
+    let slowest: BTreeSet<_> = recoveries.iter().rev().take(worst).map(|(_, kill)| kill).collect();
+    println!("the slowest of twenty after the kills {slowest:?}, with a full disk at {:?}", lock(&seen.full));
     println!("{} refused connections, {} answers 404", read(&seen.refused_connections), read(&seen.unknown_host));
     let (answers, slowest) = (read(&seen.api_answers), *lock(&seen.api_slowest));
     println!("{answers} answers of the API by TLS, the slowest after {slowest:?}; {} refused", read(&seen.api_refused));
