@@ -41,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     text::TEMPLATE,
     text::QUANTITY,
     text::DURATION,
+    text::CESQL,
     credentials::TOKEN,
     credentials::CERTIFICATE,
     records::JOURNAL,

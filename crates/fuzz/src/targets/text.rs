@@ -1,9 +1,10 @@
-//! Small languages: selectors, paths, templates, quantities, durations.
+//! Small languages: selectors, paths, templates, quantities, durations, filters of events.
 
 use std::collections::BTreeMap;
 
 use knoll_api::{duration, quantity::Quantity, template};
 use knoll_apiserver::parsers::{json_path as find, label_selector as select, selects_fields, selects_labels};
+use knoll_event::cesql;
 use serde_json::{Value, json};
 
 use super::parts;
@@ -140,6 +141,48 @@ pub(super) const DURATION: Target = Target {
     check: duration_text,
 };
 
+pub(super) const CESQL: Target = Target {
+    name: "cesql",
+    cases: 5000,
+    words: &[
+        "AND ",
+        "OR ",
+        "XOR ",
+        "NOT ",
+        "LIKE ",
+        "IN ",
+        "EXISTS ",
+        "TRUE",
+        "FALSE",
+        "type",
+        "num",
+        "'es%'",
+        "'_\\%'",
+        "\\'",
+        "\"",
+        "-2147483648",
+        "99999999999",
+        "CONCAT(",
+        "CONCAT_WS(",
+        "UPPER(",
+        "LEFT(",
+        "SUBSTRING(",
+        "ABS(",
+        "INT(",
+        "IS_BOOL(",
+        "(",
+        ")",
+        ",",
+        "!=",
+        "<>",
+        "<=",
+        " / ",
+        "%",
+        "--",
+    ],
+    check: cesql_expression,
+};
+
 /// A selector, or a `LabelSelector` as JSON: both forms of the same select the same.
 fn label_selector(input: &[u8]) {
     let labels = json!({"a": "1", "tier": "web", "b.c/d": ""});
@@ -219,4 +262,30 @@ fn duration_text(input: &[u8]) {
     let Ok(read) = duration::parse(text) else { return };
     let written = duration::format(read);
     assert_eq!(duration::parse(&written), Ok(read), "{text:?} as {written:?}");
+}
+
+/// Printed it reads the same; what it comes to is within its bounds, and only `true` passes.
+fn cesql_expression(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    let Ok(read) = cesql::Expression::parse(text) else { return };
+    let printed = read.to_string();
+    // Printed with spaces, what was as long as may be is longer.
+    if printed.len() <= cesql::LONGEST_EXPRESSION {
+        assert_eq!(cesql::Expression::parse(&printed).as_ref(), Ok(&read), "{text:?} as {printed:?}");
+    }
+    let large = "é%_".repeat(1000);
+    let attribute = |name: &str| match name {
+        "id" => Some(cesql::Value::from("1")),
+        "type" => Some("es.t".into()),
+        "num" => Some(10.into()),
+        "flag" => Some(true.into()),
+        "large" => Some(large.as_str().into()),
+        _ => None,
+    };
+    let evaluation = read.evaluate(&attribute);
+    if let cesql::Value::String(text) = &evaluation.value {
+        assert!(text.len() <= cesql::MOST_TEXT, "{} bytes", text.len());
+    }
+    let passes = evaluation.error.is_none() && evaluation.value == true.into();
+    assert_eq!(read.matches(&attribute), passes, "{printed}");
 }
