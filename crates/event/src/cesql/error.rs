@@ -70,7 +70,7 @@ pub enum EvaluationError<'a> {
         name: &'a str,
     },
     /// There is no such function with so many arguments.
-    #[error("there is no function {name} of {arguments} arguments")]
+    #[error("there is no function {} of {arguments} arguments", excerpt(.name))]
     MissingFunction {
         /// Its name, in capitals.
         name: &'a str,

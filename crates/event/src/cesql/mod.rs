@@ -12,14 +12,15 @@
 //! # Where others differ
 //! This follows the text of the specification. The library that Knative uses, `sdk-go`, does otherwise here and there:
 //! - `AND`, `OR` and `XOR` are of one precedence and apply from left to right (section 3.6): `a AND b OR c` is
-//!   `(a AND b) OR c`. sdk-go groups them from the right: `a AND (b OR c)`. Parentheses mean the same to both.
+//!   `(a AND b) OR c`. sdk-go groups them from the right: `a AND (b OR c)`. Parentheses mean the same to both, and
+//!   [`Expression::warnings`] asks for them.
 //! - Text is counted in characters, by `LENGTH`, `LEFT`, `RIGHT`, `SUBSTRING` and `_`; sdk-go counts bytes of UTF-8.
 //! - `%` in a pattern stands for any text and `\%` for that character, whatever the text holds. With sdk-go a `%` in the
 //!   text uses up the one in the pattern (`'a%xb' LIKE 'a%b'` is false), and `\%` matches a backslash and anything after it.
 //! - Arithmetic that leaves the 32 bits is a *MathError*; sdk-go goes round. A text whose number does is 0 beside its
 //!   *CastError*, as section 3.7 says; with sdk-go it is the number nearest to it.
-//! - A negative length of `SUBSTRING` is a *FunctionEvaluationError*, and a filter that comes to text or a number lets
-//!   nothing through; both make sdk-go panic.
+//! - A negative length of `SUBSTRING` is a *FunctionEvaluationError*, over which sdk-go panics. A filter that comes to text
+//!   or to a number lets nothing through; Knative's panics.
 //! - `4 -1` is a subtraction; sdk-go refuses what it reads as two numbers.
 //! - A character that nothing begins with is refused, like a quote that is doubled; sdk-go passes over the first and
 //!   keeps both quotes of the second.
@@ -37,6 +38,7 @@ mod pattern;
 mod tokens;
 mod tree;
 mod value;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,9 @@ pub const MOST_NESTED: usize = 128;
 /// How many bytes of text the functions and comparisons of one evaluation may read and write: many times what the
 /// attributes of an event hold, and some milliseconds of a processor.
 pub const MOST_TEXT: usize = 1024 * 1024;
+
+/// How many warnings an expression may give.
+pub const MOST_WARNINGS: usize = 8;
 
 /// An expression, ready to be evaluated. Printed, it is the text of an equal expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,13 @@ impl Expression {
     /// ([`EvaluationError::MissingFunction`]).
     pub fn parse(text: &str) -> Result<Expression, ParseError> {
         parse::parse(text).map(Expression)
+    }
+
+    /// What whoever writes the expression should know, for the admission of objects that hold it: calls of functions that
+    /// there are not, and `AND`, `OR` and `XOR` without parentheses between them, which sdk-go groups otherwise. At most
+    /// [`MOST_WARNINGS`], each once.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings::of(&self.0)
     }
 
     /// Evaluates it for an event, whose attributes and extensions `attributes` gives by their names, all in lower case:

@@ -7,6 +7,7 @@ mod functions;
 mod like;
 mod refusals;
 mod round_trip;
+mod warnings;
 
 /// The attributes of the events of these tests.
 fn attribute(name: &str) -> Option<Value<'static>> {

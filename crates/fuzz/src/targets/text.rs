@@ -268,6 +268,7 @@ fn duration_text(input: &[u8]) {
 fn cesql_expression(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     let Ok(read) = cesql::Expression::parse(text) else { return };
+    assert!(read.warnings().len() <= cesql::MOST_WARNINGS, "{text:?}");
     let printed = read.to_string();
     // Printed with spaces, what was as long as may be is longer.
     if printed.len() <= cesql::LONGEST_EXPRESSION {
