@@ -1,0 +1,478 @@
+//! The event: attributes that obey the specification, and data.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+
+use crate::{Attribute, Data, Fault, Invalid, Uri, UriReference, Value, data::Form, limits, media_type, time::Time};
+
+/// The version of the specification that an event obeys. An event is delivered in the version it came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SpecVersion {
+    /// 0.3, which calls `dataschema` `schemaurl` and has `datacontentencoding`.
+    V03,
+    /// 1.0.
+    V1,
+}
+
+impl SpecVersion {
+    /// As `specversion` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V03 => "0.3",
+            Self::V1 => "1.0",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        match text {
+            "0.3" => Ok(Self::V03),
+            "1.0" => Ok(Self::V1),
+            _ => Err(Fault::Version),
+        }
+    }
+
+    const fn schema_name(self) -> &'static str {
+        match self {
+            Self::V03 => "schemaurl",
+            Self::V1 => "dataschema",
+        }
+    }
+}
+
+/// A CloudEvent. Every rule of the specification holds for it that can be checked on one event alone.
+///
+/// An optional attribute of the specification that is given empty is one that is not given, as upstream's SDK has it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event {
+    version: SpecVersion,
+    id: Box<str>,
+    source: UriReference,
+    kind: Box<str>,
+    subject: Option<Box<str>>,
+    time: Option<Time>,
+    data_content_type: Option<Box<str>>,
+    /// A reference in 0.3, an absolute URI in 1.0.
+    data_schema: Option<UriReference>,
+    /// `datacontentencoding: base64` of 0.3.
+    is_encoded: bool,
+    /// By name.
+    extensions: Vec<(Box<str>, Value)>,
+    data: Option<Data>,
+}
+
+impl Event {
+    /// An event of version 1.0 without more than it must have.
+    ///
+    /// # Errors
+    /// When one of them breaks a rule.
+    pub fn new(id: &str, source: &str, kind: &str) -> Result<Self, Invalid> {
+        let given = [("id", id), ("source", source), ("type", kind)];
+        Self::assemble(SpecVersion::V1, given.map(|(name, text)| (name.into(), text.into())).into())
+    }
+
+    /// An event of everything that a message gives, `specversion` among it.
+    pub(crate) fn of(given: Vec<(Box<str>, Value)>) -> Result<Self, Invalid> {
+        let version = version(&given)?;
+        Self::assemble(version, given)
+    }
+
+    fn assemble(version: SpecVersion, mut given: Vec<(Box<str>, Value)>) -> Result<Self, Invalid> {
+        given.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if let Some([(name, _), _]) = given.array_windows().find(|[(one, _), (other, _)]| one == other) {
+            return Err(Invalid::new(name, Fault::Twice));
+        }
+        let mut event = Self {
+            version,
+            id: Box::default(),
+            source: UriReference::parse("").expect("the empty reference is one"),
+            kind: Box::default(),
+            subject: None,
+            time: None,
+            data_content_type: None,
+            data_schema: None,
+            is_encoded: false,
+            extensions: Vec::new(),
+            data: None,
+        };
+        for (name, value) in given {
+            // Names that differ in capitals alone are one.
+            if event.extension(&small(&name)).is_some() {
+                return Err(Invalid::new(&name, Fault::Twice));
+            }
+            if *name != *"specversion" {
+                event.set(&name, value)?;
+            }
+        }
+        let required = [("id", &*event.id), ("source", event.source.as_str()), ("type", &*event.kind)];
+        match required.iter().find(|(_, text)| text.is_empty()) {
+            Some((name, _)) => Err(Invalid::new(name, Fault::Missing)),
+            None => Ok(event),
+        }
+    }
+
+    /// The version of the specification.
+    pub const fn version(&self) -> SpecVersion {
+        self.version
+    }
+
+    /// `id`, of its own within its source.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// `source`.
+    pub fn source(&self) -> &str {
+        self.source.as_str()
+    }
+
+    /// `type`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// `subject`.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// `datacontenttype`.
+    pub fn data_content_type(&self) -> Option<&str> {
+        self.data_content_type.as_deref()
+    }
+
+    /// `dataschema`, or `schemaurl` in 0.3.
+    pub fn data_schema(&self) -> Option<&str> {
+        self.data_schema.as_ref().map(UriReference::as_str)
+    }
+
+    /// The data.
+    pub const fn data(&self) -> Option<&Data> {
+        self.data.as_ref()
+    }
+
+    /// An extension.
+    pub fn extension(&self, name: &str) -> Option<&Value> {
+        self.place(name).ok().map(|at| &self.extensions[at].1)
+    }
+
+    /// Names of the extensions, in order.
+    pub(crate) fn extension_names(&self) -> impl Iterator<Item = &str> {
+        self.extensions.iter().map(|(name, _)| &**name)
+    }
+
+    pub(crate) const fn is_encoded(&self) -> bool {
+        self.is_encoded
+    }
+
+    /// An attribute by the name its version of the specification, or the extension, gives it.
+    pub fn attribute(&self, name: &str) -> Option<Attribute<'_>> {
+        let text = |text| Some(Attribute::String(Cow::Borrowed(text)));
+        match name {
+            "specversion" => text(self.version.as_str()),
+            "id" => text(&self.id),
+            "source" => text(self.source.as_str()),
+            "type" => text(&self.kind),
+            "subject" => self.subject().and_then(text),
+            "time" => self.time.map(|instant| Attribute::String(Cow::Owned(instant.text()))),
+            "datacontenttype" => self.data_content_type().and_then(text),
+            _ if name == self.version.schema_name() => self.data_schema().and_then(text),
+            "datacontentencoding" if self.is_encoded => text("base64"),
+            _ => self.extension(name).map(Value::borrowed),
+        }
+    }
+
+    /// Every attribute that is there, those of the specification first.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, Attribute<'_>)> {
+        let schema = self.version.schema_name();
+        let own = ["specversion", "id", "source", "type", "subject", "datacontenttype", schema, "time"];
+        let encoding = self.is_encoded.then_some("datacontentencoding");
+        let names = own.into_iter().chain(encoding).chain(self.extension_names());
+        names.filter_map(|name| self.attribute(name).map(|value| (name, value)))
+    }
+
+    /// Sets an attribute, of the specification or an extension. Capitals in the name of an extension become small, as
+    /// upstream's SDK has it.
+    ///
+    /// # Errors
+    /// When name or value breaks a rule, or the event has as many extensions as it may; it is then as it was.
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) -> Result<(), Invalid> {
+        let value = value.into();
+        let set = value.check().and_then(|()| self.set_checked(name, value));
+        set.map_err(|fault| Invalid::new(name, fault))
+    }
+
+    fn set_checked(&mut self, name: &str, value: Value) -> Result<(), Fault> {
+        match name {
+            "specversion" => return Err(Fault::Fixed),
+            "id" => self.id = required(&value)?.into(),
+            "source" => self.source = UriReference::parse(required(&value)?)?,
+            "type" => self.kind = required(&value)?.into(),
+            "subject" => self.subject = optional(&value, |text| Ok(text.into()))?,
+            "time" => {
+                self.time = match value {
+                    Value::Timestamp(instant) => Some(Time::of(instant)?),
+                    value => optional(&value, Time::parse)?,
+                }
+            }
+            "datacontenttype" => {
+                let checked = |text: &str| media_type::check(text).map(|()| text.trim_ascii().into());
+                self.data_content_type = optional(&value, checked)?;
+            }
+            _ if name == self.version.schema_name() => {
+                self.data_schema = optional(&value, |text| match self.version {
+                    SpecVersion::V03 => UriReference::parse(text),
+                    SpecVersion::V1 => Uri::parse(text).map(UriReference::from),
+                })?;
+            }
+            "datacontentencoding" if self.version == SpecVersion::V03 => {
+                let is_base64 = |text: &str| text.trim_ascii().eq_ignore_ascii_case("base64");
+                let checked = |text: &str| if is_base64(text) { Ok(()) } else { Err(Fault::ContentEncoding) };
+                self.is_encoded = optional(&value, checked)?.is_some();
+            }
+            _ => self.set_extension(name, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_extension(&mut self, name: &str, value: Value) -> Result<(), Fault> {
+        let name = extension_name(name, self.version)?;
+        match self.place(&name) {
+            Ok(at) => self.extensions[at].1 = value,
+            Err(_) if self.extensions.len() >= limits::MOST_EXTENSIONS => return Err(Fault::TooMany),
+            Err(at) => self.extensions.insert(at, (name.into(), value)),
+        }
+        Ok(())
+    }
+
+    /// Takes an extension away.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.place(name).ok().map(|at| self.extensions.remove(at).1)
+    }
+
+    /// Sets the data to what a body of this content type would be.
+    ///
+    /// # Errors
+    /// When the content type is none.
+    pub fn set_data(&mut self, content_type: &str, bytes: impl Into<Bytes>) -> Result<(), Invalid> {
+        self.set("datacontenttype", content_type)?;
+        self.data = Some(Data::new(bytes.into(), Form::Plain));
+        Ok(())
+    }
+
+    pub(crate) fn with_data(mut self, data: Option<Data>) -> Self {
+        self.data = data;
+        self
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.extensions.binary_search_by(|(other, _)| (**other).cmp(name))
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = self.data.as_ref().map(|data| (data.form(), data.bytes()));
+        out.debug_map().entries(self.attributes()).entry(&"data", &data).finish()
+    }
+}
+
+/// What a required attribute holds.
+fn required(value: &Value) -> Result<&str, Fault> {
+    let text = string(value)?;
+    if text.trim().is_empty() { Err(Fault::Empty) } else { Ok(text) }
+}
+
+/// What an optional attribute holds, unless it is empty.
+fn optional<T>(value: &Value, read: impl FnOnce(&str) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match string(value)? {
+        "" => Ok(None),
+        text if text.trim().is_empty() => Err(Fault::Empty),
+        text => read(text).map(Some),
+    }
+}
+
+fn string(value: &Value) -> Result<&str, Fault> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Uri(uri) => Ok(uri.as_str()),
+        Value::UriReference(reference) => Ok(reference.as_str()),
+        Value::Boolean(_) | Value::Integer(_) | Value::Binary(_) | Value::Timestamp(_) => Err(Fault::NotString),
+    }
+}
+
+fn version(given: &[(Box<str>, Value)]) -> Result<SpecVersion, Invalid> {
+    let invalid = |fault| Invalid::new("specversion", fault);
+    let (_, value) = given.iter().find(|(name, _)| **name == *"specversion").ok_or_else(|| invalid(Fault::Missing))?;
+    string(value).and_then(SpecVersion::parse).map_err(invalid)
+}
+
+fn small(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// An extension's name in small letters (specification, "Naming Conventions").
+fn extension_name(name: &str, version: SpecVersion) -> Result<Cow<'_, str>, Fault> {
+    if name.len() > limits::LONGEST_NAME {
+        return Err(Fault::LongName);
+    }
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Fault::Name);
+    }
+    let small = small(name);
+    let of_version = match version {
+        SpecVersion::V03 => &["schemaurl", "datacontentencoding"][..],
+        SpecVersion::V1 => &["dataschema"],
+    };
+    let own = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype"];
+    if own.iter().chain(of_version).any(|own| *own == small) {
+        return Err(Fault::Name);
+    }
+    if small == "data" { Err(Fault::Reserved) } else { Ok(small) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Event {
+        Event::new("1", "/s", "t").expect("an event")
+    }
+
+    fn given(attributes: &[(&str, &str)]) -> Result<Event, Invalid> {
+        Event::of(attributes.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect())
+    }
+
+    fn fault(result: Result<impl fmt::Debug, Invalid>) -> (String, Fault) {
+        let invalid = result.expect_err("a rule is broken");
+        (invalid.name.into(), invalid.fault)
+    }
+
+    const REQUIRED: [(&str, &str); 4] = [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")];
+
+    #[test]
+    fn each_required_attribute_is_missed_by_name() {
+        for at in 0..REQUIRED.len() {
+            let mut attributes = REQUIRED.to_vec();
+            let (name, _) = attributes.remove(at);
+            assert_eq!(fault(given(&attributes)), (name.to_owned(), Fault::Missing));
+        }
+    }
+
+    #[test]
+    fn required_attributes_are_not_empty_and_come_once() {
+        for name in ["id", "source", "type"] {
+            for text in ["", "  "] {
+                assert_eq!(fault(minimal().set(name, text)), (name.to_owned(), Fault::Empty));
+            }
+        }
+        assert_eq!(fault(given(&[&REQUIRED[..], &[("id", "2")]].concat())), ("id".into(), Fault::Twice));
+        assert_eq!(
+            fault(given(&[&REQUIRED[..], &[("foo", "1"), ("Foo", "2")]].concat())),
+            ("foo".into(), Fault::Twice)
+        );
+        assert_eq!(
+            fault(given(&[&REQUIRED[..], &[("FOO", "1"), ("Foo", "2")]].concat())),
+            ("Foo".into(), Fault::Twice)
+        );
+    }
+
+    #[test]
+    fn only_the_versions_that_are_known_are_read_and_an_event_keeps_its_own() {
+        assert_eq!(fault(given(&[("specversion", "2.0")])), ("specversion".into(), Fault::Version));
+        assert_eq!(fault(minimal().set("specversion", "0.3")), ("specversion".into(), Fault::Fixed));
+        let old = given(&[("specversion", "0.3"), ("id", "1"), ("source", "/s"), ("type", "t"), ("schemaurl", "/x")]);
+        let old = old.expect("an event of 0.3");
+        assert_eq!((old.version(), old.data_schema()), (SpecVersion::V03, Some("/x")));
+        assert_eq!(old.attribute("dataschema"), None);
+        let new = given(&[&REQUIRED[..], &[("schemaurl", "/x")]].concat()).expect("an extension in 1.0");
+        assert_eq!((new.data_schema(), new.extension("schemaurl")), (None, Some(&Value::from("/x"))));
+    }
+
+    #[test]
+    fn optional_attributes_obey_their_rules() {
+        let cases = [
+            ("subject", " ", Fault::Empty),
+            ("time", "soon", Fault::Time),
+            ("dataschema", "/relative", Fault::Relative),
+            ("datacontenttype", "text", Fault::MediaType),
+            ("source", ":bad", Fault::UriReference("a colon follows what is no scheme; put / or ./ before it")),
+            ("data", "x", Fault::Reserved),
+            ("foo-bar", "x", Fault::Name),
+            ("Id", "x", Fault::Name),
+            ("", "x", Fault::Name),
+            ("ext", "a\nb", Fault::Characters),
+        ];
+        for (name, text, expected) in cases {
+            let mut event = minimal();
+            assert_eq!(fault(event.set(name, text)), (name.to_owned(), expected));
+            assert_eq!(event, minimal(), "refused {name}, and nothing changed");
+        }
+        assert_eq!(fault(minimal().set(&"x".repeat(129), "x")), ("x".repeat(128), Fault::LongName));
+        assert_eq!(fault(minimal().set("subject", 5)), ("subject".into(), Fault::NotString));
+        let mut old = given(&[("specversion", "0.3"), ("id", "1"), ("source", "/s"), ("type", "t")]).expect("an event");
+        assert_eq!(
+            fault(old.set("datacontentencoding", "gzip")),
+            ("datacontentencoding".into(), Fault::ContentEncoding)
+        );
+    }
+
+    #[test]
+    fn an_optional_attribute_given_empty_is_not_given() {
+        let mut event = minimal();
+        for name in ["subject", "time", "dataschema", "datacontenttype"] {
+            event.set(name, "").expect("empty is unset");
+        }
+        assert_eq!(event, minimal());
+        event.set("ext", "").expect("an extension may be empty");
+        assert_eq!(event.attribute("ext"), Some(Attribute::String("".into())));
+    }
+
+    #[test]
+    fn extensions_keep_their_type_and_lose_their_capitals() {
+        let mut event = minimal();
+        event.set("Seq", 5).expect("an extension");
+        event.set("flag", true).expect("an extension");
+        event.set("seq", 6).expect("the same one");
+        assert_eq!(
+            (event.extension("seq"), event.extension("flag")),
+            (Some(&Value::Integer(6)), Some(&Value::Boolean(true)))
+        );
+        assert_eq!(event.remove("seq"), Some(Value::Integer(6)));
+        assert_eq!(event.attribute("seq"), None);
+    }
+
+    #[test]
+    fn the_number_of_extensions_is_bounded() {
+        let mut event = minimal();
+        for at in 0..limits::MOST_EXTENSIONS {
+            event.set(&format!("ext{at}"), 1).expect("room");
+        }
+        assert_eq!(fault(event.set("onemore", 1)), ("onemore".into(), Fault::TooMany));
+        event.set("ext4", 2).expect("it is there already");
+    }
+
+    #[test]
+    fn every_attribute_is_found_by_name_and_listed_once() {
+        let attributes = [
+            ("specversion", "1.0"),
+            ("id", "1"),
+            ("source", "/s"),
+            ("type", "t"),
+            ("subject", "sub"),
+            ("datacontenttype", "text/plain"),
+            ("dataschema", "https://a/b"),
+            ("time", "2023-06-30T07:45:22Z"),
+            ("ext", "e"),
+        ];
+        let event = given(&attributes).expect("an event");
+        let listed: Vec<_> =
+            event.attributes().map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+        assert_eq!(listed, attributes.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        assert_eq!(event.attribute("nope"), None);
+    }
+}

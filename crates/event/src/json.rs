@@ -1,0 +1,341 @@
+//! The JSON format: one event, and batches of them (JSON event format 1.0).
+//!
+//! Data is kept as the bytes it is written in, shared with the body: numbers keep their digits, members their order, and
+//! JSON that nests however deep costs nothing. Whatever has no string or value in JSON goes as base64.
+
+mod scanner;
+
+use std::ops::Range;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+use self::scanner::Scanner;
+use crate::{
+    Attribute, Data, Event, Fault, Invalid, ReadError, SpecVersion, Value, data::Form, invalid::DataFault, limits,
+    media_type,
+};
+
+/// Reads one event.
+///
+/// # Errors
+/// When the body is no event.
+pub fn read(body: &Bytes) -> Result<Event, ReadError> {
+    let mut scanner = Scanner::new(text(body)?);
+    let event = read_event(&mut scanner, body)?;
+    scanner.end()?;
+    Ok(event)
+}
+
+/// Reads a batch, which may be empty.
+///
+/// # Errors
+/// When the body is no batch, or one of its events is none: none of them is taken then.
+pub fn read_batch(body: &Bytes) -> Result<Vec<Event>, ReadError> {
+    let mut scanner = Scanner::new(text(body)?);
+    let mut events: Vec<Event> = Vec::new();
+    scanner.array(|scanner| {
+        if events.len() == limits::MOST_BATCHED {
+            return Err(ReadError::LargeBatch);
+        }
+        let index = events.len();
+        let batched = |error| ReadError::Batched { index, error: Box::new(error) };
+        let event = read_event(scanner, body).map_err(batched)?;
+        // HTTP binding, section 3.3.2.
+        if events.first().is_some_and(|first| first.version() != event.version()) {
+            return Err(batched(Invalid::new("specversion", Fault::MixedVersions).into()));
+        }
+        events.push(event);
+        Ok(())
+    })?;
+    scanner.end()?;
+    Ok(events)
+}
+
+fn text(body: &Bytes) -> Result<&str, ReadError> {
+    str::from_utf8(body).map_err(|error| ReadError::Json { at: error.valid_up_to(), problem: "not UTF-8" })
+}
+
+/// The members of an envelope that hold data.
+#[derive(Default)]
+struct Payload {
+    data: Option<Range<usize>>,
+    base64: Option<Range<usize>>,
+}
+
+fn read_event(scanner: &mut Scanner<'_>, body: &Bytes) -> Result<Event, ReadError> {
+    let mut given: Vec<(Box<str>, Value)> = Vec::new();
+    let mut payload = Payload::default();
+    scanner.object(|name, value, range| {
+        let place = match name {
+            "data" => &mut payload.data,
+            "data_base64" => &mut payload.base64,
+            // Unset, section 2.2.
+            _ if value == "null" => return Ok(()),
+            // More than any version has of its own, and refused before they take more memory than the body.
+            _ if given.len() > limits::MOST_EXTENSIONS + 10 => return Err(Invalid::new(name, Fault::TooMany).into()),
+            name => {
+                let value = attribute(value).map_err(|fault| Invalid::new(name, fault))?;
+                given.push((name.into(), value));
+                return Ok(());
+            }
+        };
+        if place.replace(range).is_some() { Err(ReadError::Data(DataFault::Twice)) } else { Ok(()) }
+    })?;
+    let event = Event::of(given)?;
+    let data = payload.read(&event, body).map_err(ReadError::Data)?;
+    Ok(event.with_data(data))
+}
+
+/// An attribute's value, from valid JSON (section 2.2).
+fn attribute(json: &str) -> Result<Value, Fault> {
+    match json.as_bytes()[0] {
+        // What the scanner let pass and is no string holds half of a surrogate pair.
+        b'"' => serde_json::from_str::<String>(json).map(Value::from).map_err(|_| Fault::Characters),
+        b'{' | b'[' => Err(Fault::Structure),
+        b't' => Ok(Value::Boolean(true)),
+        b'f' => Ok(Value::Boolean(false)),
+        _ => json.parse().map(Value::Integer).map_err(|_| Fault::NotInteger),
+    }
+}
+
+impl Payload {
+    /// The data (section 3.1.2).
+    fn read(self, event: &Event, body: &Bytes) -> Result<Option<Data>, DataFault> {
+        match (self.data, self.base64) {
+            (Some(_), Some(_)) => Err(DataFault::Twice),
+            (None, None) => Ok(None),
+            (None, Some(base64)) if body[base64.clone()] == *b"null" => Ok(None),
+            (None, Some(_)) if event.version() == SpecVersion::V03 => Err(DataFault::Member),
+            (None, Some(base64)) => decoded(&body[base64]).map(Some),
+            (Some(data), None) if event.is_encoded() => decoded(&body[data]).map(Some),
+            (Some(data), None) if event.data_content_type().is_none_or(media_type::is_json) => {
+                Ok(Some(Data::new(body.slice(data), Form::Json)))
+            }
+            (Some(data), None) => {
+                let text: String = serde_json::from_slice(&body[data]).map_err(|_| DataFault::NotString)?;
+                Ok(Some(Data::new(text.into(), Form::Plain)))
+            }
+        }
+    }
+}
+
+fn decoded(json: &[u8]) -> Result<Data, DataFault> {
+    let text = scanner::string(json).map_err(|_| DataFault::Base64)?;
+    let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| DataFault::Base64)?;
+    Ok(Data::new(bytes.into(), Form::Binary))
+}
+
+/// Writes one event.
+pub fn write(event: &Event) -> Bytes {
+    let mut out = Vec::new();
+    write_event(event, &mut out);
+    out.into()
+}
+
+/// Writes a batch. Its events are all of one version, or nobody can read it.
+pub fn write_batch<'a>(events: impl IntoIterator<Item = &'a Event>) -> Bytes {
+    let mut out = b"[".to_vec();
+    for (at, event) in events.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_event(event, &mut out);
+    }
+    out.push(b']');
+    out.into()
+}
+
+/// How data stands in JSON (section 3.1.1).
+enum Written<'a> {
+    Value(&'a [u8]),
+    Text(&'a str),
+    Base64(String),
+}
+
+fn write_event(event: &Event, out: &mut Vec<u8>) {
+    out.reserve(512 + event.data().map_or(0, |data| data.bytes().len()));
+    out.push(b'{');
+    for (at, (name, value)) in event.attributes().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_member(name, out);
+        match value {
+            Attribute::Boolean(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Attribute::Integer(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Attribute::String(text) => write_string(&text, out),
+        }
+    }
+    if let Some(data) = event.data() {
+        write_data(event, &written(event, data), out);
+    }
+    out.push(b'}');
+}
+
+fn written<'a>(event: &Event, data: &'a Data) -> Written<'a> {
+    let bytes = data.bytes();
+    let base64 = || Written::Base64(STANDARD.encode(bytes));
+    if data.form() == Form::Binary || event.is_encoded() {
+        return base64();
+    }
+    let Ok(text) = str::from_utf8(bytes) else { return base64() };
+    if !event.data_content_type().is_none_or(media_type::is_json) {
+        return Written::Text(text);
+    }
+    if data.form() == Form::Json || serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        return Written::Value(bytes);
+    }
+    // It says that it is JSON, and is not: only so it arrives as it is.
+    base64()
+}
+
+fn write_data(event: &Event, written: &Written<'_>, out: &mut Vec<u8>) {
+    out.push(b',');
+    match written {
+        Written::Value(json) => {
+            write_member("data", out);
+            out.extend_from_slice(json);
+        }
+        Written::Text(text) => {
+            write_member("data", out);
+            write_string(text, out);
+        }
+        Written::Base64(text) if event.version() == SpecVersion::V1 => {
+            write_member("data_base64", out);
+            write_string(text, out);
+        }
+        Written::Base64(text) => {
+            if !event.is_encoded() {
+                write_member("datacontentencoding", out);
+                out.extend_from_slice(b"\"base64\",");
+            }
+            write_member("data", out);
+            write_string(text, out);
+        }
+    }
+}
+
+fn write_member(name: &str, out: &mut Vec<u8>) {
+    write_string(name, out);
+    out.push(b':');
+}
+
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string has a form in JSON, and memory takes it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> ReadError {
+        read(&Bytes::copy_from_slice(body.as_bytes())).expect_err(body)
+    }
+
+    #[test]
+    fn a_body_that_is_no_event_is_refused_with_the_attribute_or_the_byte() {
+        let cases = [
+            ("", "no JSON event at byte 0: an object was expected"),
+            ("[]", "no JSON event at byte 0: an object was expected"),
+            ("\"x\"", "no JSON event at byte 0: an object was expected"),
+            (r#"{"specversion":"1.0"}"#, r#"attribute "id" is missing: every event has one"#),
+            (r#"{"id":"1","source":"/s","type":"t"}"#, r#"attribute "specversion" is missing: every event has one"#),
+            (
+                r#"{"specversion":"1.0","id":"","source":"/s","type":"t"}"#,
+                r#"attribute "id" is empty: give it a value"#,
+            ),
+            (
+                r#"{"specversion":"1.0","id":null,"source":"/s","type":"t"}"#,
+                r#"attribute "id" is missing: every event has one"#,
+            ),
+            (
+                r#"{"specversion":"1.0","id":1,"source":"/s","type":"t"}"#,
+                r#"attribute "id" is no string: put it in quotes"#,
+            ),
+            (
+                r#"{"specversion":"1.0","id":"1","source":"","type":"t"}"#,
+                r#"attribute "source" is empty: give it a value"#,
+            ),
+            (
+                r#"{"specversion":1.0,"id":"1","source":"/s","type":"t"}"#,
+                r#"attribute "specversion" is no integer of 32 bits: send it as a string"#,
+            ),
+        ];
+        for (body, text) in cases {
+            assert_eq!(refusal(body).to_string(), text, "{body}");
+        }
+        assert_eq!(
+            read(&Bytes::from_static(b"{\"a\":\"\xff\"}")).unwrap_err(),
+            ReadError::Json { at: 6, problem: "not UTF-8" }
+        );
+    }
+
+    #[test]
+    fn extensions_are_strings_booleans_and_integers_of_32_bits() {
+        let with = |value: &str| {
+            let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","ext":{value}}}"#);
+            read(&body.into()).map(|event| event.extension("ext").cloned())
+        };
+        for (value, fault) in [
+            (r#"{"a":1}"#, Fault::Structure),
+            ("[1]", Fault::Structure),
+            ("3000000000", Fault::NotInteger),
+            ("1.5", Fault::NotInteger),
+            ("1e3", Fault::NotInteger),
+            (r#""\ud800""#, Fault::Characters),
+            (r#""a\nb""#, Fault::Characters),
+        ] {
+            assert_eq!(with(value), Err(Invalid::new("ext", fault).into()), "{value}");
+        }
+        let cases = [
+            ("-2147483648", Some(Value::Integer(i32::MIN))),
+            ("true", Some(Value::Boolean(true))),
+            (r#""\ud83d\ude00""#, Some("😀".into())),
+            ("null", None),
+        ];
+        for (value, read) in cases {
+            assert_eq!(with(value), Ok(read), "{value}");
+        }
+    }
+
+    #[test]
+    fn data_is_the_text_of_the_body_itself_however_deep() {
+        let depth = 100_000;
+        let data = format!("{}1.0{}", "[ ".repeat(depth), "]".repeat(depth));
+        let body = Bytes::from(format!(r#"{{"data": {data} ,"specversion":"1.0","id":"1","source":"/s","type":"t"}}"#));
+        let event = read(&body).expect("an event");
+        let read = event.data().expect("data").bytes();
+        assert_eq!(*read, data);
+        assert_eq!(read.as_ptr(), body[9..].as_ptr());
+        assert!(write(&event).ends_with(format!(r#""data":{data}}}"#).as_bytes()));
+        let nested = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","ext":{data}}}"#);
+        assert_eq!(refusal(&nested), Invalid::new("ext", Fault::Structure).into());
+    }
+
+    #[test]
+    fn a_batch_tells_which_of_its_events_is_none() {
+        let event = |version: &str| format!(r#"{{"specversion":"{version}","id":"1","source":"/s","type":"t"}}"#);
+        let batch = |events: &[String]| read_batch(&Bytes::from(format!("[{}]", events.join(","))));
+        assert_eq!(batch(&[]), Ok(vec![]));
+        assert_eq!(batch(&[event("1.0"), event("1.0")]).expect("a batch").len(), 2);
+        let error = batch(&[event("1.0"), event("2.0")]).expect_err("a version that is not known");
+        assert_eq!(
+            error.to_string(),
+            r#"event 1 of the batch: attribute "specversion" is not a version that is known: send 1.0 or 0.3"#
+        );
+        let error = batch(&[event("1.0"), event("0.3")]).expect_err("two versions");
+        assert!(matches!(error, ReadError::Batched { index: 1, .. }), "{error}");
+        assert_eq!(batch(&vec![event("1.0"); limits::MOST_BATCHED + 1]), Err(ReadError::LargeBatch));
+        assert!(matches!(read_batch(&event("1.0").into()), Err(ReadError::Json { at: 0, .. })));
+        assert!(matches!(batch(&["1".to_owned()]), Err(ReadError::Batched { index: 0, .. })));
+    }
+
+    #[test]
+    fn many_members_are_refused_before_they_take_memory() {
+        let members: String = (0..100_000).map(|at| format!(r#""a{at}":1,"#)).collect();
+        let body = format!(r#"{{{members}"specversion":"1.0","id":"1","source":"/s","type":"t"}}"#);
+        assert!(matches!(refusal(&body), ReadError::Attribute(Invalid { fault: Fault::TooMany, .. })));
+    }
+}

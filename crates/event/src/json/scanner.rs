@@ -1,0 +1,177 @@
+//! Walks over JSON text by its bytes, telling where values stand. Checks all of it, builds none of it, and uses no stack
+//! for depth: values are skipped by serde_json, which does that in a loop.
+
+use std::{borrow::Cow, ops::Range};
+
+use serde::de::IgnoredAny;
+
+use crate::ReadError;
+
+/// A position in a text.
+pub(super) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(super) const fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    const fn error(&self, problem: &'static str) -> ReadError {
+        ReadError::Json { at: self.at, problem }
+    }
+
+    /// The next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Takes this byte, if it is the next one.
+    fn takes(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// Nothing follows.
+    pub(super) fn end(&mut self) -> Result<(), ReadError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.error("something follows the end")),
+        }
+    }
+
+    /// Where the next value stands.
+    fn value(&mut self) -> Result<Range<usize>, ReadError> {
+        self.peek();
+        let mut values = serde_json::Deserializer::from_str(&self.text[self.at..]).into_iter::<IgnoredAny>();
+        match values.next() {
+            Some(Ok(_)) => {
+                let from = self.at;
+                self.at += values.byte_offset();
+                Ok(from..self.at)
+            }
+            Some(Err(error)) if error.is_eof() => Err(self.error("a value that does not end")),
+            Some(Err(_)) | None => Err(self.error("a value was expected")),
+        }
+    }
+
+    /// The elements between `open` and `close`, with commas between them.
+    fn sequence(
+        &mut self,
+        [open, close]: [u8; 2],
+        mut element: impl FnMut(&mut Self) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        if !self.takes(open) {
+            return Err(self.error(if open == b'{' { "an object was expected" } else { "an array was expected" }));
+        }
+        if self.takes(close) {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if self.takes(close) {
+                return Ok(());
+            }
+            if !self.takes(b',') {
+                return Err(self.error("a comma or the end was expected"));
+            }
+        }
+    }
+
+    /// Every element of an array, which the callback walks over.
+    pub(super) fn array(&mut self, element: impl FnMut(&mut Self) -> Result<(), ReadError>) -> Result<(), ReadError> {
+        self.sequence(*b"[]", element)
+    }
+
+    /// Every member of an object: its name, its value, and where that stands.
+    pub(super) fn object(
+        &mut self,
+        mut member: impl FnMut(&str, &'a str, Range<usize>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        self.sequence(*b"{}", |scanner| {
+            if scanner.peek() != Some(b'"') {
+                return Err(scanner.error("a member's name was expected"));
+            }
+            let range = scanner.value()?;
+            let halved = |_| scanner.error("a name with half of a surrogate pair");
+            let name = string(scanner.text[range].as_bytes()).map_err(halved)?;
+            if !scanner.takes(b':') {
+                return Err(scanner.error("a colon was expected"));
+            }
+            let range = scanner.value()?;
+            member(&name, &scanner.text[range.clone()], range)
+        })
+    }
+}
+
+/// A string of JSON, borrowed where it has no escapes.
+pub(super) fn string(json: &[u8]) -> serde_json::Result<Cow<'_, str>> {
+    #[derive(serde::Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_slice(json).map(|Text(text)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(text: &str) -> Result<Vec<(String, String)>, ReadError> {
+        let mut scanner = Scanner::new(text);
+        let mut found = Vec::new();
+        scanner.object(|name, value, range| {
+            assert_eq!(&text[range], value);
+            found.push((name.to_owned(), value.to_owned()));
+            Ok(())
+        })?;
+        scanner.end()?;
+        Ok(found)
+    }
+
+    #[test]
+    fn members_are_told_with_their_text_as_it_stands() {
+        let found = members(" { \"a\" : 1.50 ,\n\"\\u0062\":{\"x\": [1 , 2]},\"c\":\"}\",\"d\":null,\"e\":true}\n")
+            .expect("an object");
+        let expected = [("a", "1.50"), ("b", "{\"x\": [1 , 2]}"), ("c", "\"}\""), ("d", "null"), ("e", "true")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(members("{}"), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_at_its_byte() {
+        let cases = [
+            ("", 0),
+            ("[]", 0),
+            ("{", 1),
+            ("{\"a\"}", 4),
+            ("{\"a\":}", 5),
+            ("{\"a\":1", 6),
+            ("{\"a\":1,}", 7),
+            ("{\"a\":1 2}", 7),
+            ("{\"a\":01}", 5),
+            ("{\"a\":1}x", 7),
+            ("{a:1}", 1),
+            ("{\"a\":[1,}", 5),
+            ("{\"a\":\"\u{1}\"}", 5),
+            ("{\"\\ud800\":1}", 9),
+            ("{\"a\":nul}", 5),
+            ("\u{feff}{}", 0),
+        ];
+        for (text, at) in cases {
+            match members(text) {
+                Err(ReadError::Json { at: found, .. }) => assert_eq!(found, at, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let depth = 1_000_000;
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(members(&text).expect("an object").len(), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! The extensions that Knative adds on the way: hops left, time of arrival, and why an event is a dead letter.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+
+use crate::{Event, Invalid, Uri, Value};
+
+/// Hops that an event may still take through brokers. Subscribers do not see it; a reply inherits it.
+pub const TTL: &str = "knativebrokerttl";
+/// When the broker took the event.
+pub const ARRIVAL_TIME: &str = "knativearrivaltime";
+/// Where an event could not be delivered to.
+pub const ERROR_DESTINATION: &str = "knativeerrordest";
+/// The status that the destination answered with.
+pub const ERROR_CODE: &str = "knativeerrorcode";
+/// What it said, in base64.
+pub const ERROR_DATA: &str = "knativeerrordata";
+/// Bytes of an answer that [`ERROR_DATA`] holds at most: 1024 characters of base64, and all of it decodes.
+pub const LONGEST_ERROR_DATA: usize = 768;
+
+/// An event that came back to brokers too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no hops are left in {TTL}: the event came back to brokers too often, look for a subscriber whose reply matches its own trigger"
+)]
+pub struct OutOfHops;
+
+/// Why an event becomes a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryFailure<'a> {
+    /// The subscriber, or the place for replies.
+    pub destination: &'a str,
+    /// The last status.
+    pub code: i32,
+    /// The last answer's body, or the text of the error.
+    pub data: &'a [u8],
+}
+
+/// Hops left, when the event says so with a number.
+pub fn hops(event: &Event) -> Option<i32> {
+    match event.extension(TTL)? {
+        Value::Integer(hops) => Some(*hops),
+        value => value.text().parse().ok(),
+    }
+}
+
+/// Takes one hop: at most `most` for an event that does not say how many it has.
+///
+/// # Errors
+/// When none is left; the event is then as it was.
+pub fn take_hop(event: &mut Event, most: i32) -> Result<(), OutOfHops> {
+    let left = hops(event).map_or(most, |hops| hops.saturating_sub(1));
+    if left <= 0 {
+        return Err(OutOfHops);
+    }
+    // No room for it in an event full of extensions: the bound on them is ours, and hops are what must be counted.
+    event.set(TTL, left).map_err(|_| OutOfHops)
+}
+
+/// Says when the broker took the event, whatever it said before.
+///
+/// # Errors
+/// When the event has as many extensions as it may.
+pub fn set_arrival_time(event: &mut Event, now: Timestamp) -> Result<(), Invalid> {
+    event.set(ARRIVAL_TIME, now)
+}
+
+/// Says why the event is a dead letter, where it does not say so already: the first failure is the one that counts.
+///
+/// # Errors
+/// When the event has as many extensions as it may.
+pub fn set_failure(event: &mut Event, failure: &DeliveryFailure<'_>) -> Result<(), Invalid> {
+    let destination = Uri::parse(failure.destination).map_or_else(|_| failure.destination.into(), Value::Uri);
+    let data = &failure.data[..failure.data.len().min(LONGEST_ERROR_DATA)];
+    let data = (!data.is_empty()).then(|| STANDARD.encode(data).into());
+    let given = [(ERROR_DESTINATION, Some(destination)), (ERROR_CODE, Some(failure.code.into())), (ERROR_DATA, data)];
+    for (name, value) in given {
+        if let Some(value) = value
+            && event.extension(name).is_none()
+        {
+            event.set(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(hops: impl Into<Value>) -> Event {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set(TTL, hops).expect("an extension");
+        event
+    }
+
+    #[test]
+    fn each_broker_takes_a_hop_and_the_last_one_is_refused() {
+        let mut fresh = Event::new("1", "/s", "t").expect("an event");
+        assert_eq!((take_hop(&mut fresh, 3), hops(&fresh)), (Ok(()), Some(3)));
+        assert_eq!((take_hop(&mut fresh, 3), hops(&fresh)), (Ok(()), Some(2)));
+        assert_eq!((take_hop(&mut fresh, 3), hops(&fresh)), (Ok(()), Some(1)));
+        assert_eq!((take_hop(&mut fresh, 3), hops(&fresh)), (Err(OutOfHops), Some(1)));
+    }
+
+    #[test]
+    fn hops_are_read_from_text_and_what_is_no_number_counts_as_none_said() {
+        for (value, left) in [(Value::from("7"), 6), ("junk".into(), 255), (true.into(), 255), ("".into(), 255)] {
+            let mut event = event(value);
+            assert_eq!((take_hop(&mut event, 255), hops(&event)), (Ok(()), Some(left)));
+        }
+        for value in [Value::from(0), "-5".into(), i32::MIN.into()] {
+            assert_eq!(take_hop(&mut event(value), 255), Err(OutOfHops));
+        }
+    }
+
+    #[test]
+    fn the_time_of_arrival_is_always_ours() {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set(ARRIVAL_TIME, "1999").expect("an extension");
+        set_arrival_time(&mut event, "2023-06-30T07:45:22.5Z".parse().unwrap()).expect("room");
+        assert_eq!(event.extension(ARRIVAL_TIME).expect("set").text(), "2023-06-30T07:45:22.5Z");
+    }
+
+    #[test]
+    fn the_first_failure_is_kept_and_a_long_answer_is_cut_so_that_it_decodes() {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        let answer = vec![b'x'; 5000];
+        set_failure(&mut event, &DeliveryFailure { destination: "http://a/b", code: 503, data: &answer })
+            .expect("room");
+        let again = DeliveryFailure { destination: "http://c", code: 500, data: b"other" };
+        set_failure(&mut event, &again).expect("room");
+        let text = |name| event.extension(name).expect("set").text();
+        assert_eq!((text(ERROR_DESTINATION), text(ERROR_CODE)), ("http://a/b".into(), "503".into()));
+        assert_eq!(text(ERROR_DATA).len(), 1024);
+        assert_eq!(STANDARD.decode(&*text(ERROR_DATA)).expect("base64"), &answer[..768]);
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        set_failure(&mut event, &DeliveryFailure { data: b"", ..again }).expect("room");
+        assert_eq!(event.extension(ERROR_DATA), None);
+    }
+}

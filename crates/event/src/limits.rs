@@ -1,0 +1,15 @@
+//! What an event of a stranger may hold at most. Beyond it the event is refused with the bound in the answer. The size of
+//! the whole is for the one who reads the body to bound; data is never copied, parsed into a tree or descended into, so
+//! its depth needs no bound.
+
+/// Extensions of one event. Servers take about a hundred header lines.
+pub const MOST_EXTENSIONS: usize = 256;
+/// Bytes of an attribute's name. The specification advises 20 at most, and sets no bound.
+pub const LONGEST_NAME: usize = 128;
+/// Bytes of an attribute's value. An event of 64 KiB must be forwarded whatever it is made of (specification, "Size
+/// Limits"), and this is all of it in one attribute.
+pub const LONGEST_VALUE: usize = 64 << 10;
+/// Events of one batch. An event takes fifty bytes on the wire and several hundred in memory.
+pub const MOST_BATCHED: usize = 10_000;
+/// Filters within filters (`all`, `any`, `not`).
+pub const DEEPEST_FILTER: usize = 64;

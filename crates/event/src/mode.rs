@@ -1,0 +1,134 @@
+//! Events in messages of HTTP (HTTP binding 1.0): binary, structured and batched mode.
+//!
+//! In binary mode attributes are headers and the body is the data as it is; in structured mode the body is the event as
+//! JSON. A content type of an event format wins over headers, and a format that is not known leaves the message a binary
+//! one if `ce-specversion` is there, as upstream's SDK has it.
+
+mod binary;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+
+use crate::{Event, ReadError, json, media_type};
+
+/// One event as JSON.
+const STRUCTURED: &str = "application/cloudevents+json";
+/// Several.
+const BATCHED: &str = "application/cloudevents-batch+json";
+
+/// How a message holds events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Attributes are headers, the body is data.
+    Binary,
+    /// The body is an event.
+    Structured,
+    /// The body is an array of events. Brokers and channels take none: [`read`] says so.
+    Batched,
+}
+
+impl Mode {
+    /// The mode of a message; `None` when nothing says that it holds an event.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let format = media_type::essence(content_type.unwrap_or_default());
+        if format.eq_ignore_ascii_case(STRUCTURED) {
+            Some(Self::Structured)
+        } else if format.eq_ignore_ascii_case(BATCHED) {
+            Some(Self::Batched)
+        } else {
+            headers.contains_key(binary::SPEC_VERSION).then_some(Self::Binary)
+        }
+    }
+}
+
+/// The form to send an event in, as `format` of a DeliverySpec asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Binary mode.
+    Binary,
+    /// Structured mode.
+    Json,
+}
+
+impl Format {
+    /// What a DeliverySpec says; `None` for anything but `binary` and `json`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "binary" => Some(Self::Binary),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the one event of a message. The body is shared, not copied.
+///
+/// # Errors
+/// When it holds none, or a batch.
+pub fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
+    match Mode::of(headers) {
+        Some(Mode::Binary) => binary::read(headers, body),
+        Some(Mode::Structured) => json::read(&body),
+        Some(Mode::Batched) => Err(ReadError::Batch),
+        None => Err(ReadError::NoEvent),
+    }
+}
+
+/// Writes an event: its headers go among these, which hold none of another event, and the body is returned.
+pub fn write(event: &Event, format: Format, headers: &mut HeaderMap) -> Bytes {
+    match format {
+        Format::Binary => binary::write(event, headers),
+        Format::Json => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents+json; charset=utf-8"));
+            json::write(event)
+        }
+    }
+}
+
+/// Writes a batch of events of one version.
+pub fn write_batch<'a>(events: impl IntoIterator<Item = &'a Event>, headers: &mut HeaderMap) -> Bytes {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8"));
+    json::write_batch(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn an_event_format_wins_over_headers_and_an_unknown_one_leaves_binary_mode() {
+        let version = ("ce-specversion", "1.0");
+        let cases = [
+            (vec![("content-type", "application/cloudevents+json")], Some(Mode::Structured)),
+            (vec![("content-type", "Application/CloudEvents+JSON ; charset=UTF-8"), version], Some(Mode::Structured)),
+            (vec![("content-type", "application/cloudevents-batch+json"), version], Some(Mode::Batched)),
+            (vec![("content-type", "application/cloudevents+avro"), version], Some(Mode::Binary)),
+            (vec![("content-type", "application/cloudevents+avro")], None),
+            (vec![version], Some(Mode::Binary)),
+            (vec![("content-type", "application/json"), ("ce-id", "1")], None),
+            (vec![], None),
+        ];
+        for (lines, mode) in cases {
+            assert_eq!(Mode::of(&headers(&lines)), mode, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_without_an_event_and_a_batch_are_told_apart() {
+        assert_eq!(read(&headers(&[]), Bytes::new()), Err(ReadError::NoEvent));
+        let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
+        assert_eq!(read(&batch, Bytes::from_static(b"[]")), Err(ReadError::Batch));
+    }
+
+    #[test]
+    fn each_format_has_the_name_that_a_delivery_spec_gives_it() {
+        assert_eq!(Format::parse("json"), Some(Format::Json));
+        assert_eq!(Format::parse("binary"), Some(Format::Binary));
+        assert_eq!(Format::parse("JSON"), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Values of attributes in headers (HTTP binding, section 3.1.3.2).
+
+use std::borrow::Cow;
+
+/// One byte as `%XY`.
+pub(crate) fn escape(byte: u8, out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    out.push(char::from(DIGITS[usize::from(byte & 15)]));
+}
+
+/// What need not be encoded: printable ASCII but the space, the quote and the percent sign.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'"' && byte != b'%'
+}
+
+/// A text as the value of a header.
+pub(crate) fn encode(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if is_plain(byte) { out.push(char::from(byte)) } else { escape(byte, &mut out) }
+    }
+    Cow::Owned(out)
+}
+
+/// The text that a header's value stands for: out of its quotes, then percent-decoded once. Raw UTF-8 and percent signs
+/// that begin no escape stand for themselves, since there are senders that encode nothing. `None` when it is no UTF-8.
+pub(crate) fn decode(value: &[u8]) -> Option<String> {
+    let value = unquoted(value);
+    if !value.contains(&b'%') {
+        return String::from_utf8(value.into_owned()).ok();
+    }
+    let digit = |at: usize| value.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(value.len());
+    let mut at = 0;
+    while at < value.len() {
+        match (value[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high << 4 | low).expect("two digits of four bits"));
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+/// What stands in double quotes, when all of it does; a backslash takes the next sign as it is.
+fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+    let [b'"', inner @ .., b'"'] = value else { return Cow::Borrowed(value) };
+    if !inner.contains(&b'\\') && !inner.contains(&b'"') {
+        return Cow::Borrowed(inner);
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut signs = inner.iter();
+    while let Some(sign) = signs.next() {
+        match (sign, sign == &b'\\') {
+            (_, true) => match signs.next() {
+                Some(next) => out.push(*next),
+                // The closing quote was an escaped one.
+                None => return Cow::Borrowed(value),
+            },
+            (b'"', _) => return Cow::Borrowed(value),
+            (other, _) => out.push(*other),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_specifications_example_is_encoded_and_decoded() {
+        assert_eq!(encode("Euro € 😀"), "Euro%20%E2%82%AC%20%F0%9F%98%80");
+        assert_eq!(decode(b"Euro%20%E2%82%AC%20%f0%9F%98%80").as_deref(), Some("Euro € 😀"));
+    }
+
+    #[test]
+    fn quotes_are_taken_off_and_escapes_within_them_undone() {
+        let cases = [
+            (&b"\"a b\""[..], "a b"),
+            (b"\"a \\\"b\\\" \\\\\"", "a \"b\" \\"),
+            (b"\"%41\"", "A"),
+            (b"\"\"", ""),
+            (b"\"", "\""),
+            (b"a\"b\"", "a\"b\""),
+            (b"\"a\"b\"", "\"a\"b\""),
+            (b"\"a\\\"", "\"a\\\""),
+        ];
+        for (value, text) in cases {
+            assert_eq!(decode(value).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_was_never_encoded_stands_for_itself() {
+        assert_eq!(decode("Euro € 100%".as_bytes()).as_deref(), Some("Euro € 100%"));
+        assert_eq!(decode(b"%zz%2").as_deref(), Some("%zz%2"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_are_refused() {
+        for value in [&b"%C3%28"[..], b"%C0%A0", b"%ED%A0%80", b"\xff", b"\"%ff\""] {
+            assert_eq!(decode(value), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(text in ".*") {
+            let encoded = encode(&text);
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(decode(encoded.as_bytes()), Some(text));
+        }
+    }
+}

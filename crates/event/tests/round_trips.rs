@@ -1,0 +1,125 @@
+//! What is written is read, in every mode and from mode to mode.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use knoll_event::{
+    Event, Value, json,
+    mode::{self, Format, Mode},
+};
+use proptest::{collection::vec, option, prelude::*};
+
+/// Texts with everything that an attribute may hold.
+const TEXT: &str = "[ -~\u{a0}-\u{d7ff}😀%\"]{0,16}";
+
+fn values() -> impl Strategy<Value = Value> {
+    let instants = (-60_000_000_000_i64..250_000_000_000, 0..1_000_000_000)
+        .prop_map(|(second, nanosecond)| Value::Timestamp(jiff::Timestamp::new(second, nanosecond).expect("in range")));
+    prop_oneof![
+        any::<bool>().prop_map(Value::Boolean),
+        any::<i32>().prop_map(Value::Integer),
+        TEXT.prop_map(Value::from),
+        vec(any::<u8>(), 0..20).prop_map(|bytes| Value::Binary(bytes.into())),
+        instants,
+    ]
+}
+
+fn payloads() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let kinds = prop_oneof![Just("application/json"), Just("application/a+json; x=y"), Just("text/plain"), Just("a/b")];
+    let bytes = prop_oneof![
+        vec(any::<u8>(), 1..60),
+        "\\PC{1,30}".prop_map(String::into_bytes),
+        Just(br#" {"a": [1, 2.50, "x\u00e9"], "a": null} "#.to_vec()),
+        Just(b"[".repeat(5000)),
+        Just([b"[".repeat(5000), b"]".repeat(5000)].concat()),
+    ];
+    (kinds, bytes)
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let id = TEXT.prop_filter("not blank", |text| !text.trim().is_empty());
+    let source = "[a-z]{1,5}:[!-$&-~é ]{0,10}|/[!-$&-~é ]{0,10}"
+        .prop_filter_map("a reference", |text| Event::new("1", &text, "t").ok().map(|event| event.source().to_owned()));
+    let subject = option::of(TEXT.prop_filter("not blank", |text| !text.trim().is_empty()));
+    let extensions = vec(("x[a-z0-9]{0,6}", values()), 0..6);
+    (id.clone(), source, id, subject, extensions, option::of(payloads()), any::<bool>()).prop_map(
+        |(id, source, kind, subject, extensions, data, is_old)| {
+            let mut event = Event::new(&id, &source, &kind).expect("an event");
+            if let Some(subject) = subject {
+                event.set("subject", subject).expect("a subject");
+            }
+            for (name, value) in extensions {
+                event.set(&name, value).expect("an extension");
+            }
+            if let Some((kind, bytes)) = data {
+                event.set_data(kind, bytes).expect("a media type");
+            }
+            if is_old { as_old(&event) } else { event }
+        },
+    )
+}
+
+/// The same in version 0.3.
+fn as_old(event: &Event) -> Event {
+    let mut headers = HeaderMap::new();
+    let body = mode::write(event, Format::Binary, &mut headers);
+    headers.insert("ce-specversion", "0.3".parse().expect("a value"));
+    mode::read(&headers, body).expect("an event of 0.3")
+}
+
+/// Attributes as text, and data: what every mode keeps.
+fn seen(event: &Event) -> (Vec<(String, String)>, Option<Bytes>) {
+    let attributes = event.attributes().filter(|(name, _)| *name != "datacontentencoding");
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+    (attributes, event.data().map(|data| data.bytes().clone()))
+}
+
+fn through(event: &Event, format: Format) -> Event {
+    let mut headers = HeaderMap::new();
+    let body = mode::write(event, format, &mut headers);
+    let expected = match format {
+        Format::Binary => Mode::Binary,
+        Format::Json => Mode::Structured,
+    };
+    assert_eq!(Mode::of(&headers), Some(expected));
+    mode::read(&headers, body).expect("what we write is an event")
+}
+
+/// White space around a value of JSON is not part of it.
+fn trimmed(event: &Event) -> (Vec<(String, String)>, Option<Vec<u8>>) {
+    let (attributes, data) = seen(event);
+    (attributes, data.map(|data| data.trim_ascii().to_vec()))
+}
+
+proptest! {
+    #[test]
+    fn binary_mode_keeps_every_attribute_and_every_byte(event in events()) {
+        let read = through(&event, Format::Binary);
+        prop_assert_eq!(seen(&read), seen(&event));
+        prop_assert_eq!(through(&read, Format::Binary), read);
+    }
+
+    #[test]
+    fn structured_mode_keeps_every_attribute_and_the_data(event in events()) {
+        let read = through(&event, Format::Json);
+        prop_assert_eq!(trimmed(&read), trimmed(&event));
+        prop_assert_eq!(through(&read, Format::Json), read);
+    }
+
+    #[test]
+    fn modes_may_change_on_the_way(event in events()) {
+        let there = through(&through(&event, Format::Json), Format::Binary);
+        prop_assert_eq!(trimmed(&there), trimmed(&event));
+        prop_assert_eq!(trimmed(&through(&there, Format::Json)), trimmed(&event));
+    }
+
+    #[test]
+    fn a_batch_keeps_its_events_in_order(events in vec(events(), 0..5)) {
+        let version = events.first().map(Event::version);
+        let events: Vec<Event> = events.into_iter().filter(|event| Some(event.version()) == version).collect();
+        let mut headers = HeaderMap::new();
+        let body = mode::write_batch(&events, &mut headers);
+        prop_assert_eq!(Mode::of(&headers), Some(Mode::Batched));
+        let read = json::read_batch(&body).expect("what we write is a batch");
+        prop_assert_eq!(read.iter().map(trimmed).collect::<Vec<_>>(), events.iter().map(trimmed).collect::<Vec<_>>());
+    }
+}
