@@ -2,11 +2,12 @@
 //!
 //! An [`Event`] cannot break a rule of the specification: whatever makes or changes one checks, and an error names the
 //! attribute and what to do. Versions 1.0 and 0.3 are read, kept and written as such. [`mode`] reads and writes the three
-//! content modes of HTTP; [`knative`] holds the attributes Knative adds on the way.
+//! content modes of HTTP, [`filter`] decides who gets an event, [`knative`] holds the attributes Knative adds on the way.
 
 pub mod cesql;
 mod data;
 mod event;
+pub mod filter;
 mod invalid;
 pub mod json;
 pub mod knative;

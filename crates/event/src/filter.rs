@@ -1,0 +1,355 @@
+//! Who gets an event: the filters of Triggers and EventPolicies, compiled once and asked for every event.
+//!
+//! A file a dialect. The algebra has three values, as upstream's: what filters nothing ([`Verdict::Unfiltered`]) lets
+//! events through, also from within `not`. Where it differs is an empty name or value in `exact`, `prefix` or `suffix`,
+//! which must not be written: it matches nothing here, where upstream drops the element and delivers everything.
+//!
+//! [`Matcher`] asks many filters at once.
+
+mod all;
+mod any;
+mod attributes;
+mod cesql;
+mod exact;
+mod matcher;
+mod not;
+mod prefix;
+mod suffix;
+
+use std::borrow::Cow;
+
+pub use self::matcher::{Matched, Matcher};
+use crate::{Event, limits, media_type};
+
+/// What a filter says about an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is wanted.
+    Pass,
+    /// It is not.
+    Fail,
+    /// There is nothing that filters.
+    Unfiltered,
+}
+
+impl Verdict {
+    /// Whether the event is delivered.
+    pub fn delivers(self) -> bool {
+        self != Self::Fail
+    }
+
+    const fn of(passes: bool) -> Self {
+        if passes { Self::Pass } else { Self::Fail }
+    }
+}
+
+/// A filter within filters within filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("filters nest deeper than {} levels: flatten all, any and not", limits::DEEPEST_FILTER)]
+pub struct TooDeep;
+
+/// A compiled filter.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    dialect: Dialect,
+    /// Filters within.
+    depth: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Dialect {
+    /// An element that names no dialect: lists skip it.
+    Nothing,
+    /// An element that cannot be met.
+    Never,
+    Attributes(Pairs),
+    Exact(Pairs),
+    Prefix(Pairs),
+    Suffix(Pairs),
+    All(Vec<Filter>),
+    Any(Vec<Filter>),
+    Not(Box<Filter>),
+    Cesql(cesql::Predicate),
+}
+
+/// Names of attributes, with what each is compared to.
+type Pairs = Box<[(Box<str>, Box<str>)]>;
+
+fn pairs<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs {
+    of.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+impl Filter {
+    /// What a Trigger filters by: its `filters` unless that list is empty, else the attributes of its `filter`.
+    ///
+    /// # Errors
+    /// When they nest too deep.
+    pub fn of_trigger<'a>(
+        filters: Vec<Self>,
+        attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, TooDeep> {
+        if filters.is_empty() { Ok(Self::attributes(attributes)) } else { Self::all(filters) }
+    }
+
+    /// The older `filter.attributes`: all of them are equal, an empty text stands for any that is not empty.
+    pub fn attributes<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let pairs = pairs(of);
+        Self::leaf(if pairs.is_empty() { Dialect::Nothing } else { Dialect::Attributes(pairs) })
+    }
+
+    /// `exact`: all of these attributes are equal.
+    pub fn exact<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::comparison(pairs(of), Dialect::Exact)
+    }
+
+    /// `prefix`: all of these attributes begin so.
+    pub fn prefix<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::comparison(pairs(of), Dialect::Prefix)
+    }
+
+    /// `suffix`: all of these attributes end so.
+    pub fn suffix<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::comparison(pairs(of), Dialect::Suffix)
+    }
+
+    /// `all`: none of them fails. Elements that say nothing are left out.
+    ///
+    /// # Errors
+    /// When they nest too deep.
+    pub fn all(filters: Vec<Self>) -> Result<Self, TooDeep> {
+        Self::list(filters, Dialect::All)
+    }
+
+    /// `any`: one of them passes. Elements that say nothing are left out.
+    ///
+    /// # Errors
+    /// When they nest too deep.
+    pub fn any(filters: Vec<Self>) -> Result<Self, TooDeep> {
+        Self::list(filters, Dialect::Any)
+    }
+
+    /// `not`: it does not pass.
+    ///
+    /// # Errors
+    /// When it nests too deep.
+    #[expect(clippy::should_implement_trait, reason = "the dialect's name, and it can fail")]
+    pub fn not(filter: Self) -> Result<Self, TooDeep> {
+        let depth = filter.depth;
+        Self::nested(Dialect::Not(Box::new(filter)), depth)
+    }
+
+    /// `cesql`: what a compiled expression says. An error while it is evaluated is `false`, and for the predicate to tell.
+    pub fn cesql(predicate: impl Fn(&Event) -> bool + Send + Sync + 'static) -> Self {
+        Self::leaf(Dialect::Cesql(cesql::Predicate::new(predicate)))
+    }
+
+    const fn leaf(dialect: Dialect) -> Self {
+        Self { dialect, depth: 0 }
+    }
+
+    fn comparison(pairs: Pairs, dialect: impl FnOnce(Pairs) -> Dialect) -> Self {
+        if pairs.is_empty() {
+            Self::leaf(Dialect::Nothing)
+        } else if pairs.iter().any(|(name, value)| name.is_empty() || value.is_empty()) {
+            Self::leaf(Dialect::Never)
+        } else {
+            Self::leaf(dialect(pairs))
+        }
+    }
+
+    fn list(filters: Vec<Self>, dialect: impl FnOnce(Vec<Self>) -> Dialect) -> Result<Self, TooDeep> {
+        if filters.is_empty() {
+            return Ok(Self::leaf(Dialect::Nothing));
+        }
+        let filters: Vec<Self> =
+            filters.into_iter().filter(|filter| !matches!(filter.dialect, Dialect::Nothing)).collect();
+        let depth = filters.iter().map(|filter| filter.depth).max().unwrap_or(0);
+        Self::nested(dialect(filters), depth)
+    }
+
+    fn nested(dialect: Dialect, depth: usize) -> Result<Self, TooDeep> {
+        if depth < limits::DEEPEST_FILTER { Ok(Self { dialect, depth: depth + 1 }) } else { Err(TooDeep) }
+    }
+
+    /// What it says about an event.
+    pub fn verdict(&self, event: &Event) -> Verdict {
+        match &self.dialect {
+            Dialect::Nothing => Verdict::Unfiltered,
+            Dialect::Never => Verdict::Fail,
+            Dialect::Attributes(pairs) => attributes::verdict(pairs, event),
+            Dialect::Exact(pairs) => exact::verdict(pairs, event),
+            Dialect::Prefix(pairs) => prefix::verdict(pairs, event),
+            Dialect::Suffix(pairs) => suffix::verdict(pairs, event),
+            Dialect::All(filters) => all::verdict(filters, event),
+            Dialect::Any(filters) => any::verdict(filters, event),
+            Dialect::Not(filter) => not::verdict(filter, event),
+            Dialect::Cesql(predicate) => Verdict::of(predicate.passes(event)),
+        }
+    }
+}
+
+/// Whether every attribute of these is there and compares so.
+fn every(pairs: &[(Box<str>, Box<str>)], event: &Event, compares: impl Fn(&str, &str) -> bool) -> Verdict {
+    Verdict::of(pairs.iter().all(|(name, value)| lookup(event, name).is_some_and(|text| compares(&text, value))))
+}
+
+/// Names by which filters know an attribute, whether the event's version has them or not.
+const NAMES: [&str; 11] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "dataschema",
+    "schemaurl",
+    "datacontenttype",
+    "datamediatype",
+    "datacontentencoding",
+];
+
+/// An attribute as filters see it: as text, integers and booleans too, since that is what becomes of them on the way.
+/// Both versions' names for the schema go in both versions, and `datamediatype` is the content type without parameters.
+fn lookup<'a>(event: &'a Event, name: &str) -> Option<Cow<'a, str>> {
+    if let Some(value) = event.attribute(name) {
+        return Some(value.text());
+    }
+    match name {
+        "dataschema" | "schemaurl" => event.data_schema().map(Cow::Borrowed),
+        "datamediatype" => event.data_content_type().map(|text| Cow::Borrowed(media_type::essence(text))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn event(members: &str) -> Event {
+        let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/es","type":"es.t"{members}}}"#);
+        json::read(&body.into()).expect("an event")
+    }
+
+    fn exact(name: &str, value: &str) -> Filter {
+        Filter::exact([(name, value)])
+    }
+
+    fn verdicts(cases: impl IntoIterator<Item = (Filter, Verdict)>, event: &Event) {
+        for (filter, verdict) in cases {
+            assert_eq!(filter.verdict(event), verdict, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn comparisons_want_every_attribute_and_compare_text() {
+        let event = event(r#","priority":5,"flag":true,"subject":"a/b.c","datacontenttype":"text/plain; a=b""#);
+        let cases = [
+            (exact("type", "es.t"), true),
+            (exact("type", "es"), false),
+            (exact("nope", "x"), false),
+            (exact("priority", "5"), true),
+            (exact("priority", "05"), false),
+            (exact("flag", "true"), true),
+            (exact("specversion", "1.0"), true),
+            (exact("datamediatype", "text/plain"), true),
+            (Filter::exact([("type", "es.t"), ("source", "/es")]), true),
+            (Filter::exact([("type", "es.t"), ("source", "/x")]), false),
+            (Filter::prefix([("type", "es."), ("subject", "a/")]), true),
+            (Filter::prefix([("type", "t")]), false),
+            (Filter::suffix([("type", ".t"), ("source", "es")]), true),
+            (Filter::suffix([("subject", "a/b.c.d")]), false),
+            (Filter::prefix([("priority", "5")]), true),
+        ];
+        verdicts(cases.map(|(filter, passes)| (filter, Verdict::of(passes))), &event);
+    }
+
+    #[test]
+    fn the_older_filter_takes_an_empty_text_for_any_value() {
+        let event = event(r#","ext":"","n":5,"dataschema":"https://a/b","time":"2023-06-30T09:45:22.50+02:00""#);
+        let cases = [
+            (&[("type", "es.t"), ("source", "")][..], Verdict::Pass),
+            (&[("type", "other"), ("source", "")], Verdict::Fail),
+            (&[("ext", "")], Verdict::Fail),
+            (&[("subject", "")], Verdict::Fail),
+            (&[("nope", "")], Verdict::Fail),
+            (&[("n", "5")], Verdict::Pass),
+            (&[("schemaurl", "https://a/b")], Verdict::Pass),
+            (&[("time", "2023-06-30T07:45:22.5Z")], Verdict::Pass),
+            (&[], Verdict::Unfiltered),
+        ];
+        verdicts(cases.map(|(pairs, verdict)| (Filter::attributes(pairs.iter().copied()), verdict)), &event);
+    }
+
+    #[test]
+    fn filters_win_over_the_older_filter_unless_their_list_is_empty() {
+        let event = event("");
+        let nope = [("type", "nope")];
+        let cases = [
+            (Filter::of_trigger(vec![exact("type", "es.t")], nope).unwrap(), Verdict::Pass),
+            (Filter::of_trigger(vec![], nope).unwrap(), Verdict::Fail),
+            (Filter::of_trigger(vec![], []).unwrap(), Verdict::Unfiltered),
+            (Filter::of_trigger(vec![Filter::exact([])], nope).unwrap(), Verdict::Unfiltered),
+        ];
+        verdicts(cases, &event);
+    }
+
+    #[test]
+    fn lists_skip_what_says_nothing_and_end_with_their_last_verdict() {
+        let event = event("");
+        let (pass, fail) = (|| exact("type", "es.t"), || exact("type", "x"));
+        let nothing = || Filter::exact([]);
+        let unfiltered = || Filter::not(nothing()).unwrap();
+        let all = |filters| Filter::all(filters).unwrap();
+        let any = |filters| Filter::any(filters).unwrap();
+        let not = |filter| Filter::not(filter).unwrap();
+        let cases = [
+            (all(vec![pass(), pass()]), Verdict::Pass),
+            (all(vec![pass(), fail(), pass()]), Verdict::Fail),
+            (all(vec![pass(), unfiltered()]), Verdict::Unfiltered),
+            (all(vec![unfiltered(), pass()]), Verdict::Pass),
+            (all(vec![pass(), nothing()]), Verdict::Pass),
+            (all(vec![nothing()]), Verdict::Unfiltered),
+            (all(vec![]), Verdict::Unfiltered),
+            (any(vec![fail(), pass()]), Verdict::Pass),
+            (any(vec![fail(), fail()]), Verdict::Fail),
+            (any(vec![fail(), unfiltered()]), Verdict::Unfiltered),
+            (any(vec![unfiltered(), fail()]), Verdict::Fail),
+            (any(vec![fail(), nothing()]), Verdict::Fail),
+            (any(vec![nothing()]), Verdict::Unfiltered),
+            (not(pass()), Verdict::Fail),
+            (not(fail()), Verdict::Pass),
+            (not(unfiltered()), Verdict::Unfiltered),
+            (not(exact("subject", "x")), Verdict::Pass),
+            (not(not(pass())), Verdict::Pass),
+        ];
+        verdicts(cases, &event);
+    }
+
+    #[test]
+    fn an_empty_name_or_value_matches_nothing() {
+        let event = event(r#","ext":"""#);
+        let pairs = [("type", ""), ("ext", ""), ("", "x")];
+        let cases =
+            pairs.iter().flat_map(|pair| [Filter::exact([*pair]), Filter::prefix([*pair]), Filter::suffix([*pair])]);
+        verdicts(cases.map(|filter| (filter, Verdict::Fail)), &event);
+    }
+
+    #[test]
+    fn an_expression_decides_by_what_it_says() {
+        let event = event("");
+        let says = |passes: bool| Filter::cesql(move |event| event.id() == "1" && passes);
+        verdicts([(says(true), Verdict::Pass), (says(false), Verdict::Fail)], &event);
+        verdicts([(Filter::not(says(false)).unwrap(), Verdict::Pass)], &event);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let mut filter = exact("type", "es.t");
+        for _ in 0..limits::DEEPEST_FILTER {
+            filter = Filter::not(filter).expect("not too deep");
+        }
+        assert_eq!(filter.verdict(&event("")), Verdict::Pass);
+        assert!(Filter::not(filter.clone()).is_err() && Filter::all(vec![filter]).is_err());
+    }
+}
