@@ -2,6 +2,7 @@
 
 mod credentials;
 mod documents;
+mod events;
 mod images;
 mod layers;
 mod messages;
@@ -42,6 +43,9 @@ pub const TARGETS: &[Target] = &[
     text::QUANTITY,
     text::DURATION,
     text::CESQL,
+    events::EVENT_JSON,
+    events::EVENT_BATCH,
+    events::EVENT_HEADERS,
     credentials::TOKEN,
     credentials::CERTIFICATE,
     records::JOURNAL,
