@@ -19,7 +19,7 @@ mod suffix;
 use std::borrow::Cow;
 
 pub use self::matcher::{Matched, Matcher};
-use crate::{Event, limits, media_type};
+use crate::{Event, cesql::Expression, limits, media_type};
 
 /// What a filter says about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ enum Dialect {
     All(Vec<Filter>),
     Any(Vec<Filter>),
     Not(Box<Filter>),
-    Cesql(cesql::Predicate),
+    Cesql(Box<cesql::Condition>),
 }
 
 /// Names of attributes, with what each is compared to.
@@ -138,9 +138,9 @@ impl Filter {
         Self::nested(Dialect::Not(Box::new(filter)), depth)
     }
 
-    /// `cesql`: what a compiled expression says. An error while it is evaluated is `false`, and for the predicate to tell.
-    pub fn cesql(predicate: impl Fn(&Event) -> bool + Send + Sync + 'static) -> Self {
-        Self::leaf(Dialect::Cesql(cesql::Predicate::new(predicate)))
+    /// `cesql`: the expression is true.
+    pub fn cesql(expression: Expression) -> Self {
+        Self::leaf(Dialect::Cesql(Box::new(cesql::Condition::new(expression))))
     }
 
     const fn leaf(dialect: Dialect) -> Self {
@@ -183,7 +183,7 @@ impl Filter {
             Dialect::All(filters) => all::verdict(filters, event),
             Dialect::Any(filters) => any::verdict(filters, event),
             Dialect::Not(filter) => not::verdict(filter, event),
-            Dialect::Cesql(predicate) => Verdict::of(predicate.passes(event)),
+            Dialect::Cesql(condition) => cesql::verdict(condition, event),
         }
     }
 }
@@ -336,11 +336,18 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_decides_by_what_it_says() {
-        let event = event("");
-        let says = |passes: bool| Filter::cesql(move |event| event.id() == "1" && passes);
-        verdicts([(says(true), Verdict::Pass), (says(false), Verdict::Fail)], &event);
-        verdicts([(Filter::not(says(false)).unwrap(), Verdict::Pass)], &event);
+    fn an_expression_sees_typed_attributes_and_its_errors_deliver_nothing() {
+        let event = event(r#","n":5,"flag":true,"seq":"5""#);
+        let says = |text: &str| Filter::cesql(Expression::parse(text).expect("an expression"));
+        let cases = [
+            ("n + 1 = 6 AND flag", true),
+            ("seq + 1 = 6 AND type LIKE 'es%' AND EXISTS n", true),
+            ("type = 'ES.T'", false),
+            ("subject = 'x'", false),
+            ("n", false),
+        ];
+        verdicts(cases.map(|(text, passes)| (says(text), Verdict::of(passes))), &event);
+        verdicts([(Filter::not(says("subject = 'x'")).unwrap(), Verdict::Pass)], &event);
     }
 
     #[test]

@@ -33,6 +33,7 @@
 mod error;
 mod evaluate;
 mod functions;
+mod needs;
 mod parse;
 mod pattern;
 mod tokens;

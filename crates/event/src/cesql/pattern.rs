@@ -73,6 +73,11 @@ impl Pattern {
         &self.text
     }
 
+    /// What every text begins with that is as the pattern says, up to the first `%` or `_`.
+    pub(super) fn beginning(&self) -> String {
+        self.first.0.iter().map_while(|wanted| *wanted).collect()
+    }
+
     /// Whether the whole of a text is as the pattern says. Takes time linear in the text.
     pub(super) fn matches(&self, text: &str) -> bool {
         let Some(rest) = self.first.strip(text) else { return false };

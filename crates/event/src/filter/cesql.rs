@@ -1,25 +1,36 @@
-//! `cesql`: whatever a compiled expression says, with what else it was given to know.
+//! `cesql`: passes what the expression is true for. An error while it is evaluated is no truth.
 
-use std::{fmt, sync::Arc};
+use super::{Filter, Verdict};
+use crate::{Attribute, Event, cesql};
 
-use crate::Event;
+/// An expression, and what it cannot pass without as a filter.
+#[derive(Clone, Debug)]
+pub(super) struct Condition {
+    expression: cesql::Expression,
+    needs: Option<Filter>,
+}
 
-/// A compiled expression.
-#[derive(Clone)]
-pub(super) struct Predicate(Arc<dyn Fn(&Event) -> bool + Send + Sync>);
-
-impl Predicate {
-    pub(super) fn new(passes: impl Fn(&Event) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(passes))
+impl Condition {
+    pub(super) fn new(expression: cesql::Expression) -> Self {
+        let needs = expression.needs();
+        Self { expression, needs }
     }
 
-    pub(super) fn passes(&self, event: &Event) -> bool {
-        (self.0)(event)
+    pub(super) const fn needs(&self) -> Option<&Filter> {
+        self.needs.as_ref()
     }
 }
 
-impl fmt::Debug for Predicate {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("expression")
+pub(super) fn verdict(condition: &Condition, event: &Event) -> Verdict {
+    Verdict::of(condition.expression.matches(&|name| event.attribute(name).map(cesql::Value::from)))
+}
+
+impl<'a> From<Attribute<'a>> for cesql::Value<'a> {
+    fn from(attribute: Attribute<'a>) -> Self {
+        match attribute {
+            Attribute::Boolean(value) => Self::Boolean(value),
+            Attribute::Integer(value) => Self::Integer(value),
+            Attribute::String(text) => Self::String(text),
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! For every filter a *gate* is found: comparisons of which one must hold for the filter to deliver. An `exact` with
 //! several attributes needs each of them, so the one that fewest filters share is its gate; `all` takes the rarest gate of
 //! its elements, `any` the gates of all of them. An event opens gates by look-ups, and only filters behind open ones are
-//! evaluated, those not even that which are nothing but their gate. What has no gate (`not`, expressions) is evaluated for
-//! every event. [`naive`](Matcher::naive) asks one after the other, and says the same.
+//! evaluated, those not even that which are nothing but their gate. What has no gate (`not`, and expressions of which nothing
+//! is known) is evaluated for every event. [`naive`](Matcher::naive) asks one after the other, and says the same.
 
 mod affixes;
 mod gate;
@@ -150,6 +150,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::cesql;
 
     fn event(kind: &str, source: &str, extensions: &[(&str, &str)]) -> Event {
         let mut event = Event::new("1", source, kind).expect("an event");
@@ -173,7 +174,7 @@ mod tests {
             vec(pair(), 0..3).prop_map(|of| Filter::prefix(pairs(&of))),
             vec(pair(), 0..3).prop_map(|of| Filter::suffix(pairs(&of))),
             vec(pair(), 0..3).prop_map(|of| Filter::attributes(pairs(&of))),
-            any::<bool>().prop_map(|passes| Filter::cesql(move |_| passes)),
+            expressions().prop_map(|text| expression(&text)),
         ];
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![
@@ -182,6 +183,31 @@ mod tests {
                 inner.prop_map(|of| Filter::not(of).expect("not deep")),
             ]
         })
+    }
+
+    /// Expressions, some of which need something of an event.
+    fn expressions() -> impl Strategy<Value = String> {
+        let atom = prop_oneof![
+            pair().prop_map(|(name, text)| format!("{name} = '{text}'")),
+            pair().prop_map(|(name, text)| format!("'{text}' = {name}")),
+            pair().prop_map(|(name, text)| format!("{name} LIKE '{text}%'")),
+            pair().prop_map(|(name, text)| format!("{name} LIKE '{text}_{text}'")),
+            (pair(), pair()).prop_map(|((name, one), (_, two))| format!("{name} IN ('{one}', '{two}')")),
+            (pair(), pair()).prop_map(|((name, one), (_, two))| format!("{name} NOT IN ('{one}', '{two}')")),
+            pair().prop_map(|(name, _)| format!("EXISTS {name}")),
+            Just("TRUE".to_owned()),
+        ];
+        atom.prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|of| format!("NOT ({of})")),
+                (inner.clone(), "AND|OR|XOR", inner.clone()).prop_map(|(one, with, two)| format!("{one} {with} {two}")),
+                (inner.clone(), "AND|OR|XOR", inner).prop_map(|(one, with, two)| format!("({one}) {with} ({two})")),
+            ]
+        })
+    }
+
+    fn expression(text: &str) -> Filter {
+        Filter::cesql(cesql::Expression::parse(text).expect("an expression"))
     }
 
     fn events() -> impl Strategy<Value = Event> {
@@ -225,7 +251,8 @@ mod tests {
         let event = event("com.example.t77", "/tenants/77/x", &[("team", "red"), ("n", "77")]);
         let kind = |at: usize| format!("com.example.t{at}");
         type Make = fn(&str, usize) -> Filter;
-        let cases: [(&str, Make, (usize, usize)); 9] = [
+        let cases: [(&str, Make, (usize, usize)); 10] = [
+            ("cesql", |kind, at| expression(&format!("type = '{kind}' AND n > {at} - 1")), (1, 1)),
             ("attributes", |kind, _| Filter::attributes([("type", kind), ("team", "red")]), (1, 1)),
             ("exact", |kind, _| Filter::exact([("type", kind)]), (1, 0)),
             ("prefix", |_, at| Filter::prefix([("source", &*format!("/tenants/{at}/"))]), (1, 0)),
@@ -267,7 +294,7 @@ mod tests {
     fn what_has_no_gate_is_evaluated_for_every_event() {
         let matcher = Matcher::new(vec![
             Filter::not(exact("x")).unwrap(),
-            Filter::cesql(|event| event.kind() == "y"),
+            expression("LOWER(type) = 'y'"),
             Filter::any(vec![exact("y"), Filter::not(exact("z")).unwrap()]).unwrap(),
             exact("y"),
         ]);

@@ -67,6 +67,7 @@ fn comparisons<'a>(filter: &'a Filter) -> Option<Vec<Key<'a>>> {
 fn count<'a>(filter: &'a Filter, sharing: &mut BTreeMap<Key<'a>, usize>) {
     match &filter.dialect {
         Dialect::All(filters) | Dialect::Any(filters) => filters.iter().for_each(|filter| count(filter, sharing)),
+        Dialect::Cesql(condition) => condition.needs().into_iter().for_each(|filter| count(filter, sharing)),
         _ => comparisons(filter).into_iter().flatten().for_each(|key| *sharing.entry(key).or_default() += 1),
     }
 }
@@ -76,7 +77,8 @@ pub(super) fn of<'a>(filter: &'a Filter, sharing: &Sharing<'_>) -> Option<Gate<'
     let best = |gates: &mut dyn Iterator<Item = Gate<'a>>| gates.min_by_key(|gate| sharing.cost(gate));
     match &filter.dialect {
         Dialect::Never => Some(Gate { keys: Vec::new(), is_all: false }),
-        Dialect::Nothing | Dialect::Not(_) | Dialect::Cesql(_) => None,
+        Dialect::Nothing | Dialect::Not(_) => None,
+        Dialect::Cesql(condition) => Some(Gate { is_all: false, ..of(condition.needs()?, sharing)? }),
         Dialect::All(filters) => {
             let gate = best(&mut filters.iter().filter_map(|filter| of(filter, sharing)))?;
             Some(Gate { is_all: gate.is_all && filters.len() == 1, ..gate })
