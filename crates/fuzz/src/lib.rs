@@ -31,7 +31,9 @@ pub struct Target {
 impl Target {
     /// Where its seeds are.
     pub fn corpus(&self) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(self.name)
+        // Cargo says it anew to what it runs: the one baked in may be another checkout's, built into the same cache.
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        PathBuf::from(here).join("corpus").join(self.name)
     }
 
     /// Its seeds, by file name.
