@@ -97,6 +97,23 @@ async fn containers_outlive_their_monitor() {
 }
 
 #[tokio::test]
+async fn an_address_does_not_come_back_when_everything_was_ended_or_its_monitor_was_killed() {
+    let site = Site::isolated(FILE);
+    let client = site.networked(0).await;
+    let mut given = vec![site.pod(&client, "first").await];
+    client.shutdown(true).await.unwrap();
+    until("the monitor is gone", || !site.launcher.options.socket.exists()).await;
+    let client = site.networked(2).await;
+    given.push(site.pod(&client, "second").await);
+    client.remove_sandbox(sandbox_id("second")).await.unwrap();
+    kill_monitor(&client).await;
+    let client = site.networked(0).await;
+    given.push(site.pod(&client, "third").await);
+    assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
+    site.finish(&client).await;
+}
+
+#[tokio::test]
 async fn what_a_killed_monitor_had_only_begun_is_ended() {
     let site = Site::new(FILE);
     let client = site.connect().await;

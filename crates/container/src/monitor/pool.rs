@@ -29,6 +29,8 @@ const REFILL_AFTER: Duration = Duration::from_millis(30);
 const MAX_AHEAD: usize = 4;
 /// How long an announced claim is waited for.
 const EXPECTED_WITHIN: Duration = Duration::from_secs(5);
+/// Addresses that are recorded as given before they are, so that most are given without a write.
+const RECORDED_AHEAD: u32 = 64;
 /// How long to wait after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,7 +47,10 @@ pub(super) struct Pool {
     fillers: BTreeMap<u64, Filler>,
     waiting: VecDeque<(Ticket, SandboxSpec)>,
     addresses: BTreeSet<Ipv4Addr>,
+    /// The offset of the address that was given last.
     last: u32,
+    /// How many offsets after that one are recorded as given.
+    recorded: u32,
 }
 
 /// A helper at work.
@@ -109,11 +114,11 @@ impl Pool {
     /// Marks an address as taken.
     pub(super) fn take_address(&mut self, address: Ipv4Addr) {
         self.addresses.insert(address);
-        if let Some(network) = &self.network
-            && let Some(offset) = u32::from(address).checked_sub(u32::from(network.address))
-        {
-            self.last = self.last.max(offset);
-        }
+    }
+
+    /// Gives addresses of this network from now on, after the offset `last`.
+    fn begin(&mut self, network: Option<PodNetwork>, last: u32) {
+        (self.network, self.last, self.recorded) = (network, last, 0);
     }
 
     /// Everything that is ready, to be thrown away.
@@ -127,7 +132,8 @@ impl Pool {
     }
 
     /// The next free address and the number of its interface. Addresses come back as late as possible, because what
-    /// was connected to the last owner may not know yet.
+    /// was connected to the last owner may not know yet: after a restart of everything the API still tells of pods by the
+    /// addresses they had.
     fn next_address(&mut self) -> Option<(Ipv4Addr, u32)> {
         let network = self.network.as_ref()?;
         let size = 1u32.checked_shl(32 - u32::from(network.prefix)).unwrap_or(u32::MAX);
@@ -138,6 +144,7 @@ impl Pool {
             let address = Ipv4Addr::from(base.wrapping_add(offset));
             if offset != 0 && offset != size - 1 && !self.addresses.contains(&address) {
                 self.last = offset;
+                self.recorded = self.recorded.saturating_sub(step);
                 self.addresses.insert(address);
                 return Some((address, offset));
             }
@@ -154,7 +161,8 @@ impl Monitor {
         }
         if self.pool.network != configuration.network {
             self.discard_pool();
-            self.pool.network = configuration.network;
+            let last = self.saved_last_address();
+            self.pool.begin(configuration.network, last);
             let taken: Vec<Ipv4Addr> = self.sandboxes.values().filter_map(|s| s.status.address).collect();
             taken.into_iter().for_each(|address| self.pool.take_address(address));
         }
@@ -197,7 +205,8 @@ impl Monitor {
 
     /// Restores the configuration of an earlier monitor.
     pub(super) fn restore_configuration(&mut self, configuration: Configuration) {
-        self.pool.network = configuration.network;
+        let last = self.saved_last_address();
+        self.pool.begin(configuration.network, last);
         self.pool.target = configuration.pool.min(MAX_POOL) as usize;
     }
 
@@ -257,6 +266,14 @@ impl Monitor {
         }
     }
 
+    /// Records addresses as given before one is used that is not.
+    fn record_addresses(&mut self) {
+        if self.pool.recorded == 0 {
+            self.pool.recorded = RECORDED_AHEAD;
+            self.save_last_address(self.pool.last.wrapping_add(RECORDED_AHEAD));
+        }
+    }
+
     fn fail_waiting(&mut self, refusal: &Refusal) {
         let waiting = std::mem::take(&mut self.pool.waiting);
         waiting.into_iter().for_each(|(ticket, _)| self.reply(ticket, Err(refusal.clone())));
@@ -270,6 +287,7 @@ impl Monitor {
         {
             let exhausted = || refuse(RefusalKind::Exhausted, "all pod addresses are taken");
             let (address, number) = self.pool.next_address().ok_or_else(exhausted)?;
+            self.record_addresses();
             let interface = format!("{}{number:x}", network.interface_prefix);
             veth = Some(Veth { address, interface, network });
         }
@@ -463,5 +481,8 @@ mod tests {
         assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 2), 2)));
         pool.release(Ipv4Addr::new(10, 9, 0, 2));
         assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 5), 5)));
+        pool.begin(pool.network.clone(), u32::MAX);
+        pool.release(Ipv4Addr::new(10, 9, 0, 1));
+        assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 1), 1)), "whatever was recorded");
     }
 }

@@ -17,6 +17,8 @@ use crate::protocol::{Configuration, ContainerId, ContainerStatus, SandboxId, Sa
 
 /// Where records lie that are not what was written.
 pub(super) const DAMAGED: &str = "damaged";
+/// Where the address stands that may have been given last.
+const LAST_ADDRESS: &str = "last-address.json";
 /// The most of them; older ones go.
 const MOST_DAMAGED: usize = 64;
 
@@ -53,6 +55,23 @@ impl Monitor {
 
     pub(super) fn saved_configuration(&self) -> io::Result<Option<Configuration>> {
         self.read(&self.options.state_dir.join("configuration.json"))
+    }
+
+    /// Records which address, by its offset in the network, may have been given last. It stays when everything else goes:
+    /// what knows pods by their addresses outlives the pods.
+    pub(super) fn save_last_address(&self, offset: u32) {
+        if let Err(error) = write(&self.options.state_dir.join(LAST_ADDRESS), &offset) {
+            tracing::error!(%error, "the addresses that are given are not recorded: they may come back soon after a restart");
+        }
+    }
+
+    /// Which address may have been given last: that of the network itself where there is no record that can be read.
+    pub(super) fn saved_last_address(&self) -> u32 {
+        let read = self.read(&self.options.state_dir.join(LAST_ADDRESS));
+        let told = |error: &io::Error| {
+            tracing::error!(%error, "which addresses were given cannot be read: they may come back soon");
+        };
+        read.inspect_err(told).ok().flatten().unwrap_or_default()
     }
 
     fn container_file(&self, id: &ContainerId) -> PathBuf {
