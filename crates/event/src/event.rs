@@ -471,7 +471,7 @@ mod tests {
         ];
         let event = given(&attributes).expect("an event");
         let listed: Vec<_> =
-            event.attributes().map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+            event.attributes().map(|(name, value)| (name.to_owned(), value.into_text().into_owned())).collect();
         assert_eq!(listed, attributes.map(|(name, text)| (name.to_owned(), text.to_owned())));
         assert_eq!(event.attribute("nope"), None);
     }

@@ -212,13 +212,25 @@ const NAMES: [&str; 11] = [
 /// Both versions' names for the schema go in both versions, and `datamediatype` is the content type without parameters.
 fn lookup<'a>(event: &'a Event, name: &str) -> Option<Cow<'a, str>> {
     if let Some(value) = event.attribute(name) {
-        return Some(value.text());
+        return Some(value.into_text());
     }
     match name {
         "dataschema" | "schemaurl" => event.data_schema().map(Cow::Borrowed),
         "datamediatype" => event.data_content_type().map(|text| Cow::Borrowed(media_type::essence(text))),
         _ => None,
     }
+}
+
+/// What the first filter says that says `decisive`, else the last one.
+fn up_to(decisive: Verdict, filters: &[Filter], event: &Event) -> Verdict {
+    let mut last = Verdict::Unfiltered;
+    for filter in filters {
+        last = filter.verdict(event);
+        if last == decisive {
+            break;
+        }
+    }
+    last
 }
 
 #[cfg(test)]

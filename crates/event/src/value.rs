@@ -6,6 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use jiff::Timestamp;
 
+/// Any attribute as JSON writes it and expressions see it: what is neither boolean nor integer is its canonical text.
+pub use crate::cesql::Value as Attribute;
 use crate::{Fault, Uri, UriReference, limits, time::Time};
 
 /// The value of an extension.
@@ -33,7 +35,7 @@ pub enum Value {
 impl Value {
     /// The canonical text.
     pub fn text(&self) -> Cow<'_, str> {
-        self.borrowed().text()
+        self.borrowed().into_text()
     }
 
     pub(crate) fn borrowed(&self) -> Attribute<'_> {
@@ -115,29 +117,6 @@ impl From<Uri> for Value {
 impl From<Timestamp> for Value {
     fn from(value: Timestamp) -> Self {
         Self::Timestamp(value)
-    }
-}
-
-/// Any attribute as JSON writes it: what is neither boolean nor integer is its canonical text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attribute<'a> {
-    /// `true` or `false`.
-    Boolean(bool),
-    /// A whole number.
-    Integer(i32),
-    /// A text.
-    String(Cow<'a, str>),
-}
-
-impl<'a> Attribute<'a> {
-    /// The canonical text.
-    pub fn text(self) -> Cow<'a, str> {
-        match self {
-            Self::Boolean(true) => Cow::Borrowed("true"),
-            Self::Boolean(false) => Cow::Borrowed("false"),
-            Self::Integer(value) => Cow::Owned(value.to_string()),
-            Self::String(text) => text,
-        }
     }
 }
 

@@ -18,7 +18,7 @@ struct Seen {
 fn ours(event: &Event) -> Seen {
     // The SDK has 0.3's `datacontentencoding` on the wire only.
     let attributes = event.attributes().filter(|(name, _)| *name != "datacontentencoding");
-    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.into_text().into_owned())).collect();
     Seen { attributes, data: event.data().map(|data| compact(data.bytes())) }
 }
 

@@ -69,7 +69,7 @@ fn as_old(event: &Event) -> Event {
 /// Attributes as text, and data: what every mode keeps.
 fn seen(event: &Event) -> (Vec<(String, String)>, Option<Bytes>) {
     let attributes = event.attributes().filter(|(name, _)| *name != "datacontentencoding");
-    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.into_text().into_owned())).collect();
     (attributes, event.data().map(|data| data.bytes().clone()))
 }
 

@@ -375,7 +375,12 @@ fn replay_segment(disk: &dyn Disk, name: &str, last: bool, replay: &mut dyn Repl
         Some(reason) => Err(damaged(begin, reason)),
         None => {
             let lost = bytes.len();
-            tracing::warn!(segment = name, begin, lost, "cut off what a crash left unfinished at the end of the log");
+            tracing::warn!(
+                segment = name,
+                offset = begin,
+                lost,
+                "cut off what a crash left unfinished at the end of the log"
+            );
             Ok(begin)
         }
     }

@@ -10,6 +10,26 @@ mod round_trip;
 mod warnings;
 
 /// The attributes of the events of these tests.
+/// Every function, and one that there is not.
+const CALLED: [&str; 16] = [
+    "LENGTH",
+    "CONCAT",
+    "CONCAT_WS",
+    "LOWER",
+    "UPPER",
+    "TRIM",
+    "LEFT",
+    "RIGHT",
+    "SUBSTRING",
+    "ABS",
+    "INT",
+    "BOOL",
+    "STRING",
+    "IS_INT",
+    "IS_BOOL",
+    "NO_SUCH",
+];
+
 fn attribute(name: &str) -> Option<Value<'static>> {
     match name {
         "id" => Some("1".into()),

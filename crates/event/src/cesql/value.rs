@@ -67,7 +67,7 @@ impl<'a> Value<'a> {
     }
 
     /// As text: every value is some.
-    pub(super) fn into_text(self) -> Cow<'a, str> {
+    pub fn into_text(self) -> Cow<'a, str> {
         match self {
             Value::String(text) => text,
             Value::Integer(number) => Cow::Owned(number.to_string()),

@@ -1,15 +1,8 @@
 //! `all`: fails with the first that fails, else says what the last one says.
 
-use super::{Filter, Verdict};
+use super::{Filter, Verdict, up_to};
 use crate::Event;
 
 pub(super) fn verdict(filters: &[Filter], event: &Event) -> Verdict {
-    let mut last = Verdict::Unfiltered;
-    for filter in filters {
-        last = filter.verdict(event);
-        if last == Verdict::Fail {
-            break;
-        }
-    }
-    last
+    up_to(Verdict::Fail, filters, event)
 }

@@ -1,15 +1,8 @@
 //! `any`: passes with the first that passes, else says what the last one says.
 
-use super::{Filter, Verdict};
+use super::{Filter, Verdict, up_to};
 use crate::Event;
 
 pub(super) fn verdict(filters: &[Filter], event: &Event) -> Verdict {
-    let mut last = Verdict::Unfiltered;
-    for filter in filters {
-        last = filter.verdict(event);
-        if last == Verdict::Pass {
-            break;
-        }
-    }
-    last
+    up_to(Verdict::Pass, filters, event)
 }

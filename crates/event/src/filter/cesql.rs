@@ -1,7 +1,7 @@
 //! `cesql`: passes what the expression is true for. An error while it is evaluated is no truth.
 
 use super::{Filter, Verdict};
-use crate::{Attribute, Event, cesql};
+use crate::{Event, cesql};
 
 /// An expression, and what it cannot pass without as a filter.
 #[derive(Clone, Debug)]
@@ -22,15 +22,5 @@ impl Condition {
 }
 
 pub(super) fn verdict(condition: &Condition, event: &Event) -> Verdict {
-    Verdict::of(condition.expression.matches(&|name| event.attribute(name).map(cesql::Value::from)))
-}
-
-impl<'a> From<Attribute<'a>> for cesql::Value<'a> {
-    fn from(attribute: Attribute<'a>) -> Self {
-        match attribute {
-            Attribute::Boolean(value) => Self::Boolean(value),
-            Attribute::Integer(value) => Self::Integer(value),
-            Attribute::String(text) => Self::String(text),
-        }
-    }
+    Verdict::of(condition.expression.matches(&|name| event.attribute(name)))
 }

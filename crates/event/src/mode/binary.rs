@@ -37,7 +37,7 @@ pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError>
 
 pub(super) fn write(event: &Event, headers: &mut HeaderMap) -> Bytes {
     for (name, value) in event.attributes() {
-        let text = value.text();
+        let text = value.into_text();
         let (header, text) = match name {
             CONTENT_TYPE_ATTRIBUTE => (CONTENT_TYPE, text),
             name => {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn text(event: &Event, name: &str) -> Option<String> {
-        event.attribute(name).map(|value| value.text().into_owned())
+        event.attribute(name).map(|value| value.into_text().into_owned())
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
             ("authorization", "Bearer x"),
         ]);
         let event = read(&headers, body.clone()).expect("an event");
-        let listed: Vec<_> = event.attributes().map(|(name, value)| format!("{name}={}", value.text())).collect();
+        let listed: Vec<_> = event.attributes().map(|(name, value)| format!("{name}={}", value.into_text())).collect();
         let expected = [
             "specversion=1.0",
             "id=1",

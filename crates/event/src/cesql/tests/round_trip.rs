@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{Expression, Value, attribute, parse};
+use super::{CALLED, Expression, Value, attribute, parse};
 use crate::cesql::{
     functions::Function,
     pattern::Pattern,
@@ -20,25 +20,7 @@ fn name() -> impl Strategy<Value = Box<str>> {
 }
 
 fn callee() -> impl Strategy<Value = Callee> {
-    let names = [
-        "LENGTH",
-        "CONCAT",
-        "CONCAT_WS",
-        "LOWER",
-        "UPPER",
-        "TRIM",
-        "LEFT",
-        "RIGHT",
-        "SUBSTRING",
-        "ABS",
-        "INT",
-        "BOOL",
-        "STRING",
-        "IS_INT",
-        "IS_BOOL",
-        "NO_SUCH",
-    ];
-    prop::sample::select(names.to_vec())
+    prop::sample::select(CALLED.to_vec())
         .prop_map(|name| Function::named(name).map_or_else(|| Callee::Unknown(name.into()), Callee::Known))
 }
 

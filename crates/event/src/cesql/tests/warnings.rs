@@ -1,6 +1,6 @@
 //! What is said of an expression before any event comes.
 
-use super::{attribute, parse};
+use super::{CALLED, attribute, parse};
 use crate::cesql::{EvaluationError, MOST_WARNINGS};
 
 #[test]
@@ -39,24 +39,7 @@ fn calls_of_functions_that_there_are_not_are_told_of_wherever_they_stand() {
 
 #[test]
 fn a_call_gives_a_warning_where_and_only_where_it_is_an_error() {
-    for name in [
-        "LENGTH",
-        "CONCAT",
-        "CONCAT_WS",
-        "LOWER",
-        "UPPER",
-        "TRIM",
-        "LEFT",
-        "RIGHT",
-        "SUBSTRING",
-        "ABS",
-        "INT",
-        "BOOL",
-        "STRING",
-        "IS_INT",
-        "IS_BOOL",
-        "NO_SUCH",
-    ] {
+    for name in CALLED {
         for count in 0..5 {
             let expression = parse(&format!("{name}({})", vec!["1"; count].join(",")));
             let error = expression.evaluate(&attribute).error;
