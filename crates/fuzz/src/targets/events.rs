@@ -122,7 +122,7 @@ fn check(event: &Event) {
     for (name, value) in event.attributes() {
         assert!((1..=limits::LONGEST_NAME).contains(&name.len()), "{name}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{name}");
-        assert!(value.text().len() <= limits::LONGEST_VALUE, "{name}");
+        assert!(value.into_text().len() <= limits::LONGEST_VALUE, "{name}");
     }
     for format in [Format::Binary, Format::Json] {
         let mut headers = HeaderMap::new();
@@ -137,6 +137,6 @@ fn check(event: &Event) {
 fn seen(event: &Event) -> (Vec<(String, String)>, Vec<u8>) {
     let said = |(name, _): &(&str, _)| !["datacontenttype", "datacontentencoding"].contains(name);
     let attributes = event.attributes().filter(said);
-    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.text().into_owned())).collect();
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.into_text().into_owned())).collect();
     (attributes, event.data().map_or_else(Vec::new, |data| data.bytes().trim_ascii().to_vec()))
 }
