@@ -96,6 +96,19 @@ pub async fn follow<T: Send>(
     }
 }
 
+/// Lists a collection once, as [`follow`] begins.
+///
+/// # Errors
+/// What the server answered instead, or what broke.
+pub async fn list<T: Send>(
+    client: &Client,
+    collection: &Collection,
+    into: &mpsc::Sender<T>,
+    read: impl FnMut(Seen) -> Option<T> + Send,
+) -> kube::Result<()> {
+    Follower { client, collection, read, into }.list().await.map(drop)
+}
+
 impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
     async fn run(&mut self) {
         let (mut pause, mut absent) = (PAUSE.0, false);

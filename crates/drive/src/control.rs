@@ -13,7 +13,7 @@ use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
     Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
-    Want, Woken, World, table,
+    Want, Woken, World,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -314,7 +314,7 @@ impl ControlLoop {
     }
 
     fn is_routing(&self) -> bool {
-        self.routes && self.seen.knows(table::KINDS)
+        self.routes && self.seen.may_route()
     }
 
     /// Shows how things stand.
@@ -502,6 +502,11 @@ impl ControlLoop {
                 }
                 Seen::Bookmark => {
                     self.seen.heard(kind, revision);
+                    Vec::new()
+                }
+                Seen::Ahead(object) => self.apply(Change::Put(object)),
+                Seen::Configured => {
+                    self.seen.configured();
                     Vec::new()
                 }
             };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knoll_api::Kind;
-use knoll_plan::{Absence, Row, World};
+use knoll_plan::{Absence, Row, World, table};
 
 use crate::queue::Barrier;
 
@@ -15,6 +15,7 @@ use crate::queue::Barrier;
 pub(crate) struct Progress {
     revisions: BTreeMap<Kind, u64>,
     absent: BTreeSet<Kind>,
+    configured: bool,
 }
 
 impl Progress {
@@ -43,6 +44,17 @@ impl Progress {
     /// Whether everything there is of these kinds is known, if only that they are not served.
     pub(crate) fn knows<'a>(&self, kinds: impl IntoIterator<Item = &'a Kind>) -> bool {
         kinds.into_iter().all(|kind| self.revisions.contains_key(kind) || self.absent.contains(kind))
+    }
+
+    /// The configuration is known, though its kind may not have been listed yet.
+    pub(crate) fn configured(&mut self) {
+        self.configured = true;
+    }
+
+    /// Whether all that a table is made of is known: of ConfigMaps that is the configuration.
+    pub(crate) fn may_route(&self) -> bool {
+        let unknown = |kind: &&Kind| !(self.configured && **kind == Kind::ConfigMap);
+        self.knows(table::KINDS.iter().filter(unknown))
     }
 
     /// Why a controller may not plan; nothing when it may.

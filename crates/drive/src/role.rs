@@ -80,6 +80,18 @@ impl Role {
         kinds
     }
 
+    /// Whether what a gateway routes by is made of it.
+    pub(crate) fn routes_by(&self, kind: Kind) -> bool {
+        self.routes && table::KINDS.contains(&kind)
+    }
+
+    /// What of a kind is the configuration, where a gateway routes by that and more is followed.
+    pub(crate) fn configuration(&self, kind: Kind) -> Option<Collection> {
+        let path = kind.collection_path(Some(&self.settings.system_namespace));
+        let configuration = Collection { path, ..Collection::default() };
+        (self.routes && kind == Kind::ConfigMap && configuration != self.collection(kind)).then_some(configuration)
+    }
+
     /// What it follows of a kind: on somebody else's cluster no more than what is Knative's.
     pub(crate) fn collection(&self, kind: Kind) -> Collection {
         let reads = |row: &Row| row.of == kind || row.reads.contains(&kind) || row.wakes.iter().any(|on| on.0 == kind);

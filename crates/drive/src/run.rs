@@ -29,7 +29,7 @@ use crate::{
     recorder,
     resolve::{self, ResolveDigest},
     role::Role,
-    watch::Watch,
+    watch::{First, Watch},
 };
 
 /// Reports of all watches that may wait for the loop. A watch that finds no room waits.
@@ -147,12 +147,21 @@ async fn live(
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
+    let first = First::new();
     for kind in role.kinds() {
-        let (client, into) = (api.client().clone(), reports_in.clone());
-        let watch = Watch { kind, collection: role.collection(kind), client, into, counters: counters.clone() };
+        let watch = Watch {
+            kind,
+            collection: role.collection(kind),
+            configuration: role.configuration(kind),
+            first: role.routes_by(kind).then(|| first.clone()),
+            after: first.after(),
+            client: api.client().clone(),
+            into: reports_in.clone(),
+            counters: counters.clone(),
+        };
         spawn(&mut tasks, "watch", watch.run());
     }
-    drop(reports_in);
+    drop((first, reports_in));
 
     let (events, recording) = recorder::recorder(api.client().clone(), rush.clone(), counters.clone());
     spawn(&mut tasks, "event recorder", recorder::run(recording, counters.clone()));

@@ -1,6 +1,9 @@
 //! One kind's watch, as the loop hears of it: decoded, without what no plan reads.
+//!
+//! What a gateway routes by is listed first, and everything else only then: after a restart requests wait for the table,
+//! and it must not take longer the more else there is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use knoll_api::{Key, Kind, Object, labels};
 use knoll_client::watch::{self, Collection, revision_of};
@@ -8,13 +11,19 @@ use knoll_faults::caught;
 use knoll_plan::Change;
 use kube::Client;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch as signal},
+    time::timeout,
+};
 
 use crate::{
     api::revision,
     counters::{Counters, count},
     lives::Lives,
 };
+
+/// How long a watch waits for those that come first; where they fail, the others go on without them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a watch tells the loop.
 #[derive(Debug)]
@@ -31,6 +40,25 @@ pub(crate) enum Seen {
     Bookmark,
     /// The kind is not served.
     Absent,
+    /// An object of the configuration, before its kind was listed.
+    Ahead(Object),
+    /// All of the configuration has been told, though its kind was not listed yet.
+    Configured,
+}
+
+/// Watches that go first, for as long as one of these is left.
+#[derive(Clone)]
+pub(crate) struct First(signal::Sender<()>);
+
+impl First {
+    pub(crate) fn new() -> Self {
+        Self(signal::Sender::new(()))
+    }
+
+    /// Ends when nothing is left to wait for.
+    pub(crate) fn after(&self) -> signal::Receiver<()> {
+        self.0.subscribe()
+    }
 }
 
 /// A report of one kind's watch.
@@ -49,6 +77,12 @@ pub(crate) struct Watch {
     pub(crate) kind: Kind,
     /// What of it is followed.
     pub(crate) collection: Collection,
+    /// What of it is the configuration, and told before the rest.
+    pub(crate) configuration: Option<Collection>,
+    /// Whether it goes first: until the kind, or its configuration, was listed.
+    pub(crate) first: Option<First>,
+    /// What it waits for before it lists everything, but for who goes first.
+    pub(crate) after: signal::Receiver<()>,
     pub(crate) client: Client,
     pub(crate) into: mpsc::Sender<WatchReport>,
     pub(crate) counters: Arc<Counters>,
@@ -56,14 +90,44 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Lists and watches until nobody listens. After a panic it begins again with a listing.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut lives = Lives::new(format!("watch {}.{}", self.kind.plural(), self.kind.group()));
+        if let Err(panic) = caught(self.configure()).await {
+            lives.ended(&panic, &self.counters).await;
+        }
+        let mut first = self.first.take();
+        if first.is_none() {
+            // An error says that none is left.
+            drop(timeout(PATIENCE, self.after.changed()).await);
+        }
         loop {
-            let take = |seen| self.take(seen);
+            let take = |seen| {
+                if matches!(seen, watch::Seen::Listed(_) | watch::Seen::Absent) {
+                    first = None;
+                }
+                self.take(seen)
+            };
             match caught(watch::follow(&self.client, &self.collection, &self.into, take)).await {
                 Ok(()) => return,
                 Err(panic) => lives.ended(&panic, &self.counters).await,
             }
+        }
+    }
+
+    /// Tells the configuration, if that is of this kind. What fails here is made good by the listing of everything.
+    async fn configure(&mut self) {
+        let Some(configuration) = self.configuration.take() else { return };
+        let _first = self.first.take();
+        let take = |seen| {
+            let seen = match seen {
+                watch::Seen::Item(value) => Seen::Ahead(self.read(value)?),
+                watch::Seen::Listed(_) => Seen::Configured,
+                _ => return None,
+            };
+            Some(WatchReport { kind: self.kind, revision: 0, seen })
+        };
+        if let Err(error) = watch::list(&self.client, &configuration, &self.into, take).await {
+            tracing::debug!(path = configuration.path, %error, "the configuration is not listed ahead");
         }
     }
 

@@ -251,7 +251,7 @@ impl Fake {
         }
         let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
         if key.name.is_empty() && parts.method == Method::GET {
-            return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind, &query) };
+            return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind, &key.namespace, &query) };
         }
         self.one(&mut state, &parts.method, kind, key, &subresource, sent)
     }
@@ -379,10 +379,12 @@ fn parse(path: &str) -> Option<(Kind, Key, String)> {
 }
 
 /// A page of a kind; the token is how many objects were told before.
-fn list(state: &State, kind: Kind, query: &str) -> Response<Body> {
+fn list(state: &State, kind: Kind, namespace: &str, query: &str) -> Response<Body> {
     let number = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.parse::<usize>().ok());
     let (from, most) = (number("continue=").unwrap_or_default(), number("limit=").unwrap_or(usize::MAX));
-    let all: Vec<&Value> = state.objects.iter().filter(|((k, _), _)| *k == kind).map(|(_, value)| value).collect();
+    let within = |key: &Key| namespace.is_empty() || key.namespace == namespace;
+    let of = state.objects.iter().filter(|((k, key), _)| *k == kind && within(key));
+    let all: Vec<&Value> = of.map(|(_, value)| value).collect();
     let items = &all[from.min(all.len())..];
     let (items, is_last) = (&items[..most.min(items.len())], items.len() <= most);
     let next = if is_last { String::new() } else { (from + most).to_string() };

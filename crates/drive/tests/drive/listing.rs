@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use knoll_api::{Key, Kind};
 use knoll_drive::Inspect;
 use serde_json::{Value, json};
@@ -58,6 +59,34 @@ async fn a_store_that_was_set_back_is_listed_again() {
     all_known(&fake, &running.inspect).await;
     fake.set_back(Kind::ConfigMap, &Key::new("a", "m0001"));
     all_known(&fake, &running.inspect).await;
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_has_its_table_before_anything_else_is_listed() {
+    let fake = cluster();
+    fake.put(Kind::ConfigMap, config_map(1));
+    let hour = Duration::from_secs(3600);
+    // Nothing of this is in a table; of the ConfigMaps only the configuration.
+    let others = ["/api/v1/configmaps", "/api/v1/secrets", "/api/v1/namespaces", "/apis/apps/v1/deployments"];
+    fake.set_delay(move |_, path| if others.contains(&path) { hour } else { Duration::ZERO });
+    let mut running = start(&fake);
+    let table = timeout(hour / 2, running.table.wait_for(Option::is_some));
+    table.await.expect("it waits for no other kind").expect("the loop runs");
+    let asked = |path: &str| fake.requests().iter().position(|request| request == &format!("GET {path}"));
+    let last = asked("/apis/networking.internal.knative.dev/v1alpha1/ingresses").expect("it is listed");
+    assert!(asked("/api/v1/secrets").is_none_or(|at| at > last), "others come after them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_first_and_is_refused_does_not_keep_the_others() {
+    let fake = cluster();
+    let refused = |method: &Method, path: &str, _: &Value| {
+        (*method == Method::GET && path.ends_with("/ingresses")).then_some((403, "Forbidden"))
+    };
+    fake.set_fault(refused);
+    let _running = start(&fake);
     fake.put(Kind::Deployment, deployment(1));
     fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
 }
