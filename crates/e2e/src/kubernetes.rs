@@ -118,9 +118,11 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Its process, which the holder of its lease ends with.
-    pub fn id(&self) -> u32 {
-        self.process.id()
+    /// Who it is in its lease, once it has led.
+    pub fn holder(&self) -> Option<String> {
+        let log = self.log();
+        let (_, led) = log.rsplit_once(" holder=\"")?;
+        Some(led.split('"').next()?.to_owned())
     }
 
     /// What it has logged.

@@ -190,14 +190,12 @@ fn an_edit_makes_the_next_revision(space: &Namespace) {
     assert_eq!(ready["status"]["traffic"][0]["revisionName"], "hello-00002");
 }
 
-fn held_by(controller: &Controller) -> impl Fn(&Value) -> bool {
-    let end = format!("_{}", controller.id());
-    move |lease| lease["holderIdentity"].as_str().is_some_and(|holder| holder.ends_with(&end))
+fn is_held_by(lease: &Value, controller: &Controller) -> bool {
+    controller.holder().is_some_and(|holder| lease["holderIdentity"] == holder.as_str())
 }
 
 fn leads(space: &Namespace, controller: &Controller) -> Value {
-    let held = held_by(controller);
-    until("it leads", || Some(lease(space)).filter(&held))
+    until("it leads", || Some(lease(space)).filter(|lease| is_held_by(lease, controller)))
 }
 
 fn mapping(name: &str, to: &str) -> String {
@@ -266,7 +264,7 @@ fn knatives_controllers_run_over_a_real_api_server() {
     // Another waits while the first holds the lease, and goes on where that was killed.
     let second = kubernetes.controller("second");
     renewed(&space, 3);
-    assert!(held_by(&first)(&lease(&space)), "a second controller waits");
+    assert!(is_held_by(&lease(&space), &first), "a second controller waits");
     drop(first);
     let taken = leads(&space, &second);
     assert_eq!(taken["leaseTransitions"], 1, "{taken}");
