@@ -103,9 +103,9 @@ fn a_named_users_image_is_loaded_as_an_oci_layout() {
 fn a_shells_image_runs_beside_another_in_one_pod() {
     let space = Namespace::new("shell");
     let loaded = load(&space, &archive(&space, "shell"));
-    assert!(loaded.contains("e2e/shell:1"), "{loaded}");
-    // Alone, by the name it has in its archive.
-    space.apply(&service("shell", &json!({"containers": [{"image": "e2e/shell:1"}]})));
+    assert!(loaded.contains("localhost:5000/e2e/shell:1") && loaded.contains("docker.io/e2e/shell:1"), "{loaded}");
+    // Alone.
+    space.apply(&service("shell", &json!({"containers": [{"image": "localhost:5000/e2e/shell:1"}]})));
     space.ready("shell");
     assert_eq!(space.ask("shell").body, "from the shell\n");
     // As a sidecar: same network, shared volume, own files.
@@ -116,7 +116,7 @@ fn a_shells_image_runs_beside_another_in_one_pod() {
                 "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
             },
             {
-                "name": "side", "image": "e2e/shell:1", "env": [{"name": "PORT", "value": "9999"}],
+                "name": "side", "image": "localhost:5000/e2e/shell:1", "env": [{"name": "PORT", "value": "9999"}],
                 "command": ["/bin/sh", "-c"],
                 "args": ["echo written by the side >/shared/note; trap 'exit 0' TERM; httpd -f -p $PORT -h /www & wait"],
                 "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// A service of the shell's image, listening where `listen` says.
 fn service(name: &str, listen: &str, probe: &Value) -> String {
     let mut container = json!({
-        "image": "e2e/shell:1", "command": ["/bin/sh", "-c"],
+        "image": "localhost:5000/e2e/shell:1", "command": ["/bin/sh", "-c"],
         "args": [format!("trap 'exit 0' TERM; httpd -f -p {listen} -h /www & wait")],
     });
     if !probe.is_null() {

@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-const USAGE: &str = "usage: xtask image --name NAME --out FILE [options]
+const USAGE: &str = "usage: xtask image --name NAME [--name ANOTHER ...] --out FILE [options]
   --layer DIR|TAR        a directory whose tree becomes the next layer (.wh. names are whiteouts), or the layer as it is
   --file SOURCE:TARGET[:MODE[:UID]]
                          a file of the last layer, MODE octal (default 0755), UID also the group (default 0)
@@ -25,7 +25,7 @@ const USAGE: &str = "usage: xtask image --name NAME --out FILE [options]
 
 #[derive(Default)]
 struct Spec {
-    name: String,
+    names: Vec<String>,
     out: String,
     layers: Vec<Layer>,
     files: Vec<String>,
@@ -55,7 +55,7 @@ fn parse(words: &[String]) -> Result<Spec, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().cloned().ok_or_else(|| format!("{word} wants a value\n{USAGE}"));
         match word.as_str() {
-            "--name" => spec.name = value()?,
+            "--name" => spec.names.push(value()?),
             "--out" => spec.out = value()?,
             "--layer" => {
                 let source = value()?;
@@ -73,7 +73,7 @@ fn parse(words: &[String]) -> Result<Spec, String> {
             _ => return Err(format!("unknown option {word}\n{USAGE}")),
         }
     }
-    if spec.name.is_empty() || spec.out.is_empty() {
+    if spec.names.is_empty() || spec.out.is_empty() {
         return Err(USAGE.into());
     }
     Ok(spec)
@@ -142,7 +142,7 @@ fn write(mut spec: Spec) -> io::Result<()> {
     .to_string();
     let names: Vec<String> = spec.layers.iter().map(|layer| format!("{}/layer.tar", hex(&layer.tar))).collect();
     let config_name = format!("{}.json", hex(config.as_bytes()));
-    let manifest = json!([{"Config": config_name, "RepoTags": [spec.name], "Layers": names}]).to_string();
+    let manifest = json!([{"Config": config_name, "RepoTags": spec.names, "Layers": names}]).to_string();
     let mut archive = tar::Builder::new(io::BufWriter::new(fs::File::create(&spec.out)?));
     let mut add = |path: &str, content: &[u8]| {
         let mut header = owned(tar::EntryType::Regular, "0644", None)?;

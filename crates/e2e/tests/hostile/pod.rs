@@ -52,7 +52,7 @@ echo tried
 
 fn shell(script: &str, context: &Value) -> Value {
     json!({
-        "image": "e2e/shell:1", "command": ["/bin/sh", "-c", script], "securityContext": context,
+        "image": "localhost:5000/e2e/shell:1", "command": ["/bin/sh", "-c", script], "securityContext": context,
         "env": [{"name": "MARK", "value": "/etc/machine-id-of-the-test"}],
     })
 }

@@ -189,7 +189,8 @@ fn patches_and_bodies_have_budgets() {
 
 /// A pod that stays, and runs commands.
 fn shell(name: &str) -> Value {
-    let container = json!({"name": "main", "image": "e2e/shell:1", "command": ["/bin/sh", "-c", "sleep 1000"]});
+    let container =
+        json!({"name": "main", "image": "localhost:5000/e2e/shell:1", "command": ["/bin/sh", "-c", "sleep 1000"]});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "terminationGracePeriodSeconds": 0, "containers": [container]}})
 }
@@ -213,7 +214,7 @@ fn commands_run_in_pods_of_the_own_namespace_only() {
         &["attach", "theirs"],
         &["logs", "theirs"],
         &["port-forward", "theirs", ":80"],
-        &["debug", "theirs", "--image=e2e/shell:1"],
+        &["debug", "theirs", "--image=localhost:5000/e2e/shell:1"],
         &["delete", "pod", "theirs"],
     ] {
         tenant.may_not(&[&theirs[..], words].concat(), "", "orbidden");
@@ -251,7 +252,7 @@ fn nobody_answers_to_anothers_name() {
     // One of the same name in the own namespace is the own one's.
     tenant.creates(&service("actor"));
     let look_up = format!("wget -q -O - http://{name}/");
-    let container = json!({"image": "e2e/shell:1", "command": ["/bin/sh", "-c", look_up]});
+    let container = json!({"image": "localhost:5000/e2e/shell:1", "command": ["/bin/sh", "-c", look_up]});
     assert_eq!(tenant.space.run_pod("asks", container), "actor \n");
     assert_eq!(address(), before);
 }
