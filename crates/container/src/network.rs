@@ -141,8 +141,8 @@ struct Held {
     chain: Option<u32>,
 }
 
-/// Sets the host up: forwarding on, the gateway address, the route that leads service addresses to the firewall, and
-/// the table. Service rules that an earlier program left stay until [`HostNetwork::set_services`]. May be repeated.
+/// Sets the host up: forwarding on, the gateway address, the route that leads service addresses to the firewall, the one
+/// that refuses the addresses of pods that are gone, and the table. Service rules that an earlier program left stay until [`HostNetwork::set_services`]. May be repeated.
 pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
     ways(&config)?;
     let table = |what| move |source| NetworkError::Table { what, source };
@@ -155,7 +155,7 @@ pub fn setup(config: Config) -> Result<HostNetwork, NetworkError> {
     Ok(HostNetwork { config, services: BTreeMap::new(), endpoints: BTreeMap::new(), in_force: false, next: 0 })
 }
 
-/// Forwarding, the gateway address, and the route that leads service addresses to the firewall. May be repeated.
+/// Forwarding, the gateway address, and the routes to services and to pods that are gone. May be repeated.
 fn ways(config: &Config) -> Result<(), NetworkError> {
     set("/proc/sys/net/ipv4/ip_forward", "1")?;
     let route = |what| move |source| NetworkError::Route { what, source };
@@ -166,7 +166,9 @@ fn ways(config: &Config) -> Result<(), NetworkError> {
     socket.add_address(loopback, gateway, RT_SCOPE_LINK).map_err(route("add the gateway address"))?;
     // Without it a machine without a default route has no way to a service, and one with it would ask its neighbours.
     let services = service_route(config, loopback);
-    socket.add_route(&services).map_err(route("add the route to services"))
+    socket.add_route(&services).map_err(route("add the route to services"))?;
+    // What is out of date about a pod, as everything is after the machine's start, must not be asked of its neighbours.
+    socket.add_route(&refused_pods(config)).map_err(route("refuse the addresses of pods that are gone"))
 }
 
 /// Removes what [`setup`] made, except for forwarding, which others may rely on by now. Absent parts are fine.
@@ -181,6 +183,7 @@ pub fn teardown(config: &Config) -> Result<(), NetworkError> {
     let mut socket = Socket::route().map_err(route("open a routing socket"))?;
     let loopback = socket.link("lo").map_err(route("find the loopback interface"))?;
     socket.remove_route(&service_route(config, loopback)).map_err(route("remove the route to services"))?;
+    socket.remove_route(&refused_pods(config)).map_err(route("remove the route to pods that are gone"))?;
     socket.remove_address(loopback, config.gateway).map_err(route("remove the gateway address"))
 }
 
@@ -201,7 +204,12 @@ pub fn remove_veths(prefix: &str) -> Result<(), NetworkError> {
 }
 
 fn service_route(config: &Config, loopback: u32) -> Route {
-    Route { destination: config.services, gateway: None, source: Some(config.gateway), link: loopback }
+    Route { destination: config.services, gateway: None, source: Some(config.gateway), link: Some(loopback) }
+}
+
+/// Where a pod's address leads that no pod has: nowhere. Each pod has a route of its own.
+fn refused_pods(config: &Config) -> Route {
+    Route { destination: config.pods, gateway: None, source: None, link: None }
 }
 
 fn set(path: &str, value: &str) -> Result<(), NetworkError> {

@@ -85,6 +85,10 @@ async fn pods_reach_each_other_the_host_and_the_host_them() {
     assert_eq!(stream.peer_addr().unwrap().port(), 8080);
     // A socket keeps the network it lives in.
     drop(stream);
+    // Whoever still knows a pod that is gone is told so at once, and its neighbours are not asked.
+    client.remove_sandbox(sandbox_id("one")).await.unwrap();
+    let unreachable = |error: std::io::Error| error.kind() == std::io::ErrorKind::HostUnreachable;
+    until("nobody is there", || get(SocketAddrV4::new(one, 8080)).is_err_and(unreachable)).await;
     tear_down(site, &client).await;
 }
 

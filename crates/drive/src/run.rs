@@ -85,8 +85,8 @@ pub enum DriveError {
 
 /// Runs every controller over `client` until `shutdown` ends; then finishes the writes under way (5 s at most).
 ///
-/// Must be called inside a runtime. Before every kind was listed nothing is planned; while the API server does not
-/// answer, listing is tried again for ever. A panic costs the key, note, image or revision it happened at; one that
+/// Must be called inside a runtime. A controller plans once every kind that it reads was listed; while the API server
+/// does not answer, listing is tried again for ever. A panic costs the key, note, image or revision it happened at; one that
 /// cannot be pinned on any costs the task, which begins again with its state rebuilt.
 ///
 /// # Errors

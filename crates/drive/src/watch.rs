@@ -22,7 +22,8 @@ use crate::{
     lives::Lives,
 };
 
-/// How long a watch waits for those that come first; where they fail, the others go on without them.
+/// How long a watch waits for those that come first, and the configuration is listed for; where they fail, the others go
+/// on without them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a watch tells the loop.
@@ -114,7 +115,8 @@ impl Watch {
         }
     }
 
-    /// Tells the configuration, if that is of this kind. What fails here is made good by the listing of everything.
+    /// Tells the configuration, if that is of this kind. What fails here, or takes long, is made good by the listing of
+    /// everything.
     async fn configure(&mut self) {
         let Some(configuration) = self.configuration.take() else { return };
         let _first = self.first.take();
@@ -126,8 +128,11 @@ impl Watch {
             };
             Some(WatchReport { kind: self.kind, revision: 0, seen })
         };
-        if let Err(error) = watch::list(&self.client, &configuration, &self.into, take).await {
-            tracing::debug!(path = configuration.path, %error, "the configuration is not listed ahead");
+        let path = &configuration.path;
+        match timeout(PATIENCE, watch::list(&self.client, &configuration, &self.into, take)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(path, %error, "the configuration is not listed ahead"),
+            Err(late) => tracing::debug!(path, %late, "the configuration is not listed ahead"),
         }
     }
 

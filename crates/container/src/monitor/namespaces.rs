@@ -191,14 +191,14 @@ impl Veth {
         let far = inside.link("eth0")?;
         outside.up(near)?;
         inside.up(far)?;
-        let to_pod = Route { destination: (self.address, 32), gateway: None, source: Some(gateway), link: near };
+        let to_pod = Route { destination: (self.address, 32), gateway: None, source: Some(gateway), link: Some(near) };
         outside.add_route(&to_pod)?;
         outside.add_neighbour(near, self.address, far_mac)?;
 
         inside.add_address(far, self.address, 0)?;
-        inside.add_route(&Route { destination: (gateway, 32), gateway: None, source: None, link: far })?;
+        inside.add_route(&Route { destination: (gateway, 32), gateway: None, source: None, link: Some(far) })?;
         let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
-        inside.add_route(&Route { destination: everywhere, gateway: Some(gateway), source: None, link: far })?;
+        inside.add_route(&Route { destination: everywhere, gateway: Some(gateway), source: None, link: Some(far) })?;
         inside.add_neighbour(far, gateway, near_mac)
     }
 

@@ -2,6 +2,7 @@
 //! the one that is being made.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub(super) struct Pool {
     addresses: BTreeSet<Ipv4Addr>,
     /// The offset of the address that was given last.
     last: u32,
+    /// Whether that was recorded, and is not to be found out from what is taken.
+    knows_last: bool,
     /// How many offsets after that one are recorded as given.
     recorded: u32,
 }
@@ -114,11 +117,18 @@ impl Pool {
     /// Marks an address as taken.
     pub(super) fn take_address(&mut self, address: Ipv4Addr) {
         self.addresses.insert(address);
+        if !self.knows_last
+            && let Some(network) = &self.network
+            && let Some(offset) = u32::from(address).checked_sub(u32::from(network.address))
+        {
+            self.last = self.last.max(offset);
+        }
     }
 
-    /// Gives addresses of this network from now on, after the offset `last`.
-    fn begin(&mut self, network: Option<PodNetwork>, last: u32) {
-        (self.network, self.last, self.recorded) = (network, last, 0);
+    /// Gives addresses of this network from now on, after the offset `last`, or else after those that are taken.
+    fn begin(&mut self, network: Option<PodNetwork>, last: Option<u32>) {
+        (self.network, self.last, self.recorded) = (network, last.unwrap_or_default(), 0);
+        self.knows_last = last.is_some();
     }
 
     /// Everything that is ready, to be thrown away.
@@ -160,8 +170,8 @@ impl Monitor {
             ensure_gateway(network.gateway).internal("put the gateway address on the loopback interface")?;
         }
         if self.pool.network != configuration.network {
+            let last = self.saved_last_address().internal("read which addresses were given")?;
             self.discard_pool();
-            let last = self.saved_last_address();
             self.pool.begin(configuration.network, last);
             let taken: Vec<Ipv4Addr> = self.sandboxes.values().filter_map(|s| s.status.address).collect();
             taken.into_iter().for_each(|address| self.pool.take_address(address));
@@ -204,10 +214,14 @@ impl Monitor {
     }
 
     /// Restores the configuration of an earlier monitor.
-    pub(super) fn restore_configuration(&mut self, configuration: Configuration) {
-        let last = self.saved_last_address();
+    ///
+    /// # Errors
+    /// When it cannot be read which addresses were given.
+    pub(super) fn restore_configuration(&mut self, configuration: Configuration) -> io::Result<()> {
+        let last = self.saved_last_address()?;
         self.pool.begin(configuration.network, last);
         self.pool.target = configuration.pool.min(MAX_POOL) as usize;
+        Ok(())
     }
 
     /// Takes a set of namespaces for a sandbox, or leaves the request waiting.
@@ -268,9 +282,14 @@ impl Monitor {
 
     /// Records addresses as given before one is used that is not.
     fn record_addresses(&mut self) {
-        if self.pool.recorded == 0 {
-            self.pool.recorded = RECORDED_AHEAD;
-            self.save_last_address(self.pool.last.wrapping_add(RECORDED_AHEAD));
+        if self.pool.recorded > 0 {
+            return;
+        }
+        match self.save_last_address(self.pool.last.wrapping_add(RECORDED_AHEAD)) {
+            Ok(()) => self.pool.recorded = RECORDED_AHEAD,
+            Err(error) => {
+                tracing::error!(%error, "the addresses that are given are not recorded: they may come back soon after a restart");
+            }
         }
     }
 
@@ -481,8 +500,15 @@ mod tests {
         assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 2), 2)));
         pool.release(Ipv4Addr::new(10, 9, 0, 2));
         assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 5), 5)));
-        pool.begin(pool.network.clone(), u32::MAX);
+        pool.begin(pool.network.clone(), Some(u32::MAX));
         pool.release(Ipv4Addr::new(10, 9, 0, 1));
         assert_eq!(pool.next_address(), Some((Ipv4Addr::new(10, 9, 0, 1), 1)), "whatever was recorded");
+        let mut pool = Pool { network: pool.network, ..Pool::default() };
+        pool.take_address(Ipv4Addr::new(10, 9, 0, 3));
+        assert_eq!(
+            pool.next_address(),
+            Some((Ipv4Addr::new(10, 9, 0, 4), 4)),
+            "after those that go on, without a record"
+        );
     }
 }

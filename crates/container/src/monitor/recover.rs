@@ -25,7 +25,7 @@ impl Monitor {
     /// Takes over every sandbox and container that is still there, and removes what nobody has a record of.
     pub(super) fn recover(&mut self) -> Result<(), MonitorError> {
         if let Some(configuration) = self.saved_configuration().setup("read its records")? {
-            self.restore_configuration(configuration);
+            self.restore_configuration(configuration).setup("read its records")?;
         }
         let containers = self.saved_containers().setup("read its records")?;
         for record in self.saved_sandboxes().setup("read its records")? {

@@ -1,5 +1,5 @@
 //! Records on disk: written whole beside the old one and renamed over it, with a checksum. They need to survive a
-//! monitor, not the machine, so nothing is synced. One that is not what was written is set aside, for whoever wants to
+//! monitor, not the machine, so only which addresses were given is synced. One that is not what was written is set aside, for whoever wants to
 //! know, and what it told of is nobody's any more. One that cannot be read now ends the start instead: what it tells of
 //! goes on, and the next start may read it.
 
@@ -57,21 +57,18 @@ impl Monitor {
         self.read(&self.options.state_dir.join("configuration.json"))
     }
 
-    /// Records which address, by its offset in the network, may have been given last. It stays when everything else goes:
-    /// what knows pods by their addresses outlives the pods.
-    pub(super) fn save_last_address(&self, offset: u32) {
-        if let Err(error) = write(&self.options.state_dir.join(LAST_ADDRESS), &offset) {
-            tracing::error!(%error, "the addresses that are given are not recorded: they may come back soon after a restart");
-        }
+    /// Records which address, by its offset in the network, may have been given last. It stays when everything else goes,
+    /// the machine's run included: what knows pods by their addresses outlives the pods.
+    pub(super) fn save_last_address(&self, offset: u32) -> io::Result<()> {
+        let file = self.options.state_dir.join(LAST_ADDRESS);
+        write(&file, &offset)?;
+        fs::File::open(file)?.sync_all()?;
+        fs::File::open(&self.options.state_dir)?.sync_all()
     }
 
-    /// Which address may have been given last: that of the network itself where there is no record that can be read.
-    pub(super) fn saved_last_address(&self) -> u32 {
-        let read = self.read(&self.options.state_dir.join(LAST_ADDRESS));
-        let told = |error: &io::Error| {
-            tracing::error!(%error, "which addresses were given cannot be read: they may come back soon");
-        };
-        read.inspect_err(told).ok().flatten().unwrap_or_default()
+    /// Which address may have been given last; nothing when that was never recorded, or the record is damaged.
+    pub(super) fn saved_last_address(&self) -> io::Result<Option<u32>> {
+        self.read(&self.options.state_dir.join(LAST_ADDRESS))
     }
 
     fn container_file(&self, id: &ContainerId) -> PathBuf {

@@ -31,6 +31,7 @@ const RTPROT_STATIC: u8 = 4;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(crate) const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
 const RTNH_F_ONLINK: u32 = 4;
 const NUD_PERMANENT: u16 = 0x80;
 
@@ -48,7 +49,8 @@ pub(crate) struct Route {
     pub(crate) destination: (Ipv4Addr, u8),
     pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) source: Option<Ipv4Addr>,
-    pub(crate) link: u32,
+    /// By which interface. Without one whoever sends there is told that nobody is, unless any other route leads there.
+    pub(crate) link: Option<u32>,
 }
 
 fn link_header(index: u32, up: bool) -> [u8; 16] {
@@ -161,17 +163,21 @@ fn route_message(kind: u16, flags: u16, route: &Route) -> Message {
     const RTA_DST: u16 = 1;
     const RTA_OIF: u16 = 4;
     const RTA_GATEWAY: u16 = 5;
+    const RTA_PRIORITY: u16 = 6;
     const RTA_PREFSRC: u16 = 7;
-    let (scope, onlink) = match route.gateway {
-        Some(_) => (RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
-        None => (RT_SCOPE_LINK, 0),
+    let (scope, how, onlink) = match (route.link, route.gateway) {
+        (None, _) => (RT_SCOPE_UNIVERSE, RTN_UNREACHABLE, 0),
+        (Some(_), Some(_)) => (RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK),
+        (Some(_), None) => (RT_SCOPE_LINK, RTN_UNICAST, 0),
     };
     let (to, prefix) = route.destination;
-    let mut header = vec![AF_INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST];
+    let mut header = vec![AF_INET, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, how];
     header.extend_from_slice(&onlink.to_ne_bytes());
-    let mut message = Message::new(kind, flags, &header)
-        .attribute(RTA_DST, &to.octets())
-        .attribute(RTA_OIF, &route.link.to_ne_bytes());
+    let message = Message::new(kind, flags, &header).attribute(RTA_DST, &to.octets());
+    let mut message = match route.link {
+        Some(link) => message.attribute(RTA_OIF, &link.to_ne_bytes()),
+        None => message.attribute(RTA_PRIORITY, &u32::MAX.to_ne_bytes()),
+    };
     if let Some(gateway) = route.gateway {
         message = message.attribute(RTA_GATEWAY, &gateway.octets());
     }

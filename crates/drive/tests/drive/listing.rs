@@ -90,3 +90,15 @@ async fn what_comes_first_and_is_refused_does_not_keep_the_others() {
     fake.put(Kind::Deployment, deployment(1));
     fake.until("a bound pod", |fake| bound_pods(fake) == 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_is_not_told_ahead_comes_with_all_others() {
+    let fake = cluster();
+    fake.put(Kind::ConfigMap, config_map(1));
+    let hour = Duration::from_secs(3600);
+    let ahead = "/api/v1/namespaces/knative-serving/configmaps";
+    fake.set_delay(move |_, path| if path == ahead { hour } else { Duration::ZERO });
+    let mut running = start(&fake);
+    let table = timeout(hour / 2, running.table.wait_for(Option::is_some));
+    table.await.expect("it waits for it no longer").expect("the loop runs");
+}
