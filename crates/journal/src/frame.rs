@@ -34,6 +34,19 @@ pub(crate) fn mark(synced: u64) -> [u8; MARK_BYTES] {
     out
 }
 
+/// Appends the frame of a record that `fill` appends, without a copy of it.
+pub(crate) fn frame_with(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER]);
+    fill(out);
+    let payload = &out[start + HEADER..];
+    let length = u32::try_from(payload.len()).expect("records are shorter than 2 GiB: callers bound them");
+    assert!(length < MARK, "records are shorter than 2 GiB: callers bound them");
+    let crc = crc32fast::hash(payload);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4..start + HEADER].copy_from_slice(&crc.to_le_bytes());
+}
+
 fn put(length: u32, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());

@@ -1,10 +1,11 @@
-//! Append-only records in segment files: what the object store's write-ahead log is made of, and what the
-//! event log will be made of; and the checksum of a file that holds one record. Knows only bytes; who reads them gives
-//! them meaning.
+//! Append-only records in segment files: what the object store's write-ahead log is made of, and the log of
+//! [`events`] in streams; and the checksum of a file that holds one record. Knows only bytes; who reads them gives them
+//! meaning.
 
 mod checked;
 mod directory;
 mod disk;
+pub mod events;
 mod frame;
 mod log;
 mod memory;

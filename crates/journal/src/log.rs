@@ -6,9 +6,11 @@
 
 use std::{io, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     Disk, DiskFile, Frame, Scan, disk,
-    frame::{MARK_BYTES, frame, mark},
+    frame::{MARK_BYTES, frame, frame_with, mark},
     scan::Remains,
 };
 
@@ -96,6 +98,17 @@ impl Batch {
     /// Adds a record.
     pub fn push(&mut self, payload: &[u8]) {
         frame(payload, &mut self.bytes);
+    }
+
+    /// Adds a record that `fill` writes.
+    pub(crate) fn push_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        frame_with(&mut self.bytes, fill);
+    }
+
+    /// The frames of the records.
+    pub(crate) fn into_frames(mut self) -> Bytes {
+        let mut bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        bytes.split_off(MARK_BYTES)
     }
 
     /// Bytes of the records and their frames.
@@ -192,14 +205,27 @@ impl Log {
         }
         let name = segment_name(prefix, last);
         let end = replay_segment(disk.as_ref(), &name, true, replay)?;
+        Log::resume(disk, prefix, options, last, end)
+    }
+
+    /// Goes on with a segment whose whole frames end at `end`, and cuts off what stands behind. What was read is synced
+    /// before this returns.
+    pub(crate) fn resume(
+        disk: Arc<dyn Disk>,
+        prefix: &'static str,
+        options: Options,
+        sequence: u64,
+        end: u64,
+    ) -> Result<Log, LogError> {
+        let name = segment_name(prefix, sequence);
         let file = disk.append_to(&name, end).map_err(io_error(&name))?;
-        let mut log = Log { disk, prefix, options, sequence: last, file, written: end, synced: 0, marked: 0 };
+        let mut log = Log { disk, prefix, options, sequence, file, written: end, synced: 0, marked: 0 };
         log.sync()?;
         Ok(log)
     }
 
     /// Makes a segment under a name that nothing reads, and gives it its own once it is durable.
-    fn begin(
+    pub(crate) fn begin(
         disk: Arc<dyn Disk>,
         prefix: &'static str,
         options: Options,
@@ -221,6 +247,11 @@ impl Log {
     /// Longest record the log takes, bytes.
     pub fn record_bytes(&self) -> usize {
         self.options.record_bytes
+    }
+
+    /// Bytes of the open segment.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Number of the open segment.
@@ -317,7 +348,7 @@ impl Log {
 }
 
 /// A synced file of these bytes. Where that fails, nothing of it is left to take up room.
-fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+pub(crate) fn write_new(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
     let written = disk.create(name).or_else(|error| match error.kind() {
         // Left by a crash, or by an attempt that found no room.
         io::ErrorKind::AlreadyExists => disk.append_to(name, 0),

@@ -29,6 +29,8 @@ struct MemoryState {
     operations: u64,
     /// How many of them are carried out.
     allowed: Option<u64>,
+    /// Bytes that were read.
+    read: u64,
 }
 
 /// A disk in memory that forgets what was not synced when the power is cut.
@@ -106,6 +108,11 @@ impl MemoryDisk {
     /// Makes every following sync fail.
     pub fn fail_syncs(&self) {
         lock(&self.state).fail_sync = true;
+    }
+
+    /// How many bytes were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        lock(&self.state).read
     }
 
     /// How many operations changed something.
@@ -203,15 +210,19 @@ impl Disk for MemoryDisk {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let file = self.file(name)?;
-        Ok(lock(&file).bytes.clone())
+        let bytes = lock(&*self.file(name)?).bytes.clone();
+        lock(&self.state).read += bytes.len() as u64;
+        Ok(bytes)
     }
 
     fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
         let file = self.file(name)?;
         let file = lock(&file);
         let rest = usize::try_from(from).ok().and_then(|from| file.bytes.get(from..)).unwrap_or_default();
-        Ok(rest[..most.min(rest.len())].to_vec())
+        let bytes = rest[..most.min(rest.len())].to_vec();
+        drop(file);
+        lock(&self.state).read += bytes.len() as u64;
+        Ok(bytes)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -121,6 +121,12 @@ fn next_frame<'a>(
     Ok(None)
 }
 
+/// Where the first frame at or after `from` starts.
+pub(crate) fn resume_at(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut budget = SEARCH_BUDGET;
+    next_frame(bytes, from, &mut budget).ok().flatten().map(|(at, _, _)| at)
+}
+
 /// A stretch of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survey<'a> {

@@ -1,0 +1,414 @@
+//! Writing: one owner, batches, one sync for all that was written before it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    CursorId, EventOptions, EventRecord, KEY_BYTES, NAME_BYTES, Ranges, SCATTER, StreamId, Write, WriteError, Written,
+    catalog::{Catalog, Place, shared},
+    files,
+    read::{EventReader, Shared},
+    record::Record,
+    retention::Cleaning,
+};
+use crate::{Batch, Disk, Frame, Log, LogError, Options, Scan};
+
+/// A batch that has grown past this many bytes is written.
+const BATCH_BYTES: usize = 4 << 20;
+/// No segment grows longer than this, so that places are small numbers.
+const LONGEST_SEGMENT: u64 = 2 << 30;
+/// Largest size at which a segment is closed.
+const LARGEST_SEGMENT: u64 = 1 << 30;
+
+/// The event log, for the one who writes.
+pub struct EventLog {
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Log,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) options: EventOptions,
+    /// Streams with events that were written since the last sync.
+    dirty: Vec<StreamId>,
+    /// Whether a new segment must begin before anything is written.
+    must_rotate: bool,
+    /// The segment as of whose beginning streams and cursors are kept.
+    pub(super) kept: u64,
+    /// A segment that is being copied forward.
+    pub(super) cleaning: Option<Cleaning>,
+    /// Segments that could not be read when they were to be copied.
+    pub(super) unreadable: BTreeSet<u64>,
+    stopped: Option<String>,
+}
+
+/// The head of a segment.
+pub(crate) fn head(run: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Record::Head { run }.encode(&mut bytes);
+    bytes
+}
+
+pub(crate) fn log_options(options: &EventOptions) -> Options {
+    Options {
+        segment_bytes: options.segment_bytes.min(LARGEST_SEGMENT),
+        record_bytes: options.payload_bytes + KEY_BYTES + NAME_BYTES,
+    }
+}
+
+/// Writes that go into the log together.
+#[derive(Default)]
+pub(super) struct Staged {
+    batch: Batch,
+    /// Which outcomes depend on it.
+    outcomes: Vec<usize>,
+    /// The next offset and the newest time of streams, as they will be.
+    ends: HashMap<StreamId, (u64, u64)>,
+}
+
+impl Staged {
+    /// Adds a record.
+    pub(super) fn push(&mut self, record: &Record<'_>) {
+        self.batch.push_with(|out| record.encode(out));
+    }
+
+    pub(super) fn is_long(&self) -> bool {
+        self.batch.len() >= BATCH_BYTES
+    }
+}
+
+impl EventLog {
+    pub(super) fn new(
+        log: Log,
+        disk: Arc<dyn Disk>,
+        options: EventOptions,
+        shared: Arc<Shared>,
+        kept: u64,
+        must_rotate: bool,
+    ) -> EventLog {
+        EventLog {
+            shared,
+            log,
+            disk,
+            options,
+            dirty: Vec::new(),
+            must_rotate,
+            kept,
+            cleaning: None,
+            unreadable: BTreeSet::new(),
+            stopped: None,
+        }
+    }
+
+    /// Begins a new segment where the last one must not be gone on with.
+    pub(super) fn settle_in(&mut self) -> Result<(), LogError> {
+        if !self.must_rotate {
+            return Ok(());
+        }
+        match self.rotate() {
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "no room for a new segment: nothing is taken before there is");
+                Ok(())
+            }
+            rotated => rotated,
+        }
+    }
+
+    /// For those who read, any number of them, at any time.
+    pub fn reader(&self) -> EventReader {
+        EventReader::new(self.shared.clone())
+    }
+
+    /// Writes, in order. What was written survives the death of this process, not a power cut, and is shown to readers
+    /// after the next [`EventLog::sync`]. Each write has its own outcome.
+    pub fn write(&mut self, writes: &[Write]) -> Vec<Result<Written, WriteError>> {
+        let mut outcomes = Vec::with_capacity(writes.len());
+        let mut staged = Staged::default();
+        for write in writes {
+            // What is there decides what these say, so what came before is put there first.
+            let alone = !matches!(write, Write::Append { .. } | Write::Settle { .. } | Write::Attempted { .. });
+            if alone || staged.is_long() {
+                self.flush(&mut staged, &mut outcomes);
+            }
+            let outcome = self.stage(write, &mut staged);
+            if outcome.is_ok() {
+                staged.outcomes.push(outcomes.len());
+            }
+            outcomes.push(outcome);
+            if alone {
+                self.flush(&mut staged, &mut outcomes);
+            }
+        }
+        self.flush(&mut staged, &mut outcomes);
+        outcomes
+    }
+
+    /// Writes what is staged; where that fails, the outcomes that depend on it say why.
+    fn flush(&mut self, staged: &mut Staged, outcomes: &mut [Result<Written, WriteError>]) {
+        let mut staged = std::mem::take(staged);
+        let dependent = std::mem::take(&mut staged.outcomes);
+        if let Err(error) = self.put(staged) {
+            for outcome in dependent {
+                outcomes[outcome] = Err(error.clone());
+            }
+        }
+    }
+
+    /// Makes what was written survive a power cut, and shows it to readers. Returns the streams that have more events
+    /// now.
+    ///
+    /// # Errors
+    /// [`WriteError::Stopped`]: nothing is written any more.
+    pub fn sync(&mut self) -> Result<Vec<StreamId>, WriteError> {
+        self.running()?;
+        self.log.sync().map_err(|error| self.stop(&error))?;
+        Ok(self.show())
+    }
+
+    /// Syncs, and leaves the log so that a later start can tell all damage from what a crash does.
+    ///
+    /// # Errors
+    /// [`WriteError::Stopped`]: nothing is written any more.
+    pub fn close(mut self) -> Result<(), WriteError> {
+        self.running()?;
+        self.log.close().map_err(|error| self.stop(&error))
+    }
+
+    pub(super) fn running(&self) -> Result<(), WriteError> {
+        self.stopped.clone().map_or(Ok(()), |reason| Err(WriteError::Stopped(reason)))
+    }
+
+    /// Shows what was synced.
+    fn show(&mut self) -> Vec<StreamId> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        let mut catalog = self.shared.write();
+        dirty.retain(|id| match catalog.streams.get_mut(id) {
+            Some(stream) => std::mem::replace(&mut stream.synced, stream.next) != stream.next,
+            None => false,
+        });
+        dirty
+    }
+
+    /// Checks a write and adds its record.
+    fn stage(&self, write: &Write, staged: &mut Staged) -> Result<Written, WriteError> {
+        self.running()?;
+        let catalog = self.shared.read();
+        match write {
+            Write::Append { stream, time, key, payload } => {
+                return self.stage_event(&catalog, staged, (*stream, *time, key, payload));
+            }
+            Write::CreateStream { name } => {
+                within("the stream's name", name, NAME_BYTES)?;
+                if let Some(stream) = catalog.stream_named(name) {
+                    return Ok(Written::Stream(stream));
+                }
+                let stream = StreamId(catalog.next_stream);
+                staged.push(&Record::Stream { stream, name });
+                return Ok(Written::Stream(stream));
+            }
+            Write::DeleteStream(stream) => {
+                catalog.streams.get(stream).ok_or(WriteError::NoStream)?;
+                staged.push(&Record::StreamDeleted(*stream));
+            }
+            Write::CreateCursor { stream, name, parent, start } => {
+                return stage_cursor(&catalog, staged, *stream, name, *parent, *start);
+            }
+            Write::DeleteCursor(cursor) => {
+                catalog.cursors.get(cursor).ok_or(WriteError::NoCursor)?;
+                staged.push(&Record::CursorDeleted(*cursor));
+            }
+            Write::Settle { cursor, ranges } => {
+                let mut ordered = Ranges::default();
+                for (first, last) in ranges {
+                    within_stream(&catalog, *cursor, *first, *last)?;
+                    ordered.insert(*first, *last);
+                }
+                settles_within_bounds(&catalog, *cursor, &ordered)?;
+                staged.push(&Record::Settled { cursor: *cursor, ranges: ordered.iter().collect() });
+            }
+            Write::Attempted { cursor, offset, attempts } => {
+                let progress = &catalog.cursors.get(cursor).ok_or(WriteError::NoCursor)?.progress;
+                within_stream(&catalog, *cursor, *offset, *offset)?;
+                scattered(progress.tried().len() + usize::from(progress.attempts(*offset) == 0))?;
+                staged.push(&Record::Attempted { cursor: *cursor, offset: *offset, attempts: *attempts });
+            }
+        }
+        Ok(Written::Done)
+    }
+
+    fn stage_event(
+        &self,
+        catalog: &Catalog,
+        staged: &mut Staged,
+        (id, time, key, payload): (StreamId, u64, &Bytes, &Bytes),
+    ) -> Result<Written, WriteError> {
+        let stream = catalog.streams.get(&id).ok_or(WriteError::NoStream)?;
+        within("the event's key", key, KEY_BYTES)?;
+        within("the event", payload, self.options.payload_bytes)?;
+        let used = catalog.closed_bytes() + self.log.written() + staged.batch.len() as u64;
+        let budget = self.options.budget_bytes;
+        if used + payload.len() as u64 > budget {
+            return Err(WriteError::Budget { used, budget });
+        }
+        let end = staged.ends.entry(id).or_insert((stream.next, stream.time));
+        let (offset, time) = (end.0, time.max(end.1));
+        *end = (offset + 1, time);
+        staged.push(&Record::Event(EventRecord { stream: id, offset, skipped: 0, time, key, payload }));
+        Ok(Written::Appended(offset))
+    }
+
+    /// Writes a batch, takes it in, and begins a new segment where this one is long enough.
+    pub(super) fn put(&mut self, mut staged: Staged) -> Result<(), WriteError> {
+        if staged.batch.is_empty() {
+            return Ok(());
+        }
+        self.running()?;
+        if self.must_rotate {
+            self.rotate().map_err(|error| self.failed(&error))?;
+        }
+        if self.log.written() + staged.batch.len() as u64 > LONGEST_SEGMENT {
+            return Err(WriteError::Full);
+        }
+        self.log.append(&mut staged.batch).map_err(|error| self.failed(&error))?;
+        self.take_in(staged.batch);
+        if self.log.is_full() {
+            match self.rotate() {
+                Ok(()) => {}
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "no room for a new segment; the open one grows")
+                }
+                // What was written is there; who asks for the sync of it is told.
+                Err(error) => drop(self.stop(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the records just written.
+    fn take_in(&mut self, batch: Batch) {
+        let segment = self.log.sequence();
+        let start = self.log.written() - batch.len() as u64;
+        let frames = batch.into_frames();
+        let mut catalog = self.shared.write();
+        catalog.open_bytes = self.log.written();
+        let mut scan = Scan::new(&frames);
+        while let Some((at, frame)) = scan.next() {
+            let Frame::Record(payload) = frame else { continue };
+            let Some(record) = Record::decode(payload) else { continue };
+            let (at, bytes) = (start + at as u64, scan.offset() - at);
+            let is_new = |event: &EventRecord<'_>| {
+                catalog.streams.get(&event.stream).is_some_and(|stream| event.offset >= stream.next)
+            };
+            let new = match &record {
+                Record::Event(event) if is_new(event) => Some((event.stream, shared(&frames, event))),
+                _ => None,
+            };
+            let at = u32::try_from(at).expect("segments are bounded");
+            catalog.apply(Place { segment, at, bytes: u32::try_from(bytes).expect("records are bounded") }, &record);
+            if let Some((stream, event)) = new {
+                self.dirty.push(stream);
+                catalog.remember(stream, event, self.options.tail_bytes);
+            }
+        }
+    }
+
+    /// Closes the open segment, keeps what stands in it, and begins the next one.
+    fn rotate(&mut self) -> Result<(), LogError> {
+        let (closed, bytes) = (self.log.sequence(), self.log.written());
+        let next = self.log.rotate(&head(&self.options.run))?;
+        self.must_rotate = false;
+        let (index, state) = {
+            let mut catalog = self.shared.write();
+            catalog.open_bytes = self.log.written();
+            (catalog.close_segment(closed, bytes), catalog.encode(next))
+        };
+        // Without these a start reads more, and nothing is removed meanwhile.
+        let kept = files::write_index(self.disk.as_ref(), closed, &index)
+            .and_then(|()| files::write_state(self.disk.as_ref(), next, &state));
+        match kept {
+            Ok(()) => self.kept = next,
+            Err(error) => {
+                tracing::warn!(%error, "keep what stands in a closed segment, and how streams and cursors are")
+            }
+        }
+        Ok(())
+    }
+
+    /// What a failed write means: no room, or the end.
+    fn failed(&mut self, error: &LogError) -> WriteError {
+        if error.is_full() { WriteError::Full } else { self.stop(error) }
+    }
+
+    /// After a failed write or sync nobody knows what is on disk, so nothing more is acknowledged.
+    pub(super) fn stop(&mut self, error: &LogError) -> WriteError {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let reason = format!("{error}{cause}");
+        tracing::error!(reason, "the event log stops taking writes");
+        self.stopped = Some(reason.clone());
+        WriteError::Stopped(reason)
+    }
+}
+
+fn within(what: &'static str, bytes: &Bytes, limit: usize) -> Result<(), WriteError> {
+    if bytes.len() <= limit { Ok(()) } else { Err(WriteError::TooLarge { what, bytes: bytes.len(), limit }) }
+}
+
+fn within_stream(catalog: &Catalog, cursor: CursorId, first: u64, last: u64) -> Result<(), WriteError> {
+    let stream = catalog.cursors.get(&cursor).and_then(|cursor| catalog.streams.get(&cursor.stream));
+    let end = stream.ok_or(WriteError::NoCursor)?.synced;
+    if first <= last && last < end { Ok(()) } else { Err(WriteError::OutOfStream { first, last, end }) }
+}
+
+/// Checks how many ranges there will be. The exact answer costs a copy of them, so it is asked for near the bound only.
+fn settles_within_bounds(catalog: &Catalog, cursor: CursorId, settled: &Ranges) -> Result<(), WriteError> {
+    let there = catalog.cursors.get(&cursor).ok_or(WriteError::NoCursor)?.progress.ahead().len();
+    if there + settled.len() <= SCATTER {
+        return Ok(());
+    }
+    let mut progress = catalog.own_progress(cursor).ok_or(WriteError::NoCursor)?;
+    settled.iter().for_each(|(first, last)| progress.settle(first, last));
+    scattered(progress.ahead().len())
+}
+
+fn scattered(places: usize) -> Result<(), WriteError> {
+    if places <= SCATTER { Ok(()) } else { Err(WriteError::Scattered { limit: SCATTER }) }
+}
+
+fn stage_cursor(
+    catalog: &Catalog,
+    staged: &mut Staged,
+    stream: StreamId,
+    name: &Bytes,
+    parent: Option<CursorId>,
+    start: Option<u64>,
+) -> Result<Written, WriteError> {
+    within("the cursor's name", name, NAME_BYTES)?;
+    let end = catalog.streams.get(&stream).ok_or(WriteError::NoStream)?.next;
+    if let Some(cursor) = catalog.cursor_named(stream, name) {
+        return Ok(Written::Cursor(cursor));
+    }
+    let may_be_parent = |parent: CursorId| {
+        catalog.cursors.get(&parent).is_some_and(|parent| parent.stream == stream && parent.parent.is_none())
+    };
+    if parent.is_some_and(|parent| !may_be_parent(parent)) {
+        return Err(WriteError::NoCursor);
+    }
+    let start = start.unwrap_or(end);
+    if start > end {
+        return Err(WriteError::OutOfStream { first: start, last: start, end });
+    }
+    let cursor = CursorId(catalog.next_cursor);
+    staged.push(&Record::Cursor { cursor, stream, parent, start, name });
+    // What is gone is not waited for.
+    let mut there = Ranges::default();
+    let stream = &catalog.streams[&stream];
+    stream.index.runs().iter().for_each(|run| there.insert(run.first, run.last));
+    let ranges: Vec<(u64, u64)> = there.gaps(start, end).collect();
+    if !ranges.is_empty() {
+        staged.push(&Record::Settled { cursor, ranges });
+    }
+    Ok(Written::Cursor(cursor))
+}

@@ -1,0 +1,294 @@
+//! What things cost, counted in bytes read and entries kept; and what is answered at each bound.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use knoll_journal::{
+    MemoryDisk,
+    events::{CursorId, EventLog, EventOptions, Retention, SCATTER, StreamId, Write, WriteError, Written},
+};
+
+fn options() -> EventOptions {
+    EventOptions {
+        segment_bytes: 1 << 20,
+        budget_bytes: 1 << 30,
+        tail_bytes: 0,
+        retention: Retention { age_ms: 1000, bytes: 1 << 30 },
+        ..EventOptions::default()
+    }
+}
+
+fn open(disk: &MemoryDisk, options: EventOptions) -> EventLog {
+    EventLog::open(Arc::new(disk.clone()), options).expect("opens").0
+}
+
+fn write(log: &mut EventLog, write: Write) -> Result<Written, WriteError> {
+    log.write(&[write]).remove(0)
+}
+
+fn stream(log: &mut EventLog, name: &'static str) -> StreamId {
+    match write(log, Write::CreateStream { name: Bytes::from_static(name.as_bytes()) }) {
+        Ok(Written::Stream(id)) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn cursor(log: &mut EventLog, stream: StreamId, name: &'static str, start: Option<u64>) -> CursorId {
+    let name = Bytes::from_static(name.as_bytes());
+    match write(log, Write::CreateCursor { stream, name, parent: None, start }) {
+        Ok(Written::Cursor(id)) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn event(stream: StreamId, time: u64, length: usize) -> Write {
+    Write::Append { stream, time, key: Bytes::from_static(b"key"), payload: Bytes::from(vec![7; length]) }
+}
+
+fn append(log: &mut EventLog, stream: StreamId, time: u64, length: usize) {
+    write(log, event(stream, time, length)).expect("writes");
+}
+
+fn tidy(log: &mut EventLog, now: u64) -> u64 {
+    let mut copied = 0;
+    loop {
+        let done = log.tidy(now).expect("tidies");
+        copied += done.copied;
+        if !done.more {
+            return copied;
+        }
+    }
+}
+
+#[test]
+fn a_start_reads_the_last_segment_and_little_of_all_others() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let (broker, other) = (stream(&mut log, "broker"), stream(&mut log, "other"));
+    for n in 0..24_000 {
+        append(&mut log, if n % 16 == 0 { other } else { broker }, n, 1024);
+    }
+    log.sync().expect("syncs");
+    let segments = log.reader().bytes() >> 20;
+    assert!(segments >= 20, "{segments}");
+    drop(log);
+    let before = disk.bytes_read();
+    let log = open(&disk, options());
+    let read = disk.bytes_read() - before;
+    let files = disk.files();
+    let last =
+        files.iter().rfind(|(name, _)| name.ends_with(".log")).map(|(_, bytes)| bytes.len() as u64).expect("there");
+    assert!(
+        read <= last + segments * 512 + 4096,
+        "{read} bytes of {}, the last segment has {last}",
+        log.reader().bytes()
+    );
+    // Eight bytes for each 32 KiB of a stream, and one more entry a segment.
+    let entries = log.reader().index_entries() as u64;
+    assert!(entries <= log.reader().bytes() * 2 / (32 << 10) + 2 * segments, "{entries} entries");
+    // An event costs a block, wherever it stands.
+    for (stream, offset) in [(broker, 0), (broker, 11_111), (broker, 22_000), (other, 700), (other, 1400)] {
+        let before = disk.bytes_read();
+        let found = log.reader().read(stream, offset, 1, 1).expect("reads").events;
+        assert_eq!((found[0].offset, found[0].payload.len()), (offset, 1024));
+        let read = disk.bytes_read() - before;
+        assert!(read <= (64 << 10) + 1100, "{read} bytes for event {offset}");
+    }
+    // Many in order cost little more than themselves.
+    let before = disk.bytes_read();
+    let (mut next, mut events) = (0, 0);
+    loop {
+        let read = log.reader().read(broker, next, 1000, 1 << 20).expect("reads");
+        events += read.events.len() as u64;
+        if read.next == next {
+            break;
+        }
+        next = read.next;
+    }
+    let read = disk.bytes_read() - before;
+    assert_eq!(events, 22_500);
+    assert!(read <= log.reader().bytes() * 5 / 4, "{read} of {}", log.reader().bytes());
+    // A time is found by halving.
+    let before = disk.bytes_read();
+    let found = log.reader().seek(broker, 12_000).expect("finds");
+    let read = disk.bytes_read() - before;
+    assert_eq!(log.reader().read(broker, found, 1, 1).expect("reads").events[0].time, 12_001);
+    assert!(read <= (640 << 10) + (2 << 20), "{read} bytes");
+    assert_eq!(log.reader().seek(broker, u64::MAX).expect("finds"), 22_500);
+    assert_eq!(log.reader().seek(broker, 0).expect("finds"), 0);
+}
+
+#[test]
+fn new_events_are_read_from_memory() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, EventOptions { tail_bytes: 1 << 20, ..options() });
+    let id = stream(&mut log, "broker");
+    for n in 0..2000 {
+        append(&mut log, id, n, 1000);
+    }
+    assert_eq!(log.reader().read(id, 0, 9, 9).expect("reads").events, [], "nothing was synced");
+    log.sync().expect("syncs");
+    let before = disk.bytes_read();
+    let read = log.reader().read(id, 1200, usize::MAX, usize::MAX).expect("reads");
+    assert_eq!((read.events.len(), read.next, disk.bytes_read()), (800, 2000, before));
+    assert_eq!(log.reader().read(id, 0, 1, 1).expect("reads").events[0].offset, 0);
+    assert!(disk.bytes_read() > before);
+}
+
+#[test]
+fn a_stuck_consumer_pins_no_more_than_twice_its_own_events() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let (busy, stuck) = (stream(&mut log, "busy"), stream(&mut log, "stuck"));
+    let (reading, waiting) = (cursor(&mut log, busy, "c", None), cursor(&mut log, stuck, "c", None));
+    for n in 0..20_000_u64 {
+        if n % 100 == 0 {
+            append(&mut log, stuck, n, 500);
+        }
+        append(&mut log, busy, n, 1000);
+        if n % 1000 == 999 {
+            log.sync().expect("syncs");
+            write(&mut log, Write::Settle { cursor: reading, ranges: vec![(0, n)] }).expect("settles");
+            tidy(&mut log, n);
+        }
+    }
+    let copied = tidy(&mut log, 30_000);
+    assert!(copied > 0);
+    let own = 200 * 540;
+    let bytes = log.reader().bytes();
+    // The open segment, and the one as of whose beginning streams are kept.
+    assert!(bytes <= 2 * own + (2 << 20) + 5000, "{bytes}");
+    drop(log);
+    let mut log = open(&disk, options());
+    let read = log.reader().read(stuck, 0, usize::MAX, usize::MAX).expect("reads");
+    assert_eq!((read.events.len(), read.gaps.len()), (200, 0));
+    assert_eq!(log.reader().progress(waiting).expect("there").watermark(), 0);
+    // Once nobody waits any more, they go.
+    write(&mut log, Write::DeleteStream(stuck)).expect("deletes");
+    for n in 0..3000 {
+        append(&mut log, busy, n, 1000);
+    }
+    log.sync().expect("syncs");
+    write(&mut log, Write::Settle { cursor: reading, ranges: vec![(0, 22_999)] }).expect("settles");
+    tidy(&mut log, 60_000);
+    assert!(log.reader().bytes() <= 2 << 20, "{}", log.reader().bytes());
+}
+
+#[test]
+fn what_was_settled_stays_as_long_as_retention_says() {
+    let disk = MemoryDisk::default();
+    let keep = EventOptions { retention: Retention { age_ms: 10_000, bytes: 6 << 20 }, ..options() };
+    let mut log = open(&disk, keep.clone());
+    let id = stream(&mut log, "broker");
+    for n in 0..4000 {
+        append(&mut log, id, n, 1000);
+    }
+    log.sync().expect("syncs");
+    tidy(&mut log, 9000);
+    let oldest = |log: &EventLog| log.reader().read(id, 0, 1, 1).expect("reads").events[0].offset;
+    assert_eq!(oldest(&log), 0, "nothing is old enough");
+    tidy(&mut log, 12_000);
+    assert!((900..2100).contains(&oldest(&log)), "{}", oldest(&log));
+    for n in 0..8000 {
+        append(&mut log, id, 12_000 + n, 1000);
+    }
+    log.sync().expect("syncs");
+    tidy(&mut log, 12_000);
+    assert!(log.reader().bytes() <= 6 << 20, "{}", log.reader().bytes());
+    assert!(log.reader().bytes() > 4 << 20, "{}", log.reader().bytes());
+}
+
+#[test]
+fn at_the_budget_events_are_refused_until_what_is_held_is_settled() {
+    let disk = MemoryDisk::default();
+    let small = EventOptions { budget_bytes: 5 << 20, retention: Retention { age_ms: 0, bytes: 0 }, ..options() };
+    let mut log = open(&disk, small);
+    let id = stream(&mut log, "broker");
+    let waiting = cursor(&mut log, id, "c", None);
+    let refused = loop {
+        if let Err(error) = write(&mut log, event(id, 1, 1000)) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, WriteError::Budget { used, budget } if used <= budget), "{refused:?}");
+    assert!(refused.to_string().contains("no event is taken until consumers catch up"), "{refused}");
+    log.sync().expect("syncs");
+    tidy(&mut log, 100);
+    let end = log.reader().end(id).expect("there");
+    assert_eq!(log.reader().read(id, 0, usize::MAX, usize::MAX).expect("reads").events.len() as u64, end);
+    assert!(write(&mut log, event(id, 1, 1000)).is_err(), "what is awaited stays");
+    write(&mut log, Write::Settle { cursor: waiting, ranges: vec![(0, end - 1)] }).expect("is taken at the budget");
+    tidy(&mut log, 100);
+    write(&mut log, event(id, 1, 1000)).expect("there is room");
+}
+
+#[test]
+fn each_bound_has_its_answer() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, EventOptions { payload_bytes: 100, ..options() });
+    let id = stream(&mut log, "broker");
+    assert_eq!(stream(&mut log, "broker"), id, "the one that is there");
+    assert_eq!(log.reader().streams(), [(id, b"broker".to_vec())]);
+    let waiting = cursor(&mut log, id, "c", None);
+    for n in 0..2 * SCATTER as u64 + 10 {
+        append(&mut log, id, n, 1);
+    }
+    let out = write(&mut log, Write::Settle { cursor: waiting, ranges: vec![(0, 0)] });
+    assert!(matches!(out, Err(WriteError::OutOfStream { end: 0, .. })), "nothing was synced: {out:?}");
+    log.sync().expect("syncs");
+    let odd: Vec<(u64, u64)> = (0..SCATTER as u64).map(|n| (2 * n + 1, 2 * n + 1)).collect();
+    write(&mut log, Write::Settle { cursor: waiting, ranges: odd }).expect("as many as may");
+    let more = 2 * SCATTER as u64 + 5;
+    let refused = write(&mut log, Write::Settle { cursor: waiting, ranges: vec![(more, more)] });
+    assert_eq!(refused, Err(WriteError::Scattered { limit: SCATTER }));
+    write(&mut log, Write::Settle { cursor: waiting, ranges: vec![(0, 0)] }).expect("the oldest may always");
+    for n in 0..SCATTER as u64 {
+        write(&mut log, Write::Attempted { cursor: waiting, offset: 2 * n + 2, attempts: 1 }).expect("as many as may");
+    }
+    let refused = write(&mut log, Write::Attempted { cursor: waiting, offset: more, attempts: 1 });
+    assert_eq!(refused, Err(WriteError::Scattered { limit: SCATTER }));
+    write(&mut log, Write::Attempted { cursor: waiting, offset: 2, attempts: 2 }).expect("one of them again");
+    let long = write(&mut log, event(id, 1, 101));
+    assert!(matches!(long, Err(WriteError::TooLarge { bytes: 101, limit: 100, .. })), "{long:?}");
+    write(&mut log, Write::DeleteStream(id)).expect("deletes");
+    assert_eq!(write(&mut log, event(id, 1, 1)), Err(WriteError::NoStream));
+    assert_eq!(write(&mut log, Write::DeleteCursor(waiting)), Err(WriteError::NoCursor));
+    assert_ne!(stream(&mut log, "broker"), id, "another of the same name");
+}
+
+#[test]
+fn attempts_survive_a_kill_so_that_retries_do_not_start_over() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let id = stream(&mut log, "broker");
+    let waiting = cursor(&mut log, id, "c", None);
+    append(&mut log, id, 1, 10);
+    log.sync().expect("syncs");
+    for attempts in 1..=3 {
+        write(&mut log, Write::Attempted { cursor: waiting, offset: 0, attempts }).expect("notes it");
+    }
+    let log = open(&disk.after_kill(), options());
+    assert_eq!(log.reader().progress(waiting).expect("there").attempts(0), 3);
+}
+
+#[test]
+fn children_of_a_cursor_cost_no_write_for_what_they_do_not_wait_for() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let id = stream(&mut log, "broker");
+    let matcher = cursor(&mut log, id, "matcher", None);
+    let child = Write::CreateCursor { stream: id, name: Bytes::from_static(b"t"), parent: Some(matcher), start: None };
+    let Ok(Written::Cursor(trigger)) = write(&mut log, child.clone()) else { panic!("no cursor") };
+    for n in 0..100 {
+        append(&mut log, id, n, 10);
+    }
+    log.sync().expect("syncs");
+    write(&mut log, Write::Settle { cursor: trigger, ranges: vec![(60, 60)] }).expect("settles");
+    write(&mut log, Write::Settle { cursor: matcher, ranges: vec![(0, 49)] }).expect("settles");
+    drop(log);
+    let mut log = open(&disk, options());
+    let progress = log.reader().progress(trigger).expect("there");
+    assert_eq!(progress.unsettled(0, 100).collect::<Vec<_>>(), [(50, 59), (61, 99)]);
+    let nested = Write::CreateCursor { stream: id, name: Bytes::from_static(b"n"), parent: Some(trigger), start: None };
+    assert_eq!(write(&mut log, nested), Err(WriteError::NoCursor), "a child is no parent");
+}
