@@ -26,6 +26,7 @@
 //! from the segment when missing or damaged; `events-N.state-a` and `-b`, twice the same: streams and cursors as they were when segment N began.
 
 mod catalog;
+mod commit;
 mod files;
 mod index;
 mod log;
@@ -40,6 +41,7 @@ mod varint;
 
 use bytes::Bytes;
 
+pub use commit::{Answer, Durability, EventWriter, GroupCommit, Published, SubmitError};
 pub use log::EventLog;
 pub use progress::Progress;
 pub use ranges::Ranges;

@@ -1,0 +1,381 @@
+//! One thread that writes for many: whatever was asked for while a sync ran goes into the log together, under one sync.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{EventLog, StreamId, Write, WriteError, Written};
+
+/// Most requests that wait.
+const QUEUE: usize = 4096;
+/// Most bytes that wait, but for one request.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Most requests that are written together.
+const TOGETHER: usize = 1024;
+/// A batch that has grown past this many bytes is written.
+const TOGETHER_BYTES: usize = 4 << 20;
+/// After a failed step of removing what nobody needs, the next is taken this much later.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What becomes of each write of a request. Called on the thread that writes, so it must not wait for anything.
+pub type Answer = Box<dyn FnOnce(Vec<Result<Written, WriteError>>) + Send>;
+/// Is told of the streams that have more events to read. Called on the thread that writes, so it must not wait for anything.
+pub type Published = Box<dyn Fn(&[StreamId]) + Send>;
+
+/// When a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Once a power cut takes nothing of it.
+    Synced,
+    /// Once the death of this process takes nothing of it: for what may be done twice.
+    Written,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// As much waits as may.
+    #[error("as many writes wait for the event log as may: try again")]
+    Busy,
+    /// The thread that writes has ended.
+    #[error("the event log is closed")]
+    Closed,
+}
+
+struct Request {
+    writes: Vec<Write>,
+    /// How many they are, or were before they were taken.
+    count: usize,
+    durability: Durability,
+    bytes: usize,
+    answer: Option<Answer>,
+}
+
+impl Request {
+    fn answer(mut self, outcomes: Vec<Result<Written, WriteError>>) {
+        if let Some(answer) = self.answer.take() {
+            answer(outcomes);
+        }
+    }
+}
+
+/// Whoever asked is told, whatever happens to the thread.
+impl Drop for Request {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            let stopped = WriteError::Stopped("its thread ended".to_owned());
+            answer(vec![Err(stopped); self.count]);
+        }
+    }
+}
+
+enum Message {
+    Write(Request),
+    Tidy(u64),
+}
+
+/// Asks for writes, from any thread.
+#[derive(Clone)]
+pub struct EventWriter {
+    messages: SyncSender<Message>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The thread that writes.
+pub struct GroupCommit {
+    thread: JoinHandle<Result<(), WriteError>>,
+}
+
+impl GroupCommit {
+    /// Gives the log to a thread of its own. `published` is told after each sync.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(log: EventLog, published: Published) -> io::Result<(EventWriter, GroupCommit)> {
+        let (messages, received) = sync_channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let committer = Committer { log, published, received, waiting: waiting.clone(), tidying: None };
+        let thread = thread::Builder::new().name("event-log".into()).spawn(move || committer.run())?;
+        Ok((EventWriter { messages, waiting }, GroupCommit { thread }))
+    }
+
+    /// Waits until every [`EventWriter`] is gone, everything asked for is written, and the log is closed.
+    ///
+    /// # Errors
+    /// [`WriteError::Stopped`] when the log could not be closed.
+    pub fn join(self) -> Result<(), WriteError> {
+        self.thread.join().unwrap_or_else(|_| Err(WriteError::Stopped("its thread panicked".to_owned())))
+    }
+}
+
+impl EventWriter {
+    /// Asks for writes, in order, and to be answered when they are as durable as said.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] at the bound of 4096 requests or 64 MiB; the answer is not called then.
+    pub fn submit(&self, writes: Vec<Write>, durability: Durability, answer: Answer) -> Result<(), SubmitError> {
+        let bytes: usize = writes.iter().map(size).sum();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let count = writes.len();
+        let request = Message::Write(Request { writes, count, durability, bytes, answer: Some(answer) });
+        let sent = if before > 0 && before + bytes > QUEUE_BYTES {
+            Err(TrySendError::Full(request))
+        } else {
+            self.messages.try_send(request)
+        };
+        sent.map_err(|refused| {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            let (error, message) = match refused {
+                TrySendError::Full(message) => (SubmitError::Busy, message),
+                TrySendError::Disconnected(message) => (SubmitError::Closed, message),
+            };
+            if let Message::Write(mut request) = message {
+                request.answer = None;
+            }
+            error
+        })
+    }
+
+    /// Asks for what nobody needs to be removed, a step at a time between the writes, with this as the present time.
+    ///
+    /// # Errors
+    /// When as many requests wait as may, or the thread has ended.
+    pub fn tidy(&self, now_ms: u64) -> Result<(), SubmitError> {
+        self.messages.try_send(Message::Tidy(now_ms)).map_err(|refused| match refused {
+            TrySendError::Full(_) => SubmitError::Busy,
+            TrySendError::Disconnected(_) => SubmitError::Closed,
+        })
+    }
+}
+
+/// What a write counts towards the bytes that may wait.
+fn size(write: &Write) -> usize {
+    match write {
+        Write::Append { key, payload, .. } => key.len() + payload.len(),
+        Write::CreateStream { name } | Write::CreateCursor { name, .. } => name.len(),
+        Write::Settle { ranges, .. } => ranges.len() * 16,
+        Write::DeleteStream(_) | Write::DeleteCursor(_) | Write::Attempted { .. } => 0,
+    }
+}
+
+struct Committer {
+    log: EventLog,
+    published: Published,
+    received: Receiver<Message>,
+    waiting: Arc<AtomicUsize>,
+    /// The present time, while there is something to remove; and whether the last step of it failed.
+    tidying: Option<(u64, bool)>,
+}
+
+impl Committer {
+    fn run(mut self) -> Result<(), WriteError> {
+        loop {
+            match self.first() {
+                Ok(first) => self.batch(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.log.close(),
+            }
+            self.tidy_step();
+        }
+    }
+
+    /// What comes next: waited for, unless there is something else to do.
+    fn first(&self) -> Result<Message, RecvTimeoutError> {
+        match self.tidying {
+            None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((_, true)) => self.received.recv_timeout(RETRY),
+            Some((_, false)) => self.received.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            }),
+        }
+    }
+
+    /// Writes what waits.
+    fn batch(&mut self, first: Message) {
+        let (mut requests, mut bytes) = (Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Write(request) => {
+                    bytes += request.bytes;
+                    requests.push(request);
+                }
+                Message::Tidy(now) => self.tidying = Some((now, false)),
+            }
+            let room = requests.len() < TOGETHER && bytes < TOGETHER_BYTES;
+            next = if room { self.received.try_recv().ok() } else { None };
+        }
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.commit(requests);
+    }
+
+    fn commit(&mut self, mut requests: Vec<Request>) {
+        let writes: Vec<Write> = requests.iter_mut().flat_map(|request| request.writes.drain(..)).collect();
+        let mut outcomes = self.log.write(&writes).into_iter();
+        let outcomes: Vec<Vec<_>> =
+            requests.iter().map(|request| outcomes.by_ref().take(request.count).collect()).collect();
+        let waits = |request: &Request| request.durability == Durability::Synced;
+        let synced = if requests.iter().any(waits) { self.log.sync() } else { Ok(Vec::new()) };
+        if let Ok(streams) = &synced
+            && !streams.is_empty()
+        {
+            (self.published)(streams);
+        }
+        for (request, mut outcomes) in requests.into_iter().zip(outcomes) {
+            if let (Err(error), true) = (&synced, waits(&request)) {
+                outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
+            }
+            request.answer(outcomes);
+        }
+    }
+
+    fn tidy_step(&mut self) {
+        let Some((now, _)) = self.tidying else { return };
+        self.tidying = match self.log.tidy(now) {
+            Ok(done) => done.more.then_some((now, false)),
+            Err(WriteError::Stopped(_)) => None,
+            Err(error) => {
+                tracing::warn!(%error, "make room in the event log");
+                Some((now, true))
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        MemoryDisk,
+        events::{EventOptions, EventReader},
+    };
+
+    type Outcomes = Vec<Result<Written, WriteError>>;
+
+    fn started(disk: &MemoryDisk) -> (EventWriter, GroupCommit, EventReader, StreamId) {
+        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), EventOptions::default()).expect("opens");
+        let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
+        let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
+        let reader = log.reader();
+        let (writer, thread) = GroupCommit::start(log, Box::new(|_| {})).expect("starts");
+        (writer, thread, reader, stream)
+    }
+
+    fn event(stream: StreamId, payload: &'static [u8]) -> Write {
+        Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(payload) }
+    }
+
+    fn asked(writer: &EventWriter, writes: Vec<Write>, durability: Durability) -> Outcomes {
+        let (told, answer) = mpsc::channel();
+        writer.submit(writes, durability, Box::new(move |outcomes| drop(told.send(outcomes)))).expect("is taken");
+        answer.recv().expect("is answered")
+    }
+
+    #[test]
+    fn what_is_answered_survives_a_power_cut() {
+        let disk = MemoryDisk::default();
+        let (writer, thread, reader, stream) = started(&disk);
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (writer, disk) = (writer.clone(), disk.clone());
+                thread::spawn(move || {
+                    for _ in 0..20 {
+                        let outcomes =
+                            asked(&writer, vec![event(stream, b"x"), event(stream, b"y")], Durability::Synced);
+                        let Ok(Written::Appended(offset)) = outcomes[1] else { panic!("{outcomes:?}") };
+                        let (log, _) =
+                            EventLog::open(Arc::new(disk.after_power_cut()), EventOptions::default()).expect("opens");
+                        assert!(log.reader().end(stream).expect("there") > offset);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(reader.end(stream), Some(320));
+        drop(writer);
+        thread.join().expect("closes");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_finds_no_room_and_takes_what_comes_after() {
+        let disk = MemoryDisk::default();
+        let (writer, _thread, reader, stream) = started(&disk);
+        disk.set_capacity(Some(disk.used() + 10));
+        assert_eq!(asked(&writer, vec![event(stream, &[7; 100])], Durability::Synced), [Err(WriteError::Full)]);
+        disk.set_capacity(None);
+        assert_eq!(asked(&writer, vec![event(stream, b"z")], Durability::Synced), [Ok(Written::Appended(0))]);
+        assert_eq!(&reader.read(stream, 0, 9, 9).expect("reads").events[0].payload[..], b"z");
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+        let disk = MemoryDisk::default();
+        let (writer, thread, reader, stream) = started(&disk);
+        disk.fail_syncs();
+        for durability in [Durability::Synced, Durability::Written] {
+            let outcomes = asked(&writer, vec![event(stream, b"x")], durability);
+            assert!(matches!(outcomes[..], [Err(WriteError::Stopped(_))]), "{outcomes:?}");
+        }
+        assert_eq!(reader.end(stream), Some(0));
+        drop(writer);
+        assert!(thread.join().is_err());
+    }
+
+    #[test]
+    fn as_much_waits_as_may_and_what_waits_is_answered_whatever_happens() {
+        let disk = MemoryDisk::default();
+        let (writer, thread, _, stream) = started(&disk);
+        // The thread is held up in an answer.
+        let (go_on, held) = mpsc::channel::<()>();
+        let (there, begun) = mpsc::channel();
+        let hold = move |_| {
+            there.send(()).expect("is waited for");
+            held.recv().ok();
+        };
+        writer.submit(vec![event(stream, b"x")], Durability::Synced, Box::new(hold)).expect("is taken");
+        begun.recv().expect("is held up");
+        let answers = Arc::new(Mutex::new(0));
+        let mut taken = 0;
+        let refused = loop {
+            let counted = answers.clone();
+            let count = move |_: Outcomes| *counted.lock().expect("not poisoned") += 1;
+            match writer.submit(vec![event(stream, b"y")], Durability::Written, Box::new(count)) {
+                Ok(()) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((refused, taken), (SubmitError::Busy, QUEUE));
+        drop((go_on, writer));
+        thread.join().expect("closes");
+        assert_eq!(*answers.lock().expect("not poisoned"), taken);
+    }
+
+    #[test]
+    fn a_panic_in_an_answer_leaves_nobody_without_one() {
+        let disk = MemoryDisk::default();
+        let (writer, thread, _, stream) = started(&disk);
+        writer
+            .submit(vec![event(stream, b"x")], Durability::Synced, Box::new(|_| panic!("on purpose")))
+            .expect("is taken");
+        let (told, answer) = mpsc::channel();
+        let send = move |outcomes| drop(told.send(outcomes));
+        match writer.submit(vec![event(stream, b"y")], Durability::Synced, Box::new(send)) {
+            Ok(()) => drop::<Outcomes>(answer.recv().expect("is answered")),
+            Err(error) => assert_eq!(error, SubmitError::Closed),
+        }
+        assert!(thread.join().is_err());
+        assert_eq!(writer.tidy(1), Err(SubmitError::Closed));
+    }
+}
