@@ -1,13 +1,15 @@
 //! A disk in memory for tests: it forgets what was not synced, and fails when told to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{Disk, DiskFile};
 
+/// Linux's number for a read that the device cannot do.
+const EIO: i32 = 5;
 /// What a power cut keeps or loses at a time, bytes.
 const BLOCK: usize = 512;
 
@@ -31,6 +33,8 @@ struct MemoryState {
     allowed: Option<u64>,
     /// Bytes that were read.
     read: u64,
+    /// Files that cannot be read.
+    unreadable: BTreeSet<String>,
 }
 
 /// A disk in memory that forgets what was not synced when the power is cut.
@@ -110,6 +114,11 @@ impl MemoryDisk {
         lock(&self.state).fail_sync = true;
     }
 
+    /// Makes every following read of this file fail, as those of a bad sector do.
+    pub fn fail_reads_of(&self, name: &str) {
+        lock(&self.state).unreadable.insert(name.to_owned());
+    }
+
     /// How many bytes were read so far.
     pub fn bytes_read(&self) -> u64 {
         lock(&self.state).read
@@ -127,6 +136,14 @@ impl MemoryDisk {
 
     fn file(&self, name: &str) -> io::Result<Arc<Mutex<MemoryFile>>> {
         lock(&self.state).files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The file, to be read.
+    fn readable(&self, name: &str) -> io::Result<Arc<Mutex<MemoryFile>>> {
+        if lock(&self.state).unreadable.contains(name) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        self.file(name)
     }
 
     fn handle(&self, file: Arc<Mutex<MemoryFile>>) -> Box<dyn DiskFile> {
@@ -210,13 +227,13 @@ impl Disk for MemoryDisk {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let bytes = lock(&*self.file(name)?).bytes.clone();
+        let bytes = lock(&*self.readable(name)?).bytes.clone();
         lock(&self.state).read += bytes.len() as u64;
         Ok(bytes)
     }
 
     fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
-        let file = self.file(name)?;
+        let file = self.readable(name)?;
         let file = lock(&file);
         let rest = usize::try_from(from).ok().and_then(|from| file.bytes.get(from..)).unwrap_or_default();
         let bytes = rest[..most.min(rest.len())].to_vec();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use knoll_journal::{
     LogError, MemoryDisk,
-    events::{CursorId, EventLog, EventOptions, EventReader, GapCause, Recovery, StreamId, Write, Written},
+    events::{CursorId, EventLog, EventOptions, EventReader, GapCause, ReadError, Recovery, StreamId, Write, Written},
 };
 
 const STREAMS: u64 = 2;
@@ -234,4 +234,64 @@ fn what_a_cursor_settled_beyond_a_damaged_end_is_not_given_to_new_events() {
     let append = Write::Append { stream: id, time: 0, key: Bytes::new(), payload: Bytes::from_static(b"new") };
     let Written::Appended(offset) = write(&mut log, append) else { panic!("no event") };
     assert!(!log.reader().progress(cursor).expect("there").is_settled(offset) && offset >= EVENTS);
+}
+
+/// What a log serves of a stream whose reading may fail at places, which are passed over; and those.
+fn passing_over(reader: &EventReader, id: StreamId) -> (BTreeSet<u64>, Vec<(String, u64, u64)>) {
+    let (mut events, mut failed, mut next) = (BTreeSet::new(), Vec::new(), 0);
+    loop {
+        match reader.read(id, next, usize::MAX, usize::MAX) {
+            Ok(read) if read.next == next => return (events, failed),
+            Ok(read) => {
+                events.extend(read.events.iter().map(|event| event.offset));
+                next = read.next;
+            }
+            Err(ReadError::Io { name, first, last, .. }) => {
+                failed.push((name, first, last));
+                next = last + 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_the_system_cannot_read_costs_no_event_of_another() {
+    let disk = filled();
+    let file = disk.files().into_keys().find(|file| file.ends_with("2.log")).expect("there");
+    disk.fail_reads_of(&file);
+    let (log, recovery) = open(&disk);
+    assert_eq!(recovery, Recovery::default(), "who reads there is told");
+    for stream in 0..STREAMS {
+        let id = log.reader().stream(&name(stream)).expect("there");
+        let (events, failed) = passing_over(&log.reader(), id);
+        let [(named, first, last)] = &failed[..] else { panic!("{failed:?}") };
+        let expected: BTreeSet<u64> = (0..EVENTS).filter(|offset| offset < first || offset > last).collect();
+        assert_eq!((named, &events), (&file, &expected));
+    }
+}
+
+#[test]
+fn an_index_file_that_cannot_be_read_costs_nothing() {
+    let disk = filled();
+    let file = disk.files().into_keys().find(|file| file.ends_with("2.index")).expect("there");
+    disk.fail_reads_of(&file);
+    assert_eq!(missing(&disk, &file), (0, Recovery::default()));
+}
+
+#[test]
+fn a_segment_of_which_nothing_can_be_read_is_named_and_left_for_a_start_that_can() {
+    let disk = filled();
+    let mut files = disk.files();
+    files.retain(|file, _| !file.ends_with("2.index"));
+    let file = files.keys().find(|file| file.ends_with("2.log")).cloned().expect("there");
+    let disk = MemoryDisk::holding(files);
+    disk.fail_reads_of(&file);
+    let (mut log, recovery) = open(&disk);
+    assert!(matches!(&recovery.damages[..], [damage] if damage.file == file), "{recovery:?}");
+    assert!(!recovery.lost.is_empty());
+    while log.tidy(u64::MAX).expect("tidies").more {}
+    log.close().expect("closes");
+    // The disk is copied to a new one.
+    assert_eq!(missing(&disk.after_kill(), &file), (0, Recovery::default()));
 }

@@ -44,13 +44,16 @@ pub(crate) fn write_index(disk: &dyn Disk, segment: u64, index: &SegmentIndex) -
     replace(disk, &index_name(segment), &index.encode())
 }
 
-/// Reads what stands in a closed segment; `None` when that is not kept, or no more what was written.
-pub(crate) fn read_index(disk: &dyn Disk, segment: u64) -> Result<Option<SegmentIndex>, LogError> {
-    let name = index_name(segment);
-    match disk.read(&name) {
-        Ok(file) => Ok(SegmentIndex::decode(&file, segment)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error(&name)(error)),
+/// Reads what stands in a closed segment; `None` when that is not kept, cannot be read, or is no more what was written.
+pub(crate) fn read_index(disk: &dyn Disk, segment: u64) -> Option<SegmentIndex> {
+    match disk.read(&index_name(segment)) {
+        Ok(file) => SegmentIndex::decode(&file, segment),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(%error, name = index_name(segment), "read what stands in a segment; it is made out again");
+            }
+            None
+        }
     }
 }
 

@@ -84,7 +84,8 @@ pub enum ReadError {
     /// There is no such stream.
     #[error("there is no such stream")]
     NoStream,
-    /// The system cannot read a segment. The offsets may be passed over by reading on behind them.
+    /// The system cannot read a segment, the one that holds the first offset asked for. The offsets may be passed over by
+    /// reading on behind them.
     #[error("read the events {first} to {last} from segment {name}")]
     Io {
         /// The segment's file name.
@@ -181,6 +182,8 @@ impl EventReader {
                         read.gaps.push(Gap { first: span.first, last: span.last, cause });
                         read.next = span.last + 1;
                     }
+                    // What was read before it is not held back: the next call begins there.
+                    Err(_) if read.next > from => break,
                     Err(source) => {
                         let (name, first, last) = (segment_name(PREFIX, span.segment), span.first, span.last);
                         return Err(ReadError::Io { name, first, last, source });

@@ -12,7 +12,7 @@ use super::{
     record::Record,
     scan::{Hole, scan},
 };
-use crate::{Disk, Log, LogError, segment_name};
+use crate::{Disk, Log, LogError, is_full, segment_name};
 
 /// A damaged place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub struct Lost {
 /// What was found out of order when the log was opened; nothing of it where all was well, whatever crash came before.
 ///
 /// Damage within a closed segment whose index file is whole is not seen before somebody reads there: its events come as
-/// [`Gap`](super::Gap)s then.
+/// [`Gap`](super::Gap)s then. A closed segment that the system cannot read, and of which there is no index file, is left
+/// where it is: its events are lost until a start that can read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Places that are no more what was written.
@@ -63,8 +64,8 @@ impl EventLog {
     /// Opens the log, making one where there is none. Costs the last segment, and of each other one its index file.
     ///
     /// # Errors
-    /// When a file cannot be read or written, when it is known of no segment how streams and cursors were when it began,
-    /// or when records are of another version.
+    /// When a file cannot be written, or the last segments, or what is kept of streams and cursors, not be read; when it
+    /// is known of no segment how streams and cursors were when it began; or when records are of another version.
     pub fn open(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(EventLog, Recovery), LogError> {
         let segments = Log::segments(disk.as_ref(), PREFIX)?;
         let names = disk.list().map_err(files::io_error(PREFIX))?;
@@ -170,16 +171,23 @@ impl Opening<'_> {
 
     /// Takes what stands in a closed segment from its index file, or else from itself.
     fn closed(&mut self, segment: u64) -> Result<(), LogError> {
-        let index = files::read_index(self.disk, segment)?;
-        let name = segment_name(PREFIX, segment);
-        if let Some(index) = index {
-            let tail = self.disk.read_at(&name, index.bytes.saturating_sub(1), 2).map_err(files::io_error(&name))?;
-            if tail.len() == 1 {
+        if let Some(index) = files::read_index(self.disk, segment) {
+            // One whose end cannot be read is as long as it was: who reads there is told.
+            let end = self.disk.read_at(&segment_name(PREFIX, segment), index.bytes.saturating_sub(1), 2);
+            if end.map_or(true, |end| end.len() == 1) {
                 self.catalog.add_segment(segment, index);
                 return Ok(());
             }
         }
-        let (index, holes) = rebuild(self.disk, segment)?;
+        let (index, holes) = match rebuild(self.disk, segment) {
+            // It is not taken for empty, or it would be removed: the next start looks again.
+            Err(LogError::Io { name, source }) if !is_full(&source) => {
+                tracing::error!(error = %source, name, "read a segment of which nothing else is known");
+                self.damage(name, 0, "it cannot be read");
+                return Ok(());
+            }
+            rebuilt => rebuilt?,
+        };
         self.holes(segment, &holes);
         files::write_index(self.disk, segment, &index)
             .unwrap_or_else(|error| tracing::warn!(%error, "keep what stands in a segment; the next start reads it"));
