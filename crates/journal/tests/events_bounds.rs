@@ -1,11 +1,16 @@
 //! What things cost, counted in bytes read and entries kept; and what is answered at each bound.
 
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use knoll_journal::{
-    MemoryDisk,
-    events::{CursorId, EventLog, EventOptions, Retention, SCATTER, StreamId, Write, WriteError, Written},
+    Disk, DiskFile, MemoryDisk,
+    events::{
+        CursorId, EventLog, EventOptions, Gap, GapCause, Retention, SCATTER, StreamId, Write, WriteError, Written,
+    },
 };
 
 fn options() -> EventOptions {
@@ -291,4 +296,72 @@ fn children_of_a_cursor_cost_no_write_for_what_they_do_not_wait_for() {
     assert_eq!(progress.unsettled(0, 100).collect::<Vec<_>>(), [(50, 59), (61, 99)]);
     let nested = Write::CreateCursor { stream: id, name: Bytes::from_static(b"n"), parent: Some(trigger), start: None };
     assert_eq!(write(&mut log, nested), Err(WriteError::NoCursor), "a child is no parent");
+}
+
+/// A disk on which the oldest segment is gone whenever somebody is about to read it: what is needed of it was copied
+/// forward at that moment.
+#[derive(Clone, Default)]
+struct Moving {
+    disk: MemoryDisk,
+    log: Arc<Mutex<Option<EventLog>>>,
+}
+
+impl Disk for Moving {
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        let is_oldest =
+            || self.disk.files().into_keys().find(|file| file.ends_with(".log")).is_some_and(|file| file == name);
+        // Copying reads, too.
+        if let Ok(mut log) = self.log.try_lock()
+            && let Some(log) = log.as_mut()
+        {
+            while is_oldest() && log.tidy(1 << 40).expect("tidies").more {}
+        }
+        self.disk.read_at(name, from, most)
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.create(name)
+    }
+    fn append_to(&self, name: &str, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.append_to(name, len)
+    }
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.disk.read(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+}
+
+#[test]
+fn a_reader_follows_events_that_are_copied_forward_under_its_eyes() {
+    let moving = Moving::default();
+    let small = EventOptions { segment_bytes: 32 << 10, ..options() };
+    let (mut log, _) = EventLog::open(Arc::new(moving.clone()), small).expect("opens");
+    let id = stream(&mut log, "broker");
+    let waiting = cursor(&mut log, id, "c", None);
+    for n in 0..1500 {
+        append(&mut log, id, n, 1000);
+    }
+    log.sync().expect("syncs");
+    // One in four is awaited.
+    let ranges = (0..375).map(|n| (4 * n + 1, 4 * n + 3)).collect();
+    write(&mut log, Write::Settle { cursor: waiting, ranges }).expect("settles");
+    let reader = log.reader();
+    *moving.log.lock().expect("not poisoned") = Some(log);
+    let read = reader.read(id, 0, usize::MAX, usize::MAX).expect("reads");
+    let settled = |gap: &Gap| gap.cause == GapCause::Removed && (gap.first..=gap.last).all(|offset| offset % 4 != 0);
+    assert!(read.gaps.iter().all(settled), "{:?}", read.gaps);
+    let found: Vec<u64> = read.events.iter().map(|event| event.offset).filter(|offset| offset % 4 == 0).collect();
+    assert_eq!(found, (0..375).map(|n| 4 * n).collect::<Vec<_>>());
+    // It did happen.
+    assert!(reader.bytes() < 1_000_000, "{}", reader.bytes());
 }

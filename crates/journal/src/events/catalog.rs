@@ -191,7 +191,10 @@ impl Catalog {
     fn remove_stream(&mut self, id: StreamId) {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.stream_names.remove(&stream.name);
-        self.tail_bytes -= stream.tail.iter().map(cost).sum::<usize>();
+        if !stream.tail.is_empty() {
+            self.tail_bytes -= stream.tail.iter().map(cost).sum::<usize>();
+            self.tails.retain(|of| *of != id);
+        }
         stream.cursors.iter().for_each(|cursor| self.forget_cursor(*cursor));
     }
 
@@ -207,8 +210,9 @@ impl Catalog {
         let Some(stream) = self.cursors.get(&id).map(|cursor| cursor.stream) else { return };
         let Some(stream) = self.streams.get_mut(&stream) else { return };
         let cursors = &self.cursors;
-        let goes =
-            |cursor: &CursorId| *cursor == id || cursors.get(cursor).is_some_and(|cursor| cursor.parent == Some(id));
+        let has_children = cursors.get(&id).is_some_and(|cursor| cursor.parent.is_none());
+        let is_child = |cursor: &CursorId| cursors.get(cursor).is_some_and(|cursor| cursor.parent == Some(id));
+        let goes = |cursor: &CursorId| *cursor == id || has_children && is_child(cursor);
         let (gone, left) = std::mem::take(&mut stream.cursors).into_iter().partition(goes);
         stream.cursors = left;
         let gone: Vec<CursorId> = gone;
@@ -386,6 +390,19 @@ mod tests {
         assert_eq!(catalog.progress(CursorId(1)), None, "it went with its parent");
         apply(&mut catalog, &Record::CursorDeleted(CursorId(2)));
         assert_eq!(awaited(&catalog), [], "nobody waits");
+    }
+
+    #[test]
+    fn streams_that_come_and_go_leave_nothing_in_memory() {
+        let mut catalog = Catalog::default();
+        for id in 0..100 {
+            let stream = StreamId(id);
+            apply(&mut catalog, &Record::Stream { stream, name: b"short-lived" });
+            let event = Event { offset: 0, time: 0, key: Bytes::new(), payload: Bytes::new() };
+            catalog.remember(stream, event, 1 << 20);
+            apply(&mut catalog, &Record::StreamDeleted(stream));
+        }
+        assert_eq!((catalog.tails.len(), catalog.tail_bytes, catalog.stream_names.len()), (0, 0, 0));
     }
 
     #[test]

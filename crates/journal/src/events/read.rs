@@ -22,8 +22,6 @@ use crate::{
 
 /// Most bytes of a segment that are read at once, but for one long event.
 const MOST: usize = 1 << 20;
-/// How often the place of an event is looked up again because it was copied forward meanwhile.
-const MOVES: usize = 16;
 
 /// What the writer and the readers share.
 pub(crate) struct Shared {
@@ -164,7 +162,8 @@ impl EventReader {
     pub fn read(&self, stream: StreamId, from: u64, most: usize, bytes: usize) -> Result<Read, ReadError> {
         let mut read = Read { next: from, ..Read::default() };
         let mut left = bytes;
-        let mut moves = 0;
+        // The segment that was looked for in vain.
+        let mut gone = None;
         while read.events.len() < most && (left > 0 || read.events.is_empty()) {
             match self.next(stream, &mut read, most, left)? {
                 Next::End => break,
@@ -175,8 +174,11 @@ impl EventReader {
                 }
                 Next::Span(span) => match self.stored_in(stream, &span) {
                     Ok(found) => left = take_within(&mut read, found, most, left),
-                    // It was copied forward between looking it up and reading.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && moves < MOVES => moves += 1,
+                    // It was copied forward between looking it up and reading, unless it is looked for there again: a
+                    // segment is forgotten before it is removed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && gone != Some(span.segment) => {
+                        gone = Some(span.segment);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         let cause = GapCause::Damaged { file: segment_name(PREFIX, span.segment), at: 0 };
                         read.gaps.push(Gap { first: span.first, last: span.last, cause });
