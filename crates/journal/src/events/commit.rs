@@ -5,10 +5,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{EventLog, StreamId, Write, WriteError, Written};
@@ -21,10 +21,13 @@ const QUEUE_BYTES: usize = 64 << 20;
 const TOGETHER: usize = 1024;
 /// A batch that has grown past this many bytes is written.
 const TOGETHER_BYTES: usize = 4 << 20;
+/// What was written and awaits no sync is synced, and shown to readers, this much later if nothing else has it synced.
+const LAZY: Duration = Duration::from_millis(200);
 /// After a failed step of removing what nobody needs, the next is taken this much later.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What becomes of each write of a request. Called on the thread that writes, so it must not wait for anything.
+/// What becomes of each write of a request. Called on the thread that writes, so it must not wait for anything. Where it
+/// panics, nobody else notices.
 pub type Answer = Box<dyn FnOnce(Vec<Result<Written, WriteError>>) + Send>;
 /// Is told of the streams that have more events to read. Called on the thread that writes, so it must not wait for anything.
 pub type Published = Box<dyn Fn(&[StreamId]) + Send>;
@@ -34,7 +37,8 @@ pub type Published = Box<dyn Fn(&[StreamId]) + Send>;
 pub enum Durability {
     /// Once a power cut takes nothing of it.
     Synced,
-    /// Once the death of this process takes nothing of it: for what may be done twice.
+    /// Once the death of this process takes nothing of it: for what may be done twice. It is synced, and its events
+    /// shown to readers, with the next request that asks for it, or within a fifth of a second.
     Written,
 }
 
@@ -61,8 +65,15 @@ struct Request {
 impl Request {
     fn answer(mut self, outcomes: Vec<Result<Written, WriteError>>) {
         if let Some(answer) = self.answer.take() {
-            answer(outcomes);
+            contained("an answer", || answer(outcomes));
         }
+    }
+}
+
+/// Runs what others gave. The log is whole when it is called, so a panic of it is its own.
+fn contained(what: &str, work: impl FnOnce()) {
+    if let Err(panic) = knoll_faults::catch(work) {
+        tracing::error!(panic, what, "told by the event log, it panicked");
     }
 }
 
@@ -71,7 +82,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         if let Some(answer) = self.answer.take() {
             let stopped = WriteError::Stopped("its thread ended".to_owned());
-            answer(vec![Err(stopped); self.count]);
+            contained("an answer", || answer(vec![Err(stopped); self.count]));
         }
     }
 }
@@ -101,7 +112,7 @@ impl GroupCommit {
     pub fn start(log: EventLog, published: Published) -> io::Result<(EventWriter, GroupCommit)> {
         let (messages, received) = sync_channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
-        let committer = Committer { log, published, received, waiting: waiting.clone(), tidying: None };
+        let committer = Committer { log, published, received, waiting: waiting.clone(), tidying: None, lazy: None };
         let thread = thread::Builder::new().name("event-log".into()).spawn(move || committer.run())?;
         Ok((EventWriter { messages, waiting }, GroupCommit { thread }))
     }
@@ -172,6 +183,8 @@ struct Committer {
     waiting: Arc<AtomicUsize>,
     /// The present time, while there is something to remove; and whether the last step of it failed.
     tidying: Option<(u64, bool)>,
+    /// When what was written is synced, if nothing has it synced before.
+    lazy: Option<Instant>,
 }
 
 impl Committer {
@@ -182,19 +195,21 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.log.close(),
             }
+            if self.lazy.is_some_and(|due| due <= Instant::now()) {
+                // Where it fails the log has stopped, and says so to the next who asks.
+                self.sync().ok();
+            }
             self.tidy_step();
         }
     }
 
     /// What comes next: waited for, unless there is something else to do.
     fn first(&self) -> Result<Message, RecvTimeoutError> {
-        match self.tidying {
+        let lazy = self.lazy.map(|due| due.saturating_duration_since(Instant::now()));
+        let tidying = self.tidying.map(|(_, failed)| if failed { RETRY } else { Duration::ZERO });
+        match [lazy, tidying].into_iter().flatten().min() {
             None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some((_, true)) => self.received.recv_timeout(RETRY),
-            Some((_, false)) => self.received.try_recv().map_err(|error| match error {
-                TryRecvError::Empty => RecvTimeoutError::Timeout,
-                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-            }),
+            Some(wait) => self.received.recv_timeout(wait),
         }
     }
 
@@ -223,18 +238,28 @@ impl Committer {
         let outcomes: Vec<Vec<_>> =
             requests.iter().map(|request| outcomes.by_ref().take(request.count).collect()).collect();
         let waits = |request: &Request| request.durability == Durability::Synced;
-        let synced = if requests.iter().any(waits) { self.log.sync() } else { Ok(Vec::new()) };
-        if let Ok(streams) = &synced
-            && !streams.is_empty()
-        {
-            (self.published)(streams);
-        }
+        let synced = if requests.iter().any(waits) {
+            self.sync()
+        } else {
+            self.lazy = self.lazy.or_else(|| (!requests.is_empty()).then(|| Instant::now() + LAZY));
+            Ok(())
+        };
         for (request, mut outcomes) in requests.into_iter().zip(outcomes) {
             if let (Err(error), true) = (&synced, waits(&request)) {
                 outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
             }
             request.answer(outcomes);
         }
+    }
+
+    /// Syncs all that was written, and tells of it.
+    fn sync(&mut self) -> Result<(), WriteError> {
+        self.lazy = None;
+        let streams = self.log.sync()?;
+        if !streams.is_empty() {
+            contained("who reads", || (self.published)(&streams));
+        }
+        Ok(())
     }
 
     fn tidy_step(&mut self) {
@@ -363,19 +388,36 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_an_answer_leaves_nobody_without_one() {
+    fn a_panic_in_an_answer_or_a_listener_costs_nobody_else_anything() {
         let disk = MemoryDisk::default();
-        let (writer, thread, _, stream) = started(&disk);
-        writer
-            .submit(vec![event(stream, b"x")], Durability::Synced, Box::new(|_| panic!("on purpose")))
-            .expect("is taken");
-        let (told, answer) = mpsc::channel();
-        let send = move |outcomes| drop(told.send(outcomes));
-        match writer.submit(vec![event(stream, b"y")], Durability::Synced, Box::new(send)) {
-            Ok(()) => drop::<Outcomes>(answer.recv().expect("is answered")),
-            Err(error) => assert_eq!(error, SubmitError::Closed),
+        let (mut log, _) = EventLog::open(Arc::new(disk), EventOptions::default()).expect("opens");
+        let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
+        let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
+        let (writer, thread) = GroupCommit::start(log, Box::new(|_| panic!("on purpose"))).expect("starts");
+        for offset in [0, 2] {
+            let panics: Answer = Box::new(|_| panic!("on purpose"));
+            writer.submit(vec![event(stream, b"x")], Durability::Synced, panics).expect("is taken");
+            let outcomes = asked(&writer, vec![event(stream, b"y")], Durability::Synced);
+            assert_eq!(outcomes, [Ok(Written::Appended(offset + 1))]);
         }
-        assert!(thread.join().is_err());
-        assert_eq!(writer.tidy(1), Err(SubmitError::Closed));
+        drop(writer);
+        thread.join().expect("closes");
+    }
+
+    #[test]
+    fn what_was_written_only_is_synced_and_shown_before_long_though_nobody_asks() {
+        let disk = MemoryDisk::default();
+        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), EventOptions::default()).expect("opens");
+        let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
+        let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
+        let (told, shown) = mpsc::channel();
+        let published = Box::new(move |streams: &[StreamId]| drop(told.send(streams.to_vec())));
+        let (writer, _thread) = GroupCommit::start(log, published).expect("starts");
+        for _ in 0..2 {
+            asked(&writer, vec![event(stream, b"x")], Durability::Written).remove(0).expect("is written");
+            assert_eq!(shown.recv_timeout(Duration::from_secs(60)), Ok(vec![stream]));
+        }
+        let (log, _) = EventLog::open(Arc::new(disk.after_power_cut()), EventOptions::default()).expect("opens");
+        assert_eq!(log.reader().end(stream), Some(2));
     }
 }
