@@ -18,6 +18,7 @@ fn options() -> EventOptions {
         segment_bytes: 1 << 20,
         budget_bytes: 1 << 30,
         tail_bytes: 0,
+        reserve_bytes: 256 << 10,
         retention: Retention { age_ms: 1000, bytes: 1 << 30 },
         ..EventOptions::default()
     }
@@ -364,4 +365,79 @@ fn a_reader_follows_events_that_are_copied_forward_under_its_eyes() {
     assert_eq!(found, (0..375).map(|n| 4 * n).collect::<Vec<_>>());
     // It did happen.
     assert!(reader.bytes() < 1_000_000, "{}", reader.bytes());
+}
+
+/// Writes events until the disk is full. Returns how many there are.
+fn fill(log: &mut EventLog, stream: StreamId) -> u64 {
+    let mut events = 0;
+    loop {
+        match write(log, event(stream, 1, 1000)) {
+            Ok(_) => events += 1,
+            Err(error) => {
+                assert_eq!(error, WriteError::Full);
+                log.sync().expect("syncs");
+                return events;
+            }
+        }
+    }
+}
+
+/// On a disk of 3 MB, all of it written to, the consumer settles `share` percent of what is there.
+fn settles_on_a_full_disk(options: EventOptions, share: u64) {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options.clone());
+    let id = stream(&mut log, "broker");
+    let waiting = cursor(&mut log, id, "c", None);
+    disk.set_capacity(Some(3_000_000));
+    let events = fill(&mut log, id);
+    assert!(events > 2000, "{events}");
+    assert_eq!(log.tidy(1).expect("tidies").copied, 0, "all of it is awaited");
+    let settled = events * share / 1000 * 10;
+    // Senders do not stop trying.
+    for done in (0..settled).step_by(10) {
+        let settle = Write::Settle { cursor: waiting, ranges: vec![(done, done + 9)] };
+        let outcomes = log.write(&[event(id, 1, 1000), settle, event(id, 1, 1000)]);
+        assert_eq!(outcomes, [Err(WriteError::Full), Ok(Written::Done), Err(WriteError::Full)]);
+    }
+    tidy(&mut log, 1);
+    let end = log.reader().end(id).expect("there");
+    let more = fill(&mut log, id);
+    assert!(more * 100 > events * share / 2, "{more} after {settled} of {events}");
+    let log = open(&disk.after_kill(), options);
+    let read = log.reader().read(id, settled, usize::MAX, usize::MAX).expect("reads");
+    assert_eq!((read.events.len() as u64, read.gaps.len()), (end + more - settled, 0));
+}
+
+#[test]
+fn consumers_settle_on_a_full_disk_and_so_make_room() {
+    settles_on_a_full_disk(options(), 60);
+}
+
+#[test]
+fn a_disk_that_one_segment_fills_is_given_back_too() {
+    settles_on_a_full_disk(EventOptions { segment_bytes: 64 << 20, ..options() }, 97);
+}
+
+#[test]
+fn on_a_full_disk_what_was_settled_goes_before_its_time() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, EventOptions { retention: Retention { age_ms: 1 << 40, bytes: 1 << 40 }, ..options() });
+    let id = stream(&mut log, "broker");
+    disk.set_capacity(Some(3_000_000));
+    for _ in 0..3 {
+        assert!(fill(&mut log, id) > 900);
+        tidy(&mut log, 1);
+    }
+}
+
+#[test]
+fn retention_leaves_room_within_the_budget() {
+    let disk = MemoryDisk::default();
+    let keep = Retention { age_ms: 1 << 40, bytes: 1 << 40 };
+    let mut log = open(&disk, EventOptions { budget_bytes: 8 << 20, retention: keep, ..options() });
+    let id = stream(&mut log, "broker");
+    for _ in 0..20_000 {
+        append(&mut log, id, 1, 1000);
+        tidy(&mut log, 1);
+    }
 }

@@ -12,7 +12,13 @@ const STREAMS: u64 = 2;
 const EVENTS: u64 = 40;
 
 fn options() -> EventOptions {
-    EventOptions { segment_bytes: 1200, run: b"a run".to_vec(), tail_bytes: 0, ..EventOptions::default() }
+    EventOptions {
+        segment_bytes: 1200,
+        run: b"a run".to_vec(),
+        tail_bytes: 0,
+        reserve_bytes: 9,
+        ..EventOptions::default()
+    }
 }
 
 fn try_open(disk: &MemoryDisk) -> Result<(EventLog, Recovery), LogError> {

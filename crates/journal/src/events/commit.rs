@@ -289,8 +289,12 @@ mod tests {
 
     type Outcomes = Vec<Result<Written, WriteError>>;
 
+    fn options() -> EventOptions {
+        EventOptions { reserve_bytes: 0, ..EventOptions::default() }
+    }
+
     fn started(disk: &MemoryDisk) -> (EventWriter, GroupCommit, EventReader, StreamId) {
-        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), EventOptions::default()).expect("opens");
+        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), options()).expect("opens");
         let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
         let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
         let reader = log.reader();
@@ -320,8 +324,7 @@ mod tests {
                         let outcomes =
                             asked(&writer, vec![event(stream, b"x"), event(stream, b"y")], Durability::Synced);
                         let Ok(Written::Appended(offset)) = outcomes[1] else { panic!("{outcomes:?}") };
-                        let (log, _) =
-                            EventLog::open(Arc::new(disk.after_power_cut()), EventOptions::default()).expect("opens");
+                        let (log, _) = EventLog::open(Arc::new(disk.after_power_cut()), options()).expect("opens");
                         assert!(log.reader().end(stream).expect("there") > offset);
                     }
                 })
@@ -390,7 +393,7 @@ mod tests {
     #[test]
     fn a_panic_in_an_answer_or_a_listener_costs_nobody_else_anything() {
         let disk = MemoryDisk::default();
-        let (mut log, _) = EventLog::open(Arc::new(disk), EventOptions::default()).expect("opens");
+        let (mut log, _) = EventLog::open(Arc::new(disk), options()).expect("opens");
         let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
         let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
         let (writer, thread) = GroupCommit::start(log, Box::new(|_| panic!("on purpose"))).expect("starts");
@@ -407,7 +410,7 @@ mod tests {
     #[test]
     fn what_was_written_only_is_synced_and_shown_before_long_though_nobody_asks() {
         let disk = MemoryDisk::default();
-        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), EventOptions::default()).expect("opens");
+        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), options()).expect("opens");
         let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
         let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
         let (told, shown) = mpsc::channel();
@@ -417,7 +420,7 @@ mod tests {
             asked(&writer, vec![event(stream, b"x")], Durability::Written).remove(0).expect("is written");
             assert_eq!(shown.recv_timeout(Duration::from_secs(60)), Ok(vec![stream]));
         }
-        let (log, _) = EventLog::open(Arc::new(disk.after_power_cut()), EventOptions::default()).expect("opens");
+        let (log, _) = EventLog::open(Arc::new(disk.after_power_cut()), options()).expect("opens");
         assert_eq!(log.reader().end(stream), Some(2));
     }
 }

@@ -8,6 +8,11 @@ use crate::{Disk, LogError, log::write_new};
 /// The streams and cursors are kept twice.
 const COPIES: [&str; 2] = ["state-a", "state-b"];
 
+/// The file that keeps room back.
+pub(crate) const RESERVE: &str = "events.reserve";
+/// Bytes of it that are written at once.
+const RESERVE_PIECE: usize = 1 << 20;
+
 fn name(segment: u64, kind: &str) -> String {
     format!("{PREFIX}-{segment:016}.{kind}")
 }
@@ -96,4 +101,28 @@ pub(crate) fn read_state(disk: &dyn Disk, segment: u64) -> Result<(Option<Catalo
         }
     }
     Ok((None, damaged))
+}
+
+/// Keeps so many bytes of the disk back, a piece at a time.
+pub(crate) fn write_reserve(disk: &dyn Disk, bytes: usize) -> Result<(), LogError> {
+    let temporary = format!("{RESERVE}.new");
+    let piece = vec![0; bytes.min(RESERVE_PIECE)];
+    let written = write_new(disk, &temporary, &[]).and_then(|mut file| {
+        for at in (0..bytes).step_by(RESERVE_PIECE) {
+            file.append(&piece[..piece.len().min(bytes - at)])?;
+        }
+        file.sync()
+    });
+    let named = written.and_then(|()| disk.rename(&temporary, RESERVE));
+    if named.is_err() {
+        // What was got of it is wanted.
+        disk.remove(&temporary).ok();
+    }
+    named.map_err(io_error(RESERVE))
+}
+
+/// Gives them back.
+pub(crate) fn remove_reserve(disk: &dyn Disk) -> bool {
+    let removed = disk.remove(RESERVE);
+    removed.inspect_err(|error| tracing::warn!(%error, "give back the room that is kept back")).is_ok()
 }

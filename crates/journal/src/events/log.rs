@@ -40,6 +40,10 @@ pub struct EventLog {
     pub(super) cleaning: Option<Cleaning>,
     /// Segments that could not be read when they were to be copied.
     pub(super) unreadable: BTreeSet<u64>,
+    /// Whether room is kept back on the disk for those who settle.
+    pub(super) reserve: bool,
+    /// Whether the disk was full since room was last made.
+    pub(super) short: bool,
     stopped: Option<String>,
 }
 
@@ -97,18 +101,20 @@ impl EventLog {
             kept,
             cleaning: None,
             unreadable: BTreeSet::new(),
+            reserve: false,
+            short: false,
             stopped: None,
         }
     }
 
-    /// Begins a new segment where the last one must not be gone on with.
-    pub(super) fn settle_in(&mut self) -> Result<(), LogError> {
-        if !self.must_rotate {
-            return Ok(());
-        }
-        match self.rotate() {
+    /// Keeps room back, and begins a new segment where the last one must not be gone on with.
+    pub(super) fn settle_in(&mut self, names: &[String]) -> Result<(), LogError> {
+        self.reserve = names.iter().any(|name| name == files::RESERVE);
+        let begun = self.keep_back().and_then(|_| if self.must_rotate { self.rotate() } else { Ok(()) });
+        match begun {
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, "no room for a new segment: nothing is taken before there is");
+                self.short = true;
                 Ok(())
             }
             rotated => rotated,
@@ -129,7 +135,7 @@ impl EventLog {
             // What is there decides what these say, so what came before is put there first.
             let alone = !matches!(write, Write::Append { .. } | Write::Settle { .. } | Write::Attempted { .. });
             if alone || staged.is_long() {
-                self.flush(&mut staged, &mut outcomes);
+                self.flush(writes, &mut staged, &mut outcomes);
             }
             let outcome = self.stage(write, &mut staged);
             if outcome.is_ok() {
@@ -137,20 +143,45 @@ impl EventLog {
             }
             outcomes.push(outcome);
             if alone {
-                self.flush(&mut staged, &mut outcomes);
+                self.flush(writes, &mut staged, &mut outcomes);
             }
         }
-        self.flush(&mut staged, &mut outcomes);
+        self.flush(writes, &mut staged, &mut outcomes);
         outcomes
     }
 
     /// Writes what is staged; where that fails, the outcomes that depend on it say why.
-    fn flush(&mut self, staged: &mut Staged, outcomes: &mut [Result<Written, WriteError>]) {
+    fn flush(&mut self, writes: &[Write], staged: &mut Staged, outcomes: &mut [Result<Written, WriteError>]) {
         let mut staged = std::mem::take(staged);
         let dependent = std::mem::take(&mut staged.outcomes);
-        if let Err(error) = self.put(staged) {
-            for outcome in dependent {
-                outcomes[outcome] = Err(error.clone());
+        let Err(error) = self.put(staged) else { return };
+        for outcome in &dependent {
+            outcomes[*outcome] = Err(error.clone());
+        }
+        if error == WriteError::Full {
+            self.flush_in_reserve(writes, &dependent, outcomes);
+        }
+    }
+
+    /// Writes on a full disk what lets something of it go, into the room kept back for that: else none ever would.
+    fn flush_in_reserve(
+        &mut self,
+        writes: &[Write],
+        dependent: &[usize],
+        outcomes: &mut [Result<Written, WriteError>],
+    ) {
+        let frees =
+            |write: &Write| matches!(write, Write::Settle { .. } | Write::DeleteStream(_) | Write::DeleteCursor(_));
+        let freeing: Vec<usize> = dependent.iter().copied().filter(|at| frees(&writes[*at])).collect();
+        loop {
+            let mut staged = Staged::default();
+            freeing.iter().for_each(|at| outcomes[*at] = self.stage(&writes[*at], &mut staged));
+            let Err(error) = self.put(staged) else { return };
+            for at in &freeing {
+                outcomes[*at] = std::mem::replace(&mut outcomes[*at], Ok(Written::Done)).and(Err(error.clone()));
+            }
+            if error != WriteError::Full || !self.release() {
+                return;
             }
         }
     }
@@ -248,6 +279,9 @@ impl EventLog {
         let stream = catalog.streams.get(&id).ok_or(WriteError::NoStream)?;
         within("the event's key", key, KEY_BYTES)?;
         within("the event", payload, self.options.payload_bytes)?;
+        if self.options.reserve_bytes > 0 && !self.reserve {
+            return Err(WriteError::Full);
+        }
         let used = catalog.closed_bytes() + self.log.written() + staged.batch.len() as u64;
         let budget = self.options.budget_bytes;
         if used + payload.len() as u64 > budget {
@@ -278,7 +312,8 @@ impl EventLog {
             match self.rotate() {
                 Ok(()) => {}
                 Err(error) if error.is_full() => {
-                    tracing::warn!(%error, "no room for a new segment; the open one grows")
+                    tracing::warn!(%error, "no room for a new segment; the open one grows");
+                    self.short = true;
                 }
                 // What was written is there; who asks for the sync of it is told.
                 Err(error) => drop(self.stop(&error)),
@@ -316,9 +351,13 @@ impl EventLog {
     }
 
     /// Closes the open segment, keeps what stands in it, and begins the next one.
-    fn rotate(&mut self) -> Result<(), LogError> {
+    pub(super) fn rotate(&mut self) -> Result<(), LogError> {
         let (closed, bytes) = (self.log.sequence(), self.log.written());
-        let next = self.log.rotate(&head(&self.options.run))?;
+        let head = head(&self.options.run);
+        let next = match self.log.rotate(&head) {
+            Err(error) if error.is_full() && self.release() => self.log.rotate(&head)?,
+            begun => begun?,
+        };
         self.must_rotate = false;
         let (index, state) = {
             let mut catalog = self.shared.write();
@@ -326,8 +365,15 @@ impl EventLog {
             (catalog.close_segment(closed, bytes), catalog.encode(next))
         };
         // Without these a start reads more, and nothing is removed meanwhile.
-        let kept = files::write_index(self.disk.as_ref(), closed, &index)
-            .and_then(|()| files::write_state(self.disk.as_ref(), next, &state));
+        let disk = self.disk.clone();
+        let keep = || {
+            files::write_index(disk.as_ref(), closed, &index)
+                .and_then(|()| files::write_state(disk.as_ref(), next, &state))
+        };
+        let kept = match keep() {
+            Err(error) if error.is_full() && self.release() => keep(),
+            kept => kept,
+        };
         match kept {
             Ok(()) => self.kept = next,
             Err(error) => {
@@ -338,8 +384,36 @@ impl EventLog {
     }
 
     /// What a failed write means: no room, or the end.
-    fn failed(&mut self, error: &LogError) -> WriteError {
-        if error.is_full() { WriteError::Full } else { self.stop(error) }
+    pub(super) fn failed(&mut self, error: &LogError) -> WriteError {
+        if !error.is_full() {
+            return self.stop(error);
+        }
+        self.short = true;
+        WriteError::Full
+    }
+
+    /// Keeps room back on the disk, if none is. Says whether some is now.
+    pub(super) fn keep_back(&mut self) -> Result<bool, LogError> {
+        if !self.reserve && self.options.reserve_bytes > 0 {
+            match files::write_reserve(self.disk.as_ref(), self.options.reserve_bytes) {
+                Ok(()) => self.reserve = true,
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "no room to keep back: no event is taken before there is");
+                    self.short = true;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives back the room that is kept back. Says whether there was some.
+    pub(super) fn release(&mut self) -> bool {
+        let released = self.reserve && files::remove_reserve(self.disk.as_ref());
+        self.reserve &= !released;
+        self.short |= released;
+        released
     }
 
     /// After a failed write or sync nobody knows what is on disk, so nothing more is acknowledged.

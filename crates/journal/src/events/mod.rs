@@ -13,7 +13,8 @@
 //!   yet synced: events are delivered again, never lost.
 //! - A damaged place costs the events that stand there. It is named by file and byte, the events by stream and offset,
 //!   and all others are served.
-//! - A full disk, or the end of the log's budget, refuses a write and leaves nothing of it. After a failed sync, or a
+//! - A full disk, or the end of the log's budget, refuses a write and leaves nothing of it. On a full disk consumers can
+//!   settle yet, out of room that is kept back for that, and what becomes superfluous goes. After a failed sync, or a
 //!   failed write that is no want of room, nothing is acknowledged any more.
 //!
 //! What things cost: a write appends its bytes once, and a sync is one for all writes before it. Reading an event costs
@@ -23,7 +24,8 @@
 //! event again at most once for each time that half of its segment became superfluous.
 //!
 //! Files: `events-N.log`, a segment; `events-N.index`, where what stands in it, written when it is closed and made again
-//! from the segment when missing or damaged; `events-N.state-a` and `-b`, twice the same: streams and cursors as they were when segment N began.
+//! from the segment when missing or damaged; `events-N.state-a` and `-b`, twice the same: streams and
+//! cursors as they were when segment N began; `events.reserve`, the room that is kept back.
 
 mod catalog;
 mod commit;
@@ -80,12 +82,12 @@ pub struct Event {
     pub payload: Bytes,
 }
 
-/// How long events are kept that nobody waits for any more.
+/// How long events are kept that nobody waits for any more; shorter when the disk is full.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// Those of a segment whose newest event is older than this many milliseconds go.
     pub age_ms: u64,
-    /// The oldest go while the segments are more bytes than this.
+    /// The oldest go while the segments are more bytes than this, or than three quarters of the budget.
     pub bytes: u64,
 }
 
@@ -100,6 +102,10 @@ pub struct EventOptions {
     pub budget_bytes: u64,
     /// What of the newest events is kept in memory, bytes.
     pub tail_bytes: usize,
+    /// Room that is kept back on the disk, bytes; none with nought. When the disk is full, what consumers settle is
+    /// written there, and so are copies out of segments of which no more than half as much is needed, so that something
+    /// may go. No event is taken before the room is kept back again, which [`EventLog::tidy`] sees to.
+    pub reserve_bytes: usize,
     /// How long events stay that were settled.
     pub retention: Retention,
     /// Names the present run of the machine, as its boot id does: between two runs lies what a power cut may have done.
@@ -113,6 +119,7 @@ impl Default for EventOptions {
             payload_bytes: 16 << 20,
             budget_bytes: 16 << 30,
             tail_bytes: 8 << 20,
+            reserve_bytes: 16 << 20,
             retention: Retention { age_ms: 24 * 3600 * 1000, bytes: 4 << 30 },
             run: Vec::new(),
         }

@@ -107,7 +107,7 @@ impl EventLog {
         }
         let shared = Shared { disk: disk.clone(), catalog: RwLock::new(catalog) };
         let mut log = EventLog::new(log, disk, options, Arc::new(shared), began, must_rotate);
-        log.settle_in()?;
+        log.settle_in(&names)?;
         Ok((log, Recovery { damages, lost }))
     }
 }

@@ -46,7 +46,7 @@ impl EventLog {
     pub fn tidy(&mut self, now_ms: u64) -> Result<Tidied, WriteError> {
         self.running()?;
         let Some(cleaning) = self.cleaning.take().or_else(|| self.choose(now_ms)) else {
-            return Ok(Tidied::default());
+            return self.after_full();
         };
         match self.copy_step(&cleaning) {
             Ok(Some(copied)) => {
@@ -56,9 +56,40 @@ impl EventLog {
             Ok(None) => {
                 self.remove(cleaning.segment).map(|removed_bytes| Tidied { removed_bytes, more: true, copied: 0 })
             }
-            // What was copied so far is in the index. Another segment may go without a copy.
+            // What was copied so far is in the index.
+            Err(WriteError::Full) if self.release() => Ok(Tidied { more: true, ..Tidied::default() }),
             Err(error) => Err(error),
         }
+    }
+
+    /// With nothing to remove after the disk was full: closes the open segment, if little of it is needed, so that it may
+    /// go; or else keeps room back again.
+    fn after_full(&mut self) -> Result<Tidied, WriteError> {
+        if !self.short {
+            return Ok(Tidied::default());
+        }
+        if self.open_is_superfluous() {
+            self.rotate().map_err(|error| self.failed(&error))?;
+            return Ok(Tidied { more: true, ..Tidied::default() });
+        }
+        self.short = !self.keep_back().map_err(|error| self.stop(&error))?;
+        Ok(Tidied::default())
+    }
+
+    /// Whether at most half of the open segment is needed, and removing the rest gives as much room as is kept back.
+    fn open_is_superfluous(&self) -> bool {
+        let (catalog, open) = (self.shared.read(), self.log.sequence());
+        let Some(segment) = catalog.segments.get(&open) else { return false };
+        let known = segment.streams.iter().filter_map(|id| Some((*id, catalog.awaited(catalog.streams.get(id)?))));
+        let needed = needed(&catalog, open, segment, Some(&known.collect()));
+        let written = self.log.written();
+        self.may_copy(needed, written) && needed + self.options.reserve_bytes as u64 <= written
+    }
+
+    /// Whether so little of a segment is needed that it is copied forward. On a full disk the copies go into the room kept
+    /// back, of which half is left to consumers.
+    fn may_copy(&self, needed: u64, bytes: u64) -> bool {
+        needed * 2 <= if self.short { bytes.min(self.options.reserve_bytes as u64) } else { bytes }
     }
 
     /// The oldest segment of which nothing is needed, or else the oldest of which at most half is.
@@ -66,7 +97,8 @@ impl EventLog {
         let catalog = self.shared.read();
         let awaited = |id: &StreamId| catalog.streams.get(id).map(|stream| catalog.awaited(stream));
         let mut known: HashMap<StreamId, Ranges> = HashMap::new();
-        let mut excess = (catalog.closed_bytes() + self.log.written()).saturating_sub(self.options.retention.bytes);
+        let keeps = self.options.retention.bytes.min(self.options.budget_bytes / 4 * 3);
+        let mut excess = (catalog.closed_bytes() + self.log.written()).saturating_sub(keeps);
         let mut chosen = None;
         for (number, segment) in catalog.segments.range(..self.kept) {
             for id in &segment.streams {
@@ -75,13 +107,13 @@ impl EventLog {
                 }
             }
             let is_old = segment.newest.saturating_add(self.options.retention.age_ms) < now_ms;
-            let expired = is_old || excess > 0;
+            let expired = is_old || excess > 0 || self.short;
             let needed = needed(&catalog, *number, segment, expired.then_some(&known));
             let cleaning = Cleaning { segment: *number, expired };
             if needed == 0 {
                 return Some(cleaning);
             }
-            if needed * 2 <= segment.bytes && !self.unreadable.contains(number) {
+            if self.may_copy(needed, segment.bytes) && !self.unreadable.contains(number) {
                 chosen = chosen.or(Some(cleaning));
             }
             if expired {
