@@ -356,6 +356,12 @@ pub(crate) fn shared(whole: &Bytes, event: &EventRecord<'_>) -> Event {
     }
 }
 
+/// An event with bytes of its own.
+pub(crate) fn copied(event: &EventRecord<'_>) -> Event {
+    let (key, payload) = (Bytes::copy_from_slice(event.key), Bytes::copy_from_slice(event.payload));
+    Event { offset: event.offset, time: event.time, key, payload }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     CursorId, EventOptions, EventRecord, KEY_BYTES, NAME_BYTES, Ranges, SCATTER, StreamId, Write, WriteError, Written,
-    catalog::{Catalog, Place, shared},
+    catalog::{Catalog, Place, copied, shared},
     files,
     read::{EventReader, Shared},
     record::Record,
@@ -67,6 +67,8 @@ pub(super) struct Staged {
     batch: Batch,
     /// Which outcomes depend on it.
     outcomes: Vec<usize>,
+    /// Bytes of new events' keys and payloads.
+    event_bytes: usize,
     /// The next offset and the newest time of streams, as they will be.
     ends: HashMap<StreamId, (u64, u64)>,
 }
@@ -291,6 +293,7 @@ impl EventLog {
         let (offset, time) = (end.0, time.max(end.1));
         *end = (offset + 1, time);
         staged.push(&Record::Event(EventRecord { stream: id, offset, skipped: 0, time, key, payload }));
+        staged.event_bytes += key.len() + payload.len();
         Ok(Written::Appended(offset))
     }
 
@@ -307,7 +310,7 @@ impl EventLog {
             return Err(WriteError::Full);
         }
         self.log.append(&mut staged.batch).map_err(|error| self.failed(&error))?;
-        self.take_in(staged.batch);
+        self.take_in(staged);
         if self.log.is_full() {
             match self.rotate() {
                 Ok(()) => {}
@@ -323,7 +326,9 @@ impl EventLog {
     }
 
     /// Applies the records just written.
-    fn take_in(&mut self, batch: Batch) {
+    fn take_in(&mut self, Staged { batch, event_bytes, .. }: Staged) {
+        // The tail keeps the batch as it is, unless that is mostly something else.
+        let keeps_batch = event_bytes * 2 >= batch.len();
         let segment = self.log.sequence();
         let start = self.log.written() - batch.len() as u64;
         let frames = batch.into_frames();
@@ -338,7 +343,8 @@ impl EventLog {
                 catalog.streams.get(&event.stream).is_some_and(|stream| event.offset >= stream.next)
             };
             let new = match &record {
-                Record::Event(event) if is_new(event) => Some((event.stream, shared(&frames, event))),
+                Record::Event(event) if is_new(event) && keeps_batch => Some((event.stream, shared(&frames, event))),
+                Record::Event(event) if is_new(event) => Some((event.stream, copied(event))),
                 _ => None,
             };
             let at = u32::try_from(at).expect("segments are bounded");
@@ -485,4 +491,30 @@ fn stage_cursor(
         staged.push(&Record::Settled { cursor, ranges });
     }
     Ok(Written::Cursor(cursor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryDisk;
+
+    #[test]
+    fn an_event_in_memory_keeps_no_more_than_itself_out_of_what_was_written_with_it() {
+        let options = EventOptions { reserve_bytes: 0, ..EventOptions::default() };
+        let (mut log, _) = EventLog::open(Arc::new(MemoryDisk::default()), options).expect("opens");
+        let Ok(Written::Stream(stream)) = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }])[0]
+        else {
+            panic!("no stream")
+        };
+        let cursor = Write::CreateCursor { stream, name: Bytes::from_static(b"c"), parent: None, start: None };
+        let Ok(Written::Cursor(cursor)) = log.write(&[cursor])[0] else { panic!("no cursor") };
+        let event = Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(b"small") };
+        assert!(log.write(&vec![event.clone(); 2 * SCATTER]).iter().all(Result::is_ok));
+        log.sync().expect("syncs");
+        let ranges = (0..SCATTER as u64).map(|n| (2 * n + 1, 2 * n + 1)).collect();
+        let outcomes = log.write(&[event, Write::Settle { cursor, ranges }]);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let catalog = log.shared.read();
+        assert!(catalog.streams[&stream].tail.back().expect("there").payload.is_unique());
+    }
 }
