@@ -441,3 +441,32 @@ fn retention_leaves_room_within_the_budget() {
         tidy(&mut log, 1);
     }
 }
+
+#[test]
+#[ignore = "a measurement: how long the thread that writes is held up by a step of tidying, of ten thousand streams"]
+fn what_a_step_of_tidying_costs() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, EventOptions { retention: Retention { age_ms: 1 << 40, bytes: 1 << 30 }, ..options() });
+    let names = (0..10_000).map(|n| Write::CreateStream { name: Bytes::from(format!("stream-{n}")) });
+    let made = log.write(&names.collect::<Vec<_>>());
+    let streams: Vec<StreamId> = made
+        .into_iter()
+        .map(|made| match made {
+            Ok(Written::Stream(id)) => id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for round in 0..80 {
+        let events: Vec<Write> = streams.iter().map(|id| event(*id, round, 100)).collect();
+        assert!(log.write(&events).iter().all(Result::is_ok));
+    }
+    log.sync().expect("syncs");
+    let begun = std::time::Instant::now();
+    assert!(!log.tidy(1).expect("tidies").more);
+    println!(
+        "{} segments, {} places of events: {:?}",
+        log.reader().bytes() >> 20,
+        log.reader().index_entries(),
+        begun.elapsed()
+    );
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{
     EventRecord, PREFIX, Ranges, StreamId, WriteError,
-    catalog::{Catalog, Segment},
+    catalog::Catalog,
     files,
     index::Span,
     log::{EventLog, Staged},
@@ -33,6 +33,8 @@ pub(crate) struct Cleaning {
     segment: u64,
     /// Whether only what is awaited stays, not what retention keeps.
     expired: bool,
+    /// The place, among the streams of the segment, of the first of which something may be left.
+    stream: usize,
 }
 
 impl EventLog {
@@ -45,10 +47,10 @@ impl EventLog {
     /// which is left alone until the next start; [`WriteError::Stopped`] when nothing is written any more.
     pub fn tidy(&mut self, now_ms: u64) -> Result<Tidied, WriteError> {
         self.running()?;
-        let Some(cleaning) = self.cleaning.take().or_else(|| self.choose(now_ms)) else {
+        let Some(mut cleaning) = self.cleaning.take().or_else(|| self.choose(now_ms)) else {
             return self.after_full();
         };
-        match self.copy_step(&cleaning) {
+        match self.copy_step(&mut cleaning) {
             Ok(Some(copied)) => {
                 self.cleaning = Some(cleaning);
                 Ok(Tidied { copied, more: true, ..Tidied::default() })
@@ -78,11 +80,8 @@ impl EventLog {
 
     /// Whether at most half of the open segment is needed, and removing the rest gives as much room as is kept back.
     fn open_is_superfluous(&self) -> bool {
-        let (catalog, open) = (self.shared.read(), self.log.sequence());
-        let Some(segment) = catalog.segments.get(&open) else { return false };
-        let known = segment.streams.iter().filter_map(|id| Some((*id, catalog.awaited(catalog.streams.get(id)?))));
-        let needed = needed(&catalog, open, segment, Some(&known.collect()));
-        let written = self.log.written();
+        let (open, written) = (self.log.sequence(), self.log.written());
+        let needed = needs(&self.shared.read()).get(&open).map_or(0, |needs| needs.awaited);
         self.may_copy(needed, written) && needed + self.options.reserve_bytes as u64 <= written
     }
 
@@ -95,21 +94,15 @@ impl EventLog {
     /// The oldest segment of which nothing is needed, or else the oldest of which at most half is.
     fn choose(&self, now_ms: u64) -> Option<Cleaning> {
         let catalog = self.shared.read();
-        let awaited = |id: &StreamId| catalog.streams.get(id).map(|stream| catalog.awaited(stream));
-        let mut known: HashMap<StreamId, Ranges> = HashMap::new();
+        let needs = needs(&catalog);
         let keeps = self.options.retention.bytes.min(self.options.budget_bytes / 4 * 3);
         let mut excess = (catalog.closed_bytes() + self.log.written()).saturating_sub(keeps);
         let mut chosen = None;
         for (number, segment) in catalog.segments.range(..self.kept) {
-            for id in &segment.streams {
-                if !known.contains_key(id) {
-                    known.extend(awaited(id).map(|ranges| (*id, ranges)));
-                }
-            }
             let is_old = segment.newest.saturating_add(self.options.retention.age_ms) < now_ms;
             let expired = is_old || excess > 0 || self.short;
-            let needed = needed(&catalog, *number, segment, expired.then_some(&known));
-            let cleaning = Cleaning { segment: *number, expired };
+            let needed = needs.get(number).map_or(0, |needs| if expired { needs.awaited } else { needs.all });
+            let cleaning = Cleaning { segment: *number, expired, stream: 0 };
             if needed == 0 {
                 return Some(cleaning);
             }
@@ -124,7 +117,7 @@ impl EventLog {
     }
 
     /// Copies what is needed of some events of a segment. `None` when the segment has none left.
-    fn copy_step(&mut self, cleaning: &Cleaning) -> Result<Option<u64>, WriteError> {
+    fn copy_step(&mut self, cleaning: &mut Cleaning) -> Result<Option<u64>, WriteError> {
         let Some((stream, span, awaited)) = next_span(&self.shared.read(), cleaning) else { return Ok(None) };
         let needs_none = awaited.as_ref().is_some_and(|awaited| awaited.count(span.first, span.last) == 0);
         let content = if needs_none { Content::default() } else { self.content(stream, &span)? };
@@ -193,31 +186,40 @@ fn gone(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// About how many bytes of a segment are needed: those of events that are `awaited`, or else of all streams there are.
-fn needed(catalog: &Catalog, number: u64, segment: &Segment, awaited: Option<&HashMap<StreamId, Ranges>>) -> u64 {
-    let mut needed = 0;
-    for id in &segment.streams {
-        let Some(stream) = catalog.streams.get(id) else { continue };
-        for run in stream.index.within(number) {
-            needed += match awaited {
-                None => run.bytes.into(),
-                Some(awaited) => {
-                    let offsets = awaited.get(id).map_or(0, |awaited| awaited.count(run.first, run.last));
-                    run.share(offsets)
-                }
-            };
+/// About how many bytes of a segment are needed.
+#[derive(Clone, Copy, Default)]
+struct Needs {
+    /// Those of all events that are there.
+    all: u64,
+    /// Those of events that are awaited.
+    awaited: u64,
+}
+
+/// What is needed of each segment of which something may be. Costs a look at every run of the index.
+fn needs(catalog: &Catalog) -> HashMap<u64, Needs> {
+    let mut needs: HashMap<u64, Needs> = HashMap::new();
+    for stream in catalog.streams.values() {
+        let awaited = catalog.awaited(stream);
+        for run in stream.index.runs() {
+            let needs = needs.entry(run.segment).or_default();
+            needs.all += u64::from(run.bytes);
+            needs.awaited += run.share(awaited.count(run.first, run.last));
         }
     }
-    needed
+    needs
 }
 
 /// The next events of a segment that is copied, and what of their stream is needed; `None` for all of it.
-fn next_span(catalog: &Catalog, cleaning: &Cleaning) -> Option<(StreamId, Span, Option<Ranges>)> {
-    let segment = catalog.segments.get(&cleaning.segment)?;
-    segment.streams.iter().find_map(|id| {
-        let stream = catalog.streams.get(id)?;
-        let run = stream.index.within(cleaning.segment).next()?;
-        let span = stream.index.span(run.first, STEP_BYTES)?;
-        Some((*id, span, cleaning.expired.then(|| catalog.awaited(stream))))
-    })
+fn next_span(catalog: &Catalog, cleaning: &mut Cleaning) -> Option<(StreamId, Span, Option<Ranges>)> {
+    let streams = &catalog.segments.get(&cleaning.segment)?.streams;
+    while let Some(id) = streams.get(cleaning.stream) {
+        if let Some(stream) = catalog.streams.get(id)
+            && let Some(run) = stream.index.within(cleaning.segment).next()
+        {
+            let span = stream.index.span(run.first, STEP_BYTES)?;
+            return Some((*id, span, cleaning.expired.then(|| catalog.awaited(stream))));
+        }
+        cleaning.stream += 1;
+    }
+    None
 }
