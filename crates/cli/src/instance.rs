@@ -60,7 +60,8 @@ pub fn process_start(pid: i32) -> Option<u64> {
     process_fields(pid)?.get(19)?.parse().ok()
 }
 
-/// Whether a process is gone or will be as soon as the kernel comes to it: it exits, or was killed.
+/// Whether a process is gone or will be as soon as the kernel comes to it: it exits, or was killed. One that is just taking
+/// the signal shows neither for a moment.
 pub fn process_is_going(pid: i32) -> bool {
     /// It exits (`PF_EXITING`), or takes a signal that ends it (`PF_SIGNALED`).
     const EXITING: u64 = 0x4 | 0x400;
@@ -113,7 +114,7 @@ impl RunningInstance {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{process::Command, thread};
 
     use super::*;
 
@@ -125,7 +126,11 @@ mod tests {
         let pid = i32::try_from(child.id()).expect("small");
         assert!(!process_is_going(pid));
         child.kill().expect("is ours");
-        assert!(process_is_going(pid), "at once");
+        // It is not gone before it was waited for.
+        while !process_is_going(pid) {
+            thread::yield_now();
+        }
+        assert!(process_start(pid).is_some());
         child.wait().expect("is ours");
         assert!(process_is_going(pid) && process_start(pid).is_none());
     }
