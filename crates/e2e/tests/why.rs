@@ -150,7 +150,14 @@ fn a_client_is_told_why_a_revision_cannot_start() {
 #[test]
 fn every_number_that_is_exported_has_a_meaning_a_kind_and_its_unit() {
     let cluster = Cluster::from_environment();
-    let text = cluster.succeed(&cluster.knoll, &["admin", "metrics"], "");
+    let mut text = cluster.succeed(&cluster.knoll, &["admin", "metrics"], "");
+    // Of roles that are processes of their own, each tells its part.
+    for role in ["controller", "autoscaler", "gateway", "node"] {
+        let told = cluster.run(&cluster.knoll, &["admin", "--role", role, "metrics"], "");
+        if told.status.success() {
+            text += &String::from_utf8(told.stdout).expect("text");
+        }
+    }
     let told = |what: &str, name: &str| {
         let start = format!("# {what} {name} ");
         text.lines().find_map(|line| line.strip_prefix(start.as_str())).map(str::to_owned)
