@@ -114,7 +114,11 @@ impl RunningInstance {
 
 #[cfg(test)]
 mod tests {
-    use std::{process::Command, thread};
+    use std::{
+        process::Command,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -127,7 +131,9 @@ mod tests {
         assert!(!process_is_going(pid));
         child.kill().expect("is ours");
         // It is not gone before it was waited for.
+        let begun = Instant::now();
         while !process_is_going(pid) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it goes on");
             thread::yield_now();
         }
         assert!(process_start(pid).is_some());

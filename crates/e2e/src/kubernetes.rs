@@ -119,6 +119,9 @@ pub struct Controller {
 
 impl Controller {
     /// Who it is in its lease, once it has led.
+    ///
+    /// # Panics
+    /// When there is no log.
     pub fn holder(&self) -> Option<String> {
         let log = self.log();
         let (_, led) = log.rsplit_once(" holder=\"")?;

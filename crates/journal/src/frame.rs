@@ -19,9 +19,7 @@ pub enum Frame<'a> {
 
 /// Appends a record's frame to `out`.
 pub fn frame(payload: &[u8], out: &mut Vec<u8>) {
-    let length = u32::try_from(payload.len()).expect("records are shorter than 2 GiB: callers bound them");
-    assert!(length < MARK, "records are shorter than 2 GiB: callers bound them");
-    put(length, payload, out);
+    frame_with(out, |out| out.extend_from_slice(payload));
 }
 
 /// The frame of a mark.
@@ -45,12 +43,6 @@ pub(crate) fn frame_with(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let crc = crc32fast::hash(payload);
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out[start + 4..start + HEADER].copy_from_slice(&crc.to_le_bytes());
-}
-
-fn put(length: u32, payload: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
-    out.extend_from_slice(payload);
 }
 
 /// Where the frame at `offset` ends by what its header says; `None` without a whole header that can be one.

@@ -263,6 +263,31 @@ fn each_bound_has_its_answer() {
 }
 
 #[test]
+fn writes_that_come_together_are_bounded_together() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let id = stream(&mut log, "broker");
+    let waiting = cursor(&mut log, id, "c", None);
+    let half = SCATTER as u64 / 2;
+    let (third, last) = (4 * half + 10, 4 * half + 20);
+    for n in 0..=last {
+        append(&mut log, id, n, 1);
+    }
+    log.sync().expect("syncs");
+    let settle = |ranges: Vec<(u64, u64)>| Write::Settle { cursor: waiting, ranges };
+    let odd = |from: u64, to: u64| settle((from..to).map(|n| (2 * n + 1, 2 * n + 1)).collect());
+    let refused = Err(WriteError::Scattered { limit: SCATTER });
+    let full = [odd(0, half), odd(half, 2 * half), settle(vec![(third, third)]), settle(vec![(0, 0), (third, third)])];
+    assert_eq!(log.write(&full), [Ok(Written::Done), Ok(Written::Done), refused.clone(), Ok(Written::Done)]);
+    let attempts = |n: u64| Write::Attempted { cursor: waiting, offset: 2 * n + 2, attempts: 1 };
+    let tried: Vec<Write> = (0..2 * half).map(attempts).collect();
+    let more = Write::Attempted { cursor: waiting, offset: last, attempts: 1 };
+    let outcomes = log.write(&[&tried[..], &[more, tried[0].clone()]].concat());
+    assert!(outcomes[..tried.len()].iter().all(Result::is_ok));
+    assert_eq!(outcomes[tried.len()..], [refused, Ok(Written::Done)]);
+}
+
+#[test]
 fn attempts_survive_a_kill_so_that_retries_do_not_start_over() {
     let disk = MemoryDisk::default();
     let mut log = open(&disk, options());

@@ -60,9 +60,7 @@ impl Monitor {
     /// Records which address, by its offset in the network, may have been given last. It stays when everything else goes,
     /// the machine's run included: what knows pods by their addresses outlives the pods.
     pub(super) fn save_last_address(&self, offset: u32) -> io::Result<()> {
-        let file = self.options.state_dir.join(LAST_ADDRESS);
-        write(&file, &offset)?;
-        fs::File::open(file)?.sync_all()?;
+        replace(&self.options.state_dir.join(LAST_ADDRESS), &offset, fs::File::sync_all)?;
         fs::File::open(&self.options.state_dir)?.sync_all()
     }
 
@@ -165,11 +163,17 @@ fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    replace(path, value, |_| Ok(()))
+}
+
+/// Writes a record beside the old one, which it takes the place of once `settle` is done with it.
+fn replace(path: &Path, value: &impl Serialize, settle: fn(&fs::File) -> io::Result<()>) -> io::Result<()> {
     let bytes = with_checksum(serde_json::to_vec(value)?);
     let beside = path.with_extension("new");
     let replace = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&bytes)?;
+        settle(&file)?;
         fs::rename(&beside, path)
     };
     // On a full disk a part of a record would only take room.

@@ -9,7 +9,6 @@ mod refusals;
 mod round_trip;
 mod warnings;
 
-/// The attributes of the events of these tests.
 /// Every function, and one that there is not.
 const CALLED: [&str; 16] = [
     "LENGTH",
@@ -30,6 +29,7 @@ const CALLED: [&str; 16] = [
     "NO_SUCH",
 ];
 
+/// The attributes of the events of these tests.
 fn attribute(name: &str) -> Option<Value<'static>> {
     match name {
         "id" => Some("1".into()),

@@ -71,6 +71,8 @@ pub(super) struct Staged {
     event_bytes: usize,
     /// The next offset and the newest time of streams, as they will be.
     ends: HashMap<StreamId, (u64, u64)>,
+    /// Places at most by which each cursor's progress will be more scattered.
+    scatter: HashMap<CursorId, usize>,
 }
 
 impl Staged {
@@ -139,7 +141,12 @@ impl EventLog {
             if alone || staged.is_long() {
                 self.flush(writes, &mut staged, &mut outcomes);
             }
-            let outcome = self.stage(write, &mut staged);
+            let mut outcome = self.stage(write, &mut staged);
+            if matches!(outcome, Err(WriteError::Scattered { .. })) && !staged.batch.is_empty() {
+                // What is staged counts in full, though it may fill gaps. Written, it counts as it is.
+                self.flush(writes, &mut staged, &mut outcomes);
+                outcome = self.stage(write, &mut staged);
+            }
             if outcome.is_ok() {
                 staged.outcomes.push(outcomes.len());
             }
@@ -259,13 +266,18 @@ impl EventLog {
                     within_stream(&catalog, *cursor, *first, *last)?;
                     ordered.insert(*first, *last);
                 }
-                settles_within_bounds(&catalog, *cursor, &ordered)?;
+                let scatter = staged.scatter.entry(*cursor).or_default();
+                settles_within_bounds(&catalog, *cursor, &ordered, *scatter)?;
+                *scatter += ordered.len();
                 staged.push(&Record::Settled { cursor: *cursor, ranges: ordered.iter().collect() });
             }
             Write::Attempted { cursor, offset, attempts } => {
                 let progress = &catalog.cursors.get(cursor).ok_or(WriteError::NoCursor)?.progress;
                 within_stream(&catalog, *cursor, *offset, *offset)?;
-                scattered(progress.tried().len() + usize::from(progress.attempts(*offset) == 0))?;
+                let scatter = staged.scatter.entry(*cursor).or_default();
+                let new = usize::from(progress.attempts(*offset) == 0);
+                scattered(progress.tried().len() + *scatter + new)?;
+                *scatter += new;
                 staged.push(&Record::Attempted { cursor: *cursor, offset: *offset, attempts: *attempts });
             }
         }
@@ -442,11 +454,20 @@ fn within_stream(catalog: &Catalog, cursor: CursorId, first: u64, last: u64) -> 
     if first <= last && last < end { Ok(()) } else { Err(WriteError::OutOfStream { first, last, end }) }
 }
 
-/// Checks how many ranges there will be. The exact answer costs a copy of them, so it is asked for near the bound only.
-fn settles_within_bounds(catalog: &Catalog, cursor: CursorId, settled: &Ranges) -> Result<(), WriteError> {
+/// Checks how many ranges there will be, `staged` of them not written yet. The exact answer costs a copy of them, so it is
+/// asked for near the bound only, and once all are written.
+fn settles_within_bounds(
+    catalog: &Catalog,
+    cursor: CursorId,
+    settled: &Ranges,
+    staged: usize,
+) -> Result<(), WriteError> {
     let there = catalog.cursors.get(&cursor).ok_or(WriteError::NoCursor)?.progress.ahead().len();
-    if there + settled.len() <= SCATTER {
+    if there + staged + settled.len() <= SCATTER {
         return Ok(());
+    }
+    if staged > 0 {
+        return Err(WriteError::Scattered { limit: SCATTER });
     }
     let mut progress = catalog.own_progress(cursor).ok_or(WriteError::NoCursor)?;
     settled.iter().for_each(|(first, last)| progress.settle(first, last));
