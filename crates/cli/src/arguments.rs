@@ -366,7 +366,7 @@ pub struct AdminArguments {
     #[command(flatten)]
     pub data: DataDir,
     /// A role of this machine that runs as a process of its own; without it `knoll up`, or `knoll api`.
-    #[arg(long, value_name = "ROLE", value_parser = ["controller", "autoscaler", "gateway", "node"])]
+    #[arg(long, global = true, value_name = "ROLE", value_parser = ["controller", "autoscaler", "gateway", "node"])]
     pub role: Option<String>,
     /// What to look at.
     #[command(subcommand)]
@@ -390,4 +390,20 @@ pub enum AdminCommand {
         /// For example `/debug/controllers`.
         path: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_role_is_looked_at_stands_before_or_after_what_is_looked_at() {
+        for words in [["--role", "gateway", "metrics"], ["metrics", "--role", "gateway"]] {
+            let parsed = Arguments::try_parse_from(["knoll", "admin"].into_iter().chain(words)).expect("it is one");
+            let Command::Admin(AdminArguments { role, command: AdminCommand::Metrics, .. }) = parsed.command else {
+                panic!("{words:?}")
+            };
+            assert_eq!(role.as_deref(), Some("gateway"));
+        }
+    }
 }
