@@ -51,6 +51,81 @@ pub const INGRESS: LivingSet = LivingSet::new(READY, &["NetworkConfigured", "Loa
 /// Certificate; `Renewing` is only informative.
 pub const CERTIFICATE: LivingSet = LivingSet::new(READY, &[]);
 
+/// Broker.
+pub const BROKER: LivingSet = LivingSet::new(
+    READY,
+    &[
+        "IngressReady",
+        "TriggerChannelReady",
+        "FilterReady",
+        "Addressable",
+        "DeadLetterSinkResolved",
+        "EventPoliciesReady",
+    ],
+);
+/// Trigger.
+pub const TRIGGER: LivingSet = LivingSet::new(
+    READY,
+    &[
+        "BrokerReady",
+        "SubscriptionReady",
+        "DependencyReady",
+        "SubscriberResolved",
+        "DeadLetterSinkResolved",
+        "OIDCIdentityCreated",
+    ],
+);
+/// EventPolicy.
+pub const EVENT_POLICY: LivingSet = LivingSet::new(READY, &["AuthenticationEnabled", "SubjectsResolved"]);
+/// EventTransform; what carries it out is only informative.
+pub const EVENT_TRANSFORM: LivingSet =
+    LivingSet::new(READY, &["TransformationReady", "Addressable", "EventPoliciesReady"]);
+/// EventType.
+pub const EVENT_TYPE: LivingSet = LivingSet::new(READY, &["ReferenceExists"]);
+/// RequestReply.
+pub const REQUEST_REPLY: LivingSet =
+    LivingSet::new(READY, &["TriggersReady", "Addressable", "EventPoliciesReady", "BrokerReady"]);
+/// Channel.
+pub const CHANNEL: LivingSet =
+    LivingSet::new(READY, &["BackingChannelReady", "Addressable", "DeadLetterSinkResolved", "EventPoliciesReady"]);
+/// InMemoryChannel; `DispatcherReady` is only informative.
+pub const IN_MEMORY_CHANNEL: LivingSet = LivingSet::new(
+    READY,
+    &[
+        "ServiceReady",
+        "EndpointsReady",
+        "Addressable",
+        "ChannelServiceReady",
+        "DeadLetterSinkResolved",
+        "EventPoliciesReady",
+    ],
+);
+/// Subscription.
+pub const SUBSCRIPTION: LivingSet =
+    LivingSet::new(READY, &["ReferencesResolved", "AddedToChannel", "ChannelReady", "OIDCIdentityCreated"]);
+/// Sequence and Parallel.
+pub const FLOW: LivingSet =
+    LivingSet::new(READY, &["ChannelsReady", "SubscriptionsReady", "Addressable", "EventPoliciesReady"]);
+/// ApiServerSource.
+pub const API_SERVER_SOURCE: LivingSet =
+    LivingSet::new(READY, &["SinkProvided", "Deployed", "SufficientPermissions", "OIDCIdentityCreated"]);
+/// ContainerSource.
+pub const CONTAINER_SOURCE: LivingSet = LivingSet::new(READY, &["SinkBindingReady", "ReceiveAdapterReady"]);
+/// PingSource.
+pub const PING_SOURCE: LivingSet = LivingSet::new(READY, &["SinkProvided", "Deployed", "OIDCIdentityCreated"]);
+/// SinkBinding.
+pub const SINK_BINDING: LivingSet = LivingSet::new(
+    READY,
+    &["SinkBindingAvailable", "SinkProvided", "OIDCIdentityCreated", "OIDCTokenSecretCreated", "TrustBundlePropagated"],
+);
+/// IntegrationSource.
+pub const INTEGRATION_SOURCE: LivingSet = LivingSet::new(READY, &["ContainerSourceReady"]);
+/// JobSink.
+pub const JOB_SINK: LivingSet = LivingSet::new(READY, &["Addressable", "EventPoliciesReady"]);
+/// IntegrationSink; `CertificateReady` is only informative.
+pub const INTEGRATION_SINK: LivingSet =
+    LivingSet::new(READY, &["Addressable", "DeploymentReady", "EventPoliciesReady", "TrustBundlePropagated"]);
+
 impl LivingSet {
     /// A set with `happy` over `dependents`, which must not repeat nor contain `happy`.
     pub const fn new(happy: &'static str, dependents: &'static [&'static str]) -> LivingSet {

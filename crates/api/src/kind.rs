@@ -29,6 +29,24 @@ macro_rules! for_each_kind {
             Certificate, certificates, "networking.internal.knative.dev", "v1alpha1", "certificates", "Certificate", Namespaced, $crate::networking::Certificate;
             ClusterDomainClaim, cluster_domain_claims, "networking.internal.knative.dev", "v1alpha1", "clusterdomainclaims", "ClusterDomainClaim", Cluster, $crate::networking::ClusterDomainClaim;
             Image, images, "caching.internal.knative.dev", "v1alpha1", "images", "Image", Namespaced, $crate::caching::Image;
+            Broker, brokers, "eventing.knative.dev", "v1", "brokers", "Broker", Namespaced, $crate::eventing::Broker;
+            Trigger, triggers, "eventing.knative.dev", "v1", "triggers", "Trigger", Namespaced, $crate::eventing::Trigger;
+            EventPolicy, event_policies, "eventing.knative.dev", "v1alpha1", "eventpolicies", "EventPolicy", Namespaced, $crate::eventing::EventPolicy;
+            EventTransform, event_transforms, "eventing.knative.dev", "v1alpha1", "eventtransforms", "EventTransform", Namespaced, $crate::eventing::EventTransform;
+            EventType, event_types, "eventing.knative.dev", "v1beta2", "eventtypes", "EventType", Namespaced, $crate::eventing::EventType;
+            RequestReply, request_replies, "eventing.knative.dev", "v1alpha1", "requestreplies", "RequestReply", Namespaced, $crate::eventing::RequestReply;
+            Channel, channels, "messaging.knative.dev", "v1", "channels", "Channel", Namespaced, $crate::messaging::Channel;
+            InMemoryChannel, in_memory_channels, "messaging.knative.dev", "v1", "inmemorychannels", "InMemoryChannel", Namespaced, $crate::messaging::InMemoryChannel;
+            Subscription, subscriptions, "messaging.knative.dev", "v1", "subscriptions", "Subscription", Namespaced, $crate::messaging::Subscription;
+            Sequence, sequences, "flows.knative.dev", "v1", "sequences", "Sequence", Namespaced, $crate::flows::Sequence;
+            Parallel, parallels, "flows.knative.dev", "v1", "parallels", "Parallel", Namespaced, $crate::flows::Parallel;
+            ApiServerSource, api_server_sources, "sources.knative.dev", "v1", "apiserversources", "ApiServerSource", Namespaced, $crate::sources::ApiServerSource;
+            ContainerSource, container_sources, "sources.knative.dev", "v1", "containersources", "ContainerSource", Namespaced, $crate::sources::ContainerSource;
+            PingSource, ping_sources, "sources.knative.dev", "v1", "pingsources", "PingSource", Namespaced, $crate::sources::PingSource;
+            SinkBinding, sink_bindings, "sources.knative.dev", "v1", "sinkbindings", "SinkBinding", Namespaced, $crate::sources::SinkBinding;
+            IntegrationSource, integration_sources, "sources.knative.dev", "v1alpha1", "integrationsources", "IntegrationSource", Namespaced, $crate::sources::IntegrationSource;
+            JobSink, job_sinks, "sinks.knative.dev", "v1alpha1", "jobsinks", "JobSink", Namespaced, $crate::sinks::JobSink;
+            IntegrationSink, integration_sinks, "sinks.knative.dev", "v1alpha1", "integrationsinks", "IntegrationSink", Namespaced, $crate::sinks::IntegrationSink;
             Namespace, namespaces, "", "v1", "namespaces", "Namespace", Cluster, $crate::k8s_openapi::api::core::v1::Namespace;
             Node, nodes, "", "v1", "nodes", "Node", Cluster, $crate::k8s_openapi::api::core::v1::Node;
             ServiceAccount, service_accounts, "", "v1", "serviceaccounts", "ServiceAccount", Namespaced, $crate::k8s_openapi::api::core::v1::ServiceAccount;
@@ -84,6 +102,11 @@ impl Kind {
     pub fn from_api(api_version: &str, kind: &str) -> Option<Kind> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         Kind::ALL.iter().copied().find(|k| k.group() == group && k.version() == version && k.kind() == kind)
+    }
+
+    /// The kind of this name and group, whichever of its versions is meant.
+    pub fn in_any_version(group: &str, kind: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|k| k.group() == group && k.kind() == kind)
     }
 
     /// Path of the collection (`namespace: None` spans all namespaces), without a leading host.

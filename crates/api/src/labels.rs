@@ -3,6 +3,25 @@
 /// Namespace of the control plane's own objects and configuration.
 pub const SYSTEM_NAMESPACE: &str = "knative-serving";
 
+/// Namespace of Eventing's own objects and configuration.
+pub const EVENTING_SYSTEM_NAMESPACE: &str = "knative-eventing";
+
+/// Keys that Eventing uses.
+pub mod eventing {
+    /// Label: name of the Broker.
+    pub const BROKER: &str = "eventing.knative.dev/broker";
+    /// Annotation: class of a Broker.
+    pub const BROKER_CLASS: &str = "eventing.knative.dev/broker.class";
+    /// Annotation: the object a Trigger waits for, JSON.
+    pub const DEPENDENCY: &str = "knative.dev/dependency";
+    /// Annotation: `enabled` has the Trigger's Broker made.
+    pub const INJECTION: &str = "eventing.knative.dev/injection";
+    /// Annotation: `cluster` or `namespace`, where a channel is served from.
+    pub const SCOPE: &str = "eventing.knative.dev/scope";
+    /// Annotation: version of the form in which a channel holds its subscribers.
+    pub const SUBSCRIBABLE: &str = "messaging.knative.dev/subscribable";
+}
+
 /// Keys under `serving.knative.dev/`.
 pub mod serving {
     /// Prefix of the group's keys.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use knoll_api::labels::SYSTEM_NAMESPACE;
+use knoll_api::{
+    config::{self, eventing},
+    labels::{EVENTING_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE},
+};
 use knoll_store::{Expect, Write, WriteError};
 use serde_json::{Value, json};
 
@@ -13,7 +16,8 @@ use crate::{
     status::Status,
 };
 
-const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease", SYSTEM_NAMESPACE];
+const NAMESPACES: &[&str] =
+    &["default", "kube-system", "kube-public", "kube-node-lease", SYSTEM_NAMESPACE, EVENTING_SYSTEM_NAMESPACE];
 
 impl ApiServer {
     /// Makes what is missing of the objects that every cluster has. Safe to call at every start.
@@ -27,8 +31,11 @@ impl ApiServer {
         for definition in resources::knative::definitions() {
             self.ensure(definition).await?;
         }
-        for name in knoll_api::config::NAMES {
-            self.ensure(config_map(name)).await?;
+        for name in config::NAMES {
+            self.ensure(config_map(SYSTEM_NAMESPACE, name, initial_data(name))).await?;
+        }
+        for name in eventing::NAMES {
+            self.ensure(config_map(EVENTING_SYSTEM_NAMESPACE, name, json!(eventing::shipped(name)))).await?;
         }
         for object in auth::rbac_objects() {
             self.reconcile(object).await?;
@@ -190,24 +197,25 @@ fn add_missing(wanted: &Value, list: &mut Value) {
     }
 }
 
-fn config_map(name: &str) -> Value {
+fn config_map(namespace: &str, name: &str, data: Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
             "name": name,
-            "namespace": SYSTEM_NAMESPACE,
+            "namespace": namespace,
             "labels": {
-                "app.kubernetes.io/name": "knative-serving",
+                // Each part of Knative lives in the namespace of its name.
+                "app.kubernetes.io/name": namespace,
                 "app.kubernetes.io/component": name.trim_start_matches("config-"),
                 "app.kubernetes.io/version": env!("CARGO_PKG_VERSION"),
             },
         },
-        "data": initial_data(name),
+        "data": data,
     })
 }
 
-/// What a map must say from the start: what its validation insists on, and which data plane is there.
+/// What a map of Serving's must say from the start: what its validation insists on, and which data plane is there.
 fn initial_data(name: &str) -> Value {
     match name {
         "config-deployment" => json!({"queue-sidecar-image": "knoll-queue"}),

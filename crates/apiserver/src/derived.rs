@@ -14,7 +14,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use knoll_api::{config::ConfigBundle, labels::SYSTEM_NAMESPACE};
+use knoll_api::{
+    config::{ConfigBundle, Data, eventing::EventingBundle},
+    labels::{EVENTING_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE},
+};
 use knoll_store::{Change, Entry, Snapshot, Store};
 use serde_json::Value;
 
@@ -29,8 +32,10 @@ use crate::{
 
 /// Where definitions of resources are kept.
 pub(crate) const DEFINITIONS: &str = "/apiextensions.k8s.io/customresourcedefinitions/";
-/// Where Knative's configuration is kept.
+/// Where Serving's configuration is kept.
 const SETTINGS: &str = "/core/configmaps/knative-serving/";
+/// Where Eventing's configuration is kept.
+const EVENTING_SETTINGS: &str = "/core/configmaps/knative-eventing/";
 /// Where Services are kept.
 const SERVICES: &str = "/core/services/";
 
@@ -41,6 +46,7 @@ pub(crate) struct Derived {
     counters: Arc<Counters>,
     registry: RwLock<Arc<ResourceRegistry>>,
     knative: RwLock<Arc<ConfigBundle>>,
+    eventing: RwLock<Arc<EventingBundle>>,
     addresses: Addresses,
     /// Everything before this revision is in.
     before: AtomicU64,
@@ -52,6 +58,7 @@ struct Followers {
     whole: bool,
     definitions: Follower,
     settings: Follower,
+    eventing_settings: Follower,
     services: Follower,
 }
 
@@ -63,6 +70,7 @@ impl Derived {
             whole: true,
             definitions: follow(DEFINITIONS),
             settings: follow(SETTINGS),
+            eventing_settings: follow(EVENTING_SETTINGS),
             services: follow(SERVICES),
         };
         Self {
@@ -71,6 +79,7 @@ impl Derived {
             counters: counters.clone(),
             registry: RwLock::new(Arc::new(ResourceRegistry::built_in())),
             knative: RwLock::default(),
+            eventing: RwLock::default(),
             addresses: Addresses::default(),
             before: AtomicU64::new(0),
             followers: Mutex::new(followers),
@@ -83,10 +92,16 @@ impl Derived {
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Knative's configuration in force.
+    /// Serving's configuration in force.
     pub(crate) fn knative(&self) -> Arc<ConfigBundle> {
         self.catch_up();
         self.knative.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Eventing's configuration in force.
+    pub(crate) fn eventing(&self) -> Arc<EventingBundle> {
+        self.catch_up();
+        self.eventing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The addresses and ports of Services, with what others were given.
@@ -103,19 +118,19 @@ impl Derived {
             return;
         }
         let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Followers { whole, definitions, settings, services } = &mut *followers;
+        let Followers { whole, definitions, settings, eventing_settings, services } = &mut *followers;
         if !std::mem::replace(whole, false) {
-            [&mut *definitions, &mut *settings, &mut *services].into_iter().for_each(Follower::restart);
+            let all = [&mut *definitions, &mut *settings, &mut *eventing_settings, &mut *services];
+            all.into_iter().for_each(Follower::restart);
         }
         while let Some(seen) = definitions.try_next() {
             self.take_definitions(seen);
         }
-        let mut changed = false;
-        while settings.try_next().is_some() {
-            changed = true;
+        if any_change(settings) {
+            self.reload(&self.knative, SETTINGS, ConfigBundle::updated);
         }
-        if changed {
-            self.reload_knative();
+        if any_change(eventing_settings) {
+            self.reload(&self.eventing, EVENTING_SETTINGS, EventingBundle::updated);
         }
         while let Some(seen) = services.try_next() {
             self.take_services(seen);
@@ -179,20 +194,20 @@ impl Derived {
         }
     }
 
-    /// Reads Knative's ConfigMaps again.
-    fn reload_knative(&self) {
+    /// Reads the ConfigMaps below a prefix again.
+    fn reload<T>(&self, bundle: &RwLock<Arc<T>>, prefix: &str, update: impl FnOnce(&T, &BTreeMap<String, Data>) -> T) {
         let snapshot = self.store.snapshot();
         let mut maps = BTreeMap::new();
-        for map in self.trees_below(&snapshot, SETTINGS) {
+        for map in self.trees_below(&snapshot, prefix) {
             let data = map["data"].as_object().into_iter().flatten();
             let data = data.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect();
             maps.insert(object::name(&map).to_owned(), data);
         }
-        let mut bundle = self.knative.write().unwrap_or_else(PoisonError::into_inner);
-        match self.catch("read the configuration", || bundle.updated(&maps)) {
+        let mut bundle = bundle.write().unwrap_or_else(PoisonError::into_inner);
+        match self.catch("read the configuration", || update(&bundle, &maps)) {
             Ok(updated) => *bundle = Arc::new(updated),
             Err(panic) => {
-                tracing::error!(panic, "Knative's ConfigMaps cannot be read: the settings before stay in force")
+                tracing::error!(panic, prefix, "ConfigMaps cannot be read: the settings before stay in force")
             }
         }
     }
@@ -213,8 +228,14 @@ impl Derived {
     }
 }
 
-/// The prefix of the settings names the namespace they are in.
+/// Whether anything was seen.
+fn any_change(follower: &mut Follower) -> bool {
+    std::iter::from_fn(|| follower.try_next()).count() > 0
+}
+
+/// The prefixes of the settings name the namespaces they are in.
 const _: () = assert!(SYSTEM_NAMESPACE.len() + "/core/configmaps//".len() == SETTINGS.len());
+const _: () = assert!(EVENTING_SYSTEM_NAMESPACE.len() + "/core/configmaps//".len() == EVENTING_SETTINGS.len());
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use knoll_api::config::ConfigBundle;
+use knoll_api::config::{ConfigBundle, eventing::EventingBundle};
 use knoll_store::{Entry, Snapshot, Store};
 use serde_json::Value;
 
@@ -74,9 +74,14 @@ impl<'a> View<'a> {
         self.derived.registry()
     }
 
-    /// Knative's configuration in force.
+    /// Serving's configuration in force.
     pub(crate) fn knative(self) -> Arc<ConfigBundle> {
         self.derived.knative()
+    }
+
+    /// Eventing's configuration in force.
+    pub(crate) fn eventing(self) -> Arc<EventingBundle> {
+        self.derived.eventing()
     }
 
     /// Addresses and ports of Services, to hand out.

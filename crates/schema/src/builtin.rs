@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use crate::table::{self, TypeTable};
 use crate::ty::{Type, TypeRef};
 
-const SOURCES: [&str; 26] = [
+const SOURCES: [&str; 37] = [
     include_str!("../tables/admissionregistration_v1.types"),
     include_str!("../tables/apiextensions_v1.types"),
     include_str!("../tables/apiregistration_v1.types"),
@@ -22,9 +22,20 @@ const SOURCES: [&str; 26] = [
     include_str!("../tables/events_v1.types"),
     include_str!("../tables/knative_autoscaling_internal_v1alpha1.types"),
     include_str!("../tables/knative_caching_internal_v1alpha1.types"),
+    include_str!("../tables/knative_eventing_v1.types"),
+    include_str!("../tables/knative_eventing_v1alpha1.types"),
+    include_str!("../tables/knative_eventing_v1beta1.types"),
+    include_str!("../tables/knative_eventing_v1beta2.types"),
+    include_str!("../tables/knative_eventing_v1beta3.types"),
+    include_str!("../tables/knative_flows_v1.types"),
+    include_str!("../tables/knative_messaging_v1.types"),
     include_str!("../tables/knative_networking_internal_v1alpha1.types"),
     include_str!("../tables/knative_serving_v1.types"),
     include_str!("../tables/knative_serving_v1beta1.types"),
+    include_str!("../tables/knative_sinks_v1alpha1.types"),
+    include_str!("../tables/knative_sources_v1.types"),
+    include_str!("../tables/knative_sources_v1alpha1.types"),
+    include_str!("../tables/knative_sources_v1beta2.types"),
     include_str!("../tables/meta_v1.types"),
     include_str!("../tables/networking_v1.types"),
     include_str!("../tables/node_v1.types"),

@@ -76,6 +76,8 @@ fn field_name(key: &str) -> String {
     let initialism = |prefix: &str| key.strip_prefix(prefix).map(|rest| format!("{}{rest}", prefix.to_uppercase()));
     match key {
         "metadata" => "ObjectMeta".to_owned(),
+        "apiVersion" => "APIVersion".to_owned(),
+        "uri" => "URI".to_owned(),
         "httpGet" | "dnsPolicy" | "dnsConfig" | "tcpSocket" | "fsGroup" | "fsGroupChangePolicy" | "grpc" | "csi" => {
             let prefixes = ["http", "dns", "tcp", "fs", "grpc", "csi"];
             prefixes.iter().find_map(|prefix| initialism(prefix)).unwrap_or_else(|| key.to_owned())

@@ -10,6 +10,7 @@ mod config_map;
 mod configuration;
 mod diff;
 mod domain_mapping;
+mod eventing;
 mod ingress;
 mod json;
 mod metadata;
@@ -33,8 +34,9 @@ pub use config_map::validate_config_map;
 
 use crate::{
     Kind, Timestamp,
-    config::ConfigBundle,
+    config::{ConfigBundle, eventing::EventingBundle},
     field_error::{FieldError, FieldErrors, Severity},
+    labels::EVENTING_SYSTEM_NAMESPACE,
 };
 
 /// What is being done to the object.
@@ -51,8 +53,10 @@ pub enum Operation {
 /// What filling in and checking depend on besides the object.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Configuration in force.
+    /// Serving's configuration in force.
     pub config: &'a ConfigBundle,
+    /// Eventing's configuration in force.
+    pub eventing: &'a EventingBundle,
     /// Who asks.
     pub user: &'a str,
     /// When.
@@ -74,6 +78,23 @@ pub fn default(kind: Kind, operation: Operation, new: &mut Value, old: Option<&V
         Kind::DomainMapping => domain_mapping::default(operation, new, old, context),
         Kind::PodAutoscaler => pod_autoscaler::default(new, context),
         Kind::Ingress => ingress::default(new),
+        Kind::Broker => eventing::broker::default(new, context),
+        Kind::Trigger => eventing::trigger::default(new, context),
+        Kind::EventPolicy => eventing::event_policy::default(new),
+        Kind::EventType => eventing::event_type::default(new),
+        Kind::RequestReply => eventing::request_reply::default(new, context),
+        Kind::Channel => eventing::channel::default(new, context),
+        Kind::InMemoryChannel => eventing::in_memory_channel::default(new),
+        Kind::Subscription => eventing::subscription::default(new),
+        Kind::Sequence => eventing::sequence::default(new, context),
+        Kind::Parallel => eventing::parallel::default(new, context),
+        Kind::ApiServerSource => eventing::api_server_source::default(new),
+        Kind::ContainerSource => eventing::container_source::default(new),
+        Kind::PingSource => eventing::ping_source::default(new),
+        Kind::SinkBinding => eventing::sink_binding::default(new),
+        Kind::IntegrationSource => eventing::integration_source::default(new),
+        Kind::JobSink => eventing::job_sink::default(new),
+        Kind::IntegrationSink => eventing::integration_sink::default(new),
         _ => {}
     }
 }
@@ -102,29 +123,67 @@ pub fn validate(
         Kind::Ingress => ingress::validate(new),
         Kind::ServerlessService => serverless_service::validate(new),
         Kind::Certificate => certificate::validate(new),
+        Kind::Broker => eventing::broker::validate(new, old, context),
+        Kind::Trigger => eventing::trigger::validate(new, old, context),
+        Kind::EventPolicy => eventing::event_policy::validate(operation, new, context),
+        Kind::EventTransform => eventing::event_transform::validate(new, old, context),
+        Kind::EventType => eventing::event_type::validate(new),
+        Kind::RequestReply => eventing::request_reply::validate(new, context),
+        Kind::Channel => eventing::channel::validate(new, old, context),
+        Kind::InMemoryChannel => eventing::in_memory_channel::validate(new, old, context),
+        Kind::Subscription => eventing::subscription::validate(new, old, context),
+        Kind::Sequence => eventing::sequence::validate(new, context),
+        Kind::Parallel => eventing::parallel::validate(new, context),
+        Kind::ApiServerSource => eventing::api_server_source::validate(new, context),
+        Kind::ContainerSource => eventing::container_source::validate(new, context),
+        Kind::PingSource => eventing::ping_source::validate(new, context),
+        Kind::SinkBinding => eventing::sink_binding::validate(new, context),
+        Kind::IntegrationSource => eventing::integration_source::validate(new, context),
+        Kind::JobSink => eventing::job_sink::validate(new),
+        Kind::IntegrationSink => eventing::integration_sink::validate(new),
         _ => FieldErrors::none(),
     };
     (found.at(Severity::Error), found.at(Severity::Warning))
 }
 
-/// The message of the 400 that refuses an object with these problems.
-pub fn denial(errors: &FieldErrors) -> String {
-    format!(
-        "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation failed: {errors}"
-    )
+/// The webhook that checks a kind on a cluster; refusals speak in its name.
+fn webhook(kind: Kind) -> &'static str {
+    match kind {
+        Kind::InMemoryChannel => "validation.inmemorychannel.eventing.knative.dev",
+        _ if is_eventing(kind) => "validation.webhook.eventing.knative.dev",
+        _ => "validation.webhook.serving.knative.dev",
+    }
 }
 
-/// The message of the 400 that refuses a dry run, because the pod would be refused with `why`.
+/// Whether a kind is one of Eventing's.
+pub fn is_eventing(kind: Kind) -> bool {
+    const GROUPS: [&str; 5] = [
+        "eventing.knative.dev",
+        "messaging.knative.dev",
+        "flows.knative.dev",
+        "sources.knative.dev",
+        "sinks.knative.dev",
+    ];
+    GROUPS.contains(&kind.group())
+}
+
+/// The message of the 400 that refuses an object with these problems.
+pub fn denial(kind: Kind, errors: &FieldErrors) -> String {
+    format!("admission webhook \"{}\" denied the request: validation failed: {errors}", webhook(kind))
+}
+
+/// The message of the 400 that refuses a Service's dry run, because the pod would be refused with `why`.
 pub fn rehearsal_denial(why: &str) -> String {
     let error = FieldError::new(format!("dry run failed with {why}"), &["spec.template"]);
     format!(
-        "admission webhook \"validation.webhook.serving.knative.dev\" denied the request: validation callback failed: \
-         {}",
+        "admission webhook \"{}\" denied the request: validation callback failed: {}",
+        webhook(Kind::Service),
         FieldErrors::from(error)
     )
 }
 
-/// The message of the 400 that refuses a ConfigMap.
-pub fn config_map_denial(error: &crate::config::ConfigError) -> String {
-    format!("admission webhook \"config.webhook.serving.knative.dev\" denied the request: validation failed: {error}")
+/// The message of the 400 that refuses a ConfigMap of a system namespace.
+pub fn config_map_denial(namespace: &str, error: &crate::config::ConfigError) -> String {
+    let of = if namespace == EVENTING_SYSTEM_NAMESPACE { "eventing" } else { "serving" };
+    format!("admission webhook \"config.webhook.{of}.knative.dev\" denied the request: validation failed: {error}")
 }

@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod defaulting;
+mod eventing;
 mod internal;
 mod pod;
 mod serving;
@@ -15,20 +16,21 @@ use crate::config::Features;
 /// Checks objects as they would be stored: filled in first, by `user`.
 struct Check {
     config: ConfigBundle,
+    eventing: EventingBundle,
 }
 
 impl Check {
     fn new() -> Check {
-        Check { config: ConfigBundle::default() }
+        Check { config: ConfigBundle::default(), eventing: EventingBundle::default() }
     }
 
     fn with_features(pairs: &[(&str, &str)]) -> Check {
         let data = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Check { config: ConfigBundle { features: Features::parse(&data), ..ConfigBundle::default() } }
+        Check { config: ConfigBundle { features: Features::parse(&data), ..ConfigBundle::default() }, ..Check::new() }
     }
 
     fn context(&self) -> Context<'_> {
-        Context { config: &self.config, user: "alice", now: Timestamp::UNIX_EPOCH }
+        Context { config: &self.config, eventing: &self.eventing, user: "alice", now: Timestamp::UNIX_EPOCH }
     }
 
     fn defaulted(&self, kind: Kind, mut object: Value) -> Value {

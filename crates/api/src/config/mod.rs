@@ -9,6 +9,7 @@ mod certmanager;
 mod defaults;
 mod deployment;
 mod domain;
+pub mod eventing;
 mod example;
 mod features;
 mod gc;

@@ -2,31 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{object::resource, status};
-
-/// Names the object that answers under the domain.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KReference {
-    /// Kind.
-    #[serde(default)]
-    pub kind: String,
-    /// Namespace; the DomainMapping's own when empty.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub namespace: String,
-    /// Name.
-    #[serde(default)]
-    pub name: String,
-    /// `group/version`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub api_version: String,
-    /// Not allowed in a DomainMapping.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub group: String,
-    /// Not allowed in a DomainMapping.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-}
+use crate::{duck::KReference, object::resource, status};
 
 /// The user's own certificate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use knoll_api::labels::SYSTEM_NAMESPACE;
+use knoll_api::labels::{EVENTING_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE};
 use serde_json::Value;
 
 use super::Admission;
@@ -10,7 +10,8 @@ use crate::{object, status::Status};
 
 /// Refuses a configuration that cannot be read.
 pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result<(), Status> {
-    if admission.namespace != SYSTEM_NAMESPACE || !object::name(object).starts_with("config-") {
+    let namespace = admission.namespace;
+    if ![SYSTEM_NAMESPACE, EVENTING_SYSTEM_NAMESPACE].contains(&namespace) {
         return Ok(());
     }
     let strings = |map: &Value| -> BTreeMap<String, String> {
@@ -18,6 +19,6 @@ pub(crate) fn admit(admission: &mut Admission<'_>, object: &mut Value) -> Result
         pairs.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
     };
     let (data, annotations) = (strings(&object["data"]), strings(&object["metadata"]["annotations"]));
-    let verdict = knoll_api::admission::validate_config_map(object::name(object), &data, &annotations);
-    verdict.map_err(|error| Status::bad_request(knoll_api::admission::config_map_denial(&error)))
+    let verdict = knoll_api::admission::validate_config_map(namespace, object::name(object), &data, &annotations);
+    verdict.map_err(|error| Status::bad_request(knoll_api::admission::config_map_denial(namespace, &error)))
 }

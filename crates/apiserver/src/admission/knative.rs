@@ -3,16 +3,22 @@
 use knoll_api::{
     Kind,
     admission::{self as rules, Context},
+    config::{ConfigBundle, eventing::EventingBundle},
+    field_error::{FieldError, FieldErrors},
 };
 use serde_json::Value;
 
 use super::{Admission, Operation};
-use crate::{object, status::Status};
+use crate::{
+    attributes::{Attributes, Decision},
+    object,
+    status::Status,
+};
 
 pub(crate) fn kind(admission: &Admission<'_>) -> Option<Kind> {
     let resource = admission.resource;
     resource.custom.as_ref().filter(|c| c.knative)?;
-    Kind::from_api(&resource.api_version(), &resource.kind)
+    Kind::in_any_version(&resource.group, &resource.kind)
 }
 
 fn operation(admission: &Admission<'_>) -> rules::Operation {
@@ -29,23 +35,68 @@ pub(crate) fn is_leaving(admission: &Admission<'_>, object: &Value) -> bool {
     admission.old.filter(going).is_some_and(|old| old.get("spec") == object.get("spec"))
 }
 
+fn context<'a>(admission: &'a Admission<'_>, config: &'a ConfigBundle, eventing: &'a EventingBundle) -> Context<'a> {
+    Context { config, eventing, user: &admission.identity.user, now: jiff::Timestamp::now() }
+}
+
 /// Fills in what the writer left out.
 pub(crate) fn default(admission: &Admission<'_>, object: &mut Value) {
     let Some(kind) = kind(admission).filter(|_| !is_leaving(admission, object)) else { return };
-    let config = admission.view.knative();
-    let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
+    let (config, eventing) = (admission.view.knative(), admission.view.eventing());
+    let context = context(admission, &config, &eventing);
     rules::default(kind, operation(admission), object, admission.old, &context);
 }
 
 /// Refuses what the rules do not allow, as the webhook would; its warnings go to the client.
 pub(crate) fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<(), Status> {
     let Some(kind) = kind(admission).filter(|_| !is_leaving(admission, object)) else { return Ok(()) };
-    let config = admission.view.knative();
-    let context = Context { config: &config, user: &admission.identity.user, now: jiff::Timestamp::now() };
-    let (errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);
-    admission.warnings.extend(warnings.merged().iter().map(ToString::to_string));
-    if !errors.is_empty() {
-        return Err(Status::bad_request(rules::denial(&errors)));
+    let (config, eventing) = (admission.view.knative(), admission.view.eventing());
+    let context = context(admission, &config, &eventing);
+    let (mut errors, warnings) = rules::validate(kind, operation(admission), object, admission.old, &context);
+    if eventing.features.cross_namespace_event_links.is_enabled() {
+        errors.also(far_link(admission, kind, object));
     }
-    Ok(())
+    admission.warnings.extend(warnings.merged().iter().map(ToString::to_string));
+    refuse(kind, &errors)
+}
+
+/// The refusal of an object with these problems.
+pub(crate) fn refuse(kind: Kind, errors: &FieldErrors) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::bad_request(rules::denial(kind, errors))) }
+}
+
+/// Whoever takes events from another namespace must have the right to, there.
+fn far_link(admission: &Admission<'_>, kind: Kind, object: &Value) -> Option<FieldError> {
+    let pointer = match kind {
+        Kind::Trigger => "/spec/brokerRef",
+        Kind::Subscription => "/spec/channel",
+        _ => return None,
+    };
+    let reference = object.pointer(pointer)?;
+    let text = |key: &str| object::text(reference, &format!("/{key}")).to_owned();
+    let namespace = text("namespace");
+    if namespace.is_empty() || namespace == admission.namespace {
+        return None;
+    }
+    let group = match text("group") {
+        group if group.is_empty() => text("apiVersion").split('/').next().unwrap_or_default().to_owned(),
+        group => group,
+    };
+    let wanted = Attributes {
+        verb: "knsubscribe".to_owned(),
+        group,
+        resource: format!("{}s", text("kind").to_lowercase()),
+        namespace: namespace.clone(),
+        name: text("name"),
+        ..Attributes::default()
+    };
+    let user = admission.identity;
+    match admission.view.authority().authorize(user, &wanted) {
+        Decision::Allow { .. } => None,
+        Decision::Deny { .. } => {
+            let message =
+                format!("user {} is not authorized to get target resource in namespace: {namespace}", user.user);
+            Some(FieldError::new(message, &[&format!("spec.{}Namespace", text("kind"))]))
+        }
+    }
 }

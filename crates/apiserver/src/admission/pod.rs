@@ -104,7 +104,7 @@ fn token_volume(name: &str) -> Value {
 }
 
 /// Where pods may be of the classes that are evicted last of all.
-const SYSTEM_NAMESPACES: [&str; 2] = ["kube-system", "knative-serving"];
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "knative-serving", "knative-eventing"];
 
 fn set_priority(admission: &Admission<'_>, pod: &mut Value) -> Result<(), Status> {
     let class = object::text(pod, "/spec/priorityClassName").to_owned();

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Admit, Hooks, of, rehearsal};
+use super::{
+    Admit, Hooks, of,
+    rehearsal::{self, Rehearsal},
+};
 use crate::{
     admission::{Admission, Operation, knative, namespace, pod_security, promises},
     fields, object, quota,
@@ -55,20 +58,21 @@ fn check(hooks: &Hooks, admission: &mut Admission<'_>, object: &mut Value) -> Re
     knative::validate(admission, object)
 }
 
-/// Refuses a dry run whose pods would be refused.
+/// Refuses a write that could not be followed up: a dry run whose pods would be refused, a JobSink whose Jobs would.
 async fn rehearse(admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
-    let Some((pods, mut pod)) = rehearsal::pod(admission, object)? else { return Ok(()) };
+    let Some(Rehearsal { row, mut object, refusal }) = rehearsal::of(admission, object)? else { return Ok(()) };
     let mut warnings = Vec::new();
     let mut rehearsed = Admission {
-        resource: &pods,
+        resource: &row,
         subresource: None,
         operation: Operation::Create,
         old: None,
+        dry_run: true,
         warnings: &mut warnings,
         allocations: Vec::new(),
         claim: None,
         ..*admission
     };
-    // A pod is no kind of Knative's, so this ends here; the compiler only sees a circle.
-    Box::pin(admit(&mut rehearsed, &mut pod)).await.map_err(|status| rehearsal::refusal(&status))
+    // Neither a pod nor a Job is rehearsed again, so this ends here; the compiler only sees a circle.
+    Box::pin(admit(&mut rehearsed, &mut object)).await.map_err(|status| refusal(&status))
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use knoll_api::{
     Kind,
     admission::{self as rules, Context},
-    config::ConfigBundle,
+    config::{ConfigBundle, eventing::EventingBundle},
 };
 use knoll_schema::{Type, ty::Shape};
 use serde_json::{Value, json};
@@ -172,7 +172,8 @@ fn no_finding_of_the_validators_repeats_or_names_types() {
 fn no_finding_about_knatives_kinds_repeats_or_names_types() {
     let registry = ResourceRegistry::built_in();
     let config = ConfigBundle::default();
-    let context = Context { config: &config, user: "u", now: Timestamp::UNIX_EPOCH };
+    let eventing = EventingBundle::default();
+    let context = Context { config: &config, eventing: &eventing, user: "u", now: Timestamp::UNIX_EPOCH };
     for kind in Kind::ALL {
         let row = registry.get(kind.group(), kind.version(), kind.plural()).expect("served");
         for seed in 1..=ROUNDS {
@@ -180,11 +181,8 @@ fn no_finding_about_knatives_kinds_repeats_or_names_types() {
             let mut new = random.object(row);
             rules::default(*kind, rules::Operation::Create, &mut new, None, &context);
             let (errors, warnings) = rules::validate(*kind, rules::Operation::Create, &new, None, &context);
-            let text = rules::denial(&errors);
-            let findings = text.rsplit("validation failed: ").next().unwrap_or_default();
-            let mut findings: Vec<String> = findings.lines().map(str::to_owned).collect();
-            findings.extend(warnings.merged().iter().map(ToString::to_string));
-            findings.retain(|line| !line.is_empty());
+            let all = errors.merged().into_iter().chain(warnings.merged());
+            let findings: Vec<String> = all.map(|finding| finding.to_string()).collect();
             sensible(&format!("{kind:?}, seed {seed}"), &findings);
         }
     }

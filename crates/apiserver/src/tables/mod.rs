@@ -73,8 +73,8 @@ pub struct PathColumn {
 }
 
 impl PathColumn {
-    /// From name, JSON path and type.
-    pub fn list(columns: &[(&str, &str, &str)]) -> Vec<Self> {
+    /// From name, JSON path and type, all of one priority.
+    pub fn list(columns: &[(&str, &str, &str)], priority: u8) -> Vec<Self> {
         columns
             .iter()
             .map(|(name, path, kind)| Self {
@@ -82,7 +82,7 @@ impl PathColumn {
                 kind: (*kind).to_owned(),
                 format: String::new(),
                 description: String::new(),
-                priority: 0,
+                priority,
                 path: json_path::Path::parse(path),
             })
             .collect()
@@ -92,7 +92,7 @@ impl PathColumn {
     pub fn from_definition(version: &Value) -> Vec<Self> {
         let columns = object::list(version, "/additionalPrinterColumns");
         if columns.is_empty() {
-            return Self::list(&[("Age", ".metadata.creationTimestamp", "date")]);
+            return Self::list(&[("Age", ".metadata.creationTimestamp", "date")], 0);
         }
         let text = |column: &Value, key: &str| column[key].as_str().unwrap_or_default().to_owned();
         columns

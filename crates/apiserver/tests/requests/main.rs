@@ -5,6 +5,7 @@ mod admission;
 mod credentials;
 mod definitions;
 mod discovery;
+mod eventing;
 mod flow;
 #[path = "../../../proxy/tests/support/frames.rs"]
 mod frames;

@@ -104,6 +104,33 @@ fn minimal(plural: &str) -> Value {
         "daemonsets" | "statefulsets" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pods}}),
         "jobs" => json!({"spec": {"template": once}}),
         "cronjobs" => json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
+        _ => json!({"spec": event_spec(plural)}),
+    }
+}
+
+/// The spec of one of Eventing's kinds.
+fn event_spec(plural: &str) -> Value {
+    let sink = json!({"uri": "http://example.com"});
+    let named = |kind: &str| json!({"apiVersion": "eventing.knative.dev/v1", "kind": kind, "name": "x"});
+    let container = json!({"spec": {"containers": [{"image": "i"}]}});
+    let once = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    match plural {
+        "triggers" => json!({"broker": "x", "subscriber": sink}),
+        "eventtransforms" => json!({"jsonata": {"expression": "{}"}}),
+        "eventtypes" => json!({"type": "x"}),
+        "requestreplies" => json!({"brokerRef": named("Broker")}),
+        "subscriptions" => json!({"channel": named("Channel"), "subscriber": sink}),
+        "sequences" => json!({"steps": [sink]}),
+        "parallels" => json!({"branches": [{"subscriber": sink}]}),
+        "integrationsinks" => json!({"log": {}}),
+        "jobsinks" => json!({"job": {"spec": {"template": once}}}),
+        "apiserversources" => json!({"sink": sink, "resources": [{"apiVersion": "v1", "kind": "Event"}]}),
+        "containersources" => json!({"sink": sink, "template": container}),
+        "integrationsources" => json!({"sink": sink, "timer": {"message": "m"}}),
+        "pingsources" => json!({"sink": sink}),
+        "sinkbindings" => {
+            json!({"sink": sink, "subject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}})
+        }
         _ => json!({}),
     }
 }
@@ -111,6 +138,9 @@ fn minimal(plural: &str) -> Value {
 #[tokio::test]
 async fn every_kind_of_the_table_is_kept_with_a_warning() {
     let h = Harness::new().await;
+    // An EventPolicy is made only where senders are known.
+    let known = json!({"data": {"authentication-oidc": "enabled"}});
+    h.send("PATCH", "/api/v1/namespaces/knative-eventing/configmaps/config-features", known).await.expect(200);
     let kinds = documented("Kind");
     assert!(kinds.len() > 20, "{kinds:?}");
     for (name, _, means) in kinds {
@@ -119,6 +149,10 @@ async fn every_kind_of_the_table_is_kept_with_a_warning() {
         let version = match (group, plural) {
             ("", _) => String::new(),
             (_, "horizontalpodautoscalers") => "/v2".into(),
+            ("eventing.knative.dev", "eventtypes") => "/v1beta2".into(),
+            ("sinks.knative.dev", _)
+            | ("eventing.knative.dev", "eventpolicies" | "eventtransforms" | "requestreplies")
+            | (_, "integrationsources") => "/v1alpha1".into(),
             _ => "/v1".into(),
         };
         let list = h.get(&format!("{groups}{version}")).await.expect(200);

@@ -1,6 +1,7 @@
 use expect_test::expect;
 
 use super::*;
+use crate::labels::SYSTEM_NAMESPACE;
 
 #[test]
 fn a_plain_service_is_fine_and_warns_of_open_security() {
@@ -240,12 +241,13 @@ fn a_domain_is_mapped_by_its_full_name() {
 fn config_maps_are_checked_with_their_example() {
     let map = |pairs: &[(&str, &str)]| pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
     let none = crate::config::Data::new();
-    assert_eq!(validate_config_map("config-other", &map(&[("a", "b")]), &none), Ok(()));
-    let refused = validate_config_map("config-gc", &map(&[("min-non-active-revisions", "-1")]), &none);
+    assert_eq!(validate_config_map(SYSTEM_NAMESPACE, "config-other", &map(&[("a", "b")]), &none), Ok(()));
+    let refused =
+        validate_config_map(SYSTEM_NAMESPACE, "config-gc", &map(&[("min-non-active-revisions", "-1")]), &none);
     expect![[r#"admission webhook "config.webhook.serving.knative.dev" denied the request: validation failed: min-non-active-revisions must be non-negative, was: -1"#]]
-    .assert_eq(&config_map_denial(&refused.expect_err("a negative count")));
+    .assert_eq(&config_map_denial(SYSTEM_NAMESPACE, &refused.expect_err("a negative count")));
     let checksum = [("knative.dev/example-checksum", "00000000")];
-    let edited = validate_config_map("config-gc", &map(&[("_example", "x: y")]), &map(&checksum));
+    let edited = validate_config_map(SYSTEM_NAMESPACE, "config-gc", &map(&[("_example", "x: y")]), &map(&checksum));
     expect![[r#"the update modifies a key in "_example" which is probably not what you want. Instead, copy the respective setting to the top-level of the ConfigMap, directly below "data""#]]
     .assert_eq(&edited.expect_err("another checksum").to_string());
 }

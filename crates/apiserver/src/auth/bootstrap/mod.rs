@@ -3,6 +3,7 @@
 //! The control plane's own parts act under ServiceAccounts with these roles, in process as well as on a
 //! cluster, so that a right that is missing there is missing here too.
 
+mod eventing;
 mod knative;
 mod system;
 mod user;
@@ -100,6 +101,7 @@ pub(crate) fn rbac_objects() -> Vec<Value> {
     objects.extend([system::node(), system::controllers()]);
     objects.extend(knative::roles());
     objects.extend(knative::parts());
+    objects.extend(eventing::roles());
     objects.extend([
         binding("cluster-admin", "cluster-admin", groups(&["system:masters"])),
         binding("system:discovery", "system:discovery", groups(&["system:authenticated"])),
@@ -118,6 +120,11 @@ pub(crate) fn rbac_objects() -> Vec<Value> {
             "knative-serving-aggregated-addressable-resolver",
             account(CONTROLLER),
         ),
+        binding("knative-eventing-controller", "knative-eventing-controller", account(CONTROLLER)),
+        binding("knative-eventing-controller-resolver", "addressable-resolver", account(CONTROLLER)),
+        binding("knative-eventing-controller-manipulator", "channelable-manipulator", account(CONTROLLER)),
+        binding("knative-eventing-controller-observer", "source-observer", account(CONTROLLER)),
+        binding("knative-eventing-controller-podspecable", "podspecable-binding", account(CONTROLLER)),
         binding("knoll-kubernetes-controllers", "system:kube-controller-manager", account(CONTROLLER)),
         binding("knoll-autoscaler", "knoll-autoscaler", account(AUTOSCALER)),
         binding("knoll-gateway", "knoll-gateway", account(GATEWAY)),

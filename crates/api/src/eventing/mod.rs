@@ -1,0 +1,17 @@
+//! `eventing.knative.dev`: brokers, what is delivered from them, and what is known of events.
+
+mod broker;
+mod event_policy;
+mod event_transform;
+mod event_type;
+mod filter;
+mod request_reply;
+mod trigger;
+
+pub use broker::*;
+pub use event_policy::*;
+pub use event_transform::*;
+pub use event_type::*;
+pub use filter::*;
+pub use request_reply::*;
+pub use trigger::*;

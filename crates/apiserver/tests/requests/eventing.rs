@@ -1,0 +1,198 @@
+//! Eventing's kinds through the API: what is filled in, refused, converted and shown.
+
+use crate::support::Harness;
+use knoll_apiserver::UserInfo;
+use serde_json::{Value, json};
+
+const BROKERS: &str = "/apis/eventing.knative.dev/v1/namespaces/default/brokers";
+const TRIGGERS: &str = "/apis/eventing.knative.dev/v1/namespaces/default/triggers";
+const FEATURES: &str = "/api/v1/namespaces/knative-eventing/configmaps/config-features";
+
+fn trigger(name: &str, more: &str) -> Value {
+    let mut spec: Value = serde_json::from_str(more).expect("JSON");
+    if spec.get("broker").is_none() && spec.get("brokerRef").is_none() {
+        spec["broker"] = "default".into();
+    }
+    spec["subscriber"] = json!({"uri": "http://example.com"});
+    json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Trigger", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_broker_is_what_the_shipped_configuration_says() {
+    let h = Harness::new().await;
+    let made = h.post(BROKERS, json!({"metadata": {"name": "default"}})).await.expect(201);
+    assert_eq!(made["metadata"]["annotations"]["eventing.knative.dev/broker.class"], "MTChannelBasedBroker");
+    assert_eq!(made["spec"]["config"]["namespace"], "knative-eventing");
+    assert_eq!(
+        made["spec"]["delivery"],
+        json!({"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"})
+    );
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let table = h.get_as(&format!("{BROKERS}/default"), accept).await.expect(200);
+    let names: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Name", "URL", "Age", "Ready", "Reason", "Class"]);
+    assert_eq!(table["columnDefinitions"][5]["priority"], 1);
+    assert_eq!(table["rows"][0]["cells"][5], "MTChannelBasedBroker");
+    let class = json!({"metadata": {"annotations": {"eventing.knative.dev/broker.class": "Other"}}});
+    let refused = h.send("PATCH", &format!("{BROKERS}/default"), class).await.failure(400);
+    let head = "admission webhook \"validation.webhook.eventing.knative.dev\" denied the request: validation failed: ";
+    assert!(refused.starts_with(&format!("{head}Immutable annotations changed")), "{refused}");
+}
+
+#[tokio::test]
+async fn filters_are_known_however_deep_and_mistakes_are_told_by_their_path() {
+    let h = Harness::new().await;
+    let strict = format!("{TRIGGERS}?fieldValidation=Strict");
+    let deep = r#"{"filters": [{"not": {"any": [{"all": [{"exact": {"type": "a"}}]}]}}]}"#;
+    let made = h.post(&strict, trigger("fine", deep)).await.expect(201);
+    assert_eq!(made["spec"]["filters"][0]["not"]["any"][0]["all"][0]["exact"]["type"], "a");
+    let refused = h.post(&strict, trigger("t", r#"{"filters": [{"and": [{"exact": {"type": "a"}}]}]}"#)).await;
+    assert!(refused.failure(400).contains("unknown field \"spec.filters[0].and\""));
+    let refused = h.post(&strict, trigger("t", r#"{"filters": [{"any": [{"and": []}]}]}"#)).await;
+    assert!(refused.failure(400).contains("unknown field \"spec.filters[0].any[0].and\""));
+    let refused = h.post(TRIGGERS, trigger("t", r#"{"filters": [{"not": [{"exact": {"type": "a"}}]}]}"#)).await;
+    assert!(refused.failure(422).contains("spec.filters[0].not in body must be of type object"));
+    let refused = h.post(TRIGGERS, trigger("t", r#"{"delivery": {"timeout": "PT0S"}}"#)).await.failure(400);
+    assert!(refused.ends_with("invalid value: PT0S: spec.delivery.timeout"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_type_of_events_is_one_object_in_three_versions() {
+    let h = Harness::new().await;
+    let at = |version: &str| format!("/apis/eventing.knative.dev/{version}/namespaces/default/eventtypes");
+    let old = json!({"metadata": {"name": "t"}, "spec": {"type": "a.b", "source": "/s", "broker": "b"}});
+    let made = h.post(&at("v1beta1"), old).await.expect(201);
+    assert_eq!(made["apiVersion"], "eventing.knative.dev/v1beta1");
+    let stored = h.get(&format!("{}/t", at("v1beta2"))).await.expect(200);
+    assert_eq!(stored["spec"]["reference"]["name"], "b");
+    let list = h.get(&at("v1beta3")).await.expect(200);
+    let newest = &list["items"][0];
+    assert_eq!(newest["apiVersion"], "eventing.knative.dev/v1beta3");
+    let value = |name: &str| {
+        let attributes = newest["spec"]["attributes"].as_array().unwrap();
+        attributes.iter().find(|a| a["name"] == name).map(|a| a["value"].clone())
+    };
+    assert_eq!((value("type"), value("source")), (Some("a.b".into()), Some("/s".into())));
+    // What one version wrote, another changes.
+    let described = json!({"spec": {"description": "d"}});
+    h.send("PATCH", &format!("{}/t", at("v1beta3")), described).await.expect(200);
+    let stored = h.get(&format!("{}/t", at("v1beta2"))).await.expect(200);
+    assert_eq!((&stored["spec"]["description"], &stored["spec"]["type"]), (&json!("d"), &json!("a.b")));
+    let pings = |version: &str| format!("/apis/sources.knative.dev/{version}/namespaces/default/pingsources");
+    let ping = json!({"metadata": {"name": "p"}, "spec": {"sink": {"uri": "http://example.com"}}});
+    h.post(&pings("v1beta2"), ping).await.expect(201);
+    let read = h.get(&format!("{}/p", pings("v1"))).await.expect(200);
+    assert_eq!(
+        (&read["apiVersion"], &read["spec"]["schedule"]),
+        (&json!("sources.knative.dev/v1"), &json!("* * * * *"))
+    );
+    let list = h.get(&pings("v1beta2")).await.expect(200);
+    assert_eq!(list["items"][0]["apiVersion"], "sources.knative.dev/v1beta2");
+}
+
+#[tokio::test]
+async fn configuration_of_eventing_counts_at_once_and_bad_one_is_refused() {
+    let h = Harness::new().await;
+    let delivery = r#"{"delivery": {"retryAfterMax": "PT1S"}}"#;
+    let refused = h.post(TRIGGERS, trigger("t", delivery)).await.failure(400);
+    assert!(refused.ends_with("must not set the field(s): spec.delivery.retryAfterMax"), "{refused}");
+    h.send("PATCH", FEATURES, json!({"data": {"delivery-retryafter": "enabled"}})).await.expect(200);
+    h.post(TRIGGERS, trigger("t", delivery)).await.expect(201);
+    let refused = h.send("PATCH", FEATURES, json!({"data": {"transport-encryption": "maybe"}})).await.failure(400);
+    assert_eq!(
+        refused,
+        "admission webhook \"config.webhook.eventing.knative.dev\" denied the request: validation failed: failed to parse \
+         \"transport-encryption\": \"maybe\" is none of disabled, permissive, strict"
+    );
+}
+
+#[tokio::test]
+async fn events_of_another_namespace_are_taken_by_right_alone() {
+    let h = Harness::new().await;
+    h.send("PATCH", FEATURES, json!({"data": {"cross-namespace-event-links": "enabled"}})).await.expect(200);
+    let role = json!({"metadata": {"name": "triggers"}, "rules": [
+        {"apiGroups": ["eventing.knative.dev"], "resources": ["triggers"], "verbs": ["create"]}]});
+    h.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await.expect(201);
+    let bind = |name: &str, role: &str| {
+        json!({"metadata": {"name": name}, "subjects": [{"kind": "User", "name": "alice"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+    };
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    h.post(bindings, bind("a", "triggers")).await.expect(201);
+    let far = r#"{"brokerRef": {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "b", "namespace": "kube-public"}}"#;
+    let post = async || {
+        let alice = UserInfo::new("alice".to_owned(), &["system:authenticated"]);
+        h.send_as(alice, "POST", TRIGGERS, "application/json", trigger("t", far)).await
+    };
+    let refused = post().await.failure(400);
+    assert!(
+        refused.ends_with(
+            "user alice is not authorized to get target resource in namespace: kube-public: spec.BrokerNamespace"
+        ),
+        "{refused}"
+    );
+    h.post(bindings, bind("b", "crossnamespace-subscriber")).await.expect(201);
+    post().await.expect(201);
+}
+
+#[tokio::test]
+async fn a_job_sink_whose_jobs_would_be_refused_is_refused() {
+    let h = Harness::new().await;
+    let path = "/apis/sinks.knative.dev/v1alpha1/namespaces/default/jobsinks";
+    let sink = |policy: &str| {
+        let pod = json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]});
+        json!({"metadata": {"name": "s"}, "spec": {"job": {"spec": {"template": {"spec": pod}}}}})
+    };
+    let refused = h.post(path, sink("Always")).await.failure(400);
+    let head = "admission webhook \"validation.webhook.eventing.knative.dev\" denied the request: validation failed: Job.batch";
+    assert!(refused.starts_with(head) && refused.ends_with(": spec.job"), "{refused}");
+    let made = h.post(path, sink("Never")).await.expect(201);
+    let env = &made["spec"]["job"]["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(env[0], json!({"name": "K_EXECUTION_MODE", "value": "batch"}));
+    let jobs = h.get("/apis/batch/v1/namespaces/default/jobs").await.expect(200);
+    assert_eq!(jobs["items"], json!([]), "none was made");
+}
+
+#[tokio::test]
+async fn templates_of_pods_are_checked_in_sources() {
+    let h = Harness::new().await;
+    let path = "/apis/sources.knative.dev/v1/namespaces/default/containersources?fieldValidation=Strict";
+    let source = |container: Value| {
+        json!({"metadata": {"name": "s"}, "spec": {
+            "sink": {"uri": "http://example.com"}, "template": {"spec": {"containers": [container]}}}})
+    };
+    let refused = h.post(path, source(json!({"image": "i", "imagge": "j"}))).await.failure(400);
+    assert!(refused.contains("unknown field \"spec.template.spec.containers[0].imagge\""), "{refused}");
+    let refused = h.post(path, source(json!({"image": 5}))).await.failure(422);
+    assert!(refused.contains("spec.template.spec.containers[0].image in body must be of type string"), "{refused}");
+    let made = h.post(path, source(json!({"image": "i"}))).await.expect(201);
+    assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["name"], "s-0");
+}
+
+#[tokio::test]
+async fn tools_find_kinds_by_labels_and_roles() {
+    let h = Harness::new().await;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let channels =
+        h.get(&format!("{definitions}?labelSelector=messaging.knative.dev/subscribable%3Dtrue")).await.expect(200);
+    assert_eq!(
+        crate::support::names(&channels),
+        ["channels.messaging.knative.dev", "inmemorychannels.messaging.knative.dev"]
+    );
+    assert!(channels["items"][0]["spec"]["names"]["categories"].as_array().unwrap().contains(&"channel".into()));
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    for role in [
+        "addressable-resolver",
+        "channelable-manipulator",
+        "source-observer",
+        "podspecable-binding",
+        "crossnamespace-subscriber",
+    ] {
+        let found = h.get(&format!("{roles}/{role}")).await.expect(200);
+        assert!(found["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"].is_object(), "{role}");
+    }
+    let group = h.get("/apis/messaging.knative.dev/v1").await.expect(200);
+    let channel = group["resources"].as_array().unwrap().iter().find(|r| r["name"] == "inmemorychannels").unwrap();
+    assert_eq!(channel["shortNames"], json!(["imc"]));
+}
