@@ -1,5 +1,6 @@
 //! Filters: which events somebody wants.
 
+use knoll_event::cesql::Expression;
 use serde_json::Value;
 
 use super::super::json;
@@ -8,7 +9,7 @@ use crate::field_error::{FieldError, FieldErrors, HERE};
 /// Deepest nesting of filters; nobody writes ten.
 const DEEPEST: usize = 32;
 
-/// Checks a list of filter expressions. Expressions in CESQL are checked by whoever evaluates them.
+/// Checks a list of filters. What is doubtful about their expressions is a warning.
 pub(super) fn validate(filters: &[Value]) -> FieldErrors {
     list(filters, 0)
 }
@@ -39,7 +40,22 @@ fn one(filter: &Value, depth: usize) -> FieldErrors {
     if json::has(filter, "not") {
         errors.also(one(json::member(filter, "not"), depth + 1).via_field("not"));
     }
+    errors.also(expression(json::text(filter, "cesql")).via_field("cesql"));
     errors
+}
+
+/// Compiles an expression as whoever evaluates it will.
+fn expression(text: &str) -> FieldErrors {
+    if text.is_empty() {
+        return FieldErrors::none();
+    }
+    match Expression::parse(text) {
+        Ok(expression) => expression.warnings().into_iter().fold(FieldErrors::none(), |mut errors, warning| {
+            errors.push(FieldError::new(warning, &[HERE]).as_warning());
+            errors
+        }),
+        Err(error) => FieldError::invalid(text, HERE).with_details(error.to_string()).into(),
+    }
 }
 
 /// Whether a dialect is not set: not even an entry says something.

@@ -19,7 +19,6 @@ pub(in super::super) fn default(new: &mut Value, context: &Context<'_>) {
         for key in ["filter", "subscriber", "reply"] {
             destination::default(branch, key, &namespace);
         }
-        delivery::default(branch, &namespace);
     }
     destination::default(spec, "reply", &namespace);
 }

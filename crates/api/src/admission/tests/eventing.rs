@@ -171,6 +171,28 @@ fn a_filter_has_one_dialect_and_names_of_attributes() {
 }
 
 #[test]
+fn an_expression_that_does_not_compile_is_refused_and_a_doubtful_one_is_told() {
+    let check = eventing(&[]);
+    let found = |cesql: &str| {
+        let new = trigger(json!({"filters": [{"all": [{"cesql": cesql}]}]}));
+        let (errors, warnings) = validate(Kind::Trigger, Operation::Create, &new, None, &check.context());
+        (errors.to_string(), warnings.to_string())
+    };
+    assert_eq!(found("type = 'a' AND EXISTS subject"), Default::default());
+    expect![[r#"
+        invalid value: type = 'a: spec.filters[0].all[0].cesql
+        at character 8: the text that begins here does not end with '"#]]
+    .assert_eq(&found("type = 'a").0);
+    let (errors, warnings) = found("type = 'a' AND NOWHERE(id)");
+    assert_eq!(errors, "");
+    expect!["there is no function NOWHERE of 1 arguments: to call it is an error: spec.filters[0].all[0].cesql"]
+        .assert_eq(&warnings);
+    let policy = json!({"filters": [{"cesql": "("}]});
+    let told = eventing(&[("authentication-oidc", "enabled")]).errors(Kind::EventPolicy, named(policy));
+    assert!(told.starts_with("invalid value: (: spec.filters[0].cesql\nat character 2: "), "{told}");
+}
+
+#[test]
 fn annotations_of_a_trigger_make_sense() {
     let told = |broker: &str, key: &str, value: &str| {
         let mut object = trigger(json!({"broker": broker}));
