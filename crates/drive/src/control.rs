@@ -13,7 +13,7 @@ use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
     Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
-    Want, Woken, World,
+    SystemConfig, Want, Woken, World,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -63,7 +63,7 @@ const AGE: Duration = Duration::from_secs(30);
 /// How long work items may take to end at shutdown.
 const LEAVE: Duration = Duration::from_secs(5);
 /// The ConfigMap whose change concerns every decider.
-const AUTOSCALER_CONFIG: &str = "config-autoscaler";
+const AUTOSCALER_CONFIG: SystemConfig = SystemConfig::Serving("config-autoscaler");
 
 /// What the loop hears.
 pub(crate) struct Inputs<'a> {
@@ -210,7 +210,7 @@ impl ControlLoop {
                 self.tidy(now);
             }
         }
-        self.leave().await;
+        Box::pin(self.leave()).await;
         End::Shutdown
     }
 
@@ -540,7 +540,7 @@ impl ControlLoop {
         }
         self.publisher.changed(changed);
         if self.is_scaling() {
-            if matches!(changed, Changed::Config(name) if name == AUTOSCALER_CONFIG) {
+            if matches!(changed, Changed::Config(AUTOSCALER_CONFIG)) {
                 self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Spread);
             }
             for revision in measured(changed) {
@@ -553,28 +553,30 @@ impl ControlLoop {
     fn pardon(&mut self, changed: &Changed) {
         let Changed::Object { .. } = changed else { return };
         let Some((kind, key)) = changed.subject() else { return };
-        for (index, _) in self.rows.all().iter().enumerate().filter(|(_, row)| row.of == kind) {
+        for index in self.rows.of(kind) {
             self.queue.pardon(&(index, key.clone()));
         }
     }
 
-    /// Whom a change concerns. Where finding out panics, everybody of that row is looked at again, in no hurry.
+    /// Whom a change concerns. Where finding out panics, everybody of those rows is looked at again, in no hurry.
     fn woken(&self, changed: &Changed) -> Woken {
         let mut woken = Woken::default();
-        for index in (0..self.rows.all().len()).filter(|index| self.on[*index]) {
-            match catch(|| self.rows.woken_of(index, &self.world, changed)) {
+        for asked in self.rows.asked(changed) {
+            match catch(|| self.rows.woken_of(asked, &self.world, changed)) {
                 Ok(one) => {
                     woken.keys.extend(one.keys);
                     woken.all.extend(one.all);
                 }
                 Err(panic) => {
                     count(&self.counters.plan_panics);
-                    let row = self.rows.all()[index].name;
+                    let row = asked.rows.first().map(|index| self.rows.all()[*index].name);
                     tracing::error!(row, panic, "cannot tell whom a change concerns; all are planned again");
-                    woken.all.insert(index);
+                    woken.all.extend(asked.rows);
                 }
             }
         }
+        woken.keys.retain(|(index, _)| self.on[*index]);
+        woken.all.retain(|index| self.on[*index]);
         woken
     }
 

@@ -95,10 +95,11 @@ impl Role {
     /// What it follows of a kind: on somebody else's cluster no more than what is Knative's.
     pub(crate) fn collection(&self, kind: Kind) -> Collection {
         let reads = |row: &Row| row.of == kind || row.reads.contains(&kind) || row.wakes.iter().any(|on| on.0 == kind);
+        let reads_eventing = |row: &Row| row.configs.iter().any(|config| config.is_eventing());
         let all = Collection { path: kind.collection_path(None), ..Collection::default() };
         match kind {
-            // Configuration alone.
-            Kind::ConfigMap if !self.rows.all().iter().any(reads) => {
+            // Configuration alone, and that of one namespace.
+            Kind::ConfigMap if !self.rows.all().iter().any(|row| reads(row) || reads_eventing(row)) => {
                 Collection { path: kind.collection_path(Some(&self.settings.system_namespace)), ..all }
             }
             Kind::Pod if !self.settings.standalone => Collection { label_selector: REVISION.into(), ..all },

@@ -193,12 +193,6 @@ impl<R: Indexed> Indexer<R> {
         found.into_iter().map(|(_, at)| self.read(at)).collect()
     }
 
-    /// Whether a term may speak of any object. Reads none.
-    pub(crate) fn may_find(&self, term: Term<'_>) -> bool {
-        let hash = hash(term);
-        self.by_term.range((hash, At::MIN)..=(hash, At::MAX)).next().is_some()
-    }
-
     /// The resourceVersion of an object as a number; nothing when there is no such object.
     pub(crate) fn version(&self, key: &Key) -> Option<u64> {
         let at = *self.by_name.get(&*name_of(key))?;

@@ -1,11 +1,11 @@
-//! A controller as a table row, and which keys of which rows a change wakes.
+//! A controller as a table row.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 
-use crate::{Changed, Plan, Settings, World, autoscaling, kube, networking, serving};
+use crate::{Plan, Rows, Settings, SystemConfig, World, autoscaling, kube, networking, serving};
 
 /// Keys (of kind `of`) that a change to `object` concerns. Called with the object as it was and as it is.
 pub type Mapper = fn(world: &World, object: &Object, of: Kind) -> Vec<Key>;
@@ -19,9 +19,9 @@ pub struct Row {
     pub of: Kind,
     /// Which keys a change to an object of another kind (or to a sibling) wakes.
     pub wakes: &'static [(Kind, Mapper)],
-    /// Names of the control plane's ConfigMaps it reads; a change to one wakes all its keys.
-    pub configs: &'static [&'static str],
-    /// Kinds whose objects it reads and whose changes do not wake it.
+    /// The control plane's ConfigMaps it reads; a change to one wakes all its keys.
+    pub configs: &'static [SystemConfig],
+    /// Kinds whose objects it reads and which are not in `wakes`.
     pub reads: &'static [Kind],
     /// What it does where one of its kinds is not served.
     pub absence: Absence,
@@ -88,76 +88,13 @@ impl RowGroup {
 
 /// The controllers of these groups.
 pub fn rows_of(groups: &[RowGroup]) -> Rows {
-    Rows { rows: groups.iter().flat_map(|group| group.rows()).collect() }
+    Rows::new(groups.iter().flat_map(|group| group.rows()).collect())
 }
 
 /// The controllers that run with these settings.
 pub fn rows(settings: &Settings) -> Rows {
     let here = |group: &&RowGroup| **group != RowGroup::Cluster || settings.standalone;
     rows_of(&RowGroup::ALL.iter().filter(here).copied().collect::<Vec<_>>())
-}
-
-/// A set of controllers.
-#[derive(Clone)]
-pub struct Rows {
-    rows: Vec<Row>,
-}
-
-/// What a change wakes. Rows are named by their index in [`Rows::all`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Woken {
-    /// Single keys, in order, each once.
-    pub keys: BTreeSet<(usize, Key)>,
-    /// Rows of which every key is to be planned again; may be spread over time.
-    pub all: BTreeSet<usize>,
-}
-
-impl Rows {
-    /// A set of exactly these controllers.
-    pub fn new(rows: Vec<Row>) -> Rows {
-        Rows { rows }
-    }
-
-    /// Every kind that any of them needs.
-    pub fn kinds(&self) -> BTreeSet<Kind> {
-        self.rows.iter().flat_map(Row::kinds).collect()
-    }
-
-    /// Every controller.
-    pub fn all(&self) -> &[Row] {
-        &self.rows
-    }
-
-    /// What `changed` wakes. `world` already holds the change.
-    pub fn woken(&self, world: &World, changed: &Changed) -> Woken {
-        let mut woken = Woken::default();
-        for index in 0..self.rows.len() {
-            let one = self.woken_of(index, world, changed);
-            woken.keys.extend(one.keys);
-            woken.all.extend(one.all);
-        }
-        woken
-    }
-
-    /// What `changed` wakes of one row.
-    pub fn woken_of(&self, index: usize, world: &World, changed: &Changed) -> Woken {
-        let (mut woken, row) = (Woken::default(), &self.rows[index]);
-        match changed {
-            Changed::Config(name) if row.configs.contains(&name.as_str()) => {
-                woken.all.insert(index);
-            }
-            Changed::Observed(kind, key) if *kind == row.of => {
-                woken.keys.insert((index, key.clone()));
-            }
-            Changed::Config(_) | Changed::Observed(..) => {}
-            Changed::Object { before, after } => {
-                for object in before.iter().chain(after) {
-                    woken.keys.extend(row.concerned(world, object).into_iter().map(|key| (index, key)));
-                }
-            }
-        }
-        woken
-    }
 }
 
 impl Row {
@@ -168,7 +105,8 @@ impl Row {
         woken.chain(self.reads.iter().copied()).chain([self.of]).chain(config).collect()
     }
 
-    fn concerned(&self, world: &World, object: &Object) -> Vec<Key> {
+    /// The keys that a change to an object of one of its kinds concerns.
+    pub(crate) fn concerned(&self, world: &World, object: &Object) -> Vec<Key> {
         let kind = object.kind();
         let mut keys = if kind == self.of { vec![object.key()] } else { Vec::new() };
         for (_, map) in self.wakes.iter().filter(|(on, _)| *on == kind) {

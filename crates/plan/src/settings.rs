@@ -43,8 +43,10 @@ pub struct Settings {
     pub default_domain: String,
     /// PEM of the authority that signed the API server's certificate; empty when pods need none.
     pub cluster_ca: String,
-    /// Namespace of the control plane's ConfigMaps.
+    /// Namespace of the control plane, and of Serving's ConfigMaps.
     pub system_namespace: String,
+    /// Namespace of Eventing's ConfigMaps.
+    pub eventing_namespace: String,
     /// The gateway.
     pub gateway: GatewayAddresses,
     /// Ingress class that this process serves; an Ingress of another class is left alone.
@@ -62,6 +64,7 @@ impl Default for Settings {
             default_domain: "svc.cluster.local".into(),
             cluster_ca: String::new(),
             system_namespace: knoll_api::labels::SYSTEM_NAMESPACE.into(),
+            eventing_namespace: knoll_api::labels::EVENTING_SYSTEM_NAMESPACE.into(),
             gateway: GatewayAddresses {
                 service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-gateway"),
                 local_service: Key::new(knoll_api::labels::SYSTEM_NAMESPACE, "knoll-local-gateway"),

@@ -5,12 +5,12 @@ use std::{ops::Deref, sync::Arc};
 
 use knoll_api::{
     Key, Kind, Object, Resource,
-    config::{ConfigBundle, NAMES},
+    config::{ConfigBundle, eventing::EventingBundle},
     for_each_kind,
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings, kube::NodeLoads, terms::Term};
+use crate::{Indexer, Observed, Settings, SystemConfig, kube::NodeLoads};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +43,8 @@ pub enum Changed {
     },
     /// A fact beside the objects; concerns the rows of this kind, for this key.
     Observed(Kind, Key),
-    /// The control plane's configuration, by the name of its ConfigMap: concerns every key of the rows that read it.
-    Config(String),
+    /// The control plane's configuration: concerns every key of the rows that read it.
+    Config(SystemConfig),
 }
 
 macro_rules! world {
@@ -56,8 +56,10 @@ macro_rules! world {
                 #[doc = concat!("Every `", $kind, "` of `", $group, "/", $version, "`.")]
                 pub $field: Indexer<$ty>,
             )*
-            /// What the ConfigMaps of the system namespace say.
+            /// What Serving's ConfigMaps say.
             pub config: Arc<ConfigBundle>,
+            /// What Eventing's ConfigMaps say.
+            pub eventing: Arc<EventingBundle>,
             /// What is known beside the objects.
             pub observed: Observed,
             /// What the process was started with.
@@ -74,6 +76,7 @@ macro_rules! world {
                 World {
                     $($field: Indexer::default(),)*
                     config: Arc::new(config),
+                    eventing: Arc::default(),
                     observed: Observed::default(),
                     settings,
                     node_loads: NodeLoads::default(),
@@ -124,11 +127,6 @@ macro_rules! world {
                 match kind {
                     $(Kind::$variant => self.$field.dependents(uid).iter().map(|object| object.key()).collect(),)*
                 }
-            }
-
-            /// Whether there may be an object of `kind` with an owner reference to this uid. Reads none.
-            pub fn may_have_dependents(&self, kind: Kind, uid: &str) -> bool {
-                match kind { $(Kind::$variant => self.$field.may_find(Term::Owner(uid)),)* }
             }
 
             /// A listing of `kind` begins; one that has not ended is void.
@@ -226,27 +224,6 @@ impl World {
             self.read_config(object)
         });
         config.into_iter().chain([Changed::Object { before, after }]).collect()
-    }
-
-    /// Reads the configuration again, if `object` is part of it. A map that cannot be read keeps its earlier values.
-    fn read_config(&mut self, object: &Object) -> Option<Changed> {
-        let Object::ConfigMap(map) = object else { return None };
-        let ours = map.namespace() == self.settings.system_namespace && NAMES.contains(&map.name());
-        if !ours {
-            return None;
-        }
-        let maps = self.config_maps.in_namespace(&self.settings.system_namespace);
-        let maps = maps
-            .filter(|map| NAMES.contains(&map.name()))
-            .map(|map| (map.name().to_owned(), map.data.clone().unwrap_or_default()))
-            .collect();
-        let mut config = self.config.updated(&maps);
-        config.domain = config.domain.or_else(&self.settings.default_domain);
-        if config == *self.config {
-            return None;
-        }
-        self.config = Arc::new(config);
-        Some(Changed::Config(map.name().to_owned()))
     }
 
     /// Whether an object that a listing names differs from what is known: what has the resourceVersion that is known is

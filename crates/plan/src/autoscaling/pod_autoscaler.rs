@@ -29,7 +29,7 @@ use super::{
     deciders, metric,
 };
 use crate::{
-    Absence, Plan, QueuePlacement, Row, Want, World, by_controller, by_same_key,
+    Absence, Plan, QueuePlacement, Row, SystemConfig, Want, World, by_controller, by_same_key,
     children::{annotations, child_of, labels, not_owned, without},
     instances::ready_count,
     serving::revision::by_revision_label,
@@ -57,7 +57,7 @@ pub(crate) const ROW: Row = Row {
         (Kind::Deployment, by_revision_label),
         (Kind::Endpoints, by_same_key),
     ],
-    configs: &["config-autoscaler", "config-deployment"],
+    configs: &[SystemConfig::Serving("config-autoscaler"), SystemConfig::Serving("config-deployment")],
     reads: &[Kind::ReplicaSet],
     absence: Absence::TurnsOff,
     plan,

@@ -1,7 +1,7 @@
 //! Owners and dependents: what loses its last owner goes; an owner that was deleted in the foreground waits for its
 //! dependents, and one whose dependents are to be orphaned lets them go first.
 //!
-//! A row a kind. An owner of a kind that controllers do not know counts as present. That an owner is absent is
+//! A row a kind, which are woken together ([`owners_and_dependents`]). An owner of a kind that controllers do not know counts as present. That an owner is absent is
 //! confirmed with the API server before anything is deleted: the World may hear of a dependent before its owner.
 
 use std::collections::BTreeSet;
@@ -13,8 +13,10 @@ use knoll_api::{
 };
 use serde_json::Value;
 
-use crate::{Absence, Mapper, Plan, Propagation, Row, Want, World};
+use crate::{Absence, Plan, Propagation, Row, Want, World};
 
+/// Name of the rows.
+pub(crate) const NAME: &str = "garbage-collection";
 /// Finalizer of an owner that waits for its dependents.
 const FOREGROUND: &str = "foregroundDeletion";
 /// Finalizer of an owner that lets its dependents go.
@@ -24,8 +26,6 @@ const BURST: usize = 500;
 
 macro_rules! collectors {
     ($($variant:ident, $field:ident, $group:literal, $version:literal, $plural:literal, $kind:literal, $scope:ident, $ty:ty;)*) => {
-        const WAKES: &[(Kind, Mapper)] = &[$((Kind::$variant, by_owner_or_dependent)),*];
-
         mod row {
             use super::{Key, Kind, Plan, Timestamp, World, collect};
             $(
@@ -38,11 +38,11 @@ macro_rules! collectors {
         /// A row for every kind.
         pub(super) fn rows() -> Vec<Row> {
             vec![$(Row {
-                name: "garbage-collection",
+                name: NAME,
                 of: Kind::$variant,
-                wakes: WAKES,
+                wakes: &[],
                 configs: &[],
-                reads: &[],
+                reads: Kind::ALL,
                 absence: Absence::IsEmpty,
                 plan: row::$field,
             }),*]
@@ -51,24 +51,31 @@ macro_rules! collectors {
 }
 for_each_kind!(collectors);
 
-/// An owner that goes concerns its dependents; a dependent that changes concerns owners that wait for it.
-fn by_owner_or_dependent(world: &World, object: &Object, of: Kind) -> Vec<Key> {
-    let (meta, kind) = (object.meta(), object.kind());
-    let mut keys = Vec::new();
-    // Every change of every object comes by here once a kind, and nearly always nothing of that kind depends on it.
+/// An object concerns itself; an owner that goes concerns its dependents; a dependent that changes concerns owners that
+/// wait for it.
+pub(crate) fn owners_and_dependents(world: &World, object: &Object) -> Vec<(Kind, Key)> {
+    let (meta, kind, key) = (object.meta(), object.kind(), object.key());
+    let mut concerned = Vec::new();
     if let Some(uid) = meta.uid.as_deref()
-        && world.may_have_dependents(of, uid)
-        && (meta.deletion_timestamp.is_some() || !world.holds(kind, &object.key(), uid))
+        && (meta.deletion_timestamp.is_some() || !world.holds(kind, &key, uid))
     {
-        keys = world.dependents_of(of, uid);
+        concerned = world.dependents(uid);
     }
-    for owner in meta.owner_references.iter().flatten().filter(|owner| owner.kind == of.kind()) {
-        let key = key_of(of, owner, meta);
-        if world.meta(of, &key).is_some_and(|owner| owner.deletion_timestamp.is_some()) {
-            keys.push(key);
+    for owner in meta.owner_references.iter().flatten() {
+        let Some(kind) = kind_of(owner) else { continue };
+        let key = key_of(kind, owner, meta);
+        if world.meta(kind, &key).is_some_and(|owner| owner.deletion_timestamp.is_some()) {
+            concerned.push((kind, key));
         }
     }
-    keys
+    concerned.push((kind, key));
+    concerned
+}
+
+/// The kind of an owner, whichever of its versions the reference names.
+fn kind_of(owner: &OwnerReference) -> Option<Kind> {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    Kind::in_any_version(group, &owner.kind)
 }
 
 fn key_of(kind: Kind, owner: &OwnerReference, dependent: &ObjectMeta) -> Key {
@@ -108,7 +115,7 @@ enum Standing {
 }
 
 fn standing(world: &World, owner: &OwnerReference, dependent: &ObjectMeta) -> Standing {
-    let Some(kind) = Kind::from_api(&owner.api_version, &owner.kind) else { return Standing::Solid };
+    let Some(kind) = kind_of(owner) else { return Standing::Solid };
     let key = key_of(kind, owner, dependent);
     match world.meta(kind, &key) {
         Some(meta) if meta.uid.as_deref() == Some(owner.uid.as_str()) => {
@@ -246,6 +253,42 @@ mod tests {
         object(&mut w, "o", "1", &[], &[]);
         object(&mut w, "d", "2", &[("o", "1")], &[]);
         assert!(plan(&w, "d").is_empty() && plan(&w, "o").is_empty());
+    }
+
+    #[test]
+    fn a_change_concerns_the_object_its_waiting_owners_and_when_it_goes_its_dependents() {
+        let mut w = world(&[]);
+        object(&mut w, "o", "1", &[], &[]);
+        object(&mut w, "d", "2", &[("o", "1")], &[]);
+        let concerned = |w: &World, name: &str| -> Vec<String> {
+            let object = w.object(Kind::ConfigMap, &Key::new("a", name)).expect("it is there");
+            owners_and_dependents(w, &object).into_iter().map(|(_, key)| key.name).collect()
+        };
+        assert_eq!(concerned(&w, "o"), ["o"]);
+        assert_eq!(concerned(&w, "d"), ["d"], "its owner waits for nothing");
+        let before = w.object(Kind::ConfigMap, &Key::new("a", "o")).expect("it is there");
+        object(&mut w, "o", "1", &[], &[FOREGROUND]);
+        assert_eq!(concerned(&w, "o"), ["d", "o"]);
+        assert_eq!(concerned(&w, "d"), ["o", "d"]);
+        w.apply(crate::Change::Gone(Kind::ConfigMap, Key::new("a", "o")));
+        let gone: Vec<_> = owners_and_dependents(&w, &before).into_iter().map(|(_, key)| key.name).collect();
+        assert_eq!(gone, ["d", "o"]);
+    }
+
+    #[test]
+    fn an_owner_is_known_by_any_of_its_versions() {
+        let mut w = world(&[]);
+        let metadata =
+            |name: &str, owners: Value| json!({"namespace": "a", "name": name, "uid": name, "ownerReferences": owners});
+        put(&mut w, Kind::PingSource, json!({"metadata": metadata("o", json!([])), "spec": {}}));
+        let owner =
+            json!([{"apiVersion": "sources.knative.dev/v1beta2", "kind": "PingSource", "name": "o", "uid": "o"}]);
+        put(&mut w, Kind::ConfigMap, json!({"metadata": metadata("d", owner)}));
+        assert!(plan(&w, "d").is_empty(), "its owner is there");
+        w.apply(crate::Change::Gone(Kind::PingSource, Key::new("a", "o")));
+        let owners = vec![(Kind::PingSource, Key::new("a", "o"), "o".to_owned())];
+        let wants = collect(&w, Kind::ConfigMap, &Key::new("a", "d")).wants;
+        assert_eq!(wants, [Want::Collect { kind: Kind::ConfigMap, key: Key::new("a", "d"), uid: "d".into(), owners }]);
     }
 
     #[test]

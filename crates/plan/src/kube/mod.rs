@@ -18,7 +18,10 @@ mod service_account;
 #[cfg(test)]
 mod fixture;
 
-pub(crate) use self::node_load::NodeLoads;
+pub(crate) use self::{
+    garbage_collection::{NAME as GARBAGE_COLLECTION, owners_and_dependents},
+    node_load::NodeLoads,
+};
 use crate::Row;
 
 /// Every controller of this module.

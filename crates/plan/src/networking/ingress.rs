@@ -6,7 +6,7 @@ use knoll_api::{
 };
 
 use crate::{
-    Absence, Plan, Row, World,
+    Absence, Plan, Row, SystemConfig, World,
     serving::route::{domains::local_host, ingress_class},
     status::Reporting,
 };
@@ -19,7 +19,7 @@ pub(crate) const ROW: Row = Row {
     name: "ingress",
     of: Kind::Ingress,
     wakes: &[],
-    configs: &["config-network"],
+    configs: &[SystemConfig::Serving("config-network")],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,

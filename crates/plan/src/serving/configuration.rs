@@ -12,7 +12,9 @@ use knoll_api::{
 };
 
 use super::filled;
-use crate::{Absence, EventType, Plan, Row, Want, World, by_controller, children::union, status::Reporting};
+use crate::{
+    Absence, EventType, Plan, Row, SystemConfig, Want, World, by_controller, children::union, status::Reporting,
+};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -20,7 +22,7 @@ pub(crate) const ROW: Row = Row {
     of: Kind::Configuration,
     wakes: &[(Kind::Revision, by_controller)],
     // Where nobody else does it, Revisions are filled in by these.
-    configs: &["config-defaults", "config-features"],
+    configs: &[SystemConfig::Serving("config-defaults"), SystemConfig::Serving("config-features")],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,

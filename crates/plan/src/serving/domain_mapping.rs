@@ -23,7 +23,7 @@ use super::route::{
     http_option, ingress_class, without_excluded,
 };
 use crate::{
-    Absence, EventType, Plan, Row, Term, World, by_controller,
+    Absence, EventType, Plan, Row, SystemConfig, Term, World, by_controller,
     children::{annotations, child_of, labels, map, not_owned, union},
     status::Reporting,
     terms::leads_to,
@@ -49,7 +49,7 @@ pub(crate) const ROW: Row = Row {
         (Kind::Route, by_target),
         (Kind::CoreService, by_target),
     ],
-    configs: &["config-network"],
+    configs: &[SystemConfig::Serving("config-network")],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,

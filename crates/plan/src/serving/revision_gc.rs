@@ -9,14 +9,14 @@ use knoll_api::{
     serving::{Configuration, Revision},
 };
 
-use crate::{Absence, Plan, Row, World, by_controller};
+use crate::{Absence, Plan, Row, SystemConfig, World, by_controller};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
     name: "revision-gc",
     of: Kind::Configuration,
     wakes: &[(Kind::Revision, by_controller)],
-    configs: &["config-gc"],
+    configs: &[SystemConfig::Serving("config-gc")],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,

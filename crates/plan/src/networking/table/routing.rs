@@ -15,7 +15,7 @@ use super::{
     backend::{backend, is_revision, service_of},
     ingress_routes::{IngressRoutes, ingress_routes},
 };
-use crate::{Changed, World};
+use crate::{Changed, SystemConfig, World};
 
 /// The table, kept up to date by what changed.
 #[derive(Debug, Default)]
@@ -156,7 +156,7 @@ impl Routing {
 
     fn touch(&mut self, change: &Changed, touched: &mut Touched) {
         match change {
-            Changed::Config(name) if name == "config-network" => self.stale = Some(None),
+            Changed::Config(SystemConfig::Serving("config-network")) => self.stale = Some(None),
             Changed::Object { before, after } => {
                 for object in before.iter().chain(after) {
                     self.touch_object(object, touched);

@@ -24,7 +24,7 @@ pub(crate) use digests::is_resolved;
 pub(crate) use pods::{USER_PORT_NAME, is_h2c, user_port};
 pub(crate) use queue::{H2C_PORT, HTTP1_PORT, HTTPS_PORT};
 
-use crate::{Absence, EventType, Plan, Row, World, by_controller, status::Reporting};
+use crate::{Absence, EventType, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
 const RESOURCES_AVAILABLE: &str = "ResourcesAvailable";
 const CONTAINER_HEALTHY: &str = "ContainerHealthy";
@@ -41,7 +41,13 @@ pub(crate) const ROW: Row = Row {
         (Kind::Image, by_controller),
         (Kind::Pod, by_revision_label),
     ],
-    configs: &["config-deployment", "config-defaults", "config-features", "config-observability", "config-autoscaler"],
+    configs: &[
+        SystemConfig::Serving("config-deployment"),
+        SystemConfig::Serving("config-defaults"),
+        SystemConfig::Serving("config-features"),
+        SystemConfig::Serving("config-observability"),
+        SystemConfig::Serving("config-autoscaler"),
+    ],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,

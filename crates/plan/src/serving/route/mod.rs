@@ -20,7 +20,7 @@ use knoll_api::{
 };
 
 use super::labeler::by_reference;
-use crate::{Absence, Plan, Row, World, by_controller, status::Reporting};
+use crate::{Absence, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
 pub(crate) use certificates::{challenge_path, is_enabled as certificates_enabled};
 pub(crate) use ingress::{http_option, ingress_class, without_excluded};
@@ -44,7 +44,11 @@ pub(crate) const ROW: Row = Row {
         (Kind::Endpoints, by_controller),
         (Kind::Certificate, by_controller),
     ],
-    configs: &["config-domain", "config-network", "config-features"],
+    configs: &[
+        SystemConfig::Serving("config-domain"),
+        SystemConfig::Serving("config-network"),
+        SystemConfig::Serving("config-features"),
+    ],
     reads: &[],
     absence: Absence::TurnsOff,
     plan,
