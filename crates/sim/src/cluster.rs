@@ -84,6 +84,11 @@ impl Cluster {
         self.history.get(&kind).map_or(&[], Vec::as_slice)
     }
 
+    /// Kinds to which anything happened, in order, and how much.
+    pub(crate) fn histories(&self) -> impl Iterator<Item = (Kind, usize)> + '_ {
+        self.history.iter().map(|(kind, history)| (*kind, history.len()))
+    }
+
     /// Every object of a kind, in order.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
         let from = (kind, Key::new("", ""));

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,6 +31,9 @@ pub enum Fault {
     ShrinksInPanic,
 }
 
+/// How far a World is, kind by kind.
+pub(crate) type View = Arc<BTreeMap<Kind, u64>>;
+
 /// The least instances of revisions that panic: the most that each was to have since it began to.
 pub(crate) type Floors = BTreeMap<Key, i32>;
 
@@ -41,7 +45,7 @@ pub(crate) struct WorkItem {
     versions: BTreeMap<(Kind, Key), String>,
     barriers: Vec<Barrier>,
     /// How far the World was when this was planned.
-    pub(crate) view: BTreeMap<Kind, u64>,
+    pub(crate) view: View,
     /// Whose instances may not become fewer, when this was planned.
     floors: Floors,
     recheck: Option<Duration>,
@@ -53,7 +57,7 @@ pub(crate) struct ControllerManager {
     rows: Rows,
     /// How much of each kind's history the World has heard, and the revision that is.
     heard: BTreeMap<Kind, usize>,
-    revisions: BTreeMap<Kind, u64>,
+    revisions: View,
     queue: Queue,
     pub(crate) items: Vec<WorkItem>,
     routing: Option<Routing>,
@@ -71,7 +75,7 @@ pub(crate) struct ControllerManager {
 pub(crate) struct Carried {
     pub(crate) want: Want,
     /// How far the World was when it was planned.
-    pub(crate) view: BTreeMap<Kind, u64>,
+    pub(crate) view: View,
     pub(crate) floors: Floors,
     pub(crate) done: bool,
 }
@@ -84,12 +88,12 @@ impl ControllerManager {
             world: World::new(settings),
             rows,
             heard: BTreeMap::new(),
-            revisions: BTreeMap::new(),
+            revisions: View::default(),
             queue: Queue::default(),
             items: Vec::new(),
             routing: None,
             pending: Vec::new(),
-            scaler: Scaler::new(std::sync::Arc::default()),
+            scaler: Scaler::new(Arc::default()),
             asked: Vec::new(),
             fault,
             clocks: clocks.clone(),
@@ -113,15 +117,15 @@ impl ControllerManager {
         let objects: Vec<Object> = cluster.all(kind).cloned().collect();
         let changes = self.world.replace(kind, objects);
         self.heard.insert(kind, cluster.history(kind).len());
-        self.revisions.insert(kind, cluster.revision());
+        Arc::make_mut(&mut self.revisions).insert(kind, cluster.revision());
         self.changed(changes, Lane::Normal);
         self.queue.reached(kind, cluster.revision());
     }
 
     /// Kinds of which there is something to hear.
     pub(crate) fn lagging(&self, cluster: &Cluster) -> Vec<Kind> {
-        let behind = |kind: &Kind| self.heard.get(kind).copied().unwrap_or_default() < cluster.history(*kind).len();
-        Kind::ALL.iter().copied().filter(behind).collect()
+        let heard = |kind: Kind| self.heard.get(&kind).copied().unwrap_or_default();
+        cluster.histories().filter(|(kind, length)| heard(*kind) < *length).map(|(kind, _)| kind).collect()
     }
 
     /// Hears of the next few changes of a kind.
@@ -130,7 +134,7 @@ impl ControllerManager {
         for (revision, change) in cluster.history(kind).iter().skip(from).take(most) {
             let changes = self.world.apply(change.clone());
             *self.heard.entry(kind).or_default() += 1;
-            self.revisions.insert(kind, *revision);
+            Arc::make_mut(&mut self.revisions).insert(kind, *revision);
             self.changed(changes, Lane::Normal);
             self.queue.reached(kind, *revision);
         }
