@@ -48,7 +48,10 @@ impl ApiServer {
             RequestInfo::Objects(target) => {
                 let call = Call::new(target, request, query, identity)?;
                 self.authorize(&call.identity, &call.attributes())?;
-                self.perform(call).await
+                let custom = call.resource.custom.clone();
+                let mut response = self.perform(call).await?;
+                respond::warn(&mut response, custom.iter().find_map(|custom| custom.deprecation.clone()).as_slice());
+                Ok(response)
             }
         }
     }

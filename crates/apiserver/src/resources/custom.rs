@@ -24,6 +24,8 @@ pub struct Custom {
     pub knative: bool,
     /// uid of the definition: another one of the same name is another.
     pub uid: String,
+    /// What clients are told of this version, if they should use another.
+    pub deprecation: Option<String>,
     /// Whether the definition is being deleted: its objects go, and none is made.
     pub terminating: bool,
 }
@@ -66,6 +68,10 @@ fn row(definition: &Value, spec: &Value, version: &Value) -> Resource {
     }
     row.printer = Printer::Paths(Arc::new(PathColumn::from_definition(version)));
     let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or(Value::Null);
+    let deprecation = (version["deprecated"] == true).then(|| {
+        let said = version["deprecationWarning"].as_str().map(str::to_owned);
+        said.unwrap_or_else(|| deprecation(&row.group, &row.version, &row.kind))
+    });
     row.custom = Some(Arc::new(Custom {
         structural: Some(Schema::new(&row.group, &row.version, &row.kind, &schema)),
         schema,
@@ -74,10 +80,16 @@ fn row(definition: &Value, spec: &Value, version: &Value) -> Resource {
             .map(|field| object::text(field, "/jsonPath").to_owned())
             .collect(),
         knative: false,
+        deprecation,
         uid: object::uid(definition).to_owned(),
         terminating: object::is_deleting(definition),
     }));
     row
+}
+
+/// What is said of a deprecated version whose definition says no more.
+pub(super) fn deprecation(group: &str, version: &str, kind: &str) -> String {
+    format!("{group}/{version} {kind} is deprecated")
 }
 
 /// `.spec.replicas` as `/spec/replicas`.

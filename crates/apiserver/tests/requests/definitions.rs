@@ -42,6 +42,23 @@ async fn a_definition_goes_after_its_objects_and_makes_room_for_another() {
 }
 
 #[tokio::test]
+async fn a_deprecated_version_says_so_with_every_answer() {
+    let h = Harness::new().await;
+    let mut definition = definition();
+    let mut old = definition["spec"]["versions"][0].clone();
+    (old["name"], old["storage"], old["deprecated"]) = ("v1beta1".into(), false.into(), true.into());
+    definition["spec"]["versions"].as_array_mut().unwrap().push(old.clone());
+    (old["name"], old["deprecationWarning"]) = ("v1alpha1".into(), "leave it".into());
+    definition["spec"]["versions"].as_array_mut().unwrap().push(old);
+    h.post(DEFINITIONS, definition).await.expect(201);
+    assert!(h.post(THINGS, json!({"metadata": {"name": "a"}})).await.warnings().is_empty());
+    let old = h.get(&format!("{}/a", THINGS.replace("v1", "v1beta1"))).await;
+    assert_eq!(old.warnings(), ["299 - \"example.com/v1beta1 Thing is deprecated\""]);
+    let oldest = h.get(&THINGS.replace("v1", "v1alpha1")).await;
+    assert_eq!(oldest.warnings(), ["299 - \"leave it\""]);
+}
+
+#[tokio::test]
 async fn nothing_is_made_while_a_definition_goes_and_what_is_held_holds_it() {
     let h = Harness::new().await;
     h.post(DEFINITIONS, definition()).await.expect(201);

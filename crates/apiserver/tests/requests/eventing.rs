@@ -87,8 +87,13 @@ async fn a_type_of_events_is_one_object_in_three_versions() {
         (&read["apiVersion"], &read["spec"]["schedule"]),
         (&json!("sources.knative.dev/v1"), &json!("* * * * *"))
     );
-    let list = h.get(&pings("v1beta2")).await.expect(200);
-    assert_eq!(list["items"][0]["apiVersion"], "sources.knative.dev/v1beta2");
+    let answer = h.get(&pings("v1beta2")).await;
+    let deprecated =
+        "299 - \"sources.knative.dev/v1beta2 PingSource is deprecated; use sources.knative.dev/v1 PingSource\"";
+    assert_eq!(answer.warnings(), [deprecated]);
+    assert_eq!(answer.expect(200)["items"][0]["apiVersion"], "sources.knative.dev/v1beta2");
+    assert!(h.get(&pings("v1")).await.warnings().is_empty());
+    assert!(h.get(&at("v1beta3")).await.warnings().is_empty());
 }
 
 #[tokio::test]

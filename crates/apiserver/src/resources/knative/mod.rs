@@ -39,6 +39,14 @@ struct Version {
     is_deprecated: bool,
 }
 
+impl Version {
+    /// What clients are told of it, if they should use the stored version.
+    fn deprecation(&self, kind: Kind) -> Option<String> {
+        let what = super::custom::deprecation(kind.group(), self.name, kind.kind());
+        self.is_deprecated.then(|| format!("{what}; use {} {}", kind.api_version(), kind.kind()))
+    }
+}
+
 impl Definition {
     /// One that says nothing but its kind.
     const fn of(kind: Kind) -> Definition {
@@ -74,6 +82,8 @@ fn rows_of(definition: &Definition) -> Vec<Resource> {
     for version in definition.others {
         let mut other = row(definition, version.name, version.columns);
         other.conversion = Some(version.conversion);
+        let deprecation = version.deprecation(definition.kind);
+        other.custom = Some(Arc::new(Custom { knative: true, deprecation, ..Custom::default() }));
         rows.push(other);
     }
     rows
@@ -115,8 +125,9 @@ fn definition_object(definition: &Definition) -> Value {
     let mut versions = vec![version_object(definition, kind.version(), definition.columns, true)];
     for other in definition.others {
         let mut version = version_object(definition, other.name, other.columns, false);
-        if other.is_deprecated {
+        if let Some(deprecation) = other.deprecation(kind) {
             version["deprecated"] = true.into();
+            version["deprecationWarning"] = deprecation.into();
         }
         versions.push(version);
     }
