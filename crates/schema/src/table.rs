@@ -85,6 +85,7 @@ pub(crate) fn parse(sources: &[&'static str]) -> TypeTable {
     for at in inlined {
         flatten(&mut table, at);
     }
+    table.types.shrink_to_fit();
     table
 }
 
@@ -149,6 +150,9 @@ fn define(table: &mut TypeTable, package: &Package, inlined: &mut Vec<u32>) {
         }
         object.fields.sort_by(|a, b| a.name.cmp(&b.name));
         object.wire.sort_by_key(|wire| wire.tag);
+        // Kept for ever, and there are thousands.
+        object.fields.shrink_to_fit();
+        object.wire.shrink_to_fit();
         if object.wire.iter().any(|wire| wire.field.is_none()) {
             inlined.push(at);
         }
