@@ -5,12 +5,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use knoll_store::Entry;
 use serde_json::Value;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{object, resources::Resource, status::Status};
 
@@ -69,17 +72,39 @@ const KEPT: usize = 256;
 /// Largest object whose tree is kept, in bytes.
 const LARGEST: usize = 64 * 1024;
 
+/// How long a tree is kept: nobody comes for it later, and an instance at rest holds none.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+
 /// Trees of recent revisions, so that a write and its many readers share one.
 #[derive(Clone, Default)]
-pub(crate) struct Trees(Arc<Mutex<Kept>>);
+pub(crate) struct Trees(Arc<Shared>);
 
-/// Trees by revision, and the revisions in the order they came.
-type Kept = (HashMap<u64, Arc<Value>>, VecDeque<u64>);
+#[derive(Default)]
+struct Shared {
+    kept: Mutex<Kept>,
+    /// There is something to let go of.
+    some: Notify,
+}
+
+/// Trees by revision, and the revisions in the order they came, with when that was.
+#[derive(Default)]
+struct Kept {
+    trees: HashMap<u64, Arc<Value>>,
+    order: VecDeque<(Instant, u64)>,
+}
+
+impl Kept {
+    fn drop_oldest(&mut self) {
+        if let Some((_, oldest)) = self.order.pop_front() {
+            self.trees.remove(&oldest);
+        }
+    }
+}
 
 impl Trees {
     /// The tree of an entry, in the stored form, with its version.
     pub(crate) fn of(&self, bytes: &Bytes, revision: u64) -> Result<Arc<Value>, Status> {
-        if let Some(tree) = self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(&revision) {
+        if let Some(tree) = self.kept().trees.get(&revision) {
             return Ok(tree.clone());
         }
         let mut value: Value =
@@ -94,16 +119,39 @@ impl Trees {
 
     /// Keeps the tree of a revision.
     pub(crate) fn keep(&self, revision: u64, tree: Arc<Value>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (trees, order) = &mut *kept;
-        if trees.insert(revision, tree).is_none() {
-            order.push_back(revision);
+        let mut kept = self.kept();
+        if kept.trees.insert(revision, tree).is_none() {
+            kept.order.push_back((Instant::now(), revision));
         }
-        while order.len() > KEPT {
-            if let Some(oldest) = order.pop_front() {
-                trees.remove(&oldest);
+        while kept.order.len() > KEPT {
+            kept.drop_oldest();
+        }
+        drop(kept);
+        self.0.some.notify_one();
+    }
+
+    /// Lets go of trees when their time has come, for ever. While there are none it sleeps.
+    pub(crate) async fn let_go(&self) -> Infallible {
+        loop {
+            self.0.some.notified().await;
+            while let Some(came) = self.oldest() {
+                tokio::time::sleep_until(came + KEPT_FOR).await;
+                let mut kept = self.kept();
+                // All that are due within a second: what comes one by one wakes nobody one by one.
+                let due = Instant::now() + Duration::from_secs(1);
+                while kept.order.front().is_some_and(|(came, _)| *came + KEPT_FOR <= due) {
+                    kept.drop_oldest();
+                }
             }
         }
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.kept().order.front().map(|(came, _)| *came)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tree of an entry in the form of `resource`. Waits only where forms are converted.
@@ -182,5 +230,25 @@ mod tests {
         stamp(&mut expected, 42);
         assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
         assert_eq!(*Trees::default().of(&bytes, 42).unwrap(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trees_go_when_nobody_comes_for_them_any_more() {
+        let trees = Trees::default();
+        let held = trees.clone();
+        let letting_go = tokio::spawn(async move { held.let_go().await });
+        let bytes = encode(&json!({"metadata": {"name": "a"}}));
+        let first = trees.of(&bytes, 1).unwrap();
+        tokio::time::sleep(KEPT_FOR / 2).await;
+        assert!(Arc::ptr_eq(&first, &trees.of(&bytes, 1).unwrap()), "readers share it");
+        trees.of(&bytes, 2).unwrap();
+        tokio::time::sleep(KEPT_FOR * 3 / 4).await;
+        assert_eq!(trees.kept().trees.keys().collect::<Vec<_>>(), [&2]);
+        tokio::time::sleep(KEPT_FOR).await;
+        assert!(trees.kept().trees.is_empty() && trees.kept().order.is_empty());
+        trees.of(&bytes, 3).unwrap();
+        tokio::time::sleep(KEPT_FOR * 2).await;
+        assert!(trees.kept().trees.is_empty(), "it goes on");
+        letting_go.abort();
     }
 }

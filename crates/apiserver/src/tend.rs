@@ -7,7 +7,7 @@ use knoll_store::WriteError;
 use crate::ApiServer;
 
 impl ApiServer {
-    /// Lets Events go when their time has come, finishes the deletion of definitions and keeps quotas' statuses, until
+    /// Lets Events and what was read go when their time has come, finishes the deletion of definitions and keeps quotas' statuses, until
     /// `stop` ends.
     ///
     /// # Errors
@@ -18,6 +18,7 @@ impl ApiServer {
             result = self.expire_events() => result,
             result = self.finish_definitions() => result,
             result = self.keep_quotas() => result,
+            never = self.trees.let_go() => match never {},
         }
     }
 }
