@@ -292,12 +292,11 @@ impl ControlLoop {
     fn switch(&mut self) {
         for index in 0..self.on.len() {
             let row = self.rows.all()[index];
-            let hindrance = self.seen.hindrance(&row);
-            let may = hindrance.is_none();
+            let may = self.seen.may_plan(&row);
             if may && !self.on[index] {
                 self.sweeps.begin(Whose::Row(index), row.of, Lane::Normal);
             } else if !may && self.on[index] {
-                tracing::warn!(row = row.name, why = hindrance, "a controller rests");
+                tracing::warn!(row = row.name, why = self.seen.hindrance(&row), "a controller rests");
             }
             self.on[index] = may;
         }

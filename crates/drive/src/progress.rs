@@ -57,6 +57,14 @@ impl Progress {
         self.knows(table::KINDS.iter().filter(unknown))
     }
 
+    /// Whether a controller may plan. Cheap: it is asked of each, whenever a kind was listed.
+    pub(crate) fn may_plan(&self, row: &Row) -> bool {
+        row.needs().all(|kind| match row.absence {
+            Absence::TurnsOff => self.knows([&kind]) && !self.absent.contains(&kind),
+            Absence::IsEmpty => self.knows([&kind]),
+        })
+    }
+
     /// Why a controller may not plan; nothing when it may.
     pub(crate) fn hindrance(&self, row: &Row) -> Option<String> {
         let kinds = row.kinds();
@@ -90,5 +98,38 @@ pub fn shows(world: &World, revision: impl Fn(Kind) -> Option<u64>, barrier: &Ba
         Barrier::Bound(key) => world.pods.get(key).is_none_or(|pod| {
             pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|node| !node.is_empty()))
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knoll_plan::{Settings, rows};
+
+    use super::*;
+
+    #[test]
+    fn a_controller_may_plan_when_nothing_hinders_it() {
+        let rows = rows(&Settings::default());
+        let mut progress = Progress::default();
+        let check = |progress: &Progress| {
+            for row in rows.all() {
+                assert_eq!(progress.may_plan(row), progress.hindrance(row).is_none(), "{} of {:?}", row.name, row.of);
+            }
+            rows.all().iter().filter(|row| progress.may_plan(row)).count()
+        };
+        assert_eq!(check(&progress), 0);
+        for kind in rows.kinds() {
+            if kind == Kind::Certificate || kind == Kind::Broker {
+                progress.absent(kind);
+            } else {
+                progress.heard(kind, 1);
+            }
+            check(&progress);
+        }
+        let without = check(&progress);
+        assert!(0 < without && without < rows.all().len(), "those that turn off rest");
+        progress.listed(Kind::Certificate);
+        progress.heard(Kind::Certificate, 2);
+        assert_eq!(check(&progress), rows.all().len());
     }
 }

@@ -100,9 +100,14 @@ pub fn rows(settings: &Settings) -> Rows {
 impl Row {
     /// Every kind it needs to have been listed before it plans.
     pub fn kinds(&self) -> BTreeSet<Kind> {
+        self.needs().collect()
+    }
+
+    /// The same, some of them more than once.
+    pub fn needs(&self) -> impl Iterator<Item = Kind> + '_ {
         let config = (!self.configs.is_empty()).then_some(Kind::ConfigMap);
         let woken = self.wakes.iter().map(|(kind, _)| *kind);
-        woken.chain(self.reads.iter().copied()).chain([self.of]).chain(config).collect()
+        woken.chain(self.reads.iter().copied()).chain([self.of]).chain(config)
     }
 
     /// The keys that a change to an object of one of its kinds concerns.

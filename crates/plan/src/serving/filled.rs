@@ -5,7 +5,6 @@
 use knoll_api::{
     Kind, Resource, Timestamp,
     admission::{Context, Operation, default},
-    config::eventing::EventingBundle,
     serving::{Revision, Service, TrafficTarget},
 };
 
@@ -28,9 +27,7 @@ fn filled<R: Resource>(world: &World, kind: Kind, object: &R, now: Timestamp) ->
         return None;
     }
     let mut value = serde_json::to_value(object).ok()?;
-    // Nothing of Serving's depends on how Eventing is set up.
-    let eventing = EventingBundle::default();
-    let context = Context { config: &world.config, eventing: &eventing, user: "", now };
+    let context = Context { config: &world.config, eventing: &world.eventing, user: "", now };
     default(kind, Operation::Create, &mut value, None, &context);
     serde_json::from_value(value).ok()
 }
