@@ -183,6 +183,20 @@ fn an_expression_that_does_not_compile_is_refused_and_a_doubtful_one_is_told() {
         invalid value: type = 'a: spec.filters[0].all[0].cesql
         at character 8: the text that begins here does not end with '"#]]
     .assert_eq(&found("type = 'a").0);
+    for bad in [
+        "type == 'es.t'",
+        "type =",
+        "LIKE 'x'",
+        "type LIKE source",
+        "LENGTH(",
+        "'abc",
+        "type = 'a' AND",
+        "type = 'a' && id = 'b'",
+        "99999999999 > 1",
+    ] {
+        let head = format!("invalid value: {bad}: spec.filters[0].all[0].cesql\nat character ");
+        assert!(found(bad).0.starts_with(&head), "{}", found(bad).0);
+    }
     let (errors, warnings) = found("type = 'a' AND NOWHERE(id)");
     assert_eq!(errors, "");
     expect!["there is no function NOWHERE of 1 arguments: to call it is an error: spec.filters[0].all[0].cesql"]
