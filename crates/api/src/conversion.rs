@@ -17,6 +17,11 @@ pub fn other_versions(kind: Kind) -> &'static [&'static str] {
     }
 }
 
+/// Whether the objects of a version have the form that is stored, but for the version's name.
+pub fn is_stored_form(kind: Kind, version: &str) -> bool {
+    version == kind.version() || !matches!(kind, Kind::EventType)
+}
+
 /// Brings a stored object into the form of another version. A version that there is not leaves it alone.
 pub fn read(kind: Kind, version: &str, object: &mut Value) {
     match (kind, version) {

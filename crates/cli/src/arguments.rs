@@ -36,7 +36,7 @@ pub enum Command {
     ///
     /// Ctrl-C stops the pods, too; SIGTERM leaves them running for the next to adopt.
     Node(Box<NodeArguments>),
-    /// Print the CustomResourceDefinitions of Knative Serving, for a cluster that `knoll controller` is to run over:
+    /// Print the CustomResourceDefinitions of Knative Serving and Eventing, for a cluster that `knoll controller` is to run over:
     /// `knoll crds | kubectl apply --server-side -f -`.
     Crds,
     /// Stop the running instance. Data stays; `up` brings everything back.

@@ -26,7 +26,7 @@ mod up;
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use knoll_apiserver::resources::definitions;
+use knoll_apiserver::resources::portable_definitions;
 use knoll_cli::{Arguments, Command, Exit, admin as look, down, image};
 use serde_json::json;
 
@@ -67,7 +67,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Gateway(arguments) => roles::gateway::run(&arguments),
         Command::Node(arguments) => roles::node::run(&arguments),
         Command::Crds => {
-            let all = json!({"apiVersion": "v1", "kind": "List", "items": definitions()});
+            let all = json!({"apiVersion": "v1", "kind": "List", "items": portable_definitions()});
             writeln!(std::io::stdout(), "{all:#}").map_err(|e| Failure::io("print the definitions", &e))
         }
         Command::Down(arguments) => down::run(&arguments).map_err(|e| Failure::new(Exit::Unavailable, &e)),

@@ -32,7 +32,7 @@ use serde_json::Value;
 pub(crate) use self::registry::names;
 pub use self::{
     custom::{Custom, from_definition},
-    knative::definitions,
+    knative::portable_definitions,
     registry::ResourceRegistry,
 };
 use crate::{

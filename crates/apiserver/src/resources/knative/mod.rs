@@ -7,7 +7,7 @@ mod versions;
 
 use std::sync::Arc;
 
-use knoll_api::{Kind, admission, kind::Scope};
+use knoll_api::{Kind, admission, conversion, kind::Scope};
 use knoll_schema::crd::definition_of;
 use serde_json::{Value, json};
 
@@ -105,8 +105,21 @@ fn row(definition: &Definition, version: &str, columns: &[ColumnOf]) -> Resource
 }
 
 /// The CustomResourceDefinition objects of Knative's kinds, as writers would send them.
-pub fn definitions() -> Vec<Value> {
+pub(crate) fn definitions() -> Vec<Value> {
     all().map(definition_object).collect()
+}
+
+/// The same for an API server that is not this one: without the versions that only this one converts.
+pub fn portable_definitions() -> Vec<Value> {
+    let portable = |definition: &Definition| {
+        let mut object = definition_object(definition);
+        if let Some(versions) = object["spec"]["versions"].as_array_mut() {
+            let name = |version: &Value| version["name"].as_str().unwrap_or_default().to_owned();
+            versions.retain(|version| conversion::is_stored_form(definition.kind, &name(version)));
+        }
+        object
+    };
+    all().map(portable).collect()
 }
 
 fn definition_object(definition: &Definition) -> Value {
@@ -187,6 +200,20 @@ mod tests {
                 assert_eq!(version["schema"]["openAPIV3Schema"]["type"], "object", "{:?}", definition.kind);
             }
         }
+    }
+
+    #[test]
+    fn elsewhere_there_are_no_versions_that_nobody_converts() {
+        let found = portable_definitions();
+        let versions = |kind: &str| -> Vec<&str> {
+            let definition = found.iter().find(|definition| definition["spec"]["names"]["kind"] == kind);
+            let versions = definition.and_then(|definition| definition["spec"]["versions"].as_array());
+            versions.into_iter().flatten().filter_map(|version| version["name"].as_str()).collect()
+        };
+        assert_eq!(found.len(), all().count());
+        assert_eq!(versions("EventType"), ["v1beta2"]);
+        assert_eq!(versions("PingSource"), ["v1", "v1beta2"]);
+        assert_eq!(versions("Broker"), ["v1"]);
     }
 
     #[test]
