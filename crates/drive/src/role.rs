@@ -30,12 +30,12 @@ impl Role {
         Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true, lease: None }
     }
 
-    /// Knative's controllers over a cluster that brings its own controllers, or with those, too, where the settings say
-    /// that there is none. Autoscaler and gateway are other processes. `holder` names this process among those that want
+    /// Serving's controllers over a cluster that brings its own controllers, or with those and Eventing's, too, where the
+    /// settings say that there is none. Autoscaler and gateway are other processes. `holder` names this process among those that want
     /// to lead.
     pub fn controller(settings: Settings, holder: &str) -> Role {
-        let built_in = settings.standalone.then_some(RowGroup::Cluster);
-        let groups: Vec<RowGroup> = [RowGroup::Controllers].into_iter().chain(built_in).collect();
+        let built_in: &[RowGroup] = if settings.standalone { &[RowGroup::Eventing, RowGroup::Cluster] } else { &[] };
+        let groups: Vec<RowGroup> = [RowGroup::Controllers].into_iter().chain(built_in.iter().copied()).collect();
         let role = Role::of("knoll-controller", &groups, settings);
         Role { lease: Some(role.lease_for(holder)), ..role }
     }

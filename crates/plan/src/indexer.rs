@@ -193,6 +193,16 @@ impl<R: Indexed> Indexer<R> {
         found.into_iter().map(|(_, at)| self.read(at)).collect()
     }
 
+    /// Keys of the objects that a term may speak of, in order. Reads none.
+    pub(crate) fn find_keys(&self, term: Term<'_>) -> Vec<Key> {
+        let hash = hash(term);
+        let found = self.by_term.range((hash, At::MIN)..=(hash, At::MAX));
+        let mut names: Vec<&Arc<str>> =
+            found.filter_map(|(_, at)| Some(&self.slots[*at as usize].as_ref()?.name)).collect();
+        names.sort();
+        names.into_iter().map(|name| self.visited(key_of(name))).collect()
+    }
+
     /// The resourceVersion of an object as a number; nothing when there is no such object.
     pub(crate) fn version(&self, key: &Key) -> Option<u64> {
         let at = *self.by_name.get(&*name_of(key))?;

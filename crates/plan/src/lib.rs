@@ -8,6 +8,7 @@ mod autoscaling;
 #[cfg(test)]
 mod check;
 mod children;
+mod eventing;
 mod indexer;
 mod instances;
 pub mod kube;
@@ -25,10 +26,13 @@ mod terms;
 mod world;
 
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
+pub use eventing::{CARRIED_KINDS, to_carry};
 pub use indexer::Indexer;
 pub use instances::user_port;
 pub use networking::table;
-pub use observed::{DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision};
+pub use observed::{
+    Carried, DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision,
+};
 pub use plan::{EventRecord, EventType, Plan, Propagation, Want};
 pub use row::{Absence, Mapper, Row, RowGroup, by_controller, by_same_key, rows, rows_of};
 pub use rows::{Asked, Rows, Woken};

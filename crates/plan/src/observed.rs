@@ -71,6 +71,16 @@ pub struct Refusal {
     pub at: Timestamp,
 }
 
+/// An object that the data plane of events carries out: events that come from now on are taken by a Broker or channel,
+/// reach a Trigger's subscriber, are made by a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// uid of the object: another of its name begins anew.
+    pub uid: String,
+    /// The newest generation that is carried out.
+    pub generation: i64,
+}
+
 /// What is known beside the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
@@ -83,6 +93,8 @@ pub struct Observed {
     pub published: BTreeMap<Key, i64>,
     /// Whether the gateway has taken a table since this process started; before that, `published` says nothing.
     pub routes: bool,
+    /// What the data plane of events carries out, by kind and key.
+    pub carried: BTreeMap<(Kind, Key), Carried>,
     /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
     pub refusals: BTreeMap<(Kind, Key), Refusal>,
 }
@@ -111,6 +123,8 @@ pub enum Observation {
     /// The gateway took a table that now holds these generations of these Ingresses, or holds them no more. Says
     /// nothing of other Ingresses.
     Published(BTreeMap<Key, Option<i64>>),
+    /// The data plane of events carries these objects out from now on, or no more. Says nothing of others.
+    Carries(BTreeMap<(Kind, Key), Option<Carried>>),
     /// A [`crate::Want::Create`] was refused.
     Refused {
         /// Row's kind and key that wanted it.
@@ -160,6 +174,19 @@ impl World {
                     };
                     if first || before != generation {
                         changed.push(Changed::Observed(Kind::Ingress, key));
+                    }
+                }
+                changed
+            }
+            Observation::Carries(objects) => {
+                let mut changed = Vec::new();
+                for (object, carried) in objects {
+                    let before = match carried.clone() {
+                        Some(carried) => self.observed.carried.insert(object.clone(), carried),
+                        None => self.observed.carried.remove(&object),
+                    };
+                    if before != carried {
+                        changed.push(Changed::Observed(object.0, object.1));
                     }
                 }
                 changed

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 
-use crate::{Plan, Rows, Settings, SystemConfig, World, autoscaling, kube, networking, serving};
+use crate::{Plan, Rows, Settings, SystemConfig, World, autoscaling, eventing, kube, networking, serving};
 
 /// Keys (of kind `of`) that a change to `object` concerns. Called with the object as it was and as it is.
 pub type Mapper = fn(world: &World, object: &Object, of: Kind) -> Vec<Key>;
@@ -68,19 +68,23 @@ pub enum RowGroup {
     Autoscaler,
     /// What the gateway of this process routes.
     Gateway,
+    /// From Brokers, channels, flows and sources to what the data plane of events carries out.
+    Eventing,
     /// What a cluster brings along, for where there is none.
     Cluster,
 }
 
 impl RowGroup {
     /// Every group.
-    pub const ALL: &[RowGroup] = &[RowGroup::Controllers, RowGroup::Autoscaler, RowGroup::Gateway, RowGroup::Cluster];
+    pub const ALL: &[RowGroup] =
+        &[RowGroup::Controllers, RowGroup::Autoscaler, RowGroup::Gateway, RowGroup::Eventing, RowGroup::Cluster];
 
     fn rows(self) -> Vec<Row> {
         match self {
             RowGroup::Controllers => serving::rows().into_iter().chain(networking::controllers()).collect(),
             RowGroup::Autoscaler => autoscaling::rows(),
             RowGroup::Gateway => networking::gateway(),
+            RowGroup::Eventing => eventing::rows(),
             RowGroup::Cluster => kube::rows(),
         }
     }
@@ -93,7 +97,8 @@ pub fn rows_of(groups: &[RowGroup]) -> Rows {
 
 /// The controllers that run with these settings.
 pub fn rows(settings: &Settings) -> Rows {
-    let here = |group: &&RowGroup| **group != RowGroup::Cluster || settings.standalone;
+    let apart = [RowGroup::Eventing, RowGroup::Cluster];
+    let here = |group: &&RowGroup| !apart.contains(group) || settings.standalone;
     rows_of(&RowGroup::ALL.iter().filter(here).copied().collect::<Vec<_>>())
 }
 

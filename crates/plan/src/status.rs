@@ -46,27 +46,39 @@ pub(crate) trait Reporting: Resource + Into<Object> {
 }
 
 macro_rules! reporting {
-    ($($ty:path => $set:ident),* $(,)?) => {
+    ($($ty:path => $set:ident in $($status:ident).+),* $(,)?) => {
         $(
             impl Reporting for $ty {
                 const SET: LivingSet = knoll_api::conditions::$set;
-                fn common(&self) -> &DuckStatus { &self.status.common }
-                fn common_mut(&mut self) -> &mut DuckStatus { &mut self.status.common }
+                fn common(&self) -> &DuckStatus { &self.$($status).+ }
+                fn common_mut(&mut self) -> &mut DuckStatus { &mut self.$($status).+ }
             }
         )*
     };
 }
 reporting! {
-    knoll_api::serving::Service => SERVICE,
-    knoll_api::serving::Configuration => CONFIGURATION,
-    knoll_api::serving::Revision => REVISION,
-    knoll_api::serving::Route => ROUTE,
-    knoll_api::serving::DomainMapping => DOMAIN_MAPPING,
-    knoll_api::autoscaling::PodAutoscaler => POD_AUTOSCALER,
-    knoll_api::autoscaling::Metric => METRIC,
-    knoll_api::networking::ServerlessService => SERVERLESS_SERVICE,
-    knoll_api::networking::Ingress => INGRESS,
-    knoll_api::networking::Certificate => CERTIFICATE,
+    knoll_api::serving::Service => SERVICE in status.common,
+    knoll_api::serving::Configuration => CONFIGURATION in status.common,
+    knoll_api::serving::Revision => REVISION in status.common,
+    knoll_api::serving::Route => ROUTE in status.common,
+    knoll_api::serving::DomainMapping => DOMAIN_MAPPING in status.common,
+    knoll_api::autoscaling::PodAutoscaler => POD_AUTOSCALER in status.common,
+    knoll_api::autoscaling::Metric => METRIC in status.common,
+    knoll_api::networking::ServerlessService => SERVERLESS_SERVICE in status.common,
+    knoll_api::networking::Ingress => INGRESS in status.common,
+    knoll_api::networking::Certificate => CERTIFICATE in status.common,
+    knoll_api::eventing::Broker => BROKER in status.common,
+    knoll_api::eventing::Trigger => TRIGGER in status.common,
+    knoll_api::eventing::EventPolicy => EVENT_POLICY in status.common,
+    knoll_api::messaging::Channel => CHANNEL in status.channelable.common,
+    knoll_api::messaging::InMemoryChannel => IN_MEMORY_CHANNEL in status.common,
+    knoll_api::messaging::Subscription => SUBSCRIPTION in status.common,
+    knoll_api::flows::Sequence => FLOW in status.common,
+    knoll_api::flows::Parallel => FLOW in status.common,
+    knoll_api::sources::ApiServerSource => API_SERVER_SOURCE in status.source.common,
+    knoll_api::sources::ContainerSource => CONTAINER_SOURCE in status.common,
+    knoll_api::sources::PingSource => PING_SOURCE in status.common,
+    knoll_api::sources::SinkBinding => SINK_BINDING in status.source.common,
 }
 
 impl Plan {

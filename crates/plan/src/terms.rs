@@ -6,7 +6,7 @@ use knoll_api::{
     Key, Kind, Resource,
     autoscaling::{Metric, PodAutoscaler},
     caching::Image,
-    eventing::{Broker, EventPolicy, EventTransform, EventType, RequestReply, Trigger},
+    eventing::{EventTransform, EventType, RequestReply},
     flows::{Parallel, Sequence},
     k8s_openapi::{
         api::{
@@ -17,11 +17,10 @@ use knoll_api::{
         apimachinery::pkg::apis::meta::v1::LabelSelector,
     },
     labels,
-    messaging::{Channel, InMemoryChannel, Subscription},
     networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
     sinks::{IntegrationSink, JobSink},
-    sources::{ApiServerSource, ContainerSource, IntegrationSource, PingSource, SinkBinding},
+    sources::{ContainerSource, IntegrationSource},
 };
 
 /// Labels by whose values objects of every kind are found.
@@ -74,7 +73,7 @@ pub enum Term<'a> {
     LeadsTo {
         /// Kind of the other.
         kind: Kind,
-        /// Namespace of both.
+        /// Namespace of the other.
         namespace: &'a str,
         /// Name of the other.
         name: &'a str,
@@ -126,21 +125,12 @@ plain!(
     Certificate,
     ClusterDomainClaim,
     Image,
-    Broker,
-    Trigger,
-    EventPolicy,
+    ContainerSource,
+    Parallel,
+    Sequence,
     EventTransform,
     EventType,
     RequestReply,
-    Channel,
-    InMemoryChannel,
-    Subscription,
-    Sequence,
-    Parallel,
-    ApiServerSource,
-    ContainerSource,
-    PingSource,
-    SinkBinding,
     IntegrationSource,
     JobSink,
     IntegrationSink,
@@ -254,7 +244,7 @@ pub(crate) fn selectors_of<'a>(
     by_value.chain([Term::SelectsOtherwise { namespace }])
 }
 
-/// The namespace's objects of a kind that are to be found by name of what they lead to.
+/// Objects of a kind that are to be found by what they lead to.
 pub(crate) fn leads_to(kind: Kind, key: &Key) -> Term<'_> {
     Term::LeadsTo { kind, namespace: &key.namespace, name: &key.name }
 }

@@ -10,7 +10,7 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings, SystemConfig, kube::NodeLoads};
+use crate::{Indexer, Observed, Settings, SystemConfig, kube::NodeLoads, terms::leads_to};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,11 +122,21 @@ macro_rules! world {
                 match kind { $(Kind::$variant => self.$field.keys_in(namespace).next().is_some(),)* }
             }
 
+            /// Keys of the objects of `kind` in a namespace, in order.
+            pub(crate) fn keys_in(&self, kind: Kind, namespace: &str) -> Vec<Key> {
+                match kind { $(Kind::$variant => self.$field.keys_in(namespace).collect(),)* }
+            }
+
             /// Keys of the objects of `kind` with any owner reference to this uid, in order.
             pub fn dependents_of(&self, kind: Kind, uid: &str) -> Vec<Key> {
                 match kind {
                     $(Kind::$variant => self.$field.dependents(uid).iter().map(|object| object.key()).collect(),)*
                 }
+            }
+
+            /// Keys of the objects of kind `of` that may lead to the object of `kind` with this key, in order. Reads none.
+            pub(crate) fn leading_to(&self, of: Kind, kind: Kind, key: &Key) -> Vec<Key> {
+                match of { $(Kind::$variant => self.$field.find_keys(leads_to(kind, key)),)* }
             }
 
             /// A listing of `kind` begins; one that has not ended is void.

@@ -7,7 +7,7 @@ use knoll_api::{Key, Kind, Resource, Timestamp, conditions::READY};
 use serde_json::json;
 
 use super::{Cluster, NOW};
-use crate::{Observation, Rows, ScaleDecision, Settings, rows, status::Reporting, table};
+use crate::{CARRIED_KINDS, Observation, Rows, ScaleDecision, Settings, rows, status::Reporting, table, to_carry};
 
 /// Steps in which a cluster must come to rest.
 const STEPS: usize = 5_000;
@@ -110,7 +110,7 @@ impl Platform {
         for _ in 0..STEPS {
             self.take_changes();
             let Some((row, key)) = self.pick() else {
-                if self.start_pods() {
+                if self.start_pods() || self.carry() {
                     continue;
                 }
                 return;
@@ -179,6 +179,23 @@ impl Platform {
             busy |= self.cluster.changes.len() > before;
         }
         busy
+    }
+
+    /// A data plane of events: it carries out what it is to. Returns whether it had anything to do.
+    fn carry(&mut self) -> bool {
+        let world = &self.cluster.world;
+        let listed =
+            CARRIED_KINDS.into_iter().flat_map(|kind| world.keys(kind).into_iter().map(move |key| (kind, key)));
+        let known = world.observed.carried.keys().cloned();
+        let objects: BTreeSet<(Kind, Key)> = listed.chain(known).collect();
+        let due = objects.into_iter().map(|(kind, key)| {
+            let due = to_carry(world, kind, &key);
+            ((kind, key), due)
+        });
+        let due = due.collect();
+        let changed = self.cluster.world.observe(Observation::Carries(due));
+        self.cluster.changes.extend(changed.iter().cloned());
+        !changed.is_empty()
     }
 
     /// Lets time pass, acting at every deadline on the way.

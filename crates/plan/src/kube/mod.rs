@@ -21,6 +21,7 @@ mod fixture;
 pub(crate) use self::{
     garbage_collection::{NAME as GARBAGE_COLLECTION, owners_and_dependents},
     node_load::NodeLoads,
+    selector::matches,
 };
 use crate::Row;
 

@@ -11,11 +11,15 @@ type Labels = BTreeMap<String, String>;
 /// Whether `selector` picks an object with these labels. An empty selector picks nothing here: for the
 /// kinds that use it, that is an error of the user and must not catch every pod.
 pub(super) fn picks(selector: &LabelSelector, labels: Option<&Labels>) -> bool {
+    let expressions = selector.match_expressions.as_deref().unwrap_or_default();
+    let is_empty = selector.match_labels.as_ref().is_none_or(Labels::is_empty) && expressions.is_empty();
+    !is_empty && matches(selector, labels)
+}
+
+/// Whether an object with these labels meets every requirement of `selector`; an empty one has none.
+pub(crate) fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> bool {
     let wanted = selector.match_labels.iter().flatten();
     let expressions = selector.match_expressions.as_deref().unwrap_or_default();
-    if selector.match_labels.as_ref().is_none_or(Labels::is_empty) && expressions.is_empty() {
-        return false;
-    }
     let value = |key: &str| labels.and_then(|labels| labels.get(key));
     wanted.into_iter().all(|(key, wanted)| value(key) == Some(wanted))
         && expressions.iter().all(|expression| {

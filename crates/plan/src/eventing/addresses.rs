@@ -1,0 +1,75 @@
+//! Where Eventing's own objects take events: over http, https, or either, as the feature `transport-encryption` says.
+
+use knoll_api::{
+    Key, Kind, Object, Timestamp, config::eventing::TransportEncryption, duck::AddressStatus, status::Addressable,
+};
+
+use super::{ADDRESSABLE, destination::not_found, identity};
+use crate::{World, status::Reporting};
+
+/// Entry of a certificate's Secret with the bundle to trust.
+const CA_CERT: &str = "ca.crt";
+
+/// Where an object takes events, before it is known how they travel.
+pub(super) struct Place {
+    /// URL over http.
+    pub http: String,
+    /// URL over https.
+    pub https: String,
+    /// Secret, in Eventing's namespace, of the certificate that is presented there.
+    pub secret: &'static str,
+}
+
+/// Writes where the object takes events.
+///
+/// # Errors
+/// When nobody can tell what to trust there; the status says so.
+pub(super) fn settle<R: Reporting>(
+    world: &World,
+    next: &mut R,
+    place: Place,
+    now: Timestamp,
+    status: fn(&mut R) -> &mut AddressStatus,
+) -> Result<(), super::Stopped> {
+    let audience = world.eventing.features.oidc_authentication.is_enabled().then(|| identity::audience(next));
+    let encryption = world.eventing.features.transport_encryption;
+    let ca_certs = match encryption {
+        TransportEncryption::Disabled => None,
+        _ => ca_certs(world, place.secret).map_err(|why| {
+            next.conditions(now).mark_unknown(ADDRESSABLE, "CACertsNotAvailable", &why);
+            super::Stopped
+        })?,
+    };
+    let http = address("http", place.http, None, &audience);
+    let https = address("https", place.https, ca_certs, &audience);
+    *status(next) = match encryption {
+        TransportEncryption::Disabled => AddressStatus { address: Some(http), addresses: Vec::new() },
+        TransportEncryption::Permissive => AddressStatus { address: Some(http.clone()), addresses: vec![https, http] },
+        TransportEncryption::Strict => AddressStatus { address: Some(https.clone()), addresses: vec![https] },
+    };
+    next.conditions(now).mark_true(ADDRESSABLE);
+    Ok(())
+}
+
+fn address(scheme: &str, url: String, ca_certs: Option<String>, audience: &Option<String>) -> Addressable {
+    Addressable { name: Some(scheme.to_owned()), url: Some(url), ca_certs, audience: audience.clone() }
+}
+
+/// What to trust where the certificate of a Secret is presented; nothing but the system's roots when it does not say.
+fn ca_certs(world: &World, secret: &str) -> Result<Option<String>, String> {
+    let key = Key::new(&world.settings.eventing_namespace, secret);
+    let found = world.secrets.get(&key);
+    let found =
+        found.ok_or_else(|| format!("failed to get CA certs from {key}: {}", not_found(Kind::Secret, secret)))?;
+    let bundle = found.data.as_ref().and_then(|data| data.get(CA_CERT));
+    Ok(bundle.map(|bundle| String::from_utf8_lossy(&bundle.0).into_owned()))
+}
+
+/// Every object of the row's kind, when the Secret of this name is the object that changed.
+pub(super) fn by_secret(world: &World, object: &Object, of: Kind, secret: &str) -> Vec<Key> {
+    let changed = object.key();
+    let concerned = changed.namespace == world.settings.eventing_namespace
+        && changed.name == secret
+        && world.eventing.features.transport_encryption != TransportEncryption::Disabled;
+    if concerned { world.keys(of) } else { Vec::new() }
+}

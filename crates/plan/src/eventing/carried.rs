@@ -1,0 +1,54 @@
+//! What the data plane of events is to carry out, and what it does.
+
+use knoll_api::{Key, Kind, Resource};
+
+use super::{broker, trigger::broker_of};
+use crate::{Carried, World, status::Reporting};
+
+/// Kinds that the data plane of events carries out.
+pub const CARRIED_KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::PingSource];
+
+/// What the data plane is to carry out of an object, by what the object's status says; nothing when it is none of the data
+/// plane's, or not yet, or no more. A Trigger is carried out from when its Broker is there, whether or not its subscriber
+/// has an address: events are kept for it until then.
+///
+/// Whoever carries objects out tells so by [`crate::Observation::Carries`], with what this returned.
+pub fn to_carry(world: &World, kind: Kind, key: &Key) -> Option<Carried> {
+    match kind {
+        Kind::Broker => {
+            let broker = world.brokers.get(key).filter(|broker| broker::is_ours(broker))?;
+            of(broker.as_ref(), broker.status.address.address.is_some())
+        }
+        Kind::Trigger => {
+            let trigger = world.triggers.get(key)?;
+            let broker = world.brokers.get(&broker_of(world, &trigger));
+            of(trigger.as_ref(), broker.is_some_and(|broker| broker::is_ours(&broker)))
+        }
+        Kind::InMemoryChannel => {
+            let channel = world.in_memory_channels.get(key)?;
+            of(channel.as_ref(), channel.status.address.address.is_some())
+        }
+        Kind::PingSource => {
+            let source = world.ping_sources.get(key)?;
+            of(source.as_ref(), source.status.sink_uri.is_some())
+        }
+        _ => None,
+    }
+}
+
+/// The generation that the status speaks of, where there is one.
+fn of<R: Reporting>(object: &R, is_due: bool) -> Option<Carried> {
+    let generation = object.common().observed_generation.filter(|_| is_due && !object.is_deleting())?;
+    Some(Carried { uid: object.uid().to_owned(), generation })
+}
+
+/// The newest generation of an object that the data plane carries out; nothing while it carries out none.
+pub(super) fn carried<R: Resource>(world: &World, object: &R) -> Option<i64> {
+    let carried = world.observed.carried.get(&(R::KIND, object.key()))?;
+    (carried.uid == object.uid()).then_some(carried.generation)
+}
+
+/// Whether the data plane carries out the newest generation of an object.
+pub(super) fn is_carried<R: Resource>(world: &World, object: &R) -> bool {
+    carried(world, object).is_some_and(|generation| generation >= object.meta().generation.unwrap_or_default())
+}

@@ -1,0 +1,124 @@
+//! What objects of Eventing are found by: the objects that they send events to or take events from.
+
+use knoll_api::{
+    Key, Kind, Resource,
+    duck::{DeliverySpec, Destination, KReference},
+    eventing::{Broker, EventPolicy, Trigger},
+    labels::eventing::DEPENDENCY,
+    messaging::{Channel, InMemoryChannel, Subscription},
+    sources::{ApiServerSource, PingSource, SinkBinding},
+};
+
+use crate::terms::{Indexed, Term, leads_to};
+
+/// The kind that a reference means, if controllers know it.
+pub(super) fn kind_of(reference: &KReference) -> Option<Kind> {
+    match reference.api_version.as_str() {
+        "" => Kind::in_any_version(&reference.group, &reference.kind),
+        api_version => Kind::from_api(api_version, &reference.kind),
+    }
+}
+
+/// Key of the object that a reference means; where it names no namespace, it means that of the object which refers.
+pub(super) fn key_of(reference: &KReference, namespace: &str) -> Key {
+    let own = reference.namespace.is_empty();
+    Key::new(if own { namespace } else { &reference.namespace }, reference.name.clone())
+}
+
+fn reference(reference: &KReference, namespace: &str, add: &mut dyn FnMut(Term<'_>)) {
+    if let Some(kind) = kind_of(reference) {
+        add(leads_to(kind, &key_of(reference, namespace)));
+    }
+}
+
+fn destination(to: &Destination, namespace: &str, add: &mut dyn FnMut(Term<'_>)) {
+    to.ref_.iter().for_each(|ref_| reference(ref_, namespace, add));
+}
+
+fn delivery(delivery: Option<&DeliverySpec>, namespace: &str, add: &mut dyn FnMut(Term<'_>)) {
+    let sink = delivery.and_then(|delivery| delivery.dead_letter_sink.as_ref());
+    sink.iter().for_each(|sink| destination(sink, namespace, add));
+}
+
+impl Indexed for Broker {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        self.spec.config.iter().for_each(|config| reference(config, self.namespace(), add));
+        delivery(self.spec.delivery.as_ref(), self.namespace(), add);
+    }
+}
+
+impl Indexed for Trigger {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let namespace = self.namespace();
+        // Which of the two counts is a feature's business.
+        let elsewhere = self.spec.broker_ref.as_ref().map(|broker| key_of(broker, namespace));
+        let here = Some(self.key().sibling(self.spec.broker.clone())).filter(|_| !self.spec.broker.is_empty());
+        elsewhere.iter().chain(&here).for_each(|broker| add(leads_to(Kind::Broker, broker)));
+        destination(&self.spec.subscriber, namespace, add);
+        delivery(self.spec.delivery.as_ref(), namespace, add);
+        let dependency = self.annotation(DEPENDENCY).and_then(|text| serde_json::from_str::<KReference>(text).ok());
+        // It counts in the Trigger's namespace, whatever it says.
+        dependency.iter().for_each(|dependency| {
+            let here = KReference { namespace: String::new(), ..dependency.clone() };
+            reference(&here, namespace, add);
+        });
+    }
+}
+
+impl Indexed for EventPolicy {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let namespace = self.namespace();
+        let mut by_name = false;
+        for to in self.spec.to.iter().filter_map(|to| to.ref_.as_ref()) {
+            by_name = true;
+            if let Some(kind) = super::policies::kind_of(&to.api_version, &to.kind) {
+                add(leads_to(kind, &Key::new(namespace, to.name.to_lowercase())));
+            }
+        }
+        if !by_name || self.spec.to.iter().any(|to| to.selector.is_some()) {
+            add(Term::SelectsOtherwise { namespace });
+        }
+    }
+}
+
+impl Indexed for Channel {}
+
+impl Indexed for InMemoryChannel {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        delivery(self.spec.delivery.as_ref(), self.namespace(), add);
+    }
+}
+
+impl Indexed for Subscription {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let namespace = self.namespace();
+        reference(&self.spec.channel, namespace, add);
+        self.spec.subscriber.iter().chain(&self.spec.reply).for_each(|to| destination(to, namespace, add));
+        delivery(self.spec.delivery.as_ref(), namespace, add);
+    }
+}
+
+macro_rules! sources {
+    ($($ty:ty),*) => {
+        $(
+            impl Indexed for $ty {
+                fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+                    destination(&self.spec.source.sink, self.namespace(), add);
+                }
+            }
+        )*
+    };
+}
+sources!(ApiServerSource, PingSource);
+
+impl Indexed for SinkBinding {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let (namespace, subject) = (self.namespace(), &self.spec.subject);
+        destination(&self.spec.source.sink, namespace, add);
+        if subject.name.is_empty() {
+            add(Term::SelectsOtherwise { namespace });
+        } else if let Some(kind) = Kind::from_api(&subject.api_version, &subject.kind) {
+            add(leads_to(kind, &Key::new(namespace, subject.name.clone())));
+        }
+    }
+}
