@@ -8,11 +8,16 @@
 mod addresses;
 mod broker;
 mod carried;
+mod channel;
+mod channelable;
 mod destination;
 #[cfg(test)]
 mod fixture;
 mod identity;
+mod in_memory_channel;
 mod policies;
+mod subscribers;
+mod subscription;
 mod sugar;
 mod terms;
 mod trigger;
@@ -35,7 +40,15 @@ const ADDRESSABLE: &str = "Addressable";
 
 /// Every controller of this module.
 pub(crate) fn rows() -> Vec<Row> {
-    vec![broker::ROW, trigger::ROW, sugar::NAMESPACES, sugar::TRIGGERS]
+    vec![
+        broker::ROW,
+        trigger::ROW,
+        sugar::NAMESPACES,
+        sugar::TRIGGERS,
+        in_memory_channel::ROW,
+        channel::ROW,
+        subscription::ROW,
+    ]
 }
 
 /// Says why there is nothing more to do for now; the status has been written.
