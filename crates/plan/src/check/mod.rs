@@ -6,6 +6,7 @@
 
 mod chain;
 mod cluster;
+mod events;
 mod growth;
 mod platform;
 mod print;

@@ -3,7 +3,7 @@
 use knoll_api::{
     Key, Kind, Object,
     duck::{ChannelableSpec, ChannelableStatus, KReference},
-    k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta},
     messaging::ChannelTemplate,
 };
 use serde_json::{Value, json};
@@ -86,6 +86,17 @@ pub(super) fn reference(kind: Kind, key: &Key) -> KReference {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         ..KReference::default()
+    }
+}
+
+/// Names an object as the status of a flow does.
+pub(super) fn object_reference(kind: Kind, key: &Key) -> ObjectReference {
+    ObjectReference {
+        kind: Some(kind.kind().to_owned()),
+        api_version: Some(kind.api_version()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        ..ObjectReference::default()
     }
 }
 

@@ -13,9 +13,12 @@ mod channelable;
 mod destination;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod identity;
 mod in_memory_channel;
+mod parallel;
 mod policies;
+mod sequence;
 mod subscribers;
 mod subscription;
 mod sugar;
@@ -48,6 +51,8 @@ pub(crate) fn rows() -> Vec<Row> {
         in_memory_channel::ROW,
         channel::ROW,
         subscription::ROW,
+        sequence::ROW,
+        parallel::ROW,
     ]
 }
 
