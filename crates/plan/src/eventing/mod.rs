@@ -10,6 +10,7 @@ mod broker;
 mod carried;
 mod channel;
 mod channelable;
+mod container_source;
 mod destination;
 #[cfg(test)]
 mod fixture;
@@ -17,8 +18,11 @@ mod flow;
 mod identity;
 mod in_memory_channel;
 mod parallel;
+mod ping_source;
 mod policies;
 mod sequence;
+mod sink_binding;
+mod source;
 mod subscribers;
 mod subscription;
 mod sugar;
@@ -53,6 +57,9 @@ pub(crate) fn rows() -> Vec<Row> {
         subscription::ROW,
         sequence::ROW,
         parallel::ROW,
+        ping_source::ROW,
+        sink_binding::ROW,
+        container_source::ROW,
     ]
 }
 

@@ -1,0 +1,359 @@
+//! SinkBinding → the environment of its subjects' containers: where their events go, and what is set on them.
+
+use std::sync::Arc;
+
+use knoll_api::{
+    Key, Kind, Object, Resource, Timestamp,
+    k8s_openapi::{
+        api::{
+            apps::v1::{Deployment, ReplicaSet},
+            core::v1::{Container, EnvVar, PodSpec},
+        },
+        apimachinery::pkg::apis::meta::v1::LabelSelector,
+    },
+    serving::{Configuration, Service},
+    sources::SinkBinding,
+};
+
+use super::{Stopped, destination, identity, source::settle_sink};
+use crate::{
+    Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
+    status::Reporting,
+};
+
+/// Variables that are a binding's.
+const BOUND: [&str; 3] = ["K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES"];
+const FINALIZER: &str = "sinkbindings.sources.knative.dev";
+/// Label of ConfigMaps with certificates to trust.
+const TRUST_BUNDLE: &str = "networking.knative.dev/trust-bundle";
+const AVAILABLE: &str = "SinkBindingAvailable";
+const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
+const TRUST_BUNDLE_PROPAGATED: &str = "TrustBundlePropagated";
+
+const WAKES: [(Kind, Mapper); 21] = destination::wakes([
+    (Kind::ServiceAccount, by_controller),
+    (Kind::ConfigMap, by_trust_bundle),
+    (Kind::Deployment, destination::by_reference),
+    (Kind::Deployment, by_labels),
+    (Kind::ReplicaSet, destination::by_reference),
+    (Kind::ReplicaSet, by_labels),
+    (Kind::Configuration, destination::by_reference),
+    (Kind::Service, by_labels),
+]);
+
+/// The controller.
+pub(crate) const ROW: Row = Row {
+    name: "sink-binding",
+    of: Kind::SinkBinding,
+    wakes: &WAKES,
+    configs: &[SystemConfig::Eventing("config-features"), SystemConfig::Eventing("config-kreference-mapping")],
+    reads: &[],
+    absence: Absence::IsEmpty,
+    plan,
+};
+
+/// Bindings that choose subjects of the object's namespace by their labels.
+fn by_labels(world: &World, object: &Object, _: Kind) -> Vec<Key> {
+    world.sink_bindings.find_keys(Term::SelectsOtherwise { namespace: &object.key().namespace })
+}
+
+/// Every binding, when certificates to trust changed.
+fn by_trust_bundle(world: &World, object: &Object, of: Kind) -> Vec<Key> {
+    let labels = object.meta().labels.as_ref();
+    let is_bundle = object.key().namespace == world.settings.eventing_namespace
+        && labels.is_some_and(|labels| labels.contains_key(TRUST_BUNDLE));
+    if is_bundle { world.keys(of) } else { Vec::new() }
+}
+
+/// What containers are told.
+#[derive(Clone, Debug, Default)]
+struct Told(Vec<EnvVar>);
+
+impl Told {
+    fn of(binding: &SinkBinding) -> Told {
+        let source = &binding.status.source;
+        let overrides = binding.spec.source.ce_overrides.as_ref();
+        let overrides = overrides
+            .map(|overrides| serde_json::to_string(overrides).expect("overrides have string keys and strings only"));
+        let one = |name: &str, value: Option<String>| EnvVar { name: name.to_owned(), value, value_from: None };
+        let mut told = vec![one(BOUND[0], source.sink_uri.clone())];
+        told.extend(source.sink_ca_certs.clone().map(|bundle| one(BOUND[1], Some(bundle))));
+        told.push(one(BOUND[2], overrides));
+        Told(told)
+    }
+
+    /// Tells the containers of a pod this and nothing older.
+    fn tell(&self, pod: &mut PodSpec) {
+        for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+            let mut env = without_bound(container);
+            env.extend(self.0.iter().cloned());
+            container.env = Some(env).filter(|env| !env.is_empty());
+        }
+    }
+}
+
+/// The environment of a container, but for what a binding put there.
+fn without_bound(container: &Container) -> Vec<EnvVar> {
+    let env = container.env.iter().flatten();
+    env.filter(|variable| !BOUND.contains(&variable.name.as_str())).cloned().collect()
+}
+
+/// What a binding put into the environment of a container.
+pub(super) fn bound(container: &Container) -> Vec<EnvVar> {
+    let env = container.env.iter().flatten();
+    env.filter(|variable| BOUND.contains(&variable.name.as_str())).cloned().collect()
+}
+
+fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    let Some(binding) = world.sink_bindings.get(key) else { return plan };
+    let finalizers = binding.metadata.finalizers.clone().unwrap_or_default();
+    let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+    if binding.is_deleting() {
+        if held {
+            release(world, &binding, &mut plan);
+        }
+        return plan;
+    }
+    if !held {
+        // By itself, for a status written beside it would carry an old resourceVersion.
+        let mut next = SinkBinding::clone(&binding);
+        next.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
+        plan.update(binding.as_ref(), next);
+        return plan;
+    }
+    let mut next = SinkBinding::clone(&binding);
+    next.conditions(now).initialize();
+    // A stop is a result like any other here: what there is to say is in the status.
+    reconcile(world, &mut next, &mut plan, now).unwrap_or(());
+    plan.report(binding.as_ref(), next);
+    plan
+}
+
+/// Takes out of the subjects what the binding put there, and lets it go.
+fn release(world: &World, binding: &SinkBinding, plan: &mut Plan) {
+    // Where there is no subject any more, there is nothing to take out.
+    bind(world, binding, &Told::default(), plan).unwrap_or_default();
+    let mut next = binding.clone();
+    next.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
+    next.metadata.finalizers = next.metadata.finalizers.filter(|finalizers| !finalizers.is_empty());
+    plan.update(binding, next);
+}
+
+fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
+    report_trust_bundles(world, next, now);
+    let sink = next.spec.source.sink.clone();
+    let failed = |why: String| ("NoAddressable", format!("Addressable could not be extracted from destination: {why}"));
+    settle_sink(world, next, &sink, now, failed, |next| &mut next.status.source)?;
+    bind(world, next, &Told::of(next), plan).map_err(|(reason, why)| {
+        next.conditions(now).mark_false(AVAILABLE, reason, &why);
+        Stopped
+    })?;
+    next.conditions(now).mark_true(AVAILABLE);
+    report_token(world, next, plan, now)
+}
+
+/// Certificates to trust are not put into pods: where there are any, containers would not trust what they should.
+fn report_trust_bundles(world: &World, next: &mut SinkBinding, now: Timestamp) {
+    let bundles = world.config_maps.labelled(&world.settings.eventing_namespace, TRUST_BUNDLE, "true");
+    let mut conditions = next.conditions(now);
+    match bundles.first() {
+        None => conditions.mark_true(TRUST_BUNDLE_PROPAGATED),
+        Some(bundle) => {
+            let text = format!(
+                "ConfigMap {} is not mounted into pods; give the sink CACerts, and they come as K_CA_CERTS",
+                bundle.key()
+            );
+            conditions.mark_false(TRUST_BUNDLE_PROPAGATED, "FailedTrustBundlePropagation", &text)
+        }
+    };
+}
+
+/// As whom containers send, where the sink asks for that.
+fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
+    let oidc = world.eventing.features.oidc_authentication.is_enabled();
+    if oidc && next.status.source.sink_audience.is_some() {
+        identity::settle(world, next, plan, now, |next| &mut next.status.source.auth)?;
+        let text = "tokens are not mounted into pods; let the containers ask for one with TokenRequest";
+        let reason = "Unable to reconcile OIDC token secret";
+        next.conditions(now).mark_false(TOKEN_SECRET_CREATED, reason, text);
+        return Err(Stopped);
+    }
+    let reason = if oidc { "Sink has no audience defined" } else { "authentication-oidc feature disabled" };
+    next.status.source.auth = None;
+    identity::not_needed(next, reason, now);
+    next.conditions(now).mark_true_with_reason(TOKEN_SECRET_CREATED, reason, "");
+    Ok(())
+}
+
+/// Tells the containers of every subject; nothing where they know already.
+fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> Result<(), (&'static str, String)> {
+    let subject = &binding.spec.subject;
+    match Kind::from_api(&subject.api_version, &subject.kind) {
+        Some(Kind::Deployment) => bind_in(&world.deployments, binding, told, plan, |subject: &mut Deployment| {
+            subject.spec.as_mut()?.template.spec.as_mut()
+        }),
+        Some(Kind::ReplicaSet) => bind_in(&world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
+            subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
+        }),
+        Some(Kind::Service) => bind_in(&world.services, binding, told, plan, |subject: &mut Service| {
+            Some(&mut subject.spec.template.spec.pod_spec)
+        }),
+        Some(Kind::Configuration) => {
+            bind_in(&world.configurations, binding, told, plan, |subject: &mut Configuration| {
+                Some(&mut subject.spec.template.spec.pod_spec)
+            })
+        }
+        _ => {
+            let (kind, api_version) = (&subject.kind, &subject.api_version);
+            let text = format!(
+                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Service or \
+                 a Configuration of Serving"
+            );
+            Err(("SubjectUnavailable", text))
+        }
+    }
+}
+
+fn bind_in<R: Indexed + Into<Object>>(
+    all: &Indexer<R>,
+    binding: &SinkBinding,
+    told: &Told,
+    plan: &mut Plan,
+    pod: fn(&mut R) -> Option<&mut PodSpec>,
+) -> Result<(), (&'static str, String)> {
+    let subject = &binding.spec.subject;
+    let found: Vec<Arc<R>> = if subject.name.is_empty() {
+        let nothing = LabelSelector::default();
+        let selector = subject.selector.as_ref().unwrap_or(&nothing);
+        all.in_namespace(binding.namespace()).filter(|one| matches(selector, one.meta().labels.as_ref())).collect()
+    } else {
+        let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
+        vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?]
+    };
+    for one in found.iter().filter(|one| !one.is_deleting()) {
+        let mut next = R::clone(one);
+        pod(&mut next).into_iter().for_each(|pod| told.tell(pod));
+        plan.update(one.as_ref(), next);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::super::fixture::{cluster, feature, unhappy};
+    use super::*;
+    use crate::{
+        Want,
+        check::{NOW, check_in, planned},
+    };
+
+    const BINDING: &str = r#"
+apiVersion: sources.knative.dev/v1
+kind: SinkBinding
+metadata: {name: b, finalizers: [sinkbindings.sources.knative.dev]}
+spec:
+  sink: {uri: 'https://sink', CACerts: PEM}
+  ceOverrides: {extensions: {a: b}}
+  subject: {apiVersion: apps/v1, kind: Deployment, namespace: default, name: d}
+"#;
+
+    fn deployment(name: &str, env: &str) -> String {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, labels: {{team: a}}}}\nspec: {{selector: {{}}, \
+             template: {{spec: {{initContainers: [{{name: i}}], containers: [{{name: c, env: [{env}]}}], restartPolicy: \
+             Always, dnsPolicy: ClusterFirst}}}}}}\n"
+        )
+    }
+
+    #[test]
+    fn containers_of_the_subject_are_told_where_events_go() {
+        check_in(
+            &ROW,
+            "default/b",
+            cluster(&[BINDING, &deployment("d", "{name: X, value: z}, {name: K_SINK, value: 'http://old'}")], &[]),
+            expect![[r#"
+                update Deployment default/d
+                  spec/template/spec/containers [{"env":[{"name":"X","value":"z"},{"name":"K_SINK","value":"http://old"}],"name":"c"}] -> [{"env":[{"name":"X","value":"z"},{"name":"K_SINK","value":"https://sink"},{"name":"K_CA_CERTS","value":"PEM"},{"name":"K_CE_OVERRIDES","value":"{\"extensions\":{\"a\":\"b\"}}"}],"name":"c"}]
+                  spec/template/spec/initContainers [{"name":"i"}] -> [{"env":[{"name":"K_SINK","value":"https://sink"},{"name":"K_CA_CERTS","value":"PEM"},{"name":"K_CE_OVERRIDES","value":"{\"extensions\":{\"a\":\"b\"}}"}],"name":"i"}]
+                status SinkBinding default/b
+                  observedGeneration 1
+                  sinkCACerts "PEM"
+                  sinkUri "https://sink"
+                  OIDCIdentityCreated=True authentication-oidc feature disabled
+                  OIDCTokenSecretCreated=True authentication-oidc feature disabled
+                  Ready=True
+                  SinkBindingAvailable=True
+                  SinkProvided=True
+                  TrustBundlePropagated=True
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_binding_is_held_until_its_subjects_are_as_they_were() {
+        let free = BINDING.replace(", finalizers: [sinkbindings.sources.knative.dev]", "");
+        let plan = planned(&ROW, "default/b", &cluster(&[&free, &deployment("d", "")], &[]));
+        let Want::Update(first) = &plan.wants[0] else { panic!("{plan:?}") };
+        assert_eq!((first.kind(), plan.wants.len()), (Kind::SinkBinding, 1));
+
+        let mut bound = cluster(&[BINDING, &deployment("d", "{name: X, value: z}")], &[]);
+        planned(&ROW, "default/b", &bound).wants.iter().for_each(|want| bound.carry_out(want, NOW));
+        bound.delete(Kind::SinkBinding, &Key::new("default", "b"));
+        let plan = planned(&ROW, "default/b", &bound);
+        let Want::Update(Object::Deployment(subject)) = &plan.wants[0] else { panic!("{plan:?}") };
+        let pod = subject.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).expect("a pod");
+        assert_eq!(pod.containers[0].env.as_ref().map(Vec::len), Some(1));
+        assert!(pod.init_containers.as_ref().expect("one")[0].env.is_none());
+        assert!(matches!(&plan.wants[1], Want::Update(Object::SinkBinding(_))), "{plan:?}");
+    }
+
+    #[test]
+    fn subjects_are_chosen_by_labels_and_of_every_kind_with_a_pod() {
+        let chosen = BINDING.replace(", name: d}", ", selector: {matchLabels: {team: a}}}");
+        let plan = planned(&ROW, "default/b", &cluster(&[&chosen, &deployment("d", ""), &deployment("e", "")], &[]));
+        let updated = plan.wants.iter().filter(|want| matches!(want, Want::Update(Object::Deployment(_)))).count();
+        assert_eq!(updated, 2);
+        let serving = BINDING.replace("apps/v1, kind: Deployment", "serving.knative.dev/v1, kind: Service");
+        let service = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: c}]}}}\n";
+        let plan = planned(&ROW, "default/b", &cluster(&[&serving, service], &[]));
+        assert!(matches!(&plan.wants[0], Want::Update(Object::Service(_))), "{plan:?}");
+    }
+
+    #[test]
+    fn what_keeps_a_binding_from_being_ready_is_told() {
+        let d = deployment("d", "");
+        let bundle = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: trust, namespace: knative-eventing, labels: \
+                      {networking.knative.dev/trust-bundle: 'true'}}\n";
+        let kind = BINDING.replace("kind: Deployment", "kind: Thing");
+        let sink = BINDING.replace("https://sink", "sink");
+        for (fixtures, expected) in [
+            (vec![BINDING], "SinkBindingAvailable=False SubjectMissing deployments.apps \"d\" not found\n"),
+            (
+                vec![&kind],
+                "SinkBindingAvailable=False SubjectUnavailable nothing of kind Thing (apps/v1) can be bound here",
+            ),
+            (
+                vec![&sink, &d],
+                "SinkProvided=False NoAddressable Addressable could not be extracted from destination: URI is not absolute",
+            ),
+            (
+                vec![BINDING, &d, bundle],
+                "TrustBundlePropagated=False FailedTrustBundlePropagation ConfigMap knative-eventing/trust is not mounted",
+            ),
+        ] {
+            let told = unhappy(&ROW, "default/b", &cluster(&fixtures, &[]));
+            assert!(told.contains(expected), "{told}");
+        }
+        let asked = BINDING.replace("CACerts: PEM", "audience: me");
+        let mut cluster = cluster(&[&asked, &d], &[]);
+        feature(&mut cluster, "authentication-oidc", "enabled");
+        let told = unhappy(&ROW, "default/b", &cluster);
+        assert!(
+            told.contains("OIDCTokenSecretCreated=False Unable to reconcile OIDC token secret tokens are"),
+            "{told}"
+        );
+    }
+}
