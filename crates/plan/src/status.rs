@@ -70,6 +70,7 @@ reporting! {
     knoll_api::eventing::Broker => BROKER in status.common,
     knoll_api::eventing::Trigger => TRIGGER in status.common,
     knoll_api::eventing::EventPolicy => EVENT_POLICY in status.common,
+    knoll_api::eventing::EventType => EVENT_TYPE in status.common,
     knoll_api::messaging::Channel => CHANNEL in status.channelable.common,
     knoll_api::messaging::InMemoryChannel => IN_MEMORY_CHANNEL in status.common,
     knoll_api::messaging::Subscription => SUBSCRIPTION in status.common,

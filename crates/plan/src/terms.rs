@@ -6,7 +6,7 @@ use knoll_api::{
     Key, Kind, Resource,
     autoscaling::{Metric, PodAutoscaler},
     caching::Image,
-    eventing::{EventTransform, EventType, RequestReply},
+    eventing::{EventTransform, RequestReply},
     flows::{Parallel, Sequence},
     k8s_openapi::{
         api::{
@@ -129,7 +129,6 @@ plain!(
     Parallel,
     Sequence,
     EventTransform,
-    EventType,
     RequestReply,
     IntegrationSource,
     JobSink,

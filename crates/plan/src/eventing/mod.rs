@@ -12,6 +12,8 @@ mod channel;
 mod channelable;
 mod container_source;
 mod destination;
+mod event_policy;
+mod event_type;
 #[cfg(test)]
 mod fixture;
 mod flow;
@@ -60,6 +62,8 @@ pub(crate) fn rows() -> Vec<Row> {
         ping_source::ROW,
         sink_binding::ROW,
         container_source::ROW,
+        event_policy::ROW,
+        event_type::ROW,
     ]
 }
 

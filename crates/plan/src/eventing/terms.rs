@@ -3,7 +3,7 @@
 use knoll_api::{
     Key, Kind, Resource,
     duck::{DeliverySpec, Destination, KReference},
-    eventing::{Broker, EventPolicy, Trigger},
+    eventing::{Broker, EventPolicy, EventType, Trigger},
     labels::eventing::DEPENDENCY,
     messaging::{Channel, InMemoryChannel, Subscription},
     sources::{ApiServerSource, PingSource, SinkBinding},
@@ -75,9 +75,21 @@ impl Indexed for EventPolicy {
                 add(leads_to(kind, &Key::new(namespace, to.name.to_lowercase())));
             }
         }
+        for from in self.spec.from.iter().filter_map(|from| from.ref_.as_ref()) {
+            let own = from.namespace.is_empty();
+            if let Some(kind) = Kind::from_api(&from.api_version, &from.kind) {
+                add(leads_to(kind, &Key::new(if own { namespace } else { &from.namespace }, from.name.clone())));
+            }
+        }
         if !by_name || self.spec.to.iter().any(|to| to.selector.is_some()) {
             add(Term::SelectsOtherwise { namespace });
         }
+    }
+}
+
+impl Indexed for EventType {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        self.spec.reference.iter().for_each(|to| reference(to, self.namespace(), add));
     }
 }
 
