@@ -112,12 +112,10 @@ fn minimal(plural: &str) -> Value {
 fn event_spec(plural: &str) -> Value {
     let sink = json!({"uri": "http://example.com"});
     let named = |kind: &str| json!({"apiVersion": "eventing.knative.dev/v1", "kind": kind, "name": "x"});
-    let container = json!({"spec": {"containers": [{"image": "i"}]}});
     let once = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
     match plural {
         "triggers" => json!({"broker": "x", "subscriber": sink}),
         "eventtransforms" => json!({"jsonata": {"expression": "{}"}}),
-        "eventtypes" => json!({"type": "x"}),
         "requestreplies" => json!({"brokerRef": named("Broker")}),
         "subscriptions" => json!({"channel": named("Channel"), "subscriber": sink}),
         "sequences" => json!({"steps": [sink]}),
@@ -125,12 +123,8 @@ fn event_spec(plural: &str) -> Value {
         "integrationsinks" => json!({"log": {}}),
         "jobsinks" => json!({"job": {"spec": {"template": once}}}),
         "apiserversources" => json!({"sink": sink, "resources": [{"apiVersion": "v1", "kind": "Event"}]}),
-        "containersources" => json!({"sink": sink, "template": container}),
         "integrationsources" => json!({"sink": sink, "timer": {"message": "m"}}),
         "pingsources" => json!({"sink": sink}),
-        "sinkbindings" => {
-            json!({"sink": sink, "subject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}})
-        }
         _ => json!({}),
     }
 }
@@ -149,7 +143,6 @@ async fn every_kind_of_the_table_is_kept_with_a_warning() {
         let version = match (group, plural) {
             ("", _) => String::new(),
             (_, "horizontalpodautoscalers") => "/v2".into(),
-            ("eventing.knative.dev", "eventtypes") => "/v1beta2".into(),
             ("sinks.knative.dev", _)
             | ("eventing.knative.dev", "eventpolicies" | "eventtransforms" | "requestreplies")
             | (_, "integrationsources") => "/v1alpha1".into(),
