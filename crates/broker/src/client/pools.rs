@@ -1,0 +1,130 @@
+//! Connections to subscribers: plain ones in one pool, those over TLS in a pool for each bundle of certificates to trust,
+//! so that no connection is used by whom another trusts.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client as Pool, Error, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use super::{Resolve, Resolver};
+use crate::Config;
+
+/// Bundles whose pools are kept; beyond them all begin anew.
+const MOST_BUNDLES: usize = 256;
+
+type Connector = HttpConnector<Resolver>;
+type Secure = Pool<HttpsConnector<Connector>, Full<Bytes>>;
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PoolError {
+    /// What is to be trusted cannot be.
+    #[error("the certificates to trust are none: {0}")]
+    Trust(String),
+    /// The exchange failed.
+    #[error(transparent)]
+    Exchange(#[from] Error),
+}
+
+/// See the module.
+pub(super) struct Pools {
+    config: Config,
+    connector: Connector,
+    plain: Pool<Connector, Full<Bytes>>,
+    secure: Mutex<HashMap<Option<Arc<str>>, Secure>>,
+}
+
+impl Pools {
+    pub(super) fn new(config: &Config, resolve: Resolve) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(Resolver(resolve));
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        let plain = builder(config).build(connector.clone());
+        connector.enforce_http(false);
+        Self { config: config.clone(), connector, plain, secure: Mutex::default() }
+    }
+
+    /// Sends a request over TLS where its address says so, trusting the system's certificates and `bundle`.
+    pub(super) async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+        bundle: Option<&Arc<str>>,
+    ) -> Result<Response<Incoming>, PoolError> {
+        if request.uri().scheme_str() == Some("https") {
+            return Ok(self.secure(bundle.cloned()).await?.request(request).await?);
+        }
+        Ok(self.plain.request(request).await?)
+    }
+
+    async fn secure(&self, bundle: Option<Arc<str>>) -> Result<Secure, PoolError> {
+        let pools = || self.secure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools().get(&bundle) {
+            return Ok(pool.clone());
+        }
+        // The system's certificates are many files.
+        let trusted = bundle.clone();
+        let tls = tokio::task::spawn_blocking(move || tls(trusted.as_deref())).await;
+        let tls = tls.map_err(|error| PoolError::Trust(error.to_string()))?.map_err(PoolError::Trust)?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_all_versions()
+            .wrap_connector(self.connector.clone());
+        let mut pools = pools();
+        if pools.len() >= MOST_BUNDLES {
+            pools.clear();
+        }
+        Ok(pools.entry(bundle).or_insert_with(|| builder(&self.config).build(connector)).clone())
+    }
+}
+
+fn builder(config: &Config) -> hyper_util::client::legacy::Builder {
+    let mut builder = Pool::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(config.idle_timeout)
+        .pool_max_idle_per_host(config.idle_per_subscriber);
+    builder
+}
+
+/// Settings that trust the system's certificates and those of `bundle`.
+fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
+    let mut roots = system().clone();
+    for certificate in CertificateDer::pem_slice_iter(bundle.unwrap_or_default().as_bytes()) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The certificates that the machine trusts, read once.
+fn system() -> &'static RootCertStore {
+    static SYSTEM: OnceLock<RootCertStore> = OnceLock::new();
+    SYSTEM.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "read a certificate that the system trusts");
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        roots
+    })
+}

@@ -1,0 +1,110 @@
+//! Settings of the data plane, and their checks.
+
+use std::time::Duration;
+
+/// Bounds and times. Start from [`Config::default`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most bytes of an event's message, and of a reply; larger ones are answered 413, or are a failed delivery. At most
+    /// what the event log takes as a payload, less 128 KiB for what is kept beside it.
+    pub max_event_bytes: usize,
+    /// Most bytes of bodies that are being taken in at a time; beyond them senders are answered 503.
+    pub max_bytes_in_flight: usize,
+    /// Most client connections at a time; more are closed at once.
+    pub max_connections: usize,
+    /// Most requests at a time; more are answered 503.
+    pub max_requests: usize,
+    /// Most bytes of a request's head; larger ones are answered 431.
+    pub max_header_bytes: usize,
+    /// Most time for a request's head to arrive, and for a connection to stay without a request.
+    pub header_read_timeout: Duration,
+    /// Most time for a request's body to arrive, however steadily it does; then it is answered 408.
+    pub body_read_timeout: Duration,
+    /// What `Retry-After` says with a 503.
+    pub retry_after: Duration,
+    /// Hops of an event through brokers.
+    pub max_hops: i32,
+    /// Most time for a connection to a subscriber to open.
+    pub connect_timeout: Duration,
+    /// Most idle connections kept to one subscriber.
+    pub idle_per_subscriber: usize,
+    /// How long they are kept. Below the keep-alive time of common servers (5 s).
+    pub idle_timeout: Duration,
+    /// Most events at a time that a subscriber is sent of which it is not known how many it takes.
+    pub max_concurrency: u32,
+    /// Events of a broker or channel that one subscriber may be behind with before they are put aside for it; at most
+    /// 1024.
+    pub window: usize,
+    /// How long deliveries under way are waited for at the end.
+    pub grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_event_bytes: (16 << 20) - BESIDE,
+            max_bytes_in_flight: 256 << 20,
+            max_connections: 16_384,
+            max_requests: 16_384,
+            max_header_bytes: 1 << 20,
+            header_read_timeout: Duration::from_secs(60),
+            body_read_timeout: Duration::from_secs(60),
+            retry_after: Duration::from_secs(1),
+            max_hops: 255,
+            connect_timeout: Duration::from_secs(5),
+            idle_per_subscriber: 100,
+            idle_timeout: Duration::from_secs(4),
+            max_concurrency: 256,
+            window: 256,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is kept beside an event's data at most.
+const BESIDE: usize = 128 << 10;
+
+/// Why a [`Config`] is refused.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{field} must be {wanted}")]
+pub struct ConfigError {
+    /// Name of the field.
+    pub field: &'static str,
+    /// What it should have been.
+    pub wanted: &'static str,
+}
+
+impl Config {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// For the first field that is out of its range.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        let rules = [
+            (self.max_event_bytes >= 64 << 10, "max_event_bytes", "at least 65536: smaller events must be taken"),
+            (self.max_bytes_in_flight >= self.max_event_bytes, "max_bytes_in_flight", "at least max_event_bytes"),
+            (self.max_connections > 0, "max_connections", "at least 1"),
+            (self.max_requests > 0, "max_requests", "at least 1"),
+            (self.max_header_bytes >= 8 << 10, "max_header_bytes", "at least 8192"),
+            (self.max_hops > 0, "max_hops", "at least 1"),
+            (self.max_concurrency > 0, "max_concurrency", "at least 1"),
+            ((1..=1024).contains(&self.window), "window", "1 to 1024"),
+        ];
+        match rules.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, field, wanted)) => Err(ConfigError { field, wanted }),
+            None => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine_and_what_is_out_of_range_is_named() {
+        assert!(Config::default().checked().is_ok());
+        let refused = Config { window: 5000, ..Config::default() }.checked().expect_err("too many");
+        assert_eq!(refused.to_string(), "window must be 1 to 1024");
+    }
+}

@@ -1,0 +1,138 @@
+//! The parts of the data plane, put together.
+
+use std::sync::Arc;
+
+use knoll_api::metrics::MetricFamily;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::{
+    AskError, Config, ConfigError, DeadLetterError, Ingress, Log, Page, SubscriptionStatus, Tokens,
+    client::{Client, Resolve, resolve_as_the_machine_does},
+    dead_letters::Letters,
+    dispatch::{Command, Context, Supervisor, Views},
+    ingress::Authorize,
+    intake::Intake,
+    metrics::Metrics,
+    topology::{Addressable, Name, Snapshots},
+};
+
+/// Requests to workers that wait.
+const ASKED: usize = 64;
+
+/// What others do for the data plane.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Finds subscribers.
+    pub resolve: Resolve,
+    /// Makes tokens; without it nobody can be sent to who asks for one.
+    pub tokens: Option<Tokens>,
+    /// Lets senders in; without it everybody may post.
+    pub authorize: Option<Authorize>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { resolve: resolve_as_the_machine_does(), tokens: None, authorize: None }
+    }
+}
+
+/// The data plane of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct DataPlane {
+    context: Arc<Context>,
+    ingress: Ingress,
+    asks: mpsc::Sender<(Name, Command)>,
+    /// Held by whoever delivers.
+    asked: Arc<Mutex<mpsc::Receiver<(Name, Command)>>>,
+}
+
+impl DataPlane {
+    /// Puts it together. It acts on the newest of `snapshots`, and answers "not yet" before the first one.
+    ///
+    /// # Errors
+    /// When a setting is out of its range.
+    pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
+        let config = config.checked()?;
+        let metrics = Arc::new(Metrics::default());
+        let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops };
+        let Hooks { resolve, tokens, authorize } = hooks;
+        let ingress = Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone());
+        let client = Client::new(&config, resolve);
+        let letters = Letters { log: log.clone() };
+        let views = Arc::new(Views::default());
+        let context = Context { log, metrics, client, intake, snapshots, config, tokens, authorize, letters, views };
+        let (asks, asked) = mpsc::channel(ASKED);
+        Ok(Self { context: Arc::new(context), ingress, asks, asked: Arc::new(Mutex::new(asked)) })
+    }
+
+    /// What answers senders; served by [`serve`](crate::serve()), or asked by whoever has their requests.
+    pub fn ingress(&self) -> Ingress {
+        self.ingress.clone()
+    }
+
+    /// Delivers until `end`, then finishes what is under way within [`Config::grace`]. Dropped, it ends at once, and loses
+    /// nothing; it may be called again then. While one is there another waits for it.
+    ///
+    /// # Errors
+    /// When the event log has stopped: nothing is delivered or acknowledged until it is opened again.
+    pub async fn deliver(&self, end: impl Future<Output = ()>) -> Result<(), AskError> {
+        let mut asked = self.asked.lock().await;
+        Supervisor::new(self.context.clone()).run(&mut asked, end).await
+    }
+
+    /// How a Trigger or Subscription is doing, by its uid; nothing before it gets every event that is taken.
+    pub fn status(&self, uid: &str) -> Option<SubscriptionStatus> {
+        self.context.views.of(uid)
+    }
+
+    /// How many built-in dead letters a broker or channel has.
+    pub fn dead_letter_count(&self, name: &Name) -> u64 {
+        self.find(name).map_or(0, |of| self.context.letters.count(of.uid()))
+    }
+
+    /// Built-in dead letters of a broker or channel, from offset `from` on, at most `most`.
+    ///
+    /// # Errors
+    /// When there is no such broker or channel, or the log cannot be read.
+    pub async fn dead_letters(&self, name: &Name, from: u64, most: usize) -> Result<Page, DeadLetterError> {
+        let of = self.find(name)?;
+        self.context.letters.page(of.uid(), from, most).await
+    }
+
+    /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts. Those before
+    /// the first that fails are under way.
+    ///
+    /// # Errors
+    /// When one is not there, or whom it was for.
+    pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), DeadLetterError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = (name.clone(), Command::Redrive { offsets, answer });
+        self.asks.send(asked).await.map_err(|_| DeadLetterError::NoAddressable)?;
+        answered.await.map_err(|_| DeadLetterError::NoAddressable)?
+    }
+
+    /// Drops dead letters for good.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub async fn drop_dead_letters(&self, name: &Name, offsets: &[u64]) -> Result<(), DeadLetterError> {
+        let of = self.find(name)?;
+        self.context.letters.forget(of.uid(), offsets).await?;
+        self.context.metrics.dropped.add(offsets.len() as u64);
+        Ok(())
+    }
+
+    fn find(&self, name: &Name) -> Result<Arc<Addressable>, DeadLetterError> {
+        let snapshot = self.context.snapshots.borrow();
+        let found = snapshot.as_ref().and_then(|topology| topology.get(name));
+        found.cloned().ok_or(DeadLetterError::NoAddressable)
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Vec<MetricFamily> {
+        let mut families = self.context.metrics.read();
+        let help = "Bytes of the event log's segments";
+        families.push(MetricFamily::gauge("broker_log_bytes", help, self.context.log.bytes()));
+        families
+    }
+}

@@ -1,0 +1,77 @@
+//! What travels beside an event, from its sender to subscribers and from a subscriber to where its reply goes.
+//!
+//! Upstream's list, and what it makes anew from its own traces: W3C Trace Context and Baggage pass as they are, so that a
+//! trace goes on. Everything else stops here, credentials first.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Says that a reply is asked for.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The value of [`PREFER`].
+pub const REPLY: HeaderValue = HeaderValue::from_static("reply");
+/// The namespace of the broker or channel that sends.
+pub const NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
+
+const EXACT: [&str; 5] = ["x-request-id", "retry-after", "traceparent", "tracestate", "baggage"];
+const PREFIXES: [&str; 2] = ["knative-", "x-b3-"];
+
+/// Whether a header travels.
+pub fn passes(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    EXACT.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Those of a message that travel.
+pub fn passing(headers: &HeaderMap) -> HeaderMap {
+    headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_list_and_traces_pass_and_nothing_else() {
+        let passing_names = [
+            "X-Request-Id",
+            "Retry-After",
+            "Knative-Foo",
+            "X-B3-TraceId",
+            "X-B3-Sampled",
+            "traceparent",
+            "tracestate",
+            "baggage",
+        ];
+        let stopped = [
+            "authorization",
+            "cookie",
+            "x-custom",
+            "ce-id",
+            "content-type",
+            "host",
+            "prefer",
+            "kn-namespace",
+            "x-request-id2",
+            "b3",
+            "connection",
+            "transfer-encoding",
+        ];
+        let value = HeaderValue::from_static("v");
+        let headers: HeaderMap = passing_names
+            .iter()
+            .chain(&stopped)
+            .map(|name| (name.parse::<HeaderName>().expect("a name"), value.clone()))
+            .collect();
+        let passed = passing(&headers);
+        assert_eq!(passed.len(), passing_names.len());
+        assert!(passing_names.iter().all(|name| passed.contains_key(*name)));
+    }
+
+    #[test]
+    fn a_header_that_comes_twice_travels_twice() {
+        let name = HeaderName::from_static("knative-a");
+        let headers =
+            [(name.clone(), HeaderValue::from_static("1")), (name.clone(), HeaderValue::from_static("2"))].into_iter();
+        assert_eq!(passing(&headers.collect()).get_all(name).iter().count(), 2);
+    }
+}

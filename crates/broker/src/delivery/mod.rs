@@ -1,0 +1,102 @@
+//! What becomes of a delivery: decided from values, without a clock or a connection.
+//!
+//! [`retry`] says which answers are tried again and when, [`reply`] what an answer means, [`dead_letter`] what an event
+//! that could not be delivered carries, [`headers`] what travels beside events.
+
+pub mod backoff;
+pub mod dead_letter;
+pub mod headers;
+pub mod reply;
+pub mod retry;
+pub mod retry_after;
+
+use std::{sync::Arc, time::Duration};
+
+use http::Uri;
+use knoll_event::mode::Format;
+
+pub use self::backoff::{Backoff, BackoffPolicy};
+
+/// Where an event is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// An absolute URI.
+    pub uri: Uri,
+    /// Certificates to trust besides those of the system, PEM; for `https`.
+    pub ca_certs: Option<Arc<str>>,
+    /// Who a token must be made for, where the destination asks for tokens.
+    pub audience: Option<Arc<str>>,
+}
+
+impl Destination {
+    /// A place that asks for no token and whose certificate, if it has one, the system trusts.
+    pub fn new(uri: Uri) -> Self {
+        Self { uri, ca_certs: None, audience: None }
+    }
+}
+
+/// A DeliverySpec, its references resolved and its spans read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Attempts beyond the first.
+    pub retry: u32,
+    /// How long is waited between them; not at all where nothing is said.
+    pub backoff: Option<Backoff>,
+    /// Most time for one attempt; without it an attempt may take for ever.
+    pub timeout: Option<Duration>,
+    /// The longest wait that an answer's `Retry-After` may ask for; without it answers are not listened to.
+    pub retry_after_max: Option<Duration>,
+    /// In which form events are sent; as they came where nothing is said.
+    pub format: Option<Format>,
+    /// Who gets what could not be delivered.
+    pub dead_letter_sink: Option<Destination>,
+}
+
+impl Delivery {
+    /// What counts for a Trigger or a Subscription: its own delivery as a whole, or else that of its broker or channel.
+    /// Only the dead letter sink is looked for in both (upstream's `resolveDeadLetterSink`), so that a Trigger that says
+    /// how often to retry keeps its broker's sink, and loses its broker's backoff.
+    pub fn effective(own: Option<&Self>, above: Option<&Self>) -> Self {
+        let mut delivery = own.or(above).cloned().unwrap_or_default();
+        if delivery.dead_letter_sink.is_none() {
+            delivery.dead_letter_sink = above.and_then(|above| above.dead_letter_sink.clone());
+        }
+        delivery
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_sink(retry: u32, sink: Option<&'static str>) -> Delivery {
+        let dead_letter_sink = sink.map(|uri| Destination::new(Uri::from_static(uri)));
+        Delivery { retry, dead_letter_sink, ..Delivery::default() }
+    }
+
+    /// Upstream's conformance matrix of broker and trigger.
+    #[test]
+    fn a_triggers_delivery_replaces_the_brokers_but_for_a_sink_it_does_not_have() {
+        let (own, above) = (Some("http://own/"), Some("http://above/"));
+        let cases = [
+            (None, None, (0, None)),
+            (None, Some(with_sink(3, above)), (3, above)),
+            (Some(with_sink(1, None)), Some(with_sink(3, above)), (1, above)),
+            (Some(with_sink(0, own)), Some(with_sink(3, above)), (0, own)),
+            (Some(with_sink(3, own)), None, (3, own)),
+            (Some(with_sink(3, None)), Some(with_sink(0, None)), (3, None)),
+        ];
+        for (trigger, broker, (retry, sink)) in cases {
+            let effective = Delivery::effective(trigger.as_ref(), broker.as_ref());
+            assert_eq!(effective, with_sink(retry, sink), "{trigger:?} {broker:?}");
+        }
+    }
+
+    #[test]
+    fn a_trigger_that_only_says_how_often_loses_its_brokers_backoff() {
+        let backoff = Some(Backoff { policy: BackoffPolicy::Exponential, delay: Duration::from_millis(200) });
+        let broker = Delivery { retry: 10, backoff, ..Delivery::default() };
+        let effective = Delivery::effective(Some(&with_sink(1, None)), Some(&broker));
+        assert_eq!((effective.retry, effective.backoff), (1, None));
+    }
+}

@@ -1,0 +1,315 @@
+//! One attempt to deliver one event: to the subscriber, and what follows from its answer up to where the event is done
+//! with, or to be tried again.
+//!
+//! Only attempts at the subscriber are made again by the worker, from the log. A reply and a dead letter are in memory
+//! alone, so the attempt stays under way, and keeps its place among those under way, until they are taken.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
+use knoll_event::{Event, Value, knative, mode::Format};
+use knoll_journal::events::{ReadError, StreamId};
+use tokio::time::sleep;
+
+use super::Context;
+use crate::{
+    client::{Answer, Message, failure, told},
+    delivery::{
+        Delivery, Destination, dead_letter, headers,
+        reply::{Meaning, Reading, meaning},
+        retry::{self, Cause, Failure, Next},
+        retry_after::retry_after,
+    },
+    intake::{From, Refused},
+    record::Record,
+    topology::{Addressable, Kind, NotFound, Subscribed, Subscriber},
+};
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The event is done with.
+    Done {
+        /// Whether its subscriber took it.
+        delivered: bool,
+        /// Whether that showed that it is sent too much.
+        overloaded: bool,
+    },
+    /// The event could not be read, and may be later: nothing was tried.
+    Unread,
+    /// It is to be tried again.
+    Retry {
+        /// When.
+        wait: std::time::Duration,
+        /// Whether the failure showed that it is sent too much.
+        overloaded: bool,
+    },
+}
+
+/// One attempt.
+pub(crate) struct Attempt {
+    pub(crate) context: Arc<Context>,
+    pub(crate) addressable: Arc<Addressable>,
+    pub(crate) subscribed: Arc<Subscribed>,
+    pub(crate) stream: StreamId,
+    pub(crate) offset: u64,
+    /// Attempts that failed before.
+    pub(crate) failed: u32,
+    /// The event, where it is at hand.
+    pub(crate) record: Option<Arc<Record>>,
+}
+
+impl Attempt {
+    pub(crate) async fn run(self) -> Ended {
+        let _entered = self.context.metrics.in_flight.enter();
+        if self.failed > 0 {
+            self.context.metrics.retried.count();
+        }
+        let record = match self.record().await {
+            Ok(record) => record,
+            Err(ended) => return ended,
+        };
+        match self.to_subscriber(&record).await {
+            Ok(None) => self.delivered(),
+            Ok(Some((event, format, beside))) => {
+                let reply = Record::new(event, format, beside);
+                match self.reply(&record, reply).await {
+                    Ok(()) => self.delivered(),
+                    Err(failure) => {
+                        self.dead_letter(&record, &failure).await;
+                        Ended::Done { delivered: true, overloaded: false }
+                    }
+                }
+            }
+            Err(failure) => self.failed(&record, &failure).await,
+        }
+    }
+
+    fn delivered(&self) -> Ended {
+        self.context.metrics.delivered.count();
+        Ended::Done { delivered: true, overloaded: false }
+    }
+
+    /// The event, read again unless it is at hand.
+    async fn record(&self) -> Result<Arc<Record>, Ended> {
+        if let Some(record) = &self.record {
+            return Ok(record.clone());
+        }
+        let nothing = Ended::Done { delivered: false, overloaded: false };
+        let found = self.context.log.read(self.stream, self.offset, 1, 0).await;
+        let found = found.map(|read| read.events.into_iter().find(|event| event.offset == self.offset));
+        let record = match found {
+            Ok(Some(event)) => Record::decode(event.payload).map_err(|error| error.to_string()),
+            Ok(None) => Err("it is not there any more".to_owned()),
+            // Its broker or channel is being deleted.
+            Err(ReadError::NoStream) => return Err(nothing),
+            Err(error @ ReadError::Io { .. }) => {
+                let (error, offset) = (knoll_faults::chain(&error), self.offset);
+                tracing::error!(error, offset, "an event cannot be read now; it is tried again");
+                return Err(Ended::Unread);
+            }
+        };
+        record.map(Arc::new).map_err(|error| {
+            self.context.lost(&self.addressable, self.offset, &error);
+            nothing
+        })
+    }
+
+    fn delivery(&self) -> &Delivery {
+        &self.subscribed.delivery
+    }
+
+    /// Sends the event to the subscriber. What it replies.
+    async fn to_subscriber(&self, record: &Record) -> Result<Option<(Event, Format, HeaderMap)>, Failure> {
+        let subscription = &self.subscribed.subscription;
+        let to = match &subscription.subscriber {
+            Subscriber::Nobody => return Ok(Some((record.event.clone(), record.format, record.headers.clone()))),
+            Subscriber::Unresolved => {
+                let data = Bytes::from_static(b"the subscriber's address is not known");
+                return Err(Failure { destination: "".into(), cause: Cause::Unresolved, data, retry_after: None });
+            }
+            Subscriber::At(to) => to,
+        };
+        let reading = match (self.addressable.name().kind, &subscription.reply) {
+            (Kind::Broker, _) => Reading::Trigger,
+            (Kind::Channel, Some(_)) => Reading::Subscription,
+            (Kind::Channel, None) => Reading::StatusOnly,
+        };
+        let answer = self.send(to, record, true).await?;
+        match meaning(reading, answer.status, &answer.headers, &answer.body) {
+            Meaning::Delivered => Ok(None),
+            Meaning::Reply(event, format) => Ok(Some((*event, format, headers::passing(&answer.headers)))),
+            Meaning::Failed(cause) => Err(refused(to, cause, &answer)),
+        }
+    }
+
+    /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
+    async fn send(&self, to: &Destination, record: &Record, wants_reply: bool) -> Result<Answer, Failure> {
+        let mut headers = record.headers.clone();
+        if let Some(audience) = &to.audience {
+            headers.insert(AUTHORIZATION, self.token(to, audience).await?);
+        }
+        let format = self.delivery().format.unwrap_or(record.format);
+        if let Some(answer) = self.send_within(to, record, format, &headers).await {
+            return Ok(answer);
+        }
+        let mut event = record.event.clone();
+        event.remove(knative::TTL);
+        let namespace = match self.addressable.name().kind {
+            Kind::Broker => &self.subscribed.subscription.namespace,
+            Kind::Channel => &self.addressable.name().namespace,
+        };
+        let message = Message { event: &event, format, headers, namespace, wants_reply };
+        self.context.client.send(to, message, self.delivery().timeout).await
+    }
+
+    async fn token(&self, to: &Destination, audience: &Arc<str>) -> Result<HeaderValue, Failure> {
+        let subscription = &self.subscribed.subscription;
+        let account = subscription.service_account.clone();
+        let made = match (&self.context.tokens, account) {
+            (Some(tokens), Some(account)) => tokens(audience.clone(), subscription.namespace.clone(), account).await,
+            _ => Err("there is no ServiceAccount to make a token for".to_owned()),
+        };
+        made.map_err(|error| failure(to, Cause::Unsendable, format!("no token for {audience}: {error}")))
+    }
+
+    /// The answer of a broker or channel of ours; nothing when the address is nobody's here. Hops are counted on, so that
+    /// brokers that deliver to each other come to an end; a channel changes nothing, so it is given none of a broker's.
+    async fn send_within(
+        &self,
+        to: &Destination,
+        record: &Record,
+        format: Format,
+        headers: &HeaderMap,
+    ) -> Option<Answer> {
+        let topology = self.context.snapshots.borrow().clone()?;
+        let target = to.uri.path_and_query().map_or("/", |target| target.as_str());
+        let into = match topology.find(to.uri.host()?, target) {
+            Ok(into) => into.clone(),
+            Err(NotFound::Elsewhere) => return None,
+            Err(error @ NotFound::Malformed) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+            Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
+        };
+        let mut event = record.event.clone();
+        if into.name().kind == Kind::Channel {
+            event.remove(knative::TTL);
+        }
+        if let Some(authorize) = &self.context.authorize {
+            let allowed = authorize(into.clone(), headers.clone(), Arc::new([event.clone()])).await;
+            if let Err(denied) = allowed {
+                return Some(said(denied.status, &denied.reason));
+            }
+        }
+        let beside = headers::passing(headers);
+        let taken = self.context.intake.take(&into, vec![Record::new(event, format, beside)], From::Delivery).await;
+        Some(match taken {
+            Ok(()) => said(StatusCode::ACCEPTED, &""),
+            Err(refused @ (Refused::OutOfHops(_) | Refused::Invalid(_))) => said(StatusCode::BAD_REQUEST, &refused),
+            Err(refused @ Refused::TooLarge(_)) => said(StatusCode::PAYLOAD_TOO_LARGE, &refused),
+            Err(refused @ Refused::Unavailable(_)) => said(StatusCode::SERVICE_UNAVAILABLE, &refused),
+        })
+    }
+
+    /// Sends where only the status counts, and again as the delivery says.
+    async fn send_on(&self, to: &Destination, record: &Record) -> Result<(), Failure> {
+        let mut made = 0;
+        loop {
+            let failed = match self.send(to, record, false).await {
+                Ok(answer) => match meaning(Reading::StatusOnly, answer.status, &answer.headers, &answer.body) {
+                    Meaning::Failed(cause) => refused(to, cause, &answer),
+                    Meaning::Delivered | Meaning::Reply(..) => return Ok(()),
+                },
+                Err(failure) => failure,
+            };
+            self.context.metrics.failed.count();
+            made += 1;
+            match retry::next(self.delivery(), made, &failed) {
+                Next::Retry(wait) => sleep(wait).await,
+                Next::DeadLetter => return Err(failed),
+            }
+        }
+    }
+
+    /// Sends a reply where it goes. The event it replies to lends it its hops.
+    async fn reply(&self, record: &Record, mut reply: Record) -> Result<(), Failure> {
+        let to = match self.addressable.name().kind {
+            Kind::Broker => {
+                let to = self.own_address()?;
+                if let Some(hops) = record.event.extension(knative::TTL).map(Value::text) {
+                    let full = |_| failure(&to, Cause::NoEvent, "the reply has no room for its hops".to_owned());
+                    reply.event.set(knative::TTL, &*hops).map_err(full)?;
+                }
+                to
+            }
+            Kind::Channel => match &self.subscribed.subscription.reply {
+                Some(to) => to.clone(),
+                None => return Ok(()),
+            },
+        };
+        self.send_on(&to, &reply).await?;
+        self.context.metrics.replies.count();
+        Ok(())
+    }
+
+    /// Where a Trigger's replies go.
+    fn own_address(&self) -> Result<Destination, Failure> {
+        let topology = self.context.snapshots.borrow().clone().unwrap_or_default();
+        let address = topology.address(self.addressable.name()).ok_or_else(|| Failure {
+            destination: self.addressable.name().name.as_ref().into(),
+            cause: Cause::Unsendable,
+            data: Bytes::from_static(b"the broker's name is none of a URI"),
+            retry_after: None,
+        })?;
+        Ok(Destination { audience: self.addressable.audience().map(Into::into), ..Destination::new(address) })
+    }
+
+    /// What follows from a failed attempt.
+    async fn failed(&self, record: &Record, failure: &Failure) -> Ended {
+        let overloaded = failure.cause.is_overload();
+        self.context.metrics.failed.count();
+        match retry::next(self.delivery(), self.failed.min(self.delivery().retry) + 1, failure) {
+            Next::Retry(wait) => Ended::Retry { wait, overloaded },
+            Next::DeadLetter => {
+                self.dead_letter(record, failure).await;
+                Ended::Done { delivered: false, overloaded }
+            }
+        }
+    }
+
+    /// Hands an event to the dead letter sink, or keeps it where there is none that takes it.
+    async fn dead_letter(&self, record: &Record, failure: &Failure) {
+        let mut letter = record.clone();
+        dead_letter::explain(&mut letter.event, failure);
+        self.context.dead_letter(&self.subscribed);
+        if let Some(sink) = &self.delivery().dead_letter_sink {
+            match self.send_on(sink, &letter).await {
+                Ok(()) => return self.context.metrics.dead_letters.count(),
+                Err(failure) => {
+                    let (code, destination) = (failure.cause.code(), &*failure.destination);
+                    let subscription = &*self.subscribed.subscription.name;
+                    tracing::warn!(
+                        code,
+                        destination,
+                        subscription,
+                        "a dead letter sink does not take an event; it is kept"
+                    );
+                }
+            }
+        }
+        letter.subscription = Some(self.subscribed.subscription.uid.as_ref().into());
+        self.context.letters.keep(&self.addressable, &letter).await;
+        self.context.metrics.kept_dead_letters.count();
+    }
+}
+
+/// An attempt that was answered, and not as it should.
+fn refused(to: &Destination, cause: Cause, answer: &Answer) -> Failure {
+    let retry_after = retry_after(answer.status, &answer.headers, SystemTime::now());
+    Failure { destination: to.uri.to_string().into(), cause, data: told(&answer.body), retry_after }
+}
+
+/// An answer of our own.
+fn said(status: StatusCode, reason: &dyn std::fmt::Display) -> Answer {
+    Answer { status, headers: HeaderMap::new(), body: reason.to_string().into() }
+}

@@ -1,0 +1,90 @@
+//! Delivering: a worker a broker or channel, which reads its stream once, matches each event once, and gives it to the
+//! subscribers that it is for.
+//!
+//! How progress is kept. A stream has a cursor of its own (`matched`), below which everything is done with, and a child of it
+//! for each subscriber, which says what that one is done with while others are not. What nobody gets is settled at once.
+//! Attempts that failed are kept with the child, so that retries go on after a restart where they were, and the event is
+//! its subscriber's whatever the filter says meanwhile. The log is told in batches, one at a time, and without a sync: what
+//! a crash takes of that is delivered again.
+//!
+//! A subscriber that does not keep up holds at most [`Config::window`] events of the stream. When that many are held and
+//! another subscriber has nothing left to do for 100 milliseconds, the newer ones of the slow one are *put aside*: copied to
+//! a stream of its own, from which it goes on. So it holds up nobody else, and pins nothing of the broker's stream. It reads
+//! there until it has caught up.
+//!
+//! What things cost, n being the subscribers of one broker: an event costs one read of up to 256 together, one walk through
+//! the index over filters, and for each subscriber that gets it about 100 bytes of memory until it is done with; a completed
+//! delivery 20 bytes of the log or less, since neighbours are said together. A subscriber that waits costs its entry. A
+//! change of one Trigger costs n, of its broker alone.
+
+mod attempt;
+mod lane;
+mod limit;
+mod status;
+mod subscriber;
+mod supervisor;
+mod worker;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
+
+pub use self::status::SubscriptionStatus;
+pub(crate) use self::{
+    status::Views,
+    supervisor::{Command, Supervisor},
+};
+use crate::{
+    Config, Log,
+    client::Client,
+    dead_letters::Letters,
+    ingress::Authorize,
+    intake::Intake,
+    metrics::Metrics,
+    topology::{Addressable, Snapshots, Subscribed},
+};
+
+/// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
+pub type Tokens =
+    Arc<dyn Fn(Arc<str>, Arc<str>, Arc<str>) -> BoxFuture<'static, Result<HeaderValue, String>> + Send + Sync>;
+
+/// What deliveries use.
+pub(crate) struct Context {
+    pub(crate) log: Log,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) client: Client,
+    pub(crate) intake: Intake,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) config: Config,
+    pub(crate) tokens: Option<Tokens>,
+    pub(crate) authorize: Option<Authorize>,
+    pub(crate) letters: Letters,
+    pub(crate) views: Arc<Views>,
+}
+
+impl Context {
+    /// An event of the log cannot be read. It is named, and counted.
+    pub(crate) fn lost(&self, of: &Addressable, offset: u64, why: &str) {
+        self.metrics.lost.count();
+        let name = of.name();
+        let (kind, namespace, name) = (name.kind.as_str(), &*name.namespace, &*name.name);
+        tracing::error!(kind, namespace, name, offset, why, "an event that was kept cannot be read: it is lost");
+    }
+
+    /// Counts a dead letter with its subscriber.
+    pub(crate) fn dead_letter(&self, of: &Subscribed) {
+        self.views.enter(&of.subscription.uid).dead_letters.fetch_add(1, Relaxed);
+    }
+}
+
+/// The name of the stream of a broker or channel.
+pub(crate) fn stream_name(of: &Addressable) -> String {
+    let name = of.name();
+    format!("{}/{}/{}/{}", name.kind.as_str(), name.namespace, name.name, of.uid())
+}
+
+/// The name of the stream of what a subscriber is behind with.
+pub(crate) fn backlog_name(addressable: &str, subscription: &str) -> String {
+    format!("behind/{addressable}/{subscription}")
+}

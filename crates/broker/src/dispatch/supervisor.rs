@@ -1,0 +1,261 @@
+//! Workers for the brokers and channels there are: begun, told of changes, ended, and begun again when one fails.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use knoll_journal::events::{Durability, Write};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{AbortHandle, Id, JoinSet},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    Context, backlog_name, stream_name,
+    worker::{Worker, WorkerError},
+};
+use crate::{
+    AskError,
+    dead_letters::{self, DeadLetterError},
+    topology::{Addressable, Change, Name, Topology},
+};
+
+/// After a worker failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often what nobody needs is looked for in the log.
+const TIDY: Duration = Duration::from_secs(60);
+/// Commands that wait for one worker.
+const COMMANDS: usize = 16;
+
+/// What a worker is asked.
+pub(crate) enum Command {
+    /// To deliver dead letters again.
+    Redrive {
+        /// Which.
+        offsets: Vec<u64>,
+        /// What came of it.
+        answer: oneshot::Sender<Result<(), DeadLetterError>>,
+    },
+}
+
+/// A request to a worker, by the name of its broker or channel.
+pub(crate) type Asked = (Name, Command);
+
+struct Running {
+    uid: Arc<str>,
+    changes: watch::Sender<Arc<Addressable>>,
+    commands: mpsc::Sender<Command>,
+    task: AbortHandle,
+}
+
+/// See the module.
+pub(crate) struct Supervisor {
+    context: Arc<Context>,
+    running: HashMap<Name, Running>,
+    workers: JoinSet<Result<(), WorkerError>>,
+    by_task: HashMap<Id, Name>,
+    /// What deletes.
+    chores: JoinSet<()>,
+    end: watch::Sender<bool>,
+    seen: Topology,
+}
+
+impl Supervisor {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            running: HashMap::new(),
+            workers: JoinSet::new(),
+            by_task: HashMap::new(),
+            chores: JoinSet::new(),
+            end: watch::Sender::new(false),
+            seen: Topology::default(),
+        }
+    }
+
+    /// Works until `end`, then lets every worker finish within the grace period. Dropped, it ends everything at once, and
+    /// loses nothing. It fails when the log has stopped.
+    pub(crate) async fn run(
+        mut self,
+        asked: &mut mpsc::Receiver<Asked>,
+        end: impl Future<Output = ()>,
+    ) -> Result<(), AskError> {
+        let mut snapshots = self.context.snapshots.clone();
+        let mut end = std::pin::pin!(end);
+        let mut tidy = interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut is_first, mut has_snapshots, mut is_asked) = (true, true, true);
+        loop {
+            let now = snapshots.borrow_and_update().clone();
+            if let Some(now) = now {
+                if std::mem::take(&mut is_first) {
+                    self.sweep(&now);
+                }
+                self.follow(now);
+            }
+            tokio::select! {
+                changed = snapshots.changed(), if has_snapshots => has_snapshots = changed.is_ok(),
+                Some(ended) = self.workers.join_next_with_id() => {
+                    let (id, failure) = match ended {
+                        Ok((_, Err(WorkerError::Ask(error)))) if error.is_final() => return Err(error),
+                        Ok((id, outcome)) => (id, outcome.err().map(|error| knoll_faults::chain(&error))),
+                        Err(error) => (error.id(), panicked(&self.context, error)),
+                    };
+                    self.ended(id, failure);
+                }
+                Some(_) = self.chores.join_next() => {}
+                asked = asked.recv(), if is_asked => match asked {
+                    Some((name, command)) => self.ask(&name, command),
+                    None => is_asked = false,
+                },
+                _ = tidy.tick() => {
+                    self.context.log.tidy(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0));
+                }
+                () = &mut end => break,
+            }
+        }
+        self.end.send_replace(true);
+        // Workers keep the time themselves; what they do at last are writes, which need some as well.
+        let most = self.context.config.grace + PAUSE;
+        let finish = async { while self.workers.join_next().await.is_some() {} };
+        if tokio::time::timeout(most, finish).await.is_err() {
+            tracing::warn!(workers = self.workers.len(), "deliveries are cut off after the grace period");
+        }
+        Ok(())
+    }
+
+    /// Brings workers up to a snapshot. Costs what changed.
+    fn follow(&mut self, now: Topology) {
+        let changes: Vec<Change> = now.since(&self.seen).collect();
+        for change in changes {
+            match change {
+                Change::Gone(name) => self.remove(&name),
+                Change::Is(addressable) => match self.running.get(addressable.name()) {
+                    Some(running) if running.uid == *addressable.uid() => {
+                        running.changes.send_replace(addressable);
+                    }
+                    Some(_) => {
+                        self.remove(addressable.name());
+                        self.begin(addressable);
+                    }
+                    None => self.begin(addressable),
+                },
+            }
+        }
+        self.seen = now;
+    }
+
+    fn begin(&mut self, addressable: Arc<Addressable>) {
+        let (name, uid) = (addressable.name().clone(), addressable.uid().clone());
+        let (changes, changed) = watch::channel(addressable);
+        let (commands, commanded) = mpsc::channel(COMMANDS);
+        let task = self.spawn(&name, changed, commanded, Duration::ZERO);
+        self.running.insert(name, Running { uid, changes, commands, task });
+    }
+
+    fn spawn(
+        &mut self,
+        name: &Name,
+        mut changed: watch::Receiver<Arc<Addressable>>,
+        commanded: mpsc::Receiver<Command>,
+        pause: Duration,
+    ) -> AbortHandle {
+        let (context, end) = (self.context.clone(), self.end.subscribe());
+        let task = self.workers.spawn(async move {
+            sleep(pause).await;
+            let addressable = changed.borrow_and_update().clone();
+            Worker::open(context, addressable).await?.run(changed, commanded, end).await
+        });
+        self.by_task.insert(task.id(), name.clone());
+        task
+    }
+
+    /// A worker that ended and was not told to begins again: everything it needs is in the log.
+    fn ended(&mut self, id: Id, failure: Option<String>) {
+        let Some(name) = self.by_task.remove(&id) else { return };
+        let is_current = self.running.get(&name).is_some_and(|running| running.task.id() == id);
+        if !is_current {
+            return;
+        }
+        let Some(running) = self.running.get(&name) else { return };
+        let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
+        let error = failure.unwrap_or_else(|| "it ended".to_owned());
+        tracing::error!(error, kind, namespace, name = of, "a worker failed; it begins again");
+        let changed = running.changes.subscribe();
+        let (commands, commanded) = mpsc::channel(COMMANDS);
+        let task = self.spawn(&name, changed, commanded, PAUSE);
+        if let Some(running) = self.running.get_mut(&name) {
+            (running.task, running.commands) = (task, commands);
+        }
+    }
+
+    /// Ends a worker and removes everything of its broker or channel: events, progress, and dead letters.
+    fn remove(&mut self, name: &Name) {
+        let Some(Running { uid, changes, task, .. }) = self.running.remove(name) else { return };
+        task.abort();
+        let context = self.context.clone();
+        context.log.unregister(&uid);
+        let was = changes.borrow().clone();
+        let behind = was.subscribed().iter().map(|subscribed| {
+            context.views.leave(&subscribed.subscription.uid);
+            backlog_name(&uid, &subscribed.subscription.uid)
+        });
+        let names: Vec<String> = behind.chain([stream_name(&was), dead_letters::stream_name(&uid)]).collect();
+        let letters = context.letters.count(&uid);
+        let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
+        tracing::info!(kind, namespace, name = of, letters, "it is gone, and with it its events and dead letters");
+        self.delete(names);
+    }
+
+    fn delete(&mut self, names: Vec<String>) {
+        let log = self.context.log.clone();
+        self.chores.spawn(async move {
+            let streams: Vec<_> = names.iter().filter_map(|name| log.reader().stream(name.as_bytes())).collect();
+            streams.iter().for_each(|stream| log.forget(*stream));
+            let writes: Vec<Write> = streams.into_iter().map(Write::DeleteStream).collect();
+            if !writes.is_empty()
+                && let Err(error) = log.write(writes, Durability::Synced).await
+            {
+                tracing::warn!(%error, "delete the events of a broker or channel; it is tried again at the next start");
+            }
+        });
+    }
+
+    /// Removes what the log has of brokers, channels and subscriptions that went while nobody looked.
+    fn sweep(&mut self, now: &Topology) {
+        let mut needed: HashSet<String> = HashSet::new();
+        for addressable in now.addressables() {
+            needed.insert(stream_name(addressable));
+            needed.insert(dead_letters::stream_name(addressable.uid()));
+            let behind = |subscription: &str| backlog_name(addressable.uid(), subscription);
+            needed.extend(addressable.subscribed().iter().map(|subscribed| behind(&subscribed.subscription.uid)));
+        }
+        let streams = self.context.log.reader().streams().into_iter();
+        let names = streams.filter_map(|(_, name)| String::from_utf8(name).ok());
+        let gone: Vec<String> = names.filter(|name| !needed.contains(name)).collect();
+        if !gone.is_empty() {
+            tracing::info!(streams = gone.len(), "events of brokers, channels and triggers that are gone are removed");
+            self.delete(gone);
+        }
+    }
+
+    fn ask(&self, name: &Name, command: Command) {
+        // Who asked sees the answer's end go away.
+        if let Some(running) = self.running.get(name)
+            && let Err(refused) = running.commands.try_send(command)
+        {
+            tracing::debug!(error = %refused, "a worker has as many requests as it may");
+        }
+    }
+}
+
+/// What a panic said; nothing of a task that was told to end.
+fn panicked(context: &Context, error: tokio::task::JoinError) -> Option<String> {
+    let panic = error.try_into_panic().ok()?;
+    context.metrics.panics.count();
+    Some(format!("it panicked: {}", knoll_faults::said(&*panic)))
+}

@@ -1,0 +1,203 @@
+//! Putting events aside for subscribers that are behind, and giving dead letters to those whose they are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use knoll_journal::events::{CursorId, Durability, Event, StreamId, Write, WriteError, Written};
+use tokio::time::{Duration, sleep};
+
+use super::{
+    super::{
+        backlog_name,
+        lane::{Backlog, Lane},
+        subscriber::{Item, Stream},
+    },
+    Number, Worker,
+};
+use crate::{
+    Log,
+    dead_letters::{DeadLetterError, without_reasons},
+    dispatch::supervisor::Command,
+    log::AskError,
+    record::Record,
+};
+
+/// The cursor of a stream that is one subscriber's alone.
+const CURSOR: &str = "subscriber";
+/// Events that are put aside together.
+const TOGETHER: usize = 1024;
+const TOGETHER_BYTES: usize = 4 << 20;
+/// After the log refused some.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// An event that is to be put aside.
+pub(super) struct Aside {
+    number: Number,
+    /// Whose progress it is that the event is put aside.
+    cursor: CursorId,
+    offset: u64,
+    time: u64,
+    key: Bytes,
+    payload: Bytes,
+}
+
+impl Aside {
+    pub(super) fn new(number: Number, cursor: CursorId, event: &Event) -> Self {
+        let (key, payload) = (event.key.clone(), event.payload.clone());
+        Self { number, cursor, offset: event.offset, time: event.time, key, payload }
+    }
+}
+
+/// Whether these are as many as are put aside together.
+pub(super) fn is_enough(asides: &[Aside]) -> bool {
+    asides.len() >= TOGETHER || asides.iter().map(|aside| aside.payload.len()).sum::<usize>() >= TOGETHER_BYTES
+}
+
+/// Where a subscriber's events are put.
+type Place = (StreamId, CursorId);
+
+/// An event that was put aside.
+pub(super) struct Moved {
+    number: Number,
+    offset: u64,
+    place: Place,
+    to: u64,
+}
+
+/// The stream of a subscriber that is behind, made if there is none.
+async fn place(log: &Log, name: &str) -> Result<Place, AskError> {
+    let stream = log.stream(name).await?;
+    Ok((stream, log.cursor(stream, CURSOR, None, Some(0)).await?))
+}
+
+/// Puts events aside; tries until the log has taken all of them. Those of a subscriber that goes away meanwhile are not.
+async fn put(log: Log, names: HashMap<Number, String>, mut asides: Vec<Aside>) -> Result<Vec<Moved>, AskError> {
+    let mut places: HashMap<Number, Place> = HashMap::new();
+    let mut moved = Vec::with_capacity(asides.len());
+    while !asides.is_empty() {
+        for (number, name) in &names {
+            if !places.contains_key(number) {
+                places.insert(*number, patiently(|| place(&log, name)).await?);
+            }
+        }
+        let (mut writes, mut of) = (Vec::new(), Vec::new());
+        for aside in asides {
+            let Some(place) = places.get(&aside.number).copied() else { continue };
+            let (key, payload) = (aside.key.clone(), aside.payload.clone());
+            writes.push(Write::Append { stream: place.0, time: aside.time, key, payload });
+            of.push((aside, place));
+        }
+        let outcomes = log.write(writes, Durability::Synced).await?;
+        asides = Vec::new();
+        let mut settled: BTreeMap<CursorId, Vec<(u64, u64)>> = BTreeMap::new();
+        for ((aside, place), outcome) in of.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(Written::Appended(to)) => {
+                    settled.entry(aside.cursor).or_default().push((aside.offset, aside.offset));
+                    moved.push(Moved { number: aside.number, offset: aside.offset, place, to });
+                }
+                Ok(_) | Err(WriteError::NoStream) => {}
+                Err(error @ WriteError::Stopped(_)) => return Err(error.into()),
+                Err(error) => {
+                    if asides.is_empty() {
+                        tracing::warn!(%error, "put events aside for a subscriber that is behind");
+                    }
+                    asides.push(aside);
+                }
+            }
+        }
+        // At once, since what a crash takes of it would be put aside a second time.
+        let settle = settled.into_iter().map(|(cursor, ranges)| Write::Settle { cursor, ranges }).collect();
+        log.write(settle, Durability::Written).await?;
+        if !asides.is_empty() {
+            sleep(PAUSE).await;
+        }
+    }
+    Ok(moved)
+}
+
+/// Does something until it is done or the log has stopped.
+async fn patiently<T, F: Future<Output = Result<T, AskError>>>(mut work: impl FnMut() -> F) -> Result<T, AskError> {
+    loop {
+        match work().await {
+            Err(AskError::Write(WriteError::Full | WriteError::Budget { .. })) => sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+impl Worker {
+    /// Begins to put these events aside.
+    pub(super) fn put_aside(&mut self, asides: Vec<Aside>) {
+        if asides.is_empty() {
+            return;
+        }
+        self.context.metrics.put_aside.add(asides.len() as u64);
+        let of = |aside: &Aside| {
+            let subscription = &self.subscribers.get(&aside.number)?.subscribed.subscription.uid;
+            Some((aside.number, backlog_name(self.addressable.uid(), subscription)))
+        };
+        let names = asides.iter().filter_map(of).collect();
+        self.moving = Some(Box::pin(put(self.context.log.clone(), names, asides)));
+    }
+
+    /// Goes on with events that were put aside.
+    pub(super) fn moved(&mut self, moved: Vec<Moved>) {
+        for Moved { number, offset, place, to } in moved {
+            let Some(subscriber) = self.subscribers.get_mut(&number) else {
+                self.writes.push(Write::DeleteStream(place.0));
+                continue;
+            };
+            subscriber.add_to_backlog(place, to);
+            subscriber.left();
+            self.runnable.push(number);
+            self.done(number, Item { stream: Stream::Main, offset });
+        }
+        self.more = true;
+    }
+
+    pub(super) async fn command(&mut self, command: Command) {
+        let Command::Redrive { offsets, answer } = command;
+        let mut outcome = Ok(());
+        for offset in offsets {
+            outcome = self.redrive(offset).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        // Who asked may be gone.
+        drop(answer.send(outcome));
+    }
+
+    /// Gives a dead letter to whom it was for, as an event that was put aside.
+    async fn redrive(&mut self, offset: u64) -> Result<(), DeadLetterError> {
+        let letters = self.context.letters.clone();
+        let letter = letters.get(self.addressable.uid(), offset).await?;
+        let subscription = letter.subscription.clone().unwrap_or_default();
+        let Some(number) = self.by_uid.get(&*subscription).copied() else {
+            return Err(DeadLetterError::NoSubscription { offset, subscription });
+        };
+        let place = place(&self.context.log, &backlog_name(self.addressable.uid(), &subscription)).await?;
+        let record: Record = without_reasons(letter);
+        let time = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let write = Write::Append { stream: place.0, time, key: record.key(), payload: record.encode() };
+        if let Written::Appended(to) = self.context.log.write_one(write).await?
+            && let Some(subscriber) = self.subscribers.get_mut(&number)
+        {
+            subscriber.add_to_backlog(place, to);
+            self.runnable.push(number);
+        }
+        letters.forget(self.addressable.uid(), &[offset]).await?;
+        self.context.metrics.redriven.count();
+        Ok(())
+    }
+}
+
+/// What was put aside for a subscriber before the worker began.
+pub(super) fn recovered(log: &Log, addressable: &str, subscription: &str) -> Option<Backlog> {
+    let stream = log.reader().stream(backlog_name(addressable, subscription).as_bytes())?;
+    let cursor = log.reader().cursor(stream, CURSOR.as_bytes())?;
+    let (progress, end) = (log.reader().progress(cursor)?, log.reader().end(stream)?);
+    let todo: Vec<(u64, u64)> = progress.unsettled(0, end).collect();
+    Some(Backlog::new(Lane::new(stream, cursor, progress.watermark()), todo, progress))
+}

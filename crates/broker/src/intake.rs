@@ -1,0 +1,111 @@
+//! Taking an event: what a broker adds to it, and the wait until it is kept. The one way in, for senders, replies and
+//! deliveries from one broker or channel to another.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use knoll_event::{Invalid, knative};
+use knoll_journal::events::{Durability, SubmitError, Write, WriteError};
+
+use crate::{
+    Log,
+    metrics::Metrics,
+    record::Record,
+    topology::{Addressable, Kind},
+};
+
+/// How long a broker or channel that was just made is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an event was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It came back too often.
+    #[error(transparent)]
+    OutOfHops(#[from] knative::OutOfHops),
+    /// What a broker adds finds no room.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// It is longer than the log takes.
+    #[error(transparent)]
+    TooLarge(WriteError),
+    /// There is no room, or no time. It may be sent again later.
+    #[error("{0}: send it again later")]
+    Unavailable(String),
+}
+
+/// Whose event it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// Somebody sends it.
+    Sender,
+    /// A delivery makes it. It is taken while senders are refused for want of room, so that deliveries can end.
+    Delivery,
+}
+
+/// Takes events.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    pub(crate) log: Log,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) max_hops: i32,
+}
+
+impl Intake {
+    /// Takes these events, and returns once all are on disk. Where it fails for want of room, some may have been taken.
+    pub(crate) async fn take(&self, into: &Addressable, events: Vec<Record>, from: From) -> Result<(), Refused> {
+        let now = Timestamp::now();
+        let mut prepared = Vec::with_capacity(events.len());
+        for event in events {
+            prepared.push(self.prepared(into, event, now)?);
+        }
+        let time = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        if from == From::Sender && !self.log.has_room(time) {
+            return Err(Refused::Unavailable("the event log has the size it may have".to_owned()));
+        }
+        let Some(stream) = self.log.registered_within(into.uid(), PATIENCE).await else {
+            return Err(Refused::Unavailable(format!("the {} is being set up", into.name().kind.as_str())));
+        };
+        let append = |record: &Record| Write::Append { stream, time, key: record.key(), payload: record.encode() };
+        let writes: Vec<Write> = prepared.iter().map(append).collect();
+        let count = writes.len() as u64;
+        let outcomes = match from {
+            From::Sender => self.log.try_write(writes, Durability::Synced).await,
+            From::Delivery => self.log.write(writes, Durability::Synced).await,
+        };
+        for outcome in outcomes? {
+            if matches!(outcome, Err(WriteError::Budget { .. } | WriteError::Full)) {
+                self.log.make_room(time);
+            }
+            outcome?;
+        }
+        self.metrics.accepted.add(count);
+        Ok(())
+    }
+
+    /// What a broker adds; a channel changes nothing.
+    fn prepared(&self, into: &Addressable, mut record: Record, now: Timestamp) -> Result<Record, Refused> {
+        if into.name().kind == Kind::Broker {
+            knative::take_hop(&mut record.event, self.max_hops).inspect_err(|_| self.metrics.out_of_hops.count())?;
+            knative::set_arrival_time(&mut record.event, now)?;
+        }
+        Ok(record)
+    }
+}
+
+impl std::convert::From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl std::convert::From<WriteError> for Refused {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::TooLarge { .. } => Self::TooLarge(error),
+            // The broker or channel is being deleted.
+            WriteError::NoStream => Self::Unavailable("it is being deleted".to_owned()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The data plane of Eventing: takes events in, keeps them, and delivers them, at least once.
+//!
+//! An event's way: [`Ingress`] reads it, checks it, and answers 202 once it stands in the [`Log`]; the worker of its broker or
+//! channel matches it once with the index over filters and gives it to the subscribers it is for; each of them has its own
+//! progress, retries, dead letters and bounds. What counts for whom is in a [`Topology`], an immutable snapshot
+//! that controllers make. Replies, and deliveries from one broker or channel of the topology to another, are kept without a
+//! detour over HTTP.
+//!
+//! What is promised:
+//! - An event that was answered with 202 is delivered to every Trigger or Subscription that there was then, or becomes a
+//!   dead letter, whatever crashes; several times if one does in mid-delivery.
+//! - An event that nobody took, and that no dead letter sink took, is kept as a built-in dead letter, to be delivered again
+//!   or dropped on request.
+//! - A subscriber that is slow, stuck or away holds up nobody else for longer than a tenth of a second, and costs disk, not
+//!   memory.
+//! - Everything has a bound, set in [`Config`]; at the disk's budget senders are answered 503, and deliveries go on.
+//! - A panic costs one request or one attempt.
+//!
+//! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
+
+mod client;
+mod config;
+mod data_plane;
+mod dead_letters;
+pub mod delivery;
+mod dispatch;
+mod ingress;
+mod intake;
+mod log;
+mod metrics;
+mod record;
+pub mod topology;
+
+pub use client::{Resolve, resolve_as_the_machine_does};
+pub use config::{Config, ConfigError};
+pub use data_plane::{DataPlane, Hooks};
+pub use dead_letters::{DeadLetter, DeadLetterError, Page};
+pub use dispatch::{SubscriptionStatus, Tokens};
+pub use ingress::{Authorize, Denied, Ingress, serve};
+pub use log::{AskError, Log, LogThread, OpenError};
+pub use topology::Topology;

@@ -1,0 +1,344 @@
+//! What the data plane acts on: brokers, channels and who listens to them, as one immutable snapshot.
+//!
+//! Controllers make it and hand a whole [`Topology`] over; the data plane never changes one. A snapshot shares everything
+//! that did not change with the one before, so that a change costs its own broker or channel and a walk down a tree, and
+//! looking one up costs a walk down the same tree, however many there are.
+
+mod address;
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use http::Uri;
+use imbl::OrdMap;
+use knoll_event::{
+    Event,
+    filter::{Filter, Matcher},
+};
+use tokio::sync::watch;
+
+pub use self::address::{Names, NotFound};
+use crate::delivery::{Delivery, Destination};
+
+/// The newest snapshot; nothing before the first one, until which nobody is told that a broker is not there.
+pub type Snapshots = watch::Receiver<Option<Topology>>;
+
+/// What takes events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A Broker: its Triggers filter, replies come back to it, and events count their hops.
+    Broker,
+    /// An InMemoryChannel: events are neither filtered nor changed, and replies go where its Subscriptions say.
+    Channel,
+}
+
+impl Kind {
+    /// As it is written in names and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// Which object it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// What it is.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// A name from its parts.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// Whether events come to a subscriber in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ordering {
+    /// In any order, as upstream.
+    #[default]
+    Unordered,
+    /// Those of one `partitionkey` one after the other, in the order in which they were taken
+    /// (`knoll.dev/ordering: key`). Events without a key are in no order.
+    Key,
+}
+
+/// Who is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscriber {
+    /// There.
+    At(Destination),
+    /// It is not known where: every attempt fails, and is tried again as a 404 is.
+    Unresolved,
+    /// Nobody: events go straight to where replies go.
+    Nobody,
+}
+
+/// A Trigger of a broker, or a Subscription of a channel.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Its namespace, which may be another than that of the broker or channel.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its uid: progress is kept under it, so that one that is made again gets new events only.
+    pub uid: Arc<str>,
+    /// Who it is where tokens are asked for: a ServiceAccount of its namespace.
+    pub service_account: Option<Arc<str>>,
+    /// Which events it gets; [`Filter::attributes`] of nothing for all of them.
+    pub filter: Filter,
+    /// Who gets them.
+    pub subscriber: Subscriber,
+    /// Where a Subscription's replies go; they are dropped without. A Trigger's go to its broker.
+    pub reply: Option<Destination>,
+    /// Its own delivery, if it says something.
+    pub delivery: Option<Delivery>,
+    /// Whether order matters.
+    pub ordering: Ordering,
+    /// How many events its subscriber takes at a time, if that is known; learned from answers otherwise.
+    pub concurrency: Option<NonZeroU32>,
+}
+
+impl Subscription {
+    /// One that gets every event, in no order, as its broker or channel delivers.
+    pub fn new(namespace: &str, name: &str, uid: &str, subscriber: Subscriber) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            service_account: None,
+            filter: Filter::attributes([]),
+            subscriber,
+            reply: None,
+            delivery: None,
+            ordering: Ordering::default(),
+            concurrency: None,
+        }
+    }
+}
+
+/// A subscription with what counts for it.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// It.
+    pub subscription: Subscription,
+    /// Its own delivery or that of its broker or channel.
+    pub delivery: Delivery,
+}
+
+/// A broker or a channel, with who listens to it.
+#[derive(Debug)]
+pub struct Addressable {
+    name: Name,
+    uid: Arc<str>,
+    audience: Option<Arc<str>>,
+    subscribed: Vec<Arc<Subscribed>>,
+    matcher: Matcher,
+}
+
+impl Addressable {
+    /// Puts one together: what is delivered how is decided, and filters become an index. Costs what its subscriptions are.
+    pub fn new(name: Name, uid: &str, delivery: Option<&Delivery>, subscriptions: Vec<Subscription>) -> Self {
+        let filters = subscriptions.iter().map(|subscription| subscription.filter.clone()).collect();
+        let subscribed = subscriptions.into_iter().map(|subscription| {
+            let delivery = Delivery::effective(subscription.delivery.as_ref(), delivery);
+            Arc::new(Subscribed { subscription, delivery })
+        });
+        Self { name, uid: uid.into(), audience: None, subscribed: subscribed.collect(), matcher: Matcher::new(filters) }
+    }
+
+    /// The same, for whom senders need a token made out to this audience.
+    #[must_use]
+    pub fn for_audience(mut self, audience: &str) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// Which object it is.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its uid: its events are kept under it, so that one that is made again begins with none.
+    pub const fn uid(&self) -> &Arc<str> {
+        &self.uid
+    }
+
+    /// Who a sender's token must be made out to, if it needs one.
+    pub fn audience(&self) -> Option<&str> {
+        self.audience.as_deref()
+    }
+
+    /// Who listens, in the order in which they were given.
+    pub fn subscribed(&self) -> &[Arc<Subscribed>] {
+        &self.subscribed
+    }
+
+    /// The positions of those who get this event, by the index.
+    pub(crate) fn matching(&self, event: &Event) -> Vec<usize> {
+        match self.name.kind {
+            Kind::Broker => self.matcher.matching(event).filters,
+            Kind::Channel => (0..self.subscribed.len()).collect(),
+        }
+    }
+}
+
+/// The snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    names: Arc<Names>,
+    addressables: OrdMap<Name, Arc<Addressable>>,
+}
+
+/// What became of a broker or channel from one snapshot to the next.
+pub(crate) enum Change {
+    /// It is there, new or not as it was.
+    Is(Arc<Addressable>),
+    /// It is gone.
+    Gone(Name),
+}
+
+impl Topology {
+    /// A snapshot of nothing, whose addresses are made of these names.
+    pub fn new(names: Names) -> Self {
+        Self { names: Arc::new(names), addressables: OrdMap::new() }
+    }
+
+    /// The same with this one, in place of the one of its name.
+    #[must_use]
+    pub fn with(mut self, addressable: Addressable) -> Self {
+        self.addressables.insert(addressable.name.clone(), Arc::new(addressable));
+        self
+    }
+
+    /// The same without the one of this name.
+    #[must_use]
+    pub fn without(mut self, name: &Name) -> Self {
+        self.addressables.remove(name);
+        self
+    }
+
+    /// The broker or channel of this name.
+    pub fn get(&self, name: &Name) -> Option<&Arc<Addressable>> {
+        self.addressables.get(name)
+    }
+
+    /// Every broker and channel.
+    pub fn addressables(&self) -> impl Iterator<Item = &Arc<Addressable>> {
+        self.addressables.values()
+    }
+
+    /// The broker or channel that a request is for, by the host it names and its target as it stands in the request.
+    ///
+    /// # Errors
+    /// When there is none, or the request names none.
+    pub fn find(&self, host: &str, target: &str) -> Result<&Arc<Addressable>, NotFound> {
+        let name = self.names.name(host, target)?;
+        self.addressables.get(&name).ok_or(NotFound::Unknown)
+    }
+
+    /// The address of a broker or channel, whether it is there or not; nothing when its name is none of a URI.
+    pub fn address(&self, name: &Name) -> Option<Uri> {
+        let (host, path) = match name.kind {
+            Kind::Broker => (self.names.broker_host(), format!("/{}/{}", name.namespace, name.name)),
+            Kind::Channel => (self.names.channel_host(&name.namespace, &name.name), "/".to_owned()),
+        };
+        Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()
+    }
+
+    /// What is not in `self` as it was in `before`. What both share costs nothing.
+    pub(crate) fn since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Change> + 'a {
+        use imbl::ordmap::DiffItem;
+        before.addressables.diff(&self.addressables).filter_map(|difference| match difference {
+            DiffItem::Add(_, now) => Some(Change::Is(now.clone())),
+            DiffItem::Update { old: (_, old), new: (_, new) } => {
+                (!Arc::ptr_eq(old, new)).then(|| Change::Is(new.clone()))
+            }
+            DiffItem::Remove(name, _) => Some(Change::Gone(name.clone())),
+        })
+    }
+}
+
+impl PartialEq for Addressable {
+    /// One is itself: two that were put together apart are not compared.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addressable(kind: Kind, name: &str, subscriptions: Vec<Subscription>) -> Addressable {
+        Addressable::new(Name::new(kind, "ns", name), &format!("uid-{name}"), None, subscriptions)
+    }
+
+    fn changes(now: &Topology, before: &Topology) -> Vec<String> {
+        now.since(before)
+            .map(|change| match change {
+                Change::Is(addressable) => format!("+{}", addressable.name().name),
+                Change::Gone(name) => format!("-{}", name.name),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_snapshot_tells_what_changed_since_another() {
+        let before = ["a", "b", "c"]
+            .into_iter()
+            .fold(Topology::default(), |topology, name| topology.with(addressable(Kind::Broker, name, vec![])));
+        let now =
+            before.clone().with(addressable(Kind::Broker, "b", vec![])).with(addressable(Kind::Channel, "a", vec![]));
+        let now = now.without(&Name::new(Kind::Broker, "ns", "c"));
+        assert_eq!(changes(&now, &before), ["+b", "-c", "+a"]);
+        assert_eq!(changes(&now, &now), [""; 0]);
+        assert_eq!(changes(&before, &Topology::default()), ["+a", "+b", "+c"]);
+    }
+
+    #[test]
+    fn everything_is_found_at_its_address() {
+        let topology = Topology::default().with(addressable(Kind::Broker, "x", vec![])).with(addressable(
+            Kind::Channel,
+            "x",
+            vec![],
+        ));
+        for of in topology.addressables() {
+            let address = topology.address(of.name()).expect("a URI");
+            let found = topology.find(address.host().expect("a host"), address.path()).expect("there");
+            assert!(Arc::ptr_eq(found, of), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_broker_filters_and_a_channel_does_not() {
+        let only = |kind: &str| Subscription {
+            filter: Filter::exact([("type", kind)]),
+            ..Subscription::new("ns", kind, kind, Subscriber::Unresolved)
+        };
+        let event = Event::new("1", "/s", "b").expect("an event");
+        let matching = |kind| addressable(kind, "x", vec![only("a"), only("b")]).matching(&event);
+        assert_eq!((matching(Kind::Broker), matching(Kind::Channel)), (vec![1], vec![0, 1]));
+    }
+
+    #[test]
+    fn what_counts_for_a_subscription_is_decided_once() {
+        let delivery = Delivery { retry: 7, ..Delivery::default() };
+        let own = Subscription {
+            delivery: Some(Delivery { retry: 1, ..Delivery::default() }),
+            ..Subscription::new("ns", "own", "1", Subscriber::Unresolved)
+        };
+        let without = Subscription::new("ns", "without", "2", Subscriber::Unresolved);
+        let name = Name::new(Kind::Broker, "ns", "b");
+        let addressable = Addressable::new(name, "uid", Some(&delivery), vec![own, without]);
+        let retries: Vec<u32> = addressable.subscribed().iter().map(|subscribed| subscribed.delivery.retry).collect();
+        assert_eq!(retries, [1, 7]);
+    }
+}

@@ -1,0 +1,156 @@
+//! Which broker or channel an address names: upstream's hosts and paths.
+//!
+//! | | |
+//! |---|---|
+//! | a broker | `broker-ingress.<system namespace>.svc.<domain>/<namespace>/<name>` |
+//! | a channel | `<name>-kn-channel.<namespace>.svc.<domain>/` |
+//! | a channel, over TLS | `imc-dispatcher.<system namespace>.svc.<domain>/<namespace>/<name>` |
+//!
+//! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
+
+use super::{Kind, Name};
+
+const BROKERS: &str = "broker-ingress";
+const CHANNELS: &str = "imc-dispatcher";
+const CHANNEL: &str = "-kn-channel";
+
+/// The names that addresses are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Where Eventing itself lives.
+    pub system_namespace: Box<str>,
+    /// Domain of the cluster.
+    pub cluster_domain: Box<str>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { system_namespace: "knative-eventing".into(), cluster_domain: "cluster.local".into() }
+    }
+}
+
+/// Why a request is for no broker and no channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    /// Its path is not of the form of an address.
+    #[error("no address: a broker's ends in /<namespace>/<name>, a channel's in /")]
+    Malformed,
+    /// Its host is none of ours, or its path names nobody.
+    #[error("brokers and channels have other addresses: see their status.address.url")]
+    Elsewhere,
+    /// There is none of that name.
+    #[error("there is no broker or channel of this address")]
+    Unknown,
+}
+
+impl Names {
+    /// The broker's host, without a path.
+    pub fn broker_host(&self) -> String {
+        format!("{BROKERS}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// A channel's host.
+    pub fn channel_host(&self, namespace: &str, name: &str) -> String {
+        format!("{name}{CHANNEL}.{namespace}.svc.{}", self.cluster_domain)
+    }
+
+    /// What a request is for. The target is taken as it stands: a query is part of the name, and nothing is decoded, as
+    /// upstream has it.
+    pub(super) fn name(&self, host: &str, target: &str) -> Result<Name, NotFound> {
+        let host = without_port(host).to_ascii_lowercase();
+        let (service, namespace) = self.service(&host).ok_or(NotFound::Elsewhere)?;
+        if let Some(channel) = service.strip_suffix(CHANNEL)
+            && !channel.is_empty()
+        {
+            // A relative reference such as an empty path means the root.
+            return if matches!(target, "" | "/") {
+                Ok(Name::new(Kind::Channel, namespace, channel))
+            } else {
+                Err(NotFound::Malformed)
+            };
+        }
+        let kind = match service {
+            BROKERS => Kind::Broker,
+            CHANNELS => Kind::Channel,
+            _ => return Err(NotFound::Elsewhere),
+        };
+        if namespace != &*self.system_namespace || matches!(target, "" | "/") {
+            return Err(NotFound::Elsewhere);
+        }
+        let path = target.strip_suffix('/').unwrap_or(target);
+        let parts: Vec<&str> = path.split('/').collect();
+        let ["", namespace, name] = parts[..] else { return Err(NotFound::Malformed) };
+        Ok(Name::new(kind, namespace, name))
+    }
+
+    /// Name and namespace of the service that a host is.
+    fn service<'a>(&self, host: &'a str) -> Option<(&'a str, &'a str)> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = host.strip_suffix(&*self.cluster_domain).and_then(|host| host.strip_suffix('.')).unwrap_or(host);
+        let host = host.strip_suffix(".svc").unwrap_or(host);
+        host.split_once('.').filter(|(_, namespace)| !namespace.is_empty() && !namespace.contains('.'))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    host.rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(host, _)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(host: &str, target: &str) -> Result<(Kind, String, String), NotFound> {
+        Names::default().name(host, target).map(|name| (name.kind, name.namespace.to_string(), name.name.to_string()))
+    }
+
+    #[test]
+    fn upstreams_addresses_name_brokers_and_channels() {
+        let names = Names::default();
+        let broker = Ok((Kind::Broker, "ns".to_owned(), "b".to_owned()));
+        let channel = Ok((Kind::Channel, "ns".to_owned(), "c".to_owned()));
+        for host in [
+            &*names.broker_host(),
+            "broker-ingress.knative-eventing.svc.cluster.local:80",
+            "Broker-Ingress.Knative-Eventing.svc.cluster.local.",
+            "broker-ingress.knative-eventing.svc",
+            "broker-ingress.knative-eventing",
+        ] {
+            assert_eq!(name(host, "/ns/b"), broker, "{host}");
+            assert_eq!(name(host, "/ns/b/"), broker, "{host}");
+        }
+        assert_eq!(name(&names.channel_host("ns", "c"), "/"), channel);
+        assert_eq!(name("c-kn-channel.ns:8080", ""), channel);
+        assert_eq!(name("imc-dispatcher.knative-eventing.svc.cluster.local", "/ns/c"), channel);
+    }
+
+    #[test]
+    fn what_names_nothing_is_told_from_what_is_no_address() {
+        let broker = Names::default().broker_host();
+        let cases = [
+            (&*broker, "/", NotFound::Elsewhere),
+            (&broker, "/ns", NotFound::Malformed),
+            (&broker, "/ns/b/c", NotFound::Malformed),
+            (&broker, "/ns/b//", NotFound::Malformed),
+            (&broker, "ns/b", NotFound::Malformed),
+            ("c-kn-channel.ns.svc.cluster.local", "/x", NotFound::Malformed),
+            ("-kn-channel.ns.svc.cluster.local", "/", NotFound::Elsewhere),
+            ("broker-ingress.other.svc.cluster.local", "/ns/b", NotFound::Elsewhere),
+            ("broker-ingress.knative-eventing.svc.other.org", "/ns/b", NotFound::Elsewhere),
+            ("example.org", "/ns/b", NotFound::Elsewhere),
+            ("localhost", "/ns/b", NotFound::Elsewhere),
+            ("", "/ns/b", NotFound::Elsewhere),
+        ];
+        for (host, target, error) in cases {
+            assert_eq!(name(host, target), Err(error), "{host} {target}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_part_of_the_name() {
+        let named = name(&Names::default().broker_host(), "/ns/b?x=y").expect("three parts");
+        assert_eq!(named.2, "b?x=y");
+    }
+}

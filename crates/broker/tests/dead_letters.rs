@@ -1,0 +1,91 @@
+//! Events that nobody took.
+
+mod world;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use knoll_broker::{DeadLetterError, Topology, delivery::Delivery, topology::Subscription};
+use knoll_event::{Event, knative};
+use tokio::time::sleep;
+use world::*;
+
+type Runs = Result<(), Box<dyn std::error::Error>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_sink_takes_is_kept_shown_delivered_again_and_dropped_on_request() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let sinkless = Subscription { delivery: Some(retries(1, 0)), ..to(&sinks, "sinkless") };
+    let useless = Subscription {
+        delivery: Some(Delivery { dead_letter_sink: Some(sinks.at("closed")), ..Delivery::default() }),
+        ..to(&sinks, "useless")
+    };
+    sinks.on("sinkless", |_, _| Act::Status(500));
+    sinks.on("useless", |_, _| Act::Status(418));
+    sinks.on("closed", |_, _| Act::Status(403));
+    let topology = with(Topology::default(), &b, vec![sinkless, useless]);
+    let world = World::start(directory.path(), topology.clone());
+    world.ready(&["sinkless", "useless"]).await;
+    let mut event = Event::new("1", "/s", "t")?;
+    event.set("ext", "x")?;
+    event.set_data("text/plain", "hello")?;
+    assert_eq!(world.send(&b, &event).await, StatusCode::ACCEPTED);
+    until("both", || world.plane.dead_letter_count(&b) == 2).await;
+    until("both are counted", || world.metric("broker_dead_letters_kept") == 2).await;
+    assert_eq!(world.plane.status("sinkless").map(|status| status.dead_letters), Some(1));
+    // They outlive the process.
+    world.kill().await;
+    let world = World::start(directory.path(), topology);
+    world.ready(&["sinkless", "useless"]).await;
+    let page = world.plane.dead_letters(&b, 0, 10).await?;
+    assert_eq!((page.letters.len(), page.next), (2, None));
+    let of = |uid: &str| page.letters.iter().find(|letter| &*letter.subscription == uid).cloned();
+    let (mine, other) = (of("sinkless").expect("kept"), of("useless").expect("kept"));
+    assert_eq!(text(&mine.event, knative::ERROR_CODE).as_deref(), Some("500"));
+    // The first failure is the one that counts, not the sink's.
+    assert_eq!(text(&other.event, knative::ERROR_CODE).as_deref(), Some("418"));
+    assert_eq!((mine.event.data(), text(&mine.event, "ext").as_deref()), (event.data(), Some("x")));
+    let first = world.plane.dead_letters(&b, 0, 1).await?;
+    assert_eq!((first.letters.len(), first.next), (1, Some(1)));
+
+    let before = sinks.seen("sinkless").len();
+    sinks.on("sinkless", |_, _| Act::Status(202));
+    world.plane.redrive(&b, vec![mine.offset]).await?;
+    let seen = sinks.wait("sinkless", before + 1).await;
+    let again = &seen[before].event;
+    assert_eq!((again.id(), again.data(), again.extension(knative::ERROR_CODE)), ("1", event.data(), None));
+    assert_eq!(world.plane.dead_letter_count(&b), 1);
+    let gone = world.plane.redrive(&b, vec![mine.offset]).await;
+    assert!(matches!(gone, Err(DeadLetterError::NoLetter(offset)) if offset == mine.offset), "{gone:?}");
+
+    world.plane.drop_dead_letters(&b, &[other.offset]).await?;
+    assert_eq!(world.plane.dead_letter_count(&b), 0);
+    assert_eq!(world.plane.dead_letters(&b, 0, 10).await?.letters, []);
+    let never = world.plane.drop_dead_letters(&b, &[99]).await;
+    assert!(matches!(never, Err(DeadLetterError::NoLetter(99))), "{never:?}");
+    assert!(matches!(world.plane.redrive(&broker("nope"), vec![1]).await, Err(DeadLetterError::NoAddressable)));
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(sinks.seen("sinkless").len(), before + 1);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_of_a_trigger_that_is_gone_says_so_and_stays() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    sinks.on("t", |_, _| Act::Status(400));
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "t")]));
+    world.ready(&["t"]).await;
+    world.number(&b, 1, "t").await;
+    until("it is kept", || world.plane.dead_letter_count(&b) == 1).await;
+    world.change(|topology| with(topology, &b, vec![to(&sinks, "u")]));
+    world.ready(&["u"]).await;
+    let refused = world.plane.redrive(&b, vec![0]).await.expect_err("nobody to deliver to");
+    assert!(
+        refused.to_string().starts_with("dead letter 0 is for the subscription t, which is not there"),
+        "{refused}"
+    );
+    assert_eq!(world.plane.dead_letter_count(&b), 1);
+    world.finish().await;
+    Ok(())
+}
