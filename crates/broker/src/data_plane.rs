@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use knoll_api::metrics::MetricFamily;
+use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
-    AskError, Config, ConfigError, DeadLetterError, Ingress, Log, Page, SubscriptionStatus, Tokens,
+    AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Supervisor, Views},
+    dispatch::{Command, Context, Room, Supervisor, Views, stream_name},
+    history::{self, History, Start},
     ingress::Authorize,
     intake::Intake,
     metrics::Metrics,
@@ -59,8 +61,9 @@ impl DataPlane {
         let ingress = Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone());
         let client = Client::new(&config, resolve);
         let letters = Letters { log: log.clone() };
-        let views = Arc::new(Views::default());
-        let context = Context { log, metrics, client, intake, snapshots, config, tokens, authorize, letters, views };
+        let (views, room) = (Arc::new(Views::default()), Room::default());
+        let context =
+            Context { log, metrics, client, intake, snapshots, config, tokens, authorize, letters, views, room };
         let (asks, asked) = mpsc::channel(ASKED);
         Ok(Self { context: Arc::new(context), ingress, asks, asked: Arc::new(Mutex::new(asked)) })
     }
@@ -85,6 +88,54 @@ impl DataPlane {
         self.context.views.of(uid)
     }
 
+    /// Events that a broker or channel keeps, at most `most`.
+    ///
+    /// # Errors
+    /// When there is no such broker or channel, or the log cannot be read.
+    pub async fn history(&self, name: &Name, start: Start, most: usize) -> Result<History, OperationError> {
+        let stream = self.stream(name)?;
+        let from = history::offset(&self.context.log, stream, start).await?;
+        history::read(&self.context.log, stream, from, most).await
+    }
+
+    /// Delivers events that a broker or channel keeps once more, to one Trigger or Subscription: those that its filter
+    /// lets through now, of the ones that were taken before this was asked. How many they are.
+    ///
+    /// # Errors
+    /// When there is no such broker, channel or subscription, or the log cannot be read or written; what was read before
+    /// is delivered then.
+    pub async fn replay(&self, name: &Name, subscription: &str, start: Start) -> Result<u64, OperationError> {
+        let stream = self.stream(name)?;
+        let to = self.context.log.reader().end(stream).unwrap_or_default();
+        let (mut from, mut count) = (history::offset(&self.context.log, stream, start).await?, 0);
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let command = Command::Replay { subscription: subscription.into(), from, to, answer };
+            let (more, next) = self.ask(name, command, answered).await?;
+            count += more;
+            if next >= to || next == from {
+                return Ok(count);
+            }
+            from = next;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &Name,
+        command: Command,
+        answered: oneshot::Receiver<Result<T, OperationError>>,
+    ) -> Result<T, OperationError> {
+        self.asks.send((name.clone(), command)).await.map_err(|_| OperationError::NoAddressable)?;
+        answered.await.map_err(|_| OperationError::NoAddressable)?
+    }
+
+    fn stream(&self, name: &Name) -> Result<StreamId, OperationError> {
+        let of = self.find(name)?;
+        let stream = self.context.log.reader().stream(stream_name(&of).as_bytes());
+        stream.ok_or(OperationError::NoAddressable)
+    }
+
     /// How many built-in dead letters a broker or channel has.
     pub fn dead_letter_count(&self, name: &Name) -> u64 {
         self.find(name).map_or(0, |of| self.context.letters.count(of.uid()))
@@ -94,7 +145,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// When there is no such broker or channel, or the log cannot be read.
-    pub async fn dead_letters(&self, name: &Name, from: u64, most: usize) -> Result<Page, DeadLetterError> {
+    pub async fn dead_letters(&self, name: &Name, from: u64, most: usize) -> Result<Page, OperationError> {
         let of = self.find(name)?;
         self.context.letters.page(of.uid(), from, most).await
     }
@@ -104,28 +155,26 @@ impl DataPlane {
     ///
     /// # Errors
     /// When one is not there, or whom it was for.
-    pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), DeadLetterError> {
+    pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), OperationError> {
         let (answer, answered) = oneshot::channel();
-        let asked = (name.clone(), Command::Redrive { offsets, answer });
-        self.asks.send(asked).await.map_err(|_| DeadLetterError::NoAddressable)?;
-        answered.await.map_err(|_| DeadLetterError::NoAddressable)?
+        self.ask(name, Command::Redrive { offsets, answer }, answered).await
     }
 
     /// Drops dead letters for good.
     ///
     /// # Errors
     /// When one is not there.
-    pub async fn drop_dead_letters(&self, name: &Name, offsets: &[u64]) -> Result<(), DeadLetterError> {
+    pub async fn drop_dead_letters(&self, name: &Name, offsets: &[u64]) -> Result<(), OperationError> {
         let of = self.find(name)?;
         self.context.letters.forget(of.uid(), offsets).await?;
         self.context.metrics.dropped.add(offsets.len() as u64);
         Ok(())
     }
 
-    fn find(&self, name: &Name) -> Result<Arc<Addressable>, DeadLetterError> {
+    fn find(&self, name: &Name) -> Result<Arc<Addressable>, OperationError> {
         let snapshot = self.context.snapshots.borrow();
         let found = snapshot.as_ref().and_then(|topology| topology.get(name));
-        found.cloned().ok_or(DeadLetterError::NoAddressable)
+        found.cloned().ok_or(OperationError::NoAddressable)
     }
 
     /// What it counts.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use knoll_event::{Event, knative};
-use knoll_journal::events::{CursorId, Durability, GapCause, StreamId, Write, WriteError, Written};
+use knoll_journal::events::{CursorId, Durability, GapCause, ReadError, StreamId, Write, WriteError, Written};
 use tokio::time::{Duration, sleep};
 
 use crate::{Log, log::AskError, record::Record, topology::Addressable};
@@ -40,18 +40,21 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
-/// Why dead letters were not looked at or changed.
+/// Why something that was asked of a broker or channel was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
+pub enum OperationError {
     /// The log.
     #[error(transparent)]
     Log(#[from] AskError),
     /// Its files.
     #[error(transparent)]
-    Read(#[from] knoll_journal::events::ReadError),
+    Read(#[from] ReadError),
     /// There is no such broker or channel, or it is not running.
     #[error("there is no such broker or channel")]
     NoAddressable,
+    /// There is no such Trigger or Subscription (any more).
+    #[error("there is no subscription {0}")]
+    NoSubscription(Box<str>),
     /// There is no such dead letter (any more).
     #[error("there is no dead letter {0}")]
     NoLetter(u64),
@@ -59,7 +62,7 @@ pub enum DeadLetterError {
     #[error(
         "dead letter {offset} is for the subscription {subscription}, which is not there any more: drop it, or send the event to the broker"
     )]
-    NoSubscription {
+    Orphan {
         /// Which one.
         offset: u64,
         /// Its uid.
@@ -126,7 +129,7 @@ impl Letters {
     }
 
     /// Those from offset `from` on, at most `most`.
-    pub(crate) async fn page(&self, uid: &str, from: u64, most: usize) -> Result<Page, DeadLetterError> {
+    pub(crate) async fn page(&self, uid: &str, from: u64, most: usize) -> Result<Page, OperationError> {
         let mut page = Page::default();
         let Some((stream, cursor)) = self.found(uid) else { return Ok(page) };
         let progress = self.log.reader().progress(cursor).unwrap_or_default();
@@ -163,30 +166,30 @@ impl Letters {
     }
 
     /// One of them as it is kept.
-    pub(crate) async fn get(&self, uid: &str, offset: u64) -> Result<Record, DeadLetterError> {
-        let (stream, cursor) = self.found(uid).ok_or(DeadLetterError::NoLetter(offset))?;
+    pub(crate) async fn get(&self, uid: &str, offset: u64) -> Result<Record, OperationError> {
+        let (stream, cursor) = self.found(uid).ok_or(OperationError::NoLetter(offset))?;
         if self.log.reader().progress(cursor).is_none_or(|progress| progress.is_settled(offset)) {
-            return Err(DeadLetterError::NoLetter(offset));
+            return Err(OperationError::NoLetter(offset));
         }
         let read = self.log.read(stream, offset, 1, 0).await?;
         let event = read.events.into_iter().find(|event| event.offset == offset);
         let record = event.and_then(|event| Record::decode(event.payload).ok());
-        record.ok_or(DeadLetterError::NoLetter(offset))
+        record.ok_or(OperationError::NoLetter(offset))
     }
 
     /// Forgets them.
-    pub(crate) async fn forget(&self, uid: &str, offsets: &[u64]) -> Result<(), DeadLetterError> {
+    pub(crate) async fn forget(&self, uid: &str, offsets: &[u64]) -> Result<(), OperationError> {
         let Some((_, cursor)) = self.found(uid) else { return Err(no_letter(offsets)) };
         let progress = self.log.reader().progress(cursor).unwrap_or_default();
         if let Some(gone) = offsets.iter().find(|offset| progress.is_settled(**offset)) {
-            return Err(DeadLetterError::NoLetter(*gone));
+            return Err(OperationError::NoLetter(*gone));
         }
         let ranges = offsets.iter().map(|offset| (*offset, *offset)).collect();
         let outcomes = self.log.write(vec![Write::Settle { cursor, ranges }], Durability::Synced).await;
         for outcome in outcomes.map_err(AskError::from)? {
             match outcome {
                 Ok(Written::Done | Written::Appended(_) | Written::Stream(_) | Written::Cursor(_)) => {}
-                Err(WriteError::OutOfStream { first, .. }) => return Err(DeadLetterError::NoLetter(first)),
+                Err(WriteError::OutOfStream { first, .. }) => return Err(OperationError::NoLetter(first)),
                 Err(error) => return Err(AskError::from(error).into()),
             }
         }
@@ -194,8 +197,8 @@ impl Letters {
     }
 }
 
-fn no_letter(offsets: &[u64]) -> DeadLetterError {
-    DeadLetterError::NoLetter(offsets.first().copied().unwrap_or_default())
+fn no_letter(offsets: &[u64]) -> OperationError {
+    OperationError::NoLetter(offsets.first().copied().unwrap_or_default())
 }
 
 /// An event as it was before it became a dead letter.

@@ -79,6 +79,7 @@ counters! {
     dead_letters: "dead_letters_sent", "Events that a dead letter sink took";
     kept_dead_letters: "dead_letters_kept", "Dead letters without a sink that took them, kept in the stream for those";
     redriven: "dead_letters_redriven", "Kept dead letters that were delivered again on request";
+    replayed: "events_replayed", "Kept events that were delivered again on request";
     dropped: "dead_letters_dropped", "Kept dead letters that were dropped on request";
     out_of_hops: "events_out_of_hops", "Events refused because they came back to brokers too often";
     lost: "events_lost", "Kept events that are damaged; each is named in the log";

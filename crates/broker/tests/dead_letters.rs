@@ -5,8 +5,8 @@ mod world;
 use std::time::Duration;
 
 use http::StatusCode;
-use knoll_broker::{DeadLetterError, Topology, delivery::Delivery, topology::Subscription};
-use knoll_event::{Event, knative};
+use knoll_broker::{OperationError, Start, Topology, delivery::Delivery, topology::Subscription};
+use knoll_event::{Event, filter::Filter, knative};
 use tokio::time::sleep;
 use world::*;
 
@@ -56,16 +56,45 @@ async fn what_no_sink_takes_is_kept_shown_delivered_again_and_dropped_on_request
     assert_eq!((again.id(), again.data(), again.extension(knative::ERROR_CODE)), ("1", event.data(), None));
     assert_eq!(world.plane.dead_letter_count(&b), 1);
     let gone = world.plane.redrive(&b, vec![mine.offset]).await;
-    assert!(matches!(gone, Err(DeadLetterError::NoLetter(offset)) if offset == mine.offset), "{gone:?}");
+    assert!(matches!(gone, Err(OperationError::NoLetter(offset)) if offset == mine.offset), "{gone:?}");
 
     world.plane.drop_dead_letters(&b, &[other.offset]).await?;
     assert_eq!(world.plane.dead_letter_count(&b), 0);
     assert_eq!(world.plane.dead_letters(&b, 0, 10).await?.letters, []);
     let never = world.plane.drop_dead_letters(&b, &[99]).await;
-    assert!(matches!(never, Err(DeadLetterError::NoLetter(99))), "{never:?}");
-    assert!(matches!(world.plane.redrive(&broker("nope"), vec![1]).await, Err(DeadLetterError::NoAddressable)));
+    assert!(matches!(never, Err(OperationError::NoLetter(99))), "{never:?}");
+    assert!(matches!(world.plane.redrive(&broker("nope"), vec![1]).await, Err(OperationError::NoAddressable)));
     sleep(Duration::from_millis(100)).await;
     assert_eq!(sinks.seen("sinkless").len(), before + 1);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_events_are_read_and_delivered_again_on_request_only() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let only = Subscription { filter: Filter::exact([("type", "t")]), ..to(&sinks, "only") };
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![only, to(&sinks, "all")]));
+    world.ready(&["only", "all"]).await;
+    world.numbers(&b, 0..600, "t").await;
+    world.numbers(&b, 600..700, "other").await;
+    sinks.wait("only", 600).await;
+    sinks.wait("all", 700).await;
+    let history = world.plane.history(&b, Start::Offset(598), 4).await?;
+    let ids: Vec<&str> = history.events.iter().map(|kept| kept.event.id()).collect();
+    assert_eq!((ids, history.next, history.missing), (vec!["598", "599", "600", "601"], 602, vec![]));
+    let all = world.plane.history(&b, Start::Time(0), 1000).await?.events;
+    assert_eq!(all.len(), 700);
+    let later = world.plane.history(&b, Start::Time(all[699].time + 1), 1000).await?;
+    assert_eq!((later.events.len(), later.next), (0, 700));
+
+    assert_eq!(world.plane.replay(&b, "only", Start::Offset(100)).await?, 500);
+    let seen = sinks.wait("only", 1100).await;
+    assert!(seen[600..].iter().all(|seen| seen.event.kind() == "t"));
+    let nobody = world.plane.replay(&b, "nobody", Start::Offset(0)).await;
+    assert!(matches!(nobody, Err(OperationError::NoSubscription(_))), "{nobody:?}");
+    until("nothing is left", || world.plane.status("only").is_some_and(|status| status.lag == 0)).await;
+    assert_eq!((sinks.seen("only").len(), sinks.seen("all").len()), (1100, 700));
     world.finish().await;
     Ok(())
 }

@@ -18,6 +18,7 @@
 //! change of one Trigger costs n, of its broker alone.
 
 mod attempt;
+mod fresh;
 mod lane;
 mod limit;
 mod status;
@@ -32,6 +33,7 @@ use http::HeaderValue;
 
 pub use self::status::SubscriptionStatus;
 pub(crate) use self::{
+    fresh::Room,
     status::Views,
     supervisor::{Command, Supervisor},
 };
@@ -61,6 +63,7 @@ pub(crate) struct Context {
     pub(crate) authorize: Option<Authorize>,
     pub(crate) letters: Letters,
     pub(crate) views: Arc<Views>,
+    pub(crate) room: Room,
 }
 
 impl Context {

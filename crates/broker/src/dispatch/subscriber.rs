@@ -138,15 +138,15 @@ impl Subscriber {
         self.backlog.get_or_insert_with(empty).add(offset);
     }
 
-    /// Whether more of what it is behind with may be held: an ordered one has to know keys first, so `Some(true)` says that
-    /// the events must be read.
-    pub(crate) fn wants_backlog(&self, window: usize, reached: u64) -> Option<bool> {
-        let backlog = self.backlog.as_ref()?;
-        let is_wanted = backlog.has_more()
-            && backlog.lane.len() < window
-            && self.ready.len() < self.limit.current()
-            && (!self.is_ordered() || reached >= self.recovered_to());
-        is_wanted.then(|| self.is_ordered())
+    /// How many more of the events that it is behind with may be held, the broker's or channel's being read up to
+    /// `reached`. Two rounds are, so that they are read together.
+    pub(crate) fn wants_backlog(&self, window: usize, reached: u64) -> usize {
+        let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.has_more()) else { return 0 };
+        let is_early = self.is_ordered() && reached < self.recovered_to();
+        if is_early || self.ready.len() >= self.limit.current() {
+            return 0;
+        }
+        (2 * self.limit.current() - self.ready.len()).min(window.saturating_sub(backlog.lane.len()))
     }
 
     /// The event whose turn it is, if there is room for one.
@@ -367,7 +367,7 @@ mod tests {
         subscriber.done(main(1));
         subscriber.catch_up(8);
         assert!(subscriber.is_behind(), "one is aside");
-        assert_eq!(subscriber.wants_backlog(8, 2), Some(false));
+        assert_eq!(subscriber.wants_backlog(8, 2), 7);
         subscriber.hold_next(None);
         let aside = Item { stream: Stream::Backlog, offset: 0 };
         assert_eq!([subscriber.next(), subscriber.next(), subscriber.next()], [Some(main(0)), Some(aside), None]);

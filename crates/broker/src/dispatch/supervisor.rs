@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     AskError,
-    dead_letters::{self, DeadLetterError},
+    dead_letters::{self, OperationError},
     topology::{Addressable, Change, Name, Topology},
 };
 
@@ -38,7 +38,18 @@ pub(crate) enum Command {
         /// Which.
         offsets: Vec<u64>,
         /// What came of it.
-        answer: oneshot::Sender<Result<(), DeadLetterError>>,
+        answer: oneshot::Sender<Result<(), OperationError>>,
+    },
+    /// To deliver a batch of events that it keeps again.
+    Replay {
+        /// To whom, by uid.
+        subscription: Arc<str>,
+        /// The first.
+        from: u64,
+        /// Without this one.
+        to: u64,
+        /// How many they are, and where to go on.
+        answer: oneshot::Sender<Result<(u64, u64), OperationError>>,
     },
 }
 

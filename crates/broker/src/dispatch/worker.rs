@@ -2,6 +2,7 @@
 
 mod aside;
 mod open;
+mod requests;
 
 use std::{
     cmp::Reverse,
@@ -27,6 +28,7 @@ use self::aside::{Aside, Moved};
 use super::{
     Context,
     attempt::{Attempt, Ended},
+    fresh::Fresh,
     subscriber::{Item, Stream, Subscriber},
     supervisor::Command,
 };
@@ -51,6 +53,8 @@ const TURN: usize = 1024;
 
 /// Which subscriber; never another's.
 type Number = u64;
+/// No subscriber.
+const EVERYBODYS: Number = 0;
 type Told = Result<Vec<Result<Written, WriteError>>, SubmitError>;
 
 /// Why a worker ended that should not have.
@@ -95,8 +99,8 @@ pub(crate) struct Worker {
     tried: BTreeMap<u64, Vec<Number>>,
     /// Who may have something to do.
     runnable: Vec<Number>,
-    /// The events that were just read.
-    fresh: HashMap<u64, Arc<Record>>,
+    /// Events that were read; those of the broker or channel are [`EVERYBODYS`].
+    fresh: Fresh<(Number, u64)>,
     retries: BinaryHeap<Reverse<(Instant, Number, Item)>>,
     tasks: JoinSet<Ended>,
     running: HashMap<Id, (Number, Item)>,
@@ -123,7 +127,7 @@ impl Worker {
         let mut has_commands = true;
         loop {
             self.read().await?;
-            self.fill().await?;
+            self.fill().await;
             self.start();
             self.tell();
             let (timer, can_read) = (self.timer(), self.more && self.moving.is_none() && self.held_up.is_none());
@@ -161,8 +165,8 @@ impl Worker {
     /// When there is something to do by the clock.
     fn timer(&self) -> Option<Instant> {
         let retry = self.retries.peek().map(|Reverse((due, ..))| *due);
-        // Later looks follow from what happens.
-        let look = self.held_up.map(|(_, since)| since + HOLD_UP).filter(|look| *look > Instant::now());
+        let looks = self.more && self.moving.is_none() && self.subscribers.len() > 1;
+        let look = self.held_up.map(|(_, since)| since + HOLD_UP).filter(|_| looks);
         retry.into_iter().chain(look).min()
     }
 
@@ -177,11 +181,13 @@ impl Worker {
             Err(ReadError::Io { name, first, last, source }) => {
                 tracing::error!(error = %source, segment = name, first, last, "events cannot be read; others go on");
                 self.context.metrics.unread.add(last - first + 1);
+                self.pass_to(first);
                 self.next = last + 1;
                 return Ok(());
             }
             Err(error @ ReadError::NoStream) => return Err(error.into()),
         };
+        let held_up = self.held_up.take();
         self.more = read.next > self.next;
         read.gaps.iter().for_each(|gap| self.missing(gap));
         let mut asides = Vec::new();
@@ -189,12 +195,10 @@ impl Worker {
             self.pass_to(event.offset);
             let offset = event.offset;
             if let Some(full) = self.give(event, &mut asides) {
-                let since =
-                    self.held_up.filter(|(number, _)| *number == full).map_or_else(Instant::now, |(_, since)| since);
-                self.held_up = Some((full, since));
+                let since = held_up.filter(|(number, _)| *number == full).map(|(_, since)| since);
+                self.held_up = Some((full, since.unwrap_or_else(Instant::now)));
                 break;
             }
-            self.held_up = None;
             self.next = offset + 1;
             if aside::is_enough(&asides) {
                 break;
@@ -214,8 +218,13 @@ impl Worker {
         if full.main.len() <= self.context.config.window * 3 / 4 || full.is_behind() {
             return false;
         }
+        if since.elapsed() < HOLD_UP || self.subscribers.len() == 1 {
+            return true;
+        }
         let is_idle = |other: &Subscriber| other.main.len() == 0 && !other.is_behind();
-        if since.elapsed() < HOLD_UP || !self.subscribers.values().any(is_idle) {
+        if !self.subscribers.values().any(is_idle) {
+            // Looking at all of them is not for every turn.
+            self.held_up = Some((number, Instant::now()));
             return true;
         }
         let name = &*full.subscribed.subscription.name;
@@ -249,7 +258,8 @@ impl Worker {
         if self.recovered.is_settled(offset) {
             return None;
         }
-        let record = match Record::decode(event.payload.clone()) {
+        // What was read shares its memory with its neighbours; this is kept, and alone.
+        let record = match Record::decode(Bytes::copy_from_slice(&event.payload)) {
             Ok(record) => Arc::new(record),
             Err(error) => {
                 self.context.lost(&self.addressable, offset, &error.to_string());
@@ -286,7 +296,7 @@ impl Worker {
         self.context.metrics.matched.add(matched.len() as u64);
         self.held += matched.len();
         self.open.insert(offset, u32::try_from(matched.len()).unwrap_or(u32::MAX));
-        self.fresh.insert(offset, record);
+        self.fresh.keep((EVERYBODYS, offset), record, event.payload.len());
         None
     }
 
@@ -304,44 +314,38 @@ impl Worker {
     }
 
     /// Lets those who are behind take more of what was put aside for them.
-    async fn fill(&mut self) -> Result<(), WorkerError> {
+    async fn fill(&mut self) {
         self.runnable.sort_unstable();
         self.runnable.dedup();
-        let window = self.context.config.window;
         for at in 0..self.runnable.len() {
-            let Some(subscriber) = self.subscribers.get_mut(&self.runnable[at]) else { continue };
-            while subscriber.wants_backlog(window, self.next) == Some(false) {
-                subscriber.hold_next(None);
-            }
-            if subscriber.wants_backlog(window, self.next) == Some(true) {
-                self.fill_in_order(self.runnable[at]).await?;
-            }
+            self.fill_for(self.runnable[at]).await;
         }
-        Ok(())
     }
 
-    /// The same for one whose order must be known.
-    async fn fill_in_order(&mut self, number: Number) -> Result<(), WorkerError> {
-        let window = self.context.config.window;
-        let Some(subscriber) = self.subscribers.get_mut(&number) else { return Ok(()) };
-        let Some((stream, from)) = subscriber.backlog_start() else { return Ok(()) };
-        let read = match self.context.log.read(stream, from, window, READ_BYTES / 4).await {
+    async fn fill_for(&mut self, number: Number) {
+        let Some(subscriber) = self.subscribers.get_mut(&number) else { return };
+        let wanted = subscriber.wants_backlog(self.context.config.window, self.next);
+        let Some((stream, from)) = subscriber.backlog_start().filter(|_| wanted > 0) else { return };
+        let read = match self.context.log.read(stream, from, wanted, READ_BYTES / 4).await {
             Ok(read) => read,
-            // Its attempt says what is lost.
-            Err(ReadError::Io { .. } | ReadError::NoStream) => {
-                subscriber.hold_next(None);
-                return Ok(());
-            }
+            // Its attempt says what is wrong.
+            Err(ReadError::Io { .. } | ReadError::NoStream) => return subscriber.hold_next(None),
         };
-        let keys: HashMap<u64, Bytes> = read.events.into_iter().map(|event| (event.offset, event.key)).collect();
-        while subscriber.wants_backlog(window, self.next).is_some()
-            && let Some((_, offset)) = subscriber.backlog_start()
-            && offset < read.next.max(from + 1)
-        {
-            let key = keys.get(&offset).filter(|key| !key.is_empty());
-            subscriber.hold_next(key.map(|key| self.hasher.hash_one(&key[..])));
+        let events: HashMap<u64, Event> = read.events.into_iter().map(|event| (event.offset, event)).collect();
+        for _ in 0..wanted {
+            let Some((_, offset)) = subscriber.backlog_start() else { break };
+            if offset >= read.next.max(from + 1) {
+                break;
+            }
+            let event = events.get(&offset);
+            let key = event.filter(|event| !event.key.is_empty()).map(|event| self.hasher.hash_one(&event.key[..]));
+            subscriber.hold_next(key);
+            if let Some(event) = event
+                && let Ok(record) = Record::decode(Bytes::copy_from_slice(&event.payload))
+            {
+                self.fresh.keep((number, offset), Arc::new(record), event.payload.len());
+            }
         }
-        Ok(())
     }
 
     /// Starts attempts, as many as each subscriber takes.
@@ -351,10 +355,7 @@ impl Worker {
             while let Some(item) = subscriber.next() {
                 let (Some((stream, _)), Some(held)) = (subscriber.place(item), subscriber.held(item)) else { continue };
                 let failed = held.attempts;
-                let record = match item.stream {
-                    Stream::Main => self.fresh.get(&item.offset).cloned(),
-                    Stream::Backlog => None,
-                };
+                let record = self.fresh.get(&(whose(number, item.stream), item.offset));
                 let attempt = Attempt {
                     context: self.context.clone(),
                     addressable: self.addressable.clone(),
@@ -371,7 +372,6 @@ impl Worker {
             subscriber.catch_up(self.context.config.window);
             subscriber.show();
         }
-        self.fresh.clear();
     }
 
     /// Looks at what attempts came to.
@@ -436,6 +436,9 @@ impl Worker {
     fn done(&mut self, number: Number, item: Item) {
         let Some(subscriber) = self.subscribers.get_mut(&number) else { return };
         subscriber.done(item);
+        if item.stream == Stream::Backlog {
+            self.fresh.forget(&(number, item.offset));
+        }
         let is_said = item.stream == Stream::Main && self.release(item.offset);
         if !is_said && let Some(subscriber) = self.subscribers.get_mut(&number) {
             subscriber.say_settled(item);
@@ -451,6 +454,7 @@ impl Worker {
         let is_last = *left == 0;
         if is_last {
             self.open.remove(&offset);
+            self.fresh.forget(&(EVERYBODYS, offset));
             self.settled.insert(offset, offset);
         }
         is_last
@@ -518,6 +522,14 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+/// Under whose number an event is kept that was read.
+fn whose(number: Number, stream: Stream) -> Number {
+    match stream {
+        Stream::Main => EVERYBODYS,
+        Stream::Backlog => number,
     }
 }
 

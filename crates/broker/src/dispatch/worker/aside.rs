@@ -1,4 +1,4 @@
-//! Putting events aside for subscribers that are behind, and giving dead letters to those whose they are.
+//! Putting events aside for subscribers that are behind.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,13 +14,7 @@ use super::{
     },
     Number, Worker,
 };
-use crate::{
-    Log,
-    dead_letters::{DeadLetterError, without_reasons},
-    dispatch::supervisor::Command,
-    log::AskError,
-    record::Record,
-};
+use crate::{Log, log::AskError};
 
 /// The cursor of a stream that is one subscriber's alone.
 const CURSOR: &str = "subscriber";
@@ -54,7 +48,7 @@ pub(super) fn is_enough(asides: &[Aside]) -> bool {
 }
 
 /// Where a subscriber's events are put.
-type Place = (StreamId, CursorId);
+pub(super) type Place = (StreamId, CursorId);
 
 /// An event that was put aside.
 pub(super) struct Moved {
@@ -65,7 +59,7 @@ pub(super) struct Moved {
 }
 
 /// The stream of a subscriber that is behind, made if there is none.
-async fn place(log: &Log, name: &str) -> Result<Place, AskError> {
+pub(super) async fn place(log: &Log, name: &str) -> Result<Place, AskError> {
     let stream = log.stream(name).await?;
     Ok((stream, log.cursor(stream, CURSOR, None, Some(0)).await?))
 }
@@ -154,42 +148,6 @@ impl Worker {
             self.done(number, Item { stream: Stream::Main, offset });
         }
         self.more = true;
-    }
-
-    pub(super) async fn command(&mut self, command: Command) {
-        let Command::Redrive { offsets, answer } = command;
-        let mut outcome = Ok(());
-        for offset in offsets {
-            outcome = self.redrive(offset).await;
-            if outcome.is_err() {
-                break;
-            }
-        }
-        // Who asked may be gone.
-        drop(answer.send(outcome));
-    }
-
-    /// Gives a dead letter to whom it was for, as an event that was put aside.
-    async fn redrive(&mut self, offset: u64) -> Result<(), DeadLetterError> {
-        let letters = self.context.letters.clone();
-        let letter = letters.get(self.addressable.uid(), offset).await?;
-        let subscription = letter.subscription.clone().unwrap_or_default();
-        let Some(number) = self.by_uid.get(&*subscription).copied() else {
-            return Err(DeadLetterError::NoSubscription { offset, subscription });
-        };
-        let place = place(&self.context.log, &backlog_name(self.addressable.uid(), &subscription)).await?;
-        let record: Record = without_reasons(letter);
-        let time = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-        let write = Write::Append { stream: place.0, time, key: record.key(), payload: record.encode() };
-        if let Written::Appended(to) = self.context.log.write_one(write).await?
-            && let Some(subscriber) = self.subscribers.get_mut(&number)
-        {
-            subscriber.add_to_backlog(place, to);
-            self.runnable.push(number);
-        }
-        letters.forget(self.addressable.uid(), &[offset]).await?;
-        self.context.metrics.redriven.count();
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use knoll_journal::events::{Durability, Ranges, Write};
 
 use super::{
-    super::{Context, backlog_name, stream_name, subscriber::Subscriber},
+    super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber},
     Number, Worker, WorkerError, aside,
 };
 use crate::{
@@ -27,6 +27,7 @@ impl Worker {
         let end = context.log.reader().end(stream).unwrap_or_default();
         let waiting: u64 = recovered.unsettled(0, end).map(|(first, last)| last - first + 1).sum();
         context.metrics.recovered.add(waiting);
+        let fresh = Fresh::new(context.room.clone());
         let mut worker = Self {
             next: recovered.watermark(),
             more: true,
@@ -45,7 +46,7 @@ impl Worker {
             last_number: 0,
             tried: Default::default(),
             runnable: Vec::new(),
-            fresh: Default::default(),
+            fresh,
             retries: Default::default(),
             tasks: Default::default(),
             running: Default::default(),
@@ -131,6 +132,7 @@ impl Worker {
         let Some(number) = self.by_uid.remove(uid) else { return };
         let Some(subscriber) = self.subscribers.remove(&number) else { return };
         subscriber.abort();
+        self.fresh.retain(|(whose, _)| *whose != number);
         for offset in subscriber.main.offsets() {
             self.release(offset);
         }
