@@ -13,7 +13,7 @@ use crate::{
     dispatch::{Command, Context, Room, Supervisor, Views, stream_name},
     history::{self, History, Start},
     ingress::Authorize,
-    intake::Intake,
+    intake::{Intake, Taken},
     metrics::Metrics,
     topology::{Addressable, Name, Snapshots},
 };
@@ -30,11 +30,13 @@ pub struct Hooks {
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
     pub authorize: Option<Authorize>,
+    /// Is told of the events that are taken, such as who makes EventTypes of them.
+    pub taken: Option<Taken>,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { resolve: resolve_as_the_machine_does(), tokens: None, authorize: None }
+        Self { resolve: resolve_as_the_machine_does(), tokens: None, authorize: None, taken: None }
     }
 }
 
@@ -56,8 +58,8 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops };
-        let Hooks { resolve, tokens, authorize } = hooks;
+        let Hooks { resolve, tokens, authorize, taken } = hooks;
+        let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let ingress = Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone());
         let client = Client::new(&config, resolve);
         let letters = Letters { log: log.clone() };
@@ -182,6 +184,11 @@ impl DataPlane {
         let mut families = self.context.metrics.read();
         let help = "Bytes of the event log's segments";
         families.push(MetricFamily::gauge("broker_log_bytes", help, self.context.log.bytes()));
+        let (subscriptions, lag) = self.context.views.sums();
+        let help = "Triggers and Subscriptions that are delivered to";
+        families.push(MetricFamily::gauge("broker_subscriptions", help, subscriptions));
+        let help = "Events that a Trigger or Subscription is not done with, counted for each";
+        families.push(MetricFamily::gauge("broker_lag", help, lag));
         families
     }
 }

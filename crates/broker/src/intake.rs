@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use knoll_event::{Invalid, knative};
+use knoll_event::{Event, Invalid, knative};
 use knoll_journal::events::{Durability, SubmitError, Write, WriteError};
 
 use crate::{
@@ -43,12 +43,16 @@ pub(crate) enum From {
     Delivery,
 }
 
+/// Is told of each event that was taken, replies among them, and by which broker or channel. It must not wait for anything.
+pub type Taken = Arc<dyn Fn(&Addressable, &Event) + Send + Sync>;
+
 /// Takes events.
 #[derive(Clone)]
 pub(crate) struct Intake {
     pub(crate) log: Log,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) max_hops: i32,
+    pub(crate) taken: Option<Taken>,
 }
 
 impl Intake {
@@ -80,6 +84,13 @@ impl Intake {
             outcome?;
         }
         self.metrics.accepted.add(count);
+        if let Some(taken) = &self.taken {
+            let told = knoll_faults::catch(|| prepared.iter().for_each(|record| taken(into, &record.event)));
+            if let Err(panic) = told {
+                self.metrics.panics.count();
+                tracing::error!(panic, "told of an event that was taken, somebody panicked");
+            }
+        }
         Ok(())
     }
 

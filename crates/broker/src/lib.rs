@@ -39,5 +39,6 @@ pub use dead_letters::{DeadLetter, OperationError, Page};
 pub use dispatch::{SubscriptionStatus, Tokens};
 pub use history::{History, Kept, Start};
 pub use ingress::{Authorize, Denied, Ingress, serve};
+pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
 pub use topology::Topology;

@@ -306,6 +306,36 @@ async fn connections_are_served_bounded_and_ended_in_good_order() -> Runs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn somebody_is_told_of_what_was_taken_and_costs_nobody_anything() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let taken: knoll_broker::Taken = std::sync::Arc::new(move |into, event| {
+        drop(tell.lock().expect("not poisoned").send((into.name().name.to_string(), event.kind().to_owned())));
+        assert_ne!(event.id(), "panics");
+    });
+    let hooks = Hooks { taken: Some(taken), ..Hooks::default() };
+    let replies = knoll_broker::topology::Subscription {
+        filter: knoll_event::filter::Filter::exact([("type", "t")]),
+        ..to(&sinks, "t")
+    };
+    sinks.on("t", |_, _| Act::Reply("reply"));
+    let topology = with(Topology::default(), &b, vec![replies]);
+    let world = World::start_with(directory.path(), topology, options(), Config::default(), hooks);
+    world.ready(&["t"]).await;
+    world.number(&b, 1, "t").await;
+    sinks.wait("t", 1).await;
+    until("the reply", || world.metric("broker_replies_delivered") == 1).await;
+    let kinds: Vec<(String, String)> = told.try_iter().collect();
+    assert_eq!(kinds, ["t", "reply"].map(|kind| ("b".to_owned(), kind.to_owned())));
+    let panics = Event::new("panics", "/s", "other")?;
+    assert_eq!(world.send(&b, &panics).await, StatusCode::ACCEPTED);
+    assert_eq!(world.metric("broker_panics"), 1);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_version_is_delivered_as_it_came_and_so_is_structured_mode() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "t")]));

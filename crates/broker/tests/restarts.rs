@@ -13,7 +13,7 @@ use std::{
 use knoll_broker::{Config, Hooks, Topology, delivery::Delivery, topology::Subscription};
 use knoll_event::{Event, filter::Filter, knative};
 use knoll_journal::MemoryDisk;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use world::*;
 
 type Runs = Result<(), Box<dyn std::error::Error>>;
@@ -272,5 +272,30 @@ async fn a_broker_that_is_deleted_under_load_answers_404_and_one_of_its_name_beg
     assert_eq!(sinks.ids("t")[before..], ["77777"]);
     let world = Arc::into_inner(world).expect("nobody sends");
     world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_costs_disk_and_a_restart_with_it_no_time() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let stuck = Subscription { concurrency: NonZeroU32::new(4), ..to(&sinks, "stuck") };
+    let topology = with(Topology::default(), &b, vec![stuck, to(&sinks, "quick")]);
+    sinks.on("stuck", |_, _| Act::Hang);
+    let world = World::start(directory.path(), topology.clone());
+    world.ready(&["stuck", "quick"]).await;
+    let count = 20_000;
+    for from in (0..count).step_by(1000) {
+        world.numbers(&b, from..from + 1000, "t").await;
+    }
+    until("the quick one", || world.plane.status("quick").is_some_and(|status| status.delivered == count as u64)).await;
+    world.kill().await;
+    let began = Instant::now();
+    let world = World::start(directory.path(), topology);
+    world.ready(&["stuck", "quick"]).await;
+    world.number(&b, count, "t").await;
+    let took = began.elapsed();
+    assert!(took.as_secs() < 5, "{took:?}");
+    until("all of it is known", || world.plane.status("stuck").is_some_and(|status| status.lag > count as u64)).await;
+    world.kill().await;
     Ok(())
 }

@@ -28,6 +28,8 @@ fn read(value: &HeaderValue, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn asked(status: u16, value: &'static str) -> Option<Duration> {
@@ -54,6 +56,17 @@ mod tests {
         ];
         for (value, wanted) in cases {
             assert_eq!(asked(503, value), wanted, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_says_is_a_wait_or_nothing(value in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let headers = [(header::RETRY_AFTER, value)].into_iter().collect();
+                let asked = retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers, SystemTime::now());
+                prop_assert!(asked.is_none_or(|wait| wait <= Duration::from_secs(u64::MAX)));
+            }
         }
     }
 

@@ -58,6 +58,12 @@ impl Views {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
+    /// How many there are, and what all of them lag behind with.
+    pub(crate) fn sums(&self) -> (u64, u64) {
+        let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (views.len() as u64, views.values().map(|view| view.held.load(Relaxed)).sum())
+    }
+
     pub(crate) fn of(&self, uid: &str) -> Option<SubscriptionStatus> {
         let views = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let view = views.get(uid)?;

@@ -100,6 +100,8 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn name(host: &str, target: &str) -> Result<(Kind, String, String), NotFound> {
@@ -145,6 +147,25 @@ mod tests {
         ];
         for (host, target, error) in cases {
             assert_eq!(name(host, target), Err(error), "{host} {target}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_may_be_asked_for_and_a_broker_that_is_found_is_named_by_its_address(
+            host in "(\\PC{0,12}|broker-ingress|imc-dispatcher|c-kn-channel)(\\.[a-z-]{0,16}){0,2}(\\.svc)?(:[0-9]{0,5})?",
+            system: bool,
+            target in "(/[a-zé?%-]{0,8}){0,4}/?\\PC{0,2}",
+        ) {
+            let names = Names::default();
+            let host = if system { names.broker_host() } else { host };
+            if let Ok(found) = names.name(&host, &target)
+                && found.kind == Kind::Broker
+                && !found.name.is_empty()
+            {
+                let path = format!("/{}/{}", found.namespace, found.name);
+                prop_assert_eq!(names.name(&names.broker_host(), &path), Ok(found));
+            }
         }
     }
 
