@@ -5,7 +5,7 @@
 //! for each subscriber, which says what that one is done with while others are not. What nobody gets is settled at once.
 //! Attempts that failed are kept with the child, so that retries go on after a restart where they were, and the event is
 //! its subscriber's whatever the filter says meanwhile. The log is told in batches, one at a time, and without a sync: what
-//! a crash takes of that is delivered again.
+//! a crash takes of that is delivered again: for each subscriber no more than it is sent at a time, and as much again, or 32.
 //!
 //! A subscriber that does not keep up holds at most [`Config::window`] events of the stream. When that many are held and
 //! another subscriber has nothing left to do for 100 milliseconds, the newer ones of the slow one are *put aside*: copied to

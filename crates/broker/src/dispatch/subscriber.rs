@@ -31,6 +31,9 @@ pub(crate) struct Item {
     pub(crate) offset: u64,
 }
 
+/// Events that may be done with before the log is told, however few are sent at a time.
+const MOST_UNTOLD: usize = 32;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
@@ -45,6 +48,9 @@ pub(crate) struct Subscriber {
     /// Who waits behind the one event of a key that is on its way.
     keys: HashMap<u64, VecDeque<Item>>,
     pub(crate) in_flight: usize,
+    /// Events that it is done with and that the log was not told of, or is being told of.
+    untold: usize,
+    telling: usize,
     /// Whether new events are put aside, and how many are on their way there.
     is_put_aside: bool,
     leaving: usize,
@@ -61,8 +67,22 @@ impl Subscriber {
         let limit = Limit::new(subscribed.subscription.concurrency, most);
         let main = Lane::new(stream, cursor, recovered.watermark());
         let (ready, keys) = (VecDeque::new(), HashMap::new());
-        let (in_flight, is_put_aside, leaving) = (0, false, 0);
-        Self { subscribed, view, main, backlog: None, limit, recovered, ready, keys, in_flight, is_put_aside, leaving }
+        let (in_flight, untold, telling, is_put_aside, leaving) = (0, 0, 0, false, 0);
+        Self {
+            subscribed,
+            view,
+            main,
+            backlog: None,
+            limit,
+            recovered,
+            ready,
+            keys,
+            in_flight,
+            untold,
+            telling,
+            is_put_aside,
+            leaving,
+        }
     }
 
     fn is_ordered(&self) -> bool {
@@ -151,7 +171,9 @@ impl Subscriber {
 
     /// The event whose turn it is, if there is room for one.
     pub(crate) fn next(&mut self) -> Option<Item> {
-        while self.in_flight < self.limit.current() {
+        // What was done and not told is done again after a crash: no more of that than of what is under way.
+        let most_untold = self.limit.current().max(MOST_UNTOLD);
+        while self.in_flight < self.limit.current() && self.untold + self.telling < most_untold {
             let item = self.ready.pop_front()?;
             let Some(held) = self.held(item) else { continue };
             let Some(key) = held.key.filter(|_| !held.has_turn) else { return Some(item) };
@@ -232,6 +254,7 @@ impl Subscriber {
     /// An event is done with: the next one of its key has its turn.
     pub(crate) fn done(&mut self, item: Item) {
         let Some(held) = self.lane(item.stream).and_then(|lane| lane.release(item.offset)) else { return };
+        self.untold += 1;
         if matches!(held.at, At::InFlight(_)) {
             self.in_flight -= 1;
         }
@@ -245,6 +268,16 @@ impl Subscriber {
             }
             None => drop(self.keys.remove(&key)),
         }
+    }
+
+    /// The log is being told of everything that is done with.
+    pub(crate) fn tell(&mut self) {
+        self.telling += std::mem::take(&mut self.untold);
+    }
+
+    /// The log was told.
+    pub(crate) fn told(&mut self) {
+        self.telling = 0;
     }
 
     /// Says to the log what is done with.
@@ -336,6 +369,8 @@ mod tests {
                         prop_assert!(before < Some(item.offset), "{} after {:?}", item.offset, before);
                     }
                 }
+                subscriber.tell();
+                subscriber.told();
                 while let Some(item) = subscriber.next() {
                     subscriber.started(item, task.clone());
                     under_way.push(item);
@@ -351,6 +386,20 @@ mod tests {
             prop_assert_eq!((given, subscriber.main.len()), (count, 0), "everything is done at last");
             prop_assert!(subscriber.keys.is_empty() && subscriber.ready.is_empty());
         }
+    }
+
+    #[test]
+    fn no_more_is_done_than_the_log_was_told_of_and_as_many_as_are_under_way() {
+        let mut subscriber = subscriber(Ordering::Unordered, 4);
+        (0..100).for_each(|offset| subscriber.hold(offset, None));
+        let deliver_all = |subscriber: &mut Subscriber| {
+            std::iter::from_fn(|| subscriber.next().inspect(|item| subscriber.done(*item))).count()
+        };
+        assert_eq!(deliver_all(&mut subscriber), MOST_UNTOLD);
+        subscriber.tell();
+        assert_eq!(deliver_all(&mut subscriber), 0);
+        subscriber.told();
+        assert_eq!(deliver_all(&mut subscriber), MOST_UNTOLD);
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub(crate) struct Worker {
     writes: Vec<Write>,
     /// Whose progress is to be told.
     unsaid: Vec<Number>,
+    /// Whose progress is being told.
+    being_told: Vec<Number>,
     telling: Option<BoxFuture<'static, Told>>,
     moving: Option<BoxFuture<'static, Result<Vec<Moved>, AskError>>>,
     /// Who has no room for the next event, and since when.
@@ -147,6 +149,7 @@ impl Worker {
                 () = yield_now(), if can_read => {}
                 told = answered(telling) => {
                     self.telling = None;
+                    self.told();
                     told_well(told)?;
                 }
                 moved = answered(moving) => {
@@ -442,8 +445,8 @@ impl Worker {
         let is_said = item.stream == Stream::Main && self.release(item.offset);
         if !is_said && let Some(subscriber) = self.subscribers.get_mut(&number) {
             subscriber.say_settled(item);
-            self.unsaid.push(number);
         }
+        self.unsaid.push(number);
     }
 
     /// One subscriber less waits for an event. Whether it was the last.
@@ -486,8 +489,10 @@ impl Worker {
         }
         self.unsaid.sort_unstable();
         self.unsaid.dedup();
-        for number in self.unsaid.drain(..) {
-            let Some(subscriber) = self.subscribers.get_mut(&number) else { continue };
+        self.being_told = std::mem::take(&mut self.unsaid);
+        for number in &self.being_told {
+            let Some(subscriber) = self.subscribers.get_mut(number) else { continue };
+            subscriber.tell();
             let lanes = [Some(&mut subscriber.main), subscriber.backlog.as_mut().map(|backlog| &mut backlog.lane)];
             for lane in lanes.into_iter().flatten() {
                 let ranges = lane.take_unsaid();
@@ -496,9 +501,20 @@ impl Worker {
                 }
             }
         }
-        if !writes.is_empty() {
-            let log = self.context.log.clone();
-            self.telling = Some(Box::pin(async move { log.write(writes, Durability::Written).await }));
+        if writes.is_empty() {
+            return self.told();
+        }
+        let log = self.context.log.clone();
+        self.telling = Some(Box::pin(async move { log.write(writes, Durability::Written).await }));
+    }
+
+    /// The log was told, and those who waited for that go on.
+    fn told(&mut self) {
+        for number in self.being_told.drain(..) {
+            if let Some(subscriber) = self.subscribers.get_mut(&number) {
+                subscriber.told();
+                self.runnable.push(number);
+            }
         }
     }
 

@@ -178,9 +178,9 @@ async fn act_out(act: Act, seen: &Seen) -> Result<Response<Full<Bytes>>, &'stati
     Ok(response)
 }
 
-/// Waits until something holds, twenty seconds at most.
+/// Waits until something holds, a minute at most.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < end, "waited for {what}");
         sleep(Duration::from_millis(5)).await;

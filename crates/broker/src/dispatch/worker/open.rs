@@ -52,6 +52,7 @@ impl Worker {
             running: Default::default(),
             writes: Vec::new(),
             unsaid: Vec::new(),
+            being_told: Vec::new(),
             telling: None,
             moving: None,
             held_up: None,
