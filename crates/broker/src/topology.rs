@@ -3,6 +3,11 @@
 //! Controllers make it and hand a whole [`Topology`] over; the data plane never changes one. A snapshot shares everything
 //! that did not change with the one before, so that a change costs its own broker or channel and a walk down a tree, and
 //! looking one up costs a walk down the same tree, however many there are.
+//!
+//! What is not in a snapshot is deleted, for good: the events and dead letters of a broker or channel, the progress and the
+//! backlog of a subscription. So the first snapshot is made once everything is known, and whoever exists stays in it,
+//! ready or not: a subscriber that cannot be found is [`Subscriber::Unresolved`], and what comes meanwhile is kept for it.
+//! What is known by uid goes on across changes of everything else; another uid is another object, and begins with nothing.
 
 mod address;
 
@@ -19,7 +24,8 @@ use tokio::sync::watch;
 pub use self::address::{Names, NotFound};
 use crate::delivery::{Delivery, Destination};
 
-/// The newest snapshot; nothing before the first one, until which nobody is told that a broker is not there.
+/// The newest snapshot; nothing before the first one, which is complete: until then nobody is told that a broker is not
+/// there, and nothing is deleted.
 pub type Snapshots = watch::Receiver<Option<Topology>>;
 
 /// What takes events.
