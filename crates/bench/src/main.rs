@@ -7,6 +7,7 @@ mod api;
 mod client;
 mod cold_start;
 mod cpu;
+mod events;
 mod figures;
 mod gateway;
 mod idle;
@@ -28,15 +29,21 @@ const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
        knoll-bench memory
        knoll-bench idle [services, default 10000]
        knoll-bench wake-burst [services, default 100]
+       knoll-bench events [thousand events of the backlog, default 1000]
        knoll-bench all
 set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
 
 /// Rounds in which the gateway and its peers take turns.
 const ROUNDS: u32 = 3;
-const ALL: [&str; 7] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle"];
+const ALL: [&str; 8] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle", "events"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, path] = &arguments[..]
+        && name == events::REOPEN
+    {
+        return told(name, events::reopen(path.as_ref()));
+    }
     let name = arguments.first().map(String::as_str).unwrap_or_default();
     let size = match arguments.get(1).map(|text| text.parse::<u32>()) {
         None => None,
@@ -48,15 +55,25 @@ fn main() -> ExitCode {
         return misused();
     }
     for name in names {
-        match measure(name, size) {
-            Ok(report) => println!("{report}\n"),
-            Err(error) => {
-                eprintln!("benchmark {name} failed: {error}");
-                return ExitCode::FAILURE;
-            }
+        if told(name, measure(name, size)) == ExitCode::FAILURE {
+            return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Prints what came of a benchmark.
+fn told(name: &str, report: Result<String, Box<dyn Error>>) -> ExitCode {
+    match report {
+        Ok(report) => {
+            println!("{report}\n");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("benchmark {name} failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn misused() -> ExitCode {
@@ -71,6 +88,7 @@ fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
         "gateway" => gateway::run(size.unwrap_or(3), ROUNDS),
         "api" => api::run(size.unwrap_or(5)),
         "up" => up::run(size.unwrap_or(5)),
+        "events" => events::run(size.unwrap_or(1000).try_into()?),
         "idle" => idle::run(size.unwrap_or(10_000).try_into()?),
         _ => memory::run(),
     }
