@@ -434,6 +434,24 @@ fn settles_on_a_full_disk(options: EventOptions, share: u64) {
 }
 
 #[test]
+fn a_log_keeps_room_back_once_it_is_as_large_and_finds_it_again() {
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options());
+    let id = stream(&mut log, "broker");
+    let kept = || disk.files().get("events.reserve").map(Vec::len);
+    assert_eq!(kept(), None, "an idle log takes no room");
+    for n in 0..260 {
+        append(&mut log, id, n, 1024);
+    }
+    assert_eq!(kept(), Some(256 << 10));
+    drop(log);
+    disk.set_capacity(Some(disk.used()));
+    let mut log = open(&disk, options());
+    assert_eq!(write(&mut log, event(id, 1, 1024)), Err(WriteError::Full));
+    assert_eq!(kept(), Some(256 << 10), "no event takes it");
+}
+
+#[test]
 fn consumers_settle_on_a_full_disk_and_so_make_room() {
     settles_on_a_full_disk(options(), 60);
 }

@@ -293,11 +293,11 @@ impl EventLog {
         let stream = catalog.streams.get(&id).ok_or(WriteError::NoStream)?;
         within("the event's key", key, KEY_BYTES)?;
         within("the event", payload, self.options.payload_bytes)?;
-        if self.options.reserve_bytes > 0 && !self.reserve {
+        let used = catalog.closed_bytes() + self.log.written() + staged.batch.len() as u64;
+        let (budget, reserve) = (self.options.budget_bytes, self.options.reserve_bytes as u64);
+        if self.short && !self.reserve && reserve > 0 && used >= reserve {
             return Err(WriteError::Full);
         }
-        let used = catalog.closed_bytes() + self.log.written() + staged.batch.len() as u64;
-        let budget = self.options.budget_bytes;
         if used + payload.len() as u64 > budget {
             return Err(WriteError::Budget { used, budget });
         }
@@ -323,6 +323,13 @@ impl EventLog {
         }
         self.log.append(&mut staged.batch).map_err(|error| self.failed(&error))?;
         self.take_in(staged);
+        if !self.short
+            && let Err(error) = self.keep_back()
+        {
+            // What was written is there; who asks for the sync of it is told.
+            self.stop(&error);
+            return Ok(());
+        }
         if self.log.is_full() {
             match self.rotate() {
                 Ok(()) => {}
@@ -410,9 +417,11 @@ impl EventLog {
         WriteError::Full
     }
 
-    /// Keeps room back on the disk, if none is. Says whether some is now.
+    /// Keeps room back on the disk, if none is and the log is large enough to be what fills it. Says whether it found the
+    /// room.
     pub(super) fn keep_back(&mut self) -> Result<bool, LogError> {
-        if !self.reserve && self.options.reserve_bytes > 0 {
+        let is_large = || self.shared.read().closed_bytes() + self.log.written() >= self.options.reserve_bytes as u64;
+        if !self.reserve && self.options.reserve_bytes > 0 && is_large() {
             match files::write_reserve(self.disk.as_ref(), self.options.reserve_bytes) {
                 Ok(()) => self.reserve = true,
                 Err(error) if error.is_full() => {

@@ -102,7 +102,7 @@ pub struct EventOptions {
     pub budget_bytes: u64,
     /// What of the newest events is kept in memory, bytes.
     pub tail_bytes: usize,
-    /// Room that is kept back on the disk, bytes; none with nought. When the disk is full, what consumers settle is
+    /// Room that is kept back on the disk once the log itself is as large, bytes; none with nought. When the disk is full, what consumers settle is
     /// written there, and so are copies out of segments of which no more than half as much is needed, so that something
     /// may go. No event is taken before the room is kept back again, which [`EventLog::tidy`] sees to.
     pub reserve_bytes: usize,
