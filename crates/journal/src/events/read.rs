@@ -230,10 +230,11 @@ impl EventReader {
     }
 
     /// The offset of the first event that is not older than `time`, in milliseconds since 1970; the stream's end when
-    /// there is none. Costs reading an event for each halving of the index, and then a block.
+    /// there is none. Costs reading an event for each halving of the index, and then a block. Where the
+    /// system cannot read what may be it, the offset is that of the first of those.
     ///
     /// # Errors
-    /// When there is no such stream, or the system cannot read.
+    /// When there is no such stream.
     pub fn seek(&self, stream: StreamId, time: u64) -> Result<u64, ReadError> {
         let places: Vec<u64> = {
             let catalog = self.shared.read();
@@ -242,19 +243,41 @@ impl EventReader {
         let (mut from, mut to) = (0, places.len());
         while from < to {
             let middle = from + (to - from) / 2;
-            let read = self.read(stream, places[middle], 1, 0)?;
+            let read = self.read_on(stream, places[middle], 1, 0)?;
             if read.events.first().is_some_and(|event| event.time < time) { from = middle + 1 } else { to = middle }
         }
         let mut next = from.checked_sub(1).map_or(0, |before| places[before]);
+        // Where what cannot be read begins, when nothing that is older stands behind it.
+        let mut unread = None;
         loop {
-            let read = self.read(stream, next, usize::MAX, MOST)?;
-            if let Some(event) = read.events.iter().find(|event| event.time >= time) {
-                return Ok(event.offset);
+            let read = match self.read(stream, next, usize::MAX, MOST) {
+                Err(ReadError::Io { first, last, .. }) => {
+                    unread = unread.or(Some(first));
+                    next = last + 1;
+                    continue;
+                }
+                read => read?,
+            };
+            match read.events.iter().position(|event| event.time >= time) {
+                Some(0) => return Ok(unread.unwrap_or(read.events[0].offset)),
+                Some(found) => return Ok(read.events[found].offset),
+                None if read.next == next => return Ok(unread.unwrap_or(next)),
+                None => {}
             }
-            if read.next == next {
-                return Ok(next);
+            if !read.events.is_empty() {
+                unread = None;
             }
             next = read.next;
+        }
+    }
+
+    /// Reads as [`EventReader::read`] does, behind what the system cannot read.
+    fn read_on(&self, stream: StreamId, mut from: u64, most: usize, bytes: usize) -> Result<Read, ReadError> {
+        loop {
+            match self.read(stream, from, most, bytes) {
+                Err(ReadError::Io { last, .. }) => from = last + 1,
+                read => return read,
+            }
         }
     }
 }
