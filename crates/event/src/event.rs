@@ -32,7 +32,7 @@ impl SpecVersion {
         }
     }
 
-    const fn schema_name(self) -> &'static str {
+    pub(crate) const fn schema_name(self) -> &'static str {
         match self {
             Self::V03 => "schemaurl",
             Self::V1 => "dataschema",
@@ -56,6 +56,8 @@ pub struct Event {
     data_schema: Option<UriReference>,
     /// `datacontentencoding: base64` of 0.3.
     is_encoded: bool,
+    /// It came in headers whose values were not percent-encoded, and goes on so.
+    is_unencoded: bool,
     /// By name.
     extensions: Vec<(Box<str>, Value)>,
     data: Option<Data>,
@@ -92,6 +94,7 @@ impl Event {
             data_content_type: None,
             data_schema: None,
             is_encoded: false,
+            is_unencoded: false,
             extensions: Vec::new(),
             data: None,
         };
@@ -262,6 +265,16 @@ impl Event {
 
     pub(crate) fn with_data(mut self, data: Option<Data>) -> Self {
         self.data = data;
+        self
+    }
+
+    /// Whether its headers came without percent-encoding.
+    pub(crate) const fn is_unencoded(&self) -> bool {
+        self.is_unencoded
+    }
+
+    pub(crate) fn with_unencoded(mut self, is_unencoded: bool) -> Self {
+        self.is_unencoded = is_unencoded;
         self
     }
 

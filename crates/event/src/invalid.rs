@@ -79,8 +79,8 @@ pub enum Fault {
     /// An attempt to change what cannot be.
     #[error("is set for good when the event is made")]
     Fixed,
-    /// A header whose bytes are no UTF-8 once percent-decoded.
-    #[error("is no UTF-8 after percent-decoding: encode its characters as UTF-8")]
+    /// A header whose bytes are no UTF-8.
+    #[error("is no UTF-8: encode its characters as UTF-8, and percent-encode that")]
     Utf8,
     /// 0.3's `datacontentencoding`.
     #[error("knows one value: send base64 or leave it out")]

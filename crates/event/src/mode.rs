@@ -3,6 +3,15 @@
 //! In binary mode attributes are headers and the body is the data as it is; in structured mode the body is the event as
 //! JSON. A content type of an event format wins over headers, and a format that is not known leaves the message a binary
 //! one if `ce-specversion` is there, as upstream's SDK has it.
+//!
+//! # Where others differ
+//! The binding wants values of headers percent-encoded (section 3.1.3.2); `sdk-go`, of which nearly all of Knative's own
+//! sources are made, neither encodes nor decodes them. So a message is taken for one that was not encoded when one of its
+//! values says so: it holds what has to be encoded, a percent sign that begins no escape, an escape of what needs none
+//! (`a%2Fb`), or escapes without which a `source` or schema is no URI reference (`/a%20b`). Its values then stand as they
+//! are, for filters too, and leave as they came. All others are decoded, and encoded on the way out. What comes in binary
+//! mode so leaves it as it came in either case. A sender that encodes more than it has to is the one that is misread: it
+//! must not, and upstream reads it the same.
 
 mod binary;
 

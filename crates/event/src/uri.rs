@@ -44,6 +44,11 @@ impl UriReference {
         if encoded.len() > limits::LONGEST_VALUE { Err(Fault::LongValue) } else { Ok(Self(encoded)) }
     }
 
+    /// Whether a text is one as it stands, with nothing left to encode.
+    pub(crate) fn is_strict(text: &str) -> bool {
+        Self::parse(text).is_ok_and(|read| *read.0 == *text)
+    }
+
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.0

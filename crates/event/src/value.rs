@@ -73,7 +73,7 @@ impl Value {
 }
 
 /// No control characters and no noncharacters.
-fn check_characters(text: &str) -> Result<(), Fault> {
+pub(crate) fn check_characters(text: &str) -> Result<(), Fault> {
     let is_refused = |sign: char| {
         sign.is_control() || matches!(u32::from(sign), 0xfdd0..=0xfdef) || u32::from(sign) & 0xfffe == 0xfffe
     };

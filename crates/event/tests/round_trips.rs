@@ -1,7 +1,7 @@
 //! What is written is read, in every mode and from mode to mode.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use knoll_event::{
     Event, Value, json,
     mode::{self, Format, Mode},
@@ -66,6 +66,10 @@ fn as_old(event: &Event) -> Event {
     mode::read(&headers, body).expect("an event of 0.3")
 }
 
+fn header(name: &str) -> HeaderName {
+    HeaderName::try_from(format!("ce-{name}")).expect("a name")
+}
+
 /// Attributes as text, and data: what every mode keeps.
 fn seen(event: &Event) -> (Vec<(String, String)>, Option<Bytes>) {
     let attributes = event.attributes().filter(|(name, _)| *name != "datacontentencoding");
@@ -103,6 +107,31 @@ proptest! {
         let read = through(&event, Format::Json);
         prop_assert_eq!(trimmed(&read), trimmed(&event));
         prop_assert_eq!(through(&read, Format::Json), read);
+    }
+
+    /// Of senders that encode, of those that do not, and of those of which one cannot tell.
+    #[test]
+    fn what_comes_in_headers_leaves_as_it_came(
+        path in "[g-z/:0-9A-F% é]{0,6}",
+        texts in vec("[g-z0-9A-F]([g-z/#0-9A-F% é\"]|%[2A][0F5]|%C3%A9){0,6}[g-z0-9A-F]", 1..4),
+    ) {
+        let mut headers = HeaderMap::new();
+        let path = format!("/{path}");
+        for (name, text) in [("specversion", "1.0"), ("id", "1"), ("source", path.trim()), ("type", "t")] {
+            headers.insert(header(name), HeaderValue::from_bytes(text.as_bytes()).expect("a value"));
+        }
+        for (at, text) in texts.iter().enumerate() {
+            headers.insert(header(&format!("x{at}")), HeaderValue::from_bytes(text.as_bytes()).expect("a value"));
+        }
+        // Some paths are no references however one reads them.
+        if let Ok(event) = mode::read(&headers, Bytes::new()) {
+            let mut written = HeaderMap::new();
+            let body = mode::write(&event, Format::Binary, &mut written);
+            prop_assert_eq!(mode::read(&written, body), Ok(event));
+            for name in headers.keys().filter(|name| *name != "ce-source") {
+                prop_assert_eq!(&written[name], &headers[name]);
+            }
+        }
     }
 
     #[test]

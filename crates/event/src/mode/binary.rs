@@ -1,10 +1,15 @@
 //! Binary mode (HTTP binding, section 3.1): an attribute is a header `ce-<name>` with a percent-encoded value, but for
-//! `datacontenttype`, which is Content-Type as it is.
+//! `datacontenttype`, which is Content-Type as it is. Messages of senders that do not encode stay as they are.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
-use crate::{Data, Event, Fault, Invalid, ReadError, Value, data::Form, limits, percent};
+use crate::{
+    Data, Event, Fault, Invalid, ReadError, SpecVersion, UriReference, Value, data::Form, limits, percent,
+    value::check_characters,
+};
 
 /// The header without which no message is in this mode.
 pub(super) const SPEC_VERSION: &str = "ce-specversion";
@@ -12,13 +17,14 @@ const PREFIX: &str = "ce-";
 const CONTENT_TYPE_ATTRIBUTE: &str = "datacontenttype";
 
 pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
+    let is_unencoded = came_unencoded(headers);
     let mut given: Vec<(Box<str>, Value)> = Vec::new();
     for (header, value) in headers {
         let (name, text) = match header.as_str().strip_prefix(PREFIX) {
             Some(CONTENT_TYPE_ATTRIBUTE) => {
                 return Err(Invalid::new(CONTENT_TYPE_ATTRIBUTE, Fault::ContentTypeTwice).into());
             }
-            Some(name) => (name, percent::decode(value.as_bytes()).ok_or(Fault::Utf8)),
+            Some(name) => (name, text(value.as_bytes(), is_unencoded)),
             None if header == CONTENT_TYPE => {
                 (CONTENT_TYPE_ATTRIBUTE, value.to_str().map(str::to_owned).map_err(|_| Fault::MediaType))
             }
@@ -32,21 +38,59 @@ pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError>
     }
     // A body of no bytes and none are one and the same in HTTP.
     let data = (!body.is_empty()).then(|| Data::new(body, Form::Plain));
-    Ok(Event::of(given)?.with_data(data))
+    Ok(Event::of(given)?.with_data(data).with_unencoded(is_unencoded))
+}
+
+/// What a value stands for. Of those that are encoded each has been decoded once before.
+fn text(value: &[u8], is_unencoded: bool) -> Result<String, Fault> {
+    let text = if is_unencoded { str::from_utf8(value).ok().map(Into::into) } else { percent::decode(value) };
+    text.map(Cow::into_owned).ok_or(Fault::Utf8)
+}
+
+/// Whether one of the values shows that none of them was encoded. What is no UTF-8 as it stands shows nothing.
+fn came_unencoded(headers: &HeaderMap) -> bool {
+    let is_old = headers.get(SPEC_VERSION).is_some_and(|value| value == SpecVersion::V03.as_str());
+    let version = if is_old { SpecVersion::V03 } else { SpecVersion::V1 };
+    headers.iter().any(|(header, value)| {
+        let name = header.as_str().strip_prefix(PREFIX);
+        name.is_some_and(|name| str::from_utf8(value.as_bytes()).is_ok_and(|text| is_unencoded(version, name, text)))
+    })
+}
+
+/// Whether a value shows that its sender does not encode.
+fn is_unencoded(version: SpecVersion, name: &str, text: &str) -> bool {
+    let Some(decoded) = percent::decode(text.as_bytes()) else { return true };
+    if decoded == text {
+        return false;
+    }
+    let is_reference = name == "source" || name == version.schema_name();
+    check_characters(&decoded).is_err()
+        || is_reference && !UriReference::is_strict(&decoded) && UriReference::is_strict(text)
+}
+
+/// Whether an event goes without encoding: it came so, and who reads it can tell.
+fn goes_unencoded(event: &Event) -> bool {
+    let values = || event.attributes().filter(|(name, _)| *name != CONTENT_TYPE_ATTRIBUTE);
+    event.is_unencoded()
+        && values().any(|(name, value)| is_unencoded(event.version(), name, &value.into_text()))
+        // White space around a value is not part of it.
+        && values().all(|(_, value)| value.clone().into_text().trim_ascii().len() == value.into_text().len())
 }
 
 pub(super) fn write(event: &Event, headers: &mut HeaderMap) -> Bytes {
+    let is_unencoded = goes_unencoded(event);
     for (name, value) in event.attributes() {
         let text = value.into_text();
         let (header, text) = match name {
             CONTENT_TYPE_ATTRIBUTE => (CONTENT_TYPE, text),
             name => {
                 let header = HeaderName::try_from([PREFIX, name].concat());
-                (header.expect("letters and digits name a header"), percent::encode(&text).into_owned().into())
+                let text = if is_unencoded { text } else { percent::encode(&text).into_owned().into() };
+                (header.expect("letters and digits name a header"), text)
             }
         };
-        let value = HeaderValue::try_from(text.into_owned());
-        headers.insert(header, value.expect("media types and encoded texts are printable ASCII"));
+        let value = HeaderValue::from_bytes(text.as_bytes());
+        headers.insert(header, value.expect("no attribute holds a control character"));
     }
     let Some(data) = event.data() else { return Bytes::new() };
     // A value of JSON is one without saying so in JSON only (JSON format, section 3.1.2).
@@ -102,13 +146,76 @@ mod tests {
         assert_eq!(read(&message(&[]), Bytes::new()).expect("an event").data(), None);
     }
 
+    /// As `sdk-go` sends them, and as it must find them again.
+    #[test]
+    fn a_message_that_was_not_encoded_leaves_as_it_came_and_means_what_it_says() {
+        for (name, sent) in [
+            ("source", "/a%20b"),
+            ("source", "/100%25"),
+            ("source", "/bucket/a%23b"),
+            ("source", "https://a.example/%E2%82%AC?q=a%2Fb"),
+            ("dataschema", "https://a.example/a%20b"),
+            ("subject", "a%2Fb"),
+            ("subject", "100%"),
+            ("subject", "Euro € 100%"),
+            ("subject", "my \"subject\""),
+            ("ext", "a%0Ab"),
+            ("ext", "%C3%28"),
+            ("id", "a b"),
+        ] {
+            let mut headers = message(&[("ce-plain", "a%20b")]);
+            headers.insert(
+                HeaderName::try_from(format!("ce-{name}")).unwrap(),
+                HeaderValue::from_bytes(sent.as_bytes()).unwrap(),
+            );
+            let event = read(&headers, Bytes::new()).expect(sent);
+            assert_eq!(text(&event, name).as_deref(), Some(sent));
+            assert_eq!(text(&event, "plain").as_deref(), Some("a%20b"), "one sender, one way: {sent}");
+            let mut written = HeaderMap::new();
+            write(&event, &mut written);
+            assert_eq!(written, headers, "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_encoded_leaves_as_it_came_and_means_what_it_stands_for() {
+        for (name, sent, decoded) in [
+            ("source", "/a%2520b", "/a%20b"),
+            ("subject", "a%252Fb", "a%2Fb"),
+            ("subject", "Euro%20%E2%82%AC%20100%25", "Euro € 100%"),
+            ("schemaurl", "a%20b", "a b"),
+        ] {
+            let mut headers = message(&[]);
+            headers.insert(
+                HeaderName::try_from(format!("ce-{name}")).unwrap(),
+                HeaderValue::from_bytes(sent.as_bytes()).unwrap(),
+            );
+            let event = read(&headers, Bytes::new()).expect(sent);
+            assert_eq!(text(&event, name).as_deref(), Some(decoded));
+            let mut written = HeaderMap::new();
+            write(&event, &mut written);
+            assert_eq!(written, headers, "{sent}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_no_longer_shows_how_it_came_is_encoded() {
+        let mut event =
+            read(&message(&[("ce-subject", "a%2Fb"), ("ce-ext", "a%20b")]), Bytes::new()).expect("an event");
+        for (subject, written) in [("c", "a%2520b"), (" a%2Fb", "a%2520b"), ("d%2Fe", "a%20b")] {
+            event.set("subject", subject).expect("a subject");
+            let mut headers = HeaderMap::new();
+            write(&event, &mut headers);
+            assert_eq!(headers["ce-ext"], written, "{subject:?}");
+            assert_eq!(text(&read(&headers, Bytes::new()).expect("an event"), "subject").as_deref(), Some(subject));
+        }
+    }
+
     #[test]
     fn values_are_decoded_on_the_way_in_and_encoded_on_the_way_out() {
-        for (sent, decoded, written) in [
-            ("Euro%20%E2%82%AC%20100%25", "Euro € 100%", "Euro%20%E2%82%AC%20100%25"),
-            ("Euro € 100%", "Euro € 100%", "Euro%20%E2%82%AC%20100%25"),
-            ("\"a b\"", "a b", "a%20b"),
-        ] {
+        for (sent, decoded, written) in
+            [("Euro%20%E2%82%AC%20100%25", "Euro € 100%", "Euro%20%E2%82%AC%20100%25"), ("\"a b\"", "a b", "a%20b")]
+        {
             let event = read(&message(&[("ce-subject", sent)]), Bytes::new()).expect("an event");
             assert_eq!(event.subject(), Some(decoded));
             let mut headers = HeaderMap::new();
@@ -120,8 +227,7 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_refused_by_name() {
         let cases = [
-            (&[("ce-subject", "%C3%28")][..], "subject", Fault::Utf8),
-            (&[("ce-id", "2")], "id", Fault::Twice),
+            (&[("ce-id", "2")][..], "id", Fault::Twice),
             (&[("content-type", "a/b"), ("content-type", "a/b")], "datacontenttype", Fault::Twice),
             (&[("ce-datacontenttype", "a/b")], "datacontenttype", Fault::ContentTypeTwice),
             (&[("content-type", "text")], "datacontenttype", Fault::MediaType),
@@ -129,13 +235,15 @@ mod tests {
             (&[("ce-foo-bar", "x")], "foo-bar", Fault::Name),
             (&[("ce-", "x")], "", Fault::Name),
             (&[("ce-data", "x")], "data", Fault::Reserved),
-            (&[("ce-ext", "a%0Ab")], "ext", Fault::Characters),
         ];
         for (lines, name, fault) in cases {
             let error = read(&message(lines), Bytes::new()).expect_err(name);
             assert_eq!(error, Invalid::new(name, fault).into(), "{lines:?}");
         }
         let mut headers = message(&[]);
+        headers.insert("ce-subject", HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(read(&headers, Bytes::new()), Err(Invalid::new("subject", Fault::Utf8).into()));
+        headers.remove("ce-subject");
         headers.insert("ce-specversion", HeaderValue::from_static("0.2"));
         assert_eq!(read(&headers, Bytes::new()), Err(Invalid::new("specversion", Fault::Version).into()));
     }

@@ -31,6 +31,8 @@ pub(super) const EVENT_HEADERS: Target = Target {
         "content-type: application/cloudevents-batch+json\n",
         "ce-ext: ",
         "%25",
+        "%2F",
+        "%0A",
         "%20",
         "%C3%A9",
         "%ff",
