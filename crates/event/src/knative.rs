@@ -44,12 +44,12 @@ pub fn hops(event: &Event) -> Option<i32> {
     }
 }
 
-/// Takes one hop: at most `most` for an event that does not say how many it has.
+/// Takes one hop. An event has at most `most` left, whatever it says, and all of them when it does not say how many.
 ///
 /// # Errors
 /// When none is left; the event is then as it was.
 pub fn take_hop(event: &mut Event, most: i32) -> Result<(), OutOfHops> {
-    let left = hops(event).map_or(most, |hops| hops.saturating_sub(1));
+    let left = hops(event).map_or(most, |hops| hops.saturating_sub(1).min(most));
     if left <= 0 {
         return Err(OutOfHops);
     }
@@ -111,6 +111,14 @@ mod tests {
         }
         for value in [Value::from(0), "-5".into(), i32::MIN.into()] {
             assert_eq!(take_hop(&mut event(value), 255), Err(OutOfHops));
+        }
+    }
+
+    #[test]
+    fn nobody_has_more_hops_than_the_broker_gives() {
+        for value in [Value::from(i32::MAX), "2147483647".into(), 4.into()] {
+            let mut event = event(value);
+            assert_eq!((take_hop(&mut event, 3), hops(&event)), (Ok(()), Some(3)));
         }
     }
 
