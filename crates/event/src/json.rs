@@ -103,16 +103,18 @@ fn attribute(json: &str) -> Result<Value, Fault> {
 impl Payload {
     /// The data (section 3.1.2).
     fn read(self, event: &Event, body: &Bytes) -> Result<Option<Data>, DataFault> {
-        match (self.data, self.base64) {
+        let is_json = !event.is_encoded() && event.data_content_type().is_none_or(media_type::is_json);
+        let is_null = |range: &Range<usize>| body[range.clone()] == *b"null";
+        let base64 = self.base64.filter(|range| !is_null(range));
+        // Null is a value of JSON, and of nothing else.
+        let data = self.data.filter(|range| !is_null(range) || is_json && base64.is_none());
+        match (data, base64) {
             (Some(_), Some(_)) => Err(DataFault::Twice),
             (None, None) => Ok(None),
-            (None, Some(base64)) if body[base64.clone()] == *b"null" => Ok(None),
             (None, Some(_)) if event.version() == SpecVersion::V03 => Err(DataFault::Member),
             (None, Some(base64)) => decoded(&body[base64]).map(Some),
             (Some(data), None) if event.is_encoded() => decoded(&body[data]).map(Some),
-            (Some(data), None) if event.data_content_type().is_none_or(media_type::is_json) => {
-                Ok(Some(Data::new(body.slice(data), Form::Json)))
-            }
+            (Some(data), None) if is_json => Ok(Some(Data::new(body.slice(data), Form::Json))),
             (Some(data), None) => {
                 let text: String = serde_json::from_slice(&body[data]).map_err(|_| DataFault::NotString)?;
                 Ok(Some(Data::new(text.into(), Form::Plain)))

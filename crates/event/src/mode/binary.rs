@@ -347,9 +347,32 @@ mod tests {
         for (members, fault) in cases {
             assert_eq!(read(members), Err(ReadError::Data(fault)), "{members}");
         }
-        assert_eq!(read(r#""data_base64":null"#), Ok(None));
-        assert_eq!(read(r#""data":null"#), Ok(Some("null".into())));
         assert_eq!(read(r#""datacontenttype":"text/xml","data":"<a b=\"c\"/>""#), Ok(Some("<a b=\"c\"/>".into())));
         assert_eq!(read(r#""data_base64":"\/wA=""#), Ok(Some(Bytes::from_static(b"\xff\x00"))));
+    }
+
+    #[test]
+    fn null_is_data_where_data_is_json_and_none_elsewhere() {
+        for (members, data) in [
+            (r#""data":null"#, Some("null")),
+            (r#""datacontenttype":"application/a+json","data":null"#, Some("null")),
+            (r#""datacontenttype":"text/plain","data":null"#, None),
+            (r#""data_base64":null"#, None),
+            (r#""data":5,"data_base64":null"#, Some("5")),
+            (r#""data_base64":"QQ==","data":null"#, Some("A")),
+            (r#""data":null,"data_base64":null"#, Some("null")),
+        ] {
+            let of = |version: &str| {
+                let body = format!(r#"{{"specversion":"{version}","id":"1","source":"/s","type":"t",{members}}}"#);
+                json::read(&body.into()).map(|event| event.data().map(|data| data.bytes().clone()))
+            };
+            assert_eq!(of("1.0"), Ok(data.map(Bytes::from)), "{members}");
+            if !members.contains("QQ==") {
+                assert_eq!(of("0.3"), Ok(data.map(Bytes::from)), "{members}");
+            }
+        }
+        let body =
+            r#"{"specversion":"0.3","id":"1","source":"/s","type":"t","datacontentencoding":"base64","data":null}"#;
+        assert_eq!(json::read(&body.into()).expect("an event").data(), None);
     }
 }
