@@ -4,7 +4,9 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 
-use crate::{Attribute, Data, Fault, Invalid, Uri, UriReference, Value, data::Form, limits, media_type, time::Time};
+use crate::{
+    Attribute, Data, Fault, Invalid, Uri, UriReference, Value, data::Form, knative, limits, media_type, time::Time,
+};
 
 /// The version of the specification that an event obeys. An event is delivered in the version it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,10 +244,17 @@ impl Event {
         let name = extension_name(name, self.version)?;
         match self.place(&name) {
             Ok(at) => self.extensions[at].1 = value,
-            Err(_) if self.extensions.len() >= limits::MOST_EXTENSIONS => return Err(Fault::TooMany),
+            Err(_) if !self.has_room(&name) => return Err(Fault::TooMany),
             Err(at) => self.extensions.insert(at, (name.into(), value)),
         }
         Ok(())
+    }
+
+    /// Knative's own extensions are few, and no sender may crowd them out.
+    fn has_room(&self, name: &str) -> bool {
+        let own = || knative::OWN.iter().filter(|own| self.extension(own).is_some()).count();
+        let most = limits::MOST_EXTENSIONS;
+        self.extensions.len() < most || knative::OWN.contains(&name) || self.extensions.len() - own() < most
     }
 
     /// Takes an extension away.

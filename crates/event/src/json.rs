@@ -74,7 +74,7 @@ fn read_event(scanner: &mut Scanner<'_>, body: &Bytes) -> Result<Event, ReadErro
             // Unset, section 2.2.
             _ if value == "null" => return Ok(()),
             // More than any version has of its own, and refused before they take more memory than the body.
-            _ if given.len() > limits::MOST_EXTENSIONS + 10 => return Err(Invalid::new(name, Fault::TooMany).into()),
+            _ if given.len() > limits::MOST_EXTENSIONS + 15 => return Err(Invalid::new(name, Fault::TooMany).into()),
             name => {
                 let value = attribute(value).map_err(|fault| Invalid::new(name, fault))?;
                 given.push((name.into(), value));

@@ -15,6 +15,8 @@ pub const ERROR_DESTINATION: &str = "knativeerrordest";
 pub const ERROR_CODE: &str = "knativeerrorcode";
 /// What it said, in base64.
 pub const ERROR_DATA: &str = "knativeerrordata";
+/// All of these, for which an event always has room.
+pub(crate) const OWN: [&str; 5] = [TTL, ARRIVAL_TIME, ERROR_DESTINATION, ERROR_CODE, ERROR_DATA];
 /// Bytes of an answer that [`ERROR_DATA`] holds at most: 1024 characters of base64, and all of it decodes.
 pub const LONGEST_ERROR_DATA: usize = 768;
 
@@ -53,14 +55,14 @@ pub fn take_hop(event: &mut Event, most: i32) -> Result<(), OutOfHops> {
     if left <= 0 {
         return Err(OutOfHops);
     }
-    // No room for it in an event full of extensions: the bound on them is ours, and hops are what must be counted.
-    event.set(TTL, left).map_err(|_| OutOfHops)
+    event.set(TTL, left).expect("a number is a value, and Knative's own extensions have room");
+    Ok(())
 }
 
 /// Says when the broker took the event, whatever it said before.
 ///
 /// # Errors
-/// When the event has as many extensions as it may.
+/// When it is a time that RFC 3339 cannot write.
 pub fn set_arrival_time(event: &mut Event, now: Timestamp) -> Result<(), Invalid> {
     event.set(ARRIVAL_TIME, now)
 }
@@ -68,12 +70,13 @@ pub fn set_arrival_time(event: &mut Event, now: Timestamp) -> Result<(), Invalid
 /// Says why the event is a dead letter, where it does not say so already: the first failure is the one that counts.
 ///
 /// # Errors
-/// When the event has as many extensions as it may.
+/// When the destination breaks a rule for values; the event is then as it was.
 pub fn set_failure(event: &mut Event, failure: &DeliveryFailure<'_>) -> Result<(), Invalid> {
     let destination = Uri::parse(failure.destination).map_or_else(|_| failure.destination.into(), Value::Uri);
     let data = &failure.data[..failure.data.len().min(LONGEST_ERROR_DATA)];
     let data = (!data.is_empty()).then(|| STANDARD.encode(data).into());
     let given = [(ERROR_DESTINATION, Some(destination)), (ERROR_CODE, Some(failure.code.into())), (ERROR_DATA, data)];
+    // Of the values the first alone can be refused, so that nothing is set beside it then.
     for (name, value) in given {
         if let Some(value) = value
             && event.extension(name).is_none()
@@ -87,6 +90,10 @@ pub fn set_failure(event: &mut Event, failure: &DeliveryFailure<'_>) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        json, limits,
+        mode::{self, Format},
+    };
 
     fn event(hops: impl Into<Value>) -> Event {
         let mut event = Event::new("1", "/s", "t").expect("an event");
@@ -120,6 +127,38 @@ mod tests {
             let mut event = event(value);
             assert_eq!((take_hop(&mut event, 3), hops(&event)), (Ok(()), Some(3)));
         }
+    }
+
+    #[test]
+    fn an_event_full_of_extensions_has_room_for_knatives_own_and_is_read_again_with_them() {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        for at in 0..limits::MOST_EXTENSIONS {
+            event.set(&format!("ext{at}"), 1).expect("room");
+        }
+        assert_eq!((take_hop(&mut event, 3), hops(&event)), (Ok(()), Some(3)));
+        set_arrival_time(&mut event, Timestamp::UNIX_EPOCH).expect("room");
+        let failure = DeliveryFailure { destination: "http://a/b", code: 503, data: b"x" };
+        set_failure(&mut event, &failure).expect("room");
+        assert!(OWN.iter().all(|name| event.extension(name).is_some()));
+        let attributes = |event: &Event| format!("{event:?}");
+        let read = json::read(&json::write(&event)).expect("an event");
+        assert_eq!(attributes(&read), attributes(&event));
+        for format in [Format::Binary, Format::Json] {
+            let mut headers = http::HeaderMap::new();
+            let body = mode::write(&event, format, &mut headers);
+            let read = mode::read(&headers, body).expect("an event");
+            assert_eq!(read.extension_names().count(), limits::MOST_EXTENSIONS + OWN.len());
+        }
+        assert!(event.set("onemore", 1).is_err());
+    }
+
+    #[test]
+    fn a_failure_that_cannot_be_said_whole_is_not_said_in_part() {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        let before = event.clone();
+        let failure = DeliveryFailure { destination: "a\nb", code: 503, data: b"x" };
+        assert!(set_failure(&mut event, &failure).is_err());
+        assert_eq!(event, before);
     }
 
     #[test]

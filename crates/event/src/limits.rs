@@ -2,7 +2,7 @@
 //! the whole is for the one who reads the body to bound; data is never copied, parsed into a tree or descended into, so
 //! its depth needs no bound.
 
-/// Extensions of one event. Servers take about a hundred header lines.
+/// Extensions of one event, those of Knative's own ([`crate::knative`]) not counted: they always have room.
 pub const MOST_EXTENSIONS: usize = 256;
 /// Bytes of an attribute's name. The specification advises 20 at most, and sets no bound.
 pub const LONGEST_NAME: usize = 128;

@@ -30,7 +30,7 @@ pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError>
             }
             None => continue,
         };
-        if given.len() > limits::MOST_EXTENSIONS + 10 {
+        if given.len() > limits::MOST_EXTENSIONS + 15 {
             return Err(Invalid::new(name, Fault::TooMany).into());
         }
         let text = text.map_err(|fault| Invalid::new(name, fault))?;
