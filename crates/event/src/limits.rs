@@ -9,6 +9,12 @@ pub const LONGEST_NAME: usize = 128;
 /// Bytes of an attribute's value. An event of 64 KiB must be forwarded whatever it is made of (specification, "Size
 /// Limits"), and this is all of it in one attribute.
 pub const LONGEST_VALUE: usize = 64 << 10;
+/// Headers of an event in binary mode, its content type among them. Servers take about a hundred, and whoever sends it
+/// adds some; an event of more leaves in structured mode.
+pub const MOST_HEADERS: usize = 80;
+/// Bytes of an event's headers in binary mode, names and separators among them. Servers take 64 KiB and less; an event of
+/// more leaves in structured mode.
+pub const LONGEST_HEADERS: usize = 48 << 10;
 /// Events of one batch. An event takes fifty bytes on the wire and several hundred in memory.
 pub const MOST_BATCHED: usize = 10_000;
 /// Filters within filters (`all`, `any`, `not`).

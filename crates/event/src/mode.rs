@@ -85,10 +85,14 @@ pub fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
 }
 
 /// Writes an event: its headers go among these, which hold none of another event, and the body is returned.
+///
+/// An event whose attributes are more than servers take as headers (`MOST_HEADERS` and `LONGEST_HEADERS` of [`crate::limits`])
+/// goes in structured mode whatever the format: the specification wants every event of 64 KiB forwarded, whatever it is
+/// made of, and who reads one mode has to read the other.
 pub fn write(event: &Event, format: Format, headers: &mut HeaderMap) -> Bytes {
     match format {
-        Format::Binary => binary::write(event, headers),
-        Format::Json => {
+        Format::Binary if binary::fits(event) => binary::write(event, headers),
+        Format::Binary | Format::Json => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents+json; charset=utf-8"));
             json::write(event)
         }
@@ -104,6 +108,7 @@ pub fn write_batch<'a>(events: impl IntoIterator<Item = &'a Event>, headers: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
@@ -132,6 +137,37 @@ mod tests {
         assert_eq!(read(&headers(&[]), Bytes::new()), Err(ReadError::NoEvent));
         let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
         assert_eq!(read(&batch, Bytes::from_static(b"[]")), Err(ReadError::Batch));
+    }
+
+    #[test]
+    fn what_servers_would_not_take_as_headers_leaves_in_structured_mode_and_whole() {
+        let event = |count: usize, text: &str| {
+            let mut event = Event::new("1", "/s", "t").expect("an event");
+            for at in 0..count {
+                event.set(&format!("ext{at}"), text).expect("an extension");
+            }
+            event.set_data("text/plain", "data").expect("a media type");
+            event
+        };
+        let cases = [
+            (event(75, "x"), Mode::Binary),
+            (event(76, "x"), Mode::Structured),
+            (event(1, &"x".repeat(48_000)), Mode::Binary),
+            (event(1, &"x".repeat(50_000)), Mode::Structured),
+            (event(1, &"€".repeat(5_000)), Mode::Binary),
+            (event(1, &"€".repeat(6_000)), Mode::Structured),
+        ];
+        for (event, mode) in cases {
+            let mut headers = HeaderMap::new();
+            let body = write(&event, Format::Binary, &mut headers);
+            assert_eq!(Mode::of(&headers), Some(mode));
+            assert!(headers.len() <= limits::MOST_HEADERS);
+            let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+            assert!(bytes <= limits::LONGEST_HEADERS, "{bytes}");
+            let read = read(&headers, body).expect("an event");
+            assert_eq!(read.attributes().collect::<Vec<_>>(), event.attributes().collect::<Vec<_>>());
+            assert_eq!(read.data().map(crate::Data::bytes), event.data().map(crate::Data::bytes));
+        }
     }
 
     #[test]

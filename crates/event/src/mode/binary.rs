@@ -77,6 +77,19 @@ fn goes_unencoded(event: &Event) -> bool {
         && values().all(|(_, value)| value.clone().into_text().trim_ascii().len() == value.into_text().len())
 }
 
+/// Whether servers take its attributes as headers.
+pub(super) fn fits(event: &Event) -> bool {
+    let is_unencoded = goes_unencoded(event);
+    let lengths = event.attributes().map(|(name, value)| {
+        let text = value.into_text();
+        let is_as_it_is = is_unencoded || name == CONTENT_TYPE_ATTRIBUTE;
+        // The colon, the space and the end of the line.
+        PREFIX.len() + name.len() + if is_as_it_is { text.len() } else { percent::encode(&text).len() } + 4
+    });
+    let (headers, bytes) = lengths.fold((0, 0), |(headers, bytes), length| (headers + 1, bytes + length));
+    headers <= limits::MOST_HEADERS && bytes <= limits::LONGEST_HEADERS
+}
+
 pub(super) fn write(event: &Event, headers: &mut HeaderMap) -> Bytes {
     let is_unencoded = goes_unencoded(event);
     for (name, value) in event.attributes() {

@@ -131,6 +131,7 @@ fn check(event: &Event) {
         let body = mode::write(event, format, &mut headers);
         let read = mode::read(&headers, body).expect("what is written is an event");
         assert_eq!(seen(&read), seen(event), "{format:?}");
+        assert!(headers.len() <= limits::MOST_HEADERS + 1, "{} headers", headers.len());
     }
 }
 
