@@ -52,7 +52,8 @@ pub struct Event {
     source: UriReference,
     kind: Box<str>,
     subject: Option<Box<str>>,
-    time: Option<Time>,
+    /// As it is written, once for all who ask.
+    time: Option<Box<str>>,
     data_content_type: Option<Box<str>>,
     /// A reference in 0.3, an absolute URI in 1.0.
     data_schema: Option<UriReference>,
@@ -179,7 +180,7 @@ impl Event {
             "source" => text(self.source.as_str()),
             "type" => text(&self.kind),
             "subject" => self.subject().and_then(text),
-            "time" => self.time.map(|instant| Attribute::String(Cow::Owned(instant.text()))),
+            "time" => self.time.as_deref().and_then(text),
             "datacontenttype" => self.data_content_type().and_then(text),
             _ if name == self.version.schema_name() => self.data_schema().and_then(text),
             "datacontentencoding" if self.is_encoded => text("base64"),
@@ -215,10 +216,11 @@ impl Event {
             "type" => self.kind = required(&value)?.into(),
             "subject" => self.subject = optional(&value, |text| Ok(text.into()))?,
             "time" => {
-                self.time = match value {
+                let time = match value {
                     Value::Timestamp(instant) => Some(Time::of(instant)?),
                     value => optional(&value, Time::parse)?,
-                }
+                };
+                self.time = time.map(|time| time.text().into());
             }
             "datacontenttype" => {
                 let checked = |text: &str| media_type::check(text).map(|()| text.trim_ascii().into());
@@ -476,6 +478,13 @@ mod tests {
         }
         assert_eq!(fault(event.set("onemore", 1)), ("onemore".into(), Fault::TooMany));
         event.set("ext4", 2).expect("it is there already");
+    }
+
+    #[test]
+    fn a_time_is_written_once_however_many_ask_for_it() {
+        let mut event = minimal();
+        event.set("time", "2023-06-30T09:45:22.50+02:00").expect("a time");
+        assert!(matches!(event.attribute("time"), Some(Attribute::String(Cow::Borrowed("2023-06-30T07:45:22.5Z")))));
     }
 
     #[test]

@@ -43,17 +43,28 @@ impl Verdict {
     }
 }
 
-/// A filter within filters within filters.
+/// A filter that holds more than one may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("filters nest deeper than {} levels: flatten all, any and not", limits::DEEPEST_FILTER)]
-pub struct TooDeep;
+pub enum TooComplex {
+    /// Beyond [`limits::DEEPEST_FILTER`].
+    #[error("filters nest deeper than {} levels: flatten all, any and not", limits::DEEPEST_FILTER)]
+    Depth,
+    /// Beyond [`limits::MOST_FILTERS`].
+    #[error(
+        "there are more than {} filters within a filter: say it by fewer, like prefix or one cesql with IN",
+        limits::MOST_FILTERS
+    )]
+    Count,
+}
 
 /// A compiled filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
     dialect: Dialect,
-    /// Filters within.
+    /// Filters within filters.
     depth: usize,
+    /// Filters in all, with each comparison as one.
+    size: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -83,11 +94,11 @@ impl Filter {
     /// What a Trigger filters by: its `filters` unless that list is empty, else the attributes of its `filter`.
     ///
     /// # Errors
-    /// When they nest too deep.
+    /// When they nest too deep or are too many.
     pub fn of_trigger<'a>(
         filters: Vec<Self>,
         attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Self, TooDeep> {
+    ) -> Result<Self, TooComplex> {
         if filters.is_empty() { Ok(Self::attributes(attributes)) } else { Self::all(filters) }
     }
 
@@ -115,27 +126,27 @@ impl Filter {
     /// `all`: none of them fails. Elements that say nothing are left out.
     ///
     /// # Errors
-    /// When they nest too deep.
-    pub fn all(filters: Vec<Self>) -> Result<Self, TooDeep> {
+    /// When they nest too deep or are too many.
+    pub fn all(filters: Vec<Self>) -> Result<Self, TooComplex> {
         Self::list(filters, Dialect::All)
     }
 
     /// `any`: one of them passes. Elements that say nothing are left out.
     ///
     /// # Errors
-    /// When they nest too deep.
-    pub fn any(filters: Vec<Self>) -> Result<Self, TooDeep> {
+    /// When they nest too deep or are too many.
+    pub fn any(filters: Vec<Self>) -> Result<Self, TooComplex> {
         Self::list(filters, Dialect::Any)
     }
 
     /// `not`: it does not pass.
     ///
     /// # Errors
-    /// When it nests too deep.
+    /// When it nests too deep or holds too many.
     #[expect(clippy::should_implement_trait, reason = "the dialect's name, and it can fail")]
-    pub fn not(filter: Self) -> Result<Self, TooDeep> {
-        let depth = filter.depth;
-        Self::nested(Dialect::Not(Box::new(filter)), depth)
+    pub fn not(filter: Self) -> Result<Self, TooComplex> {
+        let (depth, size) = (filter.depth, filter.size);
+        Self::nested(Dialect::Not(Box::new(filter)), depth, size)
     }
 
     /// `cesql`: the expression is true.
@@ -143,8 +154,14 @@ impl Filter {
         Self::leaf(Dialect::Cesql(Box::new(cesql::Condition::new(expression))))
     }
 
-    const fn leaf(dialect: Dialect) -> Self {
-        Self { dialect, depth: 0 }
+    fn leaf(dialect: Dialect) -> Self {
+        let size = match &dialect {
+            Dialect::Attributes(pairs) | Dialect::Exact(pairs) | Dialect::Prefix(pairs) | Dialect::Suffix(pairs) => {
+                pairs.len()
+            }
+            _ => 1,
+        };
+        Self { dialect, depth: 0, size }
     }
 
     fn comparison(pairs: Pairs, dialect: impl FnOnce(Pairs) -> Dialect) -> Self {
@@ -157,18 +174,25 @@ impl Filter {
         }
     }
 
-    fn list(filters: Vec<Self>, dialect: impl FnOnce(Vec<Self>) -> Dialect) -> Result<Self, TooDeep> {
+    fn list(filters: Vec<Self>, dialect: impl FnOnce(Vec<Self>) -> Dialect) -> Result<Self, TooComplex> {
         if filters.is_empty() {
             return Ok(Self::leaf(Dialect::Nothing));
         }
         let filters: Vec<Self> =
             filters.into_iter().filter(|filter| !matches!(filter.dialect, Dialect::Nothing)).collect();
         let depth = filters.iter().map(|filter| filter.depth).max().unwrap_or(0);
-        Self::nested(dialect(filters), depth)
+        let size = filters.iter().map(|filter| filter.size).sum();
+        Self::nested(dialect(filters), depth, size)
     }
 
-    fn nested(dialect: Dialect, depth: usize) -> Result<Self, TooDeep> {
-        if depth < limits::DEEPEST_FILTER { Ok(Self { dialect, depth: depth + 1 }) } else { Err(TooDeep) }
+    fn nested(dialect: Dialect, depth: usize, size: usize) -> Result<Self, TooComplex> {
+        if depth >= limits::DEEPEST_FILTER {
+            Err(TooComplex::Depth)
+        } else if size >= limits::MOST_FILTERS {
+            Err(TooComplex::Count)
+        } else {
+            Ok(Self { dialect, depth: depth + 1, size: size + 1 })
+        }
     }
 
     /// What it says about an event.
@@ -370,5 +394,18 @@ mod tests {
         }
         assert_eq!(filter.verdict(&event("")), Verdict::Pass);
         assert!(Filter::not(filter.clone()).is_err() && Filter::all(vec![filter]).is_err());
+    }
+
+    #[test]
+    fn the_number_of_filters_in_one_is_bounded_however_they_are_spread() {
+        let exacts = |count: usize| (0..count).map(|at| exact("type", &at.to_string())).collect::<Vec<_>>();
+        assert!(Filter::any(exacts(limits::MOST_FILTERS - 1)).is_ok());
+        assert_eq!(Filter::any(exacts(limits::MOST_FILTERS)).unwrap_err(), TooComplex::Count);
+        let half = || Filter::any(exacts(limits::MOST_FILTERS / 2)).expect("half of them");
+        assert_eq!(Filter::all(vec![half(), half()]).unwrap_err(), TooComplex::Count);
+        assert_eq!(Filter::of_trigger(exacts(limits::MOST_FILTERS), []).unwrap_err(), TooComplex::Count);
+        let names: Vec<String> = (0..limits::MOST_FILTERS).map(|at| format!("ext{at}")).collect();
+        let wide = Filter::exact(names.iter().map(|name| (&**name, "x")));
+        assert_eq!(Filter::not(wide).unwrap_err(), TooComplex::Count);
     }
 }

@@ -19,3 +19,5 @@ pub const LONGEST_HEADERS: usize = 48 << 10;
 pub const MOST_BATCHED: usize = 10_000;
 /// Filters within filters (`all`, `any`, `not`).
 pub const DEEPEST_FILTER: usize = 64;
+/// Comparisons, expressions and lists in one filter, all that is within it counted.
+pub const MOST_FILTERS: usize = 1024;
