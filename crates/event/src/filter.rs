@@ -164,6 +164,11 @@ impl Filter {
         Self { dialect, depth: 0, size }
     }
 
+    /// Filters in all, with each comparison as one.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
+    }
+
     fn comparison(pairs: Pairs, dialect: impl FnOnce(Pairs) -> Dialect) -> Self {
         if pairs.is_empty() {
             Self::leaf(Dialect::Nothing)

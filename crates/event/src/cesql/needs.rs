@@ -2,12 +2,18 @@
 //!
 //! Known are equality with a text, `IN` of texts and the beginning of `LIKE`, joined by `AND` and `OR`. They are asked of
 //! attributes that are text whenever they are there, for which no cast makes unequal texts equal.
+//!
+//! Each comparison takes many times its text in the index. Past [`MOST_KEYS`] nothing is known of an expression: it is
+//! evaluated for every event instead.
 
 use super::{
     Expression,
     tree::{Chain, Comparison, Logic, Node, Question, Test},
 };
 use crate::filter::Filter;
+
+/// Comparisons that are known of one expression.
+const MOST_KEYS: usize = 64;
 
 /// Attributes of the specification, in every version of it.
 const TEXTS: [&str; 7] = ["specversion", "id", "source", "type", "subject", "datacontenttype", "time"];
@@ -42,6 +48,7 @@ fn equal(name: &str, text: &str) -> Option<Filter> {
 
 fn answered(name: &str, question: &Question) -> Option<Filter> {
     match question {
+        Question::In(set) if set.len() >= MOST_KEYS => None,
         Question::In(set) => {
             let one = |node: &Node| if let Node::Text(text) = node { equal(name, text) } else { None };
             Filter::any(set.iter().map(one).collect::<Option<_>>()?).ok()
@@ -69,14 +76,30 @@ fn logic(chain: &Chain<Logic>) -> Option<Filter> {
     join(last, joined)
 }
 
+/// Those that one filter has room for, beside itself.
+fn within_room(filters: impl Iterator<Item = Filter>) -> Vec<Filter> {
+    let mut room = MOST_KEYS - 1;
+    let fits = |filter: &Filter| {
+        let left = room.checked_sub(filter.size());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    filters.filter(fits).collect()
+}
+
 /// What operands of one operator need together. Of `AND` what is known of any of them is needed, of `OR` all must be known.
 fn join(operator: Option<Logic>, operands: Vec<Option<Filter>>) -> Option<Filter> {
     match operator {
         Some(Logic::And) => {
-            let known: Vec<Filter> = operands.into_iter().flatten().collect();
+            let known = within_room(operands.into_iter().flatten());
             if known.is_empty() { None } else { Filter::all(known).ok() }
         }
-        Some(Logic::Or) => Filter::any(operands.into_iter().collect::<Option<_>>()?).ok(),
+        Some(Logic::Or) => {
+            let operands: Vec<Filter> = operands.into_iter().collect::<Option<_>>()?;
+            let count = operands.len();
+            let known = within_room(operands.into_iter());
+            if known.len() == count { Filter::any(known).ok() } else { None }
+        }
         Some(Logic::Xor) => None,
         None => operands.into_iter().next().flatten(),
     }
@@ -85,7 +108,7 @@ fn join(operator: Option<Logic>, operands: Vec<Option<Filter>>) -> Option<Filter
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Event;
+    use crate::{Event, filter::Matcher};
 
     fn needs_of(text: &str) -> Option<Filter> {
         Expression::parse(text).expect("an expression").needs()
@@ -130,6 +153,27 @@ mod tests {
         ] {
             assert!(needs_of(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_expression_of_many_comparisons_takes_no_more_than_a_few_in_the_index() {
+        let texts: Vec<String> = (0..4000).map(|at| format!("'{at}'")).collect();
+        let with = |count: usize, operator: &str| {
+            let terms: Vec<String> = texts[..count].iter().map(|text| format!("type = {text}")).collect();
+            terms.join(operator)
+        };
+        assert!(needs_of(&format!("type IN ({})", texts.join(","))).is_none());
+        assert!(needs_of(&with(2000, " OR ")).is_none());
+        assert!(needs_of(&format!("type IN ({})", texts[..MOST_KEYS - 1].join(","))).is_some());
+        for text in [with(2000, " AND "), with(2000, " OR ") + " AND source = '/s'", with(60, " OR ")] {
+            let needs = needs_of(&text).expect("something is known");
+            assert!(needs.size() <= MOST_KEYS, "{}", needs.size());
+        }
+        let matcher = Matcher::new(vec![Filter::cesql(
+            Expression::parse(&format!("type IN ({})", texts.join(","))).expect("an expression"),
+        )]);
+        let matching = |kind| matcher.matching(&Event::new("1", "/s", kind).expect("an event")).filters;
+        assert_eq!((matching("3999"), matching("4000")), (vec![0], vec![]));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Matcher {
 /// The gates that compare one attribute.
 #[derive(Debug, Default)]
 struct Table {
-    exact: BTreeMap<Box<str>, Vec<Entry>>,
+    exact: BTreeMap<Box<str>, Box<[Entry]>>,
     prefixes: Affixes,
     suffixes: Affixes,
     present: Vec<Entry>,
@@ -103,7 +103,7 @@ impl Matcher {
 impl Table {
     /// Tells the filters whose gates this text opens.
     fn open(&self, text: &str, mut tell: impl FnMut(&Entry)) {
-        self.exact.get(text).into_iter().flatten().for_each(&mut tell);
+        self.exact.get(text).into_iter().flat_map(|entries| &**entries).for_each(&mut tell);
         self.prefixes.of(text.bytes()).for_each(&mut tell);
         self.suffixes.of(text.bytes().rev()).for_each(&mut tell);
         if !text.is_empty() {
@@ -137,7 +137,7 @@ fn behind<'a>(gate: &Gate<'a>, filter: usize, tables: &mut BTreeMap<&'a str, Bui
 impl Building<'_> {
     fn built(self) -> Table {
         Table {
-            exact: self.exact.into_iter().map(|(text, entries)| (text.into(), entries)).collect(),
+            exact: self.exact.into_iter().map(|(text, entries)| (text.into(), entries.into())).collect(),
             prefixes: Affixes::new(self.prefixes),
             suffixes: Affixes::new(self.suffixes),
             present: self.present,

@@ -16,7 +16,7 @@ struct Beginning {
     text: Box<[u8]>,
     /// The longest other one that this one begins with.
     shorter: Option<usize>,
-    entries: Vec<Entry>,
+    entries: Box<[Entry]>,
 }
 
 impl Affixes {
@@ -24,7 +24,7 @@ impl Affixes {
         let mut beginnings: Vec<Beginning> = Vec::with_capacity(of.len());
         for (text, entries) in of {
             let shorter = longest(&beginnings, beginnings.len().checked_sub(1), &text);
-            beginnings.push(Beginning { text: text.into(), shorter, entries });
+            beginnings.push(Beginning { text: text.into(), shorter, entries: entries.into() });
         }
         Self { beginnings }
     }
@@ -37,7 +37,7 @@ impl Affixes {
         let last = self.beginnings.partition_point(|beginning| *beginning.text <= *text).checked_sub(1);
         let first = longest(&self.beginnings, last, &text);
         let chain = std::iter::successors(first, |at| self.beginnings[*at].shorter);
-        chain.flat_map(|at| &self.beginnings[at].entries)
+        chain.flat_map(|at| &*self.beginnings[at].entries)
     }
 }
 
