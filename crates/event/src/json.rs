@@ -1,7 +1,7 @@
 //! The JSON format: one event, and batches of them (JSON event format 1.0).
 //!
-//! Data is kept as the bytes it is written in, shared with the body: numbers keep their digits, members their order, and
-//! JSON that nests however deep costs nothing. Whatever has no string or value in JSON goes as base64.
+//! Data is kept as the bytes it is written in, shared with the body unless that would hold more than twice of it in memory:
+//! numbers keep their digits, members their order, and JSON that nests however deep costs nothing. Whatever has no string or value in JSON goes as base64.
 
 mod scanner;
 
@@ -114,13 +114,18 @@ impl Payload {
             (None, Some(_)) if event.version() == SpecVersion::V03 => Err(DataFault::Member),
             (None, Some(base64)) => decoded(&body[base64]).map(Some),
             (Some(data), None) if event.is_encoded() => decoded(&body[data]).map(Some),
-            (Some(data), None) if is_json => Ok(Some(Data::new(body.slice(data), Form::Json))),
+            (Some(data), None) if is_json => Ok(Some(Data::new(kept(body, data), Form::Json))),
             (Some(data), None) => {
                 let text: String = serde_json::from_slice(&body[data]).map_err(|_| DataFault::NotString)?;
                 Ok(Some(Data::new(text.into(), Form::Plain)))
             }
         }
     }
+}
+
+/// A part of the body. Shared, it keeps all of the body in memory, so small parts are copied.
+fn kept(body: &Bytes, range: Range<usize>) -> Bytes {
+    if range.len() * 2 < body.len() { Bytes::copy_from_slice(&body[range]) } else { body.slice(range) }
 }
 
 fn decoded(json: &[u8]) -> Result<Data, DataFault> {
@@ -314,6 +319,20 @@ mod tests {
         assert!(write(&event).ends_with(format!(r#""data":{data}}}"#).as_bytes()));
         let nested = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","ext":{data}}}"#);
         assert_eq!(refusal(&nested), Invalid::new("ext", Fault::Structure).into());
+    }
+
+    #[test]
+    fn small_data_does_not_keep_a_large_body_in_memory() {
+        let event = |data: &str, ext: &str| {
+            format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","ext":"{ext}","data":{data}}}"#)
+        };
+        let text = event("[1]", &"x".repeat(60_000));
+        let body = Bytes::from(text.clone());
+        let one = read(&body).expect("an event");
+        assert!(body.is_unique() && *one.data().expect("data").bytes() == *"[1]");
+        let batch = Bytes::from(format!("[{}]", vec![event("[1, 2, 3]", ""); 100].join(",")));
+        let events = read_batch(&batch).expect("a batch");
+        assert!(batch.is_unique() && events.len() == 100);
     }
 
     #[test]
