@@ -123,8 +123,12 @@ pub enum ReadError {
         /// What is wrong with it.
         error: Box<ReadError>,
     },
-    /// Beyond [`limits::MOST_BATCHED`].
-    #[error("a batch of more than {} events: send smaller ones", limits::MOST_BATCHED)]
+    /// Beyond [`limits::MOST_BATCHED`] or [`limits::MOST_BATCHED_ATTRIBUTES`].
+    #[error(
+        "a batch of more than {} events or {} attributes: send smaller ones",
+        limits::MOST_BATCHED,
+        limits::MOST_BATCHED_ATTRIBUTES
+    )]
     LargeBatch,
 }
 

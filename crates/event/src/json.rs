@@ -23,7 +23,7 @@ use crate::{
 /// When the body is no event.
 pub fn read(body: &Bytes) -> Result<Event, ReadError> {
     let mut scanner = Scanner::new(text(body)?);
-    let event = read_event(&mut scanner, body)?;
+    let event = read_event(&mut scanner, body, &mut { limits::MOST_BATCHED_ATTRIBUTES })?;
     scanner.end()?;
     Ok(event)
 }
@@ -35,13 +35,17 @@ pub fn read(body: &Bytes) -> Result<Event, ReadError> {
 pub fn read_batch(body: &Bytes) -> Result<Vec<Event>, ReadError> {
     let mut scanner = Scanner::new(text(body)?);
     let mut events: Vec<Event> = Vec::new();
+    let mut room = limits::MOST_BATCHED_ATTRIBUTES;
     scanner.array(|scanner| {
         if events.len() == limits::MOST_BATCHED {
             return Err(ReadError::LargeBatch);
         }
         let index = events.len();
-        let batched = |error| ReadError::Batched { index, error: Box::new(error) };
-        let event = read_event(scanner, body).map_err(batched)?;
+        let batched = |error| match error {
+            ReadError::LargeBatch => error,
+            error => ReadError::Batched { index, error: Box::new(error) },
+        };
+        let event = read_event(scanner, body, &mut room).map_err(batched)?;
         // HTTP binding, section 3.3.2.
         if events.first().is_some_and(|first| first.version() != event.version()) {
             return Err(batched(Invalid::new("specversion", Fault::MixedVersions).into()));
@@ -64,7 +68,8 @@ struct Payload {
     base64: Option<Range<usize>>,
 }
 
-fn read_event(scanner: &mut Scanner<'_>, body: &Bytes) -> Result<Event, ReadError> {
+/// Reads one event, of no more attributes than there is room for.
+fn read_event(scanner: &mut Scanner<'_>, body: &Bytes, room: &mut usize) -> Result<Event, ReadError> {
     let mut given: Vec<(Box<str>, Value)> = Vec::new();
     let mut payload = Payload::default();
     scanner.object(|name, value, range| {
@@ -76,6 +81,7 @@ fn read_event(scanner: &mut Scanner<'_>, body: &Bytes) -> Result<Event, ReadErro
             // More than any version has of its own, and refused before they take more memory than the body.
             _ if given.len() > limits::MOST_EXTENSIONS + 15 => return Err(Invalid::new(name, Fault::TooMany).into()),
             name => {
+                *room = room.checked_sub(1).ok_or(ReadError::LargeBatch)?;
                 let value = attribute(value).map_err(|fault| Invalid::new(name, fault))?;
                 given.push((name.into(), value));
                 return Ok(());
@@ -351,6 +357,19 @@ mod tests {
         assert_eq!(batch(&vec![event("1.0"); limits::MOST_BATCHED + 1]), Err(ReadError::LargeBatch));
         assert!(matches!(read_batch(&event("1.0").into()), Err(ReadError::Json { at: 0, .. })));
         assert!(matches!(batch(&["1".to_owned()]), Err(ReadError::Batched { index: 0, .. })));
+    }
+
+    #[test]
+    fn the_attributes_of_a_batch_have_one_bound() {
+        let event = |extensions: usize| {
+            let members: String = (0..extensions).map(|at| format!(r#","e{at}":1"#)).collect();
+            format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{members}}}"#)
+        };
+        let batch = |events: usize, extensions| {
+            read_batch(&Bytes::from(format!("[{}]", vec![event(extensions); events].join(","))))
+        };
+        assert_eq!(batch(1000, 96).expect("a batch").len(), 1000);
+        assert_eq!(batch(1000, 97), Err(ReadError::LargeBatch));
     }
 
     #[test]

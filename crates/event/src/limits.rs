@@ -17,6 +17,8 @@ pub const MOST_HEADERS: usize = 80;
 pub const LONGEST_HEADERS: usize = 48 << 10;
 /// Events of one batch. An event takes fifty bytes on the wire and several hundred in memory.
 pub const MOST_BATCHED: usize = 10_000;
+/// Attributes of all events of one batch. One takes half a dozen bytes on the wire and fifteen times that in memory.
+pub const MOST_BATCHED_ATTRIBUTES: usize = 100_000;
 /// Filters within filters (`all`, `any`, `not`).
 pub const DEEPEST_FILTER: usize = 64;
 /// Comparisons, expressions and lists in one filter, all that is within it counted.
