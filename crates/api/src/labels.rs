@@ -16,6 +16,8 @@ pub mod eventing {
     pub const DEPENDENCY: &str = "knative.dev/dependency";
     /// Annotation: `enabled` has the Trigger's Broker made.
     pub const INJECTION: &str = "eventing.knative.dev/injection";
+    /// Annotation of a Trigger or a channel: `key` has events of one `partitionkey` delivered in order.
+    pub const ORDERING: &str = "knoll.dev/ordering";
     /// Annotation: `cluster` or `namespace`, where a channel is served from.
     pub const SCOPE: &str = "eventing.knative.dev/scope";
     /// Annotation: version of the form in which a channel holds its subscribers.

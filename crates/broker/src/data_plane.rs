@@ -7,10 +7,10 @@ use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
-    AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens,
+    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Room, Supervisor, Views, stream_name},
+    dispatch::{Command, Context, Room, Supervisor, stream_name},
     history::{self, History, Start},
     ingress::Authorize,
     intake::{Intake, Taken},
@@ -30,13 +30,21 @@ pub struct Hooks {
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
     pub authorize: Option<Authorize>,
+    /// Is told which brokers and channels are acted on.
+    pub adopted: Adopted,
     /// Is told of the events that are taken, such as who makes EventTypes of them.
     pub taken: Option<Taken>,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { resolve: resolve_as_the_machine_does(), tokens: None, authorize: None, taken: None }
+        Self {
+            resolve: resolve_as_the_machine_does(),
+            tokens: None,
+            authorize: None,
+            adopted: Adopted::default(),
+            taken: None,
+        }
     }
 }
 
@@ -58,14 +66,26 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, taken } = hooks;
+        let Hooks { resolve, tokens, authorize, adopted, taken } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let ingress = Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone());
         let client = Client::new(&config, resolve);
         let letters = Letters { log: log.clone() };
-        let (views, room) = (Arc::new(Views::default()), Room::default());
-        let context =
-            Context { log, metrics, client, intake, snapshots, config, tokens, authorize, letters, views, room };
+        let (views, room) = (Arc::default(), Room::default());
+        let context = Context {
+            log,
+            metrics,
+            client,
+            intake,
+            snapshots,
+            config,
+            tokens,
+            authorize,
+            letters,
+            views,
+            adopted,
+            room,
+        };
         let (asks, asked) = mpsc::channel(ASKED);
         Ok(Self { context: Arc::new(context), ingress, asks, asked: Arc::new(Mutex::new(asked)) })
     }
@@ -83,6 +103,12 @@ impl DataPlane {
     pub async fn deliver(&self, end: impl Future<Output = ()>) -> Result<(), AskError> {
         let mut asked = self.asked.lock().await;
         Supervisor::new(self.context.clone()).run(&mut asked, end).await
+    }
+
+    /// Every broker and channel of the newest snapshot.
+    pub fn addressables(&self) -> Vec<Arc<Addressable>> {
+        let snapshot = self.context.snapshots.borrow();
+        snapshot.iter().flat_map(|topology| topology.addressables()).cloned().collect()
     }
 
     /// How a Trigger or Subscription is doing, by its uid; nothing before it gets every event that is taken.

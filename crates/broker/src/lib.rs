@@ -36,7 +36,7 @@ pub use client::{Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
 pub use data_plane::{DataPlane, Hooks};
 pub use dead_letters::{DeadLetter, OperationError, Page};
-pub use dispatch::{SubscriptionStatus, Tokens};
+pub use dispatch::{Adopted, SubscriptionStatus, Tokens};
 pub use history::{History, Kept, Start};
 pub use ingress::{Authorize, Denied, Ingress, serve};
 pub use intake::Taken;

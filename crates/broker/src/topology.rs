@@ -219,8 +219,9 @@ impl Topology {
 
     /// The same with this one, in place of the one of its name.
     #[must_use]
-    pub fn with(mut self, addressable: Addressable) -> Self {
-        self.addressables.insert(addressable.name.clone(), Arc::new(addressable));
+    pub fn with(mut self, addressable: impl Into<Arc<Addressable>>) -> Self {
+        let addressable = addressable.into();
+        self.addressables.insert(addressable.name.clone(), addressable);
         self
     }
 

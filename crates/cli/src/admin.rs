@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -55,21 +55,37 @@ pub fn run(arguments: &AdminArguments) -> Result<String, AdminError> {
         AdminCommand::LogLevel { level: None } => ("GET", "/log-level", ""),
         AdminCommand::LogLevel { level: Some(level) } => ("PUT", "/log-level", level.as_str()),
     };
-    let answer = request(&socket, method, path, body).map_err(|source| AdminError::Socket { socket, source })?;
+    ask(&socket, &Asked { method, path, content_type: "text/plain", body: body.as_bytes() })
+}
+
+/// What the endpoint is asked.
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) content_type: &'a str,
+    pub(crate) body: &'a [u8],
+}
+
+/// Asks the endpoint; the body of its answer when that is a success.
+pub(crate) fn ask(socket: &Path, asked: &Asked<'_>) -> Result<String, AdminError> {
+    let answer = request(socket, asked).map_err(|source| AdminError::Socket { socket: socket.to_owned(), source })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default();
-    if status == "200" { Ok(body.to_owned()) } else { Err(AdminError::Refused(body.trim_end().to_owned())) }
+    if status.starts_with('2') { Ok(body.to_owned()) } else { Err(AdminError::Refused(body.trim_end().to_owned())) }
 }
 
 /// One request on one connection. HTTP/1.0, so that the answer ends where the connection does.
-fn request(socket: &PathBuf, method: &str, path: &str, body: &str) -> io::Result<String> {
+fn request(socket: &Path, asked: &Asked<'_>) -> io::Result<String> {
+    let Asked { method, path, content_type, body } = asked;
     if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a path has no blanks"));
     }
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.0\r\nhost: knoll\r\ncontent-length: {length}\r\n\r\n{body}")?;
+    let content = format!("content-type: {content_type}\r\ncontent-length: {length}");
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: knoll\r\n{content}\r\n\r\n")?;
+    stream.write_all(body)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

@@ -7,6 +7,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::event::EventArguments;
+
 /// Knative in one program.
 #[derive(Debug, Parser)]
 #[command(name = "knoll", version, about = "Knative in one program: push an image, get a URL that scales to zero")]
@@ -54,6 +56,8 @@ pub enum Command {
     Image(ImageArguments),
     /// The files that hold the objects: whether they are whole, and what to do when not.
     Store(StoreArguments),
+    /// Events: send one, look at those that are kept, deliver them again, see what nobody took.
+    Event(EventArguments),
     /// Look at the running instance: readiness, metrics, log level, what its parts do.
     Admin(AdminArguments),
     /// The process that holds the containers. Started by `up`.

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod arguments;
 pub mod down;
+pub mod event;
 pub mod exit;
 pub mod image;
 pub mod instance;

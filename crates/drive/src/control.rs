@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::RoutingTable};
+use knoll_broker::{Adopted, topology::Addressable};
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
@@ -24,6 +25,7 @@ use tokio::{
 use crate::{
     coalescing::CoalescingQueue,
     counters::{Counters, count},
+    events::{self, EventPublisher},
     execute::{Done, Executor, WorkItem},
     failing::Failing,
     inspect::{Controller, Inspect, Moment, Waiting},
@@ -72,6 +74,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) digests: mpsc::Receiver<Observation>,
     /// The table that the gateway routes by.
     pub(crate) applied: &'a mut watch::Receiver<Option<Arc<RoutingTable>>>,
+    /// What the data plane of events acts on; nothing where it is not in this process.
+    pub(crate) adopted: Option<Adopted>,
     /// Ends when the loop is to end.
     pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }
@@ -105,6 +109,7 @@ pub(crate) struct ControlLoop {
     /// When the rush began that is still on.
     rushed: Option<Instant>,
     publisher: Publisher,
+    events: Option<EventPublisher>,
     executor: Executor,
     running: JoinSet<Done>,
     counters: Arc<Counters>,
@@ -117,6 +122,7 @@ impl ControlLoop {
         role: &Role,
         executor: Executor,
         publisher: Publisher,
+        events: Option<EventPublisher>,
         follow: CoalescingQueue<Key, Option<FollowedRevision>>,
         rush: Rush,
         inspect: Inspect,
@@ -138,6 +144,7 @@ impl ControlLoop {
             rush,
             rushed: None,
             publisher,
+            events,
             executor,
             running: JoinSet::new(),
             counters,
@@ -152,7 +159,7 @@ impl ControlLoop {
 
     /// Runs until it is told to end, then lets what is under way end.
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
-        let Inputs { mut reports, decisions, mut digests, applied, mut shutdown } = inputs;
+        let Inputs { mut reports, decisions, mut digests, applied, adopted, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
         let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
         // What is shown is renewed a moment after the last event, too.
@@ -185,6 +192,10 @@ impl ControlLoop {
                     for observation in observations.into_iter().flatten() {
                         self.observed(observation, Lane::Normal);
                     }
+                }
+                adopted = newly(adopted.as_ref()) => {
+                    let told = self.events.as_mut().and_then(|events| events.adopted(&adopted));
+                    told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 () = ready(more) => {}
                 () = rush.pass(held.unwrap_or_default()), if held.is_some_and(|left| !left.is_zero()) => {}
@@ -228,7 +239,8 @@ impl ControlLoop {
         let sweep = self.sweeps.next().filter(|(lane, _)| *lane <= self.least_urgent());
         let sweep = sweep.map(|(_, at)| self.origin + at);
         let publisher = self.publisher.due().filter(|_| self.is_routing());
-        queue.into_iter().chain(publisher).chain(sweep).min()
+        let events = self.events.as_ref().filter(|_| self.is_told_of_events()).and_then(EventPublisher::due);
+        queue.into_iter().chain(publisher).chain(events).chain(sweep).min()
     }
 
     /// Notes whether requests wait for something, and since when.
@@ -314,6 +326,11 @@ impl ControlLoop {
 
     fn is_routing(&self) -> bool {
         self.routes && self.seen.may_route()
+    }
+
+    /// Whether all is known that the data plane of events is told, and what decides about it.
+    fn is_told_of_events(&self) -> bool {
+        self.seen.knows(events::KINDS.iter().chain([&Kind::ConfigMap]))
     }
 
     /// Shows how things stand.
@@ -538,6 +555,9 @@ impl ControlLoop {
             self.sweeps.begin(Whose::Row(row), self.rows.all()[row].of, Lane::Spread);
         }
         self.publisher.changed(changed);
+        if let Some(events) = &mut self.events {
+            events.changed(changed, &self.world);
+        }
         if self.is_scaling() {
             if matches!(changed, Changed::Config(AUTOSCALER_CONFIG)) {
                 self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Spread);
@@ -606,6 +626,11 @@ impl ControlLoop {
         if self.is_routing() {
             self.publisher.publish(&self.world, now);
         }
+        if self.is_told_of_events()
+            && let Some(told) = self.events.as_mut().and_then(|events| events.publish(&self.world, now))
+        {
+            self.observed(told, Lane::Normal);
+        }
     }
 
     fn tidy(&mut self, now: Instant) {
@@ -614,6 +639,14 @@ impl ControlLoop {
         if failing > 0 {
             tracing::info!(failing, "keys that wait to be tried again");
         }
+    }
+}
+
+/// Brokers and channels that the data plane acts on from now on; never without one.
+async fn newly(adopted: Option<&Adopted>) -> Vec<Arc<Addressable>> {
+    match adopted {
+        Some(adopted) => adopted.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -52,6 +52,7 @@ counters! {
     events_recorded: "Kubernetes Events recorded",
     events_dropped: "Kubernetes Events left out: too many at once, or refused",
     published: "Tables handed to the gateway",
+    topologies: "Snapshots handed to the data plane of events",
     decided: "Decisions of the autoscaler that differed from the one before",
     wakes_dropped: "Wake-ups left out: too many for revisions nobody knows",
 }

@@ -1,5 +1,5 @@
 //! Turns plans into what happens: watches objects into the World, plans what they wake, carries the plans out, and
-//! keeps the autoscaler, the digests and the gateway's table going beside it.
+//! keeps the autoscaler, the digests, the gateway's table and what the data plane of events acts on going beside it.
 //!
 //! One task owns the World and the queue; there are no locks around either. The World changes only by what
 //! watches and finished work report, so our own writes and a stranger's take the same path.
@@ -9,6 +9,7 @@ mod autoscaler;
 mod coalescing;
 mod control;
 mod counters;
+mod events;
 mod execute;
 mod failing;
 mod inspect;
@@ -27,6 +28,7 @@ mod sweeps;
 mod watch;
 
 pub use counters::{Counters, Reading};
+pub use events::EventLinks;
 pub use inspect::Inspect;
 pub use lease::Lease;
 pub use progress::shows;

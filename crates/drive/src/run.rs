@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
+use knoll_broker::topology::Names;
 use knoll_client::rush::Rush;
 use knoll_faults::caught;
 use kube::Client;
@@ -22,6 +23,7 @@ use crate::{
     coalescing::CoalescingQueue,
     control::{ControlLoop, End, Inputs},
     counters::Counters,
+    events::{EventLinks, EventPublisher},
     execute::Executor,
     inspect::Inspect,
     lives::Lives,
@@ -47,6 +49,8 @@ pub struct Links {
     pub stats: mpsc::Receiver<Vec<RevisionStat>>,
     /// Revisions with a waiting request and no instance.
     pub wakes: mpsc::Receiver<Key>,
+    /// The data plane of events; nothing where it is not in this process.
+    pub events: Option<EventLinks>,
     /// What requests wait for: where node and gateway are in this process, the node ends what the autoscaler begins.
     pub rush: Rush,
     /// Who knows digests; nobody where no controller of the role asks.
@@ -67,6 +71,7 @@ impl Default for Links {
             applied,
             stats,
             wakes,
+            events: None,
             rush: Rush::default(),
             resolver: None,
             counters: Arc::default(),
@@ -143,7 +148,7 @@ async fn live(
     links: &mut Links,
     shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Result<(), DriveError> {
-    let Links { table, applied, stats, wakes, rush, resolver, counters, inspect } = links;
+    let Links { table, applied, stats, wakes, events, rush, resolver, counters, inspect } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -163,7 +168,7 @@ async fn live(
     }
     drop((first, reports_in));
 
-    let (events, recording) = recorder::recorder(api.client().clone(), rush.clone(), counters.clone());
+    let (recorder, recording) = recorder::recorder(api.client().clone(), rush.clone(), counters.clone());
     spawn(&mut tasks, "event recorder", recorder::run(recording, counters.clone()));
 
     let asked = CoalescingQueue::new();
@@ -179,10 +184,16 @@ async fn live(
     let autoscaling = autoscaler.run(stats, wakes);
 
     let api = api.clone();
-    let executor = Executor { api, events, digests: asked, counters: counters.clone(), clock };
+    let executor = Executor { api, events: recorder, digests: asked, counters: counters.clone(), clock };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let control = ControlLoop::new(role, executor, publisher, follow, rush.clone(), inspect.clone());
-    let inputs = Inputs { reports, decisions, digests, applied, shutdown };
+    let names = Names {
+        system_namespace: role.settings.eventing_namespace.as_str().into(),
+        cluster_domain: role.settings.cluster_domain.as_str().into(),
+    };
+    let adopted = events.as_ref().map(|links| links.adopted.clone());
+    let events = events.clone().map(|links| EventPublisher::new(links, names, counters.clone()));
+    let control = ControlLoop::new(role, executor, publisher, events, follow, rush.clone(), inspect.clone());
+    let inputs = Inputs { reports, decisions, digests, applied, adopted, shutdown };
     tokio::select! {
         biased;
         ended = control.run(inputs) => match ended {

@@ -26,7 +26,7 @@ mod terms;
 mod world;
 
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
-pub use eventing::{CARRIED_KINDS, to_carry};
+pub use eventing::{CARRIED_KINDS, broker_of, served_broker, to_carry};
 pub use indexer::Indexer;
 pub use instances::user_port;
 pub use networking::table;

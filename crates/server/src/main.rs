@@ -27,7 +27,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use knoll_apiserver::resources::portable_definitions;
-use knoll_cli::{Arguments, Command, Exit, admin as look, down, image};
+use knoll_cli::{Arguments, Command, Exit, admin as look, down, event, image};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -77,6 +77,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Admin(arguments) => {
             print!("{}", look::run(&arguments).map_err(|e| Failure::new(Exit::Failure, &e))?);
             Ok(())
+        }
+        Command::Event(arguments) => {
+            let mut out = std::io::stdout().lock();
+            event::run(&arguments, jiff::Timestamp::now(), &mut out).map_err(|e| Failure::new(event::exit_of(&e), &e))
         }
         Command::Store(arguments) => store::run(&arguments),
         Command::Image(arguments) => {

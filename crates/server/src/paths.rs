@@ -19,6 +19,7 @@ pub(crate) const OURS: &[&str] = &[
     "pki",
     "node",
     "containers",
+    "events",
     "admin.kubeconfig",
     "admin.new",
     "controller.kubeconfig",
@@ -50,6 +51,11 @@ impl Paths {
     /// Objects.
     pub(crate) fn store(&self) -> PathBuf {
         self.data.join("store")
+    }
+
+    /// Events that brokers and channels have taken.
+    pub(crate) fn events(&self) -> PathBuf {
+        self.data.join("events")
     }
 
     /// Images.

@@ -38,6 +38,9 @@ pub(crate) struct PodGatewayPorts {
     pub(crate) outside: TcpListener,
 }
 
+/// The socket on the gateway's address where brokers and channels take events.
+pub(crate) struct EventPort(pub(crate) TcpListener);
+
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -115,7 +118,7 @@ pub(crate) fn names(arguments: &UpArguments, left: &Kept) -> Vec<ListenerName> {
     };
     let fresh: Vec<u16> = outside.iter().filter_map(fresh).collect();
     let pods = [("pods-api", api.api_addr.port()), ("pods-registry", api.registry_addr.port())];
-    let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0)]);
+    let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0), ("events", 0)]);
     let pods = pods.filter(|(_, port)| !fresh.contains(port));
     let pods = pods.map(|(what, port)| (what, SocketAddr::from((GATEWAY, port))));
     outside.into_iter().chain(pods).map(|(what, address)| kept::name(what, address)).collect()
@@ -189,5 +192,12 @@ impl PodGatewayPorts {
             http: at.bind(kept, 80, "pods-http", "gateway for pods", "a free port 80 there")?,
             outside: at.bind(kept, 0, "pods-outside", "gateway's Service", "a free port there")?,
         })
+    }
+}
+
+impl EventPort {
+    /// Binds a port that is free.
+    pub(crate) fn bind(at: PodAddress, kept: &mut Kept) -> Result<Self, Failure> {
+        at.bind(kept, 0, "events", "brokers and channels", "a free port there").map(Self)
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn too_open(paths: &Paths) -> io::Result<Vec<TooOpen>> {
     for path in [paths.kubeconfig(), paths.log(), paths.instance()] {
         look(&path, FILE, &mut found)?;
     }
-    for directory in [paths.store(), paths.pki()] {
+    for directory in [paths.store(), paths.events(), paths.pki()] {
         look(&directory, DIRECTORY, &mut found)?;
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,

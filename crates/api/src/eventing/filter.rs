@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use knoll_event::{
+    cesql::{Expression, ParseError},
+    filter::{Filter, TooComplex},
+};
 use serde::{Deserialize, Serialize};
 
 /// One filter expression of the CloudEvents Subscriptions API. One dialect is set; one without any lets every event
@@ -31,10 +35,60 @@ pub struct SubscriptionsApiFilter {
     pub cesql: String,
 }
 
+/// Why a filter cannot be used. Admission lets none of these pass.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FilterError {
+    /// It is too deep or too large.
+    #[error(transparent)]
+    TooComplex(#[from] TooComplex),
+    /// An expression is none.
+    #[error("cesql: {0}")]
+    Expression(#[from] ParseError),
+}
+
+impl SubscriptionsApiFilter {
+    /// What whoever filters evaluates.
+    ///
+    /// # Errors
+    /// When it nests too deep, holds too much, or an expression is none.
+    pub fn compile(&self) -> Result<Filter, FilterError> {
+        let compiled = |filters: &[Self]| filters.iter().map(Self::compile).collect::<Result<Vec<_>, _>>();
+        if !self.cesql.is_empty() {
+            return Ok(Filter::cesql(Expression::parse(&self.cesql)?));
+        }
+        if let Some(filter) = &self.not {
+            return Ok(Filter::not(filter.compile()?)?);
+        }
+        if !self.all.is_empty() {
+            return Ok(Filter::all(compiled(&self.all)?)?);
+        }
+        if !self.any.is_empty() {
+            return Ok(Filter::any(compiled(&self.any)?)?);
+        }
+        let (exact, prefix, suffix) = (texts(&self.exact), texts(&self.prefix), texts(&self.suffix));
+        Ok(match (self.prefix.is_empty(), self.suffix.is_empty()) {
+            (true, true) => Filter::exact(exact),
+            (false, _) => Filter::prefix(prefix),
+            (true, false) => Filter::suffix(suffix),
+        })
+    }
+}
+
+fn texts(attributes: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
 /// The older form of a filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerFilter {
     /// Attributes have these values; an empty value stands for any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+}
+
+impl TriggerFilter {
+    /// The attributes that are compared, with what.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        texts(&self.attributes)
+    }
 }

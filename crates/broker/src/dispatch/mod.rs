@@ -17,6 +17,7 @@
 //! delivery 20 bytes of the log or less, since neighbours are said together. A subscriber that waits costs its entry. A
 //! change of one Trigger costs n, of its broker alone.
 
+mod adopted;
 mod attempt;
 mod fresh;
 mod lane;
@@ -31,7 +32,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
-pub use self::status::SubscriptionStatus;
+pub use self::{adopted::Adopted, status::SubscriptionStatus};
 pub(crate) use self::{
     fresh::Room,
     status::Views,
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) authorize: Option<Authorize>,
     pub(crate) letters: Letters,
     pub(crate) views: Arc<Views>,
+    pub(crate) adopted: Adopted,
     pub(crate) room: Room,
 }
 

@@ -140,7 +140,8 @@ impl Worker {
                         break;
                     }
                     let now = changes.borrow_and_update().clone();
-                    self.adopt(now).await?;
+                    self.adopt(now.clone()).await?;
+                    self.context.adopted.note(&now);
                 }
                 () = ended(&mut end) => break,
                 () = signal.notified() => self.more = true,

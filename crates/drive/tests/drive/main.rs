@@ -2,6 +2,7 @@
 
 mod absence;
 mod applied;
+mod events;
 mod fake;
 mod idle;
 mod leases;
@@ -17,8 +18,9 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
+use knoll_broker::{Adopted, Topology};
 use knoll_client::rush::Rush;
-use knoll_drive::{Counters, DriveError, Inspect, Links, ResolveDigest, Resolving, Role, run};
+use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
 use serde_json::{Value, json};
 use tokio::{
@@ -44,6 +46,8 @@ struct Running {
     table: watch::Receiver<Option<Arc<RoutingTable>>>,
     wakes: mpsc::Sender<Key>,
     stats: mpsc::Sender<Vec<RevisionStat>>,
+    topology: watch::Receiver<Option<Topology>>,
+    adopted: Adopted,
 }
 
 fn start(fake: &Fake) -> Running {
@@ -60,6 +64,8 @@ fn start_with(
     let (table_in, table) = watch::channel(None);
     let (stats, stats_out) = mpsc::channel(16);
     let (wakes, wakes_out) = mpsc::channel(16);
+    let (topology_in, topology) = watch::channel(None);
+    let adopted = Adopted::default();
     let (stop, stopped) = oneshot::channel();
     let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
     let links = Links {
@@ -67,6 +73,7 @@ fn start_with(
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
+        events: Some(EventLinks { topology: topology_in, adopted: adopted.clone() }),
         rush: Rush::default(),
         resolver: Some(resolver),
         counters: counters.clone(),
@@ -79,7 +86,7 @@ fn start_with(
         std::pin::Pin::new(&mut stopped).poll(context).map(drop)
     });
     let task = tokio::spawn(run(fake.client(), role, links, shutdown));
-    Running { task, stop, counters, inspect, table, wakes, stats }
+    Running { task, stop, counters, inspect, table, wakes, stats, topology, adopted }
 }
 
 /// A namespace and a node.

@@ -1,12 +1,19 @@
 //! What the data plane of events is to carry out, and what it does.
 
-use knoll_api::{Key, Kind, Resource};
+use std::sync::Arc;
+
+use knoll_api::{Key, Kind, Resource, eventing::Broker};
 
 use super::{broker, trigger::broker_of};
 use crate::{Carried, World, status::Reporting};
 
 /// Kinds that the data plane of events carries out.
 pub const CARRIED_KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::PingSource];
+
+/// The Broker of this key, if it is there and of the class that is served here.
+pub fn served_broker(world: &World, key: &Key) -> Option<Arc<Broker>> {
+    world.brokers.get(key).filter(|broker| broker::is_ours(broker))
+}
 
 /// What the data plane is to carry out of an object, by what the object's status says; nothing when it is none of the data
 /// plane's, or not yet, or no more. A Trigger is carried out from when its Broker is there, whether or not its subscriber
@@ -16,13 +23,13 @@ pub const CARRIED_KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemor
 pub fn to_carry(world: &World, kind: Kind, key: &Key) -> Option<Carried> {
     match kind {
         Kind::Broker => {
-            let broker = world.brokers.get(key).filter(|broker| broker::is_ours(broker))?;
+            let broker = served_broker(world, key)?;
             of(broker.as_ref(), broker.status.address.address.is_some())
         }
         Kind::Trigger => {
             let trigger = world.triggers.get(key)?;
-            let broker = world.brokers.get(&broker_of(world, &trigger));
-            of(trigger.as_ref(), broker.is_some_and(|broker| broker::is_ours(&broker)))
+            let broker = served_broker(world, &broker_of(world, &trigger));
+            of(trigger.as_ref(), broker.is_some())
         }
         Kind::InMemoryChannel => {
             let channel = world.in_memory_channels.get(key)?;

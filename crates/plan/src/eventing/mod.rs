@@ -41,8 +41,9 @@ use knoll_api::{
 
 use crate::{Row, World, status::Reporting};
 
-pub use carried::{CARRIED_KINDS, to_carry};
+pub use carried::{CARRIED_KINDS, served_broker, to_carry};
 use carried::{carried, is_carried};
+pub use trigger::broker_of;
 
 const DEAD_LETTER_SINK_RESOLVED: &str = "DeadLetterSinkResolved";
 const ADDRESSABLE: &str = "Addressable";

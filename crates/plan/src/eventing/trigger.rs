@@ -47,7 +47,7 @@ pub(crate) const ROW: Row = Row {
 };
 
 /// Key of the Broker that a Trigger names.
-pub(super) fn broker_of(world: &World, trigger: &Trigger) -> Key {
+pub fn broker_of(world: &World, trigger: &Trigger) -> Key {
     let elsewhere = trigger.spec.broker_ref.as_ref();
     match elsewhere.filter(|_| world.eventing.features.cross_namespace_event_links.is_enabled()) {
         Some(broker) => key_of(broker, trigger.namespace()),

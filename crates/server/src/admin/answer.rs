@@ -8,10 +8,12 @@ use hyper::body::{Bytes, Incoming};
 use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::{UserInfo, attributes::Attributes};
 
-use super::{Admin, PATIENCE, Sources, metrics, process};
+use super::{Admin, Operate, Operation, PATIENCE, Sources, metrics, process};
 
 /// Longest body that is read.
 const BODY: usize = 64;
+/// The same, of what is asked of a component: an event among them.
+const OPERATION_BODY: usize = 17 << 20;
 
 /// Who is asking.
 pub(super) enum Caller {
@@ -35,6 +37,14 @@ pub(super) async fn to(admin: &Admin, caller: &Caller, request: Request<Incoming
     if let Some(refusal) = refuse(admin, caller, &parts) {
         return refusal;
     }
+    if let Some((operate, below)) = operation(admin, path) {
+        let body = match Limited::new(body, OPERATION_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => return text(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {OPERATION_BODY} bytes\n")),
+        };
+        let (path, query) = (below.to_owned(), parts.uri.query().map(str::to_owned));
+        return operate(Operation { method: parts.method, path, query, headers: parts.headers, body }).await;
+    }
     match (&parts.method, path) {
         (&Method::PUT, "/log-level") => set_level(admin, body).await,
         (&Method::GET, "/log-level") => text(StatusCode::OK, admin.level.get() + "\n"),
@@ -42,6 +52,13 @@ pub(super) async fn to(admin: &Admin, caller: &Caller, request: Request<Incoming
         (&Method::GET, _) => dump(admin, path),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET, and PUT of /log-level\n"),
     }
+}
+
+/// What a path below a component's name is asked of, and what of the path is its own.
+fn operation<'a>(admin: &'a Admin, path: &'a str) -> Option<(&'a Operate, &'a str)> {
+    let operations = &admin.sources.get()?.operations;
+    let (name, below) = path.strip_prefix('/')?.split_once('/').unwrap_or((path.strip_prefix('/')?, ""));
+    operations.iter().find(|(known, _)| *known == name).map(|(_, operate)| (operate, below))
 }
 
 /// Why the caller may not: the local socket's may everything, others what RBAC says of the path.
@@ -115,6 +132,8 @@ fn dump(admin: &Admin, path: &str) -> Answer {
         return text(StatusCode::OK, body + "\n");
     }
     let paths = dumps.iter().fold(String::new(), |paths, (name, _)| paths + "/debug/" + name + "\n");
+    let operations = admin.sources.get().map(|sources| sources.operations.as_slice()).unwrap_or_default();
+    let paths = operations.iter().fold(paths, |paths, (name, _)| paths + "/" + name + "\n");
     let known = "/livez\n/readyz\n/metrics\n/log-level\n".to_owned() + &paths;
     if path == "/" {
         text(StatusCode::OK, known)

@@ -1,7 +1,7 @@
 //! The admin endpoint: health, readiness, numbers, the log level, and what the components are doing.
 //!
 //! It has a thread and a runtime of its own, so that it answers while the rest is busy, or stuck. It reads what the
-//! components show and changes nothing but the log level. On its local socket, which only root opens, everything is
+//! components show, changes the log level, and hands over what an operator asks of a component. On its local socket, which only root opens, everything is
 //! allowed; on `--admin-addr` health is open and the rest is asked of the API server's authorization, as a path.
 
 mod answer;
@@ -19,6 +19,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method, Response};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::authority::Authority;
 use serde_json::Value;
@@ -30,6 +34,19 @@ use crate::logging::LogLevel;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+/// What a component answers to what is asked of it.
+pub(crate) type Operated = BoxFuture<'static, Response<Full<Bytes>>>;
+type Operate = Box<dyn Fn(Operation) -> Operated + Send + Sync>;
+
+/// Something that is asked of a component.
+pub(crate) struct Operation {
+    pub(crate) method: Method,
+    /// Below the component's own.
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
 
 /// What the endpoint reads. Each is called for one request, on the endpoint's thread, and must not wait.
 #[derive(Default)]
@@ -37,6 +54,7 @@ pub(crate) struct Sources {
     metrics: Vec<Read<Vec<MetricFamily>>>,
     checks: Vec<(&'static str, Read<Result<(), String>>)>,
     dumps: Vec<(&'static str, Read<Value>)>,
+    operations: Vec<(&'static str, Operate)>,
 }
 
 impl Sources {
@@ -48,6 +66,16 @@ impl Sources {
     /// Adds something the instance is not ready without; the error says what is missing.
     pub(crate) fn check(&mut self, name: &'static str, read: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.checks.push((name, Box::new(read)));
+    }
+
+    /// Adds what an operator may ask of a component, below a path of its name. On the endpoint's thread, which goes on with
+    /// others while it waits.
+    pub(crate) fn operate(
+        &mut self,
+        name: &'static str,
+        operate: impl Fn(Operation) -> Operated + Send + Sync + 'static,
+    ) {
+        self.operations.push((name, Box::new(operate)));
     }
 
     /// Adds a picture of a component, below `/debug/`.

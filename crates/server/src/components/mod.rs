@@ -1,6 +1,7 @@
 //! The components that processes are made of: `up` assembles all of them in one, each role of [`crate::roles`] some.
 
 pub(crate) mod api;
+pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod local_node;
 pub(crate) mod monitor;

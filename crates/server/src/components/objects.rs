@@ -1,9 +1,9 @@
-//! Objects of the instance's own: the gateway's Services.
+//! Objects of the instance's own: the Services of the gateway, and of the data plane of events.
 
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
-use knoll_api::Key;
+use knoll_api::{Key, labels};
 use knoll_plan::GatewayAddresses;
 use kube::{
     Api, Client,
@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
+
+/// The Services of what takes the events of brokers and of channels. Here that is one.
+const EVENT_INGRESSES: [&str; 2] = ["broker-ingress", "imc-dispatcher"];
 
 /// Where the gateway is.
 #[derive(Clone, Copy)]
@@ -51,6 +54,15 @@ pub(crate) async fn publish_gateway(
     Ok(())
 }
 
+/// Publishes where brokers and channels take events.
+pub(crate) async fn publish_ingresses(client: &Client, to: SocketAddr) -> Result<(), kube::Error> {
+    for name in EVENT_INGRESSES {
+        let key = Key::new(labels::EVENTING_SYSTEM_NAMESPACE, name);
+        publish(client, &key, name, "ClusterIP", &[("http", 80)], to).await?;
+    }
+    Ok(())
+}
+
 /// Makes a Service without selector, and Endpoints that lead all its ports `to` one place; or brings what is there up
 /// to date.
 async fn publish(
@@ -70,7 +82,7 @@ async fn publish(
     let spec = json!({"type": kind, "ports": ports.iter().map(leading).collect::<Vec<_>>()});
     let ends: Vec<Value> = ports.iter().map(|(name, _)| port(&(name, to.port()))).collect();
     let subsets = json!([{"addresses": [{"ip": to.ip()}], "ports": ends}]);
-    let labels = json!({"app.kubernetes.io/name": "knative-serving", "app.kubernetes.io/component": component});
+    let labels = json!({"app.kubernetes.io/name": key.namespace, "app.kubernetes.io/component": component});
     let metadata = json!({"name": key.name, "namespace": key.namespace, "labels": labels});
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let service = if services.get_opt(&key.name).await?.is_none() {

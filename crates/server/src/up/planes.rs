@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use crate::{
     admin::Admin,
     components::{
-        PODS, api::Api, docker_config, gateway, local_node::LocalNode, monitor::Finder, node, port_of, registry,
-        resolver::Resolver, system,
+        PODS, api::Api, docker_config, events, gateway, local_node::LocalNode, monitor::Finder, node, port_of,
+        registry, resolver::Resolver, system,
     },
     failure::{Failure, chain},
     kept::Kept,
     links::instances::Hints,
     paths::Paths,
-    ports::{self, ApiPorts, PodAddress, PodApiPorts, PodGatewayPorts},
+    ports::{self, ApiPorts, EventPort, PodAddress, PodApiPorts, PodGatewayPorts},
     store,
     supervise::Tasks,
     up::open_files,
@@ -71,6 +71,7 @@ impl Planes {
         tracing::debug!("the pods' network is set up");
         let pods_api = PodApiPorts::bind(PodAddress::Present, &mut ports.kept, api_port, registry_port)?;
         let pods_gateway = PodGatewayPorts::bind(PodAddress::Present, &mut ports.kept)?;
+        let event_port = EventPort::bind(PodAddress::Present, &mut ports.kept)?;
         let backend = LocalNode::default();
         let api = Api::start(paths, pki, Arc::new(backend.clone()), api_port, tasks).await?;
         tracing::debug!("the store is read");
@@ -84,6 +85,7 @@ impl Planes {
         let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
+        events::publish(&controllers, &event_port.0).await?;
         tracing::debug!("the gateway is published");
         let settings = Settings {
             cluster_ca: pki.ca_pem().to_owned(),
@@ -95,11 +97,14 @@ impl Planes {
         let resolver = Resolver { images: images.clone(), client: controllers.clone(), docker_config: docker_config() };
         let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
         let rush = Rush::default();
+        let event_names = events::names(&settings);
+        let (event_links, events) = events::start(tasks, paths.events(), &event_names, event_port.0)?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),
             stats: feeds.stats,
             wakes: feeds.wakes,
+            events: Some(event_links),
             rush: rush.clone(),
             resolver: Some(Arc::new(resolver)),
             counters: counters.clone(),
@@ -140,6 +145,7 @@ impl Planes {
         let mut sources = gateway::sources(counters, inspect, &gateway, tasks.restarts());
         store::tell(&api.store, &mut sources);
         sources.metrics(move || counted.counts().metrics());
+        events.attend(&mut sources, event_names);
         let api_counters = api.server.counters().clone();
         sources.metrics(move || api_counters.metrics());
         sources.metrics(move || registry::metrics(image_registry.counts()));

@@ -60,6 +60,7 @@ impl Worker {
         };
         worker.adopt(addressable.clone()).await?;
         worker.context.log.register(addressable.uid().clone(), stream);
+        worker.context.adopted.note(&addressable);
         Ok(worker)
     }
 

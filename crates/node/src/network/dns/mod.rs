@@ -6,6 +6,7 @@
 
 mod clients;
 mod forward;
+mod lookup;
 pub mod packet;
 mod zone;
 
@@ -25,6 +26,7 @@ use crate::counters::Counters;
 use crate::shared::{PodAddresses, Shared};
 use clients::{Clients, Share};
 use forward::Forwarder;
+pub use lookup::lookup;
 use packet::{Answer, Malformed, Query, code, kind};
 pub use zone::{Names, Outcome, ServiceNames, Zone};
 

@@ -1,0 +1,302 @@
+//! `knoll event`: sends events, looks at those that are kept, and at those that nobody took, through the admin endpoint's
+//! local socket.
+
+mod arguments;
+mod build;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+pub use self::arguments::{EventArguments, EventCommand, Fields, LetterCommand, Since, Target};
+use crate::{
+    admin::{self, AdminError, Asked},
+    exit::Exit,
+    instance::{InstanceError, RunningInstance},
+};
+
+/// How often it is looked for new events while they are followed.
+const LOOK: Duration = Duration::from_millis(250);
+/// Events and dead letters that are asked for at a time.
+const MOST: u64 = 100;
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// No instance runs.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The endpoint cannot be spoken to, or says no.
+    #[error(transparent)]
+    Endpoint(#[from] AdminError),
+    /// The arguments make no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The endpoint answers what this version does not know.
+    #[error("the instance answers what this command does not understand: {0}")]
+    Unknown(#[from] serde_json::Error),
+    /// Nothing can be printed.
+    #[error("print")]
+    Print(#[from] io::Error),
+}
+
+/// Runs the command; prints to `out`.
+///
+/// # Errors
+/// When no instance runs, it refuses, or the arguments make no sense.
+pub fn run(arguments: &EventArguments, now: Timestamp, out: &mut dyn Write) -> Result<(), EventError> {
+    if let EventCommand::Build { fields, output } = &arguments.command {
+        return print(out, &build::event(fields, now)?, *output);
+    }
+    let socket = RunningInstance::find(&arguments.data.data_dir)?.admin;
+    let asked = Endpoint { socket: &socket, namespace: &arguments.namespace };
+    match &arguments.command {
+        EventCommand::List => asked.list(out),
+        EventCommand::Build { .. } => Ok(()),
+        EventCommand::Send { to, fields } => asked.send(to, &build::event(fields, now)?, out),
+        EventCommand::Tail { of, since, follow, output } => {
+            asked.tail(of, since.given().unwrap_or(Since::Offset(0)), now, *follow, *output, out)
+        }
+        EventCommand::Replay { of, to, since } => asked.replay(of, to, since.given(), now, out),
+        EventCommand::Dlq { command } => asked.letters(command, out),
+    }
+}
+
+/// How the program ends after this error.
+pub fn exit_of(error: &EventError) -> Exit {
+    match error {
+        EventError::Usage(_) => Exit::Usage,
+        EventError::Instance(_) => Exit::Unavailable,
+        EventError::Endpoint(_) | EventError::Unknown(_) | EventError::Print(_) => Exit::Failure,
+    }
+}
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// A line for each.
+    Human,
+    /// The JSON format of CloudEvents, a line for each.
+    Json,
+}
+
+struct Endpoint<'a> {
+    socket: &'a Path,
+    namespace: &'a str,
+}
+
+impl Endpoint<'_> {
+    fn path(&self, of: &Target, verb: &str) -> String {
+        let Target { kind, name } = of;
+        format!("/events/{kind}/{}/{name}{verb}", self.namespace)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, EventError> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let asked = Asked { method, path, content_type: "application/json", body: body.as_bytes() };
+        let answer = admin::ask(self.socket, &asked)?;
+        Ok(if answer.is_empty() { Value::Null } else { serde_json::from_str(&answer)? })
+    }
+
+    fn list(&self, out: &mut dyn Write) -> Result<(), EventError> {
+        let all = self.ask("GET", "/events", &Value::Null)?;
+        writeln!(out, "{:<40} {:<32} {:>9} {:>9} {:>10} {:>8}", "OF", "TO", "LAG", "IN FLIGHT", "DELIVERED", "DEAD")?;
+        for of in list(&all) {
+            let name = format!("{}:{}/{}", text(of, "kind"), text(of, "namespace"), text(of, "name"));
+            writeln!(out, "{name:<40} {:<32} {:>9} {:>9} {:>10} {:>8}", "", "", "", "", of["deadLetters"])?;
+            for to in list(&of["subscriptions"]) {
+                let (lag, under_way, delivered) = (&to["lag"], &to["inFlight"], &to["delivered"]);
+                let dead = &to["deadLetters"];
+                writeln!(out, "{:<40} {:<32} {lag:>9} {under_way:>9} {delivered:>10} {dead:>8}", "", text(to, "name"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, to: &Target, event: &Value, out: &mut dyn Write) -> Result<(), EventError> {
+        let (path, body) = (self.path(to, ""), event.to_string());
+        let content_type = "application/cloudevents+json";
+        admin::ask(self.socket, &Asked { method: "POST", path: &path, content_type, body: body.as_bytes() })?;
+        writeln!(out, "event (ID: {}) has been sent", text(event, "id"))?;
+        Ok(())
+    }
+
+    fn tail(
+        &self,
+        of: &Target,
+        since: Since,
+        now: Timestamp,
+        follow: bool,
+        output: Output,
+        out: &mut dyn Write,
+    ) -> Result<(), EventError> {
+        let mut from = since.query(now)?;
+        loop {
+            let history = self.ask("GET", &self.path(of, &format!("/history?{from}&most={MOST}")), &Value::Null)?;
+            for missing in list(&history["missing"]) {
+                writeln!(io::stderr(), "events {} to {} are not there any more", missing[0], missing[1])?;
+            }
+            let events = list(&history["events"]);
+            for kept in events {
+                print_kept(out, kept, output)?;
+            }
+            out.flush()?;
+            let next = format!("offset={}", history["next"]);
+            if events.is_empty() && next == from {
+                if !follow {
+                    return Ok(());
+                }
+                std::thread::sleep(LOOK);
+            }
+            from = next;
+        }
+    }
+
+    fn replay(
+        &self,
+        of: &Target,
+        to: &str,
+        since: Option<Since>,
+        now: Timestamp,
+        out: &mut dyn Write,
+    ) -> Result<(), EventError> {
+        let since = since.ok_or_else(|| EventError::Usage("say from where: --since or --offset".to_owned()))?;
+        let path = self.path(of, &format!("/replay?subscription={to}&{}", since.query(now)?));
+        let answer = self.ask("POST", &path, &Value::Null)?;
+        writeln!(out, "{} events are delivered to {to} once more", answer["replayed"])?;
+        Ok(())
+    }
+
+    fn letters(&self, command: &LetterCommand, out: &mut dyn Write) -> Result<(), EventError> {
+        match command {
+            LetterCommand::List { of } => {
+                writeln!(out, "{:<8} {:<24} {:<24} {:<5} {:<28} ID", "OFFSET", "TIME", "FOR", "CODE", "TYPE")?;
+                self.each_letter(of, |letter| {
+                    let event = &letter["event"];
+                    let (time, whose) = (text(letter, "time"), whose(letter));
+                    let (code, kind, id) = (&event["knativeerrorcode"], text(event, "type"), text(event, "id"));
+                    writeln!(out, "{:<8} {time:<24} {whose:<24} {code:<5} {kind:<28} {id}", letter["offset"])
+                })
+            }
+            LetterCommand::Show { of, offset } => {
+                let page =
+                    self.ask("GET", &self.path(of, &format!("/dead-letters?offset={offset}&most=1")), &Value::Null)?;
+                let letter = list(&page["deadLetters"]).first().filter(|letter| letter["offset"] == *offset);
+                let missing = || EventError::Usage(format!("there is no dead letter {offset}"));
+                writeln!(out, "{:#}", letter.ok_or_else(missing)?)?;
+                Ok(())
+            }
+            LetterCommand::Redrive { of, which } => {
+                let count = self.for_letters(of, which, "/redrive")?;
+                writeln!(out, "{count} dead letters are delivered again")?;
+                Ok(())
+            }
+            LetterCommand::Drop { of, which } => {
+                let count = self.for_letters(of, which, "/drop")?;
+                writeln!(out, "{count} dead letters are dropped")?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks something for dead letters, as many as may be at a time. How many they were.
+    fn for_letters(&self, of: &Target, which: &arguments::Which, verb: &str) -> Result<usize, EventError> {
+        let mut offsets = which.offsets.clone();
+        if which.all {
+            self.each_letter(of, |letter| {
+                offsets.extend(letter["offset"].as_u64());
+                Ok(())
+            })?;
+        }
+        for some in offsets.chunks(usize::try_from(MOST).unwrap_or(usize::MAX)) {
+            self.ask("POST", &self.path(of, verb), &json!(some))?;
+        }
+        Ok(offsets.len())
+    }
+
+    fn each_letter(&self, of: &Target, mut each: impl FnMut(&Value) -> io::Result<()>) -> Result<(), EventError> {
+        let mut next = json!(0);
+        while !next.is_null() {
+            let page =
+                self.ask("GET", &self.path(of, &format!("/dead-letters?offset={next}&most={MOST}")), &Value::Null)?;
+            for letter in list(&page["deadLetters"]) {
+                each(letter)?;
+            }
+            next = page["next"].clone();
+        }
+        Ok(())
+    }
+}
+
+impl Since {
+    fn query(self, now: Timestamp) -> Result<String, EventError> {
+        let since = match self {
+            Self::Offset(offset) => return Ok(format!("offset={offset}")),
+            Self::Time(time) => time,
+            Self::Ago(span) => now.checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH),
+        };
+        Ok(format!("since={since}"))
+    }
+}
+
+/// What `--since` means: a time, or a span before now.
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(Since::Time(time));
+    }
+    let span = text.parse::<SignedDuration>().map_err(|e| format!("neither a time nor a span such as 10m: {e}"))?;
+    Ok(Since::Ago(span))
+}
+
+fn print(out: &mut dyn Write, event: &Value, output: Output) -> Result<(), EventError> {
+    match output {
+        Output::Json => writeln!(out, "{event}")?,
+        Output::Human => writeln!(out, "{event:#}")?,
+    }
+    Ok(())
+}
+
+fn print_kept(out: &mut dyn Write, kept: &Value, output: Output) -> io::Result<()> {
+    let event = &kept["event"];
+    match output {
+        Output::Json => writeln!(out, "{event}"),
+        Output::Human => {
+            let (time, kind, source, id) =
+                (text(kept, "time"), text(event, "type"), text(event, "source"), text(event, "id"));
+            let data = if event["data"].is_null() { &event["data_base64"] } else { &event["data"] };
+            writeln!(out, "{} {time} {kind} {source} {id} {data}", kept["offset"])
+        }
+    }
+}
+
+/// Whose dead letter it is: by name, while that is known.
+fn whose(letter: &Value) -> String {
+    letter["subscription"].as_str().unwrap_or_else(|| text(letter, "subscriptionUid")).to_owned()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_before_now_and_a_time_is_itself() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().expect("a time");
+        let query = |text| since(text).expect("it is one").query(now).expect("it can be asked for");
+        assert_eq!(query("10m"), "since=2026-01-02T02:54:05Z");
+        assert_eq!(query("2026-01-01T00:00:00Z"), "since=2026-01-01T00:00:00Z");
+        assert!(since("yesterday").is_err());
+    }
+}

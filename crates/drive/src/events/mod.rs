@@ -1,0 +1,18 @@
+//! What connects the control plane with the data plane of events in the same process.
+
+mod publish;
+mod translate;
+
+use knoll_broker::{Adopted, Topology};
+use tokio::sync::watch;
+
+pub(crate) use publish::{EventPublisher, KINDS};
+
+/// Both ways between the loop and the data plane of events.
+#[derive(Clone)]
+pub struct EventLinks {
+    /// What the data plane acts on; nothing before everything was listed.
+    pub topology: watch::Sender<Option<Topology>>,
+    /// What it acts on already: brokers, channels and Triggers are ready once they are among those.
+    pub adopted: Adopted,
+}

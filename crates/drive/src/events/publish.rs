@@ -1,0 +1,303 @@
+//! Keeps the snapshot that the data plane of events acts on, and says what it carries out once it does.
+//!
+//! A change costs its own object and its broker or channel; what comes together is handed over together. A panic costs the
+//! object it happened at, of which the snapshot keeps what it had.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::Arc,
+    time::Duration,
+};
+
+use knoll_api::{Key, Kind, Resource};
+use knoll_broker::{
+    Topology,
+    topology::{self, Addressable, Name, Names, Subscription},
+};
+use knoll_plan::{Carried, Changed, Observation, SystemConfig, World, broker_of, served_broker, to_carry};
+use tokio::time::Instant;
+
+use super::{
+    EventLinks,
+    translate::{self, Head},
+};
+use crate::counters::{Counters, count};
+
+/// Kinds that snapshots are made of.
+pub(crate) const KINDS: [Kind; 3] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel];
+
+/// Shortest time between two snapshots; changes in between come together.
+const APART: Duration = Duration::from_millis(2);
+/// That time again, as a multiple of what the last snapshot cost.
+const APART_BY_COST: u32 = 4;
+
+type Object = (Kind, Key);
+/// What is to be told of objects.
+type Told = BTreeMap<Object, Option<Carried>>;
+
+/// A subscription as it was last translated, with the generation of the object that it is of.
+struct Known {
+    subscription: Subscription,
+    generation: i64,
+}
+
+/// A broker or channel. The Triggers of a broker are known whether it is there or not.
+#[derive(Default)]
+struct Entry {
+    head: Option<Head>,
+    /// By Trigger; those of a channel by their places in it.
+    subscriptions: BTreeMap<Key, Known>,
+    /// What the data plane was handed and does not act on yet, with what the World is told once it does.
+    handed: Option<(Arc<Addressable>, Told)>,
+}
+
+/// See the module.
+pub(crate) struct EventPublisher {
+    links: EventLinks,
+    names: Names,
+    topology: Option<Topology>,
+    entries: BTreeMap<Name, Entry>,
+    /// The broker of each Trigger.
+    brokers: BTreeMap<Key, Name>,
+    touched: BTreeSet<Object>,
+    last: Option<Instant>,
+    apart: Duration,
+    counters: Arc<Counters>,
+}
+
+/// What came of looking at objects.
+#[derive(Default)]
+struct Looked {
+    /// Brokers and channels that are not as they were.
+    different: BTreeSet<Name>,
+    /// What is to be told, by the broker or channel that has to be acted on first.
+    told: BTreeMap<Name, Told>,
+}
+
+impl EventPublisher {
+    pub(crate) fn new(links: EventLinks, names: Names, counters: Arc<Counters>) -> Self {
+        Self {
+            links,
+            names,
+            topology: None,
+            entries: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            last: None,
+            apart: APART,
+            counters,
+        }
+    }
+
+    /// Notes a change that the World holds already.
+    pub(crate) fn changed(&mut self, change: &Changed, world: &World) {
+        if self.topology.is_none() {
+            return;
+        }
+        match change {
+            Changed::Object { before, after } => {
+                let object = after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key()));
+                self.touched.extend(object.filter(|(kind, _)| KINDS.contains(kind)));
+            }
+            // Which broker a Trigger may name is a feature.
+            Changed::Config(SystemConfig::Eventing("config-features")) => {
+                self.touched.extend(world.keys(Kind::Trigger).into_iter().map(|key| (Kind::Trigger, key)));
+            }
+            Changed::Config(_) | Changed::Observed(..) => {}
+        }
+    }
+
+    /// When [`EventPublisher::publish`] has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        if self.touched.is_empty() && self.topology.is_some() {
+            return None;
+        }
+        Some(self.last.map_or_else(Instant::now, |last| last + self.apart))
+    }
+
+    /// Hands over what changed, if it is time, and says what needs nobody's doing. The first time is once every kind was
+    /// listed: what is not in a snapshot is deleted.
+    pub(crate) fn publish(&mut self, world: &World, now: Instant) -> Option<Observation> {
+        self.due().filter(|due| *due <= now)?;
+        let begun = Instant::now();
+        let is_first = self.topology.is_none();
+        if is_first {
+            let all = KINDS.into_iter().flat_map(|kind| world.keys(kind).into_iter().map(move |key| (kind, key)));
+            self.touched = all.collect();
+        }
+        let mut looked = Looked::default();
+        for object in std::mem::take(&mut self.touched) {
+            let (kind, key) = (object.0, &object.1);
+            if let Err(panic) = knoll_faults::catch(|| self.look(world, kind, key, &mut looked)) {
+                count(&self.counters.plan_panics);
+                let kind = kind.kind();
+                tracing::error!(kind, %key, panic, "telling the data plane of events panicked; it keeps what it had");
+            }
+        }
+        let told = self.hand_over(looked, is_first);
+        self.apart = APART.max(begun.elapsed() * APART_BY_COST);
+        self.last = Some(now);
+        (!told.is_empty()).then_some(Observation::Carries(told))
+    }
+
+    /// What is carried out, now that the data plane acts on these.
+    pub(crate) fn adopted(&mut self, addressables: &[Arc<Addressable>]) -> Option<Observation> {
+        let mut told = Told::new();
+        for addressable in addressables {
+            let Some(entry) = self.entries.get_mut(addressable.name()) else { continue };
+            if let Some((_, due)) = entry.handed.take_if(|(handed, _)| Arc::ptr_eq(handed, addressable)) {
+                told.extend(due);
+            }
+        }
+        (!told.is_empty()).then_some(Observation::Carries(told))
+    }
+
+    fn look(&mut self, world: &World, kind: Kind, key: &Key, looked: &mut Looked) {
+        match kind {
+            Kind::Broker => self.look_at_broker(world, key, looked),
+            Kind::Trigger => self.look_at_trigger(world, key, looked),
+            _ => self.look_at_channel(world, key, looked),
+        }
+    }
+
+    fn look_at_broker(&mut self, world: &World, key: &Key, looked: &mut Looked) {
+        let name = translate::name(topology::Kind::Broker, key);
+        let head = served_broker(world, key).map(|broker| translate::broker(&broker));
+        let entry = self.entries.entry(name.clone()).or_default();
+        let came_or_went = entry.head.is_some() != head.is_some();
+        let told = looked.told.entry(name.clone()).or_default();
+        told.insert((Kind::Broker, key.clone()), to_carry(world, Kind::Broker, key));
+        if came_or_went {
+            let triggers = entry.subscriptions.keys();
+            told.extend(triggers.map(|key| ((Kind::Trigger, key.clone()), to_carry(world, Kind::Trigger, key))));
+        }
+        if entry.head != head {
+            entry.head = head;
+            looked.different.insert(name);
+        }
+    }
+
+    fn look_at_trigger(&mut self, world: &World, key: &Key, looked: &mut Looked) {
+        let trigger = world.triggers.get(key);
+        let name = trigger.as_ref().map(|trigger| {
+            let broker = broker_of(world, trigger);
+            translate::name(topology::Kind::Broker, &broker)
+        });
+        let before = match &name {
+            Some(name) => self.brokers.insert(key.clone(), name.clone()),
+            None => self.brokers.remove(key),
+        };
+        if let Some(before) = before.filter(|before| Some(before) != name.as_ref()) {
+            if let Some(entry) = self.entries.get_mut(&before) {
+                entry.subscriptions.remove(key);
+            }
+            // What is to be told of one that is elsewhere is told from there.
+            if name.is_none() {
+                looked.told.entry(before.clone()).or_default().insert((Kind::Trigger, key.clone()), None);
+            }
+            looked.different.insert(before);
+        }
+        let (Some(trigger), Some(name)) = (trigger, name) else { return };
+        let generation = trigger.meta().generation.unwrap_or_default();
+        let (subscription, error) = translate::trigger(&trigger);
+        let carried = to_carry(world, Kind::Trigger, key).filter(|_| error.is_none());
+        if let Some(error) = error {
+            tracing::error!(trigger = %key, %error, "a filter cannot be used: the Trigger gets no event");
+        }
+        looked.told.entry(name.clone()).or_default().insert((Kind::Trigger, key.clone()), carried);
+        let entry = self.entries.entry(name.clone()).or_default();
+        if put(&mut entry.subscriptions, key.clone(), Known { subscription, generation }) {
+            looked.different.insert(name);
+        }
+    }
+
+    fn look_at_channel(&mut self, world: &World, key: &Key, looked: &mut Looked) {
+        let name = translate::name(topology::Kind::Channel, key);
+        let channel = world.in_memory_channels.get(key);
+        let entry = self.entries.entry(name.clone()).or_default();
+        let head = channel.as_ref().map(|channel| translate::channel(channel));
+        let mut is_different = entry.head != head;
+        entry.head = head;
+        let subscribers = channel.iter().flat_map(|channel| translate::subscribers(channel)).enumerate();
+        let places: Vec<(Key, Subscription)> =
+            subscribers.map(|(at, subscription)| (Key::new("", format!("{at:08}")), subscription)).collect();
+        let is_there = |place: &Key| places.binary_search_by(|(key, _)| key.cmp(place)).is_ok();
+        let gone: Vec<Key> = entry.subscriptions.keys().filter(|place| !is_there(place)).cloned().collect();
+        for place in gone {
+            entry.subscriptions.remove(&place);
+            is_different = true;
+        }
+        for (place, subscription) in places {
+            // Nothing is filtered here, so that every generation is the same.
+            is_different |= put(&mut entry.subscriptions, place, Known { subscription, generation: 0 });
+        }
+        let told = looked.told.entry(name.clone()).or_default();
+        told.insert((Kind::InMemoryChannel, key.clone()), to_carry(world, Kind::InMemoryChannel, key));
+        if is_different {
+            looked.different.insert(name);
+        }
+    }
+
+    /// Makes the next snapshot. What is told of those that nobody has to act on first.
+    fn hand_over(&mut self, looked: Looked, is_first: bool) -> Told {
+        let Looked { different, mut told } = looked;
+        let mut next = self.topology.take().unwrap_or_else(|| Topology::new(self.names.clone()));
+        let mut now = Told::new();
+        for name in &different {
+            let btree_map::Entry::Occupied(mut occupied) = self.entries.entry(name.clone()) else { continue };
+            let entry = occupied.get_mut();
+            let due = told.remove(name).unwrap_or_default();
+            if let Some(head) = &entry.head {
+                let subscriptions = entry.subscriptions.values().map(|known| known.subscription.clone()).collect();
+                let addressable = Arc::new(head.addressable(name.clone(), subscriptions));
+                let mut all = entry.handed.take().map(|(_, told)| told).unwrap_or_default();
+                all.extend(due);
+                entry.handed = Some((addressable.clone(), all));
+                next = next.with(addressable);
+            } else {
+                next = next.without(name);
+                now.extend(entry.handed.take().map(|(_, told)| told).unwrap_or_default());
+                now.extend(due);
+                if entry.subscriptions.is_empty() {
+                    occupied.remove();
+                }
+            }
+        }
+        for (name, due) in told {
+            match self.entries.get_mut(&name).and_then(|entry| entry.handed.as_mut()) {
+                Some((_, waiting)) => waiting.extend(due),
+                None => now.extend(due),
+            }
+        }
+        self.topology = Some(next.clone());
+        if is_first || !different.is_empty() {
+            count(&self.counters.topologies);
+            self.links.topology.send_replace(Some(next));
+        }
+        now
+    }
+}
+
+impl Head {
+    fn addressable(&self, name: Name, subscriptions: Vec<Subscription>) -> Addressable {
+        let addressable = Addressable::new(name, &self.uid, self.delivery.as_ref(), subscriptions);
+        match &self.audience {
+            Some(audience) => addressable.for_audience(audience),
+            None => addressable,
+        }
+    }
+}
+
+/// Puts a subscription in its place. Whether the data plane does otherwise from now on.
+fn put(subscriptions: &mut BTreeMap<Key, Known>, key: Key, next: Known) -> bool {
+    let is_same = subscriptions.get(&key).is_some_and(|known| {
+        known.generation == next.generation && translate::is_same(&known.subscription, &next.subscription)
+    });
+    if !is_same {
+        subscriptions.insert(key, next);
+    }
+    !is_same
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use knoll_api::Object;
+use knoll_broker::Adopted;
+use knoll_plan::{Change, Settings};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+
+/// A World, the publisher over it, and the data plane that is told.
+struct Bench {
+    world: World,
+    publisher: EventPublisher,
+    snapshots: watch::Receiver<Option<Topology>>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(objects: &[(Kind, Value)]) -> Self {
+        let (topology, snapshots) = watch::channel(None);
+        let links = EventLinks { topology, adopted: Adopted::default() };
+        let publisher = EventPublisher::new(links, Names::default(), Arc::default());
+        let mut bench = Self { world: World::new(Settings::default()), publisher, snapshots, now: Instant::now() };
+        objects.iter().for_each(|(kind, object)| bench.put(*kind, object.clone()));
+        bench
+    }
+
+    fn apply(&mut self, change: Change) {
+        for changed in self.world.apply(change) {
+            self.publisher.changed(&changed, &self.world);
+        }
+    }
+
+    fn put(&mut self, kind: Kind, object: Value) {
+        self.apply(Change::Put(Object::from_json(kind, object).expect("an object")));
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) {
+        self.apply(Change::Gone(kind, Key::new("ns", name)));
+    }
+
+    /// Hands over what is due, and tells what was told at once.
+    fn publish(&mut self) -> Vec<String> {
+        self.now += Duration::from_secs(60);
+        told(self.publisher.publish(&self.world, self.now))
+    }
+
+    /// Whether there is a snapshot that was not looked at yet, and what it holds: subscriptions by broker or channel.
+    fn snapshot(&mut self) -> Option<Vec<String>> {
+        if !self.snapshots.has_changed().expect("the publisher is there") {
+            return None;
+        }
+        let snapshot = self.snapshots.borrow_and_update().clone().expect("it is one");
+        let shown = snapshot.addressables().map(|addressable| {
+            let names: Vec<&str> = addressable.subscribed().iter().map(|one| &*one.subscription.name).collect();
+            format!("{}: {}", addressable.name().name, names.join(" "))
+        });
+        Some(shown.collect())
+    }
+
+    /// Those of the newest snapshot.
+    fn addressables(&self) -> Vec<Arc<Addressable>> {
+        self.snapshots.borrow().iter().flat_map(Topology::addressables).cloned().collect()
+    }
+
+    fn adopt(&mut self, addressables: &[Arc<Addressable>]) -> Vec<String> {
+        told(self.publisher.adopted(addressables))
+    }
+}
+
+fn told(observation: Option<Observation>) -> Vec<String> {
+    let Some(Observation::Carries(objects)) = observation else { return Vec::new() };
+    let said = objects.into_iter().map(|((kind, key), carried)| match carried {
+        Some(carried) => format!("{} {} {}", kind.kind(), key.name, carried.generation),
+        None => format!("{} {} no more", kind.kind(), key.name),
+    });
+    said.collect()
+}
+
+fn broker(name: &str) -> (Kind, Value) {
+    let annotations = json!({"eventing.knative.dev/broker.class": "MTChannelBasedBroker"});
+    let object = json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("{name}-1"), "generation": 1, "annotations": annotations},
+        "spec": {},
+        "status": {"observedGeneration": 1, "address": {"url": "http://x"}},
+    });
+    (Kind::Broker, object)
+}
+
+fn trigger(name: &str, broker: &str, generation: i64) -> (Kind, Value) {
+    let object = json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("{name}-1"), "generation": generation},
+        "spec": {"broker": broker, "subscriber": {"uri": "http://s/"}},
+        "status": {"observedGeneration": generation, "subscriberUri": "http://s/"},
+    });
+    (Kind::Trigger, object)
+}
+
+fn channel(subscribers: &[&str]) -> (Kind, Value) {
+    let subscribers: Vec<Value> =
+        subscribers.iter().map(|name| json!({"uid": name, "name": name, "subscriberUri": "http://s/"})).collect();
+    let object = json!({
+        "metadata": {"name": "c", "namespace": "ns", "uid": "c-1", "generation": 3},
+        "spec": {"subscribers": subscribers},
+        "status": {"observedGeneration": 3, "address": {"url": "http://x"}},
+    });
+    (Kind::InMemoryChannel, object)
+}
+
+#[test]
+fn the_first_snapshot_is_of_all_there_is_and_told_once_it_is_acted_on() {
+    let mut bench = Bench::new(&[broker("a"), trigger("t", "a", 2), trigger("lost", "nowhere", 1), channel(&["s"])]);
+    assert_eq!(bench.snapshot(), None);
+    assert_eq!(bench.publish(), ["Trigger lost no more"]);
+    assert_eq!(bench.snapshot().expect("one"), ["a: t", "c: s"]);
+    let handed = bench.addressables();
+    assert_eq!(bench.adopt(&handed), ["Broker a 1", "Trigger t 2", "InMemoryChannel c 3"]);
+    assert_eq!(bench.adopt(&handed), [""; 0]);
+}
+
+#[test]
+fn without_anything_there_is_a_snapshot_of_nothing() {
+    let mut bench = Bench::new(&[]);
+    assert_eq!(bench.publish(), [""; 0]);
+    assert_eq!(bench.snapshot().expect("one"), [""; 0]);
+    assert!(bench.publisher.due().is_none());
+}
+
+#[test]
+fn what_means_the_same_is_told_and_not_handed_over_again() {
+    let mut bench = Bench::new(&[broker("a"), trigger("t", "a", 1)]);
+    bench.publish();
+    let handed = bench.addressables();
+    // While the first is not acted on, the news waits with it.
+    let (kind, mut object) = broker("a");
+    object["metadata"]["generation"] = 2.into();
+    object["status"]["observedGeneration"] = 2.into();
+    bench.put(kind, object.clone());
+    bench.snapshot();
+    assert_eq!(bench.publish(), [""; 0]);
+    assert_eq!(bench.snapshot(), None);
+    assert_eq!(bench.adopt(&handed), ["Broker a 2", "Trigger t 1"]);
+    // And later it is told at once.
+    object["metadata"]["generation"] = 3.into();
+    object["status"]["observedGeneration"] = 3.into();
+    bench.put(kind, object);
+    assert_eq!(bench.publish(), ["Broker a 3"]);
+    assert_eq!(bench.snapshot(), None);
+}
+
+#[test]
+fn an_older_one_that_is_acted_on_says_nothing_of_what_came_since() {
+    let mut bench = Bench::new(&[broker("a"), trigger("t", "a", 1)]);
+    bench.publish();
+    let old = bench.addressables();
+    let (kind, mut object) = trigger("t", "a", 2);
+    object["status"]["subscriberUri"] = "http://other/".into();
+    bench.put(kind, object);
+    bench.publish();
+    assert_eq!(bench.adopt(&old), [""; 0]);
+    let new = bench.addressables();
+    assert_eq!(bench.adopt(&new), ["Broker a 1", "Trigger t 2"]);
+}
+
+#[test]
+fn a_broker_that_goes_takes_its_triggers_and_one_that_comes_finds_them() {
+    let mut bench = Bench::new(&[broker("a"), trigger("t", "a", 1)]);
+    bench.publish();
+    bench.snapshot();
+    let handed = bench.addressables();
+    bench.adopt(&handed);
+    bench.remove(Kind::Broker, "a");
+    assert_eq!(bench.publish(), ["Broker a no more", "Trigger t no more"]);
+    assert_eq!(bench.snapshot().expect("one"), [""; 0]);
+    let (kind, object) = broker("a");
+    bench.put(kind, object);
+    assert_eq!(bench.publish(), [""; 0]);
+    assert_eq!(bench.snapshot().expect("one"), ["a: t"]);
+    let handed = bench.addressables();
+    assert_eq!(bench.adopt(&handed), ["Broker a 1", "Trigger t 1"]);
+}
+
+#[test]
+fn a_trigger_that_goes_is_no_more_once_nobody_acts_on_it() {
+    let mut bench = Bench::new(&[broker("a"), trigger("t", "a", 1), trigger("u", "a", 1)]);
+    bench.publish();
+    bench.snapshot();
+    let handed = bench.addressables();
+    bench.adopt(&handed);
+    bench.remove(Kind::Trigger, "t");
+    assert_eq!(bench.publish(), [""; 0]);
+    assert_eq!(bench.snapshot().expect("one"), ["a: u"]);
+    let handed = bench.addressables();
+    assert_eq!(bench.adopt(&handed), ["Trigger t no more"]);
+}
+
+#[test]
+fn a_trigger_may_come_to_another_broker() {
+    let mut bench = Bench::new(&[broker("a"), broker("b"), trigger("t", "a", 1)]);
+    bench.publish();
+    bench.snapshot();
+    let handed = bench.addressables();
+    bench.adopt(&handed);
+    // A new one of its name.
+    let (kind, mut object) = trigger("t", "b", 1);
+    object["metadata"]["uid"] = "t-2".into();
+    bench.put(kind, object);
+    bench.publish();
+    assert_eq!(bench.snapshot().expect("one"), ["a: ", "b: t"]);
+    let handed = bench.addressables();
+    let told = bench.adopt(&handed);
+    assert_eq!(told, ["Trigger t 1"]);
+}
+
+#[test]
+fn brokers_of_others_are_nobodys() {
+    let (kind, mut object) = broker("a");
+    object["metadata"]["annotations"]["eventing.knative.dev/broker.class"] = "Kafka".into();
+    let mut bench = Bench::new(&[(kind, object), trigger("t", "a", 1)]);
+    bench.publish();
+    assert_eq!(bench.snapshot().expect("one"), [""; 0]);
+}
+
+#[test]
+fn a_channel_follows_its_spec() {
+    let mut bench = Bench::new(&[channel(&["s", "t"])]);
+    bench.publish();
+    bench.snapshot();
+    let (kind, object) = channel(&["t"]);
+    bench.put(kind, object);
+    bench.publish();
+    assert_eq!(bench.snapshot().expect("one"), ["c: t"]);
+    bench.remove(Kind::InMemoryChannel, "c");
+    assert_eq!(bench.publish(), ["InMemoryChannel c no more"]);
+    assert_eq!(bench.snapshot().expect("one"), [""; 0]);
+    assert!(bench.publisher.entries.is_empty(), "nothing is kept of what is gone");
+}

@@ -1,0 +1,272 @@
+//! From objects of the API, as admission and their controllers left them, to what the data plane acts on.
+
+use std::collections::HashSet;
+
+use http::Uri;
+use knoll_api::{
+    Key, Resource,
+    duck::{self, AuthStatus, DeliverySpec, DeliveryStatus},
+    eventing::{Broker, FilterError, Trigger, TriggerSpec},
+    labels::eventing::ORDERING,
+    messaging::InMemoryChannel,
+};
+use knoll_broker::{
+    delivery::{Backoff, BackoffPolicy, Delivery, Destination},
+    topology::{Kind, Name, Ordering, Subscriber, Subscription},
+};
+use knoll_event::{filter::Filter, mode::Format};
+
+/// What a snapshot says of a broker or channel itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Head {
+    pub(super) uid: String,
+    pub(super) delivery: Option<Delivery>,
+    pub(super) audience: Option<String>,
+}
+
+/// How the data plane names a broker or channel.
+pub(super) fn name(kind: Kind, key: &Key) -> Name {
+    Name::new(kind, &key.namespace, &key.name)
+}
+
+pub(super) fn broker(broker: &Broker) -> Head {
+    let status = &broker.status;
+    let delivery = broker.spec.delivery.as_ref().map(|spec| delivery(spec, Some(&status.delivery)));
+    let audience = status.address.address.as_ref().and_then(|address| address.audience.clone());
+    Head { uid: broker.uid().to_owned(), delivery, audience }
+}
+
+pub(super) fn channel(channel: &InMemoryChannel) -> Head {
+    let status = &channel.status;
+    let delivery = channel.spec.delivery.as_ref().map(|spec| delivery(spec, Some(&status.delivery)));
+    let audience = status.address.address.as_ref().and_then(|address| address.audience.clone());
+    Head { uid: channel.uid().to_owned(), delivery, audience }
+}
+
+/// A Trigger whose events go where its status says. One whose filters cannot be read gets no event, and says why beside.
+pub(super) fn trigger(trigger: &Trigger) -> (Subscription, Option<FilterError>) {
+    let status = &trigger.status;
+    let to = destination(&status.subscriber_uri, &status.subscriber_ca_certs, &status.subscriber_audience);
+    let subscriber = to.map_or(Subscriber::Unresolved, Subscriber::At);
+    let (filter, error) = match filter(&trigger.spec) {
+        Ok(filter) => (filter, None),
+        // An attribute without a name has no value.
+        Err(error) => (Filter::exact([("", "")]), Some(error)),
+    };
+    let own = trigger.spec.delivery.as_ref();
+    let subscription = Subscription {
+        service_account: account(status.auth.as_ref()),
+        filter,
+        delivery: own.map(|spec| delivery(spec, Some(&status.delivery))),
+        ordering: ordering(trigger),
+        ..Subscription::new(trigger.namespace(), trigger.name(), trigger.uid(), subscriber)
+    };
+    (subscription, error)
+}
+
+fn filter(spec: &TriggerSpec) -> Result<Filter, FilterError> {
+    let filters = spec.filters.iter().map(|filter| filter.compile()).collect::<Result<Vec<_>, _>>()?;
+    Ok(Filter::of_trigger(filters, spec.filter.iter().flat_map(|filter| filter.pairs()))?)
+}
+
+/// Who is subscribed to a channel; of several of one uid the first.
+pub(super) fn subscribers(channel: &InMemoryChannel) -> Vec<Subscription> {
+    let mut seen = HashSet::new();
+    let there = channel.spec.subscribers.iter().filter(|subscriber| seen.insert(subscriber.uid.as_str()));
+    there.map(|subscriber| subscription(channel, subscriber)).collect()
+}
+
+fn subscription(channel: &InMemoryChannel, of: &duck::Subscriber) -> Subscription {
+    let to = destination(&of.subscriber_uri, &of.subscriber_ca_certs, &of.subscriber_audience);
+    let subscriber = match (&of.subscriber_uri, to) {
+        (None, _) => Subscriber::Nobody,
+        (Some(_), None) => Subscriber::Unresolved,
+        (Some(_), Some(to)) => Subscriber::At(to),
+    };
+    let name = of.name.as_deref().unwrap_or(&of.uid);
+    Subscription {
+        service_account: account(of.auth.as_ref()),
+        reply: destination(&of.reply_uri, &of.reply_ca_certs, &of.reply_audience),
+        delivery: of.delivery.as_ref().map(|spec| delivery(spec, None)),
+        ordering: ordering(channel),
+        ..Subscription::new(channel.namespace(), name, &of.uid, subscriber)
+    }
+}
+
+/// A delivery; its dead letter sink is where the status says that it is, or else the URI that it names.
+fn delivery(spec: &DeliverySpec, found: Option<&DeliveryStatus>) -> Delivery {
+    let policy = spec.backoff_policy.map(|policy| match policy {
+        duck::BackoffPolicy::Linear => BackoffPolicy::Linear,
+        duck::BackoffPolicy::Exponential => BackoffPolicy::Exponential,
+    });
+    let sink = spec.dead_letter_sink.as_ref().and_then(|sink| match found {
+        Some(found) => {
+            destination(&found.dead_letter_sink_uri, &found.dead_letter_sink_ca_certs, &found.dead_letter_sink_audience)
+        }
+        None => destination(&sink.uri, &sink.ca_certs, &sink.audience),
+    });
+    Delivery {
+        retry: spec.retry.and_then(|retry| u32::try_from(retry).ok()).unwrap_or(0),
+        backoff: policy.zip(spec.backoff_delay()).map(|(policy, delay)| Backoff { policy, delay }),
+        timeout: spec.timeout(),
+        retry_after_max: spec.retry_after_max(),
+        format: spec.format.map(|format| match format {
+            duck::Format::Json => Format::Json,
+            duck::Format::Binary => Format::Binary,
+        }),
+        dead_letter_sink: sink,
+    }
+}
+
+/// A destination, when its URI is known and is one.
+fn destination(uri: &Option<String>, ca_certs: &Option<String>, audience: &Option<String>) -> Option<Destination> {
+    let uri: Uri = uri.as_deref()?.parse().ok()?;
+    let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
+    Some(Destination { uri, ca_certs: text(ca_certs), audience: text(audience) })
+}
+
+fn account(auth: Option<&AuthStatus>) -> Option<std::sync::Arc<str>> {
+    Some(auth?.service_account_name.as_deref()?.into())
+}
+
+fn ordering(object: &impl Resource) -> Ordering {
+    match object.annotation(ORDERING) {
+        Some("key") => Ordering::Key,
+        _ => Ordering::Unordered,
+    }
+}
+
+/// Whether the data plane would do the same for both, provided that their filters are of one generation of their Trigger.
+pub(super) fn is_same(one: &Subscription, other: &Subscription) -> bool {
+    let Subscription {
+        namespace,
+        name,
+        uid,
+        service_account,
+        filter: _,
+        subscriber,
+        reply,
+        delivery,
+        ordering,
+        concurrency,
+    } = one;
+    *namespace == other.namespace
+        && *name == other.name
+        && *uid == other.uid
+        && *service_account == other.service_account
+        && *subscriber == other.subscriber
+        && *reply == other.reply
+        && *delivery == other.delivery
+        && *ordering == other.ordering
+        && *concurrency == other.concurrency
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn read<T: serde::de::DeserializeOwned>(yaml: serde_json::Value) -> T {
+        serde_json::from_value(yaml).expect("an object")
+    }
+
+    fn at(uri: &'static str) -> Destination {
+        Destination::new(Uri::from_static(uri))
+    }
+
+    #[test]
+    fn a_trigger_delivers_as_it_says_to_where_its_status_says() {
+        let object: Trigger = read(serde_json::json!({
+            "metadata": {"name": "t", "namespace": "ns", "uid": "u", "annotations": {"knoll.dev/ordering": "key"}},
+            "spec": {
+                "broker": "b",
+                "filters": [{"exact": {"type": "a"}}],
+                "subscriber": {"ref": {"kind": "Service", "name": "app", "apiVersion": "v1"}},
+                "delivery": {
+                    "retry": 3, "backoffPolicy": "linear", "backoffDelay": "PT0.2S", "timeout": "PT5S", "format": "json",
+                    "deadLetterSink": {"ref": {"kind": "Service", "name": "dls", "apiVersion": "v1"}},
+                },
+            },
+            "status": {
+                "subscriberUri": "http://app.ns.svc.cluster.local/", "subscriberAudience": "app",
+                "deadLetterSinkUri": "http://dls.ns.svc.cluster.local/",
+                "auth": {"serviceAccountName": "sender"},
+            },
+        }));
+        let (subscription, error) = trigger(&object);
+        assert!(error.is_none());
+        let to = Destination { audience: Some("app".into()), ..at("http://app.ns.svc.cluster.local/") };
+        let backoff = Backoff { policy: BackoffPolicy::Linear, delay: Duration::from_millis(200) };
+        let expected = Subscription {
+            service_account: Some("sender".into()),
+            ordering: Ordering::Key,
+            delivery: Some(Delivery {
+                retry: 3,
+                backoff: Some(backoff),
+                timeout: Some(Duration::from_secs(5)),
+                format: Some(Format::Json),
+                dead_letter_sink: Some(at("http://dls.ns.svc.cluster.local/")),
+                ..Delivery::default()
+            }),
+            ..Subscription::new("ns", "t", "u", Subscriber::At(to))
+        };
+        assert!(is_same(&subscription, &expected), "{subscription:?}");
+        let event = |kind: &str| knoll_event::Event::new("1", "/s", kind).expect("an event");
+        assert!(subscription.filter.verdict(&event("a")).delivers());
+        assert!(!subscription.filter.verdict(&event("b")).delivers());
+    }
+
+    #[test]
+    fn a_trigger_whose_subscriber_is_not_known_is_there_and_one_whose_filter_is_none_gets_nothing() {
+        let object: Trigger = read(serde_json::json!({
+            "metadata": {"name": "t", "namespace": "ns", "uid": "u"},
+            "spec": {"broker": "b", "filters": [{"cesql": "1 +"}], "subscriber": {}},
+            "status": {},
+        }));
+        let (subscription, error) = trigger(&object);
+        assert_eq!(subscription.subscriber, Subscriber::Unresolved);
+        assert!(error.expect("no expression").to_string().starts_with("cesql: "));
+        let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
+        assert!(!subscription.filter.verdict(&event).delivers());
+    }
+
+    #[test]
+    fn a_channels_subscribers_are_those_of_its_spec_each_once() {
+        let object: InMemoryChannel = read(serde_json::json!({
+            "metadata": {"name": "c", "namespace": "ns", "uid": "u"},
+            "spec": {"subscribers": [
+                {"uid": "1", "name": "s", "subscriberUri": "http://a/", "replyUri": "http://r/",
+                 "delivery": {"retry": -1, "deadLetterSink": {"uri": "http://d/"}}},
+                {"uid": "1", "name": "again", "subscriberUri": "http://b/"},
+                {"uid": "2", "replyUri": "http://r/"},
+                {"uid": "3", "subscriberUri": "no uri at all"},
+            ]},
+            "status": {},
+        }));
+        let all = subscribers(&object);
+        let [first, nobody, lost] = &all[..] else { panic!("{all:?}") };
+        let delivery = Delivery { dead_letter_sink: Some(at("http://d/")), ..Delivery::default() };
+        let expected = Subscription {
+            reply: Some(at("http://r/")),
+            delivery: Some(delivery),
+            ..Subscription::new("ns", "s", "1", Subscriber::At(at("http://a/")))
+        };
+        assert!(is_same(first, &expected), "{first:?}");
+        assert_eq!((&nobody.subscriber, &*nobody.name), (&Subscriber::Nobody, "2"));
+        assert_eq!(lost.subscriber, Subscriber::Unresolved);
+    }
+
+    #[test]
+    fn a_brokers_dead_letters_go_where_its_status_found_them() {
+        let object: Broker = read(serde_json::json!({
+            "metadata": {"name": "b", "namespace": "ns", "uid": "u"},
+            "spec": {"delivery": {"deadLetterSink": {"ref": {"kind": "Service", "name": "d", "apiVersion": "v1"}}}},
+            "status": {"deadLetterSinkUri": "http://d.ns.svc.cluster.local", "address": {"url": "http://x", "audience": "me"}},
+        }));
+        let head = broker(&object);
+        let sink = head.delivery.expect("it says something").dead_letter_sink;
+        assert_eq!(sink, Some(at("http://d.ns.svc.cluster.local")));
+        assert_eq!((head.uid.as_str(), head.audience.as_deref()), ("u", Some("me")));
+    }
+}

@@ -1,0 +1,78 @@
+//! What the data plane of events is told, and what is made of what it says.
+
+use knoll_api::{Key, Kind};
+use serde_json::{Value, json};
+
+use super::{Fake, Running, cluster, start};
+
+const NAMESPACE: &str = "a";
+const SYSTEM: &str = "knative-eventing";
+const CONFIG: &str = "config-br-default-channel";
+
+fn broker() -> Value {
+    json!({
+        "metadata": {
+            "namespace": NAMESPACE, "name": "b", "generation": 1,
+            "annotations": {"eventing.knative.dev/broker.class": "MTChannelBasedBroker"},
+        },
+        "spec": {"config": {"apiVersion": "v1", "kind": "ConfigMap", "namespace": SYSTEM, "name": CONFIG}},
+    })
+}
+
+fn trigger() -> Value {
+    json!({
+        "metadata": {"namespace": NAMESPACE, "name": "t", "generation": 1},
+        "spec": {"broker": "b", "subscriber": {"uri": "http://subscriber.example/"}},
+    })
+}
+
+fn is_ready(fake: &Fake, kind: Kind, name: &str) -> bool {
+    let object = fake.get(kind, &Key::new(NAMESPACE, name)).unwrap_or_default();
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Acts on whatever is handed over.
+fn adopt(running: &mut Running) {
+    let mut topology = running.topology.clone();
+    let adopted = running.adopted.clone();
+    tokio::spawn(async move {
+        loop {
+            let now = topology.borrow_and_update().clone();
+            now.iter().flat_map(|now| now.addressables()).for_each(|addressable| adopted.note(addressable));
+            if topology.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_and_triggers_are_ready_once_the_data_plane_acts_on_them() {
+    let fake = cluster();
+    let template = "apiVersion: messaging.knative.dev/v1\nkind: InMemoryChannel\n";
+    let data = json!({"channel-template-spec": template});
+    fake.put(Kind::ConfigMap, json!({"metadata": {"namespace": SYSTEM, "name": CONFIG}, "data": data}));
+    fake.put(Kind::Broker, broker());
+    fake.put(Kind::Trigger, trigger());
+    let mut running = start(&fake);
+    let handed = running.topology.wait_for(|topology| topology.is_some()).await.expect("it runs").clone();
+    let first = handed.expect("a snapshot");
+    let names: Vec<_> = first.addressables().flat_map(|of| of.subscribed()).map(|of| &*of.subscription.name).collect();
+    assert_eq!(names, ["t"], "the first snapshot is of all there is");
+    fake.until("the broker has an address", |fake| {
+        fake.get(Kind::Broker, &Key::new(NAMESPACE, "b")).is_some_and(|broker| broker["status"]["address"].is_object())
+    })
+    .await;
+    assert!(!is_ready(&fake, Kind::Broker, "b"), "nobody acts on it");
+    adopt(&mut running);
+    fake.until("both are ready", |fake| is_ready(fake, Kind::Broker, "b") && is_ready(fake, Kind::Trigger, "t")).await;
+    fake.lose(Kind::Broker, &Key::new(NAMESPACE, "b"));
+    running
+        .topology
+        .wait_for(|topology| topology.as_ref().is_some_and(|now| now.addressables().next().is_none()))
+        .await
+        .expect("it runs");
+    fake.until("its trigger is not", |fake| !is_ready(fake, Kind::Trigger, "t")).await;
+    drop(running.stop);
+}

@@ -1,0 +1,213 @@
+//! Brokers, Triggers, channels and flows: who gets which events.
+
+use knoll_e2e::{Answer, Namespace, Reply, Sink, request, until};
+use serde_json::{Value, json};
+
+/// An address inside the cluster, as the machine reaches it: `host:port` to connect to, host, and path.
+struct Place {
+    address: String,
+    host: String,
+    path: String,
+}
+
+/// Waits until an object is ready, and says where it takes events.
+fn ready(space: &Namespace, kind: &str, name: &str) -> Place {
+    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("{kind}/{name}")]);
+    let url = space.kubectl(&["get", kind, name, "-o", "jsonpath={.status.address.url}"]);
+    let rest = url.strip_prefix("http://").expect("an http address");
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    // Every one of them is served by these.
+    let service = if path.is_empty() { "imc-dispatcher" } else { "broker-ingress" };
+    let address = space.cluster.kubectl(&[
+        "-n",
+        "knative-eventing",
+        "get",
+        "service",
+        service,
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ]);
+    Place { address: format!("{address}:80"), host: host.to_owned(), path: format!("/{path}") }
+}
+
+impl Place {
+    fn send(&self, id: &str, kind: &str, body: &str) -> Answer {
+        let headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", id),
+            ("ce-source", "/e2e"),
+            ("ce-type", kind),
+            ("content-type", "text/plain"),
+        ];
+        request(&self.address, &self.host, "POST", &self.path, &headers, body).expect("it answers")
+    }
+
+    /// Sends an event, which is taken.
+    fn take(&self, id: &str, kind: &str) {
+        let answer = self.send(id, kind, id);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+}
+
+fn object(api: &str, kind: &str, name: &str, spec: Value) -> String {
+    json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string()
+}
+
+fn broker(space: &Namespace, spec: Value) -> Place {
+    space.apply(&object("eventing.knative.dev/v1", "Broker", "default", spec));
+    ready(space, "broker", "default")
+}
+
+fn trigger(space: &Namespace, name: &str, mut spec: Value, to: &str) {
+    spec["broker"] = "default".into();
+    spec["subscriber"] = json!({"uri": to});
+    space.apply(&object("eventing.knative.dev/v1", "Trigger", name, spec));
+    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("trigger/{name}")]);
+}
+
+fn ids(sink: &Sink) -> Vec<String> {
+    let mut ids: Vec<String> = sink.received().iter().map(|one| one.attribute("id").to_owned()).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_trigger_gets_the_events_that_its_filter_lets_through() {
+    let space = Namespace::new("filters");
+    let place = broker(&space, json!({}));
+    let (all, some, none) = (Sink::open(), Sink::open(), Sink::open());
+    trigger(&space, "all", json!({}), &all.url());
+    trigger(&space, "some", json!({"filter": {"attributes": {"type": "wanted"}}}), &some.url());
+    trigger(&space, "none", json!({"filters": [{"cesql": "type = 'wanted' AND source LIKE '/x%'"}]}), &none.url());
+    place.take("1", "wanted");
+    place.take("2", "other");
+    all.wait_for(2);
+    some.wait_for(1);
+    assert_eq!((ids(&all), ids(&some)), (vec!["1".into(), "2".into()], vec!["1".to_owned()]));
+    assert!(ids(&none).is_empty());
+    let first = &some.received()[0];
+    assert_eq!((first.body.as_str(), first.attribute("source")), ("1", "/e2e"));
+    assert!(!first.attribute("knativearrivaltime").is_empty(), "{first:?}");
+    assert_eq!(first.headers.get("content-type").map(String::as_str), Some("text/plain"));
+}
+
+#[test]
+fn what_is_no_event_is_refused_with_the_reason() {
+    let space = Namespace::new("refused");
+    let place = broker(&space, json!({}));
+    let answer = request(&place.address, &place.host, "POST", &place.path, &[], "no event").expect("it answers");
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    let other = Place { path: "/nobody/default".into(), ..place };
+    assert_eq!(other.send("1", "t", "").status, 404);
+}
+
+#[test]
+fn a_reply_comes_back_to_the_broker() {
+    let space = Namespace::new("replies");
+    let place = broker(&space, json!({}));
+    let (asked, answered) = (Sink::new(|received| Reply::event(received, "answer")), Sink::open());
+    trigger(&space, "asked", json!({"filter": {"attributes": {"type": "question"}}}), &asked.url());
+    trigger(&space, "answered", json!({"filter": {"attributes": {"type": "answer"}}}), &answered.url());
+    place.take("q", "question");
+    let got = answered.wait_for(1);
+    assert_eq!((got[0].attribute("source"), got[0].body.as_str()), ("/reply", "q+"));
+    assert_eq!(asked.received().len(), 1);
+}
+
+#[test]
+fn what_a_subscriber_refuses_is_tried_again_and_then_a_dead_letter() {
+    let space = Namespace::new("letters");
+    let place = broker(&space, json!({}));
+    let (refusing, letters) = (Sink::new(|_| Reply::status(503)), Sink::open());
+    let delivery = json!({
+        "retry": 2, "backoffPolicy": "linear", "backoffDelay": "PT0.05S", "deadLetterSink": {"uri": letters.url()},
+    });
+    trigger(&space, "refusing", json!({"delivery": delivery}), &refusing.url());
+    place.take("1", "t");
+    let letter = letters.wait_for(1).remove(0);
+    assert_eq!(letter.attribute("knativeerrorcode"), "503");
+    assert_eq!(letter.attribute("knativeerrordest"), refusing.url());
+    assert_eq!(refusing.received().len(), 3, "one attempt and two more");
+}
+
+#[test]
+fn a_subscriber_without_instances_is_woken_by_its_event() {
+    let space = Namespace::new("woken");
+    space.apply(&object(
+        "serving.knative.dev/v1",
+        "Service",
+        "actor",
+        json!({"template": {
+            "metadata": {"annotations": {"autoscaling.knative.dev/window": "6s"}},
+            "spec": {"containers": [{"image": "localhost:5000/e2e/actor:1"}]},
+        }}),
+    ));
+    space.ready("actor");
+    let place = broker(&space, json!({}));
+    let subscriber = json!({"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "actor"}, "uri": "/say?woken"});
+    let spec = json!({"broker": "default", "subscriber": subscriber});
+    space.apply(&object("eventing.knative.dev/v1", "Trigger", "woken", spec));
+    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "trigger/woken"]);
+    until("it has no instance", || space.pods("actor").is_empty().then_some(()));
+    place.take("1", "t");
+    until("it logs the event", || {
+        let pods = space.pods("actor");
+        let pod = pods.first()?["metadata"]["name"].as_str()?.to_owned();
+        let log = space.cluster.try_kubectl(&["-n", &space.name, "logs", &pod], "");
+        String::from_utf8_lossy(&log.stdout).contains("actor: woken").then_some(())
+    });
+}
+
+#[test]
+fn a_channel_hands_every_event_to_every_subscription() {
+    let space = Namespace::new("channel");
+    space.apply(&object("messaging.knative.dev/v1", "Channel", "c", json!({})));
+    let (one, other, replies) = (Sink::new(|received| Reply::event(received, "r")), Sink::open(), Sink::open());
+    for (name, sink, reply) in [("one", &one, Some(&replies)), ("other", &other, None)] {
+        let mut spec = json!({
+            "channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": "c"},
+            "subscriber": {"uri": sink.url()},
+        });
+        if let Some(reply) = reply {
+            spec["reply"] = json!({"uri": reply.url()});
+        }
+        space.apply(&object("messaging.knative.dev/v1", "Subscription", name, spec));
+        space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("subscription/{name}")]);
+    }
+    let place = ready(&space, "channel", "c");
+    place.take("1", "t");
+    place.take("2", "t");
+    for sink in [&one, &other, &replies] {
+        sink.wait_for(2);
+        assert_eq!(ids(sink), ["1", "2"]);
+    }
+    let reply = &replies.received()[0];
+    assert_eq!((reply.attribute("type"), reply.attribute("source")), ("r", "/reply"));
+}
+
+#[test]
+fn a_sequence_goes_from_step_to_step_and_a_parallel_to_the_branches_that_let_it_through() {
+    let space = Namespace::new("flows");
+    let step = || Sink::new(|received| Reply::event(received, "step"));
+    let (first, second, end) = (step(), step(), Sink::open());
+    let steps = json!([{"uri": first.url()}, {"uri": second.url()}]);
+    space.apply(&object("flows.knative.dev/v1", "Sequence", "s", json!({"steps": steps, "reply": {"uri": end.url()}})));
+    ready(&space, "sequence", "s").take("x", "t");
+    assert_eq!(end.wait_for(1)[0].body, "x++");
+
+    let (through, out, closed, unseen) = (
+        Sink::new(|received| Reply::event(received, "passed")),
+        Sink::open(),
+        Sink::new(|_| Reply::status(202)),
+        Sink::open(),
+    );
+    let branches = json!([
+        {"filter": {"uri": through.url()}, "subscriber": {"uri": through.url()}, "reply": {"uri": out.url()}},
+        {"filter": {"uri": closed.url()}, "subscriber": {"uri": unseen.url()}},
+    ]);
+    space.apply(&object("flows.knative.dev/v1", "Parallel", "p", json!({"branches": branches})));
+    ready(&space, "parallel", "p").take("y", "t");
+    assert_eq!(out.wait_for(1)[0].body, "y++");
+    closed.wait_for(1);
+    assert!(unseen.received().is_empty(), "a filter without a reply lets nothing through");
+}

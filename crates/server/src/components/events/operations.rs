@@ -1,0 +1,247 @@
+//! What an operator asks of brokers and channels, below `/events` of the admin endpoint.
+//!
+//! | | |
+//! |---|---|
+//! | `GET /events` | every broker and channel, with who listens and how that goes |
+//! | `POST /events/<kind>/<namespace>/<name>` | an event is taken, as by its address |
+//! | `GET …/history?offset=N` or `?since=TIME`, `&most=N` | events that are kept |
+//! | `POST …/replay?subscription=NAME&offset=N` or `&since=TIME` | they are delivered once more to one of those who listen |
+//! | `GET …/dead-letters?offset=N&most=N` | what nobody took |
+//! | `POST …/redrive`, `POST …/drop` | dead letters whose offsets are in the body, a JSON list, are delivered again, or dropped |
+//!
+//! Kinds are `broker` and `channel`, the latter for InMemoryChannels; times are RFC 3339.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::HOST};
+use http_body_util::Full;
+use jiff::Timestamp;
+use knoll_broker::{
+    DataPlane, Kept, OperationError, Start,
+    topology::{Addressable, Kind, Name, Names},
+};
+use knoll_event::{Event, json as event_json};
+use serde_json::{Value, json};
+
+use super::Running;
+use crate::admin::Operation;
+
+/// Events or dead letters in one answer, when nothing is said, and at most.
+const MOST: usize = 100;
+const MOST_AT_ALL: usize = 1000;
+
+/// An answer that refuses: its status, and why.
+type Refused = (StatusCode, String);
+
+/// Does what is asked.
+pub(super) async fn operate(running: Running, names: Names, operation: Operation) -> Response<Full<Bytes>> {
+    let Some(plane) = running.get() else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the event log is not open\n".to_owned());
+    };
+    match act(&plane, &names, operation).await {
+        Ok(response) => response,
+        Err((status, why)) => plain(status, why + "\n"),
+    }
+}
+
+async fn act(plane: &DataPlane, names: &Names, operation: Operation) -> Result<Response<Full<Bytes>>, Refused> {
+    let parts: Vec<&str> = operation.path.split('/').filter(|part| !part.is_empty()).collect();
+    let [kind, namespace, name, verb @ ..] = &parts[..] else {
+        return match (&operation.method, &parts[..]) {
+            (&Method::GET, []) => Ok(document(&Value::Array(listed(plane)))),
+            _ => Err(unknown()),
+        };
+    };
+    let kind = match *kind {
+        "broker" => Kind::Broker,
+        "channel" => Kind::Channel,
+        other => return Err(bad(format!("{other:?} is neither broker nor channel"))),
+    };
+    let of = Name::new(kind, namespace, name);
+    let asked = Asked::of(operation.query.as_deref().unwrap_or_default());
+    match (&operation.method, verb) {
+        (&Method::POST, []) => send(plane, names, &of, operation).await,
+        (&Method::GET, ["history"]) => {
+            let (start, most) = (asked.start()?, asked.most()?);
+            let history = plane.history(&of, start, most).await.map_err(refused)?;
+            let missing = history.missing.iter().map(|(first, last)| json!([first, last]));
+            Ok(document(&json!({
+                "events": history.events.iter().map(kept).collect::<Vec<_>>(),
+                "missing": missing.collect::<Vec<_>>(),
+                "next": history.next,
+            })))
+        }
+        (&Method::POST, ["replay"]) => {
+            let wanted = asked.value("subscription").ok_or_else(|| bad("subscription: say which"))?;
+            let uid = subscription(plane, &of, &wanted)?;
+            let count = plane.replay(&of, &uid, asked.start()?).await.map_err(refused)?;
+            Ok(document(&json!({"replayed": count})))
+        }
+        (&Method::GET, ["dead-letters"]) => letters(plane, &of, &asked).await,
+        (&Method::POST, ["redrive"]) => {
+            let offsets = offsets(&operation.body)?;
+            let count = offsets.len();
+            plane.redrive(&of, offsets).await.map_err(refused)?;
+            Ok(document(&json!({"redriven": count})))
+        }
+        (&Method::POST, ["drop"]) => {
+            let offsets = offsets(&operation.body)?;
+            plane.drop_dead_letters(&of, &offsets).await.map_err(refused)?;
+            Ok(document(&json!({"dropped": offsets.len()})))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// Has the ingress answer, as if the event had come by the address.
+async fn send(
+    plane: &DataPlane,
+    names: &Names,
+    of: &Name,
+    operation: Operation,
+) -> Result<Response<Full<Bytes>>, Refused> {
+    let (host, path) = match of.kind {
+        Kind::Broker => (names.broker_host(), format!("/{}/{}", of.namespace, of.name)),
+        Kind::Channel => (names.channel_host(&of.namespace, &of.name), "/".to_owned()),
+    };
+    let no_name = || bad("namespace and name are no names");
+    let mut request = Request::post(path).body(Full::new(operation.body)).map_err(|_| no_name())?;
+    *request.headers_mut() = operation.headers;
+    request.headers_mut().insert(HOST, host.parse().map_err(|_| no_name())?);
+    Ok(plane.ingress().answer(request).await)
+}
+
+fn listed(plane: &DataPlane) -> Vec<Value> {
+    plane.addressables().iter().map(|addressable| shown(plane, addressable)).collect()
+}
+
+fn shown(plane: &DataPlane, addressable: &Addressable) -> Value {
+    let Name { kind, namespace, name } = addressable.name();
+    let subscriptions = addressable.subscribed().iter().map(|subscribed| {
+        let of = &subscribed.subscription;
+        let status = plane.status(&of.uid).unwrap_or_default();
+        json!({
+            "namespace": of.namespace, "name": of.name, "inFlight": status.in_flight, "lag": status.lag,
+            "concurrency": status.concurrency, "delivered": status.delivered, "failedAttempts": status.failed_attempts,
+            "deadLetters": status.dead_letters,
+        })
+    });
+    json!({
+        "kind": kind.as_str(), "namespace": namespace, "name": name, "deadLetters": plane.dead_letter_count(addressable.name()),
+        "subscriptions": subscriptions.collect::<Vec<_>>(),
+    })
+}
+
+async fn letters(plane: &DataPlane, of: &Name, asked: &Asked) -> Result<Response<Full<Bytes>>, Refused> {
+    let page = plane.dead_letters(of, asked.offset()?.unwrap_or(0), asked.most()?).await.map_err(refused)?;
+    let subscriptions = addressable(plane, of)?;
+    let named = |uid: &str| {
+        let mut all = subscriptions.subscribed().iter().map(|subscribed| &subscribed.subscription);
+        all.find(|of| *of.uid == *uid).map(|of| of.name.clone())
+    };
+    let letters = page.letters.iter().map(|letter| {
+        json!({
+            "offset": letter.offset, "time": time(letter.time), "subscription": named(&letter.subscription),
+            "subscriptionUid": letter.subscription, "event": event(&letter.event),
+        })
+    });
+    Ok(document(&json!({
+        "deadLetters": letters.collect::<Vec<_>>(), "unreadable": page.unreadable, "next": page.next,
+    })))
+}
+
+fn kept(kept: &Kept) -> Value {
+    json!({"offset": kept.offset, "time": time(kept.time), "event": event(&kept.event)})
+}
+
+/// An event in the JSON format of CloudEvents.
+fn event(event: &Event) -> Value {
+    serde_json::from_slice(&event_json::write(event)).unwrap_or_default()
+}
+
+fn time(milliseconds: u64) -> Option<String> {
+    let milliseconds = i64::try_from(milliseconds).ok()?;
+    Some(Timestamp::from_millisecond(milliseconds).ok()?.to_string())
+}
+
+fn addressable(plane: &DataPlane, of: &Name) -> Result<std::sync::Arc<Addressable>, Refused> {
+    let found = plane.addressables().into_iter().find(|addressable| addressable.name() == of);
+    found.ok_or_else(|| refused(OperationError::NoAddressable))
+}
+
+/// The uid of the Trigger or Subscription of this name.
+fn subscription(plane: &DataPlane, of: &Name, wanted: &str) -> Result<std::sync::Arc<str>, Refused> {
+    let addressable = addressable(plane, of)?;
+    let mut all = addressable.subscribed().iter().map(|subscribed| &subscribed.subscription);
+    let found = all.find(|of| *of.name == *wanted).map(|of| of.uid.clone());
+    found.ok_or_else(|| refused(OperationError::NoSubscription(wanted.into())))
+}
+
+/// What stands behind the question mark.
+struct Asked(Vec<(String, String)>);
+
+impl Asked {
+    fn of(query: &str) -> Self {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        Self(pairs.map(|(name, value)| (name.to_owned(), value.replace("%3A", ":").replace("%2B", "+"))).collect())
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
+    fn offset(&self) -> Result<Option<u64>, Refused> {
+        let given =
+            self.value("offset").map(|text| text.parse().map_err(|_| bad(format!("offset: {text} is no number"))));
+        given.transpose()
+    }
+
+    fn start(&self) -> Result<Start, Refused> {
+        if let Some(offset) = self.offset()? {
+            return Ok(Start::Offset(offset));
+        }
+        let since = self.value("since").ok_or_else(|| bad("say offset or since"))?;
+        let since: Timestamp = since.parse().map_err(|e| bad(format!("since: {since} is no time: {e}")))?;
+        Ok(Start::Time(u64::try_from(since.as_millisecond()).unwrap_or(0)))
+    }
+
+    fn most(&self) -> Result<usize, Refused> {
+        let Some(text) = self.value("most") else { return Ok(MOST) };
+        let most = text.parse().ok().filter(|most| (1..=MOST_AT_ALL).contains(most));
+        most.ok_or_else(|| bad(format!("most: {text} is no number from 1 to {MOST_AT_ALL}")))
+    }
+}
+
+fn offsets(body: &Bytes) -> Result<Vec<u64>, Refused> {
+    serde_json::from_slice(body).map_err(|e| bad(format!("the body is no JSON list of offsets: {e}")))
+}
+
+fn bad(why: impl Into<String>) -> Refused {
+    (StatusCode::BAD_REQUEST, why.into())
+}
+
+fn unknown() -> Refused {
+    let paths =
+        "GET /events, POST /events/KIND/NAMESPACE/NAME, and below that history, replay, dead-letters, redrive, drop";
+    (StatusCode::NOT_FOUND, format!("there is: {paths}"))
+}
+
+fn refused(error: OperationError) -> Refused {
+    let status = match &error {
+        OperationError::NoAddressable | OperationError::NoSubscription(_) | OperationError::NoLetter(_) => {
+            StatusCode::NOT_FOUND
+        }
+        OperationError::Orphan { .. } => StatusCode::CONFLICT,
+        OperationError::Log(_) | OperationError::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, error.to_string())
+}
+
+fn document(value: &Value) -> Response<Full<Bytes>> {
+    plain(StatusCode::OK, format!("{value}\n"))
+}
+
+fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}
