@@ -25,8 +25,8 @@ pub enum Command {
     ///
     /// Ctrl-C stops it and the pods; SIGTERM leaves the pods running for the next `up` to adopt.
     Up(Box<UpArguments>),
-    /// Run the API server and the image registry alone; controllers, autoscaler, gateway and node are processes of their
-    /// own (see the next four). Leaves a kubeconfig for each of them in its data directory.
+    /// Run the API server and the image registry alone; controllers, autoscaler, gateway, broker and node are processes of
+    /// their own (see the next five). Leaves a kubeconfig for each of them in its data directory.
     Api(Box<ApiArguments>),
     /// Run Knative's controllers over an API server: a cluster's, or `knoll api`. Several may run: one leads.
     Controller(Box<ControllerArguments>),
@@ -34,6 +34,8 @@ pub enum Command {
     Autoscaler(Box<RoleArguments>),
     /// Run the gateway over `knoll api`.
     Gateway(Box<GatewayArguments>),
+    /// Run Eventing over `knoll api`: its controllers, and what takes, keeps and delivers events.
+    Broker(Box<BrokerArguments>),
     /// Run the node over `knoll api`: the containers of this machine, their names and Service addresses.
     ///
     /// Ctrl-C stops the pods, too; SIGTERM leaves them running for the next to adopt.
@@ -262,6 +264,20 @@ pub struct GatewayArguments {
     pub logging: Logging,
 }
 
+/// Options of `knoll broker`.
+#[derive(Debug, Args)]
+pub struct BrokerArguments {
+    /// Where it keeps events.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The API server.
+    #[command(flatten)]
+    pub access: Access,
+    /// The log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
 /// Options of `knoll node`.
 #[derive(Debug, Args)]
 pub struct NodeArguments {
@@ -370,7 +386,7 @@ pub struct AdminArguments {
     #[command(flatten)]
     pub data: DataDir,
     /// A role of this machine that runs as a process of its own; without it `knoll up`, or `knoll api`.
-    #[arg(long, global = true, value_name = "ROLE", value_parser = ["controller", "autoscaler", "gateway", "node"])]
+    #[arg(long, global = true, value_name = "ROLE", value_parser = ["controller", "autoscaler", "gateway", "broker", "node"])]
     pub role: Option<String>,
     /// What to look at.
     #[command(subcommand)]

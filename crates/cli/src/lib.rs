@@ -11,7 +11,7 @@ pub mod image;
 pub mod instance;
 
 pub use arguments::{
-    ApiArguments, ApiSockets, Arguments, Command, ControllerArguments, GatewayArguments, GatewaySockets, ImageRules,
-    NodeArguments, RoleArguments, UpArguments,
+    ApiArguments, ApiSockets, Arguments, BrokerArguments, Command, ControllerArguments, GatewayArguments,
+    GatewaySockets, ImageRules, NodeArguments, RoleArguments, UpArguments,
 };
 pub use exit::Exit;

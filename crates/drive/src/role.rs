@@ -30,11 +30,11 @@ impl Role {
         Role { name: "knoll", rows: knoll_plan::rows(&settings), settings, routes: true, scales: true, lease: None }
     }
 
-    /// Serving's controllers over a cluster that brings its own controllers, or with those and Eventing's, too, where the
-    /// settings say that there is none. Autoscaler and gateway are other processes. `holder` names this process among those that want
+    /// Serving's controllers over a cluster that brings its own controllers, or with those, too, where the settings say that
+    /// there is none. Autoscaler, gateway and broker are other processes. `holder` names this process among those that want
     /// to lead.
     pub fn controller(settings: Settings, holder: &str) -> Role {
-        let built_in: &[RowGroup] = if settings.standalone { &[RowGroup::Eventing, RowGroup::Cluster] } else { &[] };
+        let built_in: &[RowGroup] = if settings.standalone { &[RowGroup::Cluster] } else { &[] };
         let groups: Vec<RowGroup> = [RowGroup::Controllers].into_iter().chain(built_in.iter().copied()).collect();
         let role = Role::of("knoll-controller", &groups, settings);
         Role { lease: Some(role.lease_for(holder)), ..role }
@@ -50,6 +50,11 @@ impl Role {
     /// What a gateway of its own process routes by, and what it says about that.
     pub fn gateway(settings: Settings) -> Role {
         Role { routes: true, ..Role::of("knoll-gateway", &[RowGroup::Gateway], settings) }
+    }
+
+    /// What takes and delivers events in this process, and Eventing's controllers, which say what of it is carried out.
+    pub fn broker(settings: Settings) -> Role {
+        Role::of("knoll-broker", &[RowGroup::Eventing], settings)
     }
 
     /// The table alone, for a node in a process of its own: which names inside the cluster the gateway answers for.
@@ -149,6 +154,7 @@ mod tests {
             Role::controller(settings(), "me"),
             Role::autoscaler(settings(), "me"),
             Role::gateway(settings()),
+            Role::broker(settings()),
             Role::node(settings()),
         ];
         let mut together: Vec<_> = apart.iter().flat_map(names).collect();

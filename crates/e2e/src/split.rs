@@ -27,7 +27,7 @@ pub struct Split {
 
 impl Split {
     /// The roles, in the order in which they are started here. Any would do.
-    pub const ROLES: [&'static str; 5] = ["api", "controller", "autoscaler", "gateway", "node"];
+    pub const ROLES: [&'static str; 6] = ["api", "controller", "autoscaler", "gateway", "broker", "node"];
 
     /// Starts one on the directory of this name.
     ///
@@ -109,9 +109,11 @@ impl Drop for Split {
             drop(process.kill());
             drop(process.wait());
         }
-        let mut node = self.cluster.data_dir.as_os_str().to_owned();
-        node.push("-node");
-        knoll(Path::new(&node), &["reset", "--yes"]);
+        for role in ["-node", "-broker"] {
+            let mut data = self.cluster.data_dir.as_os_str().to_owned();
+            data.push(role);
+            knoll(Path::new(&data), &["reset", "--yes"]);
+        }
         knoll(&self.cluster.data_dir, &["reset", "--yes"]);
     }
 }

@@ -12,8 +12,13 @@ use crate::{failure::Failure, paths::Paths, private};
 
 const USER: &str = "kubernetes-admin";
 /// Roles that are processes of their own, and the ServiceAccount of each; the node is no ServiceAccount.
-const ROLES: [(&str, Option<&str>); 4] =
-    [("controller", Some(CONTROLLER)), ("autoscaler", Some(AUTOSCALER)), ("gateway", Some(GATEWAY)), ("node", None)];
+const ROLES: [(&str, Option<&str>); 5] = [
+    ("controller", Some(CONTROLLER)),
+    ("autoscaler", Some(AUTOSCALER)),
+    ("gateway", Some(GATEWAY)),
+    ("broker", Some(CONTROLLER)),
+    ("node", None),
+];
 
 /// Writes the administrator's, with a certificate made now, for the API at `server`.
 pub(crate) fn write(paths: &Paths, pki: &Pki, server: &str) -> Result<(), Failure> {

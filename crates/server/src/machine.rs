@@ -28,7 +28,7 @@ const ALIVE: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_millis(1);
 
 /// Roles that a machine has once, where they are processes of their own.
-const ROLES: [&str; 3] = ["autoscaler", "gateway", "node"];
+const ROLES: [&str; 4] = ["autoscaler", "gateway", "broker", "node"];
 
 /// Makes this process the machine's instance, with every role. Waits for one that is going.
 pub(crate) fn claim() -> Result<Vec<fs::File>, Failure> {

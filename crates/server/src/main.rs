@@ -65,6 +65,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Controller(arguments) => roles::controller::run(&arguments),
         Command::Autoscaler(arguments) => roles::autoscaler::run(&arguments),
         Command::Gateway(arguments) => roles::gateway::run(&arguments),
+        Command::Broker(arguments) => roles::broker::run(&arguments),
         Command::Node(arguments) => roles::node::run(&arguments),
         Command::Crds => {
             let all = json!({"apiVersion": "v1", "kind": "List", "items": portable_definitions()});
@@ -100,6 +101,7 @@ fn serves(command: &Command) -> bool {
             | Command::Controller(_)
             | Command::Autoscaler(_)
             | Command::Gateway(_)
+            | Command::Broker(_)
             | Command::Node(_)
     )
 }

@@ -28,6 +28,8 @@ pub(crate) const OURS: &[&str] = &[
     "autoscaler.new",
     "gateway.kubeconfig",
     "gateway.new",
+    "broker.kubeconfig",
+    "broker.new",
     "node.kubeconfig",
     "node.new",
     "knoll.log",

@@ -7,13 +7,15 @@
 //! | `knoll controller` | what users write, down to pods; where there is no cluster its built-in controllers, too | `controller` |
 //! | `knoll autoscaler` | how many instances there are | `autoscaler` |
 //! | `knoll gateway` | the table it routes by, made of its own watches, and the status of Ingresses | `activator` |
+//! | `knoll broker` | events, and Eventing's controllers | `controller` |
 //! | `knoll node` | pods of this machine, names, Service addresses | `system:node:…` |
 //!
-//! Where several may run (controllers) the holder of a lease plans. Of the autoscaler, the gateway and the node there is one
-//! a machine; their sockets say so.
+//! Where several may run (controllers) the holder of a lease plans. Of the autoscaler, the gateway, the broker and the node
+//! there is one a machine; their sockets say so.
 
 pub(crate) mod api;
 pub(crate) mod autoscaler;
+pub(crate) mod broker;
 pub(crate) mod controller;
 pub(crate) mod gateway;
 mod kubeconfig;

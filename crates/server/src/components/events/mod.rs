@@ -21,7 +21,7 @@ use knoll_node::network::dns::lookup;
 use knoll_plan::Settings;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{objects, port_of, system};
+use super::{objects, port_of};
 use crate::{
     admin::Sources,
     failure::{Failure, chain},
@@ -82,10 +82,14 @@ pub(crate) fn names(settings: &Settings) -> Names {
     }
 }
 
-/// Publishes the Services that brokers and channels are reached by, which lead to this socket.
-pub(crate) async fn publish(client: &kube::Client, listener: &TcpListener) -> Result<(), Failure> {
-    let at = SocketAddr::from((GATEWAY, port_of(listener)?));
-    objects::publish_ingresses(client, at).await.map_err(system)
+/// Where pods find a socket of the gateway's address.
+pub(crate) fn place(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    Ok(SocketAddr::from((GATEWAY, port_of(listener)?)))
+}
+
+/// Publishes the Services that brokers and channels are reached by.
+pub(crate) async fn publish(client: &kube::Client, at: SocketAddr) -> Result<(), kube::Error> {
+    objects::publish_ingresses(client, at).await
 }
 
 /// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
