@@ -45,7 +45,7 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     });
     let settings = standalone();
     let names = events::names(&settings);
-    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, listener)?;
+    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), listener)?;
     let links = Links { events: Some(event_links), ..Links::default() };
     let mut sources = gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts());
     running.attend(&mut sources, names);

@@ -98,7 +98,8 @@ impl Planes {
         let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
         let rush = Rush::default();
         let event_names = events::names(&settings);
-        let (event_links, events) = events::start(tasks, paths.events(), &event_names, event_port.0)?;
+        let (event_links, events) =
+            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_port.0)?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),

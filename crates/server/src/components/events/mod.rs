@@ -1,6 +1,7 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
 mod operations;
+mod tokens;
 
 use std::{
     fs, io,
@@ -71,6 +72,7 @@ struct Parts {
     adopted: Adopted,
     domain: String,
     listener: std::net::TcpListener,
+    client: kube::Client,
     running: Running,
 }
 
@@ -93,11 +95,12 @@ pub(crate) async fn publish(client: &kube::Client, at: SocketAddr) -> Result<(),
 }
 
 /// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
-/// was acknowledged that it does not hold. The other end of the links is the control loop's.
+/// was acknowledged that it does not hold. `client` asks for tokens. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
     names: &Names,
+    client: kube::Client,
     listener: TcpListener,
 ) -> Result<(EventLinks, Running), Failure> {
     let (topology, snapshots) = watch::channel(None);
@@ -109,6 +112,7 @@ pub(crate) fn start(
         adopted: adopted.clone(),
         domain: names.cluster_domain.to_string(),
         listener,
+        client,
         running: running.clone(),
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
@@ -120,7 +124,12 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
     let directory = parts.directory.clone();
     let opened = tokio::task::spawn_blocking(move || open(directory)).await.map_err(|e| chain(&e))?;
     let (log, thread) = opened?;
-    let hooks = Hooks { resolve: resolve(&parts.domain), adopted: parts.adopted.clone(), ..Hooks::default() };
+    let hooks = Hooks {
+        resolve: resolve(&parts.domain),
+        tokens: Some(tokens::tokens(parts.client.clone())),
+        adopted: parts.adopted.clone(),
+        ..Hooks::default()
+    };
     let plane = DataPlane::new(log, parts.snapshots.clone(), Config::default(), hooks).map_err(|e| chain(&e))?;
     let listener = parts.listener.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e))?;
     parts.running.set(Some(plane.clone()));
