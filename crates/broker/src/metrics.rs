@@ -71,6 +71,7 @@ counters! {
     accepted: "events_accepted", "Events taken and kept, replies among them";
     recovered: "events_recovered", "Events found at a start whose deliveries were not all known to be done";
     matched: "events_matched", "Pairs of an event and a subscription that it was matched to";
+    filters_exhausted: "filters_exhausted", "Events that a filter would have taken more work for than it may, and did not let through";
     put_aside: "events_put_aside", "Events put aside for a subscriber that was behind";
     delivered: "events_delivered", "Deliveries that a subscriber took";
     replies: "replies_delivered", "Replies that were sent on or kept";

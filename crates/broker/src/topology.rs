@@ -1,8 +1,8 @@
 //! What the data plane acts on: brokers, channels and who listens to them, as one immutable snapshot.
 //!
 //! Controllers make it and hand a whole [`Topology`] over; the data plane never changes one. A snapshot shares everything
-//! that did not change with the one before, so that a change costs its own broker or channel and a walk down a tree, and
-//! looking one up costs a walk down the same tree, however many there are.
+//! that did not change with the one before, so that a change of one Trigger costs its own filter and a walk down a few trees
+//! ([`Addressable::with_subscription`]), and looking something up costs a walk down one, however many there are.
 //!
 //! What is not in a snapshot is deleted, for good: the events and dead letters of a broker or channel, the progress and the
 //! backlog of a subscription. So the first snapshot is made once everything is known, and whoever exists stays in it,
@@ -11,13 +11,13 @@
 
 mod address;
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
 
 use http::Uri;
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use knoll_event::{
     Event,
-    filter::{Filter, Matcher},
+    filter::{Filter, Matcher, Matching},
 };
 use tokio::sync::watch;
 
@@ -139,25 +139,61 @@ pub struct Subscribed {
     pub delivery: Delivery,
 }
 
-/// A broker or a channel, with who listens to it.
-#[derive(Debug)]
+/// A broker or a channel, with who listens to it. Copies share all of it, and a copy with one subscription more or less
+/// shares all but that one.
+#[derive(Clone, Debug)]
 pub struct Addressable {
     name: Name,
     uid: Arc<str>,
     audience: Option<Arc<str>>,
-    subscribed: Vec<Arc<Subscribed>>,
+    delivery: Option<Arc<Delivery>>,
+    /// By uid.
+    members: OrdMap<Arc<str>, Member>,
+    /// For a broker: over the filters, by the places of their subscriptions.
     matcher: Matcher,
+    next_place: Place,
+}
+
+/// Where a subscription stands in the index over filters. Another one never has the same place in the same index.
+pub(crate) type Place = u64;
+
+/// A subscription in its place.
+#[derive(Clone, Debug)]
+struct Member {
+    place: Place,
+    subscribed: Arc<Subscribed>,
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place && Arc::ptr_eq(&self.subscribed, &other.subscribed)
+    }
+}
+
+/// What became of a subscription from one state of its broker or channel to the next.
+pub(crate) struct Move<'a> {
+    /// Its uid.
+    pub(crate) uid: &'a Arc<str>,
+    /// Where it stood, if it was there.
+    pub(crate) was: Option<Place>,
+    /// Where it stands and what it is, if it is there.
+    pub(crate) now: Option<(Place, &'a Arc<Subscribed>)>,
 }
 
 impl Addressable {
-    /// Puts one together: what is delivered how is decided, and filters become an index. Costs what its subscriptions are.
+    /// Puts one together: what is delivered how is decided, and filters become an index. Costs what its subscriptions are. Of
+    /// two of one uid the later one counts.
     pub fn new(name: Name, uid: &str, delivery: Option<&Delivery>, subscriptions: Vec<Subscription>) -> Self {
-        let filters = subscriptions.iter().map(|subscription| subscription.filter.clone()).collect();
-        let subscribed = subscriptions.into_iter().map(|subscription| {
-            let delivery = Delivery::effective(subscription.delivery.as_ref(), delivery);
-            Arc::new(Subscribed { subscription, delivery })
-        });
-        Self { name, uid: uid.into(), audience: None, subscribed: subscribed.collect(), matcher: Matcher::new(filters) }
+        let (uid, delivery) = (uid.into(), delivery.cloned().map(Arc::new));
+        let (members, matcher) = Default::default();
+        let mut it = Self { name, uid, audience: None, delivery, members, matcher, next_place: 0 };
+        let filters: Vec<(Place, Filter)> =
+            subscriptions.into_iter().map(|subscription| it.enter(subscription)).collect();
+        if it.name.kind == Kind::Broker {
+            let is_there: HashSet<Place> = it.members.values().map(|member| member.place).collect();
+            it.matcher = Matcher::new(filters.into_iter().filter(|(place, _)| is_there.contains(place)));
+        }
+        it
     }
 
     /// The same, for whom senders need a token made out to this audience.
@@ -165,6 +201,38 @@ impl Addressable {
     pub fn for_audience(mut self, audience: &str) -> Self {
         self.audience = Some(audience.into());
         self
+    }
+
+    /// The same with this subscription, in place of the one of its uid. Costs what its own filter is, however many others
+    /// there are.
+    #[must_use]
+    pub fn with_subscription(&self, subscription: Subscription) -> Self {
+        let mut it = self.without_subscription(&subscription.uid);
+        let (place, filter) = it.enter(subscription);
+        if it.name.kind == Kind::Broker {
+            it.matcher.insert(place, filter);
+        }
+        it
+    }
+
+    /// The same without the subscription of this uid, at the same cost.
+    #[must_use]
+    pub fn without_subscription(&self, uid: &str) -> Self {
+        let mut it = self.clone();
+        if let Some(member) = it.members.remove(uid) {
+            it.matcher.remove(member.place);
+        }
+        it
+    }
+
+    /// Makes a subscription a member. Its place, and its filter for the index.
+    fn enter(&mut self, subscription: Subscription) -> (Place, Filter) {
+        let delivery = Delivery::effective(subscription.delivery.as_ref(), self.delivery.as_deref());
+        let (uid, filter) = (subscription.uid.clone(), subscription.filter.clone());
+        let place = self.next_place;
+        self.next_place += 1;
+        self.members.insert(uid, Member { place, subscribed: Arc::new(Subscribed { subscription, delivery }) });
+        (place, filter)
     }
 
     /// Which object it is.
@@ -182,17 +250,29 @@ impl Addressable {
         self.audience.as_deref()
     }
 
-    /// Who listens, in the order in which they were given.
-    pub fn subscribed(&self) -> &[Arc<Subscribed>] {
-        &self.subscribed
+    /// Who listens, by uid.
+    pub fn subscribed(&self) -> impl Iterator<Item = &Arc<Subscribed>> {
+        self.members.values().map(|member| &member.subscribed)
     }
 
-    /// The positions of those who get this event, by the index.
-    pub(crate) fn matching(&self, event: &Event) -> Vec<usize> {
-        match self.name.kind {
-            Kind::Broker => self.matcher.matching(event).filters,
-            Kind::Channel => (0..self.subscribed.len()).collect(),
-        }
+    /// Whose subscriptions are not in `self` as they were in `before`. What both share costs nothing.
+    pub(crate) fn since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Move<'a>> {
+        let here = |member: &'a Member| Some((member.place, &member.subscribed));
+        before.members.diff(&self.members).map(move |difference| match difference {
+            DiffItem::Add(uid, now) => Move { uid, was: None, now: here(now) },
+            DiffItem::Update { old: (_, was), new: (uid, now) } => Move { uid, was: Some(was.place), now: here(now) },
+            DiffItem::Remove(uid, was) => Move { uid, was: Some(was.place), now: None },
+        })
+    }
+
+    /// Looks up who may get this event, by the index over filters; nothing for a channel, which has none.
+    pub(crate) fn matching<'a>(&'a self, event: &'a Event) -> Option<Matching<'a>> {
+        (self.name.kind == Kind::Broker).then(|| self.matcher.begin(event))
+    }
+
+    /// Everybody's place.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        self.members.values().map(|member| member.place)
     }
 }
 
@@ -262,7 +342,6 @@ impl Topology {
 
     /// What is not in `self` as it was in `before`. What both share costs nothing.
     pub(crate) fn since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Change> + 'a {
-        use imbl::ordmap::DiffItem;
         before.addressables.diff(&self.addressables).filter_map(|difference| match difference {
             DiffItem::Add(_, now) => Some(Change::Is(now.clone())),
             DiffItem::Update { old: (_, old), new: (_, new) } => {
@@ -286,6 +365,28 @@ mod tests {
 
     fn addressable(kind: Kind, name: &str, subscriptions: Vec<Subscription>) -> Addressable {
         Addressable::new(Name::new(kind, "ns", name), &format!("uid-{name}"), None, subscriptions)
+    }
+
+    /// Who gets an event.
+    fn names(of: &Addressable, event: &Event) -> Vec<String> {
+        let places: Vec<Place> = match of.matching(event) {
+            Some(mut matching) => {
+                assert!(matching.go_on(&mut usize::MAX.clone()));
+                matching.matched().filters
+            }
+            None => of.places().collect(),
+        };
+        let named = of.members.values().filter(|member| places.contains(&member.place));
+        named.map(|member| member.subscribed.subscription.name.to_string()).collect()
+    }
+
+    fn moves(now: &Addressable, before: &Addressable) -> Vec<String> {
+        now.since(before)
+            .map(|moved| match moved.now {
+                Some((_, subscribed)) => format!("+{}", subscribed.subscription.name),
+                None => format!("-{}", moved.uid),
+            })
+            .collect()
     }
 
     fn changes(now: &Topology, before: &Topology) -> Vec<String> {
@@ -331,8 +432,14 @@ mod tests {
             ..Subscription::new("ns", kind, kind, Subscriber::Unresolved)
         };
         let event = Event::new("1", "/s", "b").expect("an event");
-        let matching = |kind| addressable(kind, "x", vec![only("a"), only("b")]).matching(&event);
-        assert_eq!((matching(Kind::Broker), matching(Kind::Channel)), (vec![1], vec![0, 1]));
+        let matching = |kind| {
+            let of = addressable(kind, "x", vec![only("a"), only("b")]);
+            names(&of, &event)
+        };
+        assert_eq!(
+            (matching(Kind::Broker), matching(Kind::Channel)),
+            (vec!["b".to_owned()], vec!["a".into(), "b".into()])
+        );
     }
 
     #[test]
@@ -345,7 +452,30 @@ mod tests {
         let without = Subscription::new("ns", "without", "2", Subscriber::Unresolved);
         let name = Name::new(Kind::Broker, "ns", "b");
         let addressable = Addressable::new(name, "uid", Some(&delivery), vec![own, without]);
-        let retries: Vec<u32> = addressable.subscribed().iter().map(|subscribed| subscribed.delivery.retry).collect();
+        let retries: Vec<u32> = addressable.subscribed().map(|subscribed| subscribed.delivery.retry).collect();
         assert_eq!(retries, [1, 7]);
+    }
+
+    #[test]
+    fn one_subscription_more_or_less_leaves_the_others_as_they_are() {
+        let of = |uid: &str, kind: &str| Subscription {
+            filter: Filter::exact([("type", kind)]),
+            ..Subscription::new("ns", &format!("{uid}-{kind}"), uid, Subscriber::Unresolved)
+        };
+        let event = Event::new("1", "/s", "b").expect("an event");
+        let delivery = Delivery { retry: 7, ..Delivery::default() };
+        let name = Name::new(Kind::Broker, "ns", "b");
+        let one = Addressable::new(name, "uid", Some(&delivery), vec![of("1", "a"), of("2", "b")]);
+        let two = one.with_subscription(of("3", "b"));
+        let three = two.with_subscription(of("1", "b"));
+        let four = three.without_subscription("2").without_subscription("nobody's");
+        let all = [&one, &two, &three, &four].map(|of| names(of, &event).join(" "));
+        assert_eq!(all, ["2-b", "2-b 3-b", "1-b 2-b 3-b", "1-b 3-b"]);
+        let moved = [moves(&two, &one), moves(&three, &two), moves(&four, &three), moves(&four, &four)];
+        assert_eq!(moved.map(|moved| moved.join(" ")), ["+3-b", "+1-b", "-2", ""]);
+        assert_eq!(moves(&one, &four).join(" "), "+1-a +2-b -3");
+        assert!(four.subscribed().all(|subscribed| subscribed.delivery.retry == 7));
+        let again = Addressable::new(one.name().clone(), "uid", None, vec![of("1", "a"), of("1", "b")]);
+        assert_eq!(names(&again, &event), ["1-b"]);
     }
 }

@@ -18,7 +18,7 @@ use knoll_broker::{
     delivery::{Delivery, Destination},
     topology::{Ordering, Subscriber, Subscription},
 };
-use knoll_event::{Event, filter::Filter, knative, mode::Format};
+use knoll_event::{Event, cesql::Expression, filter::Filter, knative, mode::Format};
 use tokio::time::{Instant, sleep};
 use world::*;
 
@@ -340,6 +340,27 @@ async fn brokers_that_deliver_to_each_other_come_to_an_end() -> Runs {
     until("the last hop", || world.plane.dead_letter_count(&one) + world.plane.dead_letter_count(&other) == 1).await;
     until("all are seen", || world.plane.status("seen").is_some_and(|status| status.lag == 0)).await;
     assert_eq!(sinks.seen("seen").len(), 10);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_takes_too_much_work_delivers_nothing_and_holds_up_nobody() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let like = Expression::parse(&["subject LIKE '%b%'"; 8].join(" OR "))?;
+    let hard = Filter::not(Filter::cesql(like))?;
+    let hostile = |at: usize| Subscription { filter: hard.clone(), ..to(&sinks, &format!("hostile-{at}")) };
+    let subscriptions: Vec<Subscription> = (0..20).map(hostile).chain([to(&sinks, "t")]).collect();
+    let world = World::start(directory.path(), with(Topology::default(), &b, subscriptions));
+    world.ready(&["t", "hostile-19"]).await;
+    let mut large = event("1");
+    large.set("subject", &*"a".repeat(64 << 10))?;
+    assert_eq!(world.send(&b, &large).await, StatusCode::ACCEPTED);
+    assert_eq!(world.send(&b, &event("2")).await, StatusCode::ACCEPTED);
+    assert_eq!(sinks.wait("t", 2).await.len(), 2);
+    // What they can look at is theirs.
+    assert_eq!(sinks.wait("hostile-0", 1).await[0].event.id(), "2");
+    assert_eq!(world.metric("broker_filters_exhausted"), 20);
     world.finish().await;
     Ok(())
 }

@@ -4,7 +4,9 @@
 //! events through, also from within `not`. Where it differs is an empty name or value in `exact`, `prefix` or `suffix`,
 //! which must not be written: it matches nothing here, where upstream drops the element and delivers everything.
 //!
-//! [`Matcher`] asks many filters at once.
+//! [`Matcher`] asks many filters at once. What one filter may do for one event is bounded by [`limits::MOST_WORK`]: where it
+//! takes more, that is an error of the filter and the event is not delivered by it, as upstream does with errors of
+//! expressions.
 
 mod all;
 mod any;
@@ -16,10 +18,10 @@ mod not;
 mod prefix;
 mod suffix;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-pub use self::matcher::{Matched, Matcher};
-use crate::{Event, cesql::Expression, limits, media_type};
+pub use self::matcher::{Matched, Matcher, Matching};
+use crate::{Event, cesql::Expression, limits, media_type, work::Work};
 
 /// What a filter says about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub enum TooComplex {
     Count,
 }
 
-/// A compiled filter.
+/// A compiled filter. Copies share what it is made of.
 #[derive(Clone, Debug)]
 pub struct Filter {
     dialect: Dialect,
@@ -77,14 +79,15 @@ enum Dialect {
     Exact(Pairs),
     Prefix(Pairs),
     Suffix(Pairs),
-    All(Vec<Filter>),
-    Any(Vec<Filter>),
-    Not(Box<Filter>),
-    Cesql(Box<cesql::Condition>),
+    All(Arc<[Filter]>),
+    Any(Arc<[Filter]>),
+    Not(Arc<Filter>),
+    Cesql(Arc<cesql::Condition>),
 }
 
 /// Names of attributes, with what each is compared to.
-type Pairs = Box<[(Box<str>, Box<str>)]>;
+type Pairs = Arc<[Pair]>;
+type Pair = (Arc<str>, Arc<str>);
 
 fn pairs<'a>(of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs {
     of.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
@@ -146,12 +149,12 @@ impl Filter {
     #[expect(clippy::should_implement_trait, reason = "the dialect's name, and it can fail")]
     pub fn not(filter: Self) -> Result<Self, TooComplex> {
         let (depth, size) = (filter.depth, filter.size);
-        Self::nested(Dialect::Not(Box::new(filter)), depth, size)
+        Self::nested(Dialect::Not(Arc::new(filter)), depth, size)
     }
 
     /// `cesql`: the expression is true.
     pub fn cesql(expression: Expression) -> Self {
-        Self::leaf(Dialect::Cesql(Box::new(cesql::Condition::new(expression))))
+        Self::leaf(Dialect::Cesql(Arc::new(cesql::Condition::new(expression))))
     }
 
     fn leaf(dialect: Dialect) -> Self {
@@ -179,11 +182,11 @@ impl Filter {
         }
     }
 
-    fn list(filters: Vec<Self>, dialect: impl FnOnce(Vec<Self>) -> Dialect) -> Result<Self, TooComplex> {
+    fn list(filters: Vec<Self>, dialect: impl FnOnce(Arc<[Self]>) -> Dialect) -> Result<Self, TooComplex> {
         if filters.is_empty() {
             return Ok(Self::leaf(Dialect::Nothing));
         }
-        let filters: Vec<Self> =
+        let filters: Arc<[Self]> =
             filters.into_iter().filter(|filter| !matches!(filter.dialect, Dialect::Nothing)).collect();
         let depth = filters.iter().map(|filter| filter.depth).max().unwrap_or(0);
         let size = filters.iter().map(|filter| filter.size).sum();
@@ -200,26 +203,46 @@ impl Filter {
         }
     }
 
-    /// What it says about an event.
+    /// What it says about an event; [`Verdict::Fail`] when that takes more than [`limits::MOST_WORK`].
     pub fn verdict(&self, event: &Event) -> Verdict {
+        self.worked_out(event).0
+    }
+
+    /// What it says about an event, and how much it did for that; `None` when it would have had to do more than it may.
+    fn worked_out(&self, event: &Event) -> (Verdict, Option<usize>) {
+        let work = Work::of(limits::MOST_WORK);
+        let verdict = self.within(&work, event);
+        match work.done_of(limits::MOST_WORK) {
+            Some(done) => (verdict, Some(done)),
+            None => (Verdict::Fail, None),
+        }
+    }
+
+    /// What it says about an event. Once there is no more work to be done, that means nothing.
+    fn within(&self, work: &Work, event: &Event) -> Verdict {
         match &self.dialect {
             Dialect::Nothing => Verdict::Unfiltered,
             Dialect::Never => Verdict::Fail,
-            Dialect::Attributes(pairs) => attributes::verdict(pairs, event),
-            Dialect::Exact(pairs) => exact::verdict(pairs, event),
-            Dialect::Prefix(pairs) => prefix::verdict(pairs, event),
-            Dialect::Suffix(pairs) => suffix::verdict(pairs, event),
-            Dialect::All(filters) => all::verdict(filters, event),
-            Dialect::Any(filters) => any::verdict(filters, event),
-            Dialect::Not(filter) => not::verdict(filter, event),
-            Dialect::Cesql(condition) => cesql::verdict(condition, event),
+            Dialect::Attributes(pairs) => attributes::verdict(pairs, work, event),
+            Dialect::Exact(pairs) => exact::verdict(pairs, work, event),
+            Dialect::Prefix(pairs) => prefix::verdict(pairs, work, event),
+            Dialect::Suffix(pairs) => suffix::verdict(pairs, work, event),
+            Dialect::All(filters) => all::verdict(filters, work, event),
+            Dialect::Any(filters) => any::verdict(filters, work, event),
+            Dialect::Not(filter) => not::verdict(filter, work, event),
+            Dialect::Cesql(condition) => cesql::verdict(condition, work, event),
         }
     }
 }
 
 /// Whether every attribute of these is there and compares so.
-fn every(pairs: &[(Box<str>, Box<str>)], event: &Event, compares: impl Fn(&str, &str) -> bool) -> Verdict {
-    Verdict::of(pairs.iter().all(|(name, value)| lookup(event, name).is_some_and(|text| compares(&text, value))))
+fn every(pairs: &[Pair], work: &Work, event: &Event, compares: impl Fn(&str, &str) -> bool) -> Verdict {
+    Verdict::of(pairs.iter().all(|(name, value)| {
+        let text = lookup(event, name);
+        let made = if let Some(Cow::Owned(text)) = &text { text.len() } else { 0 };
+        let read = text.as_ref().map_or(0, |text| text.len().min(value.len()));
+        work.spend(made + read) && text.is_some_and(|text| compares(&text, value))
+    }))
 }
 
 /// Names by which filters know an attribute, whether the event's version has them or not.
@@ -251,10 +274,13 @@ fn lookup<'a>(event: &'a Event, name: &str) -> Option<Cow<'a, str>> {
 }
 
 /// What the first filter says that says `decisive`, else the last one.
-fn up_to(decisive: Verdict, filters: &[Filter], event: &Event) -> Verdict {
+fn up_to(decisive: Verdict, filters: &[Filter], work: &Work, event: &Event) -> Verdict {
     let mut last = Verdict::Unfiltered;
     for filter in filters {
-        last = filter.verdict(event);
+        if !work.spend(0) {
+            return Verdict::Fail;
+        }
+        last = filter.within(work, event);
         if last == decisive {
             break;
         }
@@ -412,5 +438,27 @@ mod tests {
         let names: Vec<String> = (0..limits::MOST_FILTERS).map(|at| format!("ext{at}")).collect();
         let wide = Filter::exact(names.iter().map(|name| (&**name, "x")));
         assert_eq!(Filter::not(wide).unwrap_err(), TooComplex::Count);
+    }
+
+    #[test]
+    fn a_filter_that_takes_more_work_than_it_may_delivers_nothing_whatever_is_around_it() {
+        let event = event(&format!(r#","subject":"{}""#, "a".repeat(limits::LONGEST_VALUE)));
+        let expression = |text: &str| Filter::cesql(Expression::parse(text).expect("an expression"));
+        let like = || expression("subject LIKE '%b%'");
+        let (three, four) = (|| vec![like(), like(), like()], || vec![like(), like(), like(), like()]);
+        let not = |filter| Filter::not(filter).expect("not deep");
+        let any = |filters| not(Filter::any(filters).expect("not deep"));
+        let steps = || expression(&format!("LENGTH(id) IN ({}2)", "2,".repeat(30_000)));
+        let prefix = || Filter::prefix([("subject", &*"a".repeat(limits::LONGEST_VALUE))]);
+        let cases = [
+            (any(three()), Verdict::Pass),
+            (any(four()), Verdict::Fail),
+            (not(any(four())), Verdict::Fail),
+            (any(vec![steps()]), Verdict::Pass),
+            (any(vec![steps(), steps()]), Verdict::Fail),
+            (Filter::all(vec![prefix(), prefix(), prefix()]).unwrap(), Verdict::Pass),
+            (Filter::all(vec![prefix(), prefix(), prefix(), prefix()]).unwrap(), Verdict::Fail),
+        ];
+        verdicts(cases, &event);
     }
 }

@@ -18,6 +18,7 @@ mod percent;
 mod time;
 mod uri;
 mod value;
+mod work;
 
 pub use data::Data;
 pub use event::{Event, SpecVersion};

@@ -15,7 +15,8 @@
 //! What things cost, n being the subscribers of one broker: an event costs one read of up to 256 together, one walk through
 //! the index over filters, and for each subscriber that gets it about 100 bytes of memory until it is done with; a completed
 //! delivery 20 bytes of the log or less, since neighbours are said together. A subscriber that waits costs its entry. A
-//! change of one Trigger costs n, of its broker alone.
+//! change of one Trigger costs that Trigger. Filters are evaluated a few milliseconds at a time, between which others get
+//! the thread; what one filter may do for one event is bounded, and who asks for more is counted and told in the log.
 
 mod adopted;
 mod attempt;

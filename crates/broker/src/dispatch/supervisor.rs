@@ -211,7 +211,7 @@ impl Supervisor {
         let context = self.context.clone();
         context.log.unregister(&uid);
         let was = changes.borrow().clone();
-        let behind = was.subscribed().iter().map(|subscribed| {
+        let behind = was.subscribed().map(|subscribed| {
             context.views.leave(&subscribed.subscription.uid);
             backlog_name(&uid, &subscribed.subscription.uid)
         });
@@ -243,7 +243,7 @@ impl Supervisor {
             needed.insert(stream_name(addressable));
             needed.insert(dead_letters::stream_name(addressable.uid()));
             let behind = |subscription: &str| backlog_name(addressable.uid(), subscription);
-            needed.extend(addressable.subscribed().iter().map(|subscribed| behind(&subscribed.subscription.uid)));
+            needed.extend(addressable.subscribed().map(|subscribed| behind(&subscribed.subscription.uid)));
         }
         let streams = self.context.log.reader().streams().into_iter();
         let names = streams.filter_map(|(_, name)| String::from_utf8(name).ok());

@@ -6,7 +6,7 @@ mod requests;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     future::pending,
     hash::BuildHasher,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use knoll_event::filter::Matching;
 use knoll_journal::events::{
     CursorId, Durability, Event, Gap, Progress, Ranges, ReadError, StreamId, SubmitError, Write, WriteError, Written,
 };
@@ -32,11 +33,20 @@ use super::{
     subscriber::{Item, Stream, Subscriber},
     supervisor::Command,
 };
-use crate::{log::AskError, record::Record, topology::Addressable};
+use crate::{
+    log::AskError,
+    record::Record,
+    topology::{Addressable, Place},
+};
 
 /// Events that are read together.
 const READ_EVENTS: usize = 256;
 const READ_BYTES: usize = 1 << 20;
+/// How long events that were read are matched before the worker looks at what else there is.
+const READ_TIME: Duration = Duration::from_millis(50);
+/// Work of filters after which others get the thread, counted as [`MOST_WORK`](knoll_event::limits::MOST_WORK) counts it: a
+/// few milliseconds at most, what the last filter takes among them.
+const MATCH_WORK: usize = 512 << 10;
 /// Events of one stream that somebody is not done with, before new ones are put aside for all. Less than what a cursor
 /// may have settled ahead.
 const MOST_OPEN: usize = 3000;
@@ -92,8 +102,12 @@ pub(crate) struct Worker {
     settled: Ranges,
     subscribers: HashMap<Number, Subscriber>,
     by_uid: HashMap<Arc<str>, Number>,
-    /// By their positions among the filters.
-    positions: Vec<Number>,
+    /// By their places in the index over filters.
+    numbers: HashMap<Place, Number>,
+    /// Work of filters until others get the thread.
+    match_left: usize,
+    /// Whose filters took more work than they may, which was told of.
+    exhausted: HashSet<Number>,
     last_number: Number,
     /// Whose deliveries had failed before the worker began, by event.
     tried: BTreeMap<u64, Vec<Number>>,
@@ -194,21 +208,22 @@ impl Worker {
         let held_up = self.held_up.take();
         self.more = read.next > self.next;
         read.gaps.iter().for_each(|gap| self.missing(gap));
-        let mut asides = Vec::new();
+        let (mut asides, begun, mut is_cut) = (Vec::new(), Instant::now(), false);
         for event in read.events {
             self.pass_to(event.offset);
             let offset = event.offset;
-            if let Some(full) = self.give(event, &mut asides) {
+            if let Some(full) = self.give(event, &mut asides).await {
                 let since = held_up.filter(|(number, _)| *number == full).map(|(_, since)| since);
                 self.held_up = Some((full, since.unwrap_or_else(Instant::now)));
                 break;
             }
             self.next = offset + 1;
-            if aside::is_enough(&asides) {
+            is_cut = aside::is_enough(&asides) || begun.elapsed() > READ_TIME;
+            if is_cut {
                 break;
             }
         }
-        if self.held_up.is_none() && !aside::is_enough(&asides) {
+        if self.held_up.is_none() && !is_cut {
             self.pass_to(read.next);
         }
         self.put_aside(asides);
@@ -257,7 +272,7 @@ impl Worker {
     }
 
     /// Gives an event to whom it is for, unless somebody has no room for it: who.
-    fn give(&mut self, event: Event, asides: &mut Vec<Aside>) -> Option<Number> {
+    async fn give(&mut self, event: Event, asides: &mut Vec<Aside>) -> Option<Number> {
         let offset = event.offset;
         if self.recovered.is_settled(offset) {
             return None;
@@ -271,7 +286,7 @@ impl Worker {
                 return None;
             }
         };
-        let matched = self.matched(offset, &record);
+        let matched = self.matched(offset, &record).await;
         let is_crowded = self.open.len() >= MOST_OPEN || self.held >= MOST_HELD;
         let window = self.context.config.window;
         let is_put_aside =
@@ -305,9 +320,13 @@ impl Worker {
     }
 
     /// Who gets an event and is not done with it.
-    fn matched(&mut self, offset: u64, record: &Record) -> Vec<Number> {
-        let positions = self.addressable.matching(&record.event);
-        let mut matched: Vec<Number> = positions.into_iter().map(|position| self.positions[position]).collect();
+    async fn matched(&mut self, offset: u64, record: &Record) -> Vec<Number> {
+        let addressable = self.addressable.clone();
+        let places = match addressable.matching(&record.event) {
+            Some(matching) => self.worked_out(matching).await,
+            None => addressable.places().collect(),
+        };
+        let mut matched: Vec<Number> = places.iter().filter_map(|place| self.numbers.get(place).copied()).collect();
         if let Some(tried) = self.tried.remove(&offset) {
             matched.extend(tried);
             matched.sort_unstable();
@@ -315,6 +334,38 @@ impl Worker {
         }
         matched.retain(|number| self.subscribers.get(number).is_some_and(|subscriber| !subscriber.was_settled(offset)));
         matched
+    }
+
+    /// Evaluates filters, a part at a time, between which others get the thread.
+    async fn worked_out(&mut self, mut matching: Matching<'_>) -> Vec<Place> {
+        loop {
+            let is_through = matching.go_on(&mut self.match_left);
+            if self.match_left == 0 {
+                self.match_left = MATCH_WORK;
+                yield_now().await;
+            }
+            if is_through {
+                break;
+            }
+        }
+        let matched = matching.matched();
+        matched.exhausted.iter().for_each(|place| self.filter_exhausted(*place));
+        matched.filters
+    }
+
+    /// A filter would have taken more work than it may: its event is not delivered, as where an expression fails.
+    fn filter_exhausted(&mut self, place: Place) {
+        self.context.metrics.filters_exhausted.count();
+        let Some(number) = self.numbers.get(&place).copied() else { return };
+        let Some(subscriber) = self.subscribers.get(&number) else { return };
+        if self.exhausted.insert(number) {
+            let subscription = &subscriber.subscribed.subscription;
+            tracing::warn!(
+                namespace = &*subscription.namespace,
+                subscription = &*subscription.name,
+                "the filter takes more work for an event than it may: such events are not delivered, make it simpler"
+            );
+        }
     }
 
     /// Lets those who are behind take more of what was put aside for them.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{LONGEST_EXPRESSION, MOST_NESTED, MOST_TEXT, Type, pattern::LONGEST_GAPPED};
+use super::{LONGEST_EXPRESSION, MOST_NESTED, MOST_WORK, Type, pattern::LONGEST_GAPPED};
 
 /// Why a text is no expression: a *ParseError* of the specification. Says the place and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,8 +87,8 @@ pub enum EvaluationError<'a> {
         /// The argument that it cannot do it with.
         argument: i32,
     },
-    /// Any other error: here, that functions and comparisons went through [`MOST_TEXT`] bytes.
-    #[error("functions and comparisons go through more than {} bytes of text", MOST_TEXT)]
+    /// Any other error: here, that the evaluation takes more than [`MOST_WORK`].
+    #[error("the evaluation takes more work than {} bytes of text", MOST_WORK)]
     Generic,
 }
 

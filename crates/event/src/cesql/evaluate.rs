@@ -2,20 +2,21 @@
 //!
 //! In the *fail fast mode* of section 4.1: the first error ends the evaluation.
 
-use std::{borrow::Cow, cell::Cell, cmp::Ordering};
+use std::{borrow::Cow, cmp::Ordering};
 
 use super::{
-    Evaluation, EvaluationError, MOST_TEXT, Type, Value,
+    Evaluation, EvaluationError, Type, Value,
     functions::{self, Function},
     tree::{Arithmetic, Callee, Chain, Comparison, Logic, Node, Question, Test},
 };
+use crate::work::Work;
 
 /// The value of an attribute of an event, by its name; `None` where the event has no such attribute.
 pub(super) type Attributes<'a, 'l> = &'l dyn Fn(&str) -> Option<Value<'a>>;
 
 /// Evaluates a whole expression.
-pub(super) fn evaluate<'a>(root: &'a Node, attributes: Attributes<'a, '_>) -> Evaluation<'a> {
-    let evaluator = Evaluator { attributes, text_left: Cell::new(MOST_TEXT) };
+pub(super) fn evaluate<'a>(root: &'a Node, work: &Work, attributes: Attributes<'a, '_>) -> Evaluation<'a> {
+    let evaluator = Evaluator { attributes, work };
     match evaluator.evaluate(root) {
         Ok(value) => Evaluation { value, error: None },
         Err(failure) => {
@@ -55,12 +56,13 @@ fn returns(node: &Node) -> Type {
 
 struct Evaluator<'a, 'l> {
     attributes: Attributes<'a, 'l>,
-    /// How many more bytes of text may be gone through.
-    text_left: Cell<usize>,
+    /// What may still be done.
+    work: &'l Work,
 }
 
 impl<'a> Evaluator<'a, '_> {
     fn evaluate(&self, node: &'a Node) -> Result<Value<'a>, Failure<'a>> {
+        self.go_through(0)?;
         Ok(match node {
             Node::Text(text) => Value::from(&**text),
             Node::Integer(number) => Value::Integer(*number),
@@ -117,10 +119,9 @@ impl<'a> Evaluator<'a, '_> {
         if to == Type::Integer { self.number(value).map(Value::Integer) } else { value.cast(to) }
     }
 
-    /// Counts the bytes of text that functions and comparisons read or write, so that no expression takes long.
+    /// Counts a step, and the bytes of text that it reads or writes, so that no expression takes long.
     fn go_through(&self, bytes: usize) -> Result<(), EvaluationError<'a>> {
-        self.text_left.set(self.text_left.get().checked_sub(bytes).ok_or(EvaluationError::Generic)?);
-        Ok(())
+        if self.work.spend(bytes) { Ok(()) } else { Err(EvaluationError::Generic) }
     }
 
     fn test(&self, value: Value<'a>, test: &'a Test) -> Result<bool, EvaluationError<'a>> {
@@ -215,15 +216,21 @@ impl<'a> Evaluator<'a, '_> {
         result.map(Value::Integer)
     }
 
-    /// Applies `AND`, `OR` and `XOR` from left to right; what cannot change the answer is not evaluated.
+    /// Applies `AND`, `OR` and `XOR`, each to what is before it and all that is after it; what cannot change the answer is
+    /// not evaluated.
     fn logic(&self, chain: &'a Chain<Logic>) -> Result<bool, EvaluationError<'a>> {
-        let first = self.boolean(&chain.first)?;
-        chain.rest.iter().try_fold(first, |left, (operator, right)| match (operator, left) {
-            (Logic::And, false) => Ok(false),
-            (Logic::Or, true) => Ok(true),
-            (Logic::Xor, true) => Ok(!self.boolean(right)?),
-            _ => self.boolean(right),
-        })
+        let (mut left, mut is_turned) = (self.boolean(&chain.first)?, false);
+        for (operator, right) in &chain.rest {
+            match operator {
+                Logic::And if !left => break,
+                Logic::Or if left => break,
+                // One side is known: the answer is that of the other, turned round or not.
+                Logic::Xor => is_turned ^= left,
+                Logic::And | Logic::Or => {}
+            }
+            left = self.boolean(right)?;
+        }
+        Ok(left ^ is_turned)
     }
 
     /// Calls a function. One with another number of arguments is another function, which there is not.

@@ -6,14 +6,17 @@
 //! *fail fast mode* that section 4.1 suggests for filters.
 //!
 //! Everything is bounded. A text of more than [`LONGEST_EXPRESSION`] bytes, or nested more than [`MOST_NESTED`] deep, is
-//! no expression; an evaluation that goes through more than [`MOST_TEXT`] bytes of text ends with an error. `LIKE` takes
+//! no expression; an evaluation that takes more than [`MOST_WORK`] ends with an error. `LIKE` takes
 //! time linear in the text, whatever the pattern. Nothing is copied but what functions change.
 //!
 //! # Where others differ
-//! This follows the text of the specification. The library that Knative uses, `sdk-go`, does otherwise here and there:
-//! - `AND`, `OR` and `XOR` are of one precedence and apply from left to right (section 3.6): `a AND b OR c` is
-//!   `(a AND b) OR c`. sdk-go groups them from the right: `a AND (b OR c)`. Parentheses mean the same to both, and
-//!   [`Expression::warnings`] asks for them.
+//! This follows the text of the specification, with one exception: `AND`, `OR` and `XOR` are of one precedence, and group
+//! from the right. `a AND b OR c` is `a AND (b OR c)`, where section 3.6 reads as `(a AND b) OR c` and says no more than
+//! that operators are evaluated from left to right. The grammar of `sdk-go`, the library that Knative uses, is so, and who
+//! gets which events must not change for a Trigger that moves here. Parentheses mean the same to everybody, and
+//! [`Expression::warnings`] asks for them.
+//!
+//! Elsewhere sdk-go does otherwise:
 //! - Text is counted in characters, by `LENGTH`, `LEFT`, `RIGHT`, `SUBSTRING` and `_`; sdk-go counts bytes of UTF-8.
 //! - `%` in a pattern stands for any text and `\%` for that character, whatever the text holds. With sdk-go a `%` in the
 //!   text uses up the one in the pattern (`'a%xb' LIKE 'a%b'` is false), and `\%` matches a backslash and anything after it.
@@ -46,6 +49,7 @@ mod tests;
 
 use std::fmt;
 
+use crate::{limits::MOST_WORK, work::Work};
 use error::Problem;
 pub use error::{EvaluationError, ParseError};
 pub use value::{Type, Value};
@@ -55,10 +59,6 @@ pub const LONGEST_EXPRESSION: usize = 64 * 1024;
 
 /// How deep parentheses, arguments, `NOT` and `-` may nest. Chains of operators do not nest, however long.
 pub const MOST_NESTED: usize = 128;
-
-/// How many bytes of text the functions and comparisons of one evaluation may read and write: many times what the
-/// attributes of an event hold, and some milliseconds of a processor.
-pub const MOST_TEXT: usize = 1024 * 1024;
 
 /// How many warnings an expression may give.
 pub const MOST_WARNINGS: usize = 8;
@@ -98,12 +98,18 @@ impl Expression {
     /// that every event has it must give.
     pub fn evaluate<'a, 'v: 'a>(&'a self, attributes: &dyn Fn(&str) -> Option<Value<'v>>) -> Evaluation<'a> {
         // Called through, a value that lives longer than the expression is one that lives as long.
-        evaluate::evaluate(&self.0, &|name| attributes(name))
+        evaluate::evaluate(&self.0, &Work::of(MOST_WORK), &|name| attributes(name))
     }
 
     /// Whether an event passes the expression as a filter: it comes to `true`, without an error.
     pub fn matches<'v>(&self, attributes: &dyn Fn(&str) -> Option<Value<'v>>) -> bool {
-        matches!(self.evaluate(attributes), Evaluation { value: Value::Boolean(true), error: None })
+        self.matches_within(&Work::of(MOST_WORK), attributes)
+    }
+
+    /// The same as a part of more that shares this work.
+    pub(crate) fn matches_within<'v>(&self, work: &Work, attributes: &dyn Fn(&str) -> Option<Value<'v>>) -> bool {
+        let evaluation = evaluate::evaluate(&self.0, work, &|name| attributes(name));
+        matches!(evaluation, Evaluation { value: Value::Boolean(true), error: None })
     }
 }
 

@@ -61,16 +61,19 @@ fn answered(name: &str, question: &Question) -> Option<Filter> {
     }
 }
 
-/// Operators apply from left to right. What stands between two of a kind stays in one list, so that depth grows only
-/// where they change.
+/// Operators group from the right. What stands between two of a kind stays in one list, so that depth grows only where
+/// they change.
 fn logic(chain: &Chain<Logic>) -> Option<Filter> {
+    let nodes = std::iter::once(&*chain.first).chain(chain.rest.iter().map(|(_, node)| node));
+    let following = chain.rest.iter().map(|(operator, _)| Some(*operator)).chain([None]);
+    let operands: Vec<(&Node, Option<Logic>)> = nodes.zip(following).collect();
     let mut last = None;
-    let mut joined: Vec<Option<Filter>> = vec![needs(&chain.first)];
-    for (operator, node) in &chain.rest {
-        if last.is_some_and(|last| last != *operator) {
+    let mut joined: Vec<Option<Filter>> = Vec::new();
+    for (node, operator) in operands.into_iter().rev() {
+        if last.is_some() && operator != last {
             joined = vec![join(last, joined)];
         }
-        last = Some(*operator);
+        last = operator;
         joined.push(needs(node));
     }
     join(last, joined)
@@ -125,7 +128,10 @@ mod tests {
             ("type LIKE 'a_'", true, false),
             ("type = 'a' OR source LIKE '/y%'", true, false),
             ("n = 5 AND (type = 'a' OR type = 'c') AND EXISTS x", true, false),
-            ("type = 'b' AND source = '/s' OR type = 'a'", true, true),
+            ("(type = 'b' AND source = '/s') OR type = 'a'", true, true),
+            ("source = '/s' AND type = 'b' OR type = 'a'", true, true),
+            ("type = 'a' AND source = '/s' OR type = 'b'", true, false),
+            ("type = 'a' OR source = '/x' AND type = 'b'", true, false),
         ];
         for (text, of_a, of_b) in cases {
             let filter = needs_of(text).unwrap_or_else(|| panic!("{text} needs something"));
@@ -165,13 +171,12 @@ mod tests {
         assert!(needs_of(&format!("type IN ({})", texts.join(","))).is_none());
         assert!(needs_of(&with(2000, " OR ")).is_none());
         assert!(needs_of(&format!("type IN ({})", texts[..MOST_KEYS - 1].join(","))).is_some());
-        for text in [with(2000, " AND "), with(2000, " OR ") + " AND source = '/s'", with(60, " OR ")] {
+        for text in [with(2000, " AND "), "source = '/s' AND ".to_owned() + &with(2000, " OR "), with(60, " OR ")] {
             let needs = needs_of(&text).expect("something is known");
             assert!(needs.size() <= MOST_KEYS, "{}", needs.size());
         }
-        let matcher = Matcher::new(vec![Filter::cesql(
-            Expression::parse(&format!("type IN ({})", texts.join(","))).expect("an expression"),
-        )]);
+        let expression = Expression::parse(&format!("type IN ({})", texts.join(","))).expect("an expression");
+        let matcher = Matcher::new([(0, Filter::cesql(expression))]);
         let matching = |kind| matcher.matching(&Event::new("1", "/s", kind).expect("an event")).filters;
         assert_eq!((matching("3999"), matching("4000")), (vec![0], vec![]));
     }

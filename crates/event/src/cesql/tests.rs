@@ -175,11 +175,31 @@ fn operators_of_one_precedence_apply_from_left_to_right() {
     is("7 % 4 * 2", 6);
     is("3 > 2 = TRUE", true);
     is("1 = 2 = FALSE", true);
-    is("TRUE OR TRUE AND FALSE", false);
-    is("FALSE AND TRUE OR TRUE", true);
-    is("TRUE OR TRUE XOR TRUE", false);
-    is("type = 'x' AND num = 10 OR flag", true);
-    is("type = 'x' AND (num = 10 OR flag)", false);
+}
+
+/// As the grammar of sdk-go has it, so that a filter means here what it meant there.
+#[test]
+fn and_or_and_xor_are_of_one_precedence_and_group_from_the_right() {
+    is("TRUE OR TRUE AND FALSE", true);
+    is("FALSE AND TRUE OR TRUE", false);
+    is("TRUE OR TRUE XOR TRUE", true);
+    is("FALSE AND FALSE XOR TRUE", false);
+    is("type = 'x' AND num = 10 OR flag", false);
+    is("(type = 'x' AND num = 10) OR flag", true);
+    is("flag OR num = 10 AND type = 'x'", true);
+    let (truths, operators) = ([false, true], ["AND", "OR", "XOR"]);
+    let apply = |left: bool, operator: &str, right: bool| match operator {
+        "AND" => left && right,
+        "OR" => left || right,
+        _ => left != right,
+    };
+    for at in 0..16 * 27 {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|bit| truths[at >> bit & 1]);
+        let [one, two, three] = [1, 3, 9].map(|place| operators[(at / 16) / place % 3]);
+        let text = format!("{a} {one} {b} {two} {c} {three} {d}");
+        is(&text, apply(a, one, apply(b, two, apply(c, three, d))));
+        is(&format!("{a} {one} ({b} {two} ({c} {three} {d}))"), apply(a, one, apply(b, two, apply(c, three, d))));
+    }
 }
 
 #[test]
@@ -201,9 +221,11 @@ fn a_sign_is_of_the_number_where_an_operand_is_due_and_an_operator_after_one() {
 fn and_and_or_evaluate_no_more_than_they_need() {
     is("FALSE AND missing", false);
     is("TRUE OR missing", true);
-    is("FALSE AND missing OR TRUE", true);
+    is("FALSE AND missing OR missing", false);
+    is("TRUE XOR TRUE OR missing", false);
+    is("TRUE OR missing AND missing", true);
     is("FALSE AND (1 != 1 / 0)", false);
-    fails("TRUE OR missing AND missing", false, "the event has no attribute missing");
+    fails("FALSE OR missing AND missing", false, "the event has no attribute missing");
     fails("TRUE AND (1 != 1 / 0)", false, "1 / 0 has no result of 32 bits");
     fails("TRUE XOR missing", false, "the event has no attribute missing");
     fails("FALSE XOR missing", false, "the event has no attribute missing");
@@ -342,7 +364,7 @@ fn rules_work_together_in_the_filters_that_people_write() {
         "IS_INT(num) AND NOT IS_INT(type)",
         "CONCAT(type, '-', num) = 'es.t-10'",
         "(type = 'a' OR type = 'es.t') AND NOT (source LIKE 'http%')",
-        "EXISTS missing AND missing = 'x' OR type = 'es.t'",
+        "(EXISTS missing AND missing = 'x') OR type = 'es.t'",
     ] {
         assert!(parse(text).matches(&attribute), "{text}");
     }

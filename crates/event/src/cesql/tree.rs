@@ -1,6 +1,6 @@
 //! An expression as it was understood, and how it is written.
 //!
-//! Operators of one precedence stand in one [`Chain`], in the order they apply: a condition of a thousand terms is long,
+//! Operators of one precedence stand in one [`Chain`], in the order they are written: a condition of a thousand terms is long,
 //! not deep, and whoever walks the tree recurses no deeper than the text nests.
 
 use std::fmt;
@@ -36,7 +36,7 @@ pub(super) enum Callee {
     Unknown(Box<str>),
 }
 
-/// Operators of one precedence, applied from left to right.
+/// Operators of one precedence, applied from left to right; those of logic group from the right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chain<O> {
     pub(super) first: Box<Node>,

@@ -46,10 +46,10 @@ fn visit(node: &Node, warnings: &mut Vec<String>) {
     }
 }
 
-const MIXED: &str = "AND, OR and XOR apply from left to right, none before the others, and elsewhere from right to left: \
+const MIXED: &str = "AND, OR and XOR group from the right, none before the others, so that a AND b OR c is a AND (b OR c): \
                      parentheses make sure";
 
-/// Whether it matters from which side the operators apply.
+/// Whether it matters how the operators group.
 fn is_mixed(chain: &Chain<Logic>) -> bool {
     chain.rest.windows(2).any(|pair| pair[0].0 != pair[1].0)
 }

@@ -1,8 +1,8 @@
 //! `any`: passes with the first that passes, else says what the last one says.
 
 use super::{Filter, Verdict, up_to};
-use crate::Event;
+use crate::{Event, work::Work};
 
-pub(super) fn verdict(filters: &[Filter], event: &Event) -> Verdict {
-    up_to(Verdict::Pass, filters, event)
+pub(super) fn verdict(filters: &[Filter], work: &Work, event: &Event) -> Verdict {
+    up_to(Verdict::Pass, filters, work, event)
 }

@@ -1,7 +1,7 @@
 //! `cesql`: passes what the expression is true for. An error while it is evaluated is no truth.
 
 use super::{Filter, Verdict};
-use crate::{Event, cesql};
+use crate::{Event, cesql, work::Work};
 
 /// An expression, and what it cannot pass without as a filter.
 #[derive(Clone, Debug)]
@@ -21,6 +21,6 @@ impl Condition {
     }
 }
 
-pub(super) fn verdict(condition: &Condition, event: &Event) -> Verdict {
-    Verdict::of(condition.expression.matches(&|name| event.attribute(name)))
+pub(super) fn verdict(condition: &Condition, work: &Work, event: &Event) -> Verdict {
+    Verdict::of(condition.expression.matches_within(work, &|name| event.attribute(name)))
 }

@@ -1,8 +1,8 @@
 //! `prefix`: begins with the text.
 
-use super::Verdict;
-use crate::Event;
+use super::{Pair, Verdict};
+use crate::{Event, work::Work};
 
-pub(super) fn verdict(pairs: &[(Box<str>, Box<str>)], event: &Event) -> Verdict {
-    super::every(pairs, event, |text, value| text.starts_with(value))
+pub(super) fn verdict(pairs: &[Pair], work: &Work, event: &Event) -> Verdict {
+    super::every(pairs, work, event, |text, value| text.starts_with(value))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use knoll_api::{duration, quantity::Quantity, template};
 use knoll_apiserver::parsers::{json_path as find, label_selector as select, selects_fields, selects_labels};
-use knoll_event::cesql;
+use knoll_event::{cesql, limits};
 use serde_json::{Value, json};
 
 use super::parts;
@@ -285,7 +285,7 @@ fn cesql_expression(input: &[u8]) {
     };
     let evaluation = read.evaluate(&attribute);
     if let cesql::Value::String(text) = &evaluation.value {
-        assert!(text.len() <= cesql::MOST_TEXT, "{} bytes", text.len());
+        assert!(text.len() <= limits::MOST_WORK, "{} bytes", text.len());
     }
     let passes = evaluation.error.is_none() && evaluation.value == true.into();
     assert_eq!(read.matches(&attribute), passes, "{printed}");

@@ -1,6 +1,6 @@
 //! Where a worker begins, and what a change of its broker or channel means for it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use knoll_journal::events::{Durability, Ranges, Write};
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     log::AskError,
-    topology::{Addressable, Subscribed},
+    topology::{Addressable, Move, Subscribed},
 };
 
 /// The cursor of a stream that all others follow.
@@ -27,12 +27,13 @@ impl Worker {
         let end = context.log.reader().end(stream).unwrap_or_default();
         let waiting: u64 = recovered.unsettled(0, end).map(|(first, last)| last - first + 1).sum();
         context.metrics.recovered.add(waiting);
+        let nobody = Addressable::new(addressable.name().clone(), addressable.uid(), None, Vec::new());
         let fresh = Fresh::new(context.room.clone());
         let mut worker = Self {
             next: recovered.watermark(),
             more: true,
             context,
-            addressable: addressable.clone(),
+            addressable: Arc::new(nobody),
             stream,
             root,
             signal,
@@ -42,7 +43,9 @@ impl Worker {
             settled: Ranges::default(),
             subscribers: Default::default(),
             by_uid: Default::default(),
-            positions: Vec::new(),
+            numbers: Default::default(),
+            match_left: super::MATCH_WORK,
+            exhausted: Default::default(),
             last_number: 0,
             tried: Default::default(),
             runnable: Vec::new(),
@@ -65,24 +68,27 @@ impl Worker {
     }
 
     /// Goes on with the broker or channel as it is now. New subscribers get events from now on; those that are gone get
-    /// nothing more, not even what is under way.
+    /// nothing more, not even what is under way. Costs what changed.
     pub(super) async fn adopt(&mut self, now: Arc<Addressable>) -> Result<(), WorkerError> {
-        let there: HashSet<&str> = now.subscribed().iter().map(|subscribed| &*subscribed.subscription.uid).collect();
-        let gone: Vec<Arc<str>> = self.by_uid.keys().filter(|uid| !there.contains(&***uid)).cloned().collect();
-        gone.iter().for_each(|uid| self.leave(uid));
-        self.make_cursors(&now).await?;
-        self.positions.clear();
-        for subscribed in now.subscribed() {
-            let number = self.enter(subscribed)?;
-            self.positions.push(number);
+        let before = self.addressable.clone();
+        let moves: Vec<Move<'_>> = now.since(&before).collect();
+        moves.iter().filter(|moved| moved.now.is_none()).for_each(|moved| self.leave(moved.uid));
+        self.make_cursors(&moves).await?;
+        // Another one may stand now where one stood before.
+        for place in moves.iter().filter_map(|moved| moved.was) {
+            self.numbers.remove(&place);
         }
-        self.addressable = now;
+        for (place, subscribed) in moves.iter().filter_map(|moved| moved.now) {
+            let number = self.enter(subscribed)?;
+            self.numbers.insert(place, number);
+        }
+        self.addressable = now.clone();
         self.more = true;
         Ok(())
     }
 
     /// Makes cursors for those who have none, all at once.
-    async fn make_cursors(&mut self, now: &Addressable) -> Result<(), WorkerError> {
+    async fn make_cursors(&mut self, moves: &[Move<'_>]) -> Result<(), WorkerError> {
         let log = self.context.log.clone();
         let is_new = |subscribed: &&Arc<Subscribed>| {
             let uid = &subscribed.subscription.uid;
@@ -92,7 +98,8 @@ impl Worker {
             let name = Bytes::copy_from_slice(subscribed.subscription.uid.as_bytes());
             Write::CreateCursor { stream: self.stream, name, parent: Some(self.root), start: None }
         };
-        let writes: Vec<Write> = now.subscribed().iter().filter(is_new).map(make).collect();
+        let there = moves.iter().filter_map(|moved| moved.now).map(|(_, subscribed)| subscribed);
+        let writes: Vec<Write> = there.filter(is_new).map(make).collect();
         if !writes.is_empty() {
             for outcome in log.write(writes, Durability::Synced).await? {
                 outcome.map_err(AskError::from)?;
@@ -107,6 +114,7 @@ impl Worker {
             if let Some(subscriber) = self.subscribers.get_mut(&number) {
                 subscriber.limit.adopt(subscribed.subscription.concurrency, most);
                 subscriber.subscribed = subscribed.clone();
+                self.exhausted.remove(&number);
                 self.runnable.push(number);
             }
             return Ok(number);
@@ -134,6 +142,7 @@ impl Worker {
         let Some(number) = self.by_uid.remove(uid) else { return };
         let Some(subscriber) = self.subscribers.remove(&number) else { return };
         subscriber.abort();
+        self.exhausted.remove(&number);
         self.fresh.retain(|(whose, _)| *whose != number);
         for offset in subscriber.main.offsets() {
             self.release(offset);

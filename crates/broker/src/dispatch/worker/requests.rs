@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use knoll_event::filter::Verdict;
 use knoll_journal::events::{Durability, Write, Written};
+use tokio::task::yield_now;
 
 use super::{
     super::{backlog_name, supervisor::Command},
@@ -15,6 +16,9 @@ use crate::{
     record::Record,
     topology::Kind,
 };
+
+/// Events that one filter is asked about before others get the thread.
+const MATCHED_TOGETHER: u64 = 8;
 
 impl Worker {
     pub(super) async fn command(&mut self, command: Command) {
@@ -57,12 +61,18 @@ impl Worker {
         let number = number.ok_or_else(|| OperationError::NoSubscription(subscription.into()))?;
         let read = self.context.log.read(self.stream, from, READ_EVENTS, READ_BYTES).await?;
         let Some(subscriber) = self.subscribers.get(&number) else { return Ok((0, read.next)) };
-        let filter = &subscriber.subscribed.subscription.filter;
+        let filter = subscriber.subscribed.subscription.filter.clone();
         let is_filtered = self.addressable.name().kind == Kind::Broker;
-        let passes = |record: &Record| !is_filtered || filter.verdict(&record.event) != Verdict::Fail;
-        let events = read.events.into_iter().filter(|event| event.offset < to);
-        let records: Vec<Record> =
-            events.filter_map(|event| Record::decode(event.payload).ok()).filter(passes).collect();
+        let mut records = Vec::new();
+        for event in read.events.into_iter().filter(|event| event.offset < to) {
+            let Ok(record) = Record::decode(event.payload) else { continue };
+            if !is_filtered || filter.verdict(&record.event) != Verdict::Fail {
+                records.push(record);
+            }
+            if event.offset % MATCHED_TOGETHER == 0 {
+                yield_now().await;
+            }
+        }
         let count = records.len() as u64;
         self.give_again(number, subscription, records).await?;
         self.context.metrics.replayed.add(count);

@@ -3,7 +3,7 @@
 use std::thread;
 
 use super::{Expression, Value, attribute, parse};
-use crate::cesql::{EvaluationError, LONGEST_EXPRESSION, MOST_NESTED, MOST_TEXT};
+use crate::cesql::{EvaluationError, LONGEST_EXPRESSION, MOST_NESTED, MOST_WORK};
 
 fn refusal(text: &str) -> String {
     Expression::parse(text).expect_err("it passes a bound").to_string()
@@ -60,7 +60,7 @@ fn the_deepest_expression_fits_the_stack() {
 
 #[test]
 fn text_that_is_gone_through_is_bounded() {
-    let large = "a".repeat(MOST_TEXT / 4);
+    let large = "a".repeat(MOST_WORK / 4);
     let attribute = |_: &str| Some(Value::from(&*large));
     let fits = ["a = a", "CONCAT(a, a, a) != a", "LENGTH(a) > 0", "a LIKE '%b%' OR a LIKE '%_c%'"];
     for text in fits {
@@ -87,7 +87,7 @@ fn text_that_is_gone_through_is_bounded() {
 #[test]
 fn text_that_grows_by_a_change_of_case_is_bounded_too() {
     // Each letter, two bytes, becomes three.
-    let large = "\u{390}".repeat(MOST_TEXT / 4);
+    let large = "\u{390}".repeat(MOST_WORK / 4);
     let attribute = |_: &str| Some(Value::from(&*large));
     let expression = parse("UPPER(a)");
     assert_eq!(expression.evaluate(&attribute).error, Some(EvaluationError::Generic));

@@ -13,8 +13,8 @@ fn what_is_plain_gives_no_warning() {
 }
 
 #[test]
-fn logic_that_others_group_otherwise_asks_for_parentheses() {
-    let warning = "AND, OR and XOR apply from left to right, none before the others, and elsewhere from right to left: \
+fn logic_that_readers_may_group_otherwise_asks_for_parentheses() {
+    let warning = "AND, OR and XOR group from the right, none before the others, so that a AND b OR c is a AND (b OR c): \
                    parentheses make sure";
     for text in ["a AND b OR c", "(a XOR b AND c) = TRUE", "ABS(a OR b OR c AND d) IN (a AND b OR c)"] {
         assert_eq!(parse(text).warnings(), [warning], "{text}");

@@ -1,8 +1,8 @@
 //! Gates: for a filter, comparisons of which one must hold for it to deliver.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::super::{Dialect, Filter, attributes};
+use super::super::{Dialect, Filter, Pair, attributes};
 
 /// Comparisons of which one must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,17 +13,17 @@ pub(super) struct Gate<'a> {
 }
 
 /// One comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key<'a> {
-    pub(super) name: &'a str,
+    pub(super) name: &'a Arc<str>,
     pub(super) comparison: Comparison<'a>,
 }
 
 /// How, and with what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison<'a> {
     /// Equal to.
-    Exact(&'a str),
+    Exact(&'a Arc<str>),
     /// Begins with.
     Prefix(&'a str),
     /// Ends with.
@@ -32,49 +32,53 @@ pub(super) enum Comparison<'a> {
     Present,
 }
 
-/// How many filters could have a comparison as their gate.
-pub(super) struct Sharing<'a>(BTreeMap<Key<'a>, usize>);
-
-impl<'a> Sharing<'a> {
-    pub(super) fn among(filters: &'a [Filter]) -> Self {
-        let mut sharing = BTreeMap::new();
-        filters.iter().for_each(|filter| count(filter, &mut sharing));
-        Self(sharing)
-    }
-
-    /// How bad a gate is: how many filters are looked at when it is open, unless it is open nearly always.
-    fn cost(&self, gate: &Gate<'_>) -> (bool, usize) {
-        let is_present = gate.keys.iter().any(|key| key.comparison == Comparison::Present);
-        (is_present, gate.keys.iter().map(|key| self.0.get(key).copied().unwrap_or(0)).sum())
+impl Comparison<'_> {
+    /// Whether the index looks at all of it.
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Exact(_) | Self::Present => true,
+            Self::Prefix(text) | Self::Suffix(text) => text.len() <= super::affixes::LONGEST,
+        }
     }
 }
 
 /// The comparisons that a filter which is none of `all`, `any` and `not` needs every one of.
-fn comparisons<'a>(filter: &'a Filter) -> Option<Vec<Key<'a>>> {
-    let (pairs, comparison): (_, fn(&'a str) -> Comparison<'a>) = match &filter.dialect {
-        Dialect::Attributes(pairs) => {
-            (pairs, |text| if text == attributes::ANY { Comparison::Present } else { Comparison::Exact(text) })
-        }
-        Dialect::Exact(pairs) => (pairs, Comparison::Exact),
-        Dialect::Prefix(pairs) => (pairs, Comparison::Prefix),
-        Dialect::Suffix(pairs) => (pairs, Comparison::Suffix),
+fn comparisons(filter: &Filter) -> Option<impl Iterator<Item = Key<'_>>> {
+    let (pairs, comparison): (_, fn(&Pair) -> Comparison<'_>) = match &filter.dialect {
+        Dialect::Attributes(pairs) => (pairs, |(_, text)| match &**text {
+            attributes::ANY => Comparison::Present,
+            _ => Comparison::Exact(text),
+        }),
+        Dialect::Exact(pairs) => (pairs, |(_, text)| Comparison::Exact(text)),
+        Dialect::Prefix(pairs) => (pairs, |(_, text)| Comparison::Prefix(text)),
+        Dialect::Suffix(pairs) => (pairs, |(_, text)| Comparison::Suffix(text)),
         Dialect::Nothing | Dialect::Never | Dialect::Cesql(_) => return None,
         Dialect::All(_) | Dialect::Any(_) | Dialect::Not(_) => return None,
     };
-    Some(pairs.iter().map(|(name, text)| Key { name, comparison: comparison(text) }).collect())
+    Some(pairs.iter().map(move |pair| Key { name: &pair.0, comparison: comparison(pair) }))
 }
 
-fn count<'a>(filter: &'a Filter, sharing: &mut BTreeMap<Key<'a>, usize>) {
+/// Tells every comparison that the gate of a filter may be of, as often as the filter has it.
+pub(super) fn each<'a>(filter: &'a Filter, tell: &mut dyn FnMut(Key<'a>)) {
     match &filter.dialect {
-        Dialect::All(filters) | Dialect::Any(filters) => filters.iter().for_each(|filter| count(filter, sharing)),
-        Dialect::Cesql(condition) => condition.needs().into_iter().for_each(|filter| count(filter, sharing)),
-        _ => comparisons(filter).into_iter().flatten().for_each(|key| *sharing.entry(key).or_default() += 1),
+        Dialect::All(filters) | Dialect::Any(filters) => filters.iter().for_each(|filter| each(filter, tell)),
+        Dialect::Cesql(condition) => condition.needs().into_iter().for_each(|filter| each(filter, tell)),
+        _ => comparisons(filter).into_iter().flatten().for_each(tell),
     }
 }
 
+/// How many filters could have a comparison as their gate.
+pub(super) type Sharing<'s> = &'s dyn Fn(&Key<'_>) -> usize;
+
+/// How bad a gate is: how many filters are looked at when it is open, unless it is open nearly always.
+fn cost(gate: &Gate<'_>, sharing: Sharing<'_>) -> (bool, usize) {
+    let is_present = gate.keys.iter().any(|key| key.comparison == Comparison::Present);
+    (is_present, gate.keys.iter().map(sharing).sum())
+}
+
 /// The best gate of a filter; `None` when it has none.
-pub(super) fn of<'a>(filter: &'a Filter, sharing: &Sharing<'_>) -> Option<Gate<'a>> {
-    let best = |gates: &mut dyn Iterator<Item = Gate<'a>>| gates.min_by_key(|gate| sharing.cost(gate));
+pub(super) fn of<'a>(filter: &'a Filter, sharing: Sharing<'_>) -> Option<Gate<'a>> {
+    let best = |gates: &mut dyn Iterator<Item = Gate<'a>>| gates.min_by_key(|gate| cost(gate, sharing));
     match &filter.dialect {
         Dialect::Never => Some(Gate { keys: Vec::new(), is_all: false }),
         Dialect::Nothing | Dialect::Not(_) => None,
@@ -89,10 +93,10 @@ pub(super) fn of<'a>(filter: &'a Filter, sharing: &Sharing<'_>) -> Option<Gate<'
             let is_all = gates.iter().all(|gate| gate.is_all);
             Some(Gate { keys: gates.into_iter().flat_map(|gate| gate.keys).collect(), is_all })
         }
-        Dialect::Attributes(_) | Dialect::Exact(_) | Dialect::Prefix(_) | Dialect::Suffix(_) => {
-            let keys = comparisons(filter)?;
-            let is_all = keys.len() == 1;
-            best(&mut keys.into_iter().map(|key| Gate { keys: vec![key], is_all }))
+        Dialect::Attributes(pairs) | Dialect::Exact(pairs) | Dialect::Prefix(pairs) | Dialect::Suffix(pairs) => {
+            let is_one = pairs.len() == 1;
+            let one = |key: Key<'a>| Gate { is_all: is_one && key.comparison.is_whole(), keys: vec![key] };
+            best(&mut comparisons(filter)?.map(one))
         }
     }
 }
