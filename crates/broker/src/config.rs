@@ -14,6 +14,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Most requests at a time; more are answered 503.
     pub max_requests: usize,
+    /// Most requests to RequestReplies that wait for an answer at a time; more are answered 503.
+    pub max_waiting: usize,
     /// Most bytes of a request's head; larger ones are answered 431.
     pub max_header_bytes: usize,
     /// Most time for a request's head to arrive, and for a connection to stay without a request.
@@ -46,6 +48,7 @@ impl Default for Config {
             max_bytes_in_flight: 256 << 20,
             max_connections: 16_384,
             max_requests: 16_384,
+            max_waiting: 4096,
             max_header_bytes: 1 << 20,
             header_read_timeout: Duration::from_secs(60),
             body_read_timeout: Duration::from_secs(60),
@@ -85,6 +88,7 @@ impl Config {
             (self.max_bytes_in_flight >= self.max_event_bytes, "max_bytes_in_flight", "at least max_event_bytes"),
             (self.max_connections > 0, "max_connections", "at least 1"),
             (self.max_requests > 0, "max_requests", "at least 1"),
+            (self.max_waiting > 0, "max_waiting", "at least 1"),
             (self.max_header_bytes >= 8 << 10, "max_header_bytes", "at least 8192"),
             (self.max_hops > 0, "max_hops", "at least 1"),
             (self.max_concurrency > 0, "max_concurrency", "at least 1"),

@@ -15,6 +15,7 @@ use crate::{
     ingress::Authorize,
     intake::{Intake, Taken},
     metrics::Metrics,
+    request_reply::Waiting,
     topology::{Addressable, Name, Snapshots},
 };
 
@@ -68,7 +69,9 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::default());
         let Hooks { resolve, tokens, authorize, adopted, taken } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
-        let ingress = Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone());
+        let waiting = Waiting::new(config.max_waiting, metrics.clone());
+        let ingress =
+            Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone(), waiting.clone());
         let client = Client::new(&config, resolve);
         let letters = Letters { log: log.clone() };
         let (views, room) = (Arc::default(), Room::default());
@@ -85,6 +88,7 @@ impl DataPlane {
             views,
             adopted,
             room,
+            waiting,
         };
         let (asks, asked) = mpsc::channel(ASKED);
         Ok(Self { context: Arc::new(context), ingress, asks, asked: Arc::new(Mutex::new(asked)) })
@@ -210,6 +214,8 @@ impl DataPlane {
         let mut families = self.context.metrics.read();
         let help = "Bytes of the event log's segments";
         families.push(MetricFamily::gauge("broker_log_bytes", help, self.context.log.bytes()));
+        let help = "Requests to RequestReplies that wait for an answer";
+        families.push(MetricFamily::gauge("broker_requests_waiting", help, self.context.waiting.count()));
         let (subscriptions, lag) = self.context.views.sums();
         let help = "Triggers and Subscriptions that are delivered to";
         families.push(MetricFamily::gauge("broker_subscriptions", help, subscriptions));

@@ -13,9 +13,12 @@
 //! | 500 | a panic, which costs this request |
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
+//! What RequestReplies answer besides is said in `request_reply`.
+//!
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
 
+mod request_reply;
 mod serve;
 
 use std::{sync::Arc, time::Duration};
@@ -39,10 +42,12 @@ use crate::{
     delivery::headers,
     intake::{From, Intake, Refused},
     record::Record,
-    topology::{Addressable, NotFound, Snapshots, Topology},
+    request_reply::Waiting,
+    topology::{Addressable, Asked, NotFound, Snapshots, Topology},
 };
 
-pub use serve::serve;
+use self::request_reply::one;
+pub use self::serve::serve;
 
 /// Bytes that one permit stands for.
 const GRAIN: usize = 1 << 10;
@@ -79,6 +84,7 @@ struct Inner {
     bytes: Arc<Semaphore>,
     /// For [`Config::max_requests`].
     requests: Semaphore,
+    waiting: Waiting,
 }
 
 /// An answer that refuses.
@@ -92,10 +98,16 @@ fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
 }
 
 impl Ingress {
-    pub(crate) fn new(intake: Intake, snapshots: Snapshots, authorize: Option<Authorize>, config: Config) -> Self {
+    pub(crate) fn new(
+        intake: Intake,
+        snapshots: Snapshots,
+        authorize: Option<Authorize>,
+        config: Config,
+        waiting: Waiting,
+    ) -> Self {
         let bytes = Arc::new(Semaphore::new((config.max_bytes_in_flight / GRAIN).min(Semaphore::MAX_PERMITS)));
         let requests = Semaphore::new(config.max_requests);
-        Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests }) }
+        Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests, waiting }) }
     }
 
     /// Answers a request. What it cost is counted and bounded whoever serves the connection.
@@ -138,35 +150,65 @@ impl Inner {
         if request.method() != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
-        let _request = self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))?;
+        let place = self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))?;
         // What names nothing whoever is there is told apart from what is not there (yet).
         let (head, body) = request.into_parts();
         let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
         let host = host.unwrap_or_default();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        addressed(self.topology()?.find(host, target))?;
+        let topology = self.topology()?;
+        match topology.find_request_reply(host, target) {
+            Some(asked) => addressed(asked)?,
+            None => addressed(topology.find(host, target))?,
+        }
         let mut held = None;
         let body = self.body(body, &mut held).await?;
         let events = read(&head.headers, body)?;
         // Whatever it was when the request began, it is now that the events are taken.
-        let into = self.topology()?.find(host, target).map_err(not_found)?.clone();
-        if let Some(authorize) = &self.authorize {
-            let values: Arc<[Event]> = events.iter().map(|(event, _)| event.clone()).collect();
-            authorize(into.clone(), head.headers.clone(), values)
-                .await
-                .map_err(|Denied { status, reason }| Answer { status, reason })?;
+        let topology = self.topology()?;
+        if let Some(asked) = topology.find_request_reply(host, target) {
+            let event = one(events)?;
+            return match asked.map_err(not_found)? {
+                Asked::Reply(of) => self.reply(&of, event.0),
+                Asked::Request(of) => {
+                    let request = self.request(&of, event, &head.headers, &topology).await?;
+                    // Who waits takes nobody's place.
+                    drop((place, held));
+                    Ok(self.answer_to(&of, request).await)
+                }
+            };
         }
-        let beside = headers::passing(&head.headers);
+        let into = topology.find(host, target).map_err(not_found)?.clone();
+        if self.authorize.is_some() {
+            let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
+            self.authorized(&into, &head.headers, &values).await?;
+        }
+        self.take(&into, events, &head.headers).await?;
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+
+    async fn authorized(&self, into: &Arc<Addressable>, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
+        let Some(authorize) = &self.authorize else { return Ok(()) };
+        let denied = |Denied { status, reason }| Answer { status, reason };
+        authorize(into.clone(), headers.clone(), events.into()).await.map_err(denied)
+    }
+
+    async fn take(
+        &self,
+        into: &Arc<Addressable>,
+        events: Vec<(Event, Format)>,
+        headers: &HeaderMap,
+    ) -> Result<(), Answer> {
+        let beside = headers::passing(headers);
         let records = events.into_iter().map(|(event, format)| Record::new(event, format, beside.clone())).collect();
-        self.intake.take(&into, records, From::Sender).await.map_err(|refused| {
+        self.intake.take(into, records, From::Sender).await.map_err(|refused| {
             let status = match refused {
                 Refused::OutOfHops(_) | Refused::Invalid(_) => StatusCode::BAD_REQUEST,
                 Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
                 Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             refusal(status, refused)
-        })?;
-        Ok(empty(StatusCode::ACCEPTED))
+        })
     }
 
     fn topology(&self) -> Result<Topology, Answer> {
@@ -257,7 +299,7 @@ fn whole_seconds(span: Duration) -> u64 {
 }
 
 /// What is not there is looked for again once the message was read.
-fn addressed(found: Result<&Arc<Addressable>, NotFound>) -> Result<(), Answer> {
+fn addressed<T>(found: Result<T, NotFound>) -> Result<(), Answer> {
     match found {
         Err(error @ (NotFound::Malformed | NotFound::Elsewhere)) => Err(not_found(error)),
         Ok(_) | Err(NotFound::Unknown) => Ok(()),

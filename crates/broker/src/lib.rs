@@ -13,6 +13,7 @@
 //!   or dropped on request.
 //! - A subscriber that is slow, stuck or away holds up nobody else for longer than a tenth of a second, and costs disk, not
 //!   memory.
+//! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
 //! - Everything has a bound, set in [`Config`]; at the disk's budget senders are answered 503, and deliveries go on.
 //! - A panic costs one request or one attempt.
 //!
@@ -30,6 +31,7 @@ mod intake;
 mod log;
 mod metrics;
 mod record;
+mod request_reply;
 pub mod topology;
 
 pub use client::{Resolve, resolve_as_the_machine_does};

@@ -82,6 +82,9 @@ counters! {
     redriven: "dead_letters_redriven", "Kept dead letters that were delivered again on request";
     replayed: "events_replayed", "Kept events that were delivered again on request";
     dropped: "dead_letters_dropped", "Kept dead letters that were dropped on request";
+    requests_answered: "requests_answered", "Requests to RequestReplies that an event answered";
+    requests_unanswered: "requests_unanswered", "Requests to RequestReplies that no event answered in time";
+    answers_late: "answers_late", "Events that answer a request to a RequestReply for which nobody waits any more";
     out_of_hops: "events_out_of_hops", "Events refused because they came back to brokers too often";
     lost: "events_lost", "Kept events that are damaged; each is named in the log";
     unread: "events_unread", "Kept events that the system could not read, and that are tried again";

@@ -10,6 +10,7 @@
 //! What is known by uid goes on across changes of everything else; another uid is another object, and begins with nothing.
 
 mod address;
+mod request_reply;
 
 use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
 
@@ -21,7 +22,11 @@ use knoll_event::{
 };
 use tokio::sync::watch;
 
-pub use self::address::{Names, NotFound};
+pub(crate) use self::request_reply::Asked;
+pub use self::{
+    address::{Names, NotFound},
+    request_reply::RequestReply,
+};
 use crate::delivery::{Delivery, Destination};
 
 /// The newest snapshot; nothing before the first one, which is complete: until then nobody is told that a broker is not
@@ -281,6 +286,8 @@ impl Addressable {
 pub struct Topology {
     names: Arc<Names>,
     addressables: OrdMap<Name, Arc<Addressable>>,
+    /// By namespace and name.
+    request_replies: OrdMap<(Arc<str>, Arc<str>), Arc<RequestReply>>,
 }
 
 /// What became of a broker or channel from one snapshot to the next.
@@ -294,7 +301,7 @@ pub(crate) enum Change {
 impl Topology {
     /// A snapshot of nothing, whose addresses are made of these names.
     pub fn new(names: Names) -> Self {
-        Self { names: Arc::new(names), addressables: OrdMap::new() }
+        Self { names: Arc::new(names), ..Self::default() }
     }
 
     /// The same with this one, in place of the one of its name.

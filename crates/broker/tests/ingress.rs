@@ -46,8 +46,8 @@ async fn each_mistake_has_its_answer_and_says_what_is_wrong() -> Runs {
         (Method::POST, format!("{host}/"), headers(&[]), Bytes::new(), 404, "status.address.url"),
         (Method::POST, format!("{host}/ns"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
         (Method::POST, format!("{host}/ns/b/x"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
-        (Method::POST, format!("{host}/ns/nope"), headers(&BINARY), Bytes::new(), 404, "no broker or channel"),
-        (Method::POST, format!("{host}/ns/b?x=y"), headers(&BINARY), Bytes::new(), 404, "no broker or channel"),
+        (Method::POST, format!("{host}/ns/nope"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
+        (Method::POST, format!("{host}/ns/b?x=y"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
         // What is no event is said before who it is for is looked up.
         (Method::POST, format!("{host}/ns/nope"), headers(&BINARY[1..]), Bytes::new(), 400, "no CloudEvent"),
         (Method::POST, format!("{host}/ns/b"), headers(&BINARY[..3]), Bytes::new(), 400, "\"type\" is missing"),

@@ -23,7 +23,7 @@ use crate::{
     },
     intake::{From, Refused},
     record::Record,
-    topology::{Addressable, Kind, NotFound, Subscribed, Subscriber},
+    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber},
 };
 
 /// What an attempt came to.
@@ -185,6 +185,13 @@ impl Attempt {
     ) -> Option<Answer> {
         let topology = self.context.snapshots.borrow().clone()?;
         let target = to.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Some(Ok(Asked::Reply(of))) = topology.find_request_reply(to.uri.host()?, target) {
+            let mut event = record.event.clone();
+            event.remove(knative::TTL);
+            // What answers another RequestReply of the same broker is none of this one's, and no failure.
+            let _ = self.context.waiting.answer(&of, event);
+            return Some(said(StatusCode::ACCEPTED, &""));
+        }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
             Err(NotFound::Elsewhere) => return None,

@@ -46,6 +46,7 @@ use crate::{
     ingress::Authorize,
     intake::Intake,
     metrics::Metrics,
+    request_reply::Waiting,
     topology::{Addressable, Snapshots, Subscribed},
 };
 
@@ -67,6 +68,7 @@ pub(crate) struct Context {
     pub(crate) views: Arc<Views>,
     pub(crate) adopted: Adopted,
     pub(crate) room: Room,
+    pub(crate) waiting: Waiting,
 }
 
 impl Context {

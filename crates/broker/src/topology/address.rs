@@ -5,6 +5,7 @@
 //! | a broker | `broker-ingress.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //! | a channel | `<name>-kn-channel.<namespace>.svc.<domain>/` |
 //! | a channel, over TLS | `imc-dispatcher.<system namespace>.svc.<domain>/<namespace>/<name>` |
+//! | a RequestReply | `request-reply.<system namespace>.svc.<domain>/<namespace>/<name>`, and `/reply` after it for answers |
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
@@ -13,6 +14,7 @@ use super::{Kind, Name};
 const BROKERS: &str = "broker-ingress";
 const CHANNELS: &str = "imc-dispatcher";
 const CHANNEL: &str = "-kn-channel";
+const REQUEST_REPLIES: &str = "request-reply";
 
 /// The names that addresses are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +35,13 @@ impl Default for Names {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// Its path is not of the form of an address.
-    #[error("no address: a broker's ends in /<namespace>/<name>, a channel's in /")]
+    #[error("no address: a broker's and a RequestReply's end in /<namespace>/<name>, a channel's in /")]
     Malformed,
     /// Its host is none of ours, or its path names nobody.
-    #[error("brokers and channels have other addresses: see their status.address.url")]
+    #[error("brokers, channels and RequestReplies have other addresses: see their status.address.url")]
     Elsewhere,
     /// There is none of that name.
-    #[error("there is no broker or channel of this address")]
+    #[error("there is no broker, channel or RequestReply of this address")]
     Unknown,
 }
 
@@ -52,6 +54,33 @@ impl Names {
     /// A channel's host.
     pub fn channel_host(&self, namespace: &str, name: &str) -> String {
         format!("{name}{CHANNEL}.{namespace}.svc.{}", self.cluster_domain)
+    }
+
+    /// The RequestReplies' host, without a path.
+    pub(super) fn request_reply_host(&self) -> String {
+        format!("{REQUEST_REPLIES}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// Namespace and name of the RequestReply that a request is for, and whether it is for its answers; nothing when the
+    /// host is another.
+    pub(super) fn request_reply<'t>(
+        &self,
+        host: &str,
+        target: &'t str,
+    ) -> Option<Result<(&'t str, &'t str, bool), NotFound>> {
+        let host = without_port(host).to_ascii_lowercase();
+        if self.service(&host) != Some((REQUEST_REPLIES, &self.system_namespace)) {
+            return None;
+        }
+        if matches!(target, "" | "/") {
+            return Some(Err(NotFound::Elsewhere));
+        }
+        let parts: Vec<&str> = target.strip_suffix('/').unwrap_or(target).split('/').collect();
+        Some(match parts[..] {
+            ["", namespace, name] => Ok((namespace, name, false)),
+            ["", namespace, name, "reply"] => Ok((namespace, name, true)),
+            _ => Err(NotFound::Malformed),
+        })
     }
 
     /// What a request is for. The target is taken as it stands: a query is part of the name, and nothing is decoded, as
