@@ -47,6 +47,8 @@ struct Entry {
     head: Option<Head>,
     /// By Trigger; those of a channel by their places in it.
     subscriptions: BTreeMap<Key, Known>,
+    /// Put together of both; nothing while it is not there or has to be put together anew.
+    made: Option<Addressable>,
     /// What the data plane was handed and does not act on yet, with what the World is told once it does.
     handed: Option<(Arc<Addressable>, Told)>,
 }
@@ -118,7 +120,10 @@ impl EventPublisher {
     /// Hands over what changed, if it is time, and says what needs nobody's doing. The first time is once every kind was
     /// listed: what is not in a snapshot is deleted.
     pub(crate) fn publish(&mut self, world: &World, now: Instant) -> Option<Observation> {
-        self.due().filter(|due| *due <= now)?;
+        let due = self.due()?;
+        if self.last.is_some() && due > now {
+            return None;
+        }
         let begun = Instant::now();
         let is_first = self.topology.is_none();
         if is_first {
@@ -171,8 +176,7 @@ impl EventPublisher {
             let triggers = entry.subscriptions.keys();
             told.extend(triggers.map(|key| ((Kind::Trigger, key.clone()), to_carry(world, Kind::Trigger, key))));
         }
-        if entry.head != head {
-            entry.head = head;
+        if entry.set_head(head) {
             looked.different.insert(name);
         }
     }
@@ -189,7 +193,7 @@ impl EventPublisher {
         };
         if let Some(before) = before.filter(|before| Some(before) != name.as_ref()) {
             if let Some(entry) = self.entries.get_mut(&before) {
-                entry.subscriptions.remove(key);
+                entry.remove(key);
             }
             // What is to be told of one that is elsewhere is told from there.
             if name.is_none() {
@@ -206,7 +210,7 @@ impl EventPublisher {
         }
         looked.told.entry(name.clone()).or_default().insert((Kind::Trigger, key.clone()), carried);
         let entry = self.entries.entry(name.clone()).or_default();
-        if put(&mut entry.subscriptions, key.clone(), Known { subscription, generation }) {
+        if entry.put(key.clone(), Known { subscription, generation }) {
             looked.different.insert(name);
         }
     }
@@ -216,20 +220,19 @@ impl EventPublisher {
         let channel = world.in_memory_channels.get(key);
         let entry = self.entries.entry(name.clone()).or_default();
         let head = channel.as_ref().map(|channel| translate::channel(channel));
-        let mut is_different = entry.head != head;
-        entry.head = head;
+        let mut is_different = entry.set_head(head);
         let subscribers = channel.iter().flat_map(|channel| translate::subscribers(channel)).enumerate();
         let places: Vec<(Key, Subscription)> =
             subscribers.map(|(at, subscription)| (Key::new("", format!("{at:08}")), subscription)).collect();
         let is_there = |place: &Key| places.binary_search_by(|(key, _)| key.cmp(place)).is_ok();
         let gone: Vec<Key> = entry.subscriptions.keys().filter(|place| !is_there(place)).cloned().collect();
         for place in gone {
-            entry.subscriptions.remove(&place);
+            entry.remove(&place);
             is_different = true;
         }
         for (place, subscription) in places {
             // Nothing is filtered here, so that every generation is the same.
-            is_different |= put(&mut entry.subscriptions, place, Known { subscription, generation: 0 });
+            is_different |= entry.put(place, Known { subscription, generation: 0 });
         }
         let told = looked.told.entry(name.clone()).or_default();
         told.insert((Kind::InMemoryChannel, key.clone()), to_carry(world, Kind::InMemoryChannel, key));
@@ -247,9 +250,7 @@ impl EventPublisher {
             let btree_map::Entry::Occupied(mut occupied) = self.entries.entry(name.clone()) else { continue };
             let entry = occupied.get_mut();
             let due = told.remove(name).unwrap_or_default();
-            if let Some(head) = &entry.head {
-                let subscriptions = entry.subscriptions.values().map(|known| known.subscription.clone()).collect();
-                let addressable = Arc::new(head.addressable(name.clone(), subscriptions));
+            if let Some(addressable) = entry.made(name).map(Arc::new) {
                 let mut all = entry.handed.take().map(|(_, told)| told).unwrap_or_default();
                 all.extend(due);
                 entry.handed = Some((addressable.clone(), all));
@@ -288,15 +289,49 @@ impl Head {
     }
 }
 
-/// Puts a subscription in its place. Whether the data plane does otherwise from now on.
-fn put(subscriptions: &mut BTreeMap<Key, Known>, key: Key, next: Known) -> bool {
-    let is_same = subscriptions.get(&key).is_some_and(|known| {
-        known.generation == next.generation && translate::is_same(&known.subscription, &next.subscription)
-    });
-    if !is_same {
-        subscriptions.insert(key, next);
+impl Entry {
+    /// What it says of itself from now on. Whether that is different.
+    fn set_head(&mut self, head: Option<Head>) -> bool {
+        let is_different = self.head != head;
+        if is_different {
+            (self.head, self.made) = (head, None);
+        }
+        is_different
     }
-    !is_same
+
+    /// Puts a subscription in its place. Whether the data plane does otherwise from now on.
+    fn put(&mut self, key: Key, next: Known) -> bool {
+        let before = self.subscriptions.get(&key);
+        let is_same = before.is_some_and(|known| {
+            known.generation == next.generation && translate::is_same(&known.subscription, &next.subscription)
+        });
+        if is_same {
+            return false;
+        }
+        if before.is_some_and(|before| before.subscription.uid != next.subscription.uid) {
+            self.remove(&key);
+        }
+        self.made = self.made.take().map(|made| made.with_subscription(next.subscription.clone()));
+        self.subscriptions.insert(key, next);
+        true
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(known) = self.subscriptions.remove(key) else { return };
+        self.made = self.made.take().map(|made| made.without_subscription(&known.subscription.uid));
+    }
+
+    /// What the data plane is handed, while it is there. A change of one subscription costs that one, a change of the broker
+    /// or channel itself all of them.
+    fn made(&mut self, name: &Name) -> Option<Addressable> {
+        let head = self.head.as_ref()?;
+        let made = self.made.take().unwrap_or_else(|| {
+            let subscriptions = self.subscriptions.values().map(|known| known.subscription.clone()).collect();
+            head.addressable(name.clone(), subscriptions)
+        });
+        self.made = Some(made.clone());
+        Some(made)
+    }
 }
 
 #[cfg(test)]

@@ -40,8 +40,10 @@ impl Bench {
 
     /// Hands over what is due, and tells what was told at once.
     fn publish(&mut self) -> Vec<String> {
+        let told = told(self.publisher.publish(&self.world, self.now));
+        // The next one is due by then, and the first at once.
         self.now += Duration::from_secs(60);
-        told(self.publisher.publish(&self.world, self.now))
+        told
     }
 
     /// Whether there is a snapshot that was not looked at yet, and what it holds: subscriptions by broker or channel.
@@ -51,7 +53,7 @@ impl Bench {
         }
         let snapshot = self.snapshots.borrow_and_update().clone().expect("it is one");
         let shown = snapshot.addressables().map(|addressable| {
-            let names: Vec<&str> = addressable.subscribed().iter().map(|one| &*one.subscription.name).collect();
+            let names: Vec<&str> = addressable.subscribed().map(|one| &*one.subscription.name).collect();
             format!("{}: {}", addressable.name().name, names.join(" "))
         });
         Some(shown.collect())

@@ -116,7 +116,7 @@ fn listed(plane: &DataPlane) -> Vec<Value> {
 
 fn shown(plane: &DataPlane, addressable: &Addressable) -> Value {
     let Name { kind, namespace, name } = addressable.name();
-    let subscriptions = addressable.subscribed().iter().map(|subscribed| {
+    let subscriptions = addressable.subscribed().map(|subscribed| {
         let of = &subscribed.subscription;
         let status = plane.status(&of.uid).unwrap_or_default();
         json!({
@@ -135,7 +135,7 @@ async fn letters(plane: &DataPlane, of: &Name, asked: &Asked) -> Result<Response
     let page = plane.dead_letters(of, asked.offset()?.unwrap_or(0), asked.most()?).await.map_err(refused)?;
     let subscriptions = addressable(plane, of)?;
     let named = |uid: &str| {
-        let mut all = subscriptions.subscribed().iter().map(|subscribed| &subscribed.subscription);
+        let mut all = subscriptions.subscribed().map(|subscribed| &subscribed.subscription);
         all.find(|of| *of.uid == *uid).map(|of| of.name.clone())
     };
     let letters = page.letters.iter().map(|letter| {
@@ -171,7 +171,7 @@ fn addressable(plane: &DataPlane, of: &Name) -> Result<std::sync::Arc<Addressabl
 /// The uid of the Trigger or Subscription of this name.
 fn subscription(plane: &DataPlane, of: &Name, wanted: &str) -> Result<std::sync::Arc<str>, Refused> {
     let addressable = addressable(plane, of)?;
-    let mut all = addressable.subscribed().iter().map(|subscribed| &subscribed.subscription);
+    let mut all = addressable.subscribed().map(|subscribed| &subscribed.subscription);
     let found = all.find(|of| *of.name == *wanted).map(|of| of.uid.clone());
     found.ok_or_else(|| refused(OperationError::NoSubscription(wanted.into())))
 }
