@@ -9,6 +9,7 @@
 //! ready or not: a subscriber that cannot be found is [`Subscriber::Unresolved`], and what comes meanwhile is kept for it.
 //! What is known by uid goes on across changes of everything else; another uid is another object, and begins with nothing.
 
+pub mod access;
 mod address;
 mod request_reply;
 
@@ -22,6 +23,7 @@ use knoll_event::{
 };
 use tokio::sync::watch;
 
+use self::access::Access;
 pub(crate) use self::request_reply::Asked;
 pub use self::{
     address::{Names, NotFound},
@@ -151,6 +153,7 @@ pub struct Addressable {
     name: Name,
     uid: Arc<str>,
     audience: Option<Arc<str>>,
+    access: Arc<Access>,
     delivery: Option<Arc<Delivery>>,
     /// By uid.
     members: OrdMap<Arc<str>, Member>,
@@ -191,7 +194,8 @@ impl Addressable {
     pub fn new(name: Name, uid: &str, delivery: Option<&Delivery>, subscriptions: Vec<Subscription>) -> Self {
         let (uid, delivery) = (uid.into(), delivery.cloned().map(Arc::new));
         let (members, matcher) = Default::default();
-        let mut it = Self { name, uid, audience: None, delivery, members, matcher, next_place: 0 };
+        let mut it =
+            Self { name, uid, audience: None, access: Arc::default(), delivery, members, matcher, next_place: 0 };
         let filters: Vec<(Place, Filter)> =
             subscriptions.into_iter().map(|subscription| it.enter(subscription)).collect();
         if it.name.kind == Kind::Broker {
@@ -205,6 +209,13 @@ impl Addressable {
     #[must_use]
     pub fn for_audience(mut self, audience: &str) -> Self {
         self.audience = Some(audience.into());
+        self
+    }
+
+    /// The same, to whom those may send whom this lets.
+    #[must_use]
+    pub fn for_those_of(mut self, access: Access) -> Self {
+        self.access = Arc::new(access);
         self
     }
 
@@ -253,6 +264,11 @@ impl Addressable {
     /// Who a sender's token must be made out to, if it needs one.
     pub fn audience(&self) -> Option<&str> {
         self.audience.as_deref()
+    }
+
+    /// Who may send.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Who listens, by uid.

@@ -22,7 +22,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("batch", "cronjobs", "no controller makes its jobs"),
     ("batch", "jobs", "no controller makes its pods"),
     ("certificates.k8s.io", "certificatesigningrequests", "no certificate is signed"),
-    ("eventing.knative.dev", "eventpolicies", "nobody is kept from sending"),
     ("eventing.knative.dev", "eventtransforms", "no event is transformed"),
     ("eventing.knative.dev", "requestreplies", "no request is taken in"),
     ("networking.k8s.io", "ingressclasses", "Ingresses are not served: use a Knative Service or DomainMapping"),

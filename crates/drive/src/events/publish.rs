@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use knoll_api::{Key, Kind, Resource};
+use knoll_api::{Key, Kind, Resource, duck::AppliedEventPoliciesStatus};
 use knoll_broker::{
     Topology,
     topology::{self, Addressable, Name, Names, Subscription},
@@ -24,7 +24,9 @@ use super::{
 use crate::counters::{Counters, count};
 
 /// Kinds that snapshots are made of.
-pub(crate) const KINDS: [Kind; 3] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::EventPolicy];
+/// Those that snapshots hold.
+const HELD: [Kind; 3] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel];
 
 /// Shortest time between two snapshots; changes in between come together.
 const APART: Duration = Duration::from_millis(2);
@@ -98,15 +100,26 @@ impl EventPublisher {
         }
         match change {
             Changed::Object { before, after } => {
-                let object = after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key()));
-                self.touched.extend(object.filter(|(kind, _)| KINDS.contains(kind)));
+                match after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key())) {
+                    Some((Kind::EventPolicy, policy)) => self.policy_changed(world, &policy),
+                    Some((kind, key)) if HELD.contains(&kind) => drop(self.touched.insert((kind, key))),
+                    _ => {}
+                }
             }
-            // Which broker a Trigger may name is a feature.
-            Changed::Config(SystemConfig::Eventing("config-features")) => {
-                self.touched.extend(world.keys(Kind::Trigger).into_iter().map(|key| (Kind::Trigger, key)));
-            }
+            // Which broker a Trigger may name is a feature, and so is who may send.
+            Changed::Config(SystemConfig::Eventing("config-features")) => self.touched.extend(all(world)),
             Changed::Config(_) | Changed::Observed(..) => {}
         }
+    }
+
+    /// Looks again at whom a policy speaks of, which is at most what its namespace holds.
+    fn policy_changed(&mut self, world: &World, policy: &Key) {
+        let named = |applied: &AppliedEventPoliciesStatus| applied.policies.iter().any(|one| one.name == policy.name);
+        let brokers = world.brokers.in_namespace(&policy.namespace).filter(|broker| named(&broker.status.policies));
+        self.touched.extend(brokers.map(|broker| (Kind::Broker, broker.key())));
+        let channels = world.in_memory_channels.in_namespace(&policy.namespace);
+        let channels = channels.filter(|channel| named(&channel.status.policies));
+        self.touched.extend(channels.map(|channel| (Kind::InMemoryChannel, channel.key())));
     }
 
     /// When [`EventPublisher::publish`] has something to do.
@@ -127,8 +140,7 @@ impl EventPublisher {
         let begun = Instant::now();
         let is_first = self.topology.is_none();
         if is_first {
-            let all = KINDS.into_iter().flat_map(|kind| world.keys(kind).into_iter().map(move |key| (kind, key)));
-            self.touched = all.collect();
+            self.touched = all(world).collect();
         }
         let mut looked = Looked::default();
         for object in std::mem::take(&mut self.touched) {
@@ -167,7 +179,7 @@ impl EventPublisher {
 
     fn look_at_broker(&mut self, world: &World, key: &Key, looked: &mut Looked) {
         let name = translate::name(topology::Kind::Broker, key);
-        let head = served_broker(world, key).map(|broker| translate::broker(&broker));
+        let head = served_broker(world, key).map(|broker| translate::broker(world, &broker));
         let entry = self.entries.entry(name.clone()).or_default();
         let came_or_went = entry.head.is_some() != head.is_some();
         let told = looked.told.entry(name.clone()).or_default();
@@ -219,7 +231,7 @@ impl EventPublisher {
         let name = translate::name(topology::Kind::Channel, key);
         let channel = world.in_memory_channels.get(key);
         let entry = self.entries.entry(name.clone()).or_default();
-        let head = channel.as_ref().map(|channel| translate::channel(channel));
+        let head = channel.as_ref().map(|channel| translate::channel(world, channel));
         let mut is_different = entry.set_head(head);
         let subscribers = channel.iter().flat_map(|channel| translate::subscribers(channel)).enumerate();
         let places: Vec<(Key, Subscription)> =
@@ -279,9 +291,15 @@ impl EventPublisher {
     }
 }
 
+/// Everything that snapshots hold.
+fn all(world: &World) -> impl Iterator<Item = Object> {
+    HELD.into_iter().flat_map(|kind| world.keys(kind).into_iter().map(move |key| (kind, key)))
+}
+
 impl Head {
     fn addressable(&self, name: Name, subscriptions: Vec<Subscription>) -> Addressable {
         let addressable = Addressable::new(name, &self.uid, self.delivery.as_ref(), subscriptions);
+        let addressable = addressable.for_those_of(self.access.access());
         match &self.audience {
             Some(audience) => addressable.for_audience(audience),
             None => addressable,

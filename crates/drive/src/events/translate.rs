@@ -1,20 +1,25 @@
 //! From objects of the API, as admission and their controllers left them, to what the data plane acts on.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use http::Uri;
 use knoll_api::{
     Key, Resource,
-    duck::{self, AuthStatus, DeliverySpec, DeliveryStatus},
-    eventing::{Broker, FilterError, Trigger, TriggerSpec},
+    config::eventing::DefaultAuthorizationMode,
+    duck::{self, AppliedEventPoliciesStatus, AuthStatus, DeliverySpec, DeliveryStatus},
+    eventing::{Broker, EventPolicy, FilterError, Trigger, TriggerSpec},
     labels::eventing::ORDERING,
     messaging::InMemoryChannel,
 };
 use knoll_broker::{
     delivery::{Backoff, BackoffPolicy, Delivery, Destination},
-    topology::{Kind, Name, Ordering, Subscriber, Subscription},
+    topology::{
+        Kind, Name, Ordering, Subscriber, Subscription,
+        access::{Access, Mode, Policy},
+    },
 };
 use knoll_event::{filter::Filter, mode::Format};
+use knoll_plan::World;
 
 /// What a snapshot says of a broker or channel itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +27,16 @@ pub(super) struct Head {
     pub(super) uid: String,
     pub(super) delivery: Option<Delivery>,
     pub(super) audience: Option<String>,
+    pub(super) access: HeadAccess,
+}
+
+/// Who may send to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct HeadAccess {
+    /// What counts without a policy; nothing while senders need not say who they are.
+    mode: Option<Mode>,
+    /// The policies that its status names.
+    policies: Vec<Arc<EventPolicy>>,
 }
 
 /// How the data plane names a broker or channel.
@@ -29,18 +44,59 @@ pub(super) fn name(kind: Kind, key: &Key) -> Name {
     Name::new(kind, &key.namespace, &key.name)
 }
 
-pub(super) fn broker(broker: &Broker) -> Head {
+pub(super) fn broker(world: &World, broker: &Broker) -> Head {
     let status = &broker.status;
+    let access = head_access(world, broker, &status.policies);
     let delivery = broker.spec.delivery.as_ref().map(|spec| delivery(spec, Some(&status.delivery)));
     let audience = status.address.address.as_ref().and_then(|address| address.audience.clone());
-    Head { uid: broker.uid().to_owned(), delivery, audience }
+    Head { uid: broker.uid().to_owned(), delivery, audience, access }
 }
 
-pub(super) fn channel(channel: &InMemoryChannel) -> Head {
+pub(super) fn channel(world: &World, channel: &InMemoryChannel) -> Head {
     let status = &channel.status;
+    let access = head_access(world, channel, &status.policies);
     let delivery = channel.spec.delivery.as_ref().map(|spec| delivery(spec, Some(&status.delivery)));
     let audience = status.address.address.as_ref().and_then(|address| address.audience.clone());
-    Head { uid: channel.uid().to_owned(), delivery, audience }
+    Head { uid: channel.uid().to_owned(), delivery, audience, access }
+}
+
+fn head_access(world: &World, object: &impl Resource, applied: &AppliedEventPoliciesStatus) -> HeadAccess {
+    let features = &world.eventing.features;
+    if !features.oidc_authentication.is_enabled() {
+        return HeadAccess::default();
+    }
+    let mode = match features.default_authorization_mode {
+        DefaultAuthorizationMode::AllowAll => Mode::AllowAll,
+        DefaultAuthorizationMode::DenyAll => Mode::DenyAll,
+        DefaultAuthorizationMode::AllowSameNamespace => Mode::AllowSameNamespace,
+    };
+    let named = applied.policies.iter().map(|policy| object.key().sibling(policy.name.clone()));
+    HeadAccess { mode: Some(mode), policies: named.filter_map(|key| world.event_policies.get(&key)).collect() }
+}
+
+impl HeadAccess {
+    /// What decides about senders. A policy whose filters cannot be read lets nothing through.
+    pub(super) fn access(&self) -> Access {
+        let Some(mode) = self.mode else { return Access::Open };
+        if self.policies.is_empty() {
+            return Access::Otherwise(mode);
+        }
+        let policy = |policy: &Arc<EventPolicy>| {
+            let filters = policy.spec.filters.iter().map(|filter| filter.compile()).collect::<Result<Vec<_>, _>>();
+            let filter = filters.and_then(|filters| Ok(Filter::all(filters)?));
+            let filter = filter.unwrap_or_else(|error| {
+                tracing::error!(policy = %policy.key(), %error, "a filter cannot be used: the EventPolicy lets nothing through");
+                nothing()
+            });
+            Policy { from: policy.status.from.iter().map(|from| from.as_str().into()).collect(), filter }
+        };
+        Access::Policies(self.policies.iter().map(policy).collect())
+    }
+}
+
+/// A filter that lets nothing through: an attribute without a name has no value.
+fn nothing() -> Filter {
+    Filter::exact([("", "")])
 }
 
 /// A Trigger whose events go where its status says. One whose filters cannot be read gets no event, and says why beside.
@@ -50,8 +106,7 @@ pub(super) fn trigger(trigger: &Trigger) -> (Subscription, Option<FilterError>) 
     let subscriber = to.map_or(Subscriber::Unresolved, Subscriber::At);
     let (filter, error) = match filter(&trigger.spec) {
         Ok(filter) => (filter, None),
-        // An attribute without a name has no value.
-        Err(error) => (Filter::exact([("", "")]), Some(error)),
+        Err(error) => (nothing(), Some(error)),
     };
     let own = trigger.spec.delivery.as_ref();
     let subscription = Subscription {
@@ -125,7 +180,7 @@ fn destination(uri: &Option<String>, ca_certs: &Option<String>, audience: &Optio
     Some(Destination { uri, ca_certs: text(ca_certs), audience: text(audience) })
 }
 
-fn account(auth: Option<&AuthStatus>) -> Option<std::sync::Arc<str>> {
+fn account(auth: Option<&AuthStatus>) -> Option<Arc<str>> {
     Some(auth?.service_account_name.as_deref()?.into())
 }
 
@@ -164,6 +219,8 @@ pub(super) fn is_same(one: &Subscription, other: &Subscription) -> bool {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use knoll_plan::Settings;
 
     use super::*;
 
@@ -264,7 +321,7 @@ mod tests {
             "spec": {"delivery": {"deadLetterSink": {"ref": {"kind": "Service", "name": "d", "apiVersion": "v1"}}}},
             "status": {"deadLetterSinkUri": "http://d.ns.svc.cluster.local", "address": {"url": "http://x", "audience": "me"}},
         }));
-        let head = broker(&object);
+        let head = broker(&World::new(Settings::default()), &object);
         let sink = head.delivery.expect("it says something").dead_letter_sink;
         assert_eq!(sink, Some(at("http://d.ns.svc.cluster.local")));
         assert_eq!((head.uid.as_str(), head.audience.as_deref()), ("u", Some("me")));

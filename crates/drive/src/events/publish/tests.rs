@@ -214,6 +214,38 @@ fn a_trigger_may_come_to_another_broker() {
 }
 
 #[test]
+fn who_may_send_follows_the_feature_and_the_policies() {
+    let may_send = |bench: &Bench| {
+        let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
+        bench.addressables()[0].access().allows("system:serviceaccount:other:me", "ns", &event)
+    };
+    let (kind, mut object) = broker("a");
+    object["status"]["policies"] = json!([{"name": "p", "apiVersion": "eventing.knative.dev/v1alpha1"}]);
+    let mut bench = Bench::new(&[(kind, object)]);
+    bench.publish();
+    assert!(may_send(&bench), "nobody has to say who they are");
+    let feature = json!({
+        "metadata": {"namespace": "knative-eventing", "name": "config-features"},
+        "data": {"authentication-oidc": "enabled"},
+    });
+    bench.put(Kind::ConfigMap, feature);
+    bench.publish();
+    assert!(!may_send(&bench), "the policy is not there, so that its own namespace may");
+    let policy = |from: &str| {
+        json!({
+            "metadata": {"namespace": "ns", "name": "p", "uid": "p-1"},
+            "spec": {"from": [{"sub": from}]}, "status": {"from": [from]},
+        })
+    };
+    bench.put(Kind::EventPolicy, policy("somebody"));
+    bench.publish();
+    assert!(!may_send(&bench));
+    bench.put(Kind::EventPolicy, policy("system:serviceaccount:other:*"));
+    bench.publish();
+    assert!(may_send(&bench), "the policy says so");
+}
+
+#[test]
 fn brokers_of_others_are_nobodys() {
     let (kind, mut object) = broker("a");
     object["metadata"]["annotations"]["eventing.knative.dev/broker.class"] = "Kafka".into();

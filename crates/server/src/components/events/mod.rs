@@ -1,6 +1,7 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
 mod operations;
+mod senders;
 mod tokens;
 
 use std::{
@@ -95,7 +96,7 @@ pub(crate) async fn publish(client: &kube::Client, at: SocketAddr) -> Result<(),
 }
 
 /// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
-/// was acknowledged that it does not hold. `client` asks for tokens. The other end of the links is the control loop's.
+/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
@@ -127,6 +128,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
     let hooks = Hooks {
         resolve: resolve(&parts.domain),
         tokens: Some(tokens::tokens(parts.client.clone())),
+        authorize: Some(senders::authorize(parts.client.clone())),
         adopted: parts.adopted.clone(),
         ..Hooks::default()
     };

@@ -1,0 +1,110 @@
+//! Who may send events to a broker or channel: upstream's EventPolicies and what counts where there are none.
+
+use knoll_event::{Event, filter::Filter};
+
+/// What decides.
+#[derive(Clone, Debug, Default)]
+pub enum Access {
+    /// Everybody may, whether they say who they are or not.
+    #[default]
+    Open,
+    /// Senders say who they are, and these decide; in order, the first that speaks of a sender.
+    Policies(Vec<Policy>),
+    /// Senders say who they are, and no policy speaks of the broker or channel.
+    Otherwise(Mode),
+}
+
+/// The default authorization mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whoever says who they are may.
+    AllowAll,
+    /// ServiceAccounts of its own namespace may.
+    AllowSameNamespace,
+    /// Nobody may.
+    DenyAll,
+}
+
+/// An EventPolicy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Whom it speaks of: subjects of tokens; with a `*` at the end all that begin so. Nobody when it is empty.
+    pub from: Vec<Box<str>>,
+    /// Which of their events it lets through.
+    pub filter: Filter,
+}
+
+impl Policy {
+    /// As upstream compares: whole subjects whatever their case, beginnings as they are.
+    fn speaks_of(&self, subject: &str) -> bool {
+        self.from.iter().any(|from| match from.strip_suffix('*') {
+            Some(prefix) => subject.starts_with(prefix),
+            None => subject.eq_ignore_ascii_case(from),
+        })
+    }
+}
+
+impl Access {
+    /// Whether whoever has this subject may send this event to something of `namespace`.
+    pub fn allows(&self, subject: &str, namespace: &str, event: &Event) -> bool {
+        match self {
+            Self::Open | Self::Otherwise(Mode::AllowAll) => true,
+            Self::Otherwise(Mode::DenyAll) => false,
+            Self::Otherwise(Mode::AllowSameNamespace) => {
+                let own = subject.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+                own.is_some_and(|(of, _)| of == namespace)
+            }
+            Self::Policies(policies) => {
+                let first = policies.iter().find(|policy| policy.speaks_of(subject));
+                first.is_some_and(|policy| policy.filter.verdict(event).delivers())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: &str = "system:serviceaccount:ns:me";
+
+    fn allows(access: &Access, subject: &str) -> bool {
+        access.allows(subject, "ns", &Event::new("1", "/s", "t").expect("an event"))
+    }
+
+    fn policy(from: &[&str], kind: &str) -> Policy {
+        let filter = if kind.is_empty() { Filter::attributes([]) } else { Filter::exact([("type", kind)]) };
+        Policy { from: from.iter().map(|one| (*one).into()).collect(), filter }
+    }
+
+    #[test]
+    fn without_policies_the_mode_decides() {
+        for (mode, me, other, person) in [
+            (Mode::AllowAll, true, true, true),
+            (Mode::AllowSameNamespace, true, false, false),
+            (Mode::DenyAll, false, false, false),
+        ] {
+            let access = Access::Otherwise(mode);
+            let subjects = [ME, "system:serviceaccount:ns2:me", "ns"];
+            assert_eq!(subjects.map(|subject| allows(&access, subject)), [me, other, person], "{mode:?}");
+        }
+        assert!(allows(&Access::Open, ""));
+    }
+
+    #[test]
+    fn the_first_policy_that_speaks_of_a_sender_decides() {
+        for (policies, expected) in [
+            (vec![policy(&[ME], "")], true),
+            (vec![policy(&["System:ServiceAccount:NS:me"], "")], true),
+            (vec![policy(&["system:serviceaccount:ns:*"], "")], true),
+            (vec![policy(&["System:serviceaccount:ns:*"], "")], false),
+            (vec![policy(&[ME], "other"), policy(&[ME], "")], false),
+            (vec![policy(&["somebody"], "other"), policy(&[ME], "t")], true),
+            (vec![policy(&[], "")], false),
+            (vec![], false),
+        ] {
+            let shown = format!("{policies:?}");
+            assert_eq!(allows(&Access::Policies(policies), ME), expected, "{shown}");
+        }
+    }
+}
