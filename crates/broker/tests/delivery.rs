@@ -158,6 +158,42 @@ async fn a_reply_comes_back_to_the_broker_and_a_loop_of_them_ends() -> Runs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_on_across_replies_and_dead_letters() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let dead_letter_sink = Some(sinks.at("dead"));
+    let only = |name: &str, kind: &'static str| Subscription {
+        filter: Filter::exact([("type", kind)]),
+        delivery: Some(Delivery { dead_letter_sink: dead_letter_sink.clone(), ..Delivery::default() }),
+        ..to(&sinks, name)
+    };
+    sinks.on("asks", |_, _| Act::Reply("answer"));
+    sinks.on("hears", |_, _| Act::Status(400));
+    let topology = with(Topology::default(), &b, vec![only("asks", "t"), only("hears", "answer")]);
+    let world = World::start(directory.path(), topology);
+    world.ready(&["asks", "hears"]).await;
+    let trace = [
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "a=1"),
+        ("baggage", "b=2"),
+    ];
+    let mut headers = HeaderMap::new();
+    let body = knoll_event::mode::write(&event("1"), Format::Binary, &mut headers);
+    for (name, value) in trace {
+        headers.insert(name, value.parse()?);
+    }
+    let address = Topology::default().address(&b).expect("an address");
+    assert_eq!(world.post(&address, headers, body).await.status(), StatusCode::ACCEPTED);
+    for hop in ["asks", "hears", "dead"] {
+        let seen = sinks.wait(hop, 1).await.remove(0);
+        for (name, value) in trace {
+            assert_eq!(seen.headers.get(name).map(|value| value.as_bytes()), Some(value.as_bytes()), "{hop}: {name}");
+        }
+    }
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_channel_changes_nothing_and_its_replies_go_where_its_subscription_says() -> Runs {
     let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
     let (first, second) = (channel("first"), channel("second"));

@@ -48,6 +48,18 @@ async fn each_mistake_has_its_answer_and_says_what_is_wrong() -> Runs {
         (Method::POST, format!("{host}/ns/b/x"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
         (Method::POST, format!("{host}/ns/nope"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
         (Method::POST, format!("{host}/ns/b?x=y"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
+        // The path is taken as it stands: one slash at its end is nothing, and nothing is decoded.
+        (Method::POST, format!("{host}/ns/"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
+        (Method::POST, format!("{host}/ns/b//"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
+        (Method::POST, format!("{host}/ns//b"), headers(&BINARY), Bytes::new(), 400, "/<namespace>/<name>"),
+        (Method::POST, format!("{host}//b"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
+        (Method::POST, format!("{host}/ns/%62"), headers(&BINARY), Bytes::new(), 404, "no broker, channel"),
+        // The method comes before the path, and the path before the event.
+        (Method::DELETE, format!("{host}/"), headers(&[]), Bytes::new(), 405, "posted"),
+        (Method::PATCH, format!("{host}/ns"), headers(&[]), Bytes::new(), 405, "posted"),
+        (Method::HEAD, format!("{host}/ns/b"), headers(&[]), Bytes::new(), 405, "posted"),
+        (Method::POST, format!("{host}/ns"), headers(&[]), Bytes::new(), 400, "/<namespace>/<name>"),
+        (Method::POST, format!("{host}/ns/b"), headers(&[("content-type", BATCHED)]), "[1]".into(), 400, "batch"),
         // What is no event is said before who it is for is looked up.
         (Method::POST, format!("{host}/ns/nope"), headers(&BINARY[1..]), Bytes::new(), 400, "no CloudEvent"),
         (Method::POST, format!("{host}/ns/b"), headers(&BINARY[..3]), Bytes::new(), 400, "\"type\" is missing"),

@@ -12,18 +12,34 @@ pub const REPLY: HeaderValue = HeaderValue::from_static("reply");
 /// The namespace of the broker or channel that sends.
 pub const NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
 
-const EXACT: [&str; 5] = ["x-request-id", "retry-after", "traceparent", "tracestate", "baggage"];
+const EXACT: [&str; 2] = ["x-request-id", "retry-after"];
+/// A trace, and what goes with it.
+const TRACE: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 const PREFIXES: [&str; 2] = ["knative-", "x-b3-"];
 
 /// Whether a header travels.
 pub fn passes(name: &HeaderName) -> bool {
     let name = name.as_str();
-    EXACT.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    EXACT.contains(&name) || TRACE.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Those of a message that travel.
 pub fn passing(headers: &HeaderMap) -> HeaderMap {
     headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// What travels beside a reply: what its answer says, and the trace of the event that it replies to, as upstream makes the
+/// two parts of one trace whatever the answer says.
+pub fn beside_reply(answer: &HeaderMap, event: &HeaderMap) -> HeaderMap {
+    let mut headers = passing(answer);
+    if event.contains_key(TRACE[0]) {
+        for name in TRACE {
+            headers.remove(name);
+            let values = event.get_all(name).iter();
+            headers.extend(values.map(|value| (HeaderName::from_static(name), value.clone())));
+        }
+    }
+    headers
 }
 
 #[cfg(test)]
@@ -73,5 +89,24 @@ mod tests {
         let headers =
             [(name.clone(), HeaderValue::from_static("1")), (name.clone(), HeaderValue::from_static("2"))].into_iter();
         assert_eq!(passing(&headers.collect()).get_all(name).iter().count(), 2);
+    }
+
+    #[test]
+    fn a_reply_goes_on_with_the_trace_of_its_event() {
+        let headers = |lines: &[(&'static str, &'static str)]| -> HeaderMap {
+            let line = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            lines.iter().map(line).collect()
+        };
+        let event =
+            headers(&[("traceparent", "of-event"), ("baggage", "a=1"), ("baggage", "b=2"), ("knative-a", "no")]);
+        let answer =
+            headers(&[("traceparent", "of-answer"), ("tracestate", "x"), ("knative-b", "yes"), ("cookie", "c")]);
+        let wanted =
+            headers(&[("knative-b", "yes"), ("traceparent", "of-event"), ("baggage", "a=1"), ("baggage", "b=2")]);
+        assert_eq!(beside_reply(&answer, &event), wanted);
+        let wanted = headers(&[("traceparent", "of-answer"), ("tracestate", "x"), ("knative-b", "yes")]);
+        assert_eq!(beside_reply(&answer, &HeaderMap::new()), wanted);
     }
 }

@@ -139,7 +139,9 @@ impl Attempt {
         let answer = self.send(to, record, true).await?;
         match meaning(reading, answer.status, &answer.headers, &answer.body) {
             Meaning::Delivered => Ok(None),
-            Meaning::Reply(event, format) => Ok(Some((*event, format, headers::passing(&answer.headers)))),
+            Meaning::Reply(event, format) => {
+                Ok(Some((*event, format, headers::beside_reply(&answer.headers, &record.headers))))
+            }
             Meaning::Failed(cause) => Err(refused(to, cause, &answer)),
         }
     }
