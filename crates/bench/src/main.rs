@@ -9,6 +9,7 @@ mod cold_start;
 mod cpu;
 mod events;
 mod figures;
+mod filters;
 mod gateway;
 mod idle;
 mod instance;
@@ -30,12 +31,13 @@ const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
        knoll-bench idle [services, default 10000]
        knoll-bench wake-burst [services, default 100]
        knoll-bench events [thousand events of the backlog, default 1000]
+       knoll-bench filters [triggers, default 10000]
        knoll-bench all
 set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
 
 /// Rounds in which the gateway and its peers take turns.
 const ROUNDS: u32 = 3;
-const ALL: [&str; 8] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle", "events"];
+const ALL: [&str; 9] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle", "events", "filters"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,6 +91,7 @@ fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
         "api" => api::run(size.unwrap_or(5)),
         "up" => up::run(size.unwrap_or(5)),
         "events" => events::run(size.unwrap_or(1000).try_into()?),
+        "filters" => filters::run(size.unwrap_or(10_000).into()),
         "idle" => idle::run(size.unwrap_or(10_000).try_into()?),
         _ => memory::run(),
     }
