@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     text::TEMPLATE,
     text::QUANTITY,
     text::DURATION,
+    text::SCHEDULE,
     text::CESQL,
     events::EVENT_JSON,
     events::EVENT_BATCH,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use knoll_api::{duration, quantity::Quantity, template};
+use jiff::{Timestamp, tz::TimeZone};
+use knoll_api::{cron, duration, quantity::Quantity, template};
 use knoll_apiserver::parsers::{json_path as find, label_selector as select, selects_fields, selects_labels};
 use knoll_event::{cesql, limits};
 use serde_json::{Value, json};
@@ -141,6 +142,39 @@ pub(super) const DURATION: Target = Target {
     check: duration_text,
 };
 
+pub(super) const SCHEDULE: Target = Target {
+    name: "schedule",
+    cases: 5000,
+    words: &[
+        "*",
+        "?",
+        "/",
+        "-",
+        ",",
+        " ",
+        "0",
+        "1",
+        "29",
+        "30",
+        "31",
+        "59",
+        "feb",
+        "jan",
+        "sun",
+        "sat",
+        "TZ=",
+        "CRON_TZ=",
+        "UTC ",
+        "Australia/Lord_Howe ",
+        "@every ",
+        "@hourly",
+        "@yearly",
+        "1h",
+        "18446744073709551616",
+    ],
+    check: schedule,
+};
+
 pub(super) const CESQL: Target = Target {
     name: "cesql",
     cases: 5000,
@@ -262,6 +296,26 @@ fn duration_text(input: &[u8]) {
     let Ok(read) = duration::parse(text) else { return };
     let written = duration::format(read);
     assert_eq!(duration::parse(&written), Ok(read), "{text:?} as {written:?}");
+}
+
+/// What is due is later, on a whole second, and whoever reads no seconds reads the same.
+fn schedule(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    let Ok(read) = cron::parse(text) else {
+        assert!(cron::parse_standard(text).is_err(), "{text:?}");
+        return;
+    };
+    if let Ok(standard) = cron::parse_standard(text) {
+        assert_eq!(standard, read, "{text:?}");
+    }
+    // Half an hour is repeated there an hour later.
+    let zone = cron::time_zone("Australia/Lord_Howe").unwrap_or(TimeZone::UTC);
+    let mut at = Timestamp::constant(1_775_310_000, 5);
+    for _ in 0..3 {
+        let Some(next) = read.next_after(at, &zone) else { return };
+        assert!(next > at && next.subsec_nanosecond() == 0, "{text:?}: {next} after {at}");
+        at = next;
+    }
 }
 
 /// Printed it reads the same; what it comes to is within its bounds, and only `true` passes.

@@ -43,8 +43,14 @@ fn validate_schedule(schedule: &str, time_zone: &str) -> FieldErrors {
     let mut errors = FieldErrors::none();
     if schedule.contains("@every") {
         errors.push(FieldError::invalid("unsupported descriptor @every", "schedule"));
-    } else if let Err(why) = cron::parse(schedule) {
-        errors.push(FieldError::invalid(why, "schedule"));
+    } else {
+        match cron::parse(schedule) {
+            Err(why) => errors.push(FieldError::invalid(why, "schedule")),
+            Ok(parsed) if parsed.has_zone() && !time_zone.is_empty() => {
+                errors.push(FieldError::invalid("its time zone is said in timezone already", "schedule"));
+            }
+            Ok(_) => {}
+        }
     }
     if !time_zone.is_empty()
         && let Err(why) = cron::time_zone(time_zone)

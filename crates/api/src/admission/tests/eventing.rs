@@ -544,6 +544,9 @@ fn a_ping_has_a_schedule_and_data_that_fit() {
     .assert_eq(&told(json!({"schedule": "61 * * * *", "timezone": "Moon"})));
     expect!["invalid value: unsupported descriptor @every: spec.schedule"]
         .assert_eq(&told(json!({"schedule": "@every 1m"})));
+    assert_eq!(told(json!({"schedule": "CRON_TZ=Asia/Tokyo 0 9 * * *"})), "");
+    expect!["invalid value: its time zone is said in timezone already: spec.schedule"]
+        .assert_eq(&told(json!({"schedule": "TZ=Asia/Tokyo 0 9 * * *", "timezone": "UTC"})));
     expect!["expected exactly one, got both: spec.data, spec.dataBase64"]
         .assert_eq(&told(json!({"data": "a", "dataBase64": "YQ=="})));
     expect!["invalid value: the data length of 9 bytes exceeds limit set at 8.: spec.data"]
