@@ -58,6 +58,8 @@ macro_rules! for_each_kind {
             EndpointSlice, endpoint_slices, "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", Namespaced, $crate::k8s_openapi::api::discovery::v1::EndpointSlice;
             Deployment, deployments, "apps", "v1", "deployments", "Deployment", Namespaced, $crate::k8s_openapi::api::apps::v1::Deployment;
             ReplicaSet, replica_sets, "apps", "v1", "replicasets", "ReplicaSet", Namespaced, $crate::k8s_openapi::api::apps::v1::ReplicaSet;
+            Job, jobs, "batch", "v1", "jobs", "Job", Namespaced, $crate::k8s_openapi::api::batch::v1::Job;
+            CronJob, cron_jobs, "batch", "v1", "cronjobs", "CronJob", Namespaced, $crate::k8s_openapi::api::batch::v1::CronJob;
         }
     };
 }

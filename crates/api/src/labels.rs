@@ -86,5 +86,21 @@ pub mod networking {
     pub const TAG_TO_HOST: &str = "networking.internal.knative.dev/tag-to-host";
 }
 
+/// Keys under `batch.kubernetes.io/`.
+pub mod batch {
+    /// Finalizer: keeps a pod until its Job has counted it.
+    pub const JOB_TRACKING: &str = "batch.kubernetes.io/job-tracking";
+    /// Label and annotation: which completion of its Job a pod works on.
+    pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+    /// Annotation: how many pods before this one failed for the same index.
+    pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+    /// Annotation: how many more failed and were not to be counted.
+    pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+    /// Annotation: the time for which a CronJob made a Job, RFC 3339.
+    pub const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+    /// Name by which a Job says that the built-in controller is the one to look after it.
+    pub const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
+}
+
 /// Annotation that holds what `kubectl apply` sent last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

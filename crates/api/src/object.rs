@@ -127,6 +127,8 @@ foreign_resources! {
     EndpointSlice => k8s_openapi::api::discovery::v1::EndpointSlice,
     Deployment => k8s_openapi::api::apps::v1::Deployment,
     ReplicaSet => k8s_openapi::api::apps::v1::ReplicaSet,
+    Job => k8s_openapi::api::batch::v1::Job,
+    CronJob => k8s_openapi::api::batch::v1::CronJob,
 }
 
 /// The JSON form of a typed object, with `apiVersion` and `kind`.

@@ -11,12 +11,13 @@ use knoll_api::{
     k8s_openapi::{
         api::{
             apps::v1::{Deployment, ReplicaSet},
+            batch::v1::{CronJob, Job},
             core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service as CoreService, ServiceAccount},
             discovery::v1::EndpointSlice,
         },
         apimachinery::pkg::apis::meta::v1::LabelSelector,
     },
-    labels,
+    labels::{self, batch},
     networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
     sinks::{IntegrationSink, JobSink},
@@ -140,6 +141,7 @@ plain!(
     Secret,
     Endpoints,
     EndpointSlice,
+    CronJob,
 );
 
 impl Indexed for Configuration {
@@ -188,6 +190,11 @@ impl Indexed for Pod {
 
     fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
         let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
+        if let Some(job) =
+            job_of(self).filter(|_| phase != Some("Succeeded") || has_finalizer(self, batch::JOB_TRACKING))
+        {
+            add(Term::LeadsTo { kind: Kind::Job, namespace: self.namespace(), name: job });
+        }
         if matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
@@ -195,6 +202,22 @@ impl Indexed for Pod {
         if node.is_none() {
             add(Term::Unbound);
         }
+    }
+}
+
+/// The Job that controls a pod.
+fn job_of(pod: &Pod) -> Option<&str> {
+    let owner = pod.controller()?;
+    (Kind::from_api(&owner.api_version, &owner.kind) == Some(Kind::Job)).then_some(owner.name.as_str())
+}
+
+fn has_finalizer(pod: &Pod, finalizer: &str) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|one| one == finalizer)
+}
+
+impl Indexed for Job {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        select(self.namespace(), self.spec.as_ref().and_then(|spec| spec.selector.as_ref()), add);
     }
 }
 

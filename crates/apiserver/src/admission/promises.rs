@@ -19,8 +19,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("apps", "daemonsets", "no controller makes its pods: use a Deployment"),
     ("apps", "statefulsets", "no controller makes its pods: use a Deployment"),
     ("autoscaling", "horizontalpodautoscalers", "nothing is scaled by it: Knative Services scale by themselves"),
-    ("batch", "cronjobs", "no controller makes its jobs"),
-    ("batch", "jobs", "no controller makes its pods"),
     ("certificates.k8s.io", "certificatesigningrequests", "no certificate is signed"),
     ("eventing.knative.dev", "eventtransforms", "no event is transformed"),
     ("eventing.knative.dev", "requestreplies", "no request is taken in"),

@@ -97,13 +97,9 @@ fn minimal(plural: &str) -> Value {
     let pods = json!({"metadata": {"labels": {"a": "b"}}, "spec": {
         "containers": [{"name": "c", "image": "i"}], "restartPolicy": "Always",
     }});
-    let mut once = pods.clone();
-    once["spec"]["restartPolicy"] = "Never".into();
     match plural {
         "replicationcontrollers" => json!({"spec": {"selector": {"a": "b"}, "template": pods}}),
         "daemonsets" | "statefulsets" => json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pods}}),
-        "jobs" => json!({"spec": {"template": once}}),
-        "cronjobs" => json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
         _ => json!({"spec": event_spec(plural)}),
     }
 }

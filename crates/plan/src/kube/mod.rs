@@ -1,10 +1,12 @@
 //! The small controllers that a cluster would bring along; run only where Knoll is its own cluster.
 
+mod cron_job;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod garbage_collection;
 mod hash;
+mod job;
 mod mirroring;
 mod namespace;
 mod node_load;
@@ -36,6 +38,9 @@ pub fn rows() -> Vec<Row> {
         namespace::ROW,
         service_account::ROW,
         root_ca::ROW,
+        job::ROW,
+        job::RELEASE,
+        cron_job::ROW,
     ];
     rows.extend(garbage_collection::rows());
     rows

@@ -1,6 +1,6 @@
 //! What the controllers ask of a pod.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use knoll_api::{
     Resource, Timestamp, clock,
@@ -57,6 +57,23 @@ pub(super) fn until_available(pod: &Pod, min_ready: Duration, now: Timestamp) ->
     }
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
     Some(min_ready.saturating_sub(clock::elapsed(since, now)))
+}
+
+/// Order in which pods go: unbound, not running, not ready, cheap, shortly ready, often restarted, young.
+pub(super) fn usefulness(pod: &Pod) -> impl Ord + use<> {
+    let running = match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let cost = pod.annotation("controller.kubernetes.io/pod-deletion-cost");
+    let cost = cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default();
+    let ready_since = condition(pod, "Ready").filter(|ready| ready.status == "True");
+    let ready_since = ready_since.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| Reverse(time.0));
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let restarts = statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or_default();
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| Reverse(time.0));
+    (node(pod).is_some(), running, is_ready(pod), cost, ready_since, Reverse(restarts), created, pod.name().to_owned())
 }
 
 /// `now` as the API stores times: whole seconds.

@@ -6,7 +6,6 @@
 //! it is gone.
 
 use std::{
-    cmp::Reverse,
     collections::BTreeSet,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -207,37 +206,11 @@ fn delete_surplus(plan: &mut Plan, set: &ReplicaSet, mut active: Vec<&Pod>, want
     if surplus == 0 {
         return;
     }
-    active.sort_by_cached_key(|pod| usefulness(pod));
+    active.sort_by_cached_key(|pod| pods::usefulness(pod));
     for pod in &active[..surplus] {
         plan.delete(*pod);
         plan.event(set, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
     }
-}
-
-/// Order in which pods go: unbound, not running, not ready, cheap, shortly ready, often restarted, young.
-fn usefulness(pod: &Pod) -> impl Ord + use<> {
-    let running = match pods::phase(pod) {
-        "Pending" => 0,
-        "Unknown" => 1,
-        _ => 2,
-    };
-    let cost = pod.annotation("controller.kubernetes.io/pod-deletion-cost");
-    let cost = cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default();
-    let ready_since = pods::condition(pod, "Ready").filter(|ready| ready.status == "True");
-    let ready_since = ready_since.and_then(|ready| ready.last_transition_time.as_ref()).map(|time| Reverse(time.0));
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let restarts = statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or_default();
-    let created = pod.metadata.creation_timestamp.as_ref().map(|time| Reverse(time.0));
-    (
-        pods::node(pod).is_some(),
-        running,
-        pods::is_ready(pod),
-        cost,
-        ready_since,
-        Reverse(restarts),
-        created,
-        pod.name().to_owned(),
-    )
 }
 
 fn report(plan: &mut Plan, set: &ReplicaSet, owned: &[&Pod], failure: Option<&str>, now: Timestamp) {
