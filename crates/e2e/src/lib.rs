@@ -5,6 +5,7 @@
 //! what is the whole instance's holds a lock that the other tests of its file share.
 
 mod cluster;
+mod events;
 mod http;
 mod kubernetes;
 mod load;
@@ -16,6 +17,7 @@ mod split;
 mod wait;
 
 pub use cluster::{Cluster, Configured};
+pub use events::Place;
 pub use http::{Answer, Connection, get, request};
 pub use kubernetes::{Controller, Kubernetes};
 pub use load::{Load, at_once};

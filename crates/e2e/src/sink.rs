@@ -77,6 +77,18 @@ impl Sink {
     /// # Panics
     /// When it cannot listen.
     pub fn new(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start(true, answer)
+    }
+
+    /// One that answers so and keeps nothing of what comes.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    pub fn forgetful(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start(false, answer)
+    }
+
+    fn start(keeps: bool, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (received, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -88,7 +100,7 @@ impl Sink {
                     return;
                 }
                 let (into, answer) = (into.clone(), answer.clone());
-                thread::spawn(move || drop(converse(stream, &into, &*answer)));
+                thread::spawn(move || drop(converse(stream, keeps.then_some(&*into), &*answer)));
             }
         });
         Self { address, received, ended }
@@ -129,13 +141,15 @@ impl Drop for Sink {
     }
 }
 
-fn converse(stream: TcpStream, into: &Mutex<Vec<Received>>, answer: &Answering) -> io::Result<()> {
+fn converse(stream: TcpStream, into: Option<&Mutex<Vec<Received>>>, answer: &Answering) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     while let Some(received) = read(&mut reader)? {
         let Reply { status, headers, body } = answer(&received);
-        into.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+        if let Some(into) = into {
+            into.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+        }
         let mut head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -1,53 +1,7 @@
 //! Brokers, Triggers, channels and flows: who gets which events.
 
-use knoll_e2e::{Answer, Namespace, Reply, Sink, request, until};
+use knoll_e2e::{Namespace, Place, Reply, Sink, request, until};
 use serde_json::{Value, json};
-
-/// An address inside the cluster, as the machine reaches it: `host:port` to connect to, host, and path.
-struct Place {
-    address: String,
-    host: String,
-    path: String,
-}
-
-/// Waits until an object is ready, and says where it takes events.
-fn ready(space: &Namespace, kind: &str, name: &str) -> Place {
-    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("{kind}/{name}")]);
-    let url = space.kubectl(&["get", kind, name, "-o", "jsonpath={.status.address.url}"]);
-    let rest = url.strip_prefix("http://").expect("an http address");
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    // Every one of them is served by these.
-    let service = if path.is_empty() { "imc-dispatcher" } else { "broker-ingress" };
-    let address = space.cluster.kubectl(&[
-        "-n",
-        "knative-eventing",
-        "get",
-        "service",
-        service,
-        "-o",
-        "jsonpath={.spec.clusterIP}",
-    ]);
-    Place { address: format!("{address}:80"), host: host.to_owned(), path: format!("/{path}") }
-}
-
-impl Place {
-    fn send(&self, id: &str, kind: &str, body: &str) -> Answer {
-        let headers = [
-            ("ce-specversion", "1.0"),
-            ("ce-id", id),
-            ("ce-source", "/e2e"),
-            ("ce-type", kind),
-            ("content-type", "text/plain"),
-        ];
-        request(&self.address, &self.host, "POST", &self.path, &headers, body).expect("it answers")
-    }
-
-    /// Sends an event, which is taken.
-    fn take(&self, id: &str, kind: &str) {
-        let answer = self.send(id, kind, id);
-        assert_eq!(answer.status, 202, "{}", answer.body);
-    }
-}
 
 fn object(api: &str, kind: &str, name: &str, spec: Value) -> String {
     json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}).to_string()
@@ -55,7 +9,7 @@ fn object(api: &str, kind: &str, name: &str, spec: Value) -> String {
 
 fn broker(space: &Namespace, spec: Value) -> Place {
     space.apply(&object("eventing.knative.dev/v1", "Broker", "default", spec));
-    ready(space, "broker", "default")
+    Place::of(space, "broker", "default")
 }
 
 fn trigger(space: &Namespace, name: &str, mut spec: Value, to: &str) {
@@ -174,7 +128,7 @@ fn a_channel_hands_every_event_to_every_subscription() {
         space.apply(&object("messaging.knative.dev/v1", "Subscription", name, spec));
         space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("subscription/{name}")]);
     }
-    let place = ready(&space, "channel", "c");
+    let place = Place::of(&space, "channel", "c");
     place.take("1", "t");
     place.take("2", "t");
     for sink in [&one, &other, &replies] {
@@ -192,7 +146,7 @@ fn a_sequence_goes_from_step_to_step_and_a_parallel_to_the_branches_that_let_it_
     let (first, second, end) = (step(), step(), Sink::open());
     let steps = json!([{"uri": first.url()}, {"uri": second.url()}]);
     space.apply(&object("flows.knative.dev/v1", "Sequence", "s", json!({"steps": steps, "reply": {"uri": end.url()}})));
-    ready(&space, "sequence", "s").take("x", "t");
+    Place::of(&space, "sequence", "s").take("x", "t");
     assert_eq!(end.wait_for(1)[0].body, "x++");
 
     let (through, out, closed, unseen) = (
@@ -206,7 +160,7 @@ fn a_sequence_goes_from_step_to_step_and_a_parallel_to_the_branches_that_let_it_
         {"filter": {"uri": closed.url()}, "subscriber": {"uri": unseen.url()}},
     ]);
     space.apply(&object("flows.knative.dev/v1", "Parallel", "p", json!({"branches": branches})));
-    ready(&space, "parallel", "p").take("y", "t");
+    Place::of(&space, "parallel", "p").take("y", "t");
     assert_eq!(out.wait_for(1)[0].body, "y++");
     closed.wait_for(1);
     assert!(unseen.received().is_empty(), "a filter without a reply lets nothing through");
