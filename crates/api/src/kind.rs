@@ -56,6 +56,10 @@ macro_rules! for_each_kind {
             CoreService, core_services, "", "v1", "services", "Service", Namespaced, $crate::k8s_openapi::api::core::v1::Service;
             Endpoints, endpoints, "", "v1", "endpoints", "Endpoints", Namespaced, $crate::k8s_openapi::api::core::v1::Endpoints;
             EndpointSlice, endpoint_slices, "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", Namespaced, $crate::k8s_openapi::api::discovery::v1::EndpointSlice;
+            Role, roles, "rbac.authorization.k8s.io", "v1", "roles", "Role", Namespaced, $crate::k8s_openapi::api::rbac::v1::Role;
+            RoleBinding, role_bindings, "rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", Namespaced, $crate::k8s_openapi::api::rbac::v1::RoleBinding;
+            ClusterRole, cluster_roles, "rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", Cluster, $crate::k8s_openapi::api::rbac::v1::ClusterRole;
+            ClusterRoleBinding, cluster_role_bindings, "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", Cluster, $crate::k8s_openapi::api::rbac::v1::ClusterRoleBinding;
             Deployment, deployments, "apps", "v1", "deployments", "Deployment", Namespaced, $crate::k8s_openapi::api::apps::v1::Deployment;
             ReplicaSet, replica_sets, "apps", "v1", "replicasets", "ReplicaSet", Namespaced, $crate::k8s_openapi::api::apps::v1::ReplicaSet;
             Job, jobs, "batch", "v1", "jobs", "Job", Namespaced, $crate::k8s_openapi::api::batch::v1::Job;

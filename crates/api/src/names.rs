@@ -35,7 +35,8 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-fn md5_hex(text: &str) -> String {
+/// The md5 of a text, in hex.
+pub fn md5_hex(text: &str) -> String {
     Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,10 +8,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
 use knoll_client::recorder::Recorder;
 use knoll_faults::chain;
-use knoll_plan::{DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
+use knoll_plan::{AccessAnswer, DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
 use serde_json::{Value, json};
 
 use crate::{
+    access,
     api::{Answer, Api, ApiError, revision},
     coalescing::CoalescingQueue,
     counters::{Counters, count},
@@ -146,6 +147,12 @@ impl Execution<'_> {
                 self.executor.record(event);
                 Ok(())
             }
+            Want::ReviewAccess { request, asker, rules } => {
+                let outcome = access::review(api, &request).await?;
+                let answer = AccessAnswer { request, rules, outcome, at: self.executor.clock.now() };
+                self.observations.push(Observation::Access { asker, answer });
+                Ok(())
+            }
             Want::ResolveDigest { request, asker, within } => {
                 self.executor.digests.put((request, asker), within);
                 Ok(())
@@ -272,8 +279,8 @@ fn vanished(error: ApiError) -> ApiError {
     }
 }
 
-/// A write, bounded in time.
-async fn within<T>(write: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+/// A request, bounded in time.
+pub(crate) async fn within<T>(write: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(result) => result,
         Err(_) => Err(ApiError::Refused {

@@ -4,6 +4,7 @@
 //! One task owns the World and the queue; there are no locks around either. The World changes only by what
 //! watches and finished work report, so our own writes and a stranger's take the same path.
 
+mod access;
 mod api;
 mod autoscaler;
 mod coalescing;

@@ -4,6 +4,7 @@
 //! to a [`Plan`] (what it wants done). The loop that owns the World carries plans out; what comes of them
 //! returns as changes to the World. Nothing here reads a clock, a file, the environment or the network.
 
+mod access;
 mod autoscaling;
 #[cfg(test)]
 mod check;
@@ -25,6 +26,7 @@ mod system_config;
 mod terms;
 mod world;
 
+pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
 pub use eventing::{CARRIED_KINDS, broker_of, served_broker, to_carry};
 pub use indexer::Indexer;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
 
-use crate::{Changed, World, serving::revision};
+use crate::{AccessAnswer, Changed, World, serving::revision};
 
 /// Longest wait between two attempts to resolve a digest.
 const LONGEST_DIGEST_WAIT: Duration = Duration::from_secs(1000);
@@ -97,6 +97,10 @@ pub struct Observed {
     pub carried: BTreeMap<(Kind, Key), Carried>,
     /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
     pub refusals: BTreeMap<(Kind, Key), Refusal>,
+    /// What the ServiceAccounts of objects may do, by the object that asked.
+    pub access: BTreeMap<(Kind, Key), AccessAnswer>,
+    /// How often a Role or a binding came, changed or went.
+    pub rules: u64,
 }
 
 /// A result of I/O, told to the World.
@@ -125,6 +129,13 @@ pub enum Observation {
     Published(BTreeMap<Key, Option<i64>>),
     /// The data plane of events carries these objects out from now on, or no more. Says nothing of others.
     Carries(BTreeMap<(Kind, Key), Option<Carried>>),
+    /// The API server told what a ServiceAccount may do.
+    Access {
+        /// The object that asked.
+        asker: (Kind, Key),
+        /// What it said.
+        answer: AccessAnswer,
+    },
     /// A [`crate::Want::Create`] was refused.
     Refused {
         /// Row's kind and key that wanted it.
@@ -191,6 +202,14 @@ impl World {
                 }
                 changed
             }
+            Observation::Access { asker, answer } => {
+                // Of an object that went meanwhile nothing is kept.
+                if !self.contains(asker.0, &asker.1) {
+                    return Vec::new();
+                }
+                self.observed.access.insert(asker.clone(), answer);
+                vec![Changed::Observed(asker.0, asker.1)]
+            }
             Observation::Refused { asker, object, refusal } => {
                 self.note_refusal(object, refusal);
                 vec![Changed::Observed(asker.0, asker.1)]
@@ -215,6 +234,9 @@ impl World {
     /// Forgets what is of no use once the object is there, or gone.
     pub(crate) fn forget(&mut self, kind: Kind, key: &Key) {
         self.observed.refusals.remove(&(kind, key.clone()));
+        if !self.observed.access.is_empty() && !self.contains(kind, key) {
+            self.observed.access.remove(&(kind, key.clone()));
+        }
         match (kind, self.revisions.get(key)) {
             (Kind::Revision, Some(revision)) if !revision::is_resolved(&revision) => {}
             (Kind::Revision, _) => {

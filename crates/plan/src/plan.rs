@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use knoll_api::{Key, Kind, Object, Resource};
 
-use crate::DigestRequest;
+use crate::{AccessRequest, DigestRequest};
 
 /// What a controller wants done for one key. Empty when all is well.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +75,15 @@ pub enum Want {
     Finalize(Object),
     /// Record a Kubernetes Event. Best effort.
     RecordEvent(EventRecord),
+    /// Ask the API server what a ServiceAccount may do, and report it for `asker`.
+    ReviewAccess {
+        /// What is asked.
+        request: AccessRequest,
+        /// The object that waits for it.
+        asker: (Kind, Key),
+        /// How often rules had changed when it was planned; the answer says so, too.
+        rules: u64,
+    },
     /// Find out the digest of an image, and report it for `asker`.
     ResolveDigest {
         /// The image and whose credentials to use.

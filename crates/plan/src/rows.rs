@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn a_change_asks_those_it_may_concern_however_many_kinds_there_are() {
         let rows = rows(&Settings::default());
-        // Its own controller, the ContainerSource that made it, Triggers that wait for it, EventPolicies and EventTypes that
-        // speak of it, its namespace, and what owns it or depends on it.
-        assert_eq!(asked(&rows, Kind::SinkBinding), 7);
+        // Its own controller, the ContainerSource or EventTransform that made it, Triggers that wait for it, EventPolicies
+        // and EventTypes that speak of it, its namespace, and what owns it or depends on it.
+        assert_eq!(asked(&rows, Kind::SinkBinding), 8);
         assert!(asked(&rows, Kind::ConfigMap) < Kind::ALL.len() / 3, "{}", asked(&rows, Kind::ConfigMap));
         // What sends events is woken by each of the kinds that take some.
         let pairs: usize = rows.by_kind.values().map(Vec::len).sum();

@@ -80,6 +80,11 @@ reporting! {
     knoll_api::sources::ContainerSource => CONTAINER_SOURCE in status.common,
     knoll_api::sources::PingSource => PING_SOURCE in status.common,
     knoll_api::sources::SinkBinding => SINK_BINDING in status.source.common,
+    knoll_api::sources::IntegrationSource => INTEGRATION_SOURCE in status.common,
+    knoll_api::sinks::JobSink => JOB_SINK in status.common,
+    knoll_api::sinks::IntegrationSink => INTEGRATION_SINK in status.common,
+    knoll_api::eventing::EventTransform => EVENT_TRANSFORM in status.source.common,
+    knoll_api::eventing::RequestReply => REQUEST_REPLY in status.common,
 }
 
 impl Plan {

@@ -6,7 +6,6 @@ use knoll_api::{
     Key, Kind, Resource,
     autoscaling::{Metric, PodAutoscaler},
     caching::Image,
-    eventing::{EventTransform, RequestReply},
     flows::{Parallel, Sequence},
     k8s_openapi::{
         api::{
@@ -14,6 +13,7 @@ use knoll_api::{
             batch::v1::{CronJob, Job},
             core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service as CoreService, ServiceAccount},
             discovery::v1::EndpointSlice,
+            rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
         },
         apimachinery::pkg::apis::meta::v1::LabelSelector,
     },
@@ -21,8 +21,10 @@ use knoll_api::{
     networking::{Certificate, ClusterDomainClaim, Ingress, ServerlessService},
     serving::{Configuration, DomainMapping, Revision, Route, Service},
     sinks::{IntegrationSink, JobSink},
-    sources::{ContainerSource, IntegrationSource},
+    sources::ContainerSource,
 };
+
+use crate::access::bound_role;
 
 /// Labels by whose values objects of every kind are found.
 pub(crate) const INDEXED: &[&str] = &[
@@ -129,12 +131,8 @@ plain!(
     ContainerSource,
     Parallel,
     Sequence,
-    EventTransform,
-    RequestReply,
-    IntegrationSource,
     JobSink,
     IntegrationSink,
-    Namespace,
     Node,
     ServiceAccount,
     ConfigMap,
@@ -142,7 +140,25 @@ plain!(
     Endpoints,
     EndpointSlice,
     CronJob,
+    Role,
+    ClusterRole,
 );
+
+impl Indexed for Namespace {
+    const ALL_LABELS: bool = true;
+}
+
+impl Indexed for RoleBinding {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        bound_role(&self.role_ref.kind, &self.role_ref.name, self.namespace(), add);
+    }
+}
+
+impl Indexed for ClusterRoleBinding {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        bound_role(&self.role_ref.kind, &self.role_ref.name, "", add);
+    }
+}
 
 impl Indexed for Configuration {
     fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
@@ -240,7 +256,8 @@ impl Indexed for ReplicaSet {
     }
 }
 
-fn select(namespace: &str, selector: Option<&LabelSelector>, add: &mut dyn FnMut(Term<'_>)) {
+/// What an object is found by that selects others in a namespace by their labels.
+pub(crate) fn select(namespace: &str, selector: Option<&LabelSelector>, add: &mut dyn FnMut(Term<'_>)) {
     let Some(selector) = selector else { return };
     let by_value = selector.match_labels.as_ref().filter(|labels| !labels.is_empty());
     match by_value {

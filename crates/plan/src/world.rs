@@ -10,7 +10,7 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings, SystemConfig, kube::NodeLoads, terms::leads_to};
+use crate::{Indexer, Observed, Settings, SystemConfig, access::is_rule, kube::NodeLoads, terms::leads_to};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -230,6 +230,7 @@ impl World {
         }
         self.node_loads.change(before.as_ref(), after.as_ref());
         let config = after.as_ref().or(before.as_ref()).and_then(|object| {
+            self.observed.rules += u64::from(is_rule(object.kind()));
             self.forget(object.kind(), &object.key());
             self.read_config(object)
         });

@@ -329,7 +329,10 @@ impl Cluster {
                 self.edit(Kind::Pod, pod, now, |value| value["spec"]["nodeName"] = node.clone().into());
                 (Kind::Pod, self.revision)
             }
-            Want::DeleteContent { .. } | Want::RecordEvent(_) | Want::ResolveDigest { .. } => return Ok(None),
+            Want::DeleteContent { .. }
+            | Want::RecordEvent(_)
+            | Want::ReviewAccess { .. }
+            | Want::ResolveDigest { .. } => return Ok(None),
         };
         Ok(Some(wrote))
     }

@@ -6,6 +6,7 @@ mod event_transform;
 mod event_type;
 mod filter;
 mod request_reply;
+pub mod services;
 mod trigger;
 
 pub use broker::*;

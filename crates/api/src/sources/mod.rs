@@ -3,6 +3,7 @@
 mod api_server_source;
 mod aws;
 mod container_source;
+mod event_types;
 mod integration_source;
 mod ping_source;
 mod sink_binding;
@@ -10,6 +11,7 @@ mod sink_binding;
 pub use api_server_source::*;
 pub use aws::*;
 pub use container_source::*;
+pub use event_types::*;
 pub use integration_source::*;
 pub use ping_source::*;
 pub use sink_binding::*;

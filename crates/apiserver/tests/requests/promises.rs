@@ -110,7 +110,6 @@ fn event_spec(plural: &str) -> Value {
     let broker = json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "x"});
     let once = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
     match plural {
-        "eventtransforms" => json!({"jsonata": {"expression": "{}"}}),
         "requestreplies" => json!({"brokerRef": broker}),
         "integrationsinks" => json!({"log": {}}),
         "jobsinks" => json!({"job": {"spec": {"template": once}}}),
@@ -133,7 +132,7 @@ async fn every_kind_of_the_table_is_kept_with_a_warning() {
             ("", _) => String::new(),
             (_, "horizontalpodautoscalers") => "/v2".into(),
             ("sinks.knative.dev", _)
-            | ("eventing.knative.dev", "eventtransforms" | "requestreplies")
+            | ("eventing.knative.dev", "requestreplies")
             | (_, "integrationsources") => "/v1alpha1".into(),
             _ => "/v1".into(),
         };

@@ -9,11 +9,12 @@
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
+use knoll_api::eventing::services::{
+    BROKER_INGRESS as BROKERS, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
+};
+
 use super::{Kind, Name};
 
-const BROKERS: &str = "broker-ingress";
-const CHANNELS: &str = "imc-dispatcher";
-const CHANNEL: &str = "-kn-channel";
 const REQUEST_REPLIES: &str = "request-reply";
 
 /// The names that addresses are made of.

@@ -108,6 +108,11 @@ impl Fake {
         self.store(&mut state, kind, key.clone(), Some(value));
     }
 
+    /// As a user would: deletes an object.
+    pub(crate) fn delete(&self, kind: Kind, key: &Key) {
+        self.store(&mut self.state(), kind, key.clone(), None);
+    }
+
     /// Takes an object away without telling any watch, and makes every watch list again.
     pub(crate) fn lose(&self, kind: Kind, key: &Key) {
         let mut state = self.state();
@@ -249,6 +254,9 @@ impl Fake {
         if let Some(rest) = path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/") {
             return lease(&mut state, &parts.method, rest, sent);
         }
+        if path == "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
+            return answer(&json!({"status": {"allowed": is_allowed(&state, &sent)}}));
+        }
         let Some((kind, key, subresource)) = parse(&path) else { return refusal(404, "NotFound") };
         if key.name.is_empty() && parts.method == Method::GET {
             return if is_watch { watch(&mut state, kind, &query) } else { list(&state, kind, &key.namespace, &query) };
@@ -323,6 +331,16 @@ impl Fake {
         }
         answer(&self.store(state, kind, key, Some(current)))
     }
+}
+
+/// Everybody may do everything where there is a binding.
+fn is_allowed(state: &State, review: &Value) -> bool {
+    let namespace = review["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
+    state.objects.keys().any(|(kind, key)| match kind {
+        Kind::ClusterRoleBinding => true,
+        Kind::RoleBinding => key.namespace == namespace,
+        _ => false,
+    })
 }
 
 fn lease(state: &mut State, method: &Method, path: &str, mut sent: Value) -> Response<Body> {

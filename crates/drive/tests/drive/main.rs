@@ -1,6 +1,7 @@
 //! The loop over an API server in memory, on a paused clock.
 
 mod absence;
+mod access;
 mod applied;
 mod events;
 mod fake;

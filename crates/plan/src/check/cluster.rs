@@ -6,7 +6,7 @@ use knoll_api::{Key, Kind, Object, Timestamp, kind::Scope};
 use serde_json::{Value, json};
 
 use super::NOW;
-use crate::{Change, Changed, Observation, Settings, Want, World};
+use crate::{AccessAnswer, AccessRequest, Change, Changed, Denial, Observation, Settings, Want, World};
 
 /// An API server of a few rules, over a World.
 #[derive(Clone)]
@@ -17,6 +17,8 @@ pub(crate) struct Cluster {
     pub(crate) changes: Vec<Changed>,
     /// Images that cannot be resolved, and why.
     pub(crate) broken_images: BTreeMap<String, String>,
+    /// What ServiceAccounts may not do: a verb, and `namespace/plural`.
+    pub(crate) forbidden: BTreeSet<(String, String)>,
     /// Kubernetes Events, `reason: message`.
     pub(crate) notes: Vec<String>,
 }
@@ -34,6 +36,7 @@ impl Cluster {
             writes: 0,
             changes: Vec::new(),
             broken_images: BTreeMap::new(),
+            forbidden: BTreeSet::new(),
             notes: Vec::new(),
         }
     }
@@ -116,6 +119,11 @@ impl Cluster {
             }),
             Want::Finalize(object) => self.update(object),
             Want::RecordEvent(note) => self.notes.push(format!("{}: {}", note.reason, note.message)),
+            Want::ReviewAccess { request, asker, rules } => {
+                let outcome = Ok(self.denials(request));
+                let answer = AccessAnswer { request: request.clone(), rules: *rules, outcome, at: now };
+                self.changes.extend(self.world.observe(Observation::Access { asker: asker.clone(), answer }));
+            }
             Want::ResolveDigest { request, asker, .. } => {
                 let result = match self.broken_images.get(&request.image) {
                     Some(why) => Err(why.clone()),
@@ -126,6 +134,18 @@ impl Cluster {
                 self.changes.extend(self.world.observe(observation));
             }
         }
+    }
+
+    fn denials(&self, request: &AccessRequest) -> Vec<Denial> {
+        let places =
+            request.resources.iter().flat_map(|resource| request.namespaces.iter().map(move |ns| (resource, ns)));
+        let denials = places.map(|(resource, namespace)| {
+            let place = format!("{namespace}/{}", resource.1);
+            let is_forbidden = |verb: &&&str| self.forbidden.contains(&((**verb).to_owned(), place.clone()));
+            let verbs = request.verbs.iter().filter(is_forbidden).copied().collect();
+            Denial { verbs, resource: resource.clone(), namespace: namespace.clone() }
+        });
+        denials.filter(|denial| !denial.verbs.is_empty()).collect()
     }
 
     fn create(&mut self, object: &Object, now: Timestamp) {

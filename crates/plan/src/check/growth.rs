@@ -21,7 +21,11 @@ fn ready_service() -> Vec<(Kind, String)> {
     let mut platform = Platform::new();
     platform.add(&service("hello", "hello:1", "", "", ""));
     assert_eq!(platform.ready_of("hello"), "True");
-    let world = &platform.cluster.world;
+    objects(&platform.cluster.world)
+}
+
+/// Every object, as JSON text.
+fn objects(world: &World) -> Vec<(Kind, String)> {
     let mut objects = Vec::new();
     for kind in Kind::ALL {
         for key in world.keys(*kind) {
@@ -34,9 +38,14 @@ fn ready_service() -> Vec<(Kind, String)> {
 
 /// A World with as many services, and the rows that plan over it.
 fn world_of(services: usize) -> (World, Rows) {
+    many(ready_service(), services)
+}
+
+/// A World with these objects so many times, each time under another name, and the rows that plan over it.
+fn many(objects: Vec<(Kind, String)>, services: usize) -> (World, Rows) {
     let settings = Settings::default();
     let (mut world, rows) = (World::new(settings.clone()), rows(&settings));
-    for (kind, text) in ready_service() {
+    for (kind, text) in objects {
         let shared = !text.contains("hello");
         for at in 0..if shared { 1 } else { services } {
             if kind == Kind::Pod && at >= RUNNING {
@@ -107,6 +116,125 @@ fn what_an_event_costs_does_not_grow_with_the_number_of_services() {
     };
     let (few, many) = (costs(50), costs(10_000));
     assert!(many.len() >= 17, "{many:?}");
+    for (kind, cost) in &many {
+        assert_eq!(Some(cost), few.get(kind), "{kind:?}: among 10,000 and among 50");
+        assert!(cost.visits <= MOST && cost.keys <= KEYS, "{kind:?}: {cost:?}");
+    }
+}
+
+/// One object of each kind of Eventing's that has a controller, and what they need, with `hello` for a name.
+const EVENTING: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-br-default-channel, namespace: knative-eventing}
+data: {channel-template-spec: "{apiVersion: messaging.knative.dev/v1, kind: InMemoryChannel}"}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hello}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: hello}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: hello}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: hello}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: hello}
+subjects: [{kind: ServiceAccount, name: hello, namespace: default}]
+---
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {name: hello, annotations: {eventing.knative.dev/broker.class: MTChannelBasedBroker}}
+spec: {config: {apiVersion: v1, kind: ConfigMap, name: config-br-default-channel, namespace: knative-eventing}}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {name: hello}
+spec: {broker: hello, subscriber: {ref: {apiVersion: v1, kind: Service, name: hello}}}
+---
+apiVersion: eventing.knative.dev/v1alpha1
+kind: RequestReply
+metadata: {name: hello}
+spec: {brokerRef: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: hello}, replyAttribute: replyid}
+---
+apiVersion: eventing.knative.dev/v1alpha1
+kind: EventTransform
+metadata: {name: hello}
+spec: {jsonata: {expression: a}, sink: {ref: {apiVersion: v1, kind: Service, name: hello}}}
+---
+apiVersion: eventing.knative.dev/v1beta2
+kind: EventType
+metadata: {name: hello}
+spec: {type: t, reference: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: hello}}
+---
+apiVersion: messaging.knative.dev/v1
+kind: InMemoryChannel
+metadata: {name: hello}
+---
+apiVersion: messaging.knative.dev/v1
+kind: Subscription
+metadata: {name: hello}
+spec:
+  channel: {apiVersion: messaging.knative.dev/v1, kind: InMemoryChannel, name: hello}
+  subscriber: {ref: {apiVersion: v1, kind: Service, name: hello}}
+---
+apiVersion: sources.knative.dev/v1
+kind: ApiServerSource
+metadata: {name: hello}
+spec:
+  mode: Reference
+  serviceAccountName: hello
+  resources: [{apiVersion: v1, kind: Event}]
+  sink: {ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: hello}}
+---
+apiVersion: sources.knative.dev/v1
+kind: PingSource
+metadata: {name: hello}
+spec: {schedule: "* * * * *", sink: {ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: hello}}}
+---
+apiVersion: sources.knative.dev/v1alpha1
+kind: IntegrationSource
+metadata: {name: hello}
+spec: {timer: {message: x}, sink: {ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: hello}}}
+---
+apiVersion: sinks.knative.dev/v1alpha1
+kind: JobSink
+metadata: {name: hello}
+spec: {job: {spec: {template: {}}}}
+---
+apiVersion: sinks.knative.dev/v1alpha1
+kind: IntegrationSink
+metadata: {name: hello}
+spec: {log: {}}
+"#;
+
+/// Whether an object's status says that it is ready; true where it has none.
+fn is_ready(object: &str) -> bool {
+    let value: serde_json::Value = serde_json::from_str(object).expect("JSON");
+    let conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.iter().filter(|condition| condition["type"] == "Ready").all(|condition| condition["status"] == "True")
+}
+
+#[test]
+fn what_an_event_costs_does_not_grow_with_the_number_of_objects_of_eventing() {
+    let mut platform = Platform::new();
+    platform.add(EVENTING);
+    let ready = objects(&platform.cluster.world);
+    ready.iter().for_each(|(kind, text)| assert!(is_ready(text), "{kind:?} {text}"));
+    let costs = |times| {
+        let (mut world, rows) = many(ready.clone(), times);
+        let mut routing = Routing::new(&world).0;
+        costs(&mut world, &rows, &mut routing)
+    };
+    let (few, many) = (costs(50), costs(10_000));
+    for kind in [Kind::ApiServerSource, Kind::RequestReply, Kind::EventTransform, Kind::JobSink, Kind::RoleBinding] {
+        assert!(many.contains_key(&kind), "{kind:?}");
+    }
     for (kind, cost) in &many {
         assert_eq!(Some(cost), few.get(kind), "{kind:?}: among 10,000 and among 50");
         assert!(cost.visits <= MOST && cost.keys <= KEYS, "{kind:?}: {cost:?}");

@@ -28,6 +28,12 @@ fn one(world: &World, want: &Want) -> String {
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}\n"),
         Want::Finalize(object) => format!("finalize {}\n", object.key()),
         Want::RecordEvent(note) => format!("note {}: {}\n", note.reason, note.message),
+        Want::ReviewAccess { request, .. } => {
+            let resources: Vec<String> =
+                request.resources.iter().map(|(group, plural)| format!("{plural}.{group}")).collect();
+            let (verbs, places) = (request.verbs.join(","), request.namespaces.join(","));
+            format!("ask whether {} may {verbs} {} in {places}\n", request.account, resources.join(","))
+        }
         Want::ResolveDigest { request, .. } => format!("resolve {}\n", request.image),
     }
 }

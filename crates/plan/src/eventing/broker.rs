@@ -5,7 +5,12 @@
 //! same: only what is as durable as the log may be asked for.
 
 use knoll_api::{
-    Key, Kind, Object, Resource, Timestamp, config::eventing::channel_template, eventing::Broker,
+    Key, Kind, Object, Resource, Timestamp,
+    config::eventing::channel_template,
+    eventing::{
+        Broker,
+        services::{BROKER_INGRESS as INGRESS, BROKER_INGRESS_SECRET as INGRESS_SECRET},
+    },
     labels::eventing::BROKER_CLASS,
 };
 
@@ -18,10 +23,6 @@ use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, status::Reporting};
 
 /// The class.
 pub(super) const CLASS: &str = "MTChannelBasedBroker";
-/// Service that takes the events of every Broker.
-const INGRESS: &str = "broker-ingress";
-/// Secret of the certificate that it presents.
-const INGRESS_SECRET: &str = "mt-broker-ingress-server-tls";
 const INGRESS_READY: &str = "IngressReady";
 const TRIGGER_CHANNEL_READY: &str = "TriggerChannelReady";
 const FILTER_READY: &str = "FilterReady";

@@ -2,13 +2,23 @@
 
 use std::sync::Arc;
 
-use knoll_api::{Key, Kind, Resource, eventing::Broker};
+use knoll_api::{Key, Kind, Resource, conditions::is_true, eventing::Broker};
 
-use super::{broker, trigger::broker_of};
+use super::{api_server_source::SUFFICIENT_PERMISSIONS, broker, integration_source, trigger::broker_of};
 use crate::{Carried, World, status::Reporting};
 
 /// Kinds that the data plane of events carries out.
-pub const CARRIED_KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::PingSource];
+pub const CARRIED_KINDS: [Kind; 9] = [
+    Kind::Broker,
+    Kind::Trigger,
+    Kind::InMemoryChannel,
+    Kind::PingSource,
+    Kind::ApiServerSource,
+    Kind::IntegrationSource,
+    Kind::JobSink,
+    Kind::IntegrationSink,
+    Kind::RequestReply,
+];
 
 /// The Broker of this key, if it is there and of the class that is served here.
 pub fn served_broker(world: &World, key: &Key) -> Option<Arc<Broker>> {
@@ -38,6 +48,28 @@ pub fn to_carry(world: &World, kind: Kind, key: &Key) -> Option<Carried> {
         Kind::PingSource => {
             let source = world.ping_sources.get(key)?;
             of(source.as_ref(), source.status.sink_uri.is_some())
+        }
+        Kind::ApiServerSource => {
+            let source = world.api_server_sources.get(key)?;
+            let may = source.condition(SUFFICIENT_PERMISSIONS).is_some_and(is_true);
+            of(source.as_ref(), may && source.status.source.sink_uri.is_some())
+        }
+        Kind::IntegrationSource => {
+            let source = world.integration_sources.get(key)?;
+            of(source.as_ref(), integration_source::is_ours(&source) && source.status.sink_uri.is_some())
+        }
+        Kind::JobSink => {
+            let sink = world.job_sinks.get(key)?;
+            of(sink.as_ref(), sink.spec.job.is_some() && sink.status.address.address.is_some())
+        }
+        Kind::IntegrationSink => {
+            let sink = world.integration_sinks.get(key)?;
+            let is_log = sink.spec.log.is_some() && sink.spec.aws.is_none();
+            of(sink.as_ref(), is_log && sink.status.address.address.is_some())
+        }
+        Kind::RequestReply => {
+            let replies = world.request_replies.get(key)?;
+            of(replies.as_ref(), replies.status.address.address.is_some())
         }
         _ => None,
     }

@@ -156,7 +156,7 @@ fn deployment(source: &ContainerSource) -> Deployment {
 }
 
 /// The template with what the SinkBinding has put into the environment of the one that is there.
-fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec) -> PodTemplateSpec {
+pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec) -> PodTemplateSpec {
     let containers = |spec: &PodTemplateSpec| -> Vec<Container> {
         let pod = spec.spec.iter();
         pod.flat_map(|pod| pod.init_containers.iter().flatten().chain(&pod.containers)).cloned().collect()

@@ -156,7 +156,7 @@ pub(super) fn not_found(kind: Kind, name: &str) -> String {
 }
 
 /// The plural that clients guess for a kind that they do not know.
-fn plural(kind: &str) -> String {
+pub(super) fn plural(kind: &str) -> String {
     let kind = kind.to_lowercase();
     match kind.as_bytes().last() {
         Some(b's') => format!("{kind}es"),

@@ -6,29 +6,22 @@
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
     duck::SubscriberStatus,
-    k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec},
+    eventing::services::{
+        CHANNEL_DISPATCHER as DISPATCHER, CHANNEL_DISPATCHER_SECRET as DISPATCHER_SECRET, CHANNEL_SUFFIX,
+    },
     messaging::InMemoryChannel,
-    names,
 };
 
 use super::{
     Stopped,
     addresses::{self, Place},
-    carried, destination, is_carried, policies, settle_dead_letters,
+    alias, carried, destination, is_carried, policies, settle_dead_letters,
     subscribers::{by_subscription, subscribers},
 };
 use crate::{
-    Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, by_same_key,
-    children::{child_of, map, says},
-    status::Reporting,
+    Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, by_same_key, children::map, status::Reporting,
 };
 
-/// Service that takes the events of every channel.
-const DISPATCHER: &str = "imc-dispatcher";
-/// Secret of the certificate that it presents.
-const DISPATCHER_SECRET: &str = "imc-dispatcher-server-tls";
-/// Port of the Services.
-const PORT: i32 = 80;
 const DISPATCHER_READY: &str = "DispatcherReady";
 const SERVICE_READY: &str = "ServiceReady";
 const ENDPOINTS_READY: &str = "EndpointsReady";
@@ -77,7 +70,8 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
 
 fn reconcile(world: &World, next: &mut InMemoryChannel, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
     report_carried(world, next, now);
-    let service = settle_service(world, next, plan).map_err(|why| {
+    let labels = map([("messaging.knative.dev/role", "in-memory-channel")]);
+    let service = alias::settle(world, next, CHANNEL_SUFFIX, labels, DISPATCHER, plan).map_err(|why| {
         let text = format!("Channel Service failed: {why}");
         next.conditions(now).mark_false(CHANNEL_SERVICE_READY, "ChannelServiceFailed", &text);
         Stopped
@@ -111,45 +105,6 @@ fn report_carried(world: &World, next: &mut InMemoryChannel, now: Timestamp) {
             next.conditions(now).mark_unknown(type_, reason, "The channel's events are not taken yet.");
         }
     }
-}
-
-/// Sees to the Service that gives the channel a name of its own; returns its key.
-fn settle_service(world: &World, channel: &InMemoryChannel, plan: &mut Plan) -> Result<Key, String> {
-    let wanted = service(world, channel);
-    let key = wanted.key();
-    let Some(existing) = world.core_services.get(&key) else {
-        let refusal = world.observed.refusals.get(&(Kind::CoreService, key.clone()));
-        let refused = refusal.map(|refusal| refusal.message.clone());
-        plan.create(wanted);
-        return refused.map_or(Ok(key), Err);
-    };
-    if !existing.is_controlled_by(channel) {
-        let (namespace, name) = (channel.namespace(), channel.name());
-        return Err(format!("inmemorychannel: {namespace}/{name} does not own Service: {:?}", key.name));
-    }
-    if !says(&existing.spec, &wanted.spec) {
-        plan.update(existing.as_ref(), Service { spec: wanted.spec, ..Service::clone(&existing) });
-    }
-    Ok(key)
-}
-
-fn service(world: &World, channel: &InMemoryChannel) -> Service {
-    let labels = map([("messaging.knative.dev/role", "in-memory-channel")]);
-    let dispatcher = Key::new(&world.settings.eventing_namespace, DISPATCHER);
-    let port = ServicePort {
-        name: Some("http".to_owned()),
-        protocol: Some("TCP".to_owned()),
-        port: PORT,
-        ..ServicePort::default()
-    };
-    let spec = ServiceSpec {
-        type_: Some("ExternalName".to_owned()),
-        external_name: Some(destination::service_host(world, &dispatcher)),
-        ports: Some(vec![port]),
-        ..ServiceSpec::default()
-    };
-    let name = names::child(channel.name(), "-kn-channel");
-    Service { metadata: child_of(channel, name, labels, Default::default()), spec: Some(spec), ..Service::default() }
 }
 
 /// A subscriber is ready once no event passes it by; until then it stays as it was.

@@ -6,6 +6,8 @@
 //! say that.
 
 mod addresses;
+mod alias;
+mod api_server_source;
 mod broker;
 mod carried;
 mod channel;
@@ -13,18 +15,24 @@ mod channelable;
 mod container_source;
 mod destination;
 mod event_policy;
+mod event_transform;
 mod event_type;
 #[cfg(test)]
 mod fixture;
 mod flow;
 mod identity;
 mod in_memory_channel;
+mod integration_sink;
+mod integration_source;
+mod job_sink;
 mod parallel;
 mod ping_source;
 mod policies;
+mod request_reply;
 mod sequence;
 mod sink_binding;
 mod source;
+mod source_event_types;
 mod subscribers;
 mod subscription;
 mod sugar;
@@ -63,6 +71,14 @@ pub(crate) fn rows() -> Vec<Row> {
         ping_source::ROW,
         sink_binding::ROW,
         container_source::ROW,
+        api_server_source::ROW,
+        integration_source::ROW,
+        job_sink::ROW,
+        integration_sink::ROW,
+        event_transform::ROW,
+        request_reply::ROW,
+        source_event_types::PING,
+        source_event_types::API_SERVER,
         event_policy::ROW,
         event_type::ROW,
     ]

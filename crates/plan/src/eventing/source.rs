@@ -22,12 +22,8 @@ pub(super) fn settle_sink<R: Reporting>(
     failed: fn(String) -> (&'static str, String),
     status: fn(&mut R) -> &mut SourceStatus,
 ) -> Result<(), Stopped> {
-    let resolved = destination::resolve(world, sink, next.namespace());
-    let found = resolved.as_ref().ok().cloned().unwrap_or_default();
-    let to = status(next);
-    (to.sink_uri, to.sink_ca_certs, to.sink_audience) = (found.url, found.ca_certs, found.audience);
-    match resolved {
-        Ok(_) => {
+    match find_sink(world, next, sink, status) {
+        Ok(()) => {
             next.conditions(now).mark_true(SINK_PROVIDED);
             Ok(())
         }
@@ -37,4 +33,21 @@ pub(super) fn settle_sink<R: Reporting>(
             Err(Stopped)
         }
     }
+}
+
+/// Finds where a source's events go; the status names it, or nothing.
+///
+/// # Errors
+/// Why the sink has no address, in words for the user.
+pub(super) fn find_sink<R: Reporting>(
+    world: &World,
+    next: &mut R,
+    sink: &Destination,
+    status: fn(&mut R) -> &mut SourceStatus,
+) -> Result<(), String> {
+    let resolved = destination::resolve(world, sink, next.namespace());
+    let found = resolved.as_ref().ok().cloned().unwrap_or_default();
+    let to = status(next);
+    (to.sink_uri, to.sink_ca_certs, to.sink_audience) = (found.url, found.ca_certs, found.audience);
+    resolved.map(drop)
 }

@@ -3,13 +3,14 @@
 use knoll_api::{
     Key, Kind, Resource,
     duck::{DeliverySpec, Destination, KReference},
-    eventing::{Broker, EventPolicy, EventType, Trigger},
+    eventing::{Broker, EventPolicy, EventTransform, EventType, RequestReply, Trigger},
     labels::eventing::DEPENDENCY,
     messaging::{Channel, InMemoryChannel, Subscription},
-    sources::{ApiServerSource, PingSource, SinkBinding},
+    sources::{ApiServerSource, IntegrationSource, PingSource, SinkBinding},
 };
 
-use crate::terms::{Indexed, Term, leads_to};
+use super::api_server_source::account_of;
+use crate::terms::{Indexed, Term, leads_to, select};
 
 /// The kind that a reference means, if controllers know it.
 pub(super) fn kind_of(reference: &KReference) -> Option<Kind> {
@@ -93,6 +94,19 @@ impl Indexed for EventType {
     }
 }
 
+impl Indexed for RequestReply {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let broker = self.key().sibling(self.spec.broker_ref.name.clone());
+        add(leads_to(Kind::Broker, &broker));
+    }
+}
+
+impl Indexed for EventTransform {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        self.spec.sink.iter().for_each(|to| destination(to, self.namespace(), add));
+    }
+}
+
 impl Indexed for Channel {}
 
 impl Indexed for InMemoryChannel {
@@ -121,7 +135,17 @@ macro_rules! sources {
         )*
     };
 }
-sources!(ApiServerSource, PingSource);
+sources!(PingSource, IntegrationSource);
+
+impl Indexed for ApiServerSource {
+    fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
+        let account = self.key().sibling(account_of(self).to_owned());
+        destination(&self.spec.source.sink, self.namespace(), add);
+        add(leads_to(Kind::ServiceAccount, &account));
+        // Namespaces have none.
+        select("", self.spec.namespace_selector.as_ref(), add);
+    }
+}
 
 impl Indexed for SinkBinding {
     fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {

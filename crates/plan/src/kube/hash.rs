@@ -21,6 +21,11 @@ pub(super) fn of(parts: &[&str]) -> u64 {
     hash
 }
 
+/// A hash of `parts` as text that is safe in annotations.
+pub(crate) fn fingerprint(parts: &[&str]) -> String {
+    format!("{:016x}", of(parts))
+}
+
 /// `hash` in `length` characters that are safe in names and label values.
 pub(super) fn text(mut hash: u64, length: usize) -> String {
     let letters = ALPHABET.len() as u64;

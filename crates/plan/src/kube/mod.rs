@@ -22,6 +22,7 @@ mod fixture;
 
 pub(crate) use self::{
     garbage_collection::{NAME as GARBAGE_COLLECTION, owners_and_dependents},
+    hash::fingerprint,
     node_load::NodeLoads,
     selector::matches,
 };

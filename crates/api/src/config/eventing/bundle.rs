@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{
     BrokerDefaults, ChannelDefaults, EventingFeatures, EventingObservability, KReferenceMapping, PingDefaults,
-    SugarConfig, broker_defaults, channel_defaults, channel_template,
+    SugarConfig, TransformationImages, broker_defaults, channel_defaults, channel_template,
 };
 use crate::config::{ConfigError, Data, LeaderElectionConfig, LoggingConfig};
 
 /// Names of the ConfigMaps that are read, in Eventing's namespace.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "config-br-default-channel",
     "config-br-defaults",
     "config-features",
@@ -20,6 +20,7 @@ pub const NAMES: [&str; 10] = [
     "config-ping-defaults",
     "config-sugar",
     "default-ch-webhook",
+    "eventing-transformations-images",
 ];
 
 /// What a map says from the start.
@@ -29,6 +30,7 @@ pub fn shipped(name: &str) -> Data {
         "config-br-defaults" => &[(broker_defaults::KEY, broker_defaults::SHIPPED)],
         "default-ch-webhook" => &[(channel_defaults::KEY, channel_defaults::SHIPPED)],
         "config-features" => super::features::SHIPPED,
+        "eventing-transformations-images" => super::transformation_images::SHIPPED,
         _ => &[],
     };
     pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -55,6 +57,8 @@ pub struct EventingBundle {
     pub ping_defaults: PingDefaults,
     /// `config-sugar`.
     pub sugar: SugarConfig,
+    /// `eventing-transformations-images`.
+    pub transformation_images: TransformationImages,
     /// Maps that could not be used, by name; their parts kept their earlier values.
     pub errors: BTreeMap<String, ConfigError>,
 }
@@ -90,6 +94,7 @@ impl EventingBundle {
             "config-observability" => self.observability = EventingObservability::parse(data)?,
             "config-ping-defaults" => self.ping_defaults = PingDefaults::parse(data)?,
             "config-sugar" => self.sugar = SugarConfig::parse(data)?,
+            "eventing-transformations-images" => self.transformation_images = TransformationImages::parse(data)?,
             _ => {}
         }
         Ok(())
@@ -108,6 +113,7 @@ impl EventingBundle {
             "config-observability" => self.observability = absent.observability,
             "config-ping-defaults" => self.ping_defaults = absent.ping_defaults,
             "config-sugar" => self.sugar = absent.sugar,
+            "eventing-transformations-images" => self.transformation_images = absent.transformation_images,
             _ => {}
         }
     }

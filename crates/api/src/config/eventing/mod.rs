@@ -8,6 +8,7 @@ mod kreference_mapping;
 mod observability;
 mod ping_defaults;
 mod sugar;
+mod transformation_images;
 
 pub use broker_defaults::{BrokerConfig, BrokerDefaults};
 pub(crate) use bundle::check;
@@ -18,6 +19,7 @@ pub use kreference_mapping::{KReferenceMapping, Referent};
 pub use observability::EventingObservability;
 pub use ping_defaults::PingDefaults;
 pub use sugar::SugarConfig;
+pub use transformation_images::TransformationImages;
 
 use super::{ConfigError, Data, read};
 

@@ -1,6 +1,9 @@
 //! Eventing's kinds.
 
-use knoll_api::Kind;
+use knoll_api::{
+    Kind,
+    sources::{API_SERVER_EVENT_TYPES, PING_EVENT_TYPES},
+};
 
 use super::{
     ADDRESSABLE, ColumnOf, Definition, READY, REASON, Version,
@@ -53,15 +56,6 @@ const BINDING: &[(&str, &str)] = &[
 
 /// Annotation: what types of events a source sends.
 const EVENT_TYPES: &str = "registry.knative.dev/eventTypes";
-const OF_API_SERVER: &str = r#"[
-  {"type": "dev.knative.apiserver.resource.add", "description": "An object was added; the event holds it"},
-  {"type": "dev.knative.apiserver.resource.delete", "description": "An object was deleted; the event holds it"},
-  {"type": "dev.knative.apiserver.resource.update", "description": "An object changed; the event holds it"},
-  {"type": "dev.knative.apiserver.ref.add", "description": "An object was added; the event names it"},
-  {"type": "dev.knative.apiserver.ref.delete", "description": "An object was deleted; the event names it"},
-  {"type": "dev.knative.apiserver.ref.update", "description": "An object changed; the event names it"}
-]"#;
-const OF_PING: &str = r#"[{"type": "dev.knative.sources.ping", "description": "The fixed data of a PingSource, at the times of its schedule"}]"#;
 
 pub(super) const DEFINITIONS: &[Definition] = &[
     Definition {
@@ -130,7 +124,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         categories: SOURCES,
         columns: SENDER,
         labels: SOURCE,
-        annotations: &[(EVENT_TYPES, OF_API_SERVER)],
+        annotations: &[(EVENT_TYPES, API_SERVER_EVENT_TYPES)],
         ..Definition::of(Kind::ApiServerSource)
     },
     Definition { categories: SOURCES, columns: SENDER, labels: SOURCE, ..Definition::of(Kind::ContainerSource) },
@@ -138,7 +132,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         categories: SOURCES,
         columns: PING,
         labels: SOURCE,
-        annotations: &[(EVENT_TYPES, OF_PING)],
+        annotations: &[(EVENT_TYPES, PING_EVENT_TYPES)],
         others: &[Version { name: "v1beta2", columns: PING, conversion: PING_SOURCE_V1BETA2, is_deprecated: true }],
         ..Definition::of(Kind::PingSource)
     },
