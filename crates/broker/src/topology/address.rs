@@ -11,11 +11,10 @@
 
 use knoll_api::eventing::services::{
     BROKER_INGRESS as BROKERS, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
+    REQUEST_REPLY as REQUEST_REPLIES,
 };
 
 use super::{Kind, Name};
-
-const REQUEST_REPLIES: &str = "request-reply";
 
 /// The names that addresses are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
