@@ -20,6 +20,7 @@ mod event_type;
 #[cfg(test)]
 mod fixture;
 mod flow;
+pub mod graph;
 mod identity;
 mod in_memory_channel;
 mod integration_sink;
