@@ -105,14 +105,18 @@ impl Endpoint<'_> {
 
     fn list(&self, out: &mut dyn Write) -> Result<(), EventError> {
         let all = self.ask("GET", "/events", &Value::Null)?;
-        writeln!(out, "{:<40} {:<32} {:>9} {:>9} {:>10} {:>8}", "OF", "TO", "LAG", "IN FLIGHT", "DELIVERED", "DEAD")?;
+        let row = |of: &str, to: &str, numbers: [String; 4]| {
+            let [lag, under_way, delivered, dead] = numbers;
+            format!("{of:<40} {to:<32} {lag:>9} {under_way:>9} {delivered:>10} {dead:>8}")
+        };
+        writeln!(out, "{}", row("OF", "TO", ["LAG", "IN FLIGHT", "DELIVERED", "DEAD"].map(str::to_owned)))?;
         for of in list(&all) {
             let name = format!("{}:{}/{}", text(of, "kind"), text(of, "namespace"), text(of, "name"));
-            writeln!(out, "{name:<40} {:<32} {:>9} {:>9} {:>10} {:>8}", "", "", "", "", of["deadLetters"])?;
+            let dead = of["deadLetters"].to_string();
+            writeln!(out, "{}", row(&name, "", [String::new(), String::new(), String::new(), dead]))?;
             for to in list(&of["subscriptions"]) {
-                let (lag, under_way, delivered) = (&to["lag"], &to["inFlight"], &to["delivered"]);
-                let dead = &to["deadLetters"];
-                writeln!(out, "{:<40} {:<32} {lag:>9} {under_way:>9} {delivered:>10} {dead:>8}", "", text(to, "name"))?;
+                let numbers = ["lag", "inFlight", "delivered", "deadLetters"].map(|field| to[field].to_string());
+                writeln!(out, "{}", row("", text(to, "name"), numbers))?;
             }
         }
         Ok(())
@@ -178,9 +182,10 @@ impl Endpoint<'_> {
                 writeln!(out, "{:<8} {:<24} {:<24} {:<5} {:<28} ID", "OFFSET", "TIME", "FOR", "CODE", "TYPE")?;
                 self.each_letter(of, |letter| {
                     let event = &letter["event"];
-                    let (time, whose) = (text(letter, "time"), whose(letter));
-                    let (code, kind, id) = (&event["knativeerrorcode"], text(event, "type"), text(event, "id"));
-                    writeln!(out, "{:<8} {time:<24} {whose:<24} {code:<5} {kind:<28} {id}", letter["offset"])
+                    let (offset, time, whose) = (letter["offset"].to_string(), text(letter, "time"), whose(letter));
+                    let code = event["knativeerrorcode"].to_string();
+                    let (kind, id) = (text(event, "type"), text(event, "id"));
+                    writeln!(out, "{offset:<8} {time:<24} {whose:<24} {code:<5} {kind:<28} {id}")
                 })
             }
             LetterCommand::Show { of, offset } => {

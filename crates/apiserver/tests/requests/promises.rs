@@ -131,9 +131,9 @@ async fn every_kind_of_the_table_is_kept_with_a_warning() {
         let version = match (group, plural) {
             ("", _) => String::new(),
             (_, "horizontalpodautoscalers") => "/v2".into(),
-            ("sinks.knative.dev", _)
-            | ("eventing.knative.dev", "requestreplies")
-            | (_, "integrationsources") => "/v1alpha1".into(),
+            ("sinks.knative.dev", _) | ("eventing.knative.dev", "requestreplies") | (_, "integrationsources") => {
+                "/v1alpha1".into()
+            }
             _ => "/v1".into(),
         };
         let list = h.get(&format!("{groups}{version}")).await.expect(200);
