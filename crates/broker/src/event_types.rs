@@ -157,10 +157,10 @@ impl EventTypes {
 
     /// Has `create` make what is met, no more than so many at a time, until nobody notes any more. What could not be made is
     /// tried again with the next event of its type.
-    pub async fn make<E: std::fmt::Display>(
+    pub async fn make<E: std::fmt::Display, F: Future<Output = Result<Made, E>>>(
         self: Arc<Self>,
         mut new: NewTypes,
-        create: impl AsyncFn(EventType) -> Result<Made, E>,
+        create: impl Fn(EventType) -> F,
     ) {
         let mut pace = Pace::new();
         let mut counts: HashMap<Arc<str>, u32> = HashMap::new();
@@ -298,9 +298,14 @@ mod tests {
         let taken = types.taken();
         let calls = Arc::new(AtomicU32::new(0));
         let counted = calls.clone();
-        let making = tokio::spawn(types.clone().make(new, async move |_| match counted.fetch_add(1, SeqCst) {
-            0 => Err("no"),
-            _ => Ok(Made::New),
+        let making = tokio::spawn(types.clone().make(new, move |_| {
+            let counted = counted.clone();
+            async move {
+                match counted.fetch_add(1, SeqCst) {
+                    0 => Err("no"),
+                    _ => Ok(Made::New),
+                }
+            }
         }));
         taken(&broker("a"), &event("x"));
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -128,7 +128,7 @@ fn a_channel_hands_every_event_to_every_subscription() {
         space.apply(&object("messaging.knative.dev/v1", "Subscription", name, spec));
         space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("subscription/{name}")]);
     }
-    let place = Place::of(&space, "channel", "c");
+    let place = Place::of(&space, "channels.messaging.knative.dev", "c");
     place.take("1", "t");
     place.take("2", "t");
     for sink in [&one, &other, &replies] {

@@ -20,7 +20,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("apps", "statefulsets", "no controller makes its pods: use a Deployment"),
     ("autoscaling", "horizontalpodautoscalers", "nothing is scaled by it: Knative Services scale by themselves"),
     ("certificates.k8s.io", "certificatesigningrequests", "no certificate is signed"),
-    ("eventing.knative.dev", "requestreplies", "no request is taken in"),
     ("networking.k8s.io", "ingressclasses", "Ingresses are not served: use a Knative Service or DomainMapping"),
     ("networking.k8s.io", "ingresses", "Ingresses are not served: use a Knative Service or DomainMapping"),
     ("networking.k8s.io", "networkpolicies", "traffic is not filtered: every pod reaches every other"),

@@ -107,10 +107,8 @@ fn minimal(plural: &str) -> Value {
 /// The spec of one of Eventing's kinds.
 fn event_spec(plural: &str) -> Value {
     let sink = json!({"uri": "http://example.com"});
-    let broker = json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "x"});
     let once = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
     match plural {
-        "requestreplies" => json!({"brokerRef": broker}),
         "integrationsinks" => json!({"log": {}}),
         "jobsinks" => json!({"job": {"spec": {"template": once}}}),
         "apiserversources" => json!({"sink": sink, "resources": [{"apiVersion": "v1", "kind": "Event"}]}),

@@ -3,7 +3,9 @@
 mod publish;
 mod translate;
 
-use knoll_broker::{Adopted, Topology};
+use std::sync::Arc;
+
+use knoll_broker::{Adopted, EventTypes, Topology};
 use tokio::sync::watch;
 
 pub(crate) use publish::{EventPublisher, KINDS};
@@ -15,4 +17,6 @@ pub struct EventLinks {
     pub topology: watch::Sender<Option<Topology>>,
     /// What it acts on already: brokers, channels and Triggers are ready once they are among those.
     pub adopted: Adopted,
+    /// Has EventTypes made of events, where the feature says so.
+    pub event_types: Arc<EventTypes>,
 }

@@ -12,7 +12,7 @@ use std::{
 use knoll_api::{Key, Kind, Resource, duck::AppliedEventPoliciesStatus};
 use knoll_broker::{
     Topology,
-    topology::{self, Addressable, Name, Names, Subscription},
+    topology::{self, Addressable, Name, Names, RequestReply, Subscription},
 };
 use knoll_plan::{Carried, Changed, Observation, SystemConfig, World, broker_of, served_broker, to_carry};
 use tokio::time::Instant;
@@ -24,9 +24,10 @@ use super::{
 use crate::counters::{Counters, count};
 
 /// Kinds that snapshots are made of.
-pub(crate) const KINDS: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::EventPolicy];
+pub(crate) const KINDS: [Kind; 5] =
+    [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply, Kind::EventPolicy];
 /// Those that snapshots hold.
-const HELD: [Kind; 3] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel];
+const HELD: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply];
 
 /// Shortest time between two snapshots; changes in between come together.
 const APART: Duration = Duration::from_millis(2);
@@ -76,6 +77,10 @@ struct Looked {
     different: BTreeSet<Name>,
     /// What is to be told, by the broker or channel that has to be acted on first.
     told: BTreeMap<Name, Told>,
+    /// RequestReplies as they are, or nothing for those that are gone. Whoever has the snapshot acts on them.
+    replies: Vec<(Key, Option<RequestReply>)>,
+    /// What is to be told once there is the snapshot.
+    told_at_once: Told,
 }
 
 impl EventPublisher {
@@ -107,7 +112,10 @@ impl EventPublisher {
                 }
             }
             // Which broker a Trigger may name is a feature, and so is who may send.
-            Changed::Config(SystemConfig::Eventing("config-features")) => self.touched.extend(all(world)),
+            Changed::Config(SystemConfig::Eventing("config-features")) => {
+                self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
+                self.touched.extend(all(world));
+            }
             Changed::Config(_) | Changed::Observed(..) => {}
         }
     }
@@ -140,6 +148,7 @@ impl EventPublisher {
         let begun = Instant::now();
         let is_first = self.topology.is_none();
         if is_first {
+            self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
             self.touched = all(world).collect();
         }
         let mut looked = Looked::default();
@@ -173,7 +182,8 @@ impl EventPublisher {
         match kind {
             Kind::Broker => self.look_at_broker(world, key, looked),
             Kind::Trigger => self.look_at_trigger(world, key, looked),
-            _ => self.look_at_channel(world, key, looked),
+            Kind::InMemoryChannel => self.look_at_channel(world, key, looked),
+            _ => look_at_request_reply(world, key, looked),
         }
     }
 
@@ -255,9 +265,16 @@ impl EventPublisher {
 
     /// Makes the next snapshot. What is told of those that nobody has to act on first.
     fn hand_over(&mut self, looked: Looked, is_first: bool) -> Told {
-        let Looked { different, mut told } = looked;
+        let Looked { different, mut told, replies, told_at_once } = looked;
         let mut next = self.topology.take().unwrap_or_else(|| Topology::new(self.names.clone()));
-        let mut now = Told::new();
+        let mut now = told_at_once;
+        let is_different = is_first || !different.is_empty() || !replies.is_empty();
+        for (key, reply) in replies {
+            next = match reply {
+                Some(reply) => next.with_request_reply(reply),
+                None => next.without_request_reply(&key.namespace, &key.name),
+            };
+        }
         for name in &different {
             let btree_map::Entry::Occupied(mut occupied) = self.entries.entry(name.clone()) else { continue };
             let entry = occupied.get_mut();
@@ -283,12 +300,18 @@ impl EventPublisher {
             }
         }
         self.topology = Some(next.clone());
-        if is_first || !different.is_empty() {
+        if is_different {
             count(&self.counters.topologies);
             self.links.topology.send_replace(Some(next));
         }
         now
     }
+}
+
+fn look_at_request_reply(world: &World, key: &Key, looked: &mut Looked) {
+    let reply = world.request_replies.get(key);
+    looked.replies.push((key.clone(), reply.map(|reply| translate::request_reply(&reply))));
+    looked.told_at_once.insert((Kind::RequestReply, key.clone()), to_carry(world, Kind::RequestReply, key));
 }
 
 /// Everything that snapshots hold.

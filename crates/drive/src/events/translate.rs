@@ -1,25 +1,29 @@
 //! From objects of the API, as admission and their controllers left them, to what the data plane acts on.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use http::Uri;
 use knoll_api::{
     Key, Resource,
     config::eventing::DefaultAuthorizationMode,
     duck::{self, AppliedEventPoliciesStatus, AuthStatus, DeliverySpec, DeliveryStatus},
-    eventing::{Broker, EventPolicy, FilterError, Trigger, TriggerSpec},
+    eventing::{self, Broker, EventPolicy, FilterError, Trigger, TriggerSpec},
+    iso8601,
     labels::eventing::ORDERING,
     messaging::InMemoryChannel,
 };
 use knoll_broker::{
     delivery::{Backoff, BackoffPolicy, Delivery, Destination},
     topology::{
-        Kind, Name, Ordering, Subscriber, Subscription,
+        Kind, Name, Ordering, RequestReply, Subscriber, Subscription,
         access::{Access, Mode, Policy},
     },
 };
 use knoll_event::{filter::Filter, mode::Format};
 use knoll_plan::World;
+
+/// How long an answer is waited for where a RequestReply does not say; what admission fills in.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a snapshot says of a broker or channel itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +101,21 @@ impl HeadAccess {
 /// A filter that lets nothing through: an attribute without a name has no value.
 fn nothing() -> Filter {
     Filter::exact([("", "")])
+}
+
+/// A RequestReply, whose Broker is in its namespace.
+pub(super) fn request_reply(of: &eventing::RequestReply) -> RequestReply {
+    let spec = &of.spec;
+    let timeout = spec.timeout.as_deref().and_then(|text| iso8601::parse(text).ok()?.to_std());
+    RequestReply {
+        namespace: of.namespace().into(),
+        name: of.name().into(),
+        uid: of.uid().into(),
+        broker: Name::new(Kind::Broker, of.namespace(), &spec.broker_ref.name),
+        correlation_attribute: spec.correlation_attribute.as_str().into(),
+        reply_attribute: spec.reply_attribute.as_str().into(),
+        timeout: timeout.unwrap_or(REPLY_TIMEOUT),
+    }
 }
 
 /// A Trigger whose events go where its status says. One whose filters cannot be read gets no event, and says why beside.
@@ -218,8 +237,6 @@ pub(super) fn is_same(one: &Subscription, other: &Subscription) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use knoll_plan::Settings;
 
     use super::*;

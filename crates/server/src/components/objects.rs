@@ -3,7 +3,11 @@
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
-use knoll_api::{Key, labels};
+use knoll_api::{
+    Key,
+    eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY},
+    labels,
+};
 use knoll_plan::GatewayAddresses;
 use kube::{
     Api, Client,
@@ -14,8 +18,8 @@ use serde_json::{Value, json};
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
 
-/// The Services of what takes the events of brokers and of channels. Here that is one.
-const EVENT_INGRESSES: [&str; 2] = ["broker-ingress", "imc-dispatcher"];
+/// The Services of what takes the events of brokers, of channels and of RequestReplies. Here that is one.
+const EVENT_INGRESSES: [&str; 3] = [BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY];
 
 /// Where the gateway is.
 #[derive(Clone, Copy)]

@@ -1,5 +1,6 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
+mod event_types;
 mod operations;
 mod senders;
 mod tokens;
@@ -14,7 +15,8 @@ use std::{
 
 use knoll_api::metrics::MetricFamily;
 use knoll_broker::{
-    Adopted, Config, DataPlane, Hooks, Log, Resolve, Topology, resolve_as_the_machine_does, serve, topology::Names,
+    Adopted, Config, DataPlane, EventTypes, Hooks, Log, Resolve, Topology, resolve_as_the_machine_does, serve,
+    topology::Names,
 };
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::EventLinks;
@@ -39,16 +41,19 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// The data plane as others see it: nothing while its log is not open.
 #[derive(Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<Option<DataPlane>>>);
+pub(crate) struct Running {
+    plane: Arc<Mutex<Option<DataPlane>>>,
+    event_types: Option<Arc<EventTypes>>,
+}
 
 impl Running {
     /// The data plane, while it runs.
     pub(crate) fn get(&self) -> Option<DataPlane> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.plane.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, plane: Option<DataPlane>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = plane;
+        *self.plane.lock().unwrap_or_else(PoisonError::into_inner) = plane;
     }
 
     /// Shows itself to an operator, and does what one asks.
@@ -62,7 +67,9 @@ impl Running {
     }
 
     fn metrics(&self) -> Vec<MetricFamily> {
-        self.get().map(|plane| plane.metrics()).unwrap_or_default()
+        let mut families = self.get().map(|plane| plane.metrics()).unwrap_or_default();
+        families.extend(self.event_types.iter().flat_map(|types| types.metrics()));
+        families
     }
 }
 
@@ -74,6 +81,7 @@ struct Parts {
     domain: String,
     listener: std::net::TcpListener,
     client: kube::Client,
+    event_types: Arc<EventTypes>,
     running: Running,
 }
 
@@ -105,8 +113,10 @@ pub(crate) fn start(
     listener: TcpListener,
 ) -> Result<(EventLinks, Running), Failure> {
     let (topology, snapshots) = watch::channel(None);
-    let (adopted, running) = (Adopted::default(), Running::default());
+    let adopted = Adopted::default();
     let listener = listener.into_std().map_err(|e| Failure::io("hand a socket over", &e))?;
+    let event_types = event_types::make(tasks, client.clone());
+    let running = Running { event_types: Some(event_types.clone()), ..Running::default() };
     let parts = Parts {
         directory,
         snapshots,
@@ -114,11 +124,12 @@ pub(crate) fn start(
         domain: names.cluster_domain.to_string(),
         listener,
         client,
+        event_types: event_types.clone(),
         running: running.clone(),
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
     tasks.restartable("events", move || live(parts.clone(), stop.clone()));
-    Ok((EventLinks { topology, adopted }, running))
+    Ok((EventLinks { topology, adopted, event_types }, running))
 }
 
 async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
@@ -130,7 +141,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         tokens: Some(tokens::tokens(parts.client.clone())),
         authorize: Some(senders::authorize(parts.client.clone())),
         adopted: parts.adopted.clone(),
-        ..Hooks::default()
+        taken: Some(parts.event_types.taken()),
     };
     let plane = DataPlane::new(log, parts.snapshots.clone(), Config::default(), hooks).map_err(|e| chain(&e))?;
     let listener = parts.listener.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e))?;
