@@ -20,8 +20,11 @@ pub(crate) fn admit(admission: &mut Admission<'_>, job: &mut Value) -> Result<()
     if job["spec"]["manualSelector"] == true {
         return Ok(());
     }
+    // What the writer says instead is refused, not replaced.
     let (uid, name) = (object::uid(job).to_owned(), object::name(job).to_owned());
-    job["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    object::map_at(&mut job["spec"], "selector");
+    let selector = object::map_at(&mut job["spec"]["selector"], "matchLabels");
+    selector.entry("batch.kubernetes.io/controller-uid").or_insert_with(|| uid.as_str().into());
     let template = object::map_at(&mut job["spec"], "template");
     let metadata = template.entry("metadata").or_insert_with(|| json!({}));
     let labels = object::map_at(metadata, "labels");
@@ -31,7 +34,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, job: &mut Value) -> Result<()
         ("batch.kubernetes.io/job-name", &name),
         ("job-name", &name),
     ] {
-        labels.insert(key.into(), value.as_str().into());
+        labels.entry(key).or_insert_with(|| value.as_str().into());
     }
     Ok(())
 }

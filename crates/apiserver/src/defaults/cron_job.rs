@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{inner, pod};
+use super::{inner, job, pod};
 use crate::object::default as set;
 
 /// Runs may overlap; few finished ones are kept.
@@ -12,7 +12,8 @@ pub(crate) fn default(cron: &mut Value) {
     set(spec, "suspend", false);
     set(spec, "successfulJobsHistoryLimit", 3);
     set(spec, "failedJobsHistoryLimit", 1);
-    if let Some(job) = inner(spec, "jobTemplate").and_then(|template| inner(template, "spec")) {
-        pod::template(job);
+    if let Some(template) = inner(spec, "jobTemplate").and_then(|template| inner(template, "spec")) {
+        job::patterns(template);
+        pod::template(template);
     }
 }

@@ -37,12 +37,20 @@ pub(crate) struct Hooks {
     admit: Option<Admit>,
     /// Findings about a new object (`old` is what it replaces).
     validate: fn(new: &Value, old: Option<&Value>) -> Vec<Cause>,
+    /// Findings about a new status (`old` is the object with the one that it replaces).
+    pub(crate) validate_status: fn(new: &Value, old: &Value) -> Vec<Cause>,
     /// Objects that come into being in the same transaction as a new one.
     pub(crate) companions: Option<fn(View<'_>, &Value) -> Vec<Companion>>,
 }
 
 /// Nothing special.
-const NONE: Hooks = Hooks { default: |_| {}, admit: None, validate: |_, _| Vec::new(), companions: None };
+const NONE: Hooks = Hooks {
+    default: |_| {},
+    admit: None,
+    validate: |_, _| Vec::new(),
+    validate_status: |_, _| Vec::new(),
+    companions: None,
+};
 
 impl Hooks {
     const fn default(self, default: fn(&mut Value)) -> Self {
@@ -62,6 +70,10 @@ impl Hooks {
 
     const fn validate(self, validate: fn(&Value, Option<&Value>) -> Vec<Cause>) -> Self {
         Self { validate, ..self }
+    }
+
+    const fn validate_status(self, validate_status: fn(&Value, &Value) -> Vec<Cause>) -> Self {
+        Self { validate_status, ..self }
     }
 
     const fn companions(self, companions: fn(View<'_>, &Value) -> Vec<Companion>) -> Self {
@@ -140,7 +152,8 @@ const TABLE: &[(&str, &str, Hooks)] = &[
     ("batch", "jobs", NONE
         .default(defaults::job::default)
         .admit(admission::job::admit)
-        .validate(validation::batch::job)),
+        .validate(validation::batch::job)
+        .validate_status(validation::batch::job_status)),
     ("batch", "cronjobs", NONE
         .default(defaults::cron_job::default)
         .validate(validation::batch::cron_job)),

@@ -20,6 +20,9 @@ use crate::{
 
 /// Namespaces that cannot be deleted.
 const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
+/// Told to whoever deletes Jobs and does not say what becomes of their pods.
+const KEPT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+                    remove them or set propagationPolicy=Orphan to suppress this warning";
 /// How often a deletion that lost a race is tried again.
 const ATTEMPTS: usize = 10;
 
@@ -39,6 +42,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) propagation: Option<Propagation>,
     pub(crate) uid: String,
     pub(crate) resource_version: String,
+    /// What the caller should know.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What a deletion came to.
@@ -55,14 +60,17 @@ pub(crate) async fn delete(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
     let deleted = run(server, call, &options).await?;
     let resource = &call.resource;
     if !deleted.gone || resource.delete_returns_object {
-        return Ok(respond::object(call, 200, &deleted.object, &[]));
+        return Ok(respond::object(call, 200, &deleted.object, &options.warnings));
     }
     let answer = status::deleted(&resource.group, &resource.plural, &call.name, object::uid(&deleted.object));
-    Ok(respond::value(200, &answer, call.accept.format))
+    let mut response = respond::value(200, &answer, call.accept.format);
+    respond::warn(&mut response, &options.warnings);
+    Ok(response)
 }
 
 impl DeleteOptions {
-    /// From the body and the query; the body wins.
+    /// From the body and the query; the body wins. Jobs leave their pods behind unless it says otherwise, as they did
+    /// when nothing collected them.
     ///
     /// # Errors
     /// 400 for a body that cannot be read, 422 for values that are not known.
@@ -79,6 +87,7 @@ impl DeleteOptions {
             propagation: None,
             uid: object::text(&body, "/preconditions/uid").into(),
             resource_version: object::text(&body, "/preconditions/resourceVersion").into(),
+            warnings: Vec::new(),
         };
         let policy = object::text(&body, "/propagationPolicy");
         let policy = if policy.is_empty() { query.get("propagationPolicy") } else { policy };
@@ -97,6 +106,11 @@ impl DeleteOptions {
                 return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
             }
         };
+        let says = body["orphanDependents"].is_boolean() || query.has("orphanDependents");
+        if options.propagation.is_none() && is_job(call) && !says {
+            options.propagation = Some(Propagation::Orphan);
+            options.warnings.push(KEPT.to_owned());
+        }
         if options.grace.is_some_and(|g| g < 0) {
             options.grace = Some(1);
         }
@@ -177,6 +191,10 @@ fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value)
         object::map_at(&mut new, "status").insert("phase".into(), "Terminating".into());
     }
     (!object::is_released(&new)).then_some(new)
+}
+
+fn is_job(call: &Call) -> bool {
+    call.resource.plural == "jobs" && call.resource.group == "batch"
 }
 
 fn is_definition(call: &Call) -> bool {

@@ -34,5 +34,7 @@ pub(crate) async fn delete_collection(server: &Arc<ApiServer>, call: &mut Call) 
         "metadata": {"resourceVersion": server.store.revision().to_string()},
         "items": items,
     });
-    Ok(respond::value(200, &answer, call.accept.format))
+    let mut response = respond::value(200, &answer, call.accept.format);
+    respond::warn(&mut response, &options.warnings);
+    Ok(response)
 }

@@ -191,6 +191,7 @@ async fn settle(
         Some(Subresource::Status | Subresource::Approval) => {
             let mut causes = validation::metadata::check(resource, new);
             causes.extend(fields::misfits(resource, new));
+            causes.extend((hooks::of(resource).validate_status)(new, &old.object));
             if !causes.is_empty() {
                 return Err(resource.invalid(object::name(new), causes));
             }

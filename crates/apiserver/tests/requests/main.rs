@@ -10,6 +10,7 @@ mod flow;
 #[path = "../../../proxy/tests/support/frames.rs"]
 mod frames;
 mod idle;
+mod jobs;
 mod limits;
 mod lists_and_watches;
 mod mines;
