@@ -24,6 +24,6 @@ pub const DEEPEST_FILTER: usize = 64;
 /// Comparisons, expressions and lists in one filter, all that is within it counted.
 pub const MOST_FILTERS: usize = 1024;
 /// What a filter may do for one event, and the evaluation of an expression by itself: bytes of text that comparisons and
-/// functions read and write, with eight more for each step. Three attributes of [`LONGEST_VALUE`] hold less, and it is about a
-/// millisecond of a processor.
+/// functions read and write, with eight more for each step. Three attributes of [`LONGEST_VALUE`] hold less, and it is some
+/// milliseconds of a processor at most.
 pub const MOST_WORK: usize = 256 << 10;

@@ -44,8 +44,8 @@ const READ_EVENTS: usize = 256;
 const READ_BYTES: usize = 1 << 20;
 /// How long events that were read are matched before the worker looks at what else there is.
 const READ_TIME: Duration = Duration::from_millis(50);
-/// Work of filters after which others get the thread, counted as [`MOST_WORK`](knoll_event::limits::MOST_WORK) counts it: a
-/// few milliseconds at most, what the last filter takes among them.
+/// Work of filters after which others get the thread, counted as [`MOST_WORK`](knoll_event::limits::MOST_WORK) counts it: some
+/// milliseconds, what the last filter takes among them.
 const MATCH_WORK: usize = 512 << 10;
 /// Events of one stream that somebody is not done with, before new ones are put aside for all. Less than what a cursor
 /// may have settled ahead.

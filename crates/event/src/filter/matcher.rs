@@ -4,8 +4,7 @@
 //! several attributes needs each of them, so the one that fewest filters share is its gate; `all` takes the rarest gate of
 //! its elements, `any` the gates of all of them. An event opens gates by look-ups, and only filters behind open ones are
 //! evaluated, those not even that which are nothing but their gate. What has no gate (`not`, and expressions of which nothing
-//! is known) is evaluated for every event. [`naive`](Matcher::naive) asks one after the other, and says
-//! the same.
+//! is known) is evaluated for every event. [`naive`](Matcher::naive) asks one after the other, and says the same.
 //!
 //! Filters come and go one at a time ([`insert`](Matcher::insert), [`remove`](Matcher::remove)). A copy shares everything
 //! with the one before, and what a change does not touch stays shared: it costs a few look-ups for each comparison of its own
