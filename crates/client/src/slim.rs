@@ -13,6 +13,12 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug)]
 pub(crate) struct Slim(pub(crate) Value);
 
+impl From<Slim> for Value {
+    fn from(Slim(object): Slim) -> Self {
+        object
+    }
+}
+
 /// Its metadata.
 struct Metadata(Value);
 

@@ -1,13 +1,15 @@
 //! One collection: list, then watch, then begin again when that breaks.
 //!
-//! Promises that what was told is complete up to the revision that came with it: a listing replaces everything (so what
-//! vanished while nobody watched goes), a watch goes on where the listing or the last event ended.
+//! [`follow`] promises that what was told is complete up to the revision that came with it: a listing replaces everything
+//! (so what vanished while nobody watched goes), a watch goes on where the listing or the last event ended. [`changes`] is
+//! for who wants to hear of changes alone: it tells none of what there is, and a listing costs one object.
 
-use std::{pin::pin, time::Duration};
+use std::{marker::PhantomData, pin::pin, time::Duration};
 
 use futures_util::TryStreamExt;
 use http::Request;
 use kube::{Client, core::WatchEvent};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -35,7 +37,7 @@ pub struct Collection {
     pub label_selector: String,
 }
 
-/// What is seen of a collection. Objects come without the record of who manages which field.
+/// What is seen of a collection. To [`follow`] objects come without the record of who manages which field.
 #[derive(Debug)]
 pub enum Seen {
     /// A listing begins: what an earlier one that did not end has named is void.
@@ -44,8 +46,10 @@ pub enum Seen {
     Item(Value),
     /// The listing is complete: the items were everything, at this revision.
     Listed(String),
-    /// An object is new or different.
-    Put(Value),
+    /// An object is new.
+    Added(Value),
+    /// An object is different.
+    Modified(Value),
     /// An object is gone; its last state.
     Gone(Value),
     /// Nothing, up to this revision.
@@ -61,12 +65,15 @@ pub fn revision_of(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whoever follows a collection.
-struct Follower<'a, T, F> {
+/// Whoever follows a collection whose objects are read as `O`.
+struct Follower<'a, T, F, O> {
     client: &'a Client,
     collection: &'a Collection,
     read: F,
     into: &'a mpsc::Sender<T>,
+    /// Whether listings tell what there is; otherwise they only find out the revision to watch from.
+    lists_objects: bool,
+    objects: PhantomData<fn() -> O>,
 }
 
 /// How a watch ended.
@@ -87,13 +94,23 @@ pub async fn follow<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let mut follower = Follower { client, collection, read, into };
-    let closed = into.closed();
-    tokio::select! {
-        () = follower.run() => {}
-        // While nothing happens, too.
-        () = closed => {}
-    }
+    let follower =
+        Follower { client, collection, read, into, lists_objects: true, objects: PhantomData::<fn() -> Slim> };
+    follower.until_unheard().await;
+}
+
+/// Watches a collection from now on until nobody listens to `into`, and tells none of what there is already: `read` hears
+/// [`Seen::Listed`] alone when a watch begins at a new place, so that each after the first stands for a gap in which
+/// changes went by unseen. Objects come whole. While `into` is full nothing more is read.
+pub async fn changes<T: Send>(
+    client: &Client,
+    collection: &Collection,
+    into: &mpsc::Sender<T>,
+    read: impl FnMut(Seen) -> Option<T> + Send,
+) {
+    let follower =
+        Follower { client, collection, read, into, lists_objects: false, objects: PhantomData::<fn() -> Value> };
+    follower.until_unheard().await;
 }
 
 /// Lists a collection once, as [`follow`] begins.
@@ -106,10 +123,27 @@ pub async fn list<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) -> kube::Result<()> {
-    Follower { client, collection, read, into }.list().await.map(drop)
+    let mut follower =
+        Follower { client, collection, read, into, lists_objects: true, objects: PhantomData::<fn() -> Slim> };
+    follower.list().await.map(drop)
 }
 
-impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
+impl<T, F, O> Follower<'_, T, F, O>
+where
+    T: Send,
+    F: FnMut(Seen) -> Option<T> + Send,
+    O: DeserializeOwned + Clone + Into<Value>,
+{
+    async fn until_unheard(mut self) {
+        let into = self.into;
+        let closed = into.closed();
+        tokio::select! {
+            () = self.run() => {}
+            // While nothing happens, too.
+            () = closed => {}
+        }
+    }
+
     async fn run(&mut self) {
         let (mut pause, mut absent) = (PAUSE.0, false);
         let mut from: Option<String> = None;
@@ -190,8 +224,19 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
         request.body(Vec::new()).map_err(kube::Error::HttpError)
     }
 
+    /// Where to watch from, without a look at what there is; `None` when nobody listens.
+    async fn find_revision(&mut self) -> kube::Result<Option<String>> {
+        let text = self.client.request_text(self.request("limit=1")?).await?;
+        let page = page::read(&text, drop).map_err(kube::Error::SerdeError)?;
+        let at = page.resource_version;
+        Ok(self.tell(Seen::Listed(at.clone())).await.then_some(at))
+    }
+
     /// Reports everything there is. Where to watch from; `None` when nobody listens.
     async fn list(&mut self) -> kube::Result<Option<String>> {
+        if !self.lists_objects {
+            return self.find_revision().await;
+        }
         self.tell(Seen::Begins).await;
         let (mut token, mut at) = (String::new(), String::new());
         loop {
@@ -219,20 +264,15 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
         let query =
             format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}", encode(&at));
         let request = self.request(&query).map_err(|error| (at.clone(), error))?;
-        let stream = self.client.request_events::<Slim>(request).await;
+        let stream = self.client.request_events::<O>(request).await;
         let mut stream = pin!(stream.map_err(|error| (at.clone(), error))?);
         loop {
             let event = stream.try_next().await.map_err(|error| (at.clone(), error))?;
             let seen = match event {
                 None => return Ok(End::At(at)),
-                Some(WatchEvent::Added(Slim(object)) | WatchEvent::Modified(Slim(object))) => {
-                    revision_of(&object).clone_into(&mut at);
-                    Seen::Put(object)
-                }
-                Some(WatchEvent::Deleted(Slim(object))) => {
-                    revision_of(&object).clone_into(&mut at);
-                    Seen::Gone(object)
-                }
+                Some(WatchEvent::Added(object)) => Seen::Added(moved(object, &mut at)),
+                Some(WatchEvent::Modified(object)) => Seen::Modified(moved(object, &mut at)),
+                Some(WatchEvent::Deleted(object)) => Seen::Gone(moved(object, &mut at)),
                 Some(WatchEvent::Bookmark(bookmark)) => {
                     at = bookmark.metadata.resource_version;
                     Seen::Bookmark(at.clone())
@@ -245,6 +285,13 @@ impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Follower<'_, T, F> {
             }
         }
     }
+}
+
+/// An object of a watch, which is then at that object's revision.
+fn moved(object: impl Into<Value>, at: &mut String) -> Value {
+    let object = object.into();
+    revision_of(&object).clone_into(at);
+    object
 }
 
 /// The code of a refusal; 0 when there was no answer.

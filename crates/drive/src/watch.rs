@@ -147,7 +147,7 @@ impl Watch {
                 count(&self.counters.listed);
                 report(&at, Seen::Listed)
             }
-            watch::Seen::Put(value) => {
+            watch::Seen::Added(value) | watch::Seen::Modified(value) => {
                 count(&self.counters.watched);
                 let at = revision_of(&value).to_owned();
                 let changed = self.read(value).map(|object| Seen::Changed(Change::Put(object)));

@@ -76,7 +76,7 @@ where
         Seen::Listed(_) => {
             Some(Change::All { items: std::mem::take(&mut items), unreadable: std::mem::take(&mut unreadable) })
         }
-        Seen::Put(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Put),
+        Seen::Added(raw) | Seen::Modified(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Put),
         Seen::Gone(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Gone),
         Seen::Bookmark(_) | Seen::Absent | Seen::Again => None,
     };
