@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// Of an answer that is no success, so much is read so that its connection can be used again.
-const MOST_OF_A_REFUSAL: usize = 64 << 10;
+/// Of an answer that is no reply, so much is read so that its connection can be used again.
+const MOST_OF_NO_REPLY: usize = 64 << 10;
 
 /// Finds the addresses of a host; ports in them count for nothing.
 pub type Resolve = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
@@ -84,17 +84,19 @@ impl Client {
         Self { pools: Pools::new(config, resolve), most_bytes: config.max_event_bytes }
     }
 
-    /// Posts an event and reads what comes back, within `timeout` if there is one.
+    /// Posts an event and reads what comes back, within `timeout` if there is one. The body is whole where it may be a
+    /// reply; otherwise only the beginning of one that is long is read.
     pub(crate) async fn send(
         &self,
         to: &Destination,
         message: Message<'_>,
         timeout: Option<Duration>,
     ) -> Result<Answer, Failure> {
+        let wants_reply = message.wants_reply;
         let request = request(to, message).ok_or_else(|| {
             failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
         })?;
-        let exchange = self.exchange(to, request);
+        let exchange = self.exchange(to, request, wants_reply);
         let Some(timeout) = timeout else { return exchange.await };
         tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
             let said = format!("no answer within {} milliseconds", timeout.as_millis());
@@ -102,7 +104,12 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, to: &Destination, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    async fn exchange(
+        &self,
+        to: &Destination,
+        request: Request<Full<Bytes>>,
+        wants_reply: bool,
+    ) -> Result<Answer, Failure> {
         let broken = |error: &dyn std::error::Error| {
             failure(to, Cause::Transport, format!("dispatch error: {}", knoll_faults::chain(error)))
         };
@@ -112,9 +119,10 @@ impl Client {
             PoolError::Trust(_) => failure(to, Cause::Unsendable, error.to_string()),
         })?;
         let (head, body) = response.into_parts();
-        let most = if head.status.is_success() { self.most_bytes } else { MOST_OF_A_REFUSAL };
+        let may_reply = wants_reply && head.status.is_success();
+        let most = if may_reply { self.most_bytes } else { MOST_OF_NO_REPLY };
         let (body, is_whole) = up_to(most, body).await.map_err(|error| broken(&error))?;
-        if head.status.is_success() && !is_whole {
+        if may_reply && !is_whole {
             return Err(failure(to, Cause::NoEvent, format!("a reply of more than {most} bytes")));
         }
         Ok(Answer { status: head.status, headers: head.headers, body })

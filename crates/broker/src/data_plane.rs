@@ -7,7 +7,7 @@ use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
-    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens,
+    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
     dispatch::{Command, Context, Room, Supervisor, stream_name},
@@ -72,7 +72,7 @@ impl DataPlane {
         let waiting = Waiting::new(config.max_waiting, metrics.clone());
         let ingress =
             Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone(), waiting.clone());
-        let client = Client::new(&config, resolve);
+        let client = Arc::new(Client::new(&config, resolve));
         let letters = Letters { log: log.clone() };
         let (views, room) = (Arc::default(), Room::default());
         let context = Context {
@@ -97,6 +97,11 @@ impl DataPlane {
     /// What answers senders; served by [`serve`](crate::serve()), or asked by whoever has their requests.
     pub fn ingress(&self) -> Ingress {
         self.ingress.clone()
+    }
+
+    /// What sends events that come from no broker or channel, over the same connections.
+    pub fn sender(&self) -> Sender {
+        Sender::over(self.context.client.clone(), self.context.tokens.clone())
     }
 
     /// Delivers until `end`, then finishes what is under way within [`Config::grace`]. Dropped, it ends at once, and loses

@@ -33,6 +33,7 @@ mod log;
 mod metrics;
 mod record;
 mod request_reply;
+mod sender;
 pub mod topology;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
@@ -45,4 +46,5 @@ pub use history::{History, Kept, Start};
 pub use ingress::{Authorize, Denied, Ingress, serve};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
+pub use sender::{Origin, Sender};
 pub use topology::Topology;

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
+use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
 use tokio::time::sleep;
@@ -23,7 +23,8 @@ use crate::{
     },
     intake::{From, Refused},
     record::Record,
-    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber},
+    sender,
+    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription},
 };
 
 /// What an attempt came to.
@@ -150,7 +151,9 @@ impl Attempt {
     async fn send(&self, to: &Destination, record: &Record, wants_reply: bool) -> Result<Answer, Failure> {
         let mut headers = record.headers.clone();
         if let Some(audience) = &to.audience {
-            headers.insert(AUTHORIZATION, self.token(to, audience).await?);
+            let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
+            let token = sender::token(&self.context.tokens, to, audience, namespace, service_account.as_ref());
+            headers.insert(AUTHORIZATION, token.await?);
         }
         let format = self.delivery().format.unwrap_or(record.format);
         if let Some(answer) = self.send_within(to, record, format, &headers).await {
@@ -164,16 +167,6 @@ impl Attempt {
         };
         let message = Message { event: &event, format, headers, namespace, wants_reply };
         self.context.client.send(to, message, self.delivery().timeout).await
-    }
-
-    async fn token(&self, to: &Destination, audience: &Arc<str>) -> Result<HeaderValue, Failure> {
-        let subscription = &self.subscribed.subscription;
-        let account = subscription.service_account.clone();
-        let made = match (&self.context.tokens, account) {
-            (Some(tokens), Some(account)) => tokens(audience.clone(), subscription.namespace.clone(), account).await,
-            _ => Err("there is no ServiceAccount to make a token for".to_owned()),
-        };
-        made.map_err(|error| failure(to, Cause::Unsendable, format!("no token for {audience}: {error}")))
     }
 
     /// The answer of a broker or channel of ours; nothing when the address is nobody's here. Hops are counted on, so that

@@ -58,7 +58,7 @@ pub type Tokens =
 pub(crate) struct Context {
     pub(crate) log: Log,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
     pub(crate) intake: Intake,
     pub(crate) snapshots: Snapshots,
     pub(crate) config: Config,
