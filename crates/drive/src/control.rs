@@ -16,6 +16,7 @@ use knoll_plan::{
     Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
     SystemConfig, Want, Woken, World,
 };
+use knoll_sources::Applied;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -25,7 +26,7 @@ use tokio::{
 use crate::{
     coalescing::CoalescingQueue,
     counters::{Counters, count},
-    events::{self, EventPublisher},
+    events::{self, EventPublisher, SourcePublisher},
     execute::{Done, Executor, WorkItem},
     failing::Failing,
     inspect::{Controller, Inspect, Moment, Waiting},
@@ -76,6 +77,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) applied: &'a mut watch::Receiver<Option<Arc<RoutingTable>>>,
     /// What the data plane of events acts on; nothing where it is not in this process.
     pub(crate) adopted: Option<Adopted>,
+    /// Which sources run; nothing where they are not in this process.
+    pub(crate) running: Option<watch::Receiver<Applied>>,
     /// Ends when the loop is to end.
     pub(crate) shutdown: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
 }
@@ -110,6 +113,7 @@ pub(crate) struct ControlLoop {
     rushed: Option<Instant>,
     publisher: Publisher,
     events: Option<EventPublisher>,
+    sources: Option<SourcePublisher>,
     executor: Executor,
     running: JoinSet<Done>,
     counters: Arc<Counters>,
@@ -122,7 +126,7 @@ impl ControlLoop {
         role: &Role,
         executor: Executor,
         publisher: Publisher,
-        events: Option<EventPublisher>,
+        (events, sources): (Option<EventPublisher>, Option<SourcePublisher>),
         follow: CoalescingQueue<Key, Option<FollowedRevision>>,
         rush: Rush,
         inspect: Inspect,
@@ -145,6 +149,7 @@ impl ControlLoop {
             rushed: None,
             publisher,
             events,
+            sources,
             executor,
             running: JoinSet::new(),
             counters,
@@ -159,7 +164,7 @@ impl ControlLoop {
 
     /// Runs until it is told to end, then lets what is under way end.
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
-        let Inputs { mut reports, decisions, mut digests, applied, adopted, mut shutdown } = inputs;
+        let Inputs { mut reports, decisions, mut digests, applied, adopted, mut running, mut shutdown } = inputs;
         let mut batch = Vec::with_capacity(BATCH);
         let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
         // What is shown is renewed a moment after the last event, too.
@@ -195,6 +200,10 @@ impl ControlLoop {
                 }
                 adopted = newly(adopted.as_ref()) => {
                     let told = self.events.as_mut().and_then(|events| events.adopted(&adopted));
+                    told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
+                }
+                applied = newly_applied(running.as_mut()) => {
+                    let told = self.sources.as_mut().and_then(|sources| sources.applied(applied));
                     told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 () = ready(more) => {}
@@ -558,6 +567,9 @@ impl ControlLoop {
         if let Some(events) = &mut self.events {
             events.changed(changed, &self.world);
         }
+        if let Some(sources) = &mut self.sources {
+            sources.changed(changed);
+        }
         if self.is_scaling() {
             if matches!(changed, Changed::Config(AUTOSCALER_CONFIG)) {
                 self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Spread);
@@ -631,6 +643,11 @@ impl ControlLoop {
         {
             self.observed(told, Lane::Normal);
         }
+        if self.seen.knows(&events::SOURCE_KINDS)
+            && let Some(sources) = &mut self.sources
+        {
+            sources.publish(&self.world);
+        }
     }
 
     fn tidy(&mut self, now: Instant) {
@@ -640,6 +657,16 @@ impl ControlLoop {
             tracing::info!(failing, "keys that wait to be tried again");
         }
     }
+}
+
+/// Which sources run, once that is not as it was; never where none are in this process, or their part has ended.
+async fn newly_applied(running: Option<&mut watch::Receiver<Applied>>) -> Applied {
+    if let Some(running) = running
+        && running.changed().await.is_ok()
+    {
+        return running.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 /// Brokers and channels that the data plane acts on from now on; never without one.

@@ -29,7 +29,7 @@ mod sweeps;
 mod watch;
 
 pub use counters::{Counters, Reading};
-pub use events::EventLinks;
+pub use events::{EventLinks, SourceLinks};
 pub use inspect::Inspect;
 pub use lease::Lease;
 pub use progress::shows;

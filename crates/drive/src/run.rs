@@ -23,7 +23,7 @@ use crate::{
     coalescing::CoalescingQueue,
     control::{ControlLoop, End, Inputs},
     counters::Counters,
-    events::{EventLinks, EventPublisher},
+    events::{EventLinks, EventPublisher, SourceLinks, SourcePublisher},
     execute::Executor,
     inspect::Inspect,
     lives::Lives,
@@ -51,6 +51,8 @@ pub struct Links {
     pub wakes: mpsc::Receiver<Key>,
     /// The data plane of events; nothing where it is not in this process.
     pub events: Option<EventLinks>,
+    /// The sources; nothing where they are not in this process.
+    pub sources: Option<SourceLinks>,
     /// What requests wait for: where node and gateway are in this process, the node ends what the autoscaler begins.
     pub rush: Rush,
     /// Who knows digests; nobody where no controller of the role asks.
@@ -72,6 +74,7 @@ impl Default for Links {
             stats,
             wakes,
             events: None,
+            sources: None,
             rush: Rush::default(),
             resolver: None,
             counters: Arc::default(),
@@ -148,7 +151,7 @@ async fn live(
     links: &mut Links,
     shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Result<(), DriveError> {
-    let Links { table, applied, stats, wakes, events, rush, resolver, counters, inspect } = links;
+    let Links { table, applied, stats, wakes, events, sources, rush, resolver, counters, inspect } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -192,8 +195,10 @@ async fn live(
     };
     let adopted = events.as_ref().map(|links| links.adopted.clone());
     let events = events.clone().map(|links| EventPublisher::new(links, names, counters.clone()));
-    let control = ControlLoop::new(role, executor, publisher, events, follow, rush.clone(), inspect.clone());
-    let inputs = Inputs { reports, decisions, digests, applied, adopted, shutdown };
+    let running = sources.as_ref().map(|links| links.applied.clone());
+    let sources = sources.clone().map(|links| SourcePublisher::new(links, counters.clone()));
+    let control = ControlLoop::new(role, executor, publisher, (events, sources), follow, rush.clone(), inspect.clone());
+    let inputs = Inputs { reports, decisions, digests, applied, adopted, running, shutdown };
     tokio::select! {
         biased;
         ended = control.run(inputs) => match ended {

@@ -1,6 +1,7 @@
 //! What connects the control plane with the data plane of events in the same process.
 
 mod publish;
+mod sources;
 mod translate;
 
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use knoll_broker::{Adopted, EventTypes, Topology};
 use tokio::sync::watch;
 
 pub(crate) use publish::{EventPublisher, KINDS};
+pub use sources::SourceLinks;
+pub(crate) use sources::{KINDS as SOURCE_KINDS, SourcePublisher};
 
 /// Both ways between the loop and the data plane of events.
 #[derive(Clone)]

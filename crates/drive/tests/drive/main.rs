@@ -75,6 +75,7 @@ fn start_with(
         stats: stats_out,
         wakes: wakes_out,
         events: Some(EventLinks { topology: topology_in, adopted: adopted.clone(), event_types: EventTypes::new().0 }),
+        sources: None,
         rush: Rush::default(),
         resolver: Some(resolver),
         counters: counters.clone(),

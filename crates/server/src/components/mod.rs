@@ -10,6 +10,7 @@ mod objects;
 mod proxies;
 pub(crate) mod registry;
 pub(crate) mod resolver;
+pub(crate) mod sources;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 

@@ -5,7 +5,7 @@ use knoll_drive::{Links, Role};
 
 use super::{LEAVE, admin, block_on, remote, standalone, until_called};
 use crate::{
-    components::{events, gateway},
+    components::{events, gateway, sources},
     failure::{Failure, chain},
     kept::Kept,
     logging::{self, LogLevel},
@@ -46,9 +46,11 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     let settings = standalone();
     let names = events::names(&settings);
     let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), listener)?;
-    let links = Links { events: Some(event_links), ..Links::default() };
+    let (source_links, adapters) = sources::start(&mut tasks, &names, client.clone(), None)?;
+    let links = Links { events: Some(event_links), sources: Some(source_links), ..Links::default() };
     let mut sources = gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts());
     running.attend(&mut sources, names);
+    sources::attend(adapters, &mut sources);
     let (role, stop) = (Role::broker(settings), tasks.stop());
     tasks.critical("controllers of Eventing", async move {
         knoll_drive::run(client, role, links, stop.wait()).await.map_err(|e| chain(&e))

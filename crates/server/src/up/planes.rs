@@ -12,6 +12,7 @@ use knoll_drive::{Counters, Inspect, Links, Role};
 use knoll_node::Node;
 use knoll_plan::Settings;
 use knoll_proxy::Gateway;
+use knoll_sources::Clients;
 use knoll_store::Store;
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ use crate::{
     admin::Admin,
     components::{
         PODS, api::Api, docker_config, events, gateway, local_node::LocalNode, monitor::Finder, node, port_of,
-        registry, resolver::Resolver, system,
+        registry, resolver::Resolver, sources, system,
     },
     failure::{Failure, chain},
     kept::Kept,
@@ -100,12 +101,19 @@ impl Planes {
         let event_names = events::names(&settings);
         let (event_links, events) =
             events::start(tasks, paths.events(), &event_names, controllers.clone(), event_port.0)?;
+        let accounts = api.server.clone();
+        let clients: Clients = Arc::new(move |namespace, name| {
+            let client = accounts.client(UserInfo::service_account(&namespace, &name));
+            Box::pin(async move { Ok(client) })
+        });
+        let (source_links, adapters) = sources::start(tasks, &event_names, controllers.clone(), Some(clients))?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),
             stats: feeds.stats,
             wakes: feeds.wakes,
             events: Some(event_links),
+            sources: Some(source_links),
             rush: rush.clone(),
             resolver: Some(Arc::new(resolver)),
             counters: counters.clone(),
@@ -147,6 +155,7 @@ impl Planes {
         store::tell(&api.store, &mut sources);
         sources.metrics(move || counted.counts().metrics());
         events.attend(&mut sources, event_names);
+        sources::attend(adapters, &mut sources);
         let api_counters = api.server.counters().clone();
         sources.metrics(move || api_counters.metrics());
         sources.metrics(move || registry::metrics(image_registry.counts()));

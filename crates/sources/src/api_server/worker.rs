@@ -4,7 +4,7 @@
 //! the sink, the mode or the filter interrupts no watch, and a namespace that is added begins one more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -148,8 +148,8 @@ impl Worker {
         let kinds: BTreeSet<KindName> = work.resources.iter().map(kind_of).collect();
         self.places.retain(|kind, _| kinds.contains(kind));
         for resource in &work.resources {
-            if !self.places.contains_key(&kind_of(resource)) {
-                self.places.insert(kind_of(resource), Sought::Yet);
+            if let Entry::Vacant(place) = self.places.entry(kind_of(resource)) {
+                place.insert(Sought::Yet);
                 self.look_up(resource.clone(), client.clone(), Duration::ZERO);
             }
         }

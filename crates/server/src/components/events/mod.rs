@@ -25,6 +25,7 @@ use knoll_node::network::dns::lookup;
 use knoll_plan::Settings;
 use tokio::{net::TcpListener, sync::watch};
 
+pub(super) use self::tokens::tokens;
 use super::{objects, port_of};
 use crate::{
     admin::Sources,
@@ -138,7 +139,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
     let (log, thread) = opened?;
     let hooks = Hooks {
         resolve: resolve(&parts.domain),
-        tokens: Some(tokens::tokens(parts.client.clone())),
+        tokens: Some(tokens(parts.client.clone())),
         authorize: Some(senders::authorize(parts.client.clone())),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
@@ -184,7 +185,7 @@ fn open(directory: PathBuf) -> Result<(Log, knoll_broker::LogThread), String> {
 }
 
 /// Finds names inside the cluster as pods do, and others as the machine does.
-fn resolve(domain: &str) -> Resolve {
+pub(super) fn resolve(domain: &str) -> Resolve {
     let (outside, suffix) = (resolve_as_the_machine_does(), format!(".{domain}"));
     Arc::new(move |host| {
         if !is_inside(&host, &suffix) {

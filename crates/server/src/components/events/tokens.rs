@@ -31,7 +31,7 @@ type Whose = (Arc<str>, Arc<str>, Arc<str>);
 type Kept = Arc<tokio::sync::Mutex<Option<(HeaderValue, Instant)>>>;
 
 /// Makes tokens by asking the API server for them, and keeps them while they hold.
-pub(super) fn tokens(client: Client) -> Tokens {
+pub(in crate::components) fn tokens(client: Client) -> Tokens {
     let kept: Arc<Mutex<HashMap<Whose, Kept>>> = Arc::default();
     Arc::new(move |audience, namespace, account| {
         let (client, place) = (client.clone(), place(&kept, (audience.clone(), namespace.clone(), account.clone())));

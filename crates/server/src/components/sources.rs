@@ -1,0 +1,47 @@
+//! The sources of events that run in this process.
+
+use std::sync::Arc;
+
+use knoll_broker::{Sender, topology::Names};
+use knoll_drive::SourceLinks;
+use knoll_sources::{Adapters, Clients, Config, Hooks};
+use tokio::sync::watch;
+
+use super::{events, system};
+use crate::{admin::Sources, failure::Failure, supervise::Tasks};
+
+/// The address of the API server as pods have it, which events of ApiServerSources name.
+const API_SERVER: &str = "https://10.96.0.1:443";
+
+/// Runs sources until the process ends; the other end of the links is the control loop's. `client` asks for tokens, and
+/// `clients` makes those that ApiServerSources watch with; without it none of them runs.
+pub(crate) fn start(
+    tasks: &mut Tasks,
+    names: &Names,
+    client: kube::Client,
+    clients: Option<Clients>,
+) -> Result<(SourceLinks, Adapters), Failure> {
+    let (snapshots, newest) = watch::channel(None);
+    let sender = Sender::new(
+        &knoll_broker::Config::default(),
+        events::resolve(&names.cluster_domain),
+        Some(events::tokens(client)),
+    );
+    let hooks = Hooks { clients, ..Hooks::default() };
+    let adapters = Adapters::new(newest, sender, Config::default(), hooks).map_err(system)?;
+    let (running, stop) = (adapters.clone(), tasks.stop());
+    tasks.restartable("sources", move || {
+        let (running, stop) = (running.clone(), stop.clone());
+        async move {
+            running.run(stop.wait()).await;
+            Ok(())
+        }
+    });
+    let links = SourceLinks { snapshots, applied: adapters.applied(), api_server: Arc::from(API_SERVER) };
+    Ok((links, adapters))
+}
+
+/// Shows them to an operator.
+pub(crate) fn attend(adapters: Adapters, sources: &mut Sources) {
+    sources.metrics(move || adapters.metrics());
+}
