@@ -64,7 +64,9 @@ impl Ending {
         let type_ = if self.well { COMPLETE } else { FAILED };
         conditions::set(status, type_, &self.reason, &self.message, now);
         if self.well {
-            status.completion_time = Some(Time(now));
+            // Not before it began, wherever the clock was set since.
+            let start = status.start_time.as_ref().map_or(now, |start| start.0);
+            status.completion_time = Some(Time(now.max(start)));
         }
     }
 }

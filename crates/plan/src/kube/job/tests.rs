@@ -573,6 +573,14 @@ fn pods_that_nobody_counts_any_more_are_let_go() {
 }
 
 #[test]
+fn a_job_is_not_complete_before_it_began() {
+    let mut scene = Scene::new(json!({"completions": 1}));
+    scene.now = NOW - Duration::from_secs(86_400);
+    scene.end_all(0);
+    assert_eq!(scene.job()["status"]["completionTime"], NOW.to_string());
+}
+
+#[test]
 fn a_job_that_is_deleted_first_counts_and_lets_go() {
     let mut scene = Scene::new(json!({"completions": 2, "parallelism": 2}));
     scene.cluster.edit(Kind::Job, &Scene::key(), |job| {
