@@ -17,6 +17,8 @@ enum Move {
     Start,
     Fail,
     Break,
+    /// Its container ends, well or badly.
+    Exit(bool),
     End,
 }
 
@@ -32,6 +34,7 @@ pub(crate) fn step(cluster: &mut Cluster, seed: &mut Seed, harm: bool, now: Time
         Move::Start => report(cluster, &key, "Running", true, now),
         Move::Fail => report(cluster, &key, "Pending", false, now),
         Move::Break => report(cluster, &key, "Running", false, now),
+        Move::Exit(well) => report(cluster, &key, if well { "Succeeded" } else { "Failed" }, false, now),
     }
     true
 }
@@ -40,10 +43,23 @@ fn next(object: &Object, seed: &mut Seed, harm: bool) -> Option<(Key, Move)> {
     let Object::Pod(pod) = object else { return None };
     pod.spec.as_ref()?.node_name.as_ref()?;
     let key = pod.key();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let is_over = matches!(phase, Some("Succeeded" | "Failed"));
     if pod.is_deleting() {
-        return Some((key, Move::End));
+        let held = pod.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        return match (held, is_over) {
+            (false, _) => Some((key, Move::End)),
+            // It says how it ended; who holds it lets it go then.
+            (true, false) => Some((key, Move::Exit(false))),
+            (true, true) => None,
+        };
     }
+    if is_over {
+        return None;
+    }
+    let runs_once = pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
     match (is_ready(pod), harm && seed.once_in(4)) {
+        (true, badly) if runs_once => Some((key, Move::Exit(!badly))),
         (false, false) => Some((key, Move::Start)),
         (false, true) => Some((key, Move::Fail)),
         (true, true) => Some((key, Move::Break)),

@@ -55,23 +55,30 @@ fn at(view: &BTreeMap<Kind, u64>, kind: Kind) -> u64 {
     view.get(&kind).copied().unwrap_or_default()
 }
 
-/// A ReplicaSet never has more pods than it asked for.
+/// A ReplicaSet never has more pods than it asked for, a Job never more that run.
 fn pods_asked_for(cluster: &Cluster, made: &Pod, view: &BTreeMap<Kind, u64>) -> Result<(), String> {
     let Some(owner) = made.controller() else { return Ok(()) };
     let pods = cluster.all(Kind::Pod).filter(|pod| match pod {
-        Object::Pod(pod) => !pod.is_deleting() && pod.controller().is_some_and(|other| other.uid == owner.uid),
+        Object::Pod(pod) => is_active(pod) && pod.controller().is_some_and(|other| other.uid == owner.uid),
         _ => false,
     });
     let count = i32::try_from(pods.count()).unwrap_or(i32::MAX);
-    let asked =
-        greatest_since(cluster, Kind::ReplicaSet, &owner.uid, at(view, Kind::ReplicaSet), |object| match object {
-            Object::ReplicaSet(set) => set.spec.as_ref().and_then(|spec| spec.replicas),
-            _ => None,
-        });
+    let kind = if owner.kind == "Job" { Kind::Job } else { Kind::ReplicaSet };
+    let asked = greatest_since(cluster, kind, &owner.uid, at(view, kind), |object| match object {
+        Object::ReplicaSet(set) => set.spec.as_ref().and_then(|spec| spec.replicas),
+        Object::Job(job) => job.spec.as_ref().and_then(|spec| spec.parallelism),
+        _ => None,
+    });
     if count > asked.unwrap_or_default() {
         return Err(format!("{count} pods of {} but {asked:?} asked for", owner.name));
     }
     Ok(())
+}
+
+/// Whether a pod runs, or will.
+fn is_active(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !pod.is_deleting() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn surge(deployment: &Deployment) -> i32 {
