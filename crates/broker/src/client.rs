@@ -2,11 +2,17 @@
 
 mod pools;
 
-use std::{io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, StatusCode, Version};
+use http::{HeaderMap, Request, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -37,7 +43,10 @@ pub fn resolve_as_the_machine_does() -> Resolve {
 }
 
 #[derive(Clone)]
-struct Resolver(Resolve);
+struct Resolver {
+    resolve: Resolve,
+    loopback: bool,
+}
 
 impl tower::Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -49,9 +58,35 @@ impl tower::Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let found = (self.0)(name.as_str().to_owned());
-        Box::pin(async move { Ok(found.await?.into_iter()) })
+        let (found, loopback) = ((self.resolve)(name.as_str().to_owned()), self.loopback);
+        Box::pin(async move {
+            let mut found = found.await?;
+            let there = found.len();
+            found.retain(|address| loopback || !is_the_machines_alone(address.ip()));
+            if found.is_empty() && there > 0 {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, MACHINES));
+            }
+            Ok(found.into_iter())
+        })
     }
+}
+
+/// Why an address is not sent to.
+const MACHINES: &str = "it is an address of the machine's own, which events are not sent to: name a Service, or an address that pods reach";
+
+/// Whether only the machine itself reaches an address: what listens there trusts whoever comes.
+fn is_the_machines_alone(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback() || address.octets()[0] == 0,
+        // Those that mean one of version 4, and `::` and `::1`, which read as 0.0.0.0 and 0.0.0.1.
+        IpAddr::V6(address) => address.to_ipv4().is_some_and(|address| is_the_machines_alone(address.into())),
+    }
+}
+
+/// The address that a URI names, if it names none by a name.
+fn literal(uri: &Uri) -> Option<IpAddr> {
+    let host = uri.host()?;
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// What is sent.
@@ -77,11 +112,12 @@ pub(crate) struct Answer {
 pub(crate) struct Client {
     pools: Pools,
     most_bytes: usize,
+    loopback: bool,
 }
 
 impl Client {
     pub(crate) fn new(config: &Config, resolve: Resolve) -> Self {
-        Self { pools: Pools::new(config, resolve), most_bytes: config.max_event_bytes }
+        Self { pools: Pools::new(config, resolve), most_bytes: config.max_event_bytes, loopback: config.loopback }
     }
 
     /// Posts an event and reads what comes back, within `timeout` if there is one. The body is whole where it may be a
@@ -93,6 +129,9 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Result<Answer, Failure> {
         let wants_reply = message.wants_reply;
+        if !self.loopback && literal(&to.uri).is_some_and(is_the_machines_alone) {
+            return Err(failure(to, Cause::Unsendable, MACHINES.to_owned()));
+        }
         let request = request(to, message).ok_or_else(|| {
             failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
         })?;
@@ -166,4 +205,46 @@ async fn up_to(most: usize, mut body: Incoming) -> Result<(Bytes, bool), hyper::
 /// What of an answer's body a dead letter tells.
 pub(crate) fn told(body: &Bytes) -> Bytes {
     Bytes::copy_from_slice(&body[..body.len().min(knative::LONGEST_ERROR_DATA)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_machine_reaches_is_told_from_the_rest() {
+        for (uri, alone) in [
+            ("http://127.0.0.1:8080/", true),
+            ("http://127.9.9.9/", true),
+            ("http://0.0.0.0/", true),
+            ("http://[::1]/", true),
+            ("http://[::]/", true),
+            ("http://[::ffff:127.0.0.1]/", true),
+            ("http://[::127.0.0.1]/", true),
+            ("http://10.96.0.1/", false),
+            ("http://169.254.77.1/", false),
+            ("http://[2001:db8::1]/", false),
+            ("http://[fe80::1]/", false),
+            ("http://localhost/", false),
+        ] {
+            let found = literal(&Uri::from_static(uri)).is_some_and(is_the_machines_alone);
+            assert_eq!(found, alone, "{uri}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_the_machine_leads_nowhere() {
+        use tower::Service as _;
+        let resolve: Resolve = Arc::new(|_| {
+            Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([10, 0, 0, 1], 0))]) })
+        });
+        let name: Name = "x".parse().expect("a name");
+        let found: Vec<_> =
+            Resolver { resolve: resolve.clone(), loopback: false }.call(name.clone()).await.expect("one").collect();
+        assert_eq!(found, [SocketAddr::from(([10, 0, 0, 1], 0))]);
+        assert_eq!(Resolver { resolve, loopback: true }.call(name.clone()).await.expect("both").count(), 2);
+        let resolve: Resolve = Arc::new(|_| Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]) }));
+        let refused = Resolver { resolve, loopback: false }.call(name).await.expect_err("nobody else's");
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+    }
 }

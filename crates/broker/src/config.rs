@@ -28,6 +28,9 @@ pub struct Config {
     pub max_hops: i32,
     /// Most time for a connection to a subscriber to open.
     pub connect_timeout: Duration,
+    /// Whether the machine's own addresses may be sent to that nobody else reaches, such as 127.0.0.1. Where those who say
+    /// where events go are not trusted with the machine, they may not.
+    pub loopback: bool,
     /// Most idle connections kept to one subscriber.
     pub idle_per_subscriber: usize,
     /// How long they are kept. Below the keep-alive time of common servers (5 s).
@@ -55,6 +58,7 @@ impl Default for Config {
             retry_after: Duration::from_secs(1),
             max_hops: 255,
             connect_timeout: Duration::from_secs(5),
+            loopback: true,
             idle_per_subscriber: 100,
             idle_timeout: Duration::from_secs(4),
             max_concurrency: 256,

@@ -62,6 +62,9 @@ impl Reply {
     }
 }
 
+/// The machine's address for pods.
+const MACHINE: &str = "169.254.77.1";
+
 type Answering = dyn Fn(&Received) -> Reply + Send + Sync;
 
 /// Takes requests until it is dropped.
@@ -89,7 +92,7 @@ impl Sink {
     }
 
     fn start(keeps: bool, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (received, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let answer: Arc<Answering> = Arc::new(answer);
@@ -111,9 +114,9 @@ impl Sink {
         Self::new(|_| Reply::status(202))
     }
 
-    /// Its URL.
+    /// Its URL, at the address of the machine that pods know. Events are not sent to the machine's own.
     pub fn url(&self) -> String {
-        format!("http://{}/", self.address)
+        format!("http://{MACHINE}:{}/", self.address.port())
     }
 
     /// What has come so far.
@@ -137,7 +140,7 @@ impl Drop for Sink {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         // So that it looks.
-        drop(TcpStream::connect(self.address));
+        drop(TcpStream::connect(("127.0.0.1", self.address.port())));
     }
 }
 

@@ -165,3 +165,19 @@ fn a_sequence_goes_from_step_to_step_and_a_parallel_to_the_branches_that_let_it_
     closed.wait_for(1);
     assert!(unseen.received().is_empty(), "a filter without a reply lets nothing through");
 }
+
+#[test]
+fn events_are_not_sent_to_addresses_of_the_machines_own() {
+    let space = Namespace::new("machine");
+    let place = broker(&space, json!({}));
+    let (own, letters) = (Sink::open(), Sink::open());
+    let port = own.url().rsplit(':').next().expect("a port").to_owned();
+    let urls = ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"];
+    for (at, host) in urls.iter().enumerate() {
+        let delivery = json!({"deadLetterSink": {"uri": letters.url()}});
+        trigger(&space, &format!("own-{at}"), json!({"delivery": delivery}), &format!("http://{host}:{port}"));
+    }
+    place.take("1", "t");
+    letters.wait_for(urls.len());
+    assert!(own.received().is_empty(), "{:?}", own.received());
+}

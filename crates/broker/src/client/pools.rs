@@ -51,7 +51,7 @@ pub(super) struct Pools {
 
 impl Pools {
     pub(super) fn new(config: &Config, resolve: Resolve) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver(resolve));
+        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, loopback: config.loopback });
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
         let plain = builder(config).build(connector.clone());

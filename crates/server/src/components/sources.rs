@@ -22,11 +22,7 @@ pub(crate) fn start(
     clients: Option<Clients>,
 ) -> Result<(SourceLinks, Adapters), Failure> {
     let (snapshots, newest) = watch::channel(None);
-    let sender = Sender::new(
-        &knoll_broker::Config::default(),
-        events::resolve(&names.cluster_domain),
-        Some(events::tokens(client)),
-    );
+    let sender = Sender::new(&events::config(), events::resolve(&names.cluster_domain), Some(events::tokens(client)));
     let hooks = Hooks { clients, ..Hooks::default() };
     let adapters = Adapters::new(newest, sender, Config::default(), hooks).map_err(system)?;
     let (running, stop) = (adapters.clone(), tasks.stop());

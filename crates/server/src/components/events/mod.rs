@@ -86,6 +86,11 @@ struct Parts {
     running: Running,
 }
 
+/// The data plane's settings: who may say where events go is not trusted with the machine.
+pub(super) fn config() -> Config {
+    Config { loopback: false, ..Config::default() }
+}
+
 /// What addresses of brokers and channels are made of.
 pub(crate) fn names(settings: &Settings) -> Names {
     Names {
@@ -144,7 +149,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
     };
-    let plane = DataPlane::new(log, parts.snapshots.clone(), Config::default(), hooks).map_err(|e| chain(&e))?;
+    let plane = DataPlane::new(log, parts.snapshots.clone(), config(), hooks).map_err(|e| chain(&e))?;
     let listener = parts.listener.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e))?;
     parts.running.set(Some(plane.clone()));
     let ended = {
