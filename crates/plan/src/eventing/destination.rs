@@ -133,7 +133,7 @@ fn mapped(world: &World, reference: &KReference, key: &Key) -> Option<Result<Str
 
 /// The object that a reference means, if its kind can be addressed.
 fn look_up(world: &World, reference: &KReference, key: &Key) -> Result<Object, String> {
-    let kind = kind_of(reference).filter(|kind| ADDRESSABLE.contains(kind)).ok_or_else(|| {
+    let kind = kind_of(reference).ok_or_else(|| {
         let (group, version) = match reference.api_version.rsplit_once('/') {
             Some(both) => both,
             None if reference.api_version.is_empty() => (reference.group.as_str(), ""),
@@ -146,6 +146,10 @@ fn look_up(world: &World, reference: &KReference, key: &Key) -> Result<Object, S
             reference.kind
         )
     })?;
+    if !ADDRESSABLE.contains(&kind) {
+        // Whether it is there or not, it has none.
+        return Err(format!("address not set for {}", shown(reference, key)));
+    }
     world.object(kind, key).ok_or_else(|| format!("failed to get object {key}: {}", not_found(kind, &key.name)))
 }
 
@@ -341,7 +345,7 @@ status:
         bundle.kreference_mapping = KReferenceMapping::parse(&data).expect("a template");
         cluster.world.eventing = Arc::new(bundle);
         let to = "{ref: {apiVersion: v1, kind: Pod, name: p}, uri: x}";
-        assert!(told(&cluster.world, to).starts_with("! failed to get lister for /v1, Resource=pods"));
+        assert!(told(&cluster.world, to).starts_with("! address not set for Kind = Pod, Namespace = default"));
         feature(&mut cluster, "kreference-mapping", "enabled");
         assert_eq!(told(&cluster.world, to), "https://pods.knative-eventing/x");
     }
