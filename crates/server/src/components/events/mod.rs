@@ -8,7 +8,7 @@ mod tokens;
 use std::{
     fs, io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,6 +23,7 @@ use knoll_drive::EventLinks;
 use knoll_journal::{Directory, events::EventOptions};
 use knoll_node::network::dns::lookup;
 use knoll_plan::Settings;
+use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
 pub(super) use self::tokens::tokens;
@@ -31,12 +32,17 @@ use crate::{
     admin::Sources,
     failure::{Failure, chain},
     supervise::{Stop, Tasks},
+    up::open_files,
 };
 
 /// What the kernel draws anew at each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where pods ask for names.
 const DNS: (std::net::Ipv4Addr, u16) = (GATEWAY, 53);
+/// Of the files that the process may open, so much is for senders' connections: one in so many.
+const FILES_SHARE: u64 = 8;
+/// The same of the disk, for the event log.
+const DISK_SHARE: u64 = 4;
 /// How long the log's thread may take to write what it was asked for, when the data plane ends.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -86,9 +92,12 @@ struct Parts {
     running: Running,
 }
 
-/// The data plane's settings: who may say where events go is not trusted with the machine.
+/// The data plane's settings: who may say where events go is not trusted with the machine, and senders leave files for the
+/// rest of the process.
 pub(super) fn config() -> Config {
-    Config { loopback: false, ..Config::default() }
+    let default = Config::default();
+    let connections = usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX);
+    Config { loopback: false, max_connections: default.max_connections.min(connections).max(1), ..default }
 }
 
 /// What addresses of brokers and channels are made of.
@@ -177,8 +186,10 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
 /// Opens the log and tells what of it is damaged. Blocks.
 fn open(directory: PathBuf) -> Result<(Log, knoll_broker::LogThread), String> {
     let run = fs::read(BOOT_ID).unwrap_or_default();
-    let disk = Directory::make(directory).map_err(|e| chain(&e))?;
-    let options = EventOptions { run, ..EventOptions::default() };
+    let disk = Directory::make(&directory).map_err(|e| chain(&e))?;
+    let default = EventOptions::default();
+    let budget_bytes = default.budget_bytes.min(capacity(&directory).map_err(|e| chain(&e))? / DISK_SHARE);
+    let options = EventOptions { run, budget_bytes, ..default };
     let (log, thread, recovery) = Log::open(Arc::new(disk), options).map_err(|e| chain(&e))?;
     for damage in &recovery.damages {
         tracing::error!(?damage, "a place of the event log is no more what was written; the rest is served");
@@ -187,6 +198,12 @@ fn open(directory: PathBuf) -> Result<(Log, knoll_broker::LogThread), String> {
         tracing::error!(?lost, "events are lost by it");
     }
     Ok((log, thread))
+}
+
+/// Bytes of the disk that a directory is on.
+fn capacity(directory: &Path) -> io::Result<u64> {
+    let disk = statvfs(directory)?;
+    Ok(disk.blocks() * disk.fragment_size())
 }
 
 /// Finds names inside the cluster as pods do, and others as the machine does.
