@@ -44,7 +44,7 @@ targets! {
     dns, host, headers,
     web_socket, monitor_frames,
     json, yaml, protobuf, json_patch, strategic_patch, apply, definition,
-    label_selector, field_selector, json_path, template, quantity, duration, cesql,
+    label_selector, field_selector, json_path, template, quantity, duration, schedule, cesql,
     event_json, event_batch, event_headers,
     token, certificate,
     journal, record, checkpoint,
