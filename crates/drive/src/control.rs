@@ -337,9 +337,11 @@ impl ControlLoop {
         self.routes && self.seen.may_route()
     }
 
-    /// Whether all is known that the data plane of events is told, and what decides about it.
+    /// Whether all is known that the data plane of events is told, and what decides about it. What it is not told of it
+    /// deletes: that a kind is not served, for a moment or for good, says nothing of the objects there were.
     fn is_told_of_events(&self) -> bool {
-        self.seen.knows(events::KINDS.iter().chain([&Kind::ConfigMap]))
+        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap]);
+        needed.all(|kind| self.seen.knows([kind]) && !self.seen.is_absent(*kind))
     }
 
     /// Shows how things stand.

@@ -195,7 +195,7 @@ async fn live(
     };
     let adopted = events.as_ref().map(|links| links.adopted.clone());
     let events = events.clone().map(|links| EventPublisher::new(links, names, counters.clone()));
-    let running = sources.as_ref().map(|links| links.applied.clone());
+    let running = sources.as_ref().map(SourceLinks::running);
     let sources = sources.clone().map(|links| SourcePublisher::new(links, counters.clone()));
     let control = ControlLoop::new(role, executor, publisher, (events, sources), follow, rush.clone(), inspect.clone());
     let inputs = Inputs { reports, decisions, digests, applied, adopted, running, shutdown };

@@ -30,6 +30,15 @@ pub struct SourceLinks {
     pub api_server: Arc<str>,
 }
 
+impl SourceLinks {
+    /// What runs, for a World that knows nothing of it: what ran before this life of the loop is told, too.
+    pub(crate) fn running(&self) -> watch::Receiver<Applied> {
+        let mut running = self.applied.clone();
+        running.mark_changed();
+        running
+    }
+}
+
 type Object = (Kind, Key);
 
 /// What a source is made of: its spec by the generation that the status speaks of, and what the status found.
@@ -179,6 +188,16 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": ready}],
             },
         })
+    }
+
+    #[test]
+    fn what_runs_already_is_told_to_a_loop_that_begins_again() {
+        let (snapshots, _) = watch::channel(None);
+        let sender = watch::Sender::default();
+        let links = SourceLinks { snapshots, applied: sender.subscribe(), api_server: "a".into() };
+        assert_eq!(links.applied.has_changed().ok(), Some(false));
+        assert_eq!(links.running().has_changed().ok(), Some(true));
+        drop(sender);
     }
 
     fn put(world: &mut World, publisher: &mut SourcePublisher, object: Value) {

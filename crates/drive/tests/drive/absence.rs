@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{Fake, bound_pods, cluster, deployment, is_ready, kubelet, service_at_zero, start};
 
 /// Not served: these kinds, while the flag is up.
-fn without(fake: &Fake, plurals: &'static [&'static str]) -> Arc<AtomicBool> {
+pub(crate) fn without(fake: &Fake, plurals: &'static [&'static str]) -> Arc<AtomicBool> {
     let absent = Arc::new(AtomicBool::new(true));
     let flag = absent.clone();
     fake.set_fault(move |_, path, _| {

@@ -1,9 +1,11 @@
 //! What the data plane of events is told, and what is made of what it says.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use knoll_api::{Key, Kind};
 use serde_json::{Value, json};
 
-use super::{Fake, Running, cluster, start};
+use super::{Fake, Running, absence::without, bound_pods, cluster, deployment, start};
 
 const NAMESPACE: &str = "a";
 const SYSTEM: &str = "knative-eventing";
@@ -74,5 +76,21 @@ async fn brokers_and_triggers_are_ready_once_the_data_plane_acts_on_them() {
         .await
         .expect("it runs");
     fake.until("its trigger is not", |fake| !is_ready(fake, Kind::Trigger, "t")).await;
+    drop(running.stop);
+}
+
+/// What the data plane is not told of, it deletes.
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_not_served_says_nothing_of_the_events_there_are() {
+    let fake = cluster();
+    let absent = without(&fake, &["brokers"]);
+    fake.put(Kind::Broker, broker());
+    let mut running = start(&fake);
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("others are looked after", |fake| bound_pods(fake) == 1).await;
+    assert!(running.topology.borrow().is_none(), "there is no snapshot of nothing");
+    absent.store(false, SeqCst);
+    let handed = running.topology.wait_for(|topology| topology.is_some()).await.expect("it runs").clone();
+    assert_eq!(handed.map_or(0, |first| first.addressables().count()), 1);
     drop(running.stop);
 }

@@ -53,6 +53,7 @@ fn reconcile(world: &World, next: &mut RequestReply, plan: &mut Plan, now: Times
     let address = Addressable { name: Some("http".to_owned()), url: Some(url), ..Addressable::default() };
     next.status.address = AddressStatus { address: Some(address), addresses: Vec::new() };
     next.conditions(now).mark_true(ADDRESSABLE);
+    // Upstream's words: its clients and suites look for them.
     let text = "Event policies not implemented for RequestReply yet";
     next.conditions(now).mark_true_with_reason(EVENT_POLICIES_READY, "NotImplemented", text);
     // What each says is in the status; one does not keep the other from being looked at.
