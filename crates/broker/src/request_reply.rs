@@ -100,7 +100,6 @@ impl Waiting {
         let Some(id) = id.filter(|id| self.inner.seal.is_ours(&of.uid, id)) else { return Answered::NotOurs };
         let request = self.requests().remove(&*id);
         if request.is_some_and(|request| request.send(event).is_ok()) {
-            self.inner.metrics.requests_answered.count();
             Answered::Now
         } else {
             self.inner.metrics.answers_late.count();
@@ -118,13 +117,13 @@ impl Waiting {
 }
 
 impl Request {
-    /// Waits for the answer; nothing when none comes in time.
+    /// Waits for the answer; nothing when none comes in time. Counted here and not where the answer is handed over, so that
+    /// whoever has the answer finds it counted.
     pub(crate) async fn answered(mut self, of: &RequestReply) -> Option<Event> {
         let answer = tokio::time::timeout(of.timeout, &mut self.answer).await;
         let answer = answer.ok().and_then(Result::ok);
-        if answer.is_none() {
-            self.waiting.inner.metrics.requests_unanswered.count();
-        }
+        let metrics = &self.waiting.inner.metrics;
+        if answer.is_some() { &metrics.requests_answered } else { &metrics.requests_unanswered }.count();
         answer
     }
 }
@@ -132,5 +131,9 @@ impl Request {
 impl Drop for Request {
     fn drop(&mut self) {
         self.waiting.requests().remove(&self.id);
+        // Handed over, and the request ended before it looked.
+        if self.answer.try_recv().is_ok() {
+            self.waiting.inner.metrics.answers_late.count();
+        }
     }
 }

@@ -184,7 +184,7 @@ async fn what_was_put_aside_is_found_again_and_comes_in_order() -> Runs {
     };
     send(&world, 0).await;
     until("the quick one", || distinct(&sinks, "quick") == 200).await;
-    assert!(world.metric("broker_events_put_aside") > 100);
+    until("most are put aside", || world.metric("broker_events_put_aside") > 100).await;
     world.kill().await;
     let world = start();
     world.ready(&["ordered", "quick"]).await;
