@@ -36,13 +36,7 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     drop(kept);
     let at = events::place(&listener)?;
     let mut tasks = Tasks::new();
-    tasks.restartable("the Services of brokers and channels", {
-        let client = client.clone();
-        move || {
-            let client = client.clone();
-            async move { events::publish(&client, at).await.map_err(|e| chain(&e)) }
-        }
-    });
+    events::publish(&mut tasks, client.clone(), at);
     let settings = standalone();
     let names = events::names(&settings);
     let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), listener)?;

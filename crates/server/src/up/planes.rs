@@ -86,7 +86,7 @@ impl Planes {
         let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
-        events::publish(&controllers, events::place(&event_port.0)?).await.map_err(system)?;
+        events::publish(tasks, controllers.clone(), events::place(&event_port.0)?);
         tracing::debug!("the gateway is published");
         let settings = Settings {
             cluster_ca: pki.ca_pem().to_owned(),

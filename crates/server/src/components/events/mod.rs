@@ -113,9 +113,13 @@ pub(crate) fn place(listener: &TcpListener) -> Result<SocketAddr, Failure> {
     Ok(SocketAddr::from((GATEWAY, port_of(listener)?)))
 }
 
-/// Publishes the Services that brokers and channels are reached by.
-pub(crate) async fn publish(client: &kube::Client, at: SocketAddr) -> Result<(), kube::Error> {
-    objects::publish_ingresses(client, at).await
+/// Publishes the Services that brokers and channels are reached by, beside what else starts: nobody's first answer waits for
+/// them.
+pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: SocketAddr) {
+    tasks.restartable("the Services of brokers and channels", move || {
+        let client = client.clone();
+        async move { objects::publish_ingresses(&client, at).await.map_err(|e| chain(&e)) }
+    });
 }
 
 /// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
