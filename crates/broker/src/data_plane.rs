@@ -120,6 +120,11 @@ impl DataPlane {
         snapshot.iter().flat_map(|topology| topology.addressables()).cloned().collect()
     }
 
+    /// A broker or channel of the newest snapshot.
+    pub fn addressable(&self, name: &Name) -> Option<Arc<Addressable>> {
+        self.context.snapshots.borrow().as_ref()?.get(name).cloned()
+    }
+
     /// How a Trigger or Subscription is doing, by its uid; nothing before it gets every event that is taken.
     pub fn status(&self, uid: &str) -> Option<SubscriptionStatus> {
         self.context.views.of(uid)

@@ -48,7 +48,7 @@ struct Known {
 #[derive(Default)]
 struct Entry {
     head: Option<Head>,
-    /// By Trigger; those of a channel by their places in it.
+    /// By Trigger; those of a channel by their uids.
     subscriptions: BTreeMap<Key, Known>,
     /// Put together of both; nothing while it is not there or has to be put together anew.
     made: Option<Addressable>,
@@ -225,7 +225,7 @@ impl EventPublisher {
         }
         let (Some(trigger), Some(name)) = (trigger, name) else { return };
         let generation = trigger.meta().generation.unwrap_or_default();
-        let (subscription, error) = translate::trigger(&trigger);
+        let (subscription, error) = translate::trigger(world, &trigger);
         let carried = to_carry(world, Kind::Trigger, key).filter(|_| error.is_none());
         if let Some(error) = error {
             tracing::error!(trigger = %key, %error, "a filter cannot be used: the Trigger gets no event");
@@ -243,18 +243,17 @@ impl EventPublisher {
         let entry = self.entries.entry(name.clone()).or_default();
         let head = channel.as_ref().map(|channel| translate::channel(world, channel));
         let mut is_different = entry.set_head(head);
-        let subscribers = channel.iter().flat_map(|channel| translate::subscribers(channel)).enumerate();
-        let places: Vec<(Key, Subscription)> =
-            subscribers.map(|(at, subscription)| (Key::new("", format!("{at:08}")), subscription)).collect();
-        let is_there = |place: &Key| places.binary_search_by(|(key, _)| key.cmp(place)).is_ok();
-        let gone: Vec<Key> = entry.subscriptions.keys().filter(|place| !is_there(place)).cloned().collect();
-        for place in gone {
-            entry.remove(&place);
+        let subscribers = channel.iter().flat_map(|channel| translate::subscribers(world, channel));
+        let subscribers: BTreeMap<Key, Subscription> =
+            subscribers.map(|subscription| (Key::new("", &*subscription.uid), subscription)).collect();
+        let gone: Vec<Key> = entry.subscriptions.keys().filter(|uid| !subscribers.contains_key(uid)).cloned().collect();
+        for uid in gone {
+            entry.remove(&uid);
             is_different = true;
         }
-        for (place, subscription) in places {
+        for (uid, subscription) in subscribers {
             // Nothing is filtered here, so that every generation is the same.
-            is_different |= entry.put(place, Known { subscription, generation: 0 });
+            is_different |= entry.put(uid, Known { subscription, generation: 0 });
         }
         let told = looked.told.entry(name.clone()).or_default();
         told.insert((Kind::InMemoryChannel, key.clone()), to_carry(world, Kind::InMemoryChannel, key));
@@ -340,7 +339,7 @@ impl Entry {
         is_different
     }
 
-    /// Puts a subscription in its place. Whether the data plane does otherwise from now on.
+    /// Puts a subscription in the place of the one of its key. Whether the data plane does otherwise from now on.
     fn put(&mut self, key: Key, next: Known) -> bool {
         let before = self.subscriptions.get(&key);
         let is_same = before.is_some_and(|known| {

@@ -18,7 +18,7 @@ use knoll_api::{
 use super::{Stopped, destination, identity, source::settle_sink};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
-    status::Reporting,
+    status::Reporting, terms::leads_to,
 };
 
 /// Variables that are a binding's.
@@ -190,17 +190,21 @@ fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Tim
 fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> Result<(), (&'static str, String)> {
     let subject = &binding.spec.subject;
     match Kind::from_api(&subject.api_version, &subject.kind) {
-        Some(Kind::Deployment) => bind_in(&world.deployments, binding, told, plan, |subject: &mut Deployment| {
-            subject.spec.as_mut()?.template.spec.as_mut()
-        }),
-        Some(Kind::ReplicaSet) => bind_in(&world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
-            subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
-        }),
-        Some(Kind::Service) => bind_in(&world.services, binding, told, plan, |subject: &mut Service| {
+        Some(Kind::Deployment) => {
+            bind_in(world, &world.deployments, binding, told, plan, |subject: &mut Deployment| {
+                subject.spec.as_mut()?.template.spec.as_mut()
+            })
+        }
+        Some(Kind::ReplicaSet) => {
+            bind_in(world, &world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
+                subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
+            })
+        }
+        Some(Kind::Service) => bind_in(world, &world.services, binding, told, plan, |subject: &mut Service| {
             Some(&mut subject.spec.template.spec.pod_spec)
         }),
         Some(Kind::Configuration) => {
-            bind_in(&world.configurations, binding, told, plan, |subject: &mut Configuration| {
+            bind_in(world, &world.configurations, binding, told, plan, |subject: &mut Configuration| {
                 Some(&mut subject.spec.template.spec.pod_spec)
             })
         }
@@ -216,6 +220,7 @@ fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> R
 }
 
 fn bind_in<R: Indexed + Into<Object>>(
+    world: &World,
     all: &Indexer<R>,
     binding: &SinkBinding,
     told: &Told,
@@ -231,12 +236,53 @@ fn bind_in<R: Indexed + Into<Object>>(
         let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
         vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?]
     };
+    let mut outcome = Ok(());
     for one in found.iter().filter(|one| !one.is_deleting()) {
+        if let Err(why) = may_bind(world, binding, &**one) {
+            outcome = Err(why);
+            continue;
+        }
         let mut next = R::clone(one);
         pod(&mut next).into_iter().for_each(|pod| told.tell(pod));
         plan.update(one.as_ref(), next);
     }
-    Ok(())
+    outcome
+}
+
+/// Whether a binding may write to a subject. Two writers that each put back what the other wrote never end: what a controller
+/// here makes of something else is bound by that, and of several bindings the oldest counts.
+fn may_bind<R: Resource>(world: &World, binding: &SinkBinding, subject: &R) -> Result<(), (&'static str, String)> {
+    let kind = R::KIND.kind();
+    let controller = subject.controller().filter(|owner| Kind::from_api(&owner.api_version, &owner.kind).is_some());
+    let is_of_the_same = |uid: &str| binding.controller().is_some_and(|owner| owner.uid == uid);
+    if let Some(owner) = controller.filter(|owner| !is_of_the_same(&owner.uid)) {
+        let (owner_kind, owner) = (&owner.kind, &owner.name);
+        let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
+        return Err(("SubjectUnavailable", text));
+    }
+    let bindings = world.sink_bindings.find(leads_to(R::KIND, &subject.key()));
+    let choosing = world.sink_bindings.find(Term::SelectsOtherwise { namespace: subject.namespace() });
+    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
+    let mut older =
+        bindings.into_iter().chain(choosing).filter(|other| !other.is_deleting() && chooses(other, subject));
+    match older.find(|other| age(other) < age(binding)) {
+        Some(older) => {
+            let text = format!("{kind} {} is bound by SinkBinding {}, which is older", subject.name(), older.name());
+            Err(("SubjectTaken", text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a binding means this object.
+fn chooses<R: Resource>(binding: &SinkBinding, object: &R) -> bool {
+    let subject = &binding.spec.subject;
+    let is_kind = Kind::from_api(&subject.api_version, &subject.kind) == Some(R::KIND);
+    let is_named = match subject.name.as_str() {
+        "" => subject.selector.as_ref().is_some_and(|selector| matches(selector, object.meta().labels.as_ref())),
+        name => name == object.name(),
+    };
+    is_kind && is_named && binding.namespace() == object.namespace()
 }
 
 #[cfg(test)]
@@ -327,6 +373,8 @@ spec:
         let d = deployment("d", "");
         let bundle = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: trust, namespace: knative-eventing, labels: \
                       {networking.knative.dev/trust-bundle: 'true'}}\n";
+        let made = d.replace("{name: d", "{name: d, owner: Revision/r");
+        let older = BINDING.replace("{name: b", "{name: a");
         let kind = BINDING.replace("kind: Deployment", "kind: Thing");
         let sink = BINDING.replace("https://sink", "sink");
         for (fixtures, expected) in [
@@ -334,6 +382,14 @@ spec:
             (
                 vec![&kind],
                 "SinkBindingAvailable=False SubjectUnavailable nothing of kind Thing (apps/v1) can be bound here",
+            ),
+            (
+                vec![BINDING, &made],
+                "SinkBindingAvailable=False SubjectUnavailable Deployment d is made of Revision r: bind that\n",
+            ),
+            (
+                vec![BINDING, &d, &older],
+                "SinkBindingAvailable=False SubjectTaken Deployment d is bound by SinkBinding a, which is older\n",
             ),
             (
                 vec![&sink, &d],

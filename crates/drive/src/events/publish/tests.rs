@@ -214,6 +214,46 @@ fn a_trigger_may_come_to_another_broker() {
     assert_eq!(told, ["Trigger t 1"]);
 }
 
+/// Whoever may write a status may not choose whose tokens are sent, nor has a channel's namespace anything to do with it.
+#[test]
+fn events_are_sent_as_the_account_of_the_trigger_or_subscription_in_its_own_namespace() {
+    let auth = json!({"serviceAccountName": "deployer"});
+    let (_, mut object) = trigger("t", "a", 1);
+    object["status"]["auth"] = auth.clone();
+    let (_, mut channel) = channel(&["s", "by-hand"]);
+    channel["spec"]["subscribers"].as_array_mut().expect("some").iter_mut().for_each(|one| one["auth"] = auth.clone());
+    let far = json!({
+        "metadata": {"name": "s", "namespace": "far", "uid": "s", "generation": 1},
+        "spec": {"channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel", "name": "c", "namespace": "ns"},
+            "subscriber": {"uri": "http://s/"}},
+        "status": {"auth": auth},
+    });
+    let feature = json!({
+        "metadata": {"namespace": "knative-eventing", "name": "config-features"},
+        "data": {"authentication-oidc": "enabled", "cross-namespace-event-links": "enabled"},
+    });
+    let mut bench = Bench::new(&[
+        broker("a"),
+        (Kind::Trigger, object),
+        (Kind::Subscription, far),
+        (Kind::InMemoryChannel, channel),
+        (Kind::ConfigMap, feature),
+    ]);
+    bench.publish();
+    let accounts: Vec<String> = bench
+        .addressables()
+        .iter()
+        .flat_map(|addressable| addressable.subscribed())
+        .map(|subscribed| {
+            let of = &subscribed.subscription;
+            format!("{} {}", of.namespace, of.service_account.as_deref().unwrap_or("nobody"))
+        })
+        .collect();
+    let expected =
+        ["ns t-oidc-eventing.knative.dev-trigger", "ns nobody", "far s-oidc-messaging.knative.dev-subscription"];
+    assert_eq!(accounts, expected);
+}
+
 #[test]
 fn who_may_send_follows_the_feature_and_the_policies() {
     let may_send = |bench: &Bench| {
@@ -264,6 +304,26 @@ fn a_channel_follows_its_spec() {
     bench.put(kind, object);
     bench.publish();
     assert_eq!(bench.snapshot().expect("one"), ["c: t"]);
+    // Whoever goes takes nobody along, wherever they stood, and whoever moves stays.
+    let lists: [&[&str]; 9] = [
+        &["s", "t", "u", "v"],
+        &["t", "u", "v"],
+        &["v", "t", "u"],
+        &["w", "u", "v", "x"],
+        &["x", "w"],
+        &["a", "b", "c", "d", "e"],
+        &["e", "b", "c", "a"],
+        &[],
+        &["b"],
+    ];
+    for list in lists {
+        let (kind, object) = channel(list);
+        bench.put(kind, object);
+        bench.publish();
+        let mut sorted = list.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(bench.snapshot().expect("one"), [format!("c: {}", sorted.join(" "))]);
+    }
     bench.remove(Kind::InMemoryChannel, "c");
     assert_eq!(bench.publish(), ["InMemoryChannel c no more"]);
     assert_eq!(bench.snapshot().expect("one"), [""; 0]);

@@ -1,6 +1,7 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
 mod event_types;
+pub(crate) mod graph;
 mod operations;
 mod senders;
 mod tokens;
