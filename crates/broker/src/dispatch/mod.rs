@@ -7,6 +7,11 @@
 //! its subscriber's whatever the filter says meanwhile. The log is told in batches, one at a time, and without a sync: what
 //! a crash takes of that is delivered again: for each subscriber no more than it is sent at a time, and as much again, or 32.
 //!
+//! What the log refuses of progress, as a full disk does, is kept and told again; until it is taken, a crash brings that again
+//! as well. What the system cannot read for a moment is passed over, so that others go on, and read again by and by; nobody
+//! says that it is done with meanwhile, so a restart finds it, too. It comes after what was sent behind it then, also where
+//! a key orders events. Where only the process is short of files or memory, events are waited for instead.
+//!
 //! A subscriber that does not keep up holds at most [`Config::window`] events of the stream. When that many are held and
 //! another subscriber has nothing left to do for 100 milliseconds, the newer ones of the slow one are *put aside*: copied to
 //! a stream of its own, from which it goes on. So it holds up nobody else, and pins nothing of the broker's stream. It reads
@@ -26,6 +31,8 @@ mod limit;
 mod status;
 mod subscriber;
 mod supervisor;
+mod unread;
+mod untold;
 mod worker;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
