@@ -105,7 +105,8 @@ fn letters_beyond_ascii_arrive_and_filters_see_them_as_they_are() {
     for sink in [&all, &some] {
         let subjects: Vec<String> =
             sink.wait_for(2).iter().map(|received| received.attribute("subject").to_owned()).collect();
-        assert_eq!(subjects, [encoded, encoded]);
+        // In structured mode it is text, in binary mode a header.
+        assert!(subjects.contains(&subject.to_owned()) && subjects.contains(&encoded.to_owned()), "{subjects:?}");
     }
 }
 
