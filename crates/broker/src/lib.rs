@@ -34,7 +34,9 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
+mod shares;
 pub mod topology;
+mod turns;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
