@@ -17,7 +17,7 @@ const EXACT: [&str; 2] = ["x-request-id", "retry-after"];
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 const PREFIXES: [&str; 2] = ["knative-", "x-b3-"];
 
-/// Most bytes of what travels beside one event, counted as [`bytes`] counts it: it is kept with each event of a batch.
+/// Most bytes of what travels beside one event, counted as [`bytes()`] counts it: it is kept with each event of a batch.
 pub const MOST_BESIDE: usize = 16 << 10;
 /// What a line costs beside its name and value.
 const LINE: usize = 6;
