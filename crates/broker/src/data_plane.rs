@@ -10,7 +10,7 @@ use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Room, Supervisor, stream_name},
+    dispatch::{Command, Context, Room, Supervisor, UnderWay, stream_name},
     history::{self, History, Start},
     ingress::Authorize,
     intake::{Intake, Taken},
@@ -69,12 +69,12 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::default());
         let Hooks { resolve, tokens, authorize, adopted, taken } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
-        let waiting = Waiting::new(config.max_waiting, metrics.clone());
+        let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
         let ingress =
             Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone(), waiting.clone());
         let client = Arc::new(Client::new(&config, resolve));
         let letters = Letters { log: log.clone() };
-        let (views, room) = (Arc::default(), Room::default());
+        let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {
             log,
             metrics,
@@ -88,6 +88,7 @@ impl DataPlane {
             views,
             adopted,
             room,
+            under_way,
             waiting,
         };
         let (asks, asked) = mpsc::channel(ASKED);

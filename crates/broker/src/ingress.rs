@@ -9,7 +9,8 @@
 //! | 404 | no such broker or channel, or none of the host |
 //! | 405 | another method |
 //! | 408 | the body did not arrive in time |
-//! | 413 | more bytes than an event may have |
+//! | 413 | more bytes than an event may have, or a batch with what travels beside each of its events |
+//! | 431 | more beside an event than may travel with it |
 //! | 500 | a panic, which costs this request |
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
@@ -18,6 +19,8 @@
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
 
+mod activity;
+mod patient;
 mod request_reply;
 mod serve;
 
@@ -35,22 +38,25 @@ use knoll_event::{
     Event, ReadError, json,
     mode::{self, Format, Mode},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     Config,
     delivery::headers,
-    intake::{From, Intake, Refused},
+    intake::{From, Intake},
     record::Record,
     request_reply::Waiting,
-    topology::{Addressable, Asked, NotFound, Snapshots, Topology},
+    shares::{Share, Shares},
+    topology::{Addressable, Asked, NotFound, Snapshots, Topology, access::Access},
 };
 
-use self::request_reply::one;
 pub use self::serve::serve;
+use self::{request_reply::one, serve::Peer};
 
-/// Bytes that one permit stands for.
+/// Bytes that one unit of [`Config::max_bytes_in_flight`] stands for.
 const GRAIN: usize = 1 << 10;
+/// Between two looks whether there is room for an answer.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
@@ -65,7 +71,8 @@ pub struct Denied {
     pub reason: String,
 }
 
-/// Decides whether a sender may post these events to a broker or channel, from the headers of its request.
+/// Decides whether a sender may post these events to a broker or channel that not everybody may post to, from the headers of
+/// its request.
 pub type Authorize =
     Arc<dyn Fn(Arc<Addressable>, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
 
@@ -81,10 +88,35 @@ struct Inner {
     authorize: Option<Authorize>,
     config: Config,
     /// For [`Config::max_bytes_in_flight`].
-    bytes: Arc<Semaphore>,
+    bytes: Arc<Shares<Peer>>,
     /// For [`Config::max_requests`].
-    requests: Semaphore,
+    requests: Arc<Shares<Peer>>,
     waiting: Waiting,
+}
+
+/// What a request holds of the bytes that are taken in: those of its head, and more as they come.
+struct Held {
+    share: Share<Peer>,
+    head: usize,
+}
+
+impl Held {
+    /// Holds what `length` bytes beside the head need. Whether there is room.
+    fn hold(&mut self, length: usize) -> bool {
+        self.share.grow((self.head + length).div_ceil(GRAIN))
+    }
+}
+
+/// Bytes of an answer, with what they hold of those that are taken in until they are written.
+struct Counted {
+    bytes: Bytes,
+    _share: Share<Peer>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// An answer that refuses.
@@ -105,8 +137,8 @@ impl Ingress {
         config: Config,
         waiting: Waiting,
     ) -> Self {
-        let bytes = Arc::new(Semaphore::new((config.max_bytes_in_flight / GRAIN).min(Semaphore::MAX_PERMITS)));
-        let requests = Semaphore::new(config.max_requests);
+        let bytes = Shares::new(config.max_bytes_in_flight / GRAIN, config.parts);
+        let requests = Shares::new(config.max_requests, config.parts);
         Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests, waiting }) }
     }
 
@@ -150,7 +182,8 @@ impl Inner {
         if request.method() != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
-        let place = self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))?;
+        let peer = request.extensions().get().copied().unwrap_or(Peer::NOBODY);
+        let place = self.requests.take(peer, 1).ok_or_else(|| self.busy("as many requests are answered as may be"))?;
         // What names nothing whoever is there is told apart from what is not there (yet).
         let (head, body) = request.into_parts();
         let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
@@ -161,9 +194,13 @@ impl Inner {
             Some(asked) => addressed(asked)?,
             None => addressed(topology.find(host, target))?,
         }
-        let mut held = None;
+        let beside = headers::bounded(&head.headers);
+        let (beside, each) = beside.map_err(|error| refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error))?;
+        let mut held = self.held(peer, headers::bytes(&head.headers))?;
         let body = self.body(body, &mut held).await?;
+        let length = body.len();
         let events = read(&head.headers, body)?;
+        self.hold_batch(length, events.len(), each, &mut held)?;
         // Whatever it was when the request began, it is now that the events are taken.
         let topology = self.topology()?;
         if let Some(asked) = topology.find_request_reply(host, target) {
@@ -171,24 +208,29 @@ impl Inner {
             return match asked.map_err(not_found)? {
                 Asked::Reply(of) => self.reply(&of, event.0),
                 Asked::Request(of) => {
-                    let request = self.request(&of, event, &head.headers, &topology).await?;
+                    let request = self.request(&of, event, (&head.headers, beside), &topology).await?;
                     // Who waits takes nobody's place.
                     drop((place, held));
-                    Ok(self.answer_to(&of, request).await)
+                    self.answer_to(&of, request, peer).await
                 }
             };
         }
         let into = topology.find(host, target).map_err(not_found)?.clone();
-        if self.authorize.is_some() {
+        if self.asks(&into) {
             let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
             self.authorized(&into, &head.headers, &values).await?;
         }
-        self.take(&into, events, &head.headers).await?;
+        self.take(&into, events, beside).await?;
         Ok(empty(StatusCode::ACCEPTED))
     }
 
+    /// Whether senders to it are asked who they are.
+    fn asks(&self, into: &Addressable) -> bool {
+        self.authorize.is_some() && !matches!(into.access(), Access::Open)
+    }
+
     async fn authorized(&self, into: &Arc<Addressable>, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
-        let Some(authorize) = &self.authorize else { return Ok(()) };
+        let Some(authorize) = self.authorize.as_ref().filter(|_| self.asks(into)) else { return Ok(()) };
         let denied = |Denied { status, reason }| Answer { status, reason };
         authorize(into.clone(), headers.clone(), events.into()).await.map_err(denied)
     }
@@ -197,18 +239,11 @@ impl Inner {
         &self,
         into: &Arc<Addressable>,
         events: Vec<(Event, Format)>,
-        headers: &HeaderMap,
+        beside: HeaderMap,
     ) -> Result<(), Answer> {
-        let beside = headers::passing(headers);
         let records = events.into_iter().map(|(event, format)| Record::new(event, format, beside.clone())).collect();
-        self.intake.take(into, records, From::Sender).await.map_err(|refused| {
-            let status = match refused {
-                Refused::OutOfHops(_) | Refused::Invalid(_) => StatusCode::BAD_REQUEST,
-                Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            refusal(status, refused)
-        })
+        let taken = self.intake.take(into, records, From::Sender).await;
+        taken.map_err(|refused| refusal(refused.status(), refused))
     }
 
     fn topology(&self) -> Result<Topology, Answer> {
@@ -220,7 +255,7 @@ impl Inner {
     }
 
     /// Reads a body within its bounds: of one event, of all together, and of time. What is held goes with `held`.
-    async fn body<B>(&self, body: B, held: &mut Option<OwnedSemaphorePermit>) -> Result<Bytes, Answer>
+    async fn body<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Answer>
     where
         B: Body<Data = Bytes>,
     {
@@ -232,7 +267,7 @@ impl Inner {
         reading.await.map_err(late)?
     }
 
-    async fn frames<B>(&self, body: B, held: &mut Option<OwnedSemaphorePermit>) -> Result<Bytes, Answer>
+    async fn frames<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Answer>
     where
         B: Body<Data = Bytes>,
     {
@@ -268,17 +303,43 @@ impl Inner {
         Ok(if all.is_empty() { first } else { all.freeze() })
     }
 
-    /// Holds as many permits as `length` bytes need.
-    fn hold(&self, length: usize, held: &mut Option<OwnedSemaphorePermit>) -> Result<(), Answer> {
-        let needed = length.div_ceil(GRAIN) - held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
-        let more = self.bytes.clone().try_acquire_many_owned(needed);
-        let more = more.map_err(|_| self.busy("as many bytes are taken in as may be"))?;
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
+    /// Holds what a message of `length` bytes becomes: each of its events is kept with `each` bytes beside it.
+    fn hold_batch(&self, length: usize, events: usize, each: usize, held: &mut Held) -> Result<(), Answer> {
+        let (all, most) = (length.saturating_add(events.saturating_mul(each)), self.config.max_event_bytes);
+        if events > 1 && all > most {
+            let why = format!("{events} events with {each} bytes of headers beside each are more than {most} bytes");
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, why + ": send fewer at a time"));
         }
-        Ok(())
+        self.hold(all, held)
+    }
+
+    /// What a request with a head of so many bytes holds.
+    fn held(&self, peer: Peer, head: usize) -> Result<Held, Answer> {
+        let share = self.bytes.take(peer, head.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
+        Ok(Held { share, head })
+    }
+
+    fn hold(&self, length: usize, held: &mut Held) -> Result<(), Answer> {
+        held.hold(length).then_some(()).ok_or_else(|| self.full())
+    }
+
+    /// The bytes of an answer. They hold room until they are written, and wait a while for it: whoever sent them holds them,
+    /// too, until it is told that they are taken.
+    async fn counted(&self, bytes: Bytes, peer: Peer) -> Result<Bytes, Answer> {
+        let (units, until) = (bytes.len().div_ceil(GRAIN), Instant::now() + self.config.body_read_timeout);
+        loop {
+            if let Some(share) = self.bytes.take(peer, units) {
+                return Ok(Bytes::from_owner(Counted { bytes, _share: share }));
+            }
+            if Instant::now() >= until {
+                return Err(self.full());
+            }
+            sleep(FULL_PAUSE).await;
+        }
+    }
+
+    fn full(&self) -> Answer {
+        self.busy("as many bytes are taken in as may be")
     }
 
     fn refused(&self, Answer { status, reason }: Answer) -> Response<Full<Bytes>> {

@@ -14,7 +14,8 @@
 //! - A subscriber that is slow, stuck or away holds up nobody else for longer than a tenth of a second, and costs disk, not
 //!   memory.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
-//! - Everything has a bound, set in [`Config`]; at the disk's budget senders are answered 503, and deliveries go on.
+//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it; at the disk's budget senders
+//!   are answered 503, brokers and channels that others deliver to among them, and deliveries go on.
 //! - A panic costs one request or one attempt.
 //!
 //! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
@@ -34,7 +35,9 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
+mod shares;
 pub mod topology;
+mod turns;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};

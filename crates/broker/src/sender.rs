@@ -60,7 +60,8 @@ impl Sender {
             let token = token(&self.tokens, to, audience, namespace, service_account.as_ref()).await?;
             headers.insert(AUTHORIZATION, token);
         }
-        let message = Message { event, format: Format::Binary, headers, namespace, wants_reply: false };
+        let message =
+            Message { event, format: Format::Binary, headers, namespace, wants_reply: false, reads_reply: false };
         let answer = self.client.send(to, message, Some(timeout)).await?;
         if answer.status.is_success() {
             return Ok(answer.status);

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,11 +22,21 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{Resolve, Resolver};
+use super::{Reachable, Resolve, Resolver};
 use crate::Config;
 
 /// Bundles whose pools are kept; beyond them all begin anew.
 const MOST_BUNDLES: usize = 256;
+
+/// Bytes of an answer that a connection holds of which nobody has read yet, and of its head.
+const UNREAD: u32 = 128 << 10;
+/// The same of all answers on one HTTP/2 connection.
+const UNREAD_OF_ALL: u32 = 1 << 20;
+/// How long a connection is silent before the other side is asked whether it is there, and between two such questions;
+/// with [`KEEPALIVE_PROBES`] unanswered ones the connection is over. As Go's dialer, and so upstream: who went away without a
+/// word after it took a request is waited for no longer than that.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 9;
 
 type Connector = HttpConnector<Resolver>;
 type Secure = Pool<HttpsConnector<Connector>, Full<Bytes>>;
@@ -51,8 +62,11 @@ pub(super) struct Pools {
 
 impl Pools {
     pub(super) fn new(config: &Config, resolve: Resolve) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, loopback: config.loopback });
+        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, reachable: Reachable::new(config) });
         connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         connector.set_connect_timeout(Some(config.connect_timeout));
         let plain = builder(config).build(connector.clone());
         connector.enforce_http(false);
@@ -99,7 +113,11 @@ fn builder(config: &Config) -> hyper_util::client::legacy::Builder {
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(config.idle_timeout)
-        .pool_max_idle_per_host(config.idle_per_subscriber);
+        .pool_max_idle_per_host(config.idle_per_subscriber)
+        .http1_max_buf_size(UNREAD as usize)
+        .http2_max_header_list_size(UNREAD)
+        .http2_initial_stream_window_size(UNREAD)
+        .http2_initial_connection_window_size(UNREAD_OF_ALL);
     builder
 }
 

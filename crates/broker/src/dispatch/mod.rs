@@ -55,6 +55,7 @@ use crate::{
     metrics::Metrics,
     request_reply::Waiting,
     topology::{Addressable, Snapshots, Subscribed},
+    turns::Turns,
 };
 
 /// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
@@ -75,7 +76,26 @@ pub(crate) struct Context {
     pub(crate) views: Arc<Views>,
     pub(crate) adopted: Adopted,
     pub(crate) room: Room,
+    pub(crate) under_way: UnderWay,
     pub(crate) waiting: Waiting,
+}
+
+/// What attempts that are under way may have together, by namespace. What finds no room waits, and its event on disk.
+pub(crate) struct UnderWay {
+    /// For [`Config::max_attempts`].
+    pub(crate) attempts: Turns,
+    /// For [`Config::max_delivery_bytes`]: of events that are read for one attempt; those that were read for several have
+    /// a bound of their own.
+    pub(crate) events: Turns,
+}
+
+impl UnderWay {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            attempts: Turns::new(config.max_attempts, config.parts),
+            events: Turns::of_bytes(config.max_delivery_bytes, config.parts),
+        }
+    }
 }
 
 impl Context {

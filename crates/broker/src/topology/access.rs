@@ -44,19 +44,46 @@ impl Policy {
     }
 }
 
+/// What one sender may send.
+#[derive(Clone, Copy, Debug)]
+pub enum Allowed<'a> {
+    /// Every event.
+    All,
+    /// None.
+    Nothing,
+    /// Those that this lets through.
+    Those(&'a Filter),
+}
+
 impl Access {
-    /// Whether whoever has this subject may send this event to something of `namespace`.
-    pub fn allows(&self, subject: &str, namespace: &str, event: &Event) -> bool {
+    /// What whoever has this subject may send to something of `namespace`.
+    pub fn of(&self, subject: &str, namespace: &str) -> Allowed<'_> {
+        let all_if = |holds: bool| if holds { Allowed::All } else { Allowed::Nothing };
         match self {
-            Self::Open | Self::Otherwise(Mode::AllowAll) => true,
-            Self::Otherwise(Mode::DenyAll) => false,
+            Self::Open | Self::Otherwise(Mode::AllowAll) => Allowed::All,
+            Self::Otherwise(Mode::DenyAll) => Allowed::Nothing,
             Self::Otherwise(Mode::AllowSameNamespace) => {
                 let own = subject.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-                own.is_some_and(|(of, _)| of == namespace)
+                all_if(own.is_some_and(|(of, _)| of == namespace))
             }
             Self::Policies(policies) => {
                 let first = policies.iter().find(|policy| policy.speaks_of(subject));
-                first.is_some_and(|policy| policy.filter.verdict(event).delivers())
+                first.map_or(Allowed::Nothing, |policy| Allowed::Those(&policy.filter))
+            }
+        }
+    }
+}
+
+impl Allowed<'_> {
+    /// Whether an event is among it, and the work that took, counted as
+    /// [`MOST_WORK`](knoll_event::limits::MOST_WORK) counts it.
+    pub fn has(self, event: &Event) -> (bool, usize) {
+        match self {
+            Self::All => (true, 0),
+            Self::Nothing => (false, 0),
+            Self::Those(filter) => {
+                let (verdict, work) = filter.verdict_and_work(event);
+                (verdict.delivers(), work)
             }
         }
     }
@@ -69,7 +96,7 @@ mod tests {
     const ME: &str = "system:serviceaccount:ns:me";
 
     fn allows(access: &Access, subject: &str) -> bool {
-        access.allows(subject, "ns", &Event::new("1", "/s", "t").expect("an event"))
+        access.of(subject, "ns").has(&Event::new("1", "/s", "t").expect("an event")).0
     }
 
     fn policy(from: &[&str], kind: &str) -> Policy {

@@ -258,7 +258,7 @@ fn events_are_sent_as_the_account_of_the_trigger_or_subscription_in_its_own_name
 fn who_may_send_follows_the_feature_and_the_policies() {
     let may_send = |bench: &Bench| {
         let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
-        bench.addressables()[0].access().allows("system:serviceaccount:other:me", "ns", &event)
+        bench.addressables()[0].access().of("system:serviceaccount:other:me", "ns").has(&event).0
     };
     let (kind, mut object) = broker("a");
     object["status"]["policies"] = json!([{"name": "p", "apiVersion": "eventing.knative.dev/v1alpha1"}]);

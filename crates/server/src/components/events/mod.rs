@@ -41,7 +41,7 @@ use crate::{
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where pods ask for names.
 const DNS: (std::net::Ipv4Addr, u16) = (GATEWAY, 53);
-/// Of the files that the process may open, so much is for senders' connections: one in so many.
+/// Of the files that the process may open, so much is for senders' connections, and as much for deliveries': one in so many.
 const FILES_SHARE: u64 = 8;
 /// The same of the disk, for the event log.
 const DISK_SHARE: u64 = 4;
@@ -124,13 +124,19 @@ impl Parts {
     }
 }
 
-/// The data plane's settings: who may say where events go is not trusted with the machine, and senders leave files for the
-/// rest of the process.
+/// The data plane's settings: who may say where events go is not trusted with the machine, and senders and deliveries leave
+/// files for the rest of the process.
 pub(super) fn config() -> Config {
     let default = Config::default();
-    let connections = usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX);
-    let max_connections = default.max_connections.min(connections).max(1);
-    Config { loopback: false, max_connections, grace: GRACE, ..default }
+    let share = usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX).max(1);
+    Config {
+        loopback: false,
+        gateway: Some(GATEWAY.into()),
+        max_connections: default.max_connections.min(share),
+        max_attempts: default.max_attempts.min(share),
+        grace: GRACE,
+        ..default
+    }
 }
 
 /// What addresses of brokers and channels are made of.
