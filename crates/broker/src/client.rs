@@ -23,7 +23,7 @@ use knoll_event::{
 
 use self::pools::{PoolError, Pools};
 use crate::{
-    Config,
+    Config, Transport,
     delivery::{
         Destination,
         headers::{NAMESPACE, PREFER, REPLY},
@@ -116,8 +116,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config, resolve: Resolve) -> Self {
-        Self { pools: Pools::new(config, resolve), most_bytes: config.max_event_bytes, loopback: config.loopback }
+    pub(crate) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
+        Self {
+            pools: Pools::new(config, resolve, transport),
+            most_bytes: config.max_event_bytes,
+            loopback: config.loopback,
+        }
     }
 
     /// Posts an event and reads what comes back, within `timeout` if there is one. The body is whole where it may be a

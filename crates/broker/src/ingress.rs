@@ -6,7 +6,7 @@
 //! | 200 | `OPTIONS`: anybody may post, as often as they like (WebHook validation) |
 //! | 400 | no event, or one that breaks a rule; an address of the wrong form; an event without hops left |
 //! | 401, 403 | what the [`Authorize`] in use says |
-//! | 404 | no such broker or channel, or none of the host |
+//! | 404 | no such broker or channel, or none of the host; http where only https is answered, and the reverse |
 //! | 405 | another method |
 //! | 408 | the body did not arrive in time |
 //! | 413 | more bytes than an event may have |
@@ -44,10 +44,11 @@ use crate::{
     record::Record,
     request_reply::Waiting,
     topology::{Addressable, Asked, NotFound, Snapshots, Topology},
+    transport::{Transport, Wire},
 };
 
 use self::request_reply::one;
-pub use self::serve::serve;
+pub use self::serve::{serve, serve_tls};
 
 /// Bytes that one permit stands for.
 const GRAIN: usize = 1 << 10;
@@ -84,7 +85,10 @@ struct Inner {
     bytes: Arc<Semaphore>,
     /// For [`Config::max_requests`].
     requests: Semaphore,
+    /// For [`Config::max_connections`].
+    connections: Arc<Semaphore>,
     waiting: Waiting,
+    transport: Transport,
 }
 
 /// An answer that refuses.
@@ -104,10 +108,13 @@ impl Ingress {
         authorize: Option<Authorize>,
         config: Config,
         waiting: Waiting,
+        transport: Transport,
     ) -> Self {
         let bytes = Arc::new(Semaphore::new((config.max_bytes_in_flight / GRAIN).min(Semaphore::MAX_PERMITS)));
         let requests = Semaphore::new(config.max_requests);
-        Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests, waiting }) }
+        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let inner = Inner { intake, snapshots, authorize, config, bytes, requests, connections, waiting, transport };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers a request. What it cost is counted and bounded whoever serves the connection.
@@ -115,9 +122,32 @@ impl Ingress {
     where
         B: Body<Data = Bytes>,
     {
+        self.counted(self.inner.answer(request)).await
+    }
+
+    /// Answers a request that came so.
+    async fn answer_by<B>(&self, wire: Wire, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        if self.inner.transport.answers(wire) {
+            return self.answer(request).await;
+        }
+        // What senders try again, for their address may be of a moment ago.
+        let reason = match wire {
+            Wire::Plain => "events are taken over https alone: see status.address.url of the broker or channel",
+            Wire::Tls => "events are taken over http alone: see status.address.url of the broker or channel",
+        };
+        self.counted(async { Err(refusal(StatusCode::NOT_FOUND, reason)) }).await
+    }
+
+    async fn counted(
+        &self,
+        answering: impl Future<Output = Result<Response<Full<Bytes>>, Answer>>,
+    ) -> Response<Full<Bytes>> {
         let metrics = &self.inner.intake.metrics;
         let entered = metrics.requests.enter();
-        let answered = knoll_faults::caught(self.inner.answer(request)).await;
+        let answered = knoll_faults::caught(answering).await;
         let answered = answered.unwrap_or_else(|said| {
             metrics.panics.count();
             tracing::error!(panic = said, "a request to a broker or channel panicked");

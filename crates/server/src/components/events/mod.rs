@@ -1,5 +1,6 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
+mod certificates;
 mod event_types;
 mod operations;
 mod senders;
@@ -15,8 +16,8 @@ use std::{
 
 use knoll_api::metrics::MetricFamily;
 use knoll_broker::{
-    Adopted, Config, DataPlane, EventTypes, Hooks, Log, Resolve, Topology, resolve_as_the_machine_does, serve,
-    topology::Names,
+    Adopted, Config, DataPlane, EventTypes, Hooks, Log, Resolve, Topology, Transport, resolve_as_the_machine_does,
+    serve, serve_tls, topology::Names,
 };
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::EventLinks;
@@ -26,11 +27,16 @@ use knoll_plan::Settings;
 use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
+pub(crate) use self::certificates::keep_certificates;
 pub(super) use self::tokens::tokens;
-use super::{objects, port_of};
+use super::{
+    objects::{self, EventPlaces},
+    port_of,
+};
 use crate::{
     admin::Sources,
     failure::{Failure, chain},
+    ports::EventPorts,
     supervise::{Stop, Tasks},
     up::open_files,
 };
@@ -86,7 +92,9 @@ struct Parts {
     snapshots: watch::Receiver<Option<Topology>>,
     adopted: Adopted,
     domain: String,
-    listener: std::net::TcpListener,
+    http: std::net::TcpListener,
+    https: std::net::TcpListener,
+    transport: Transport,
     client: kube::Client,
     event_types: Arc<EventTypes>,
     running: Running,
@@ -108,32 +116,33 @@ pub(crate) fn names(settings: &Settings) -> Names {
     }
 }
 
-/// Where pods find a socket of the gateway's address.
-pub(crate) fn place(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    Ok(SocketAddr::from((GATEWAY, port_of(listener)?)))
+/// Where pods find these sockets of the gateway's address.
+pub(crate) fn places(ports: &EventPorts) -> Result<EventPlaces, Failure> {
+    Ok(EventPlaces { address: GATEWAY.into(), http: port_of(&ports.http)?, https: port_of(&ports.https)? })
 }
 
 /// Publishes the Services that brokers and channels are reached by, beside what else starts: nobody's first answer waits for
 /// them.
-pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: SocketAddr) {
+pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: EventPlaces) {
     tasks.restartable("the Services of brokers and channels", move || {
         let client = client.clone();
         async move { objects::publish_ingresses(&client, at).await.map_err(|e| chain(&e)) }
     });
 }
 
-/// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
+/// Takes events from these sockets and delivers them, until the process ends. A log that fails is opened again: nothing
 /// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
     names: &Names,
     client: kube::Client,
-    listener: TcpListener,
+    ports: EventPorts,
 ) -> Result<(EventLinks, Running), Failure> {
     let (topology, snapshots) = watch::channel(None);
     let adopted = Adopted::default();
-    let listener = listener.into_std().map_err(|e| Failure::io("hand a socket over", &e))?;
+    let kept = |listener: TcpListener| listener.into_std().map_err(|e| Failure::io("hand a socket over", &e));
+    let transport = Transport::new(names.clone());
     let event_types = event_types::make(tasks, client.clone());
     let running = Running { event_types: Some(event_types.clone()), ..Running::default() };
     let parts = Parts {
@@ -141,14 +150,16 @@ pub(crate) fn start(
         snapshots,
         adopted: adopted.clone(),
         domain: names.cluster_domain.to_string(),
-        listener,
+        http: kept(ports.http)?,
+        https: kept(ports.https)?,
+        transport: transport.clone(),
         client,
         event_types: event_types.clone(),
         running: running.clone(),
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
     tasks.restartable("events", move || live(parts.clone(), stop.clone()));
-    Ok((EventLinks { topology, adopted, event_types }, running))
+    Ok((EventLinks { topology, adopted, event_types, transport }, running))
 }
 
 async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
@@ -161,21 +172,24 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         authorize: Some(senders::authorize(parts.client.clone())),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
+        transport: parts.transport.clone(),
     };
     let plane = DataPlane::new(log, parts.snapshots.clone(), config(), hooks).map_err(|e| chain(&e))?;
-    let listener = parts.listener.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e))?;
+    let listen = |kept: &std::net::TcpListener| kept.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e));
+    let (http, https) = (listen(&parts.http)?, listen(&parts.https)?);
     parts.running.set(Some(plane.clone()));
     let ended = {
-        let serving = serve(plane.ingress(), listener, stop.clone().wait());
+        let plain = serve(plane.ingress(), http, stop.clone().wait());
+        let secure = serve_tls(plane.ingress(), https, stop.clone().wait());
         let delivering = plane.deliver(stop.wait());
-        let mut serving = std::pin::pin!(serving);
+        let mut serving = std::pin::pin!(async { tokio::join!(plain, secure) });
         tokio::select! {
             delivered = delivering => match delivered {
                 // Senders under way are still answered.
                 Ok(()) => { serving.await; Ok(()) }
                 Err(error) => Err(chain(&error)),
             },
-            () = &mut serving => Ok(()),
+            ((), ()) = &mut serving => Ok(()),
         }
     };
     parts.running.set(None);
