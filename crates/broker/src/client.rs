@@ -24,7 +24,7 @@ use self::{
     reachable::{REFUSED, Reachable},
 };
 use crate::{
-    Config,
+    Config, Transport,
     delivery::{
         Destination,
         headers::{NAMESPACE, PREFER, REPLY},
@@ -106,9 +106,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config, resolve: Resolve) -> Self {
+    pub(crate) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
         Self {
-            pools: Pools::new(config, resolve),
+            pools: Pools::new(config, resolve, transport),
             most_bytes: config.max_event_bytes,
             reachable: Reachable::new(config),
             longest: config.attempt_timeout,

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
+    Transport,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
     dispatch::{Command, Context, Room, Supervisor, UnderWay, stream_name},
@@ -35,6 +36,8 @@ pub struct Hooks {
     pub adopted: Adopted,
     /// Is told of the events that are taken, such as who makes EventTypes of them.
     pub taken: Option<Taken>,
+    /// How events travel.
+    pub transport: Transport,
 }
 
 impl Default for Hooks {
@@ -45,6 +48,7 @@ impl Default for Hooks {
             authorize: None,
             adopted: Adopted::default(),
             taken: None,
+            transport: Transport::default(),
         }
     }
 }
@@ -67,12 +71,18 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, adopted, taken } = hooks;
+        let Hooks { resolve, tokens, authorize, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
-        let ingress =
-            Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone(), waiting.clone());
-        let client = Arc::new(Client::new(&config, resolve));
+        let ingress = Ingress::new(
+            intake.clone(),
+            snapshots.clone(),
+            authorize.clone(),
+            config.clone(),
+            waiting.clone(),
+            transport.clone(),
+        );
+        let client = Arc::new(Client::new(&config, resolve, transport));
         let letters = Letters { log: log.clone() };
         let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {

@@ -6,7 +6,7 @@
 //! | 200 | `OPTIONS`: anybody may post, as often as they like (WebHook validation) |
 //! | 400 | no event, or one that breaks a rule; an address of the wrong form; an event without hops left |
 //! | 401, 403 | what the [`Authorize`] in use says |
-//! | 404 | no such broker or channel, or none of the host |
+//! | 404 | no such broker or channel, or none of the host; http where only https is answered, and the reverse |
 //! | 405 | another method |
 //! | 408 | the body did not arrive in time |
 //! | 413 | more bytes than an event may have, or a batch with what travels beside each of its events |
@@ -48,9 +48,10 @@ use crate::{
     request_reply::Waiting,
     shares::{Share, Shares},
     topology::{Addressable, Asked, NotFound, Snapshots, Topology, access::Access},
+    transport::{Transport, Wire},
 };
 
-pub use self::serve::serve;
+pub use self::serve::{serve, serve_tls};
 use self::{request_reply::one, serve::Peer};
 
 /// Bytes that one unit of [`Config::max_bytes_in_flight`] stands for.
@@ -91,7 +92,10 @@ struct Inner {
     bytes: Arc<Shares<Peer>>,
     /// For [`Config::max_requests`].
     requests: Arc<Shares<Peer>>,
+    /// For [`Config::max_connections`].
+    connections: Arc<Shares<Peer>>,
     waiting: Waiting,
+    transport: Transport,
 }
 
 /// What a request holds of the bytes that are taken in: those of its head, and more as they come.
@@ -136,10 +140,13 @@ impl Ingress {
         authorize: Option<Authorize>,
         config: Config,
         waiting: Waiting,
+        transport: Transport,
     ) -> Self {
         let bytes = Shares::new(config.max_bytes_in_flight / GRAIN, config.parts);
         let requests = Shares::new(config.max_requests, config.parts);
-        Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests, waiting }) }
+        let connections = Shares::new(config.max_connections, config.parts);
+        let inner = Inner { intake, snapshots, authorize, config, bytes, requests, connections, waiting, transport };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers a request. What it cost is counted and bounded whoever serves the connection.
@@ -147,9 +154,32 @@ impl Ingress {
     where
         B: Body<Data = Bytes>,
     {
+        self.counted(self.inner.answer(request)).await
+    }
+
+    /// Answers a request that came so.
+    async fn answer_by<B>(&self, wire: Wire, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        if self.inner.transport.answers(wire) {
+            return self.answer(request).await;
+        }
+        // What senders try again, for their address may be of a moment ago.
+        let reason = match wire {
+            Wire::Plain => "events are taken over https alone: see status.address.url of the broker or channel",
+            Wire::Tls => "events are taken over http alone: see status.address.url of the broker or channel",
+        };
+        self.counted(async { Err(refusal(StatusCode::NOT_FOUND, reason)) }).await
+    }
+
+    async fn counted(
+        &self,
+        answering: impl Future<Output = Result<Response<Full<Bytes>>, Answer>>,
+    ) -> Response<Full<Bytes>> {
         let metrics = &self.inner.intake.metrics;
         let entered = metrics.requests.enter();
-        let answered = knoll_faults::caught(self.inner.answer(request)).await;
+        let answered = knoll_faults::caught(answering).await;
         let answered = answered.unwrap_or_else(|said| {
             metrics.panics.count();
             tracing::error!(panic = said, "a request to a broker or channel panicked");

@@ -37,6 +37,7 @@ mod request_reply;
 mod sender;
 mod shares;
 pub mod topology;
+mod transport;
 mod turns;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
@@ -46,8 +47,9 @@ pub use dead_letters::{DeadLetter, OperationError, Page};
 pub use dispatch::{Adopted, SubscriptionStatus, Tokens};
 pub use event_types::{EventTypes, Made, NewTypes};
 pub use history::{History, Kept, Start};
-pub use ingress::{Authorize, Denied, Ingress, serve};
+pub use ingress::{Authorize, Denied, Ingress, serve, serve_tls};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
 pub use sender::{Origin, Sender};
 pub use topology::Topology;
+pub use transport::{CertificateError, Transport};

@@ -349,7 +349,7 @@ impl ControlLoop {
     /// Whether all is known that the data plane of events is told, and what decides about it. What it is not told of it
     /// deletes: that a kind is not served, for a moment or for good, says nothing of the objects there were.
     fn is_told_of_events(&self) -> bool {
-        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap]);
+        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap, &Kind::Secret]);
         needed.all(|kind| self.seen.knows([kind]) && !self.seen.is_absent(*kind))
     }
 

@@ -17,23 +17,27 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     Ingress,
     activity::{Activity, Answering, Patience, Written},
     patient::Patient,
 };
-use crate::{Config, shares::Shares};
+use crate::{Config, transport::Wire};
 
 /// Header lines of a request: more than an event of as many extensions as it may have.
 const MOST_HEADERS: usize = 512;
 /// Requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 250;
+/// Most time for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After a connection could not be accepted, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection on which nothing goes on may take to end in good order.
@@ -59,12 +63,29 @@ impl Peer {
     }
 }
 
-/// Serves senders that connect here, until `end`. Requests that began before are then answered within
-/// [`Config::grace`](crate::Config::grace), and what is left is cut off; when this is dropped, at once.
+/// Serves senders that connect here over http, until `end`. Requests that began before are then answered within
+/// [`Config::grace`], and what is left is cut off; when this is dropped, at once.
 pub async fn serve(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
-    let config = &ingress.inner.config;
-    let (places, ending) = (Shares::new(config.max_connections, config.parts), watch::Sender::new(false));
-    let builder = builder(config);
+    connections(Connections { ingress, acceptor: None }, listener, end).await;
+}
+
+/// Serves senders that connect here over https, in the same way, and within the same bounds together with [`serve`]. They
+/// are presented the certificates of the data plane's [`Transport`](crate::Transport); without one their handshakes fail.
+pub async fn serve_tls(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
+    let acceptor = Some(ingress.inner.transport.acceptor());
+    connections(Connections { ingress, acceptor }, listener, end).await;
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Connections {
+    ingress: Ingress,
+    acceptor: Option<TlsAcceptor>,
+}
+
+async fn connections(all: Connections, listener: TcpListener, end: impl Future<Output = ()>) {
+    let inner = &all.ingress.inner;
+    let (ending, builder) = (watch::Sender::new(false), builder(&inner.config));
     let mut connections = JoinSet::new();
     let mut end = pin!(end);
     loop {
@@ -82,17 +103,17 @@ pub async fn serve(ingress: Ingress, listener: TcpListener, end: impl Future<Out
             }
         };
         // One too many is closed at once, which its client sees before it has sent anything.
-        let Some(place) = places.take(peer, 1) else { continue };
-        let (builder, ingress, ending) = (builder.clone(), ingress.clone(), ending.subscribe());
+        let Some(place) = inner.connections.take(peer, 1) else { continue };
+        let (all, builder, ending) = (all.clone(), builder.clone(), ending.subscribe());
         connections.spawn(async move {
-            connection(ingress, builder, stream, peer, ending).await;
+            all.serve(builder, stream, peer, ending).await;
             drop(place);
         });
     }
     drop(listener);
     ending.send_replace(true);
-    let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(config.grace, all).await.is_err() {
+    let left = async { while connections.join_next().await.is_some() {} };
+    if timeout(inner.config.grace, left).await.is_err() {
         tracing::warn!(connections = connections.len(), "senders are cut off after the grace period");
     }
 }
@@ -114,11 +135,33 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection until its client ends it, nothing goes on on it for too long, or all end.
-async fn connection(
+impl Connections {
+    /// Serves one connection, which is secured first where it has to be.
+    async fn serve(
+        self,
+        builder: auto::Builder<TokioExecutor>,
+        stream: TcpStream,
+        peer: Peer,
+        ending: watch::Receiver<bool>,
+    ) {
+        let Self { ingress, acceptor } = self;
+        let Some(acceptor) = acceptor else {
+            return requests(ingress, Wire::Plain, builder, stream, peer, ending).await;
+        };
+        match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => requests(ingress, Wire::Tls, builder, stream, peer, ending).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a sender's TLS handshake failed"),
+            Err(_) => tracing::debug!("a sender's TLS handshake took too long"),
+        }
+    }
+}
+
+/// Answers the requests of one connection until its client ends it, nothing goes on on it for too long, or all end.
+async fn requests(
     ingress: Ingress,
+    wire: Wire,
     builder: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     peer: Peer,
     mut ending: watch::Receiver<bool>,
 ) {
@@ -129,7 +172,7 @@ async fn connection(
         let (ingress, answering) = (ingress.clone(), activity.answer());
         async move {
             request.extensions_mut().insert(peer);
-            Ok::<_, Infallible>(written(ingress.answer(request).await, answering).await)
+            Ok::<_, Infallible>(written(ingress.answer_by(wire, request).await, answering).await)
         }
     });
     let mut serving = pin!(builder.serve_connection(stream, service));

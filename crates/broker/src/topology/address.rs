@@ -10,7 +10,7 @@
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
 use knoll_api::eventing::services::{
-    BROKER_INGRESS as BROKERS, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
+    BROKER_INGRESS as BROKERS, CERTIFICATES, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
     REQUEST_REPLY as REQUEST_REPLIES,
 };
 
@@ -112,6 +112,19 @@ impl Names {
         Ok(Name::new(kind, namespace, name))
     }
 
+    /// The Service whose certificate is presented where this host is asked for. What names none of them gets the one of
+    /// brokers: who asks for no name, such as by an address, sends to those.
+    pub(crate) fn presenter(&self, host: &str) -> &'static str {
+        let host = host.to_ascii_lowercase();
+        match self.service(&host) {
+            Some((service, _)) if service.ends_with(CHANNEL) => CHANNELS,
+            Some((service, namespace)) if namespace == &*self.system_namespace => {
+                CERTIFICATES.iter().map(|(name, _)| *name).find(|name| *name == service).unwrap_or(BROKERS)
+            }
+            _ => BROKERS,
+        }
+    }
+
     /// Name and namespace of the service that a host is.
     fn service<'a>(&self, host: &'a str) -> Option<(&'a str, &'a str)> {
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -195,6 +208,22 @@ mod tests {
                 let path = format!("/{}/{}", found.namespace, found.name);
                 prop_assert_eq!(names.name(&names.broker_host(), &path), Ok(found));
             }
+        }
+    }
+
+    #[test]
+    fn each_host_has_the_certificate_of_its_service() {
+        for (host, service) in [
+            ("broker-ingress.knative-eventing.svc.cluster.local", BROKERS),
+            ("IMC-dispatcher.knative-eventing.svc", CHANNELS),
+            ("c-kn-channel.ns.svc.cluster.local", CHANNELS),
+            ("request-reply.knative-eventing", REQUEST_REPLIES),
+            ("job-sink.knative-eventing.svc", "job-sink"),
+            ("imc-dispatcher.other.svc", BROKERS),
+            ("example.org", BROKERS),
+            ("", BROKERS),
+        ] {
+            assert_eq!(Names::default().presenter(host), service, "{host}");
         }
     }
 

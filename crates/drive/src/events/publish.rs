@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::{
     EventLinks,
     translate::{self, Head},
+    transport,
 };
 use crate::counters::{Counters, count};
 
@@ -103,6 +104,7 @@ impl EventPublisher {
         if self.topology.is_none() {
             return;
         }
+        transport::changed(&self.links.transport, world, change);
         match change {
             Changed::Object { before, after } => {
                 match after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key())) {
@@ -111,9 +113,10 @@ impl EventPublisher {
                     _ => {}
                 }
             }
-            // Which broker a Trigger may name is a feature, and so is who may send.
+            // Which broker a Trigger may name is a feature, and so is who may send, and how.
             Changed::Config(SystemConfig::Eventing("config-features")) => {
                 self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
+                transport::tell(&self.links.transport, world);
                 self.touched.extend(all(world));
             }
             Changed::Config(_) | Changed::Observed(..) => {}
@@ -149,6 +152,7 @@ impl EventPublisher {
         let is_first = self.topology.is_none();
         if is_first {
             self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
+            transport::tell(&self.links.transport, world);
             self.touched = all(world).collect();
         }
         let mut looked = Looked::default();

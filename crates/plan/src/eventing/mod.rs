@@ -39,6 +39,7 @@ mod subscription;
 mod sugar;
 mod terms;
 mod trigger;
+mod trust_bundles;
 mod uri;
 
 use knoll_api::{

@@ -1,5 +1,5 @@
 use knoll_api::Object;
-use knoll_broker::{Adopted, EventTypes};
+use knoll_broker::{Adopted, EventTypes, Transport};
 use knoll_plan::{Change, Settings};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ impl Bench {
     fn new(objects: &[(Kind, Value)]) -> Self {
         let (topology, snapshots) = watch::channel(None);
         let (event_types, _) = EventTypes::new();
-        let links = EventLinks { topology, adopted: Adopted::default(), event_types };
+        let links = EventLinks { topology, adopted: Adopted::default(), event_types, transport: Transport::default() };
         let publisher = EventPublisher::new(links, Names::default(), Arc::default());
         let mut bench = Self { world: World::new(Settings::default()), publisher, snapshots, now: Instant::now() };
         objects.iter().for_each(|(kind, object)| bench.put(*kind, object.clone()));

@@ -1,5 +1,6 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
+mod certificates;
 mod event_types;
 pub(crate) mod graph;
 mod operations;
@@ -17,8 +18,8 @@ use std::{
 
 use knoll_api::metrics::MetricFamily;
 use knoll_broker::{
-    Adopted, Config, DataPlane, EventTypes, Hooks, Log, LogThread, Resolve, Topology, resolve_as_the_machine_does,
-    serve, topology::Names,
+    Adopted, Config, DataPlane, EventTypes, Hooks, Log, LogThread, Resolve, Topology, Transport,
+    resolve_as_the_machine_does, serve, serve_tls, topology::Names,
 };
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::EventLinks;
@@ -28,11 +29,16 @@ use knoll_plan::Settings;
 use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
+pub(crate) use self::certificates::keep_certificates;
 pub(super) use self::tokens::tokens;
-use super::{objects, port_of};
+use super::{
+    objects::{self, EventPlaces},
+    port_of,
+};
 use crate::{
     admin::Sources,
     failure::{Failure, chain},
+    ports::EventPorts,
     supervise::{Stop, Tasks},
     up::open_files,
 };
@@ -105,7 +111,9 @@ struct Parts {
     snapshots: watch::Receiver<Option<Topology>>,
     adopted: Adopted,
     domain: String,
-    listener: std::net::TcpListener,
+    http: std::net::TcpListener,
+    https: std::net::TcpListener,
+    transport: Transport,
     client: kube::Client,
     event_types: Arc<EventTypes>,
     running: Running,
@@ -147,32 +155,33 @@ pub(crate) fn names(settings: &Settings) -> Names {
     }
 }
 
-/// Where pods find a socket of the gateway's address.
-pub(crate) fn place(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    Ok(SocketAddr::from((GATEWAY, port_of(listener)?)))
+/// Where pods find these sockets of the gateway's address.
+pub(crate) fn places(ports: &EventPorts) -> Result<EventPlaces, Failure> {
+    Ok(EventPlaces { address: GATEWAY.into(), http: port_of(&ports.http)?, https: port_of(&ports.https)? })
 }
 
 /// Publishes the Services that brokers and channels are reached by, beside what else starts: nobody's first answer waits for
 /// them.
-pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: SocketAddr) {
+pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: EventPlaces) {
     tasks.restartable("the Services of brokers and channels", move || {
         let client = client.clone();
         async move { objects::publish_ingresses(&client, at).await.map_err(|e| chain(&e)) }
     });
 }
 
-/// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
+/// Takes events from these sockets and delivers them, until the process ends. A log that fails is opened again: nothing
 /// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
     names: &Names,
     client: kube::Client,
-    listener: TcpListener,
+    ports: EventPorts,
 ) -> Result<(EventLinks, Running), Failure> {
     let (topology, snapshots) = watch::channel(None);
     let adopted = Adopted::default();
-    let listener = listener.into_std().map_err(|e| Failure::io("hand a socket over", &e))?;
+    let kept = |listener: TcpListener| listener.into_std().map_err(|e| Failure::io("hand a socket over", &e));
+    let transport = Transport::new(names.clone());
     let event_types = event_types::make(tasks, client.clone());
     let running = Running { event_types: Some(event_types.clone()), ..Running::default() };
     let parts = Parts {
@@ -180,7 +189,9 @@ pub(crate) fn start(
         snapshots,
         adopted: adopted.clone(),
         domain: names.cluster_domain.to_string(),
-        listener,
+        http: kept(ports.http)?,
+        https: kept(ports.https)?,
+        transport: transport.clone(),
         client,
         event_types: event_types.clone(),
         running: running.clone(),
@@ -188,7 +199,7 @@ pub(crate) fn start(
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
     tasks.restartable("events", move || live(parts.clone(), stop.clone()));
-    Ok((EventLinks { topology, adopted, event_types }, running))
+    Ok((EventLinks { topology, adopted, event_types, transport }, running))
 }
 
 /// A life of the data plane. One that breaks off leaves its log to the next, which waits for the last of its writes.
@@ -207,11 +218,13 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         authorize: Some(senders::authorize(parts.client.clone())),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
+        transport: parts.transport.clone(),
     };
     let plane = DataPlane::new(log, parts.snapshots.clone(), config(), hooks).map_err(|e| chain(&e))?;
-    let listener = parts.listener.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e))?;
+    let listen = |kept: &std::net::TcpListener| kept.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e));
+    let sockets = (listen(&parts.http)?, listen(&parts.https)?);
     let shown = parts.running.show(plane.clone());
-    let ended = run(&plane, listener, stop).await;
+    let ended = run(&plane, sockets, stop).await;
     drop((shown, plane));
     // What takes longer is waited for by the next life, or ends with the process.
     if tokio::time::timeout(CLOSE, parts.closed()).await.is_err() {
@@ -222,8 +235,10 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
 
 /// Takes events and delivers them until `stop`, and then what is under way, within the grace period: neither senders nor
 /// subscribers are cut off because the others are through.
-async fn run(plane: &DataPlane, listener: TcpListener, stop: Stop) -> Result<(), String> {
-    let serving = serve(plane.ingress(), listener, stop.clone().wait());
+async fn run(plane: &DataPlane, (http, https): (TcpListener, TcpListener), stop: Stop) -> Result<(), String> {
+    let plain = serve(plane.ingress(), http, stop.clone().wait());
+    let secure = serve_tls(plane.ingress(), https, stop.clone().wait());
+    let serving = async { tokio::join!(plain, secure) };
     let delivering = plane.deliver(stop.wait());
     let (mut serving, mut delivering) = (pin!(serving), pin!(delivering));
     let delivered = tokio::select! {
@@ -234,7 +249,7 @@ async fn run(plane: &DataPlane, listener: TcpListener, stop: Stop) -> Result<(),
             }
             delivered
         }
-        () = &mut serving => delivering.await,
+        ((), ()) = &mut serving => delivering.await,
     };
     delivered.map_err(|e| chain(&e))
 }
@@ -348,6 +363,10 @@ mod tests {
         plane.ingress().answer(request.body(Full::<Bytes>::default()).expect("a request")).await.status()
     }
 
+    async fn bound() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.expect("a port")
+    }
+
     struct Life {
         plane: DataPlane,
         thread: LogThread,
@@ -359,10 +378,10 @@ mod tests {
         async fn begin(directory: &Path, topology: &watch::Sender<Option<Topology>>) -> Self {
             let (log, thread) = open(directory.to_owned()).expect("opens");
             let plane = DataPlane::new(log, topology.subscribe(), Config::default(), Hooks::default()).expect("starts");
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let sockets = (bound().await, bound().await);
             let (tasks, running) = (Tasks::new(), plane.clone());
             let stop = tasks.stop();
-            let running = tokio::spawn(async move { run(&running, listener, stop).await });
+            let running = tokio::spawn(async move { run(&running, sockets, stop).await });
             until("the trigger", || plane.status("t").is_some()).await;
             Self { plane, thread, tasks, running }
         }
@@ -419,13 +438,15 @@ mod tests {
         let nobody = tower::service_fn(|_: Request<kube::client::Body>| async {
             Ok::<_, Infallible>(Response::new(kube::client::Body::empty()))
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = async || bound().await.into_std().expect("a socket");
         let parts = Parts {
             directory: directory.to_owned(),
             snapshots: topology.subscribe(),
             adopted: Adopted::default(),
             domain: "cluster.local".to_owned(),
-            listener: listener.into_std().expect("a socket"),
+            http: socket().await,
+            https: socket().await,
+            transport: Transport::default(),
             client: kube::Client::new(nobody, "default"),
             event_types: EventTypes::new().0,
             running: Running::default(),
