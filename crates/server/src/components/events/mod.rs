@@ -301,6 +301,7 @@ fn is_inside(host: &str, suffix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         convert::Infallible,
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
     };
