@@ -167,7 +167,9 @@ async fn requests(
 ) {
     let config = &ingress.inner.config;
     let patience = Patience { idle: config.header_read_timeout, writing: config.body_read_timeout };
-    let (activity, stream) = (Activity::begin(), TokioIo::new(Patient::new(stream, patience.writing)));
+    // Of the two that see that nothing is read, the one that closes the connection comes first: after a write that failed, the
+    // other side may still be listened to.
+    let (activity, stream) = (Activity::begin(), TokioIo::new(Patient::new(stream, patience.writing + LEAVE)));
     let service = service_fn(|mut request: Request<Incoming>| {
         let (ingress, answering) = (ingress.clone(), activity.answer());
         async move {
