@@ -69,7 +69,10 @@ fn assert_children(row: &Row, world: &World, key: &Key, plan: &Plan) {
         if [Kind::ClusterDomainClaim, Kind::Broker].contains(&object.kind()) {
             continue;
         }
-        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        // Every binding of a namespace owns the copies of bundles there.
+        let is_shared = (row.of, object.kind()) == (Kind::SinkBinding, Kind::ConfigMap);
+        let mut owners = meta.owner_references.iter().flatten();
+        let owner = owners.find(|owner| is_shared || owner.controller == Some(true));
         let owner = owner.unwrap_or_else(|| panic!("{name} has no controller"));
         assert_eq!((owner.kind.as_str(), owner.name.as_str()), (row.of.kind(), key.name.as_str()));
         let uid = world.meta(row.of, key).and_then(|meta| meta.uid.clone());
