@@ -30,7 +30,8 @@ fn name_rule(resource: &Resource) -> fn(&str) -> Result<(), String> {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") => names::label,
         ("", "services") => names::label_1035,
-        ("rbac.authorization.k8s.io", _) => names::path_segment,
+        // As recorders name them: after what they are about, whatever that is called.
+        ("", "events") | ("rbac.authorization.k8s.io", _) => names::path_segment,
         _ => names::subdomain,
     }
 }
@@ -75,5 +76,29 @@ fn owners(object: &Value, causes: &mut Vec<Cause>) {
     if controllers > 1 {
         let why = "Only one reference can have Controller set to true";
         causes.push(Cause::invalid("metadata.ownerReferences", &object["metadata"]["ownerReferences"], why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resources::ResourceRegistry;
+
+    fn findings(group: &str, plural: &str, name: &str) -> Vec<Cause> {
+        let registry = ResourceRegistry::built_in();
+        let row = registry.get(group, "v1", plural).expect("served");
+        check(row, &json!({"metadata": {"name": name}}))
+    }
+
+    #[test]
+    fn an_event_of_the_core_group_bears_any_name_that_a_path_holds() {
+        assert!(findings("", "events", "source-orfzszpv.Sent.1").is_empty());
+        for name in ["a/b", "a%b", "..", "."] {
+            assert_eq!(findings("", "events", name).len(), 1, "{name}");
+        }
+        assert_eq!(findings("events.k8s.io", "events", "source-orfzszpv.Sent.1").len(), 1);
+        assert_eq!(findings("", "configmaps", "source-orfzszpv.Sent.1").len(), 1);
     }
 }
