@@ -84,9 +84,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::resources::ResourceRegistry;
 
     fn findings(group: &str, plural: &str, name: &str) -> Vec<Cause> {
-        check(&Resource::new(group, "v1", plural, "Event"), &json!({"metadata": {"name": name}}))
+        let registry = ResourceRegistry::built_in();
+        let row = registry.get(group, "v1", plural).expect("served");
+        check(row, &json!({"metadata": {"name": name}}))
     }
 
     #[test]
