@@ -28,7 +28,7 @@ mod world;
 
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
-pub use eventing::{CARRIED_KINDS, broker_of, graph, served_broker, to_carry};
+pub use eventing::{CARRIED_KINDS, broker_of, event_job, graph, served_broker, to_carry};
 pub use indexer::Indexer;
 pub use instances::user_port;
 pub use networking::table;
