@@ -16,6 +16,7 @@ use crate::{
     intake::{Intake, Taken},
     metrics::Metrics,
     request_reply::Waiting,
+    sinks::{Jobs, Sinks},
     topology::{Addressable, Name, Snapshots},
 };
 
@@ -31,6 +32,8 @@ pub struct Hooks {
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
     pub authorize: Option<Authorize>,
+    /// Makes the Jobs of JobSinks; without it they take no event.
+    pub jobs: Option<Arc<dyn Jobs>>,
     /// Is told which brokers and channels are acted on.
     pub adopted: Adopted,
     /// Is told of the events that are taken, such as who makes EventTypes of them.
@@ -43,6 +46,7 @@ impl Default for Hooks {
             resolve: resolve_as_the_machine_does(),
             tokens: None,
             authorize: None,
+            jobs: None,
             adopted: Adopted::default(),
             taken: None,
         }
@@ -67,11 +71,11 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, adopted, taken } = hooks;
+        let Hooks { resolve, tokens, authorize, jobs, adopted, taken } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, metrics.clone());
-        let ingress =
-            Ingress::new(intake.clone(), snapshots.clone(), authorize.clone(), config.clone(), waiting.clone());
+        let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
+        let ingress = Ingress::new(intake.clone(), snapshots.clone(), sinks.clone(), config.clone(), waiting.clone());
         let client = Arc::new(Client::new(&config, resolve));
         let letters = Letters { log: log.clone() };
         let (views, room) = (Arc::default(), Room::default());
@@ -83,7 +87,7 @@ impl DataPlane {
             snapshots,
             config,
             tokens,
-            authorize,
+            sinks,
             letters,
             views,
             adopted,

@@ -13,11 +13,13 @@
 //! | 500 | a panic, which costs this request |
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
-//! What RequestReplies answer besides is said in `request_reply`.
+//! What RequestReplies answer besides is said in `request_reply`, and what JobSinks do in `job_sink`. An IntegrationSink
+//! answers 202 once its events stand in the log.
 //!
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
 
+mod job_sink;
 mod request_reply;
 mod serve;
 
@@ -35,7 +37,7 @@ use knoll_event::{
     Event, ReadError, json,
     mode::{self, Format, Mode},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{
     Config,
@@ -43,10 +45,10 @@ use crate::{
     intake::{From, Intake, Refused},
     record::Record,
     request_reply::Waiting,
-    topology::{Addressable, Asked, NotFound, Snapshots, Topology},
+    sinks::Sinks,
+    topology::{Addressable, Asked, Found, NotFound, Snapshots, Topology, access::Guard},
 };
 
-use self::request_reply::one;
 pub use self::serve::serve;
 
 /// Bytes that one permit stands for.
@@ -55,6 +57,8 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 const ANY: HeaderValue = HeaderValue::from_static("*");
+/// Why a message of several events is refused by a RequestReply.
+const ONE_REQUEST: &str = "a request is one event, and so is its answer: send them one by one";
 
 /// Why a sender may not post.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +69,10 @@ pub struct Denied {
     pub reason: String,
 }
 
-/// Decides whether a sender may post these events to a broker or channel, from the headers of its request.
+/// Decides whether a sender may post these events to what this guards, from the headers of its request. Without an event,
+/// whether it may ask what became of those it sent.
 pub type Authorize =
-    Arc<dyn Fn(Arc<Addressable>, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
+    Arc<dyn Fn(Guard, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
 
 /// Answers senders.
 #[derive(Clone)]
@@ -78,7 +83,7 @@ pub struct Ingress {
 struct Inner {
     intake: Intake,
     snapshots: Snapshots,
-    authorize: Option<Authorize>,
+    sinks: Sinks,
     config: Config,
     /// For [`Config::max_bytes_in_flight`].
     bytes: Arc<Semaphore>,
@@ -88,26 +93,20 @@ struct Inner {
 }
 
 /// An answer that refuses.
-struct Answer {
-    status: StatusCode,
-    reason: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) reason: String,
 }
 
-fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
+pub(crate) fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
     Answer { status, reason: reason.to_string() }
 }
 
 impl Ingress {
-    pub(crate) fn new(
-        intake: Intake,
-        snapshots: Snapshots,
-        authorize: Option<Authorize>,
-        config: Config,
-        waiting: Waiting,
-    ) -> Self {
+    pub(crate) fn new(intake: Intake, snapshots: Snapshots, sinks: Sinks, config: Config, waiting: Waiting) -> Self {
         let bytes = Arc::new(Semaphore::new((config.max_bytes_in_flight / GRAIN).min(Semaphore::MAX_PERMITS)));
         let requests = Semaphore::new(config.max_requests);
-        Self { inner: Arc::new(Inner { intake, snapshots, authorize, config, bytes, requests, waiting }) }
+        Self { inner: Arc::new(Inner { intake, snapshots, sinks, config, bytes, requests, waiting }) }
     }
 
     /// Answers a request. What it cost is counted and bounded whoever serves the connection.
@@ -124,7 +123,7 @@ impl Ingress {
             Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the broker"))
         });
         let mut response = answered.unwrap_or_else(|answer| self.inner.refused(answer));
-        response.headers_mut().insert(ALLOW, ALLOWED);
+        response.headers_mut().entry(ALLOW).or_insert(ALLOWED);
         metrics.answered(response.status());
         drop(entered);
         response
@@ -142,55 +141,61 @@ impl Inner {
     where
         B: Body<Data = Bytes>,
     {
-        if request.method() == Method::OPTIONS {
+        let (head, body) = request.into_parts();
+        let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let host = host.unwrap_or_default();
+        if self.snapshots.borrow().as_ref().is_some_and(|topology| topology.is_of_job_sinks(host)) {
+            return Ok(self.answer_for_job_sinks(&head, body).await);
+        }
+        if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::OK);
             response.headers_mut().extend([(ALLOWED_ORIGIN, ANY), (ALLOWED_RATE, ANY)]);
             return Ok(response);
         }
-        if request.method() != Method::POST {
+        let topology = self.topology()?;
+        if head.method != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
-        let place = self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))?;
+        let place = self.place()?;
         // What names nothing whoever is there is told apart from what is not there (yet).
-        let (head, body) = request.into_parts();
-        let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-        let host = host.unwrap_or_default();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let topology = self.topology()?;
-        match topology.find_request_reply(host, target) {
-            Some(asked) => addressed(asked)?,
-            None => addressed(topology.find(host, target))?,
-        }
+        let target = target(&head);
+        addressed(topology.look_up(host, target))?;
         let mut held = None;
         let body = self.body(body, &mut held).await?;
         let events = read(&head.headers, body)?;
         // Whatever it was when the request began, it is now that the events are taken.
         let topology = self.topology()?;
-        if let Some(asked) = topology.find_request_reply(host, target) {
-            let event = one(events)?;
-            return match asked.map_err(not_found)? {
-                Asked::Reply(of) => self.reply(&of, event.0),
-                Asked::Request(of) => {
-                    let request = self.request(&of, event, &head.headers, &topology).await?;
-                    // Who waits takes nobody's place.
-                    drop((place, held));
-                    Ok(self.answer_to(&of, request).await)
+        match topology.look_up(host, target).map_err(not_found)? {
+            Found::RequestReply(Asked::Reply(of)) => self.reply(&of, one(events, ONE_REQUEST)?.0),
+            Found::RequestReply(Asked::Request(of)) => {
+                let request = self.request(&of, one(events, ONE_REQUEST)?, &head.headers, &topology).await?;
+                // Who waits takes nobody's place.
+                drop((place, held));
+                Ok(self.answer_to(&of, request).await)
+            }
+            Found::LogSink(sink) => {
+                let events: Vec<Event> = events.into_iter().map(|(event, _)| event).collect();
+                self.sinks.log(&sink, &head.headers, &events).await?;
+                Ok(empty(StatusCode::ACCEPTED))
+            }
+            Found::Addressable(into) => {
+                if self.sinks.authorize.is_some() {
+                    let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
+                    self.authorized(&into, &head.headers, &values).await?;
                 }
-            };
+                self.take(&into, events, &head.headers).await?;
+                Ok(empty(StatusCode::ACCEPTED))
+            }
         }
-        let into = topology.find(host, target).map_err(not_found)?.clone();
-        if self.authorize.is_some() {
-            let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
-            self.authorized(&into, &head.headers, &values).await?;
-        }
-        self.take(&into, events, &head.headers).await?;
-        Ok(empty(StatusCode::ACCEPTED))
     }
 
-    async fn authorized(&self, into: &Arc<Addressable>, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
-        let Some(authorize) = &self.authorize else { return Ok(()) };
-        let denied = |Denied { status, reason }| Answer { status, reason };
-        authorize(into.clone(), headers.clone(), events.into()).await.map_err(denied)
+    /// A place among the requests that are answered at a time.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Answer> {
+        self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))
+    }
+
+    async fn authorized(&self, into: &Addressable, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
+        self.sinks.authorized(into.guard(), headers, events).await
     }
 
     async fn take(
@@ -290,6 +295,19 @@ impl Inner {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(self.config.retry_after)));
         }
         response
+    }
+}
+
+/// What a request asks for, as it stands there.
+fn target(head: &http::request::Parts) -> &str {
+    head.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+/// The one event of a message; what is said of several.
+fn one(mut events: Vec<(Event, Format)>, otherwise: &str) -> Result<(Event, Format), Answer> {
+    match (events.pop(), events.is_empty()) {
+        (Some(event), true) => Ok(event),
+        _ => Err(refusal(StatusCode::BAD_REQUEST, otherwise)),
     }
 }
 

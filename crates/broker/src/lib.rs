@@ -13,6 +13,7 @@
 //!   or dropped on request.
 //! - A subscriber that is slow, stuck or away holds up nobody else for longer than a tenth of a second, and costs disk, not
 //!   memory.
+//! - An event that a JobSink answered with 202 has a Job; it has the same one when it comes again.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
 //! - Everything has a bound, set in [`Config`]; at the disk's budget senders are answered 503, and deliveries go on.
 //! - A panic costs one request or one attempt.
@@ -34,6 +35,7 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
+mod sinks;
 pub mod topology;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
@@ -47,4 +49,5 @@ pub use ingress::{Authorize, Denied, Ingress, serve};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
 pub use sender::{Origin, Sender};
+pub use sinks::{Jobs, NoJob, Progress};
 pub use topology::Topology;

@@ -24,7 +24,7 @@ use crate::{
     intake::{From, Refused},
     record::Record,
     sender,
-    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription},
+    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
 };
 
 /// What an attempt came to.
@@ -187,6 +187,9 @@ impl Attempt {
             let _ = self.context.waiting.answer(&of, event);
             return Some(said(StatusCode::ACCEPTED, &""));
         }
+        if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, headers).await {
+            return Some(answer);
+        }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
             Err(NotFound::Elsewhere) => return None,
@@ -197,11 +200,8 @@ impl Attempt {
         if into.name().kind == Kind::Channel {
             event.remove(knative::TTL);
         }
-        if let Some(authorize) = &self.context.authorize {
-            let allowed = authorize(into.clone(), headers.clone(), Arc::new([event.clone()])).await;
-            if let Err(denied) = allowed {
-                return Some(said(denied.status, &denied.reason));
-            }
+        if let Err(denied) = self.context.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await {
+            return Some(said(denied.status, &denied.reason));
         }
         let beside = headers::passing(headers);
         let taken = self.context.intake.take(&into, vec![Record::new(event, format, beside)], From::Delivery).await;
@@ -210,6 +210,35 @@ impl Attempt {
             Err(refused @ (Refused::OutOfHops(_) | Refused::Invalid(_))) => said(StatusCode::BAD_REQUEST, &refused),
             Err(refused @ Refused::TooLarge(_)) => said(StatusCode::PAYLOAD_TOO_LARGE, &refused),
             Err(refused @ Refused::Unavailable(_)) => said(StatusCode::SERVICE_UNAVAILABLE, &refused),
+        })
+    }
+
+    /// The answer of a sink of ours; nothing when the address is that of none.
+    async fn send_to_sink(
+        &self,
+        topology: &Topology,
+        host: &str,
+        target: &str,
+        record: &Record,
+        headers: &HeaderMap,
+    ) -> Option<Answer> {
+        let mut event = record.event.clone();
+        event.remove(knative::TTL);
+        let sinks = &self.context.sinks;
+        let taken = if topology.is_of_job_sinks(host) {
+            match topology.job_sink_at(target) {
+                Ok(sink) => sinks.make_job(sink, headers, event).await,
+                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+            }
+        } else {
+            match topology.find_log_sink(host, target)? {
+                Ok(sink) => sinks.log(&sink, headers, &[event]).await,
+                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+            }
+        };
+        Some(match taken {
+            Ok(()) => said(StatusCode::ACCEPTED, &""),
+            Err(refused) => said(refused.status, &refused.reason),
         })
     }
 

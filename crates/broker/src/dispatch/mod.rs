@@ -43,10 +43,10 @@ use crate::{
     Config, Log,
     client::Client,
     dead_letters::Letters,
-    ingress::Authorize,
     intake::Intake,
     metrics::Metrics,
     request_reply::Waiting,
+    sinks::Sinks,
     topology::{Addressable, Snapshots, Subscribed},
 };
 
@@ -63,7 +63,7 @@ pub(crate) struct Context {
     pub(crate) snapshots: Snapshots,
     pub(crate) config: Config,
     pub(crate) tokens: Option<Tokens>,
-    pub(crate) authorize: Option<Authorize>,
+    pub(crate) sinks: Sinks,
     pub(crate) letters: Letters,
     pub(crate) views: Arc<Views>,
     pub(crate) adopted: Adopted,

@@ -6,12 +6,14 @@
 //! | a channel | `<name>-kn-channel.<namespace>.svc.<domain>/` |
 //! | a channel, over TLS | `imc-dispatcher.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //! | a RequestReply | `request-reply.<system namespace>.svc.<domain>/<namespace>/<name>`, and `/reply` after it for answers |
+//! | a JobSink | `job-sink.<system namespace>.svc.<domain>/<namespace>/<name>` |
+//! | an IntegrationSink | `<name>-deployment.<namespace>.svc.<domain>/` |
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
 use knoll_api::eventing::services::{
     BROKER_INGRESS as BROKERS, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
-    REQUEST_REPLY as REQUEST_REPLIES,
+    INTEGRATION_SINK_SUFFIX as INTEGRATION_SINK, JOB_SINK as JOB_SINKS, REQUEST_REPLY as REQUEST_REPLIES,
 };
 
 use super::{Kind, Name};
@@ -31,17 +33,20 @@ impl Default for Names {
     }
 }
 
-/// Why a request is for no broker and no channel.
+/// Why a request is for nobody here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// Its path is not of the form of an address.
-    #[error("no address: a broker's and a RequestReply's end in /<namespace>/<name>, a channel's in /")]
+    #[error(
+        "no address: those of brokers, RequestReplies and JobSinks end in /<namespace>/<name>, those of channels and \
+         IntegrationSinks in /"
+    )]
     Malformed,
     /// Its host is none of ours, or its path names nobody.
-    #[error("brokers, channels and RequestReplies have other addresses: see their status.address.url")]
+    #[error("brokers, channels, RequestReplies and sinks have other addresses: see their status.address.url")]
     Elsewhere,
     /// There is none of that name.
-    #[error("there is no broker, channel or RequestReply of this address")]
+    #[error("there is no broker, channel, RequestReply or sink of this address")]
     Unknown,
 }
 
@@ -59,6 +64,30 @@ impl Names {
     /// The RequestReplies' host, without a path.
     pub(super) fn request_reply_host(&self) -> String {
         format!("{REQUEST_REPLIES}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// The JobSinks' host, without a path.
+    pub(super) fn job_sink_host(&self) -> String {
+        format!("{JOB_SINKS}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// An IntegrationSink's host.
+    pub(super) fn integration_sink_host(&self, namespace: &str, name: &str) -> String {
+        format!("{name}{INTEGRATION_SINK}.{namespace}.svc.{}", self.cluster_domain)
+    }
+
+    /// Whether a request is for JobSinks, by its host.
+    pub(super) fn is_of_job_sinks(&self, host: &str) -> bool {
+        let host = without_port(host).to_ascii_lowercase();
+        self.service(&host) == Some((JOB_SINKS, &self.system_namespace))
+    }
+
+    /// Namespace and name of the IntegrationSink that a host may be that of.
+    pub(super) fn integration_sink(&self, host: &str) -> Option<(String, String)> {
+        let host = without_port(host).to_ascii_lowercase();
+        let (service, namespace) = self.service(&host)?;
+        let name = service.strip_suffix(INTEGRATION_SINK).filter(|name| !name.is_empty())?;
+        Some((namespace.to_owned(), name.to_owned()))
     }
 
     /// Namespace and name of the RequestReply that a request is for, and whether it is for its answers; nothing when the

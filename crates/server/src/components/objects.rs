@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::{
     Key,
-    eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY},
+    eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, INTEGRATION_SINK, JOB_SINK, REQUEST_REPLY},
     labels,
 };
 use knoll_plan::GatewayAddresses;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
 
-/// The Services of what takes the events of brokers, of channels and of RequestReplies. Here that is one.
-const EVENT_INGRESSES: [&str; 3] = [BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY];
+/// The Services of what takes the events of brokers, channels, RequestReplies and sinks. Here that is one.
+const EVENT_INGRESSES: [&str; 5] = [BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY, JOB_SINK, INTEGRATION_SINK];
 
 /// Where the gateway is.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ pub(crate) async fn publish_gateway(
     Ok(())
 }
 
-/// Publishes where brokers and channels take events.
+/// Publishes where brokers, channels and sinks take events.
 pub(crate) async fn publish_ingresses(client: &Client, to: SocketAddr) -> Result<(), kube::Error> {
     for name in EVENT_INGRESSES {
         let key = Key::new(labels::EVENTING_SYSTEM_NAMESPACE, name);

@@ -1,6 +1,7 @@
 //! The data plane of Eventing: its log, its socket, its Services in the API, and what an operator sees of it.
 
 mod event_types;
+mod jobs;
 mod operations;
 mod senders;
 mod tokens;
@@ -26,6 +27,7 @@ use knoll_plan::Settings;
 use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
+use self::jobs::ApiJobs;
 pub(super) use self::tokens::tokens;
 use super::{objects, port_of};
 use crate::{
@@ -123,7 +125,8 @@ pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: SocketAddr) {
 }
 
 /// Takes events from this socket and delivers them, until the process ends. A log that fails is opened again: nothing
-/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are. The other end of the links is the control loop's.
+/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are, and
+/// makes Jobs. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
@@ -159,6 +162,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         resolve: resolve(&parts.domain),
         tokens: Some(tokens(parts.client.clone())),
         authorize: Some(senders::authorize(parts.client.clone())),
+        jobs: Some(Arc::new(ApiJobs::new(parts.client.clone()))),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
     };

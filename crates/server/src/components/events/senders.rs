@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use knoll_broker::{
     Authorize, Denied,
-    topology::{Addressable, access::Access},
+    topology::access::{Access, Guard},
 };
 use kube::{
     Api, Client,
@@ -31,15 +31,18 @@ type Known = Mutex<HashMap<(Box<str>, Box<str>), (Arc<str>, Instant)>>;
 /// Lets senders in by what the API server says of their tokens.
 pub(super) fn authorize(client: Client) -> Authorize {
     let known: Arc<Known> = Arc::default();
-    Arc::new(move |of, headers, events| {
+    Arc::new(move |guard, headers, events| {
         let (client, known) = (client.clone(), known.clone());
         Box::pin(async move {
-            if matches!(of.access(), Access::Open) {
+            if matches!(guard.access(), Access::Open) {
                 return Ok(());
             }
-            let subject = subject(client, &known, &of, &headers).await?;
-            let namespace = &of.name().namespace;
-            let refused = events.iter().find(|event| !of.access().allows(&subject, namespace, event));
+            let subject = subject(client, &known, &guard, &headers).await?;
+            let (access, namespace) = (guard.access(), guard.namespace());
+            if events.is_empty() && !access.admits(&subject, namespace) {
+                return Err(denied(StatusCode::FORBIDDEN, format!("{subject} may not send here, nor ask")));
+            }
+            let refused = events.iter().find(|event| !access.allows(&subject, namespace, event));
             let Some(refused) = refused else { return Ok(()) };
             let (kind, id) = (refused.kind(), refused.id());
             Err(denied(StatusCode::FORBIDDEN, format!("{subject} may not send the event {id} of type {kind} here")))
@@ -47,10 +50,10 @@ pub(super) fn authorize(client: Client) -> Authorize {
     })
 }
 
-async fn subject(client: Client, known: &Known, of: &Addressable, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
+async fn subject(client: Client, known: &Known, guard: &Guard, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
     let unauthorized = |why: &str| denied(StatusCode::UNAUTHORIZED, why);
     let audience =
-        of.audience().ok_or_else(|| unauthorized("it is not known yet for whom tokens are to be made out"))?;
+        guard.audience().ok_or_else(|| unauthorized("it is not known yet for whom tokens are to be made out"))?;
     let token = bearer(headers).ok_or_else(|| {
         unauthorized(&format!("senders say who they are: Authorization: Bearer with a token made out to {audience}"))
     })?;
