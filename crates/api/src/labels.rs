@@ -20,6 +20,8 @@ pub mod eventing {
     pub const ORDERING: &str = "knoll.dev/ordering";
     /// Annotation: `cluster` or `namespace`, where a channel is served from.
     pub const SCOPE: &str = "eventing.knative.dev/scope";
+    /// Label: `true` marks a ConfigMap of certificates that senders of events trust.
+    pub const TRUST_BUNDLE: &str = "networking.knative.dev/trust-bundle";
     /// Annotation: version of the form in which a channel holds its subscribers.
     pub const SUBSCRIBABLE: &str = "messaging.knative.dev/subscribable";
 }

@@ -1,18 +1,15 @@
 //! Sending one event to one place over HTTP.
 
+mod names;
 mod pools;
+mod reachable;
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, StatusCode, Version};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -21,31 +18,33 @@ use knoll_event::{
     mode::{self, Format},
 };
 
-use self::pools::{PoolError, Pools};
+pub use self::names::resolve_as_the_machine_does;
+use self::{
+    pools::{PoolError, Pools},
+    reachable::{REFUSED, Reachable},
+};
 use crate::{
-    Config,
+    Config, Transport,
     delivery::{
         Destination,
         headers::{NAMESPACE, PREFER, REPLY},
         retry::{Cause, Failure},
     },
+    turns::{Turn, Turns},
 };
 
-/// Of an answer that is no reply, so much is read so that its connection can be used again.
+/// Of an answer that is not looked at, so much is read so that its connection can be used again.
 const MOST_OF_NO_REPLY: usize = 64 << 10;
+/// So much of a reply is read before it has to have room among all that are being read.
+const FREE: usize = 16 << 10;
 
 /// Finds the addresses of a host; ports in them count for nothing.
 pub type Resolve = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-/// As the machine resolves names.
-pub fn resolve_as_the_machine_does() -> Resolve {
-    Arc::new(|host| Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) }))
-}
-
 #[derive(Clone)]
 struct Resolver {
     resolve: Resolve,
-    loopback: bool,
+    reachable: Reachable,
 }
 
 impl tower::Service<Name> for Resolver {
@@ -58,35 +57,17 @@ impl tower::Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (found, loopback) = ((self.resolve)(name.as_str().to_owned()), self.loopback);
+        let (found, reachable) = ((self.resolve)(name.as_str().to_owned()), self.reachable);
         Box::pin(async move {
             let mut found = found.await?;
             let there = found.len();
-            found.retain(|address| loopback || !is_the_machines_alone(address.ip()));
+            found.retain(|address| reachable.has(address.ip()));
             if found.is_empty() && there > 0 {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, MACHINES));
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, REFUSED));
             }
             Ok(found.into_iter())
         })
     }
-}
-
-/// Why an address is not sent to.
-const MACHINES: &str = "it is an address of the machine's own, which events are not sent to: name a Service, or an address that pods reach";
-
-/// Whether only the machine itself reaches an address: what listens there trusts whoever comes.
-fn is_the_machines_alone(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_loopback() || address.octets()[0] == 0,
-        // Those that mean one of version 4, and `::` and `::1`, which read as 0.0.0.0 and 0.0.0.1.
-        IpAddr::V6(address) => address.to_ipv4().is_some_and(|address| is_the_machines_alone(address.into())),
-    }
-}
-
-/// The address that a URI names, if it names none by a name.
-fn literal(uri: &Uri) -> Option<IpAddr> {
-    let host = uri.host()?;
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// What is sent.
@@ -96,47 +77,62 @@ pub(crate) struct Message<'a> {
     /// What travels beside it, and a token.
     pub(crate) headers: HeaderMap,
     /// Whose broker or channel sends it.
-    pub(crate) namespace: &'a str,
+    pub(crate) namespace: &'a Arc<str>,
     /// Whether a reply is asked for.
     pub(crate) wants_reply: bool,
+    /// Whether what success says besides is looked at.
+    pub(crate) reads_reply: bool,
 }
 
 /// What came back: any status at all.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// Of what is no reply, the beginning.
     pub(crate) body: Bytes,
+    /// What a long reply takes of the room for all.
+    pub(crate) room: Option<Turn>,
 }
 
 /// Sends events; keeps connections.
 pub(crate) struct Client {
     pools: Pools,
     most_bytes: usize,
-    loopback: bool,
+    reachable: Reachable,
+    /// For [`Config::attempt_timeout`].
+    longest: Duration,
+    /// For [`Config::max_delivery_bytes`], by namespace.
+    replies: Turns,
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config, resolve: Resolve) -> Self {
-        Self { pools: Pools::new(config, resolve), most_bytes: config.max_event_bytes, loopback: config.loopback }
+    pub(crate) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
+        Self {
+            pools: Pools::new(config, resolve, transport),
+            most_bytes: config.max_event_bytes,
+            reachable: Reachable::new(config),
+            longest: config.attempt_timeout,
+            replies: Turns::of_bytes(config.max_delivery_bytes, config.parts),
+        }
     }
 
-    /// Posts an event and reads what comes back, within `timeout` if there is one. The body is whole where it may be a
-    /// reply; otherwise only the beginning of one that is long is read.
+    /// Posts an event and reads what comes back, within `timeout`, or the longest that an attempt takes. The body is whole
+    /// where it may be a reply; otherwise only the beginning of one that is long is read.
     pub(crate) async fn send(
         &self,
         to: &Destination,
         message: Message<'_>,
         timeout: Option<Duration>,
     ) -> Result<Answer, Failure> {
-        let wants_reply = message.wants_reply;
-        if !self.loopback && literal(&to.uri).is_some_and(is_the_machines_alone) {
-            return Err(failure(to, Cause::Unsendable, MACHINES.to_owned()));
+        let (whose, reads_reply) = (message.namespace.clone(), message.reads_reply);
+        if !self.reachable.has_literal(&to.uri) {
+            return Err(failure(to, Cause::Unsendable, REFUSED.to_owned()));
         }
         let request = request(to, message).ok_or_else(|| {
             failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
         })?;
-        let exchange = self.exchange(to, request, wants_reply);
-        let Some(timeout) = timeout else { return exchange.await };
+        let exchange = self.exchange(to, request, &whose, reads_reply);
+        let timeout = timeout.unwrap_or(self.longest);
         tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
             let said = format!("no answer within {} milliseconds", timeout.as_millis());
             Err(failure(to, Cause::Timeout, said))
@@ -147,24 +143,52 @@ impl Client {
         &self,
         to: &Destination,
         request: Request<Full<Bytes>>,
-        wants_reply: bool,
+        whose: &Arc<str>,
+        reads_reply: bool,
     ) -> Result<Answer, Failure> {
         let broken = |error: &dyn std::error::Error| {
             failure(to, Cause::Transport, format!("dispatch error: {}", knoll_faults::chain(error)))
         };
-        let response = self.pools.request(request, to.ca_certs.as_ref()).await;
+        let asking = self.pools.request(request, to.ca_certs.as_ref());
+        let response = names::for_namespace(whose.clone(), asking).await;
         let response = response.map_err(|error| match &error {
             PoolError::Exchange(error) => broken(error),
             PoolError::Trust(_) => failure(to, Cause::Unsendable, error.to_string()),
         })?;
         let (head, body) = response.into_parts();
-        let may_reply = wants_reply && head.status.is_success();
-        let most = if may_reply { self.most_bytes } else { MOST_OF_NO_REPLY };
-        let (body, is_whole) = up_to(most, body).await.map_err(|error| broken(&error))?;
-        if may_reply && !is_whole {
-            return Err(failure(to, Cause::NoEvent, format!("a reply of more than {most} bytes")));
+        let reading = async {
+            if !reads_reply || !head.status.is_success() {
+                return Ok(Some((beginning(body).await?, None)));
+            }
+            self.reply(body, whose).await
+        };
+        let (body, room) = reading
+            .await
+            .map_err(|error: hyper::Error| broken(&error))?
+            .ok_or_else(|| failure(to, Cause::NoEvent, format!("a reply of more than {} bytes", self.most_bytes)))?;
+        Ok(Answer { status: head.status, headers: head.headers, body, room })
+    }
+
+    /// Reads a reply to somebody of this namespace; nothing when it is longer than it may be. What is long waits until there
+    /// is room for it: a subscriber that announces much and sends it slowly takes no more than its namespace's part.
+    async fn reply(&self, mut body: Incoming, whose: &Arc<str>) -> Result<Option<(Bytes, Option<Turn>)>, hyper::Error> {
+        let (mut all, mut room) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            let length = all.len() + data.len();
+            let whole = body.size_hint().exact().and_then(|left| usize::try_from(left).ok()).map(|left| length + left);
+            if whole.unwrap_or(length) > self.most_bytes {
+                return Ok(None);
+            }
+            if length > FREE && room.is_none() {
+                room = Some(self.replies.take_bytes(whose, whole.unwrap_or(self.most_bytes)).await);
+            }
+            all.extend_from_slice(&data);
         }
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        if let Some(room) = &mut room {
+            room.shrink_to_bytes(all.len());
+        }
+        Ok(Some((all.freeze(), room)))
     }
 }
 
@@ -179,7 +203,7 @@ fn request(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>
     }
     let mut headers = message.headers;
     let body = mode::write(message.event, message.format, &mut headers);
-    headers.insert(NAMESPACE, message.namespace.try_into().ok()?);
+    headers.insert(NAMESPACE, (&**message.namespace).try_into().ok()?);
     if message.wants_reply {
         headers.insert(PREFER, REPLY);
     }
@@ -188,18 +212,19 @@ fn request(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>
     Some(request)
 }
 
-/// Reads at most so many bytes. Whether that was all.
-async fn up_to(most: usize, mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
-    let mut all = BytesMut::new();
+/// What a dead letter tells of an answer's body. The rest is read up to a bound, and not kept.
+async fn beginning(mut body: Incoming) -> Result<Bytes, hyper::Error> {
+    let (mut kept, mut length) = (BytesMut::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
-        if all.len() + data.len() > most {
-            all.extend_from_slice(&data[..most - all.len()]);
-            return Ok((all.freeze(), false));
+        let room = knative::LONGEST_ERROR_DATA - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        length += data.len();
+        if length > MOST_OF_NO_REPLY {
+            break;
         }
-        all.extend_from_slice(&data);
     }
-    Ok((all.freeze(), true))
+    Ok(kept.freeze())
 }
 
 /// What of an answer's body a dead letter tells.
@@ -211,40 +236,23 @@ pub(crate) fn told(body: &Bytes) -> Bytes {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_only_the_machine_reaches_is_told_from_the_rest() {
-        for (uri, alone) in [
-            ("http://127.0.0.1:8080/", true),
-            ("http://127.9.9.9/", true),
-            ("http://0.0.0.0/", true),
-            ("http://[::1]/", true),
-            ("http://[::]/", true),
-            ("http://[::ffff:127.0.0.1]/", true),
-            ("http://[::127.0.0.1]/", true),
-            ("http://10.96.0.1/", false),
-            ("http://169.254.77.1/", false),
-            ("http://[2001:db8::1]/", false),
-            ("http://[fe80::1]/", false),
-            ("http://localhost/", false),
-        ] {
-            let found = literal(&Uri::from_static(uri)).is_some_and(is_the_machines_alone);
-            assert_eq!(found, alone, "{uri}");
-        }
-    }
-
     #[tokio::test]
     async fn a_name_that_leads_to_the_machine_leads_nowhere() {
         use tower::Service as _;
+        let reachable = |loopback| Reachable::new(&Config { loopback, ..Config::default() });
         let resolve: Resolve = Arc::new(|_| {
             Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([10, 0, 0, 1], 0))]) })
         });
         let name: Name = "x".parse().expect("a name");
-        let found: Vec<_> =
-            Resolver { resolve: resolve.clone(), loopback: false }.call(name.clone()).await.expect("one").collect();
+        let found: Vec<_> = Resolver { resolve: resolve.clone(), reachable: reachable(false) }
+            .call(name.clone())
+            .await
+            .expect("one")
+            .collect();
         assert_eq!(found, [SocketAddr::from(([10, 0, 0, 1], 0))]);
-        assert_eq!(Resolver { resolve, loopback: true }.call(name.clone()).await.expect("both").count(), 2);
+        assert_eq!(Resolver { resolve, reachable: reachable(true) }.call(name.clone()).await.expect("both").count(), 2);
         let resolve: Resolve = Arc::new(|_| Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]) }));
-        let refused = Resolver { resolve, loopback: false }.call(name).await.expect_err("nobody else's");
+        let refused = Resolver { resolve, reachable: reachable(false) }.call(name).await.expect_err("nobody else's");
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -1,6 +1,6 @@
 //! Settings of the data plane, and their checks.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// Bounds and times. Start from [`Config::default`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,7 +8,8 @@ pub struct Config {
     /// Most bytes of an event's message, and of a reply; larger ones are answered 413, or are a failed delivery. At most
     /// what the event log takes as a payload, less 128 KiB for what is kept beside it.
     pub max_event_bytes: usize,
-    /// Most bytes of bodies that are being taken in at a time; beyond them senders are answered 503.
+    /// Most bytes of requests that are being taken in at a time, and of answers of RequestReplies that their clients have not
+    /// read; beyond them senders are answered 503.
     pub max_bytes_in_flight: usize,
     /// Most client connections at a time; more are closed at once.
     pub max_connections: usize,
@@ -16,11 +17,24 @@ pub struct Config {
     pub max_requests: usize,
     /// Most requests to RequestReplies that wait for an answer at a time; more are answered 503.
     pub max_waiting: usize,
+    /// Most attempts of deliveries under way at a time, each of which has a connection; those beyond wait, and their events
+    /// wait on disk.
+    pub max_attempts: usize,
+    /// Most bytes of events that are read for attempts, and the same again of replies that are being read; what finds no
+    /// room waits.
+    pub max_delivery_bytes: usize,
+    /// Of what all have together, one may have one part in so many: a client of connections, requests and bytes that are
+    /// taken in, a namespace of attempts, their bytes and requests that wait. Who has nothing gets what it needs.
+    pub parts: usize,
+    /// Most time for an attempt of a delivery that says nothing of it; upstream waits for ever.
+    pub attempt_timeout: Duration,
     /// Most bytes of a request's head; larger ones are answered 431.
     pub max_header_bytes: usize,
-    /// Most time for a request's head to arrive, and for a connection to stay without a request.
+    /// Most time for a request's head to arrive, for the first from when its connection is made, and for a connection to
+    /// stay without a request.
     pub header_read_timeout: Duration,
-    /// Most time for a request's body to arrive, however steadily it does; then it is answered 408.
+    /// Most time for a request's body to arrive, however steadily it does; then it is answered 408. And for a client to take
+    /// nothing of an answer; then its connection is closed.
     pub body_read_timeout: Duration,
     /// What `Retry-After` says with a 503.
     pub retry_after: Duration,
@@ -28,9 +42,11 @@ pub struct Config {
     pub max_hops: i32,
     /// Most time for a connection to a subscriber to open.
     pub connect_timeout: Duration,
-    /// Whether the machine's own addresses may be sent to that nobody else reaches, such as 127.0.0.1. Where those who say
-    /// where events go are not trusted with the machine, they may not.
+    /// Whether addresses may be sent to that only the machine reaches, such as 127.0.0.1 and those of its link, or that are
+    /// many. Where those who say where events go are not trusted with the machine, they may not.
     pub loopback: bool,
+    /// An address that may be sent to all the same: where pods reach the machine.
+    pub gateway: Option<IpAddr>,
     /// Most idle connections kept to one subscriber.
     pub idle_per_subscriber: usize,
     /// How long they are kept. Below the keep-alive time of common servers (5 s).
@@ -52,13 +68,18 @@ impl Default for Config {
             max_connections: 16_384,
             max_requests: 16_384,
             max_waiting: 4096,
-            max_header_bytes: 1 << 20,
+            max_attempts: 8192,
+            max_delivery_bytes: 256 << 20,
+            parts: 4,
+            attempt_timeout: Duration::from_secs(600),
+            max_header_bytes: 128 << 10,
             header_read_timeout: Duration::from_secs(60),
             body_read_timeout: Duration::from_secs(60),
             retry_after: Duration::from_secs(1),
             max_hops: 255,
             connect_timeout: Duration::from_secs(5),
             loopback: true,
+            gateway: None,
             idle_per_subscriber: 100,
             idle_timeout: Duration::from_secs(4),
             max_concurrency: 256,
@@ -89,10 +110,18 @@ impl Config {
     pub fn checked(self) -> Result<Self, ConfigError> {
         let rules = [
             (self.max_event_bytes >= 64 << 10, "max_event_bytes", "at least 65536: smaller events must be taken"),
-            (self.max_bytes_in_flight >= self.max_event_bytes, "max_bytes_in_flight", "at least max_event_bytes"),
+            (
+                self.max_bytes_in_flight >= self.max_event_bytes.saturating_add(self.max_header_bytes),
+                "max_bytes_in_flight",
+                "at least max_event_bytes and max_header_bytes together",
+            ),
             (self.max_connections > 0, "max_connections", "at least 1"),
             (self.max_requests > 0, "max_requests", "at least 1"),
             (self.max_waiting > 0, "max_waiting", "at least 1"),
+            (self.max_attempts > 0, "max_attempts", "at least 1"),
+            (self.max_delivery_bytes >= self.max_event_bytes, "max_delivery_bytes", "at least max_event_bytes"),
+            (self.parts > 0, "parts", "at least 1"),
+            (!self.attempt_timeout.is_zero(), "attempt_timeout", "more than nothing"),
             (self.max_header_bytes >= 8 << 10, "max_header_bytes", "at least 8192"),
             (self.max_hops > 0, "max_hops", "at least 1"),
             (self.max_concurrency > 0, "max_concurrency", "at least 1"),

@@ -8,9 +8,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
+    Transport,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Room, Supervisor, stream_name},
+    dispatch::{Command, Context, Room, Supervisor, UnderWay, stream_name},
     history::{self, History, Start},
     ingress::Authorize,
     intake::{Intake, Taken},
@@ -38,6 +39,8 @@ pub struct Hooks {
     pub adopted: Adopted,
     /// Is told of the events that are taken, such as who makes EventTypes of them.
     pub taken: Option<Taken>,
+    /// How events travel.
+    pub transport: Transport,
 }
 
 impl Default for Hooks {
@@ -49,6 +52,7 @@ impl Default for Hooks {
             jobs: None,
             adopted: Adopted::default(),
             taken: None,
+            transport: Transport::default(),
         }
     }
 }
@@ -71,14 +75,21 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, jobs, adopted, taken } = hooks;
+        let Hooks { resolve, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
-        let waiting = Waiting::new(config.max_waiting, metrics.clone());
+        let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
         let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
-        let ingress = Ingress::new(intake.clone(), snapshots.clone(), sinks.clone(), config.clone(), waiting.clone());
-        let client = Arc::new(Client::new(&config, resolve));
+        let ingress = Ingress::new(
+            intake.clone(),
+            snapshots.clone(),
+            sinks.clone(),
+            config.clone(),
+            waiting.clone(),
+            transport.clone(),
+        );
+        let client = Arc::new(Client::new(&config, resolve, transport));
         let letters = Letters { log: log.clone() };
-        let (views, room) = (Arc::default(), Room::default());
+        let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {
             log,
             metrics,
@@ -92,6 +103,7 @@ impl DataPlane {
             views,
             adopted,
             room,
+            under_way,
             waiting,
         };
         let (asks, asked) = mpsc::channel(ASKED);
@@ -122,6 +134,11 @@ impl DataPlane {
     pub fn addressables(&self) -> Vec<Arc<Addressable>> {
         let snapshot = self.context.snapshots.borrow();
         snapshot.iter().flat_map(|topology| topology.addressables()).cloned().collect()
+    }
+
+    /// A broker or channel of the newest snapshot.
+    pub fn addressable(&self, name: &Name) -> Option<Arc<Addressable>> {
+        self.context.snapshots.borrow().as_ref()?.get(name).cloned()
     }
 
     /// How a Trigger or Subscription is doing, by its uid; nothing before it gets every event that is taken.

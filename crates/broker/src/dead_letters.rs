@@ -92,8 +92,10 @@ impl Letters {
             let Err(error) = kept else { return };
             tracing::warn!(error = knoll_faults::chain(&error), uid = &**of.uid(), "keep a dead letter");
             if matches!(error, AskError::Write(WriteError::TooLarge { .. })) {
-                // What an event came with fitted, and its reasons did not: it is kept without them.
-                if self.try_keep(of, &without_reasons(letter.clone())).await.is_ok() {
+                // What an event came with fitted, and its reasons did not: it is kept without them, for whom it is.
+                let mut shorter = letter.clone();
+                remove_reasons(&mut shorter);
+                if self.try_keep(of, &shorter).await.is_ok() {
                     return;
                 }
             }
@@ -203,9 +205,40 @@ fn no_letter(offsets: &[u64]) -> OperationError {
 
 /// An event as it was before it became a dead letter.
 pub(crate) fn without_reasons(mut letter: Record) -> Record {
+    remove_reasons(&mut letter);
+    letter.subscription = None;
+    letter
+}
+
+fn remove_reasons(letter: &mut Record) {
     for name in [knative::ERROR_DESTINATION, knative::ERROR_CODE, knative::ERROR_DATA] {
         letter.event.remove(name);
     }
-    letter.subscription = None;
-    letter
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderMap;
+    use knoll_event::mode::Format;
+    use knoll_journal::{MemoryDisk, events::EventOptions};
+
+    use super::*;
+    use crate::topology::{Kind, Name};
+
+    #[tokio::test]
+    async fn a_letter_that_its_reasons_make_too_long_is_kept_without_them_and_says_whose_it_is() {
+        let options = EventOptions { payload_bytes: 512, ..EventOptions::default() };
+        let (log, _thread, _) = Log::open(Arc::new(MemoryDisk::default()), options).expect("opens");
+        let letters = Letters { log };
+        let of = Addressable::new(Name::new(Kind::Broker, "ns", "b"), "uid", None, Vec::new());
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set(knative::ERROR_DATA, &*"x".repeat(500)).expect("a reason");
+        let mut letter = Record::new(event, Format::Binary, HeaderMap::new());
+        letter.subscription = Some("trigger".into());
+        letters.keep(&of, &letter).await;
+        let kept = letters.page("uid", 0, 10).await.expect("is read").letters.remove(0);
+        assert_eq!((&*kept.subscription, kept.event.attribute(knative::ERROR_DATA)), ("trigger", None));
+    }
 }

@@ -6,10 +6,11 @@
 //! | 200 | `OPTIONS`: anybody may post, as often as they like (WebHook validation) |
 //! | 400 | no event, or one that breaks a rule; an address of the wrong form; an event without hops left |
 //! | 401, 403 | what the [`Authorize`] in use says |
-//! | 404 | no such broker or channel, or none of the host |
+//! | 404 | no such broker or channel, or none of the host; http where only https is answered, and the reverse |
 //! | 405 | another method |
 //! | 408 | the body did not arrive in time |
-//! | 413 | more bytes than an event may have |
+//! | 413 | more bytes than an event may have, or a batch with what travels beside each of its events |
+//! | 431 | more beside an event than may travel with it |
 //! | 500 | a panic, which costs this request |
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
@@ -19,7 +20,9 @@
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
 
+mod activity;
 mod job_sink;
+mod patient;
 mod request_reply;
 mod serve;
 
@@ -30,6 +33,7 @@ use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER},
+    request::Parts,
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -37,22 +41,27 @@ use knoll_event::{
     Event, ReadError, json,
     mode::{self, Format, Mode},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     Config,
     delivery::headers,
-    intake::{From, Intake, Refused},
+    intake::{From, Intake},
     record::Record,
     request_reply::Waiting,
+    shares::{Share, Shares},
     sinks::Sinks,
     topology::{Addressable, Asked, Found, NotFound, Snapshots, Topology, access::Guard},
+    transport::{Transport, Wire},
 };
 
-pub use self::serve::serve;
+use self::serve::Peer;
+pub use self::serve::{serve, serve_tls};
 
-/// Bytes that one permit stands for.
+/// Bytes that one unit of [`Config::max_bytes_in_flight`] stands for.
 const GRAIN: usize = 1 << 10;
+/// Between two looks whether there is room for an answer.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
@@ -69,8 +78,8 @@ pub struct Denied {
     pub reason: String,
 }
 
-/// Decides whether a sender may post these events to what this guards, from the headers of its request. Without an event,
-/// whether it may ask what became of those it sent.
+/// Decides whether a sender may post these events to what this guards, which not everybody may post to, from the headers of
+/// its request. Without an event, whether it may ask what became of those it sent.
 pub type Authorize =
     Arc<dyn Fn(Guard, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
 
@@ -86,10 +95,45 @@ struct Inner {
     sinks: Sinks,
     config: Config,
     /// For [`Config::max_bytes_in_flight`].
-    bytes: Arc<Semaphore>,
+    bytes: Arc<Shares<Peer>>,
     /// For [`Config::max_requests`].
-    requests: Semaphore,
+    requests: Arc<Shares<Peer>>,
+    /// For [`Config::max_connections`].
+    connections: Arc<Shares<Peer>>,
     waiting: Waiting,
+    transport: Transport,
+}
+
+/// What a request holds of the bytes that are taken in: those of its head, and more as they come.
+struct Held {
+    share: Share<Peer>,
+    head: usize,
+}
+
+impl Held {
+    /// Holds what `length` bytes beside the head need. Whether there is room.
+    fn hold(&mut self, length: usize) -> bool {
+        self.share.grow((self.head + length).div_ceil(GRAIN))
+    }
+}
+
+/// The events of a request, what of its head travels beside each, and what they hold.
+struct Message {
+    events: Vec<(Event, Format)>,
+    beside: HeaderMap,
+    held: Held,
+}
+
+/// Bytes of an answer, with what they hold of those that are taken in until they are written.
+struct Counted {
+    bytes: Bytes,
+    _share: Share<Peer>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// An answer that refuses.
@@ -103,10 +147,19 @@ pub(crate) fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
 }
 
 impl Ingress {
-    pub(crate) fn new(intake: Intake, snapshots: Snapshots, sinks: Sinks, config: Config, waiting: Waiting) -> Self {
-        let bytes = Arc::new(Semaphore::new((config.max_bytes_in_flight / GRAIN).min(Semaphore::MAX_PERMITS)));
-        let requests = Semaphore::new(config.max_requests);
-        Self { inner: Arc::new(Inner { intake, snapshots, sinks, config, bytes, requests, waiting }) }
+    pub(crate) fn new(
+        intake: Intake,
+        snapshots: Snapshots,
+        sinks: Sinks,
+        config: Config,
+        waiting: Waiting,
+        transport: Transport,
+    ) -> Self {
+        let bytes = Shares::new(config.max_bytes_in_flight / GRAIN, config.parts);
+        let requests = Shares::new(config.max_requests, config.parts);
+        let connections = Shares::new(config.max_connections, config.parts);
+        let inner = Inner { intake, snapshots, sinks, config, bytes, requests, connections, waiting, transport };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Answers a request. What it cost is counted and bounded whoever serves the connection.
@@ -114,9 +167,32 @@ impl Ingress {
     where
         B: Body<Data = Bytes>,
     {
+        self.counted(self.inner.answer(request)).await
+    }
+
+    /// Answers a request that came so.
+    async fn answer_by<B>(&self, wire: Wire, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        if self.inner.transport.answers(wire) {
+            return self.answer(request).await;
+        }
+        // What senders try again, for their address may be of a moment ago.
+        let reason = match wire {
+            Wire::Plain => "events are taken over https alone: see status.address.url of where they go",
+            Wire::Tls => "events are taken over http alone: see status.address.url of where they go",
+        };
+        self.counted(async { Err(refusal(StatusCode::NOT_FOUND, reason)) }).await
+    }
+
+    async fn counted(
+        &self,
+        answering: impl Future<Output = Result<Response<Full<Bytes>>, Answer>>,
+    ) -> Response<Full<Bytes>> {
         let metrics = &self.inner.intake.metrics;
         let entered = metrics.requests.enter();
-        let answered = knoll_faults::caught(self.inner.answer(request)).await;
+        let answered = knoll_faults::caught(answering).await;
         let answered = answered.unwrap_or_else(|said| {
             metrics.panics.count();
             tracing::error!(panic = said, "a request to a broker or channel panicked");
@@ -152,26 +228,25 @@ impl Inner {
             response.headers_mut().extend([(ALLOWED_ORIGIN, ANY), (ALLOWED_RATE, ANY)]);
             return Ok(response);
         }
-        let topology = self.topology()?;
         if head.method != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
-        let place = self.place()?;
+        let place = self.place(&head)?;
+        let topology = self.topology()?;
         // What names nothing whoever is there is told apart from what is not there (yet).
         let target = target(&head);
         addressed(topology.look_up(host, target))?;
-        let mut held = None;
-        let body = self.body(body, &mut held).await?;
-        let events = read(&head.headers, body)?;
+        let Message { events, beside, held } = self.message(&head, body).await?;
         // Whatever it was when the request began, it is now that the events are taken.
         let topology = self.topology()?;
         match topology.look_up(host, target).map_err(not_found)? {
             Found::RequestReply(Asked::Reply(of)) => self.reply(&of, one(events, ONE_REQUEST)?.0),
             Found::RequestReply(Asked::Request(of)) => {
-                let request = self.request(&of, one(events, ONE_REQUEST)?, &head.headers, &topology).await?;
+                let event = one(events, ONE_REQUEST)?;
+                let request = self.request(&of, event, (&head.headers, beside), &topology).await?;
                 // Who waits takes nobody's place.
                 drop((place, held));
-                Ok(self.answer_to(&of, request).await)
+                self.answer_to(&of, request, peer(&head)).await
             }
             Found::LogSink(sink) => {
                 let events: Vec<Event> = events.into_iter().map(|(event, _)| event).collect();
@@ -179,41 +254,46 @@ impl Inner {
                 Ok(empty(StatusCode::ACCEPTED))
             }
             Found::Addressable(into) => {
-                if self.sinks.authorize.is_some() {
+                if self.sinks.asks(into.guard()) {
                     let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
-                    self.authorized(&into, &head.headers, &values).await?;
+                    self.sinks.authorized(into.guard(), &head.headers, &values).await?;
                 }
-                self.take(&into, events, &head.headers).await?;
+                self.take(&into, events, beside).await?;
                 Ok(empty(StatusCode::ACCEPTED))
             }
         }
     }
 
     /// A place among the requests that are answered at a time.
-    fn place(&self) -> Result<SemaphorePermit<'_>, Answer> {
-        self.requests.try_acquire().map_err(|_| self.busy("as many requests are answered as may be"))
+    fn place(&self, head: &Parts) -> Result<Share<Peer>, Answer> {
+        let place = self.requests.take(peer(head), 1);
+        place.ok_or_else(|| self.busy("as many requests are answered as may be"))
     }
 
-    async fn authorized(&self, into: &Addressable, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
-        self.sinks.authorized(into.guard(), headers, events).await
+    /// Reads the message that goes with this head, and holds what it becomes.
+    async fn message<B>(&self, head: &Parts, body: B) -> Result<Message, Answer>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let beside = headers::bounded(&head.headers);
+        let (beside, each) = beside.map_err(|error| refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error))?;
+        let mut held = self.held(head)?;
+        let body = self.body(body, &mut held).await?;
+        let length = body.len();
+        let events = read(&head.headers, body)?;
+        self.hold_batch(length, events.len(), each, &mut held)?;
+        Ok(Message { events, beside, held })
     }
 
     async fn take(
         &self,
         into: &Arc<Addressable>,
         events: Vec<(Event, Format)>,
-        headers: &HeaderMap,
+        beside: HeaderMap,
     ) -> Result<(), Answer> {
-        let beside = headers::passing(headers);
         let records = events.into_iter().map(|(event, format)| Record::new(event, format, beside.clone())).collect();
-        self.intake.take(into, records, From::Sender).await.map_err(|refused| {
-            let status = match refused {
-                Refused::OutOfHops(_) | Refused::Invalid(_) => StatusCode::BAD_REQUEST,
-                Refused::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            refusal(status, refused)
-        })
+        let taken = self.intake.take(into, records, From::Sender).await;
+        taken.map_err(|refused| refusal(refused.status(), refused))
     }
 
     fn topology(&self) -> Result<Topology, Answer> {
@@ -225,7 +305,7 @@ impl Inner {
     }
 
     /// Reads a body within its bounds: of one event, of all together, and of time. What is held goes with `held`.
-    async fn body<B>(&self, body: B, held: &mut Option<OwnedSemaphorePermit>) -> Result<Bytes, Answer>
+    async fn body<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Answer>
     where
         B: Body<Data = Bytes>,
     {
@@ -237,7 +317,7 @@ impl Inner {
         reading.await.map_err(late)?
     }
 
-    async fn frames<B>(&self, body: B, held: &mut Option<OwnedSemaphorePermit>) -> Result<Bytes, Answer>
+    async fn frames<B>(&self, body: B, held: &mut Held) -> Result<Bytes, Answer>
     where
         B: Body<Data = Bytes>,
     {
@@ -273,17 +353,44 @@ impl Inner {
         Ok(if all.is_empty() { first } else { all.freeze() })
     }
 
-    /// Holds as many permits as `length` bytes need.
-    fn hold(&self, length: usize, held: &mut Option<OwnedSemaphorePermit>) -> Result<(), Answer> {
-        let needed = length.div_ceil(GRAIN) - held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
-        let more = self.bytes.clone().try_acquire_many_owned(needed);
-        let more = more.map_err(|_| self.busy("as many bytes are taken in as may be"))?;
-        match held {
-            Some(held) => held.merge(more),
-            None => *held = Some(more),
+    /// Holds what a message of `length` bytes becomes: each of its events is kept with `each` bytes beside it.
+    fn hold_batch(&self, length: usize, events: usize, each: usize, held: &mut Held) -> Result<(), Answer> {
+        let (all, most) = (length.saturating_add(events.saturating_mul(each)), self.config.max_event_bytes);
+        if events > 1 && all > most {
+            let why = format!("{events} events with {each} bytes of headers beside each are more than {most} bytes");
+            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, why + ": send fewer at a time"));
         }
-        Ok(())
+        self.hold(all, held)
+    }
+
+    /// What a request with this head holds.
+    fn held(&self, head: &Parts) -> Result<Held, Answer> {
+        let bytes = headers::bytes(&head.headers);
+        let share = self.bytes.take(peer(head), bytes.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
+        Ok(Held { share, head: bytes })
+    }
+
+    fn hold(&self, length: usize, held: &mut Held) -> Result<(), Answer> {
+        held.hold(length).then_some(()).ok_or_else(|| self.full())
+    }
+
+    /// The bytes of an answer. They hold room until they are written, and wait a while for it: whoever sent them holds them,
+    /// too, until it is told that they are taken.
+    async fn counted(&self, bytes: Bytes, peer: Peer) -> Result<Bytes, Answer> {
+        let (units, until) = (bytes.len().div_ceil(GRAIN), Instant::now() + self.config.body_read_timeout);
+        loop {
+            if let Some(share) = self.bytes.take(peer, units) {
+                return Ok(Bytes::from_owner(Counted { bytes, _share: share }));
+            }
+            if Instant::now() >= until {
+                return Err(self.full());
+            }
+            sleep(FULL_PAUSE).await;
+        }
+    }
+
+    fn full(&self) -> Answer {
+        self.busy("as many bytes are taken in as may be")
     }
 
     fn refused(&self, Answer { status, reason }: Answer) -> Response<Full<Bytes>> {
@@ -298,8 +405,13 @@ impl Inner {
     }
 }
 
+/// Who sends a request.
+fn peer(head: &Parts) -> Peer {
+    head.extensions.get().copied().unwrap_or(Peer::NOBODY)
+}
+
 /// What a request asks for, as it stands there.
-fn target(head: &http::request::Parts) -> &str {
+fn target(head: &Parts) -> &str {
     head.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use jiff::Timestamp;
 use knoll_event::{Event, Invalid, knative};
 use knoll_journal::events::{Durability, SubmitError, Write, WriteError};
@@ -23,6 +24,9 @@ pub(crate) enum Refused {
     /// It came back too often.
     #[error(transparent)]
     OutOfHops(#[from] knative::OutOfHops),
+    /// It went from one broker or channel to another too often.
+    #[error("it went through {0} brokers and channels: they deliver to each other in a loop")]
+    Loop(u16),
     /// What a broker adds finds no room.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -34,12 +38,26 @@ pub(crate) enum Refused {
     Unavailable(String),
 }
 
+impl Refused {
+    /// What whoever sends it is answered.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::OutOfHops(_) | Self::Loop(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
 /// Whose event it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
     /// Somebody sends it.
     Sender,
-    /// A delivery makes it. It is taken while senders are refused for want of room, so that deliveries can end.
+    /// A delivery sends it on, from one broker or channel to another. It is tried again as the delivery says, so that what goes
+    /// round or multiplies leaves room for those who end.
+    Forward,
+    /// A delivery makes it, a reply or a dead letter. It is taken while senders are refused for want of room, so that deliveries can end.
     Delivery,
 }
 
@@ -64,7 +82,7 @@ impl Intake {
             prepared.push(self.prepared(into, event, now)?);
         }
         let time = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        if from == From::Sender && !self.log.has_room(time) {
+        if from != From::Delivery && !self.log.has_room(time) {
             return Err(Refused::Unavailable("the event log has the size it may have".to_owned()));
         }
         let Some(stream) = self.log.registered_within(into.uid(), PATIENCE).await else {
@@ -75,7 +93,7 @@ impl Intake {
         let count = writes.len() as u64;
         let outcomes = match from {
             From::Sender => self.log.try_write(writes, Durability::Synced).await,
-            From::Delivery => self.log.write(writes, Durability::Synced).await,
+            From::Forward | From::Delivery => self.log.write(writes, Durability::Synced).await,
         };
         for outcome in outcomes? {
             if matches!(outcome, Err(WriteError::Budget { .. } | WriteError::Full)) {
@@ -96,6 +114,10 @@ impl Intake {
 
     /// What a broker adds; a channel changes nothing.
     fn prepared(&self, into: &Addressable, mut record: Record, now: Timestamp) -> Result<Record, Refused> {
+        if i32::from(record.hops) > self.max_hops {
+            self.metrics.out_of_hops.count();
+            return Err(Refused::Loop(record.hops));
+        }
         if into.name().kind == Kind::Broker {
             knative::take_hop(&mut record.event, self.max_hops).inspect_err(|_| self.metrics.out_of_hops.count())?;
             knative::set_arrival_time(&mut record.event, now)?;

@@ -15,7 +15,8 @@
 //!   memory.
 //! - An event that a JobSink answered with 202 has a Job; it has the same one when it comes again.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
-//! - Everything has a bound, set in [`Config`]; at the disk's budget senders are answered 503, and deliveries go on.
+//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it; at the disk's budget senders
+//!   are answered 503, brokers and channels that others deliver to among them, and deliveries go on.
 //! - A panic costs one request or one attempt.
 //!
 //! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
@@ -35,8 +36,11 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
+mod shares;
 mod sinks;
 pub mod topology;
+mod transport;
+mod turns;
 
 pub use client::{Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
@@ -45,9 +49,10 @@ pub use dead_letters::{DeadLetter, OperationError, Page};
 pub use dispatch::{Adopted, SubscriptionStatus, Tokens};
 pub use event_types::{EventTypes, Made, NewTypes};
 pub use history::{History, Kept, Start};
-pub use ingress::{Authorize, Denied, Ingress, serve};
+pub use ingress::{Authorize, Denied, Ingress, serve, serve_tls};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
 pub use sender::{Origin, Sender};
 pub use sinks::{Jobs, NoJob, Progress};
 pub use topology::Topology;
+pub use transport::{CertificateError, Transport};

@@ -57,6 +57,7 @@ macro_rules! counters {
             classes: [Counter; 3],
             pub(crate) requests: Gauge,
             pub(crate) in_flight: Gauge,
+            pub(crate) waiting: Gauge,
         }
 
         impl Metrics {
@@ -87,7 +88,7 @@ counters! {
     jobs: "job_sink_events", "Events that a JobSink took: each has its Job";
     logged: "log_sink_events", "Events that an IntegrationSink wrote into the log";
     answers_late: "answers_late", "Events that answer a request to a RequestReply for which nobody waits any more";
-    out_of_hops: "events_out_of_hops", "Events refused because they came back to brokers too often";
+    out_of_hops: "events_out_of_hops", "Events refused because they went through brokers and channels too often";
     lost: "events_lost", "Kept events that are damaged; each is named in the log";
     unread: "events_unread", "Kept events that the system could not read, and that are tried again";
     panics: "panics", "Panics, each of which cost one delivery, one request or one turn of a broker or channel";
@@ -117,6 +118,8 @@ impl Metrics {
         families.push(MetricFamily::gauge("broker_requests", "Requests being answered", self.requests.read()));
         let help = "Deliveries under way";
         families.push(MetricFamily::gauge("broker_deliveries_in_flight", help, self.in_flight.read()));
+        let help = "Deliveries that wait until others of their namespace, or of all, end";
+        families.push(MetricFamily::gauge("broker_deliveries_waiting", help, self.waiting.read()));
         families
     }
 }

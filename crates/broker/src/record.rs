@@ -17,6 +17,8 @@ use crate::delivery::headers;
 const VERSION: u8 = 1;
 /// Whose dead letter it is: `<kind>/<namespace>/<name>/<uid>` of a Trigger or Subscription.
 const SUBSCRIPTION: HeaderName = HeaderName::from_static("knoll-subscription");
+/// Its [`Record::hops`], where there are some.
+const HOPS: HeaderName = HeaderName::from_static("knoll-hops");
 /// The extension that orders events (CloudEvents' Partitioning extension).
 const PARTITION_KEY: &str = "partitionkey";
 
@@ -31,6 +33,9 @@ pub(crate) struct Record {
     pub(crate) headers: HeaderMap,
     /// Whose dead letter it is.
     pub(crate) subscription: Option<Box<str>>,
+    /// How often it went from one broker or channel to another here, one that it became among them. Nobody is told: channels
+    /// change no event, and so cannot count in it.
+    pub(crate) hops: u16,
 }
 
 /// Bytes that are no record of this version.
@@ -41,7 +46,7 @@ pub(crate) struct NoRecord;
 impl Record {
     /// An event that came in this form, with these headers beside it.
     pub(crate) fn new(event: Event, format: Format, headers: HeaderMap) -> Self {
-        Self { event, format, headers, subscription: None }
+        Self { event, format, headers, subscription: None, hops: 0 }
     }
 
     /// What orders the event; nothing for most.
@@ -56,6 +61,9 @@ impl Record {
         if let Some(subscription) = &self.subscription {
             let value = HeaderValue::try_from(&**subscription);
             headers.insert(SUBSCRIPTION, value.expect("names of objects and uids are printable ASCII"));
+        }
+        if self.hops > 0 {
+            headers.insert(HOPS, self.hops.into());
         }
         let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 6).sum();
         let mut out = BytesMut::with_capacity(3 + length + body.len());
@@ -92,7 +100,8 @@ impl Record {
         };
         let event = mode::read(&all, bytes).map_err(|_| NoRecord)?;
         let subscription = all.get(SUBSCRIPTION).and_then(|value| value.to_str().ok()).map(Into::into);
-        Ok(Self { event, format, headers: headers::passing(&all), subscription })
+        let hops = all.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+        Ok(Self { event, format, headers: headers::passing(&all), subscription, hops })
     }
 }
 
@@ -126,8 +135,11 @@ mod tests {
         assert_eq!(there_and_back(&odd), odd);
         let body = br#"{"specversion":"0.3","id":"1","source":"/s","type":"t","n":5,"b":true,"data":{"a":1.0}}"#;
         let event = json::read(&Bytes::from_static(body)).expect("an event");
-        let structured =
-            Record { subscription: Some("trigger/ns/t/u".into()), ..Record::new(event, Format::Json, headers) };
+        let structured = Record {
+            subscription: Some("trigger/ns/t/u".into()),
+            hops: 7,
+            ..Record::new(event, Format::Json, headers)
+        };
         assert_eq!(there_and_back(&structured), structured);
     }
 

@@ -14,7 +14,8 @@
 //! | 503 | as many requests wait as may, or the broker takes none | |
 //!
 //! Requests that wait are in memory alone: they end with their connections. How many wait has a bound
-//! ([`Config::max_waiting`](crate::Config::max_waiting)), apart from that of requests that are being taken.
+//! ([`Config::max_waiting`](crate::Config::max_waiting)), apart from that of requests that are being taken, and each namespace
+//! has a part of it.
 
 mod correlation;
 
@@ -28,7 +29,11 @@ use ring::error::Unspecified;
 use tokio::sync::oneshot;
 
 use self::correlation::Seal;
-use crate::{metrics::Metrics, topology::RequestReply};
+use crate::{
+    metrics::Metrics,
+    shares::{Share, Shares},
+    topology::RequestReply,
+};
 
 /// Requests that wait, in one process.
 #[derive(Clone)]
@@ -38,7 +43,8 @@ pub(crate) struct Waiting {
 
 struct Inner {
     seal: Seal,
-    most: usize,
+    /// By namespace.
+    places: Arc<Shares<Arc<str>>>,
     metrics: Arc<Metrics>,
     /// By their correlation ids.
     requests: Mutex<HashMap<Box<str>, oneshot::Sender<Event>>>,
@@ -49,6 +55,7 @@ pub(crate) struct Request {
     waiting: Waiting,
     id: Box<str>,
     answer: oneshot::Receiver<Event>,
+    _place: Share<Arc<str>>,
 }
 
 /// Why a request cannot wait.
@@ -74,24 +81,21 @@ pub(crate) enum Answered {
 }
 
 impl Waiting {
-    /// None wait yet, and at most `most` will.
-    pub(crate) fn new(most: usize, metrics: Arc<Metrics>) -> Self {
-        let inner = Inner { seal: Seal::new(), most, metrics, requests: Mutex::default() };
+    /// None wait yet, and at most `most` will, of one namespace one part in `parts` of them.
+    pub(crate) fn new(most: usize, parts: usize, metrics: Arc<Metrics>) -> Self {
+        let inner = Inner { seal: Seal::new(), places: Shares::new(most, parts), metrics, requests: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
     /// Marks an event as a request, which waits from now on.
     pub(crate) fn begin(&self, of: &RequestReply, event: &mut Event) -> Result<Request, CannotWait> {
+        let place = self.inner.places.take(of.broker.namespace.clone(), 1).ok_or(CannotWait::TooMany)?;
         let id = self.inner.seal.id(&of.uid, event.id()).map_err(|Unspecified| CannotWait::Seal)?;
         event.set(&of.correlation_attribute, &*id)?;
         let (answers, answer) = oneshot::channel();
-        let mut requests = self.requests();
-        if requests.len() >= self.inner.most {
-            return Err(CannotWait::TooMany);
-        }
         let id: Box<str> = id.into();
-        requests.insert(id.clone(), answers);
-        Ok(Request { waiting: self.clone(), id, answer })
+        self.requests().insert(id.clone(), answers);
+        Ok(Request { waiting: self.clone(), id, answer, _place: place })
     }
 
     /// Gives an event to the request that it answers.
@@ -108,7 +112,7 @@ impl Waiting {
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.requests().len() as u64
+        self.inner.places.used() as u64
     }
 
     fn requests(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, oneshot::Sender<Event>>> {

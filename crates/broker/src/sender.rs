@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
 use knoll_event::{Event, mode::Format};
 
 use crate::{
-    Config, Resolve, Tokens,
+    Config, Resolve, Tokens, Transport,
     client::{Client, Message, failure, told},
     delivery::{
         Destination,
@@ -33,9 +33,10 @@ pub struct Sender {
 
 impl Sender {
     /// One with connections of its own, for a process without a [`DataPlane`](crate::DataPlane); where there is one, it
-    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count.
-    pub fn new(config: &Config, resolve: Resolve, tokens: Option<Tokens>) -> Self {
-        Self::over(Arc::new(Client::new(config, resolve)), tokens)
+    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `transport`
+    /// whom it trusts.
+    pub fn new(config: &Config, resolve: Resolve, tokens: Option<Tokens>, transport: Transport) -> Self {
+        Self::over(Arc::new(Client::new(config, resolve, transport)), tokens)
     }
 
     pub(crate) fn over(client: Arc<Client>, tokens: Option<Tokens>) -> Self {
@@ -60,7 +61,8 @@ impl Sender {
             let token = token(&self.tokens, to, audience, namespace, service_account.as_ref()).await?;
             headers.insert(AUTHORIZATION, token);
         }
-        let message = Message { event, format: Format::Binary, headers, namespace, wants_reply: false };
+        let message =
+            Message { event, format: Format::Binary, headers, namespace, wants_reply: false, reads_reply: false };
         let answer = self.client.send(to, message, Some(timeout)).await?;
         if answer.status.is_success() {
             return Ok(answer.status);

@@ -15,7 +15,10 @@ use crate::{
     Authorize, Denied,
     ingress::{Answer, refusal},
     metrics::Metrics,
-    topology::{JobSink, LogSink, access::Guard},
+    topology::{
+        JobSink, LogSink,
+        access::{Access, Guard},
+    },
 };
 
 /// How the Job of an event is doing.
@@ -62,9 +65,14 @@ pub(crate) struct Sinks {
 }
 
 impl Sinks {
+    /// Whether senders are asked who they are.
+    pub(crate) fn asks(&self, guard: &Guard) -> bool {
+        self.authorize.is_some() && !matches!(guard.access(), Access::Open)
+    }
+
     /// Lets a sender in, or does not.
     pub(crate) async fn authorized(&self, guard: &Guard, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
-        let Some(authorize) = &self.authorize else { return Ok(()) };
+        let Some(authorize) = self.authorize.as_ref().filter(|_| self.asks(guard)) else { return Ok(()) };
         let denied = |Denied { status, reason }| Answer { status, reason };
         authorize(guard.clone(), headers.clone(), events.into()).await.map_err(denied)
     }

@@ -400,3 +400,93 @@ async fn a_filter_that_takes_too_much_work_delivers_nothing_and_holds_up_nobody(
     world.finish().await;
     Ok(())
 }
+
+/// Whether the kernel asks whether the other side of a connection to this port is still there (its keepalive timer runs).
+fn is_kept_alive(port: u16) -> std::io::Result<bool> {
+    const ESTABLISHED: &str = "01";
+    let all = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let to = format!(":{port:04X}");
+    Ok(all.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[2].ends_with(&to) && fields[3] == ESTABLISHED && fields[5].starts_with("02:")
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_went_away_without_a_word_is_found_out_while_an_answer_is_waited_for() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    sinks.on("hangs", |_, _| Act::Hang);
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "hangs")]));
+    world.ready(&["hangs"]).await;
+    world.number(&b, 1, "t").await;
+    sinks.wait("hangs", 1).await;
+    let port = sinks.uri("hangs").port_u16().expect("a port");
+    until("the connection is kept alive", || is_kept_alive(port).is_ok_and(|kept| kept)).await;
+    world.kill().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_deliver_to_each_other_come_to_an_end_and_nobody_sees_why() -> Runs {
+    let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
+    let into = |name: &str, of: &str| {
+        let address = Topology::default().address(&channel(of)).expect("an address");
+        Subscription::new("ns", name, name, Subscriber::At(Destination::new(address)))
+    };
+    let topology = with(Topology::default(), &channel("one"), vec![into("there", "two")]);
+    let back = Subscription { subscriber: Subscriber::Nobody, ..into("back", "one") };
+    let reply = Topology::default().address(&channel("one")).map(Destination::new);
+    let topology = with(topology, &channel("two"), vec![Subscription { reply, ..back }, to(&sinks, "sees")]);
+    let world = World::start(directory.path(), topology);
+    world.ready(&["there", "back", "sees"]).await;
+    let sent = event("1");
+    assert_eq!(world.send(&channel("one"), &sent).await, StatusCode::ACCEPTED);
+    until("it ends", || world.metric("broker_dead_letters_kept") == 1).await;
+    assert_eq!([world.metric("broker_events_out_of_hops"), world.metric("broker_events_accepted")], [1, 256]);
+    let seen = sinks.wait("sees", 128).await;
+    assert!(seen.iter().all(|seen| seen.event == sent && !seen.headers.contains_key("knoll-hops")));
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_round_and_multiplies_leaves_room_for_the_replies_of_others() -> Runs {
+    let (directory, sinks, b, c) = (tempfile::tempdir()?, Sinks::start().await, broker("b"), channel("c"));
+    let is_full = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let replies = is_full.clone();
+    sinks.on("asks", move |_, _| match replies.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Act::Reply("answer"),
+        false => Act::Status(503),
+    });
+    let only = |name: &str, kind: &'static str| Subscription {
+        filter: Filter::exact([("type", kind)]),
+        delivery: Some(retries(100_000, 10)),
+        ..to(&sinks, name)
+    };
+    let round = |name: &str| {
+        let address = Topology::default().address(&c).expect("an address");
+        let subscription = Subscription::new("ns", name, name, Subscriber::At(Destination::new(address)));
+        Subscription { delivery: Some(retries(100_000, 100)), ..subscription }
+    };
+    let topology = with(Topology::default(), &b, vec![only("asks", "t"), only("hears", "answer")]);
+    let topology = with(topology, &c, vec![round("once"), round("twice")]);
+    let retention = knoll_journal::events::Retention { age_ms: 0, bytes: 0 };
+    let options =
+        knoll_journal::events::EventOptions { segment_bytes: 64 << 10, budget_bytes: 1 << 20, retention, ..options() };
+    let world = World::start_with(directory.path(), topology, options, Config::default(), Hooks::default());
+    world.ready(&["asks", "hears", "once", "twice"]).await;
+    world.number(&b, 1, "t").await;
+    sinks.wait("asks", 1).await;
+    let mut large = event("large");
+    large.set_data("application/octet-stream", vec![7; 16 << 10])?;
+    assert_eq!(world.send(&c, &large).await, StatusCode::ACCEPTED);
+    let end = Instant::now() + Duration::from_secs(30);
+    while world.send(&b, &event("other")).await != StatusCode::SERVICE_UNAVAILABLE {
+        assert!(Instant::now() < end, "the log is not full");
+        sleep(Duration::from_millis(5)).await;
+    }
+    is_full.store(true, std::sync::atomic::Ordering::SeqCst);
+    sinks.wait("hears", 1).await;
+    world.kill().await;
+    Ok(())
+}

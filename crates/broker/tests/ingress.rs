@@ -8,7 +8,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
-use knoll_broker::{Config, DataPlane, Denied, Hooks, Log, Topology, serve};
+use knoll_broker::{
+    Config, DataPlane, Denied, Hooks, Log, Topology, serve,
+    topology::{
+        Addressable,
+        access::{Access, Mode},
+    },
+};
 use knoll_event::Event;
 use knoll_journal::{MemoryDisk, events::EventOptions};
 use tokio::{
@@ -154,9 +160,37 @@ async fn a_batch_is_taken_whole_or_not_at_all() -> Runs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_travels_beside_the_events_of_a_batch_is_bounded_and_named() -> Runs {
+    let (directory, b) = (tempfile::tempdir()?, broker("b"));
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![]));
+    let uri = Topology::default().address(&b).expect("an address");
+    let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+    let before = world.metric("broker_log_bytes");
+    for (events, beside, status, says) in [
+        (1, 100 << 10, 431, "knative-x"),
+        (1000, 100 << 10, 431, "knative-x"),
+        (2000, 10 << 10, 413, "send fewer at a time"),
+        (100, 10 << 10, 202, ""),
+    ] {
+        let body = format!("[{}]", vec![event; events].join(","));
+        let (beside, small) = ("x".repeat(beside), "y".repeat(100));
+        let lines = [("content-type", BATCHED), ("knative-x", &beside), ("knative-y", &small)];
+        let answer = world.post(&uri, headers(&lines), body).await;
+        assert_eq!(answer.status().as_u16(), status, "{events}");
+        let said = answer.into_body().collect().await?.to_bytes();
+        assert!(String::from_utf8_lossy(&said).contains(says), "{said:?}");
+        let grown = world.metric("broker_log_bytes") - before;
+        assert!(grown < if status == 202 { 2 << 20 } else { 64 << 10 }, "{events}: {grown}");
+    }
+    assert_eq!(world.metric("broker_events_accepted"), 100);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_events_pass_and_larger_ones_are_413_announced_or_not() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let config = Config { max_event_bytes: 6 << 20, max_bytes_in_flight: 6 << 20, ..Config::default() };
+    let config = Config { max_event_bytes: 6 << 20, max_bytes_in_flight: 7 << 20, ..Config::default() };
     let topology = with(Topology::default(), &b, vec![to(&sinks, "t")]);
     let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
     world.ready(&["t"]).await;
@@ -242,9 +276,14 @@ async fn who_lets_senders_in_decides_once_the_event_is_known() -> Runs {
         })
     });
     let hooks = Hooks { authorize: Some(authorize), ..Hooks::default() };
-    let topology = with(Topology::default(), &b, vec![to(&sinks, "t")]);
+    let listens = Addressable::new(b.clone(), "uid-b", None, vec![to(&sinks, "t")]);
+    let topology = Topology::default().with(listens.for_those_of(Access::Otherwise(Mode::AllowAll)));
+    let topology = with(topology, &broker("open"), vec![]);
     let world = World::start_with(directory.path(), topology, options(), Config::default(), hooks);
     world.ready(&["t"]).await;
+    let uri = Topology::default().address(&broker("open")).expect("an address");
+    let answer = world.post(&uri, headers(&BINARY), Bytes::new()).await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED, "where everybody may post nobody is asked");
     let uri = Topology::default().address(&b).expect("an address");
     for (token, status) in [(None, 401), (Some("Bearer bad"), 403), (Some("Bearer good"), 202)] {
         let mut headers = headers(&BINARY);
@@ -263,7 +302,8 @@ async fn connections_are_served_bounded_and_ended_in_good_order() -> Runs {
     let config = Config {
         body_read_timeout: Duration::from_millis(200),
         grace: Duration::from_millis(500),
-        max_connections: 2,
+        max_connections: 4,
+        parts: 2,
         ..Config::default()
     };
     let topology = with(Topology::default(), &b, vec![to(&sinks, "t")]);
@@ -301,7 +341,7 @@ async fn connections_are_served_bounded_and_ended_in_good_order() -> Runs {
     tokio::io::AsyncReadExt::read_exact(&mut slow, &mut answer).await?;
     assert_eq!(answer, b"HTTP/1.1 408");
     drop(slow);
-    // The third connection is one too many.
+    // The third connection is one too many for one client.
     let mut second = connect().await?;
     assert_eq!(second.send_request(request(&BINARY)).await?.status(), StatusCode::ACCEPTED);
     let mut third = TcpStream::connect(address).await?;
@@ -395,5 +435,79 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_deliveries_end_with_the
     let ended = timeout(Duration::from_secs(20), delivering).await??;
     assert!(ended.is_err_and(|error| error.to_string().starts_with("the event log stopped")));
     assert_eq!(sinks.seen("t").len(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_and_asks_nothing_gives_the_place_back() -> Runs {
+    let (directory, b) = (tempfile::tempdir()?, broker("b"));
+    let wait = Duration::from_millis(300);
+    let config = Config { header_read_timeout: wait, max_connections: 3, parts: 1, ..Config::default() };
+    let topology = with(Topology::default(), &b, vec![]);
+    let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let serving = tokio::spawn(serve(world.plane.ingress(), listener, std::future::pending()));
+    // One says nothing, one the beginning of HTTP/2's first words, and one speaks HTTP/2 and answers when it is asked whether it
+    // is there.
+    let mut silent = [TcpStream::connect(address).await?, TcpStream::connect(address).await?];
+    tokio::io::AsyncWriteExt::write_all(&mut silent[1], b"PRI * HT").await?;
+    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let (asks, idle) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .handshake::<_, Empty<Bytes>>(stream)
+        .await?;
+    let idle = tokio::spawn(idle);
+    for stream in &mut silent {
+        let mut nothing = [0; 64];
+        let end = tokio::io::AsyncReadExt::read(stream, &mut nothing);
+        assert!(timeout(Duration::from_secs(30), end).await?.map_or(true, |read| read == 0));
+    }
+    drop(timeout(Duration::from_secs(30), idle).await??);
+    drop(asks);
+    let mut asks = TcpStream::connect(address).await?;
+    tokio::io::AsyncWriteExt::write_all(&mut asks, b"OPTIONS / HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+    let mut answer = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut asks, &mut answer).await?;
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    serving.abort();
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_has_a_part_of_the_connections_requests_and_bytes() -> Runs {
+    let (directory, b) = (tempfile::tempdir()?, broker("b"));
+    let config = Config {
+        max_event_bytes: 64 << 10,
+        max_header_bytes: 8 << 10,
+        max_bytes_in_flight: 128 << 10,
+        max_delivery_bytes: 64 << 10,
+        parts: 2,
+        ..Config::default()
+    };
+    let topology = with(Topology::default(), &b, vec![]);
+    let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
+    let uri = Topology::default().address(&b).expect("an address");
+    let post = async |length: usize| world.post(&uri, headers(&BINARY), vec![7; length]).await.status();
+    assert_eq!(post(60 << 10).await, StatusCode::ACCEPTED);
+    // One sends most of its body, and then nothing.
+    let (stalls, body) = tokio::sync::mpsc::unbounded_channel();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = asked.clone();
+    let frames = futures_util::stream::unfold(body, move |mut body| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move { body.recv().await.map(|data: Bytes| (Ok::<_, std::io::Error>(http_body::Frame::data(data)), body)) }
+    });
+    let mut request = Request::post(uri.clone()).body(http_body_util::StreamBody::new(frames))?;
+    *request.headers_mut() = headers(&BINARY);
+    stalls.send(Bytes::from(vec![7; 60 << 10]))?;
+    let ingress = world.plane.ingress();
+    let stalled = tokio::spawn(async move { ingress.answer(request).await.status() });
+    until("it waits for more", || asked.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+    assert_eq!(post(10 << 10).await, StatusCode::SERVICE_UNAVAILABLE, "together they are more than a part");
+    drop(stalls);
+    assert_eq!(stalled.await?, StatusCode::ACCEPTED);
+    assert_eq!(post(10 << 10).await, StatusCode::ACCEPTED);
+    world.finish().await;
     Ok(())
 }

@@ -209,7 +209,7 @@ async fn each_mistake_has_upstreams_answer() -> Runs {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_are_bounded_take_nobodys_place_and_end_with_their_connections() -> Runs {
     let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
-    let config = Config { max_waiting: 2, max_requests: 2, ..Config::default() };
+    let config = Config { max_waiting: 2, max_requests: 2, parts: 1, ..Config::default() };
     let topology = topology(vec![to(&sinks, "t")], vec![request_reply("rr", 30_000)]);
     let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
     world.ready(&["t"]).await;
@@ -219,9 +219,63 @@ async fn requests_that_wait_are_bounded_take_nobodys_place_and_end_with_their_co
     tokio::select! { () = wait => (), _ = &mut two => panic!("nobody answered") }
     let (status, headers, _) = post(&world, &uri, &request).await;
     assert_eq!((status, headers.contains_key("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, true));
-    world.number(&broker("b"), 1, "t").await;
+    // Once they are taken, which they are a moment after they wait.
+    let other = event("2", "t", None);
+    let taken = async { while world.send(&broker("b"), &other).await != StatusCode::ACCEPTED {} };
+    tokio::select! {
+        taken = tokio::time::timeout(Duration::from_secs(20), taken) => taken.expect("who waits takes nobody's place"),
+        _ = &mut two => panic!("nobody answered"),
+    }
     drop(two);
     assert_eq!(world.metric("broker_requests_waiting"), 0);
+    world.finish().await;
+    Ok(())
+}
+
+/// Bytes of an answer: more than sockets hold.
+const LARGE: usize = 15 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_its_client_does_not_read_holds_room_and_is_given_up() -> Runs {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
+    let config = Config {
+        max_bytes_in_flight: 20 << 20,
+        parts: 1,
+        body_read_timeout: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let topology = topology(vec![to(&sinks, "t")], vec![request_reply("rr", 60_000)]);
+    let topology = with(topology, &broker("other"), vec![]);
+    let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
+    world.ready(&["t"]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut stream = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
+    let serving = tokio::spawn(knoll_broker::serve(world.plane.ingress(), listener, std::future::pending()));
+    let uri = address("rr");
+    let (path, host) = (uri.path(), uri.host().unwrap_or_default());
+    let head = "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\nce-type: request\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(format!("POST {path} HTTP/1.1\r\nhost: {host}\r\n{head}").as_bytes()).await?;
+    let asked = sinks.wait("t", 1).await.remove(0);
+    let mut answer = event("2", "answer", text(&asked.event, "correlationid").as_deref());
+    answer.set_data("application/octet-stream", vec![7; LARGE])?;
+    assert_eq!(post(&world, &replies("rr"), &answer).await.0, StatusCode::ACCEPTED);
+    until("the answer is found", || world.metric("broker_requests_answered") == 1).await;
+    let mut large = event("3", "t", None);
+    large.set_data("application/octet-stream", vec![7; 6 << 20])?;
+    let status = async || world.send(&broker("other"), &large).await;
+    let end = Instant::now() + Duration::from_secs(30);
+    while status().await != StatusCode::SERVICE_UNAVAILABLE {
+        assert!(Instant::now() < end, "the answer holds no room");
+    }
+    while status().await != StatusCode::ACCEPTED {
+        assert!(Instant::now() < end, "the answer is not given up");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut read = Vec::new();
+    let ended = stream.read_to_end(&mut read).await;
+    assert!(ended.is_err() || read.len() < LARGE, "{}", read.len());
+    serving.abort();
     world.finish().await;
     Ok(())
 }

@@ -160,6 +160,32 @@ async fn retries_go_on_where_they_were_and_the_event_stays_its_triggers() -> Run
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_tried_before_stays_its_triggers_also_where_another_one_has_no_room_for_it() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let trigger = |kind: &'static str| Subscription {
+        filter: Filter::exact([("type", kind)]),
+        delivery: Some(Delivery { dead_letter_sink: Some(sinks.at("dead")), ..retries(5, 30) }),
+        ..to(&sinks, "t")
+    };
+    let topology = |kind| with(Topology::default(), &b, vec![trigger(kind), to(&sinks, "full")]);
+    sinks.on("t", |_, _| Act::Status(500));
+    sinks.on("full", |_, _| Act::Hang);
+    let world = World::start(directory.path(), topology("t"));
+    world.ready(&["t", "full"]).await;
+    world.number(&b, 1, "other").await;
+    world.number(&b, 2, "t").await;
+    sinks.wait("t", 2).await;
+    sleep(Duration::from_millis(20)).await;
+    world.kill().await;
+    let config = Config { window: 1, grace: Duration::ZERO, ..Config::default() };
+    let world = World::start_with(directory.path(), topology("changed"), options(), config, Hooks::default());
+    let dead = sinks.wait("dead", 1).await.remove(0);
+    assert_eq!(dead.event.id(), "2");
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_aside_is_found_again_and_comes_in_order() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     let ordered = Subscription {

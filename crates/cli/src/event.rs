@@ -3,6 +3,7 @@
 
 mod arguments;
 mod build;
+mod graph;
 
 use std::{
     io::{self, Write},
@@ -63,6 +64,7 @@ pub fn run(arguments: &EventArguments, now: Timestamp, out: &mut dyn Write) -> R
             asked.tail(of, since.given().unwrap_or(Since::Offset(0)), now, *follow, *output, out)
         }
         EventCommand::Replay { of, to, since } => asked.replay(of, to, since.given(), now, out),
+        EventCommand::Graph { all_namespaces, output } => asked.graph(*all_namespaces, *output, out),
         EventCommand::Dlq { command } => asked.letters(command, out),
     }
 }
@@ -76,12 +78,12 @@ pub fn exit_of(error: &EventError) -> Exit {
     }
 }
 
-/// How events are printed.
+/// How something is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// A line for each.
     Human,
-    /// The JSON format of CloudEvents, a line for each.
+    /// JSON; events in the JSON format of CloudEvents, a line for each.
     Json,
 }
 
@@ -116,7 +118,7 @@ impl Endpoint<'_> {
             writeln!(out, "{}", row(&name, "", [String::new(), String::new(), String::new(), dead]))?;
             for to in list(&of["subscriptions"]) {
                 let numbers = ["lag", "inFlight", "delivered", "deadLetters"].map(|field| to[field].to_string());
-                writeln!(out, "{}", row("", text(to, "name"), numbers))?;
+                writeln!(out, "{}", row("", &shown(text(to, "name")), numbers))?;
             }
         }
         Ok(())
@@ -173,6 +175,16 @@ impl Endpoint<'_> {
         let path = self.path(of, &format!("/replay?subscription={to}&{}", since.query(now)?));
         let answer = self.ask("POST", &path, &Value::Null)?;
         writeln!(out, "{} events are delivered to {to} once more", answer["replayed"])?;
+        Ok(())
+    }
+
+    fn graph(&self, all_namespaces: bool, output: Output, out: &mut dyn Write) -> Result<(), EventError> {
+        let path = if all_namespaces { "/graph".to_owned() } else { format!("/graph?namespace={}", self.namespace) };
+        let graph = self.ask("GET", &path, &Value::Null)?;
+        match output {
+            Output::Json => writeln!(out, "{graph:#}")?,
+            Output::Human => graph::print(&graph, out)?,
+        }
         Ok(())
     }
 
@@ -281,7 +293,12 @@ fn print_kept(out: &mut dyn Write, kept: &Value, output: Output) -> io::Result<(
 
 /// Whose dead letter it is: by name, while that is known.
 fn whose(letter: &Value) -> String {
-    letter["subscription"].as_str().unwrap_or_else(|| text(letter, "subscriptionUid")).to_owned()
+    shown(letter["subscription"].as_str().unwrap_or_else(|| text(letter, "subscriptionUid")))
+}
+
+/// Text of somebody's, fit for a terminal: names in a channel's spec are whatever its author wrote.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -295,6 +312,11 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_strangers_do_nothing_to_a_terminal() {
+        assert_eq!(shown("s\u{1b}[2J\u{9b}1m-ö"), "s\u{fffd}[2J\u{fffd}1m-ö");
+    }
 
     #[test]
     fn a_span_is_before_now_and_a_time_is_itself() {

@@ -23,6 +23,8 @@ pub(crate) enum ApiError {
         reason: String,
         /// For people.
         message: String,
+        /// Name of the object that it is about; empty where it is about none, because its kind is not served for example.
+        about: String,
     },
     /// There was no answer, or none that can be read.
     #[error("no usable answer")]
@@ -30,9 +32,14 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// Whether what was asked for does not exist.
+    /// Whether what was asked for does not exist, or nothing of its kind can be asked for now.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, ApiError::Refused { code: 404, .. })
+    }
+
+    /// Whether the object that was asked for does not exist, its kind being served.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, ApiError::Refused { code: 404, about, .. } if !about.is_empty())
     }
 
     /// Whether the object had changed, or existed already.
@@ -44,9 +51,12 @@ impl ApiError {
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => {
-                ApiError::Refused { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
-            }
+            kube::Error::Api(status) => ApiError::Refused {
+                code: status.code,
+                reason: status.reason.clone(),
+                message: status.message.clone(),
+                about: status.details.map(|details| details.name).unwrap_or_default(),
+            },
             other => ApiError::Broken(Box::new(other)),
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     events::{self, EventPublisher, SourcePublisher},
     execute::{Done, Executor, WorkItem},
     failing::Failing,
-    inspect::{Controller, Inspect, Moment, Waiting},
+    inspect::{Controller, Inspect, Moment, Waiting, WantedGraph},
     progress::Progress,
     publish::Publisher,
     queue::{Ended, Id, Lane, Queue},
@@ -190,6 +190,7 @@ impl ControlLoop {
                     }
                     self.reported(batch.drain(..));
                 }
+                Some(wanted) = self.inspect.wanted() => self.draw(wanted),
                 Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
                 Ok(()) = applied.changed() => {
                     let table = applied.borrow_and_update().clone();
@@ -232,6 +233,14 @@ impl ControlLoop {
         }
         Box::pin(self.leave()).await;
         End::Shutdown
+    }
+
+    /// Draws what somebody asked for. A panic costs that answer.
+    fn draw(&self, wanted: WantedGraph) {
+        if let Err(panic) = knoll_faults::catch(|| wanted.draw(&self.world)) {
+            count(&self.counters.plan_panics);
+            tracing::error!(panic, "drawing who sends what to whom panicked");
+        }
     }
 
     /// Lets work items end; those that take too long are dropped, which the next start makes good.
@@ -340,7 +349,7 @@ impl ControlLoop {
     /// Whether all is known that the data plane of events is told, and what decides about it. What it is not told of it
     /// deletes: that a kind is not served, for a moment or for good, says nothing of the objects there were.
     fn is_told_of_events(&self) -> bool {
-        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap]);
+        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap, &Kind::Secret]);
         needed.all(|kind| self.seen.knows([kind]) && !self.seen.is_absent(*kind))
     }
 

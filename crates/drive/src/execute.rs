@@ -135,7 +135,8 @@ impl Execution<'_> {
                         // It exists after all: the World will hear of it.
                         Ok(answer) if answer.metadata.uid == uid => return Ok(()),
                         Ok(_) => {}
-                        Err(error) if error.is_not_found() => {}
+                        Err(error) if error.is_gone() => {}
+                        // A kind that is not served for a moment says nothing of its objects.
                         Err(error) => return Err(error),
                     }
                 }
@@ -169,7 +170,7 @@ impl Execution<'_> {
                 Ok(())
             }
             Err(error) => {
-                if let ApiError::Refused { code, reason, message } = &error
+                if let ApiError::Refused { code, reason, message, .. } = &error
                     && (400..500).contains(code)
                     && !matches!(code, 409 | 429)
                 {
@@ -274,7 +275,7 @@ impl Execution<'_> {
 /// An object that is gone was not as the World had it: no failure, planning again settles it.
 fn vanished(error: ApiError) -> ApiError {
     match error {
-        ApiError::Refused { reason, message, .. } => ApiError::Refused { code: 409, reason, message },
+        ApiError::Refused { reason, message, about, .. } => ApiError::Refused { code: 409, reason, message, about },
         other => other,
     }
 }
@@ -287,6 +288,7 @@ pub(crate) async fn within<T>(write: impl Future<Output = Result<T, ApiError>>) 
             code: 504,
             reason: "Timeout".into(),
             message: format!("no answer within {} s", WRITE_TIMEOUT.as_secs()),
+            about: String::new(),
         }),
     }
 }

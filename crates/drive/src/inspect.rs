@@ -1,9 +1,19 @@
 //! What the loop shows of itself: readable at any moment, from any thread, and at most a second old while the loop runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use knoll_api::metrics::{MetricFamily, MetricKind};
+use knoll_plan::{World, graph, graph::Graph};
 use serde_json::{Value, json};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+
+/// Graphs that may be waited for at a time.
+const GRAPHS: usize = 4;
+/// How long the loop may take to draw one.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A controller, and why it rests.
 #[derive(Clone, Debug)]
@@ -38,12 +48,53 @@ pub(crate) struct Moment {
 }
 
 /// What the loop shows of itself. Clones show the same loop.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Inspect {
     latest: Arc<Mutex<Moment>>,
+    wanted: mpsc::Sender<WantedGraph>,
+    /// Those that a loop has not drawn yet: its successor's after a panic.
+    waiting: Arc<AsyncMutex<mpsc::Receiver<WantedGraph>>>,
+}
+
+/// A graph that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct WantedGraph {
+    namespace: Option<String>,
+    most: usize,
+    answer: oneshot::Sender<Graph>,
+}
+
+impl WantedGraph {
+    /// Draws it.
+    pub(crate) fn draw(self, world: &World) {
+        // Whoever does not wait any more needs none.
+        if !self.answer.is_closed() {
+            drop(self.answer.send(graph::of(world, self.namespace.as_deref(), self.most)));
+        }
+    }
+}
+
+impl Default for Inspect {
+    fn default() -> Self {
+        let (wanted, waiting) = mpsc::channel(GRAPHS);
+        Self { latest: Arc::default(), wanted, waiting: Arc::new(AsyncMutex::new(waiting)) }
+    }
 }
 
 impl Inspect {
+    /// Who sends what to whom, in one namespace or all of them, of `most` objects at most; nothing when the loop does not
+    /// answer within five seconds, or several wait already.
+    pub async fn graph(&self, namespace: Option<String>, most: usize) -> Option<Graph> {
+        let (answer, answered) = oneshot::channel();
+        self.wanted.try_send(WantedGraph { namespace, most, answer }).ok()?;
+        tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
+    }
+
+    /// The next graph that somebody waits for.
+    pub(crate) async fn wanted(&self) -> Option<WantedGraph> {
+        self.waiting.lock().await.recv().await
+    }
+
     pub(crate) fn show(&self, moment: Moment) {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = moment;
     }

@@ -62,7 +62,7 @@ pub(crate) async fn delete_content(api: &Api, namespace: &str) -> Result<(), Api
         return Ok(());
     }
     let message = format!("namespace {namespace} still holds {}", left.join(", "));
-    Err(ApiError::Refused { code: 503, reason: "ContentRemaining".into(), message })
+    Err(ApiError::Refused { code: 503, reason: "ContentRemaining".into(), message, about: String::new() })
 }
 
 /// Paths of every group's preferred version.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use knoll_api::Kind;
-use knoll_plan::{Absence, Row, World, table};
+use knoll_plan::{Row, World, table};
 
 use crate::queue::Barrier;
 
@@ -59,19 +59,15 @@ impl Progress {
 
     /// Whether a controller may plan. Cheap: it is asked of each, whenever a kind was listed.
     pub(crate) fn may_plan(&self, row: &Row) -> bool {
-        row.needs().all(|kind| match row.absence {
-            Absence::TurnsOff => self.knows([&kind]) && !self.absent.contains(&kind),
-            Absence::IsEmpty => self.knows([&kind]),
-        })
+        row.needs().all(|kind| self.knows([&kind]) && !(row.absence.turns_off(kind) && self.absent.contains(&kind)))
     }
 
     /// Why a controller may not plan; nothing when it may.
     pub(crate) fn hindrance(&self, row: &Row) -> Option<String> {
         let kinds = row.kinds();
         let named = |kind: &Kind| format!("{}.{}", kind.plural(), kind.group());
-        if row.absence == Absence::TurnsOff
-            && let Some(kind) = kinds.iter().find(|kind| self.absent.contains(kind))
-        {
+        let mut missing = kinds.iter().filter(|kind| self.absent.contains(kind));
+        if let Some(kind) = missing.find(|kind| row.absence.turns_off(**kind)) {
             return Some(format!("{} is not served", named(kind)));
         }
         let unknown = kinds.iter().find(|kind| !self.knows([*kind]))?;

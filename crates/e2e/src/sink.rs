@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use serde_json::Value;
+
 use crate::until;
 
 /// A request that came.
@@ -22,12 +24,30 @@ pub struct Received {
     pub headers: BTreeMap<String, String>,
     /// Its body.
     pub body: String,
+    /// Attributes of an event in structured mode, and its data.
+    structured: BTreeMap<String, String>,
 }
 
 impl Received {
-    /// An attribute of the event in binary mode; empty when it has none.
+    /// An attribute of the event: as its header says it in binary mode, as text in structured mode; empty when it has none.
     pub fn attribute(&self, name: &str) -> &str {
-        self.headers.get(&format!("ce-{name}")).map_or("", String::as_str)
+        let header = self.headers.get(&format!("ce-{name}"));
+        header.or_else(|| self.structured.get(name)).map_or("", String::as_str)
+    }
+
+    /// Its data as text; in structured mode JSON as it was written.
+    pub fn data(&self) -> &str {
+        self.structured.get("data").map_or(&self.body, String::as_str)
+    }
+
+    fn read_structured(&mut self) {
+        if !self.headers.get("content-type").is_some_and(|kind| kind.starts_with("application/cloudevents+json")) {
+            return;
+        }
+        let event: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let members = event.as_object().into_iter().flatten();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.structured = members.map(|(name, value)| (name.clone(), text(value))).collect();
     }
 }
 
@@ -179,5 +199,6 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Received>> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     received.body = String::from_utf8_lossy(&body).into_owned();
+    received.read_structured();
     Ok(Some(received))
 }

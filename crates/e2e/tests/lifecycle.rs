@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-use knoll_e2e::{Cluster, Load, Namespace, Own, condition, get, knoll, request, scratch, succeed, until};
+use knoll_e2e::{Cluster, Load, Namespace, Own, Reply, Sink, condition, get, knoll, request, scratch, succeed, until};
 use serde_json::{Value, json};
 
 /// What tells a running container from a new one.
@@ -381,6 +381,59 @@ fn what_is_missing_is_told_with_the_fix() {
     assert_eq!(nobody.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("start it with `knoll up`"));
     assert_eq!(knoll(&data, &["up", "--no-such-option"]).status.code(), Some(64));
+}
+
+#[test]
+#[ignore = "starts an instance of its own: scripts/e2e runs it alone"]
+fn events_are_sent_seen_and_redriven_by_command() {
+    let own = Own::up("events");
+    let space = Namespace::within(own.cluster.clone(), "commands");
+    let well = std::sync::Arc::new(AtomicBool::new(false));
+    let sink = Sink::new({
+        let well = well.clone();
+        move |_| Reply::status(if well.load(Ordering::Relaxed) { 202 } else { 400 })
+    });
+    for (kind, name, spec) in [
+        ("Broker", "b", json!({})),
+        ("Trigger", "t", json!({"broker": "b", "subscriber": {"uri": sink.url()}})),
+        ("Trigger", "lost", json!({"broker": "nowhere", "subscriber": {"uri": sink.url()}})),
+    ] {
+        let object =
+            json!({"apiVersion": "eventing.knative.dev/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+        space.apply(&object.to_string());
+    }
+    space.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "trigger/t"]);
+    let event = |words: &[&str]| succeed(own.data(), &[&["event", "-n", &space.name], words].concat());
+    let sent = event(&["send", "--to", "broker:b", "--id", "1", "--type", "t", "--field", "who=me"]);
+    assert_eq!(sent, "event (ID: 1) has been sent\n");
+    sink.wait_for(1);
+    let tail = event(&["tail", "broker:b"]);
+    assert!(tail.contains(" 1 {\"who\":\"me\"}"), "{tail}");
+    let letter = until("the dead letter", || event(&["dlq", "list", "broker:b"]).lines().nth(1).map(str::to_owned));
+    assert!(letter.contains(" 400 ") && letter.contains(" t "), "{letter}");
+    let offset = letter.split(' ').next().expect("its offset");
+    assert!(event(&["dlq", "show", "broker:b", offset]).contains("\"knativeerrorcode\": 400"));
+    well.store(true, Ordering::Relaxed);
+    assert_eq!(event(&["dlq", "redrive", "broker:b", "--all"]), "1 dead letters are delivered again\n");
+    sink.wait_for(2);
+    until("none is left", || (event(&["dlq", "list", "broker:b"]).lines().count() == 1).then_some(()));
+    assert_eq!(event(&["replay", "broker:b", "--to", "t", "--offset", "0"]), "1 events are delivered to t once more\n");
+    sink.wait_for(3);
+    let listed = event(&["list"]);
+    assert!(listed.contains(&format!("broker:{}/b", space.name)), "{listed}");
+
+    let graph = event(&["graph"]);
+    let lines: Vec<String> = graph.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for start in [
+        format!("Broker/{0}/b events Trigger/{0}/t", space.name),
+        format!("Trigger/{0}/t events {1}", space.name, sink.url()),
+        format!("Broker/{0}/nowhere is not there", space.name),
+        format!("Trigger/{0}/lost is not ready", space.name),
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(&start)), "{start:?} is missing in\n{graph}");
+    }
+    let refused = knoll(own.data(), &["event", "-n", &space.name, "tail", "broker:nobody"]);
+    assert_eq!(refused.status.code(), Some(1));
 }
 
 #[test]

@@ -208,6 +208,12 @@ impl Filter {
         self.worked_out(event).0
     }
 
+    /// The same, and how much it did for that, counted as [`limits::MOST_WORK`] counts it.
+    pub fn verdict_and_work(&self, event: &Event) -> (Verdict, usize) {
+        let (verdict, work) = self.worked_out(event);
+        (verdict, work.unwrap_or(limits::MOST_WORK))
+    }
+
     /// What it says about an event, and how much it did for that; `None` when it would have had to do more than it may.
     fn worked_out(&self, event: &Event) -> (Verdict, Option<usize>) {
         let work = Work::of(limits::MOST_WORK);

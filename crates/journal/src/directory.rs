@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Disk, DiskFile};
+use crate::{Claim, Disk, DiskFile};
 
 const OWNER_DIRECTORY: u32 = 0o700;
 /// For directories above, which are not the owner's alone.
@@ -120,6 +120,16 @@ impl Disk for Directory {
     fn sync_dir(&self) -> io::Result<()> {
         fs::File::open(&self.path)?.sync_all()
     }
+
+    fn claim(&self) -> io::Result<Claim> {
+        // A lock of the directory itself needs no room on the disk, and goes with the process.
+        let directory = fs::File::open(&self.path)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Box::new(directory)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl DiskFile for fs::File {
@@ -143,6 +153,16 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn one_at_a_time_claims_it() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let (one, other) = (Directory::new(scratch.path()), Directory::new(scratch.path()));
+        let claim = one.claim().expect("nobody has it");
+        assert_eq!(other.claim().expect_err("it is claimed").kind(), io::ErrorKind::ResourceBusy);
+        drop(claim);
+        other.claim().expect("nobody has it any more");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The file operations a log needs, so that a test can lose whatever was not synced.
 
-use std::io;
+use std::{any::Any, io};
+
+/// What keeps others away while it is there.
+pub type Claim = Box<dyn Any + Send + Sync>;
 
 /// A directory of files that are only appended to.
 pub trait Disk: Send + Sync + 'static {
@@ -44,6 +47,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Any I/O error.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Claims the directory for one who writes, in this process or another; nothing where nobody else can reach it.
+    ///
+    /// # Errors
+    /// `ResourceBusy` while it is claimed; any I/O error.
+    fn claim(&self) -> io::Result<Claim> {
+        Ok(Box::new(()))
+    }
 }
 
 /// A file open for appending.

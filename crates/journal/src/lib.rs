@@ -13,7 +13,7 @@ mod scan;
 
 pub use checked::{with_checksum, without_checksum};
 pub use directory::Directory;
-pub use disk::{Disk, DiskFile, is_full};
+pub use disk::{Claim, Disk, DiskFile, is_full};
 pub use frame::{Frame, frame, read_frame};
 pub use log::{Batch, Log, LogError, Options, Replay, segment_name, segment_sequence};
 pub use memory::MemoryDisk;

@@ -55,6 +55,9 @@ pub enum LogError {
         /// What is wrong there.
         reason: String,
     },
+    /// Somebody else writes it.
+    #[error("the log is in use: another process writes it, or an earlier life of this one does yet")]
+    InUse,
     /// A segment is not there though later ones are.
     #[error("segment {name} is missing")]
     Missing {

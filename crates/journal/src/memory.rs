@@ -1,7 +1,7 @@
 //! A disk in memory for tests: it forgets what was not synced, and fails when told to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -33,8 +33,10 @@ struct MemoryState {
     allowed: Option<u64>,
     /// Bytes that were read.
     read: u64,
-    /// Files that cannot be read.
-    unreadable: BTreeSet<String>,
+    /// Files that cannot be read, and what the system says then.
+    unreadable: BTreeMap<String, i32>,
+    /// Reads that failed for that.
+    failed_reads: u64,
 }
 
 /// A disk in memory that forgets what was not synced when the power is cut.
@@ -116,7 +118,22 @@ impl MemoryDisk {
 
     /// Makes every following read of this file fail, as those of a bad sector do.
     pub fn fail_reads_of(&self, name: &str) {
-        lock(&self.state).unreadable.insert(name.to_owned());
+        self.fail_reads_with(name, EIO);
+    }
+
+    /// The same with this error number of the system's.
+    pub fn fail_reads_with(&self, name: &str, code: i32) {
+        lock(&self.state).unreadable.insert(name.to_owned(), code);
+    }
+
+    /// Makes every file readable again.
+    pub fn mend_reads(&self) {
+        lock(&self.state).unreadable.clear();
+    }
+
+    /// How many reads failed because they were to.
+    pub fn failed_reads(&self) -> u64 {
+        lock(&self.state).failed_reads
     }
 
     /// How many bytes were read so far.
@@ -140,9 +157,12 @@ impl MemoryDisk {
 
     /// The file, to be read.
     fn readable(&self, name: &str) -> io::Result<Arc<Mutex<MemoryFile>>> {
-        if lock(&self.state).unreadable.contains(name) {
-            return Err(io::Error::from_raw_os_error(EIO));
+        let mut state = lock(&self.state);
+        if let Some(code) = state.unreadable.get(name).copied() {
+            state.failed_reads += 1;
+            return Err(io::Error::from_raw_os_error(code));
         }
+        drop(state);
         self.file(name)
     }
 

@@ -36,6 +36,20 @@ pub enum Absence {
     TurnsOff,
     /// It goes on: of a kind that is not served there is nothing.
     IsEmpty,
+    /// It rests until these kinds appear, for what it does not find of them it takes away; of others there is nothing. A
+    /// kind may be missing for a moment only, and what is taken away then does not come back.
+    TurnsOffFor(&'static [Kind]),
+}
+
+impl Absence {
+    /// Whether a controller rests where this kind is not served.
+    pub fn turns_off(self, kind: Kind) -> bool {
+        match self {
+            Self::TurnsOff => true,
+            Self::IsEmpty => false,
+            Self::TurnsOffFor(kinds) => kinds.contains(&kind),
+        }
+    }
 }
 
 /// The key of the object's controller, if that is of the row's kind.

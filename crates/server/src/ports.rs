@@ -38,8 +38,11 @@ pub(crate) struct PodGatewayPorts {
     pub(crate) outside: TcpListener,
 }
 
-/// The socket on the gateway's address where brokers and channels take events.
-pub(crate) struct EventPort(pub(crate) TcpListener);
+/// The sockets on the gateway's address where brokers and channels take events.
+pub(crate) struct EventPorts {
+    pub(crate) http: TcpListener,
+    pub(crate) https: TcpListener,
+}
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -118,7 +121,7 @@ pub(crate) fn names(arguments: &UpArguments, left: &Kept) -> Vec<ListenerName> {
     };
     let fresh: Vec<u16> = outside.iter().filter_map(fresh).collect();
     let pods = [("pods-api", api.api_addr.port()), ("pods-registry", api.registry_addr.port())];
-    let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0), ("events", 0)]);
+    let pods = pods.into_iter().chain([("pods-http", 80), ("pods-outside", 0), ("events", 0), ("events-tls", 0)]);
     let pods = pods.filter(|(_, port)| !fresh.contains(port));
     let pods = pods.map(|(what, port)| (what, SocketAddr::from((GATEWAY, port))));
     outside.into_iter().chain(pods).map(|(what, address)| kept::name(what, address)).collect()
@@ -195,9 +198,10 @@ impl PodGatewayPorts {
     }
 }
 
-impl EventPort {
-    /// Binds a port that is free.
+impl EventPorts {
+    /// Binds ports that are free.
     pub(crate) fn bind(at: PodAddress, kept: &mut Kept) -> Result<Self, Failure> {
-        at.bind(kept, 0, "events", "brokers and channels", "a free port there").map(Self)
+        let mut bind = |name| at.bind(kept, 0, name, "brokers and channels", "a free port there");
+        Ok(Self { http: bind("events")?, https: bind("events-tls")? })
     }
 }

@@ -11,6 +11,8 @@ pub struct Config {
     pub most_of_one: usize,
     /// Ticks of all sources that are being sent at a time; those beyond wait.
     pub most_at_once: usize,
+    /// Those of the sources of one namespace; a namespace whose sinks hang takes no places of others.
+    pub most_of_namespace: usize,
     /// Ticks of a PingSource are sent up to so much later, each by chance, so that those of one instant do not all come at
     /// once.
     pub jitter: Duration,
@@ -26,6 +28,7 @@ impl Default for Config {
             attempt_timeout: Duration::from_secs(600),
             most_of_one: 16,
             most_at_once: 1024,
+            most_of_namespace: 128,
             jitter: Duration::from_millis(500),
             most_watches: 1024,
             grace: Duration::from_secs(10),
@@ -53,6 +56,7 @@ impl Config {
             (!self.attempt_timeout.is_zero(), "attempt_timeout", "more than nothing"),
             (self.most_of_one > 0, "most_of_one", "at least 1"),
             (self.most_at_once > 0, "most_at_once", "at least 1"),
+            (self.most_of_namespace > 0, "most_of_namespace", "at least 1"),
             (self.jitter <= Duration::from_secs(60), "jitter", "at most a minute"),
             (self.most_watches > 0, "most_watches", "at least 1"),
         ];

@@ -8,7 +8,7 @@
 mod shots;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_secs(60);
 const SET_BACK: SignedDuration = SignedDuration::from_mins(1);
 /// Ticks, and events, that one turn begins before others have one.
 const A_TURN: usize = 128;
+/// A tick whose namespace sends as many as it may is looked at again within this time.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A source that is carried out.
 struct Running {
@@ -68,6 +70,8 @@ pub(crate) struct Schedules {
     shots: Shots,
     sends: JoinSet<Sent>,
     by_task: HashMap<TaskId, (Id, u64)>,
+    /// Ticks that are being sent, by namespace.
+    of_namespaces: HashMap<Arc<str>, usize>,
     serials: u64,
     last: Timestamp,
     is_first: bool,
@@ -85,6 +89,7 @@ impl Schedules {
             shots: Shots::default(),
             sends: JoinSet::new(),
             by_task: HashMap::new(),
+            of_namespaces: HashMap::new(),
             serials: 0,
             last: Timestamp::MIN,
             is_first: true,
@@ -217,7 +222,12 @@ impl Schedules {
                 return;
             }
             let Some(shot) = self.shots.take(now) else { return };
-            self.send(&shot);
+            let under_way = self.of_namespaces.get(&shot.id.namespace).copied().unwrap_or_default();
+            if under_way < self.outlet.config.most_of_namespace {
+                self.send(&shot);
+            } else {
+                self.shots.aim(shot, AGAIN);
+            }
         }
     }
 
@@ -242,12 +252,19 @@ impl Schedules {
             }
         });
         self.by_task.insert(task.id(), (shot.id.clone(), shot.serial));
+        *self.of_namespaces.entry(shot.id.namespace.clone()).or_default() += 1;
         running.sending.push(task);
     }
 
     fn ended(&mut self, ended: Result<(TaskId, Sent), JoinError>) {
         let task = ended.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
         let Some((id, serial)) = self.by_task.remove(&task) else { return };
+        if let Entry::Occupied(mut under_way) = self.of_namespaces.entry(id.namespace.clone()) {
+            *under_way.get_mut() -= 1;
+            if *under_way.get() == 0 {
+                under_way.remove();
+            }
+        }
         let running = self.running.get_mut(&id).filter(|running| running.serial == serial);
         let sent = match ended {
             Ok((_, sent)) => Some(sent),

@@ -66,6 +66,25 @@ async fn each_tick_is_one_event_as_upstream_makes_it() {
     );
 }
 
+/// Sinks that hang take the places of their own namespace's sources, and of no other's.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_sinks_hang_takes_no_places_of_others() {
+    let (sinks, wall) = (Sinks::start().await, Wall::at(START));
+    let every = json!({"schedule": "* * * * * *"});
+    let mut sources = Sources::default();
+    for name in ["a", "b", "c", "d"] {
+        sinks.on(name, |_| None);
+        sources = sources.with(ping(&sinks, name, every.clone()));
+    }
+    let mut elsewhere = ping(&sinks, "fine", every);
+    elsewhere.id.namespace = "elsewhere".into();
+    let bounded = Config { most_at_once: 4, most_of_namespace: 3, ..config() };
+    let world = World::start(sources.with(elsewhere), bounded, Hooks { clock: wall.clock(), clients: None });
+    sinks.wait("fine", 20).await;
+    assert_eq!(["a", "b", "c", "d"].map(|name| sinks.seen(name).len()).iter().sum::<usize>(), 3);
+    world.kill().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn data_may_be_bytes_or_absent_and_the_hour_is_that_of_the_time_zone() {
     let (sinks, wall) = (Sinks::start().await, Wall::at(START));

@@ -78,14 +78,19 @@ fn far_link(admission: &Admission<'_>, kind: Kind, object: &Value) -> Option<Fie
     if namespace.is_empty() || namespace == admission.namespace {
         return None;
     }
-    let group = match text("group") {
-        group if group.is_empty() => text("apiVersion").split('/').next().unwrap_or_default().to_owned(),
-        group => group,
+    // What is asked for is what events are taken from, whatever else the reference says.
+    let (group, resource) = match (kind, text("apiVersion")) {
+        (Kind::Trigger, _) => (Kind::Broker.group().to_owned(), Kind::Broker.plural().to_owned()),
+        (_, version) if version.is_empty() => (text("group"), format!("{}s", text("kind").to_lowercase())),
+        (_, version) => {
+            let group = version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+            (group, format!("{}s", text("kind").to_lowercase()))
+        }
     };
     let wanted = Attributes {
         verb: "knsubscribe".to_owned(),
         group,
-        resource: format!("{}s", text("kind").to_lowercase()),
+        resource,
         namespace: namespace.clone(),
         name: text("name"),
         ..Attributes::default()

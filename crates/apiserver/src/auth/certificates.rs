@@ -20,7 +20,11 @@ use rcgen::{
     SanType,
 };
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    client::verify_server_name,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    server::ParsedCertificate,
+};
 use serde_json::json;
 
 use super::{
@@ -187,16 +191,43 @@ impl Pki {
     pub(super) fn server(&self, names: &[String], now: Timestamp) -> Result<Signed, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-        for name in names {
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.as_str().try_into()?),
-            });
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params, now)
+        self.sign(presented(params, names)?, now)
     }
+
+    /// A certificate and its key, PEM, for a Service to present under `names`.
+    ///
+    /// # Errors
+    /// When a name is none, or it cannot be made.
+    pub fn service(&self, names: &[String], now: Timestamp) -> Result<(String, String), PkiError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "local");
+        let signed = self.sign(presented(params, names)?, now)?;
+        Ok((signed.certificate, signed.key))
+    }
+
+    /// Whether a certificate, PEM, is one of this authority's for `names` that is not to be made anew yet.
+    pub fn vouches(&self, certificate: &str, names: &[String], now: Timestamp) -> bool {
+        let Some((der, validity)) = whole(certificate, self.issuer.key()) else { return false };
+        let Ok(parsed) = ParsedCertificate::try_from(&der) else { return false };
+        let is_for = |name: &String| {
+            ServerName::try_from(name.as_str()).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
+        };
+        !is_due(subject::made(&validity), now) && names.iter().all(is_for)
+    }
+}
+
+/// Of a server with these names: host names and addresses.
+fn presented(mut params: CertificateParams, names: &[String]) -> Result<CertificateParams, PkiError> {
+    for name in names {
+        params.subject_alt_names.push(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into()?),
+        });
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 fn ca_params(now: Timestamp) -> CertificateParams {
@@ -212,11 +243,18 @@ fn ca_params(now: Timestamp) -> CertificateParams {
 /// The authority's certificate as it is kept, and when it is valid, where each of its bytes is what the key signed.
 fn whole_certificate(path: &Path, key: &KeyPair) -> Option<(String, subject::Validity)> {
     let pem = fs::read_to_string(path).ok()?;
+    let (_, validity) = whole(&pem, key)?;
+    Some((pem, validity))
+}
+
+/// A certificate and when it is valid, where each of its bytes is what the key signed.
+fn whole(pem: &str, key: &KeyPair) -> Option<(CertificateDer<'static>, subject::Validity)> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (signed, signature) = subject::signed(&der)?;
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw());
     public.verify(signed, signature).ok()?;
-    Some((pem, subject::validity(&der)?))
+    let validity = subject::validity(&der)?;
+    Some((der, validity))
 }
 
 /// Writes a file whole or not at all, and so that it stays.
@@ -327,6 +365,24 @@ mod tests {
         assert!(
             renewal(made) > at("2026-06-01T00:00:00Z") && renewal(made) < ends - SignedDuration::from_hours(90 * 24)
         );
+    }
+
+    #[test]
+    fn a_services_certificate_is_vouched_for_until_it_is_due_and_for_its_names_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = at("2026-03-01T00:00:00Z");
+        let pki = Pki::open(directory.path(), made).expect("opens");
+        let names = ["a.ns.svc", "a.ns.svc.cluster.local"].map(str::to_owned);
+        let (certificate, _) = pki.service(&names, made).expect("is made");
+        assert!(pki.vouches(&certificate, &names, made));
+        assert!(pki.vouches(&certificate, &names[..1], at("2026-10-01T00:00:00Z")));
+        assert!(!pki.vouches(&certificate, &names, at("2026-12-01T00:00:00Z")), "it is to be made anew");
+        assert!(!pki.vouches(&certificate, &names, at("2026-01-01T00:00:00Z")), "the clock was set back");
+        assert!(!pki.vouches(&certificate, &["b.ns.svc".to_owned()], made));
+        assert!(!pki.vouches("", &names, made));
+        let other = tempfile::tempdir().expect("a directory");
+        let other = Pki::open(other.path(), made).expect("opens");
+        assert!(!other.vouches(&certificate, &names, made), "another authority");
     }
 
     #[test]

@@ -126,19 +126,26 @@ async fn events_of_another_namespace_are_taken_by_right_alone() {
     let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
     h.post(bindings, bind("a", "triggers")).await.expect(201);
     let far = r#"{"brokerRef": {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "b", "namespace": "kube-public"}}"#;
-    let post = async || {
+    let post = async |spec: &str| {
         let alice = UserInfo::new("alice".to_owned(), &["system:authenticated"]);
-        h.send_as(alice, "POST", TRIGGERS, "application/json", trigger("t", far)).await
+        h.send_as(alice, "POST", TRIGGERS, "application/json", trigger("t", spec)).await
     };
-    let refused = post().await.failure(400);
+    let refused = post(far).await.failure(400);
     assert!(
         refused.ends_with(
             "user alice is not authorized to get target resource in namespace: kube-public: spec.BrokerNamespace"
         ),
         "{refused}"
     );
+    // The right to a channel is none to the broker of its name, whatever the reference calls itself.
+    let channels = json!({"metadata": {"name": "channels"}, "rules": [
+        {"apiGroups": ["messaging.knative.dev"], "resources": ["channels"], "verbs": ["knsubscribe"]}]});
+    h.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", channels).await.expect(201);
+    h.post(bindings, bind("c", "channels")).await.expect(201);
+    let called = far.replace("eventing.knative.dev", "messaging.knative.dev").replace("\"Broker\"", "\"Channel\"");
+    post(&called).await.failure(400);
     h.post(bindings, bind("b", "crossnamespace-subscriber")).await.expect(201);
-    post().await.expect(201);
+    post(far).await.expect(201);
 }
 
 #[tokio::test]

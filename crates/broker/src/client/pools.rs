@@ -1,9 +1,10 @@
 //! Connections to subscribers: plain ones in one pool, those over TLS in a pool for each bundle of certificates to trust,
-//! so that no connection is used by whom another trusts.
+//! so that no connection is used by whom another trusts. When what everybody is to trust changes, all begin anew.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,11 +22,21 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{Resolve, Resolver};
-use crate::Config;
+use super::{Reachable, Resolve, Resolver};
+use crate::{Config, Transport, transport::Trusted};
 
 /// Bundles whose pools are kept; beyond them all begin anew.
 const MOST_BUNDLES: usize = 256;
+
+/// Bytes of an answer that a connection holds of which nobody has read yet, and of its head.
+const UNREAD: u32 = 128 << 10;
+/// The same of all answers on one HTTP/2 connection.
+const UNREAD_OF_ALL: u32 = 1 << 20;
+/// How long a connection is silent before the other side is asked whether it is there, and between two such questions;
+/// with [`KEEPALIVE_PROBES`] unanswered ones the connection is over. As Go's dialer, and so upstream: who went away without a
+/// word after it took a request is waited for no longer than that.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 9;
 
 type Connector = HttpConnector<Resolver>;
 type Secure = Pool<HttpsConnector<Connector>, Full<Bytes>>;
@@ -46,20 +57,32 @@ pub(super) struct Pools {
     config: Config,
     connector: Connector,
     plain: Pool<Connector, Full<Bytes>>,
-    secure: Mutex<HashMap<Option<Arc<str>>, Secure>>,
+    transport: Transport,
+    secure: Mutex<Trusting>,
+}
+
+/// Pools by the bundle of the destination, all of which trust these besides.
+struct Trusting {
+    trusted: Trusted,
+    pools: HashMap<Option<Arc<str>>, Secure>,
 }
 
 impl Pools {
-    pub(super) fn new(config: &Config, resolve: Resolve) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, loopback: config.loopback });
+    pub(super) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, reachable: Reachable::new(config) });
         connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         connector.set_connect_timeout(Some(config.connect_timeout));
         let plain = builder(config).build(connector.clone());
         connector.enforce_http(false);
-        Self { config: config.clone(), connector, plain, secure: Mutex::default() }
+        let secure = Mutex::new(Trusting { trusted: transport.trusted(), pools: HashMap::new() });
+        Self { config: config.clone(), connector, plain, transport, secure }
     }
 
-    /// Sends a request over TLS where its address says so, trusting the system's certificates and `bundle`.
+    /// Sends a request over TLS where its address says so, trusting the system's certificates, those that
+    /// everybody is to trust, and `bundle`.
     pub(super) async fn request(
         &self,
         request: Request<Full<Bytes>>,
@@ -72,24 +95,33 @@ impl Pools {
     }
 
     async fn secure(&self, bundle: Option<Arc<str>>) -> Result<Secure, PoolError> {
-        let pools = || self.secure.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools().get(&bundle) {
+        let trusted = self.transport.trusted();
+        if let Some(pool) = self.trusting(&trusted).pools.get(&bundle) {
             return Ok(pool.clone());
         }
         // The system's certificates are many files.
-        let trusted = bundle.clone();
-        let tls = tokio::task::spawn_blocking(move || tls(trusted.as_deref())).await;
+        let (own, all) = (bundle.clone(), trusted.clone());
+        let tls = tokio::task::spawn_blocking(move || tls(own.as_deref(), &all)).await;
         let tls = tls.map_err(|error| PoolError::Trust(error.to_string()))?.map_err(PoolError::Trust)?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_only()
             .enable_all_versions()
             .wrap_connector(self.connector.clone());
-        let mut pools = pools();
+        let pools = &mut self.trusting(&trusted).pools;
         if pools.len() >= MOST_BUNDLES {
             pools.clear();
         }
         Ok(pools.entry(bundle).or_insert_with(|| builder(&self.config).build(connector)).clone())
+    }
+
+    /// The pools that trust these; those of others are left to whoever uses them still.
+    fn trusting(&self, trusted: &Trusted) -> MutexGuard<'_, Trusting> {
+        let mut secure = self.secure.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&secure.trusted, trusted) {
+            *secure = Trusting { trusted: trusted.clone(), pools: HashMap::new() };
+        }
+        secure
     }
 }
 
@@ -99,13 +131,18 @@ fn builder(config: &Config) -> hyper_util::client::legacy::Builder {
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_idle_timeout(config.idle_timeout)
-        .pool_max_idle_per_host(config.idle_per_subscriber);
+        .pool_max_idle_per_host(config.idle_per_subscriber)
+        .http1_max_buf_size(UNREAD as usize)
+        .http2_max_header_list_size(UNREAD)
+        .http2_initial_stream_window_size(UNREAD)
+        .http2_initial_connection_window_size(UNREAD_OF_ALL);
     builder
 }
 
-/// Settings that trust the system's certificates and those of `bundle`.
-fn tls(bundle: Option<&str>) -> Result<ClientConfig, String> {
+/// Settings that trust the system's certificates, those of `trusted` that can be trusted at all, and all of `bundle`.
+fn tls(bundle: Option<&str>, trusted: &Trusted) -> Result<ClientConfig, String> {
     let mut roots = system().clone();
+    roots.add_parsable_certificates(trusted.iter().cloned());
     for certificate in CertificateDer::pem_slice_iter(bundle.unwrap_or_default().as_bytes()) {
         let certificate = certificate.map_err(|error| error.to_string())?;
         roots.add(certificate).map_err(|error| error.to_string())?;

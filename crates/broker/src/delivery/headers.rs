@@ -17,6 +17,30 @@ const EXACT: [&str; 2] = ["x-request-id", "retry-after"];
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 const PREFIXES: [&str; 2] = ["knative-", "x-b3-"];
 
+/// Most bytes of what travels beside one event, counted as [`bytes()`] counts it: it is kept with each event of a batch.
+pub const MOST_BESIDE: usize = 16 << 10;
+/// What a line costs beside its name and value.
+const LINE: usize = 6;
+
+/// What travels beside an event is more than may.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the headers that travel beside an event are more than {MOST_BESIDE} bytes, {longest} the most of them: make it shorter"
+)]
+pub struct TooMuchBeside {
+    /// The header that takes the most.
+    pub longest: HeaderName,
+}
+
+/// How many bytes headers are kept as.
+pub fn bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(line).sum()
+}
+
+fn line((name, value): (&HeaderName, &HeaderValue)) -> usize {
+    name.as_str().len() + value.len() + LINE
+}
+
 /// Whether a header travels.
 pub fn passes(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -26,6 +50,23 @@ pub fn passes(name: &HeaderName) -> bool {
 /// Those of a message that travel.
 pub fn passing(headers: &HeaderMap) -> HeaderMap {
     headers.iter().filter(|(name, _)| passes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Those of a message that travel, and how many bytes they are kept as.
+///
+/// # Errors
+/// When they are more than [`MOST_BESIDE`].
+pub fn bounded(headers: &HeaderMap) -> Result<(HeaderMap, usize), TooMuchBeside> {
+    let passing = passing(headers);
+    let all = bytes(&passing);
+    if all <= MOST_BESIDE {
+        return Ok((passing, all));
+    }
+    let of = |name: &HeaderName| passing.get_all(name).iter().map(|value| line((name, value))).sum::<usize>();
+    match passing.keys().max_by_key(|name| of(name)) {
+        Some(longest) => Err(TooMuchBeside { longest: longest.clone() }),
+        None => Ok((passing, all)),
+    }
 }
 
 /// What travels beside a reply: what its answer says, and the trace of the event that it replies to, as upstream makes the
@@ -89,6 +130,19 @@ mod tests {
         let headers =
             [(name.clone(), HeaderValue::from_static("1")), (name.clone(), HeaderValue::from_static("2"))].into_iter();
         assert_eq!(passing(&headers.collect()).get_all(name).iter().count(), 2);
+    }
+
+    #[test]
+    fn what_travels_is_bounded_and_the_header_that_takes_most_is_named() {
+        let line = |name: &'static str, length: usize| {
+            (HeaderName::from_static(name), "x".repeat(length).parse::<HeaderValue>().expect("a value"))
+        };
+        let fits: HeaderMap =
+            [line("knative-a", MOST_BESIDE - 9 - LINE), line("cookie", 1 << 16)].into_iter().collect();
+        assert_eq!(bounded(&fits).map(|(passing, bytes)| (passing.len(), bytes)), Ok((1, MOST_BESIDE)));
+        let lines = [line("knative-a", 9000), line("baggage", 5000), line("baggage", 5000)];
+        let refused = bounded(&lines.into_iter().collect());
+        assert_eq!(refused, Err(TooMuchBeside { longest: HeaderName::from_static("baggage") }));
     }
 
     #[test]

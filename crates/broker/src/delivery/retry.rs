@@ -7,6 +7,14 @@ use http::StatusCode;
 
 use super::{Delivery, backoff::LONGEST_WAIT};
 
+/// From this attempt on there is a wait before the next, whatever the policy says: who asks for many retries and no wait
+/// would have a processor to himself.
+const MANY: u32 = 10;
+/// That wait.
+const WAIT_OF_MANY: Duration = Duration::from_millis(100);
+/// The wait after an attempt that came to nothing before it began, and so took no time.
+const WAIT_OF_UNSENDABLE: Duration = Duration::from_secs(1);
+
 /// Why one attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -85,7 +93,12 @@ pub fn next(delivery: &Delivery, made: u32, failure: &Failure) -> Next {
     let backoff = delivery.backoff.map_or(Duration::ZERO, |backoff| backoff.wait(made.saturating_sub(1)));
     let asked =
         delivery.retry_after_max.zip(failure.retry_after).map_or(Duration::ZERO, |(most, asked)| asked.min(most));
-    Next::Retry(backoff.max(asked).min(LONGEST_WAIT))
+    let least = match failure.cause {
+        Cause::Unsendable => WAIT_OF_UNSENDABLE,
+        _ if made >= MANY => WAIT_OF_MANY,
+        _ => Duration::ZERO,
+    };
+    Next::Retry(backoff.max(asked).min(LONGEST_WAIT).max(least))
 }
 
 #[cfg(test)]
@@ -127,6 +140,18 @@ mod tests {
         assert_eq!(decisions, [Next::Retry(Duration::ZERO), Next::Retry(Duration::ZERO), Next::DeadLetter]);
         assert_eq!(next(&delivery, 1, &failure(status(400), None)), Next::DeadLetter);
         assert_eq!(next(&Delivery::default(), 1, &failed), Next::DeadLetter);
+    }
+
+    #[test]
+    fn many_retries_and_those_that_take_no_time_have_a_wait_whatever_the_policy() {
+        let (delivery, failed) = (Delivery { retry: u32::MAX, ..Delivery::default() }, failure(status(500), None));
+        let waits = [9, 10, 11, u32::MAX].map(|made| next(&delivery, made, &failed));
+        let wait = |milliseconds| Next::Retry(Duration::from_millis(milliseconds));
+        assert_eq!(waits, [wait(0), wait(100), wait(100), wait(100)]);
+        let unsendable = Failure { cause: Cause::Unsendable, ..failed };
+        assert_eq!(next(&delivery, 1, &unsendable), wait(1000));
+        let backoff = Some(Backoff { policy: BackoffPolicy::Exponential, delay: Duration::from_secs(2) });
+        assert_eq!(next(&Delivery { backoff, ..delivery }, 1, &unsendable), wait(2000));
     }
 
     #[test]

@@ -21,10 +21,11 @@ use crate::{
         retry::{self, Cause, Failure, Next},
         retry_after::retry_after,
     },
-    intake::{From, Refused},
+    intake::From,
     record::Record,
     sender,
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
+    turns::Turn,
 };
 
 /// What an attempt came to.
@@ -61,20 +62,60 @@ pub(crate) struct Attempt {
     pub(crate) record: Option<Arc<Record>>,
 }
 
+/// Which part of a delivery something is sent for.
+#[derive(Clone, Copy, Debug)]
+enum Leg {
+    /// The event, to its subscriber, whose answer is read so.
+    Subscriber(Reading),
+    /// The event, to where replies go, as there is no subscriber.
+    Forward,
+    /// What a delivery makes: a reply, or a dead letter.
+    Made,
+}
+
+impl Leg {
+    /// Whose it is in a broker or channel here.
+    fn from(self) -> From {
+        match self {
+            Self::Subscriber(_) | Self::Forward => From::Forward,
+            Self::Made => From::Delivery,
+        }
+    }
+}
+
+/// What is to be sent on.
+struct Reply {
+    event: Event,
+    format: Format,
+    /// What travels beside it.
+    beside: HeaderMap,
+    /// What it takes of the room for replies.
+    room: Option<Turn>,
+}
+
 impl Attempt {
+    /// Makes it once it has its place among those that may be under way.
     pub(crate) async fn run(self) -> Ended {
+        let waiting = self.context.metrics.waiting.enter();
+        let _place = self.context.under_way.attempts.take(self.namespace(), 1).await;
+        drop(waiting);
         let _entered = self.context.metrics.in_flight.enter();
+        // Those that wait are many more, and small.
+        Box::pin(self.made()).await
+    }
+
+    async fn made(&self) -> Ended {
         if self.failed > 0 {
             self.context.metrics.retried.count();
         }
-        let record = match self.record().await {
-            Ok(record) => record,
+        let (record, _room) = match self.record().await {
+            Ok(read) => read,
             Err(ended) => return ended,
         };
         match self.to_subscriber(&record).await {
             Ok(None) => self.delivered(),
-            Ok(Some((event, format, beside))) => {
-                let reply = Record::new(event, format, beside);
+            Ok(Some(Reply { event, format, beside, room: _room })) => {
+                let reply = Record { hops: record.hops, ..Record::new(event, format, beside) };
                 match self.reply(&record, reply).await {
                     Ok(()) => self.delivered(),
                     Err(failure) => {
@@ -92,16 +133,29 @@ impl Attempt {
         Ended::Done { delivered: true, overloaded: false }
     }
 
-    /// The event, read again unless it is at hand.
-    async fn record(&self) -> Result<Arc<Record>, Ended> {
+    /// Whose part of everything it takes.
+    fn namespace(&self) -> &Arc<str> {
+        &self.subscribed.subscription.namespace
+    }
+
+    /// The event, read again unless it is at hand, and what it takes of the room for those that are.
+    async fn record(&self) -> Result<(Arc<Record>, Option<Turn>), Ended> {
         if let Some(record) = &self.record {
-            return Ok(record.clone());
+            return Ok((record.clone(), None));
         }
         let nothing = Ended::Done { delivered: false, overloaded: false };
+        let waiting = self.context.metrics.waiting.enter();
+        // How long it is is known once it is read.
+        let longest = self.context.config.max_event_bytes;
+        let mut room = self.context.under_way.events.take_bytes(self.namespace(), longest).await;
+        drop(waiting);
         let found = self.context.log.read(self.stream, self.offset, 1, 0).await;
         let found = found.map(|read| read.events.into_iter().find(|event| event.offset == self.offset));
         let record = match found {
-            Ok(Some(event)) => Record::decode(event.payload).map_err(|error| error.to_string()),
+            Ok(Some(event)) => {
+                room.shrink_to_bytes(event.payload.len());
+                Record::decode(event.payload).map_err(|error| error.to_string())
+            }
             Ok(None) => Err("it is not there any more".to_owned()),
             // Its broker or channel is being deleted.
             Err(ReadError::NoStream) => return Err(nothing),
@@ -111,7 +165,7 @@ impl Attempt {
                 return Err(Ended::Unread);
             }
         };
-        record.map(Arc::new).map_err(|error| {
+        record.map(|record| (Arc::new(record), Some(room))).map_err(|error| {
             self.context.lost(&self.addressable, self.offset, &error);
             nothing
         })
@@ -122,10 +176,13 @@ impl Attempt {
     }
 
     /// Sends the event to the subscriber. What it replies.
-    async fn to_subscriber(&self, record: &Record) -> Result<Option<(Event, Format, HeaderMap)>, Failure> {
+    async fn to_subscriber(&self, record: &Record) -> Result<Option<Reply>, Failure> {
         let subscription = &self.subscribed.subscription;
         let to = match &subscription.subscriber {
-            Subscriber::Nobody => return Ok(Some((record.event.clone(), record.format, record.headers.clone()))),
+            Subscriber::Nobody => {
+                let (event, format, beside) = (record.event.clone(), record.format, record.headers.clone());
+                return Ok(Some(Reply { event, format, beside, room: None }));
+            }
             Subscriber::Unresolved => {
                 let data = Bytes::from_static(b"the subscriber's address is not known");
                 return Err(Failure { destination: "".into(), cause: Cause::Unresolved, data, retry_after: None });
@@ -137,18 +194,20 @@ impl Attempt {
             (Kind::Channel, Some(_)) => Reading::Subscription,
             (Kind::Channel, None) => Reading::StatusOnly,
         };
-        let answer = self.send(to, record, true).await?;
+        let answer = self.send(to, record, Leg::Subscriber(reading)).await?;
         match meaning(reading, answer.status, &answer.headers, &answer.body) {
             Meaning::Delivered => Ok(None),
             Meaning::Reply(event, format) => {
-                Ok(Some((*event, format, headers::beside_reply(&answer.headers, &record.headers))))
+                headers::bounded(&answer.headers).map_err(|error| failure(to, Cause::NoEvent, error.to_string()))?;
+                let beside = headers::beside_reply(&answer.headers, &record.headers);
+                Ok(Some(Reply { event: *event, format, beside, room: answer.room }))
             }
             Meaning::Failed(cause) => Err(refused(to, cause, &answer)),
         }
     }
 
     /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
-    async fn send(&self, to: &Destination, record: &Record, wants_reply: bool) -> Result<Answer, Failure> {
+    async fn send(&self, to: &Destination, record: &Record, leg: Leg) -> Result<Answer, Failure> {
         let mut headers = record.headers.clone();
         if let Some(audience) = &to.audience {
             let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
@@ -156,7 +215,7 @@ impl Attempt {
             headers.insert(AUTHORIZATION, token.await?);
         }
         let format = self.delivery().format.unwrap_or(record.format);
-        if let Some(answer) = self.send_within(to, record, format, &headers).await {
+        if let Some(answer) = self.send_within(to, record, (format, leg.from()), &headers).await {
             return Ok(answer);
         }
         let mut event = record.event.clone();
@@ -165,17 +224,20 @@ impl Attempt {
             Kind::Broker => &self.subscribed.subscription.namespace,
             Kind::Channel => &self.addressable.name().namespace,
         };
-        let message = Message { event: &event, format, headers, namespace, wants_reply };
+        let wants_reply = matches!(leg, Leg::Subscriber(_));
+        let reads_reply = matches!(leg, Leg::Subscriber(Reading::Trigger | Reading::Subscription));
+        let message = Message { event: &event, format, headers, namespace, wants_reply, reads_reply };
         self.context.client.send(to, message, self.delivery().timeout).await
     }
 
-    /// The answer of a broker or channel of ours; nothing when the address is nobody's here. Hops are counted on, so that
-    /// brokers that deliver to each other come to an end; a channel changes nothing, so it is given none of a broker's.
+    /// The answer of a broker, channel or sink of ours; nothing when the address is nobody's here. Hops are counted on, so that
+    /// those that deliver to each other come to an end: brokers' in the event, as upstream, and all beside it. A channel changes
+    /// nothing, so it is given none of a broker's.
     async fn send_within(
         &self,
         to: &Destination,
         record: &Record,
-        format: Format,
+        (format, from): (Format, From),
         headers: &HeaderMap,
     ) -> Option<Answer> {
         let topology = self.context.snapshots.borrow().clone()?;
@@ -204,13 +266,9 @@ impl Attempt {
             return Some(said(denied.status, &denied.reason));
         }
         let beside = headers::passing(headers);
-        let taken = self.context.intake.take(&into, vec![Record::new(event, format, beside)], From::Delivery).await;
-        Some(match taken {
-            Ok(()) => said(StatusCode::ACCEPTED, &""),
-            Err(refused @ (Refused::OutOfHops(_) | Refused::Invalid(_))) => said(StatusCode::BAD_REQUEST, &refused),
-            Err(refused @ Refused::TooLarge(_)) => said(StatusCode::PAYLOAD_TOO_LARGE, &refused),
-            Err(refused @ Refused::Unavailable(_)) => said(StatusCode::SERVICE_UNAVAILABLE, &refused),
-        })
+        let sent = Record { hops: record.hops.saturating_add(1), ..Record::new(event, format, beside) };
+        let taken = self.context.intake.take(&into, vec![sent], from).await;
+        Some(taken.map_or_else(|refused| said(refused.status(), &refused), |()| said(StatusCode::ACCEPTED, &"")))
     }
 
     /// The answer of a sink of ours; nothing when the address is that of none.
@@ -233,6 +291,7 @@ impl Attempt {
         } else {
             match topology.find_log_sink(host, target)? {
                 Ok(sink) => sinks.log(&sink, headers, &[event]).await,
+                Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
                 Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
             }
         };
@@ -243,10 +302,10 @@ impl Attempt {
     }
 
     /// Sends where only the status counts, and again as the delivery says.
-    async fn send_on(&self, to: &Destination, record: &Record) -> Result<(), Failure> {
+    async fn send_on(&self, to: &Destination, record: &Record, leg: Leg) -> Result<(), Failure> {
         let mut made = 0;
         loop {
-            let failed = match self.send(to, record, false).await {
+            let failed = match self.send(to, record, leg).await {
                 Ok(answer) => match meaning(Reading::StatusOnly, answer.status, &answer.headers, &answer.body) {
                     Meaning::Failed(cause) => refused(to, cause, &answer),
                     Meaning::Delivered | Meaning::Reply(..) => return Ok(()),
@@ -278,7 +337,12 @@ impl Attempt {
                 None => return Ok(()),
             },
         };
-        self.send_on(&to, &reply).await?;
+        let leg = match self.subscribed.subscription.subscriber {
+            // It was nobody's yet.
+            Subscriber::Nobody => Leg::Forward,
+            Subscriber::At(_) | Subscriber::Unresolved => Leg::Made,
+        };
+        self.send_on(&to, &reply, leg).await?;
         self.context.metrics.replies.count();
         Ok(())
     }
@@ -314,7 +378,7 @@ impl Attempt {
         dead_letter::explain(&mut letter.event, failure);
         self.context.dead_letter(&self.subscribed);
         if let Some(sink) = &self.delivery().dead_letter_sink {
-            match self.send_on(sink, &letter).await {
+            match self.send_on(sink, &letter, Leg::Made).await {
                 Ok(()) => return self.context.metrics.dead_letters.count(),
                 Err(failure) => {
                     let (code, destination) = (failure.cause.code(), &*failure.destination);
@@ -342,5 +406,5 @@ fn refused(to: &Destination, cause: Cause, answer: &Answer) -> Failure {
 
 /// An answer of our own.
 fn said(status: StatusCode, reason: &dyn std::fmt::Display) -> Answer {
-    Answer { status, headers: HeaderMap::new(), body: reason.to_string().into() }
+    Answer { status, headers: HeaderMap::new(), body: reason.to_string().into(), room: None }
 }

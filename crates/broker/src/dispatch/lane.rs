@@ -74,12 +74,14 @@ impl Lane {
         self.held.remove(&offset)
     }
 
-    /// Says that an event that was let go of is done with, and with it everything around it that is not held: so what is
-    /// said is one range for each event that is held, however many are done with.
-    pub(crate) fn say_settled(&mut self, offset: u64) {
+    /// Says that an event that was let go of is done with, and with it everything around it that is neither held nor
+    /// `unread`: so what is said is one range for each event that is held, and for each range that is not read yet,
+    /// however many are done with.
+    pub(crate) fn say_settled(&mut self, offset: u64, unread: &Ranges) {
         let first = self.held.range(..offset).next_back().map_or(0, |(held, _)| held + 1);
         let last = self.held.range(offset..).next().map_or(self.passed.max(offset + 1), |(held, _)| *held) - 1;
-        self.unsaid.insert(first, last.max(offset));
+        let (first, last) = unread.gap_around(offset, (first, last.max(offset)));
+        self.unsaid.insert(first, last);
     }
 
     /// What is to be said, once.
@@ -189,10 +191,14 @@ pub(crate) mod tests {
             gaps in prop::collection::vec(1_u64..4, 1..60),
             order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
             early in 0_usize..60,
+            holes in prop::collection::vec((0_u64..120, 0_u64..4), 0..8),
         ) {
             let (stream, cursor) = place();
             let mut lane = Lane::new(stream, cursor, 0);
             let offsets: Vec<u64> = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
+            let mut unread = Ranges::default();
+            holes.iter().for_each(|(first, more)| unread.insert(*first, first + more));
+            offsets.iter().for_each(|offset| unread.remove(*offset, *offset));
             let (now, later) = offsets.split_at(early.min(offsets.len()));
             now.iter().for_each(|offset| lane.hold(*offset, 0, None));
             let (mut released, mut said) = (BTreeSet::new(), Ranges::default());
@@ -205,14 +211,15 @@ pub(crate) mod tests {
                 }
                 let Some(offset) = (!left.is_empty()).then(|| left.remove(index.index(left.len()))) else { break };
                 lane.release(offset);
-                lane.say_settled(offset);
+                lane.say_settled(offset, &unread);
                 released.insert(offset);
                 for (first, last) in lane.take_unsaid() {
                     prop_assert!(lane.offsets().all(|held| held < first || held > last));
+                    prop_assert_eq!(unread.count(first, last), 0);
                     said.insert(first, last);
                 }
                 prop_assert!(released.iter().all(|offset| said.around(*offset).is_some()));
-                prop_assert!(said.len() <= lane.len() + 1, "{:?}", said);
+                prop_assert!(said.len() <= lane.len() + unread.len() + 1, "{:?}", said);
                 // What nobody looked at yet is not said.
                 prop_assert!(said.last() <= offsets.iter().copied().filter(|offset| *offset < lane.passed).max());
             }
@@ -230,7 +237,7 @@ pub(crate) mod tests {
         let taken: Vec<u64> = std::iter::from_fn(|| backlog.hold_next(None)).collect();
         assert_eq!((taken, backlog.has_more(), backlog.len()), (vec![2, 3, 7, 8, 9, 12], false, 6));
         backlog.lane.release(7);
-        backlog.lane.say_settled(7);
+        backlog.lane.say_settled(7, &Ranges::default());
         assert_eq!((backlog.len(), backlog.lane.take_unsaid()), (5, vec![(4, 7)]));
     }
 }

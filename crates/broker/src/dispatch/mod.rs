@@ -7,6 +7,11 @@
 //! its subscriber's whatever the filter says meanwhile. The log is told in batches, one at a time, and without a sync: what
 //! a crash takes of that is delivered again: for each subscriber no more than it is sent at a time, and as much again, or 32.
 //!
+//! What the log refuses of progress, as a full disk does, is kept and told again; until it is taken, a crash brings that again
+//! as well. What the system cannot read for a moment is passed over, so that others go on, and read again by and by; nobody
+//! says that it is done with meanwhile, so a restart finds it, too. It comes after what was sent behind it then, also where
+//! a key orders events. Where only the process is short of files or memory, events are waited for instead.
+//!
 //! A subscriber that does not keep up holds at most [`Config::window`] events of the stream. When that many are held and
 //! another subscriber has nothing left to do for 100 milliseconds, the newer ones of the slow one are *put aside*: copied to
 //! a stream of its own, from which it goes on. So it holds up nobody else, and pins nothing of the broker's stream. It reads
@@ -26,6 +31,8 @@ mod limit;
 mod status;
 mod subscriber;
 mod supervisor;
+mod unread;
+mod untold;
 mod worker;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -48,6 +55,7 @@ use crate::{
     request_reply::Waiting,
     sinks::Sinks,
     topology::{Addressable, Snapshots, Subscribed},
+    turns::Turns,
 };
 
 /// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
@@ -68,7 +76,26 @@ pub(crate) struct Context {
     pub(crate) views: Arc<Views>,
     pub(crate) adopted: Adopted,
     pub(crate) room: Room,
+    pub(crate) under_way: UnderWay,
     pub(crate) waiting: Waiting,
+}
+
+/// What attempts that are under way may have together, by namespace. What finds no room waits, and its event on disk.
+pub(crate) struct UnderWay {
+    /// For [`Config::max_attempts`].
+    pub(crate) attempts: Turns,
+    /// For [`Config::max_delivery_bytes`]: of events that are read for one attempt; those that were read for several have
+    /// a bound of their own.
+    pub(crate) events: Turns,
+}
+
+impl UnderWay {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            attempts: Turns::new(config.max_attempts, config.parts),
+            events: Turns::of_bytes(config.max_delivery_bytes, config.parts),
+        }
+    }
 }
 
 impl Context {

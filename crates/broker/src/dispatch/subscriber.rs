@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use knoll_journal::events::{CursorId, Progress, StreamId};
+use knoll_journal::events::{CursorId, Progress, Ranges, StreamId};
 use tokio::task::AbortHandle;
 
 use super::{
@@ -280,10 +280,15 @@ impl Subscriber {
         self.telling = 0;
     }
 
-    /// Says to the log what is done with.
-    pub(crate) fn say_settled(&mut self, item: Item) {
-        if let Some(lane) = self.lane(item.stream) {
-            lane.say_settled(item.offset);
+    /// Says to the log what is done with. Of the broker's or channel's events those in `unread` were not looked at.
+    pub(crate) fn say_settled(&mut self, item: Item, unread: &Ranges) {
+        match item.stream {
+            Stream::Main => self.main.say_settled(item.offset, unread),
+            Stream::Backlog => {
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.lane.say_settled(item.offset, &Ranges::default());
+                }
+            }
         }
     }
 

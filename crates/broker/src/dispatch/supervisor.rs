@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_journal::events::{Durability, Write};
+use knoll_journal::events::{Durability, Write, WriteError};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, Id, JoinSet},
@@ -19,7 +19,7 @@ use super::{
     worker::{Worker, WorkerError},
 };
 use crate::{
-    AskError,
+    AskError, Log,
     dead_letters::{self, OperationError},
     topology::{Addressable, Change, Name, Topology},
 };
@@ -63,14 +63,44 @@ struct Running {
     task: AbortHandle,
 }
 
+/// How many chores delete something of one broker or channel.
+#[derive(Clone, Default)]
+struct Deleting(watch::Sender<usize>);
+
+/// One of them.
+struct Chore(Deleting);
+
+impl Deleting {
+    fn begin(&self) -> Chore {
+        self.0.send_modify(|chores| *chores += 1);
+        Chore(self.clone())
+    }
+
+    fn is_going_on(&self) -> bool {
+        *self.0.borrow() > 0
+    }
+
+    async fn end(&self) {
+        // It has a sender, so it is never closed.
+        self.0.subscribe().wait_for(|chores| *chores == 0).await.ok();
+    }
+}
+
+impl Drop for Chore {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|chores| *chores -= 1);
+    }
+}
+
 /// See the module.
 pub(crate) struct Supervisor {
     context: Arc<Context>,
     running: HashMap<Name, Running>,
     workers: JoinSet<Result<(), WorkerError>>,
     by_task: HashMap<Id, Name>,
-    /// What deletes.
+    /// What deletes, and of which broker or channel, by uid.
     chores: JoinSet<()>,
+    deleting: HashMap<Arc<str>, Deleting>,
     end: watch::Sender<bool>,
     seen: Topology,
 }
@@ -83,6 +113,7 @@ impl Supervisor {
             workers: JoinSet::new(),
             by_task: HashMap::new(),
             chores: JoinSet::new(),
+            deleting: HashMap::new(),
             end: watch::Sender::new(false),
             seen: Topology::default(),
         }
@@ -118,7 +149,7 @@ impl Supervisor {
                     };
                     self.ended(id, failure);
                 }
-                Some(_) = self.chores.join_next() => {}
+                Some(_) = self.chores.join_next() => self.deleting.retain(|_, deleting| deleting.is_going_on()),
                 asked = asked.recv(), if is_asked => match asked {
                     Some((name, command)) => self.ask(&name, command),
                     None => is_asked = false,
@@ -176,10 +207,23 @@ impl Supervisor {
         pause: Duration,
     ) -> AbortHandle {
         let (context, end) = (self.context.clone(), self.end.subscribe());
+        let deleting = self.deleting.get(changed.borrow().uid()).cloned();
         let task = self.workers.spawn(async move {
-            sleep(pause).await;
-            let addressable = changed.borrow_and_update().clone();
-            Worker::open(context, addressable).await?.run(changed, commanded, end).await
+            let (addressable, mut over) = (changed.borrow_and_update().clone(), end.clone());
+            let open = async {
+                sleep(pause).await;
+                // What is left of it from before it was gone for a moment is not its own any more.
+                if let Some(deleting) = deleting {
+                    deleting.end().await;
+                }
+                Worker::open(context, addressable).await
+            };
+            let worker = tokio::select! {
+                // It may wait for room for long.
+                worker = open => worker?,
+                () = is_over(&mut over) => return Ok(()),
+            };
+            worker.run(changed, commanded, end).await
         });
         self.by_task.insert(task.id(), name.clone());
         task
@@ -219,20 +263,17 @@ impl Supervisor {
         let letters = context.letters.count(&uid);
         let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
         tracing::info!(kind, namespace, name = of, letters, "it is gone, and with it its events and dead letters");
-        self.delete(names);
+        let chore = self.deleting.entry(uid).or_default().begin();
+        self.delete(names, Some(chore));
     }
 
-    fn delete(&mut self, names: Vec<String>) {
+    fn delete(&mut self, names: Vec<String>, chore: Option<Chore>) {
         let log = self.context.log.clone();
         self.chores.spawn(async move {
-            let streams: Vec<_> = names.iter().filter_map(|name| log.reader().stream(name.as_bytes())).collect();
-            streams.iter().for_each(|stream| log.forget(*stream));
-            let writes: Vec<Write> = streams.into_iter().map(Write::DeleteStream).collect();
-            if !writes.is_empty()
-                && let Err(error) = log.write(writes, Durability::Synced).await
-            {
+            if let Err(error) = deleted(&log, &names).await {
                 tracing::warn!(%error, "delete the events of a broker or channel; it is tried again at the next start");
             }
+            drop(chore);
         });
     }
 
@@ -250,7 +291,7 @@ impl Supervisor {
         let gone: Vec<String> = names.filter(|name| !needed.contains(name)).collect();
         if !gone.is_empty() {
             tracing::info!(streams = gone.len(), "events of brokers, channels and triggers that are gone are removed");
-            self.delete(gone);
+            self.delete(gone, None);
         }
     }
 
@@ -261,6 +302,35 @@ impl Supervisor {
         {
             tracing::debug!(error = %refused, "a worker has as many requests as it may");
         }
+    }
+}
+
+/// Waits for the end, or until nobody is there who could say it.
+async fn is_over(end: &mut watch::Receiver<bool>) {
+    end.wait_for(|end| *end).await.ok();
+}
+
+/// Deletes streams; tries until the log has no room to refuse it for. It fails when nothing is written any more.
+async fn deleted(log: &Log, names: &[String]) -> Result<(), AskError> {
+    let mut is_told = false;
+    loop {
+        let streams: Vec<_> = names.iter().filter_map(|name| log.reader().stream(name.as_bytes())).collect();
+        streams.iter().for_each(|stream| log.forget(*stream));
+        let writes: Vec<Write> = streams.into_iter().map(Write::DeleteStream).collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let mut refusals = log.write(writes, Durability::Synced).await?.into_iter().filter_map(Result::err);
+        // Somebody else may have deleted some.
+        let Some(error) = refusals.find(|error| *error != WriteError::NoStream) else { return Ok(()) };
+        let error = AskError::from(error);
+        if error.is_final() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(%error, "the event log does not take what is deleted; it is told again");
+        }
+        sleep(PAUSE).await;
     }
 }
 

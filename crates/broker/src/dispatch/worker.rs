@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     future::pending,
     hash::BuildHasher,
+    io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,8 +17,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use knoll_event::filter::Matching;
-use knoll_journal::events::{
-    CursorId, Durability, Event, Gap, Progress, Ranges, ReadError, StreamId, SubmitError, Write, WriteError, Written,
+use knoll_journal::{
+    events::{
+        CursorId, Durability, Event, Gap, Progress, Ranges, Read, ReadError, StreamId, SubmitError, Write, WriteError,
+        Written,
+    },
+    is_full,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -32,11 +37,13 @@ use super::{
     fresh::Fresh,
     subscriber::{Item, Stream, Subscriber},
     supervisor::Command,
+    unread::Unread,
+    untold::Untold,
 };
 use crate::{
     log::AskError,
     record::Record,
-    topology::{Addressable, Place},
+    topology::{Addressable, Place, Subscribed},
 };
 
 /// Events that are read together.
@@ -56,6 +63,8 @@ const MOST_HELD: usize = 65_536;
 const HOLD_UP: Duration = Duration::from_millis(100);
 /// Before an attempt that panicked is made again; twice as long each time.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// Before the log is told again what it refused.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Before an event that the system could not read is read again.
 const AFTER_UNREAD: Duration = Duration::from_secs(10);
 /// Attempts that are looked at in one turn.
@@ -102,6 +111,9 @@ pub(crate) struct Worker {
     settled: Ranges,
     subscribers: HashMap<Number, Subscriber>,
     by_uid: HashMap<Arc<str>, Number>,
+    /// Who is to be let in, and where they stand; and when that is tried again.
+    arriving: HashMap<Arc<str>, (Place, Arc<Subscribed>)>,
+    arrive_again: Option<Instant>,
     /// By their places in the index over filters.
     numbers: HashMap<Place, Number>,
     /// Work of filters until others get the thread.
@@ -109,6 +121,10 @@ pub(crate) struct Worker {
     /// Whose filters took more work than they may, which was told of.
     exhausted: HashSet<Number>,
     last_number: Number,
+    /// What of the stream could not be read.
+    unread: Unread,
+    /// Whose events could not be read because the system had no room to.
+    unfilled: Vec<Number>,
     /// Whose deliveries had failed before the worker began, by event.
     tried: BTreeMap<u64, Vec<Number>>,
     /// Who may have something to do.
@@ -118,14 +134,18 @@ pub(crate) struct Worker {
     retries: BinaryHeap<Reverse<(Instant, Number, Item)>>,
     tasks: JoinSet<Ended>,
     running: HashMap<Id, (Number, Item)>,
-    /// What else is to be told to the log: failed attempts, and what goes.
-    writes: Vec<Write>,
+    /// What else is to be told to the log: failed attempts, what goes, and what it refused.
+    untold: Untold,
+    /// Since it refuses some: when it is told again.
+    refused: Option<Instant>,
     /// Whose progress is to be told.
     unsaid: Vec<Number>,
     /// Whose progress is being told.
     being_told: Vec<Number>,
-    telling: Option<BoxFuture<'static, Told>>,
+    telling: Option<BoxFuture<'static, (Vec<Write>, Told)>>,
     moving: Option<BoxFuture<'static, Result<Vec<Moved>, AskError>>>,
+    /// The names of the streams that events are being put aside in.
+    moving_to: HashSet<String>,
     /// Who has no room for the next event, and since when.
     held_up: Option<(Number, Instant)>,
     hasher: std::hash::RandomState,
@@ -146,7 +166,7 @@ impl Worker {
             self.fill().await;
             self.start();
             self.tell();
-            let (timer, can_read) = (self.timer(), self.more && self.moving.is_none() && self.held_up.is_none());
+            let (timer, can_read) = (self.timer(), self.can_read());
             let Self { tasks, telling, moving, signal, .. } = &mut self;
             tokio::select! {
                 changed = changes.changed() => {
@@ -154,19 +174,15 @@ impl Worker {
                         break;
                     }
                     let now = changes.borrow_and_update().clone();
-                    self.adopt(now.clone()).await?;
-                    self.context.adopted.note(&now);
+                    self.adopt(now).await?;
+                    self.note_adopted();
                 }
                 () = ended(&mut end) => break,
                 () = signal.notified() => self.more = true,
                 Some(ended) = tasks.join_next_with_id() => self.turn(ended),
-                () = until(timer) => self.due(),
+                () = until(timer) => self.due().await?,
                 () = yield_now(), if can_read => {}
-                told = answered(telling) => {
-                    self.telling = None;
-                    self.told();
-                    told_well(told)?;
-                }
+                told = answered(telling) => self.was_told(told)?,
                 moved = answered(moving) => {
                     self.moving = None;
                     self.moved(moved?);
@@ -180,54 +196,106 @@ impl Worker {
         self.finish().await
     }
 
+    /// Whether there may be something to read at once.
+    fn can_read(&mut self) -> bool {
+        let now = Instant::now();
+        let is_free = self.moving.is_none() && self.held_up.is_none() && !self.unread.waits(now);
+        is_free && (self.more || self.unread.has_next(now))
+    }
+
     /// When there is something to do by the clock.
     fn timer(&self) -> Option<Instant> {
         let retry = self.retries.peek().map(|Reverse((due, ..))| *due);
-        let looks = self.more && self.moving.is_none() && self.subscribers.len() > 1;
+        let (is_free, is_paused) = (self.moving.is_none(), self.unread.is_paused());
+        let looks = is_free && !is_paused && self.subscribers.len() > 1;
         let look = self.held_up.map(|(_, since)| since + HOLD_UP).filter(|_| looks);
-        retry.into_iter().chain(look).min()
+        let again = self.unread.timer().filter(|_| is_free && (is_paused || self.held_up.is_none()));
+        let refused = self.refused.filter(|_| self.telling.is_none());
+        [retry, look, again, refused, self.arrive_again].into_iter().flatten().min()
     }
 
-    /// Reads and gives out events, up to a batch.
+    /// Reads and gives out events, up to a batch: those that could not be read before, when it is time for them, and
+    /// else new ones.
     async fn read(&mut self) -> Result<(), WorkerError> {
-        if !self.more || self.moving.is_some() || self.is_held_up() {
+        let now = Instant::now();
+        if self.moving.is_some() || self.unread.waits(now) || self.is_held_up() {
             return Ok(());
         }
-        let read = match self.context.log.read(self.stream, self.next, READ_EVENTS, READ_BYTES).await {
+        let again = self.unread.next(now);
+        let (from, last) = match again {
+            Some(part) => part,
+            None if self.more => (self.next, u64::MAX),
+            None => return Ok(()),
+        };
+        let read = match self.context.log.read(self.stream, from, READ_EVENTS, READ_BYTES).await {
             Ok(read) => read,
-            // They stay unsettled, so that the next start tries again.
-            Err(ReadError::Io { name, first, last, source }) => {
-                tracing::error!(error = %source, segment = name, first, last, "events cannot be read; others go on");
-                self.context.metrics.unread.add(last - first + 1);
-                self.pass_to(first);
-                self.next = last + 1;
+            Err(ReadError::Io { name, first, last: end, source }) => {
+                self.cannot_read(&name, (from, first.max(from), end.min(last)), &source);
                 return Ok(());
             }
             Err(error @ ReadError::NoStream) => return Err(error.into()),
         };
+        let has_more = read.next > from;
+        let reached = self.give_out(read, from, last).await;
+        match (again, reached.checked_sub(1)) {
+            (Some(_), Some(done)) if reached > from => self.unread.were_read(from, done),
+            (Some(_), _) => {}
+            (None, _) => {
+                self.more = has_more;
+                self.next = reached;
+            }
+        }
+        Ok(())
+    }
+
+    /// What could not be read from a segment, asked for from `from` on, is passed over, and read again later. Where the system
+    /// has no room to read, or much was passed over, it is waited for instead.
+    fn cannot_read(&mut self, segment: &str, (from, first, last): (u64, u64, u64), error: &io::Error) {
+        let now = Instant::now();
+        if is_full(error) || !self.unread.may_pass(first, last) {
+            tracing::warn!(%error, segment, first, last, "events cannot be read now; they are waited for");
+            self.unread.wait(now);
+            return;
+        }
+        self.nobodys(from, first);
+        if self.unread.pass_over(first, last, now) {
+            tracing::error!(%error, segment, first, last, "events cannot be read; others go on, and they are tried again");
+            self.context.metrics.unread.add(last - first + 1);
+        }
+        if self.next <= last {
+            self.next = last + 1;
+        }
+    }
+
+    /// Gives out what was read from `from` up to `last`, as far as there is room for it: up to where.
+    async fn give_out(&mut self, read: Read, from: u64, last: u64) -> u64 {
         let held_up = self.held_up.take();
-        self.more = read.next > self.next;
-        read.gaps.iter().for_each(|gap| self.missing(gap));
-        let (mut asides, begun, mut is_cut) = (Vec::new(), Instant::now(), false);
-        for event in read.events {
-            self.pass_to(event.offset);
+        let (mut asides, begun, mut reached) = (Vec::new(), Instant::now(), from);
+        let mut is_cut = false;
+        for event in read.events.into_iter().filter(|event| event.offset <= last) {
             let offset = event.offset;
+            self.nobodys(reached, offset);
+            reached = offset;
             if let Some(full) = self.give(event, &mut asides).await {
                 let since = held_up.filter(|(number, _)| *number == full).map(|(_, since)| since);
                 self.held_up = Some((full, since.unwrap_or_else(Instant::now)));
                 break;
             }
-            self.next = offset + 1;
+            reached = offset + 1;
             is_cut = aside::is_enough(&asides) || begun.elapsed() > READ_TIME;
             if is_cut {
                 break;
             }
         }
         if self.held_up.is_none() && !is_cut {
-            self.pass_to(read.next);
+            let end = read.next.min(last.saturating_add(1));
+            self.nobodys(reached, end);
+            reached = reached.max(end);
         }
+        // The others come again with what stands around them.
+        read.gaps.iter().filter(|gap| gap.first < reached).for_each(|gap| self.missing(gap, reached));
         self.put_aside(asides);
-        Ok(())
+        reached
     }
 
     /// Whether the next event has to wait for room at somebody who has none.
@@ -253,17 +321,17 @@ impl Worker {
         false
     }
 
-    /// Takes what lies between two events as nobody's.
-    fn pass_to(&mut self, offset: u64) {
-        if offset > self.next {
-            self.settled.insert(self.next, offset - 1);
-            self.next = offset;
+    /// Takes what lies between two events, from `from` up to and without `to`, as nobody's.
+    fn nobodys(&mut self, from: u64, to: u64) {
+        if to > from {
+            self.settled.insert(from, to - 1);
         }
     }
 
-    /// Events that are not there any more. Those that somebody still waited for are lost.
-    fn missing(&self, gap: &Gap) {
-        let waited: Vec<(u64, u64)> = self.recovered.unsettled(gap.first, gap.last.saturating_add(1)).collect();
+    /// Events that are not there any more, as far as was read. Those that somebody still waited for are lost.
+    fn missing(&self, gap: &Gap, reached: u64) {
+        let end = gap.last.saturating_add(1).min(reached);
+        let waited: Vec<(u64, u64)> = self.recovered.unsettled(gap.first, end).collect();
         for (first, last) in waited {
             let why = format!("events {first} to {last}: {:?}", gap.cause);
             self.context.lost(&self.addressable, first, &why);
@@ -297,6 +365,7 @@ impl Worker {
                 return Some(*number);
             }
         }
+        self.tried.remove(&offset);
         if matched.is_empty() {
             self.settled.insert(offset, offset);
             return None;
@@ -327,7 +396,8 @@ impl Worker {
             None => addressable.places().collect(),
         };
         let mut matched: Vec<Number> = places.iter().filter_map(|place| self.numbers.get(place).copied()).collect();
-        if let Some(tried) = self.tried.remove(&offset) {
+        // Kept until the event is given: it may have to wait for room, and is looked at again then.
+        if let Some(tried) = self.tried.get(&offset) {
             matched.extend(tried);
             matched.sort_unstable();
             matched.dedup();
@@ -370,6 +440,9 @@ impl Worker {
 
     /// Lets those who are behind take more of what was put aside for them.
     async fn fill(&mut self) {
+        if !self.unfilled.is_empty() && !self.unread.waits(Instant::now()) {
+            self.runnable.append(&mut self.unfilled);
+        }
         self.runnable.sort_unstable();
         self.runnable.dedup();
         for at in 0..self.runnable.len() {
@@ -383,6 +456,10 @@ impl Worker {
         let Some((stream, from)) = subscriber.backlog_start().filter(|_| wanted > 0) else { return };
         let read = match self.context.log.read(stream, from, wanted, READ_BYTES / 4).await {
             Ok(read) => read,
+            Err(ReadError::Io { source, .. }) if is_full(&source) => {
+                self.unread.wait(Instant::now());
+                return self.unfilled.push(number);
+            }
             // Its attempt says what is wrong.
             Err(ReadError::Io { .. } | ReadError::NoStream) => return subscriber.hold_next(None),
         };
@@ -482,7 +559,7 @@ impl Worker {
         let attempts = subscriber.failed(item);
         subscriber.view.failed_attempts.fetch_add(1, Relaxed);
         if let Some((_, cursor)) = subscriber.place(item) {
-            self.writes.push(Write::Attempted { cursor, offset: item.offset, attempts });
+            self.untold.attempted(cursor, item.offset, attempts);
         }
         self.retries.push(Reverse((Instant::now() + wait(attempts), number, item)));
     }
@@ -496,7 +573,7 @@ impl Worker {
         }
         let is_said = item.stream == Stream::Main && self.release(item.offset);
         if !is_said && let Some(subscriber) = self.subscribers.get_mut(&number) {
-            subscriber.say_settled(item);
+            subscriber.say_settled(item, self.unread.holes());
         }
         self.unsaid.push(number);
     }
@@ -515,8 +592,8 @@ impl Worker {
         is_last
     }
 
-    /// Makes again what is due.
-    fn due(&mut self) {
+    /// Does again what is due.
+    async fn due(&mut self) -> Result<(), WorkerError> {
         let now = Instant::now();
         while let Some(Reverse((due, number, item))) = self.retries.peek().copied()
             && due <= now
@@ -527,17 +604,23 @@ impl Worker {
                 self.runnable.push(number);
             }
         }
+        if self.arrive_again.is_some_and(|due| due <= now) {
+            self.arrive().await?;
+            self.note_adopted();
+        }
+        Ok(())
     }
 
-    /// Tells the log how far things are, unless it is being told.
+    /// Tells the log how far things are, unless it is being told. What it refused is told with what is new, or after a
+    /// while.
     fn tell(&mut self) {
-        if self.telling.is_some() {
+        let has_news = self.untold.has_news() || !self.settled.is_empty() || !self.unsaid.is_empty();
+        let is_due = self.refused.is_some_and(|due| due <= Instant::now());
+        if self.telling.is_some() || !(has_news || is_due) {
             return;
         }
-        let mut writes = std::mem::take(&mut self.writes);
-        let settled = std::mem::take(&mut self.settled);
-        if !settled.is_empty() {
-            writes.push(Write::Settle { cursor: self.root, ranges: settled.iter().collect() });
+        for (first, last) in std::mem::take(&mut self.settled).iter() {
+            self.untold.settle(self.root, first, last);
         }
         self.unsaid.sort_unstable();
         self.unsaid.dedup();
@@ -547,17 +630,36 @@ impl Worker {
             subscriber.tell();
             let lanes = [Some(&mut subscriber.main), subscriber.backlog.as_mut().map(|backlog| &mut backlog.lane)];
             for lane in lanes.into_iter().flatten() {
-                let ranges = lane.take_unsaid();
-                if !ranges.is_empty() {
-                    writes.push(Write::Settle { cursor: lane.cursor, ranges });
+                for (first, last) in lane.take_unsaid() {
+                    self.untold.settle(lane.cursor, first, last);
                 }
             }
         }
+        let writes = self.untold.take();
         if writes.is_empty() {
             return self.told();
         }
         let log = self.context.log.clone();
-        self.telling = Some(Box::pin(async move { log.write(writes, Durability::Written).await }));
+        self.telling = Some(Box::pin(async move {
+            let told = log.write(writes.clone(), Durability::Written).await;
+            (writes, told)
+        }));
+    }
+
+    /// The log answered. What it refuses, as a full disk does, is kept: else it would come again after the next start, and
+    /// hold up what could go meanwhile.
+    fn was_told(&mut self, (writes, told): (Vec<Write>, Told)) -> Result<(), WorkerError> {
+        self.telling = None;
+        self.told();
+        let refusal = self.untold.keep_refused(writes, told?);
+        if let Some(error @ WriteError::Stopped(_)) = refusal {
+            return Err(AskError::from(error).into());
+        }
+        if let (Some(error), None) = (&refusal, self.refused) {
+            tracing::warn!(%error, "the event log does not take how far deliveries are; it is told again");
+        }
+        self.refused = refusal.map(|_| Instant::now() + TELL_AGAIN);
+        Ok(())
     }
 
     /// The log was told, and those who waited for that go on.
@@ -583,10 +685,17 @@ impl Worker {
         {
             self.moved(moved?);
         }
+        self.tell_all().await
+    }
+
+    /// Tells the log everything that there is now, and waits for its answer.
+    async fn tell_all(&mut self) -> Result<(), WorkerError> {
         for _ in 0..2 {
+            self.refused = self.refused.map(|_| Instant::now());
             self.tell();
             if let Some(telling) = self.telling.take() {
-                told_well(telling.await)?;
+                let told = telling.await;
+                self.was_told(told)?;
             }
         }
         Ok(())
@@ -599,19 +708,6 @@ fn whose(number: Number, stream: Stream) -> Number {
         Stream::Main => EVERYBODYS,
         Stream::Backlog => number,
     }
-}
-
-/// What the log says to progress that it was told. What it does not take of it is delivered again after a restart.
-fn told_well(told: Told) -> Result<(), WorkerError> {
-    for outcome in told? {
-        match outcome {
-            // What is deleted has no progress.
-            Ok(_) | Err(WriteError::NoCursor | WriteError::NoStream) => {}
-            Err(error @ WriteError::Stopped(_)) => return Err(AskError::from(error).into()),
-            Err(error) => tracing::warn!(%error, "the event log does not take how far deliveries are"),
-        }
-    }
-    Ok(())
 }
 
 async fn answered<T>(of: &mut Option<BoxFuture<'static, T>>) -> T {

@@ -20,7 +20,7 @@ use http_body::Body;
 use http_body_util::Full;
 use knoll_api::Resource;
 
-use super::{Answer, Bytes, Inner, empty, one, read, refusal, target};
+use super::{Answer, Bytes, Inner, Message, empty, one, refusal, target};
 use crate::{sinks::Progress, topology::NotFound};
 
 const REASON: HeaderName = HeaderName::from_static("reason");
@@ -53,12 +53,11 @@ impl Inner {
     where
         B: Body<Data = Bytes>,
     {
-        let _place = self.place()?;
+        let _place = self.place(head)?;
         let target = target(head);
         self.topology()?.job_sink_at(target).map_err(no_sink)?;
-        let mut held = None;
-        let body = self.body(body, &mut held).await?;
-        let (event, _) = one(read(&head.headers, body)?, ONE_JOB)?;
+        let Message { events, held: _held, .. } = self.message(head, body).await?;
+        let (event, _) = one(events, ONE_JOB)?;
         // Whatever it was when the request began, it is now that the event is taken.
         let sink = self.topology()?.job_sink_at(target).map_err(no_sink)?.clone();
         let at = Location {
@@ -72,7 +71,7 @@ impl Inner {
     }
 
     async fn job_progress(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Answer> {
-        let _place = self.place()?;
+        let (_place, _held) = (self.place(head)?, self.held(head)?);
         let at = Location::parse(target(head)).ok_or_else(|| {
             let form = "/namespaces/<namespace>/name/<name>/sources/<source>/ids/<id>";
             refusal(

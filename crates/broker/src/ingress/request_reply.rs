@@ -7,7 +7,7 @@ use knoll_event::{
     mode::{self, Format},
 };
 
-use super::{Answer, Bytes, Inner, empty, refusal};
+use super::{Answer, Bytes, Inner, empty, refusal, serve::Peer};
 use crate::{
     request_reply::{Answered, CannotWait, Request},
     topology::{RequestReply, Topology},
@@ -19,29 +19,34 @@ impl Inner {
         &self,
         of: &RequestReply,
         (mut event, format): (Event, Format),
-        headers: &HeaderMap,
+        (headers, beside): (&HeaderMap, HeaderMap),
         topology: &Topology,
     ) -> Result<Request, Answer> {
         let gone = || refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("its broker {} is not there", of.broker.name));
         let into = topology.get(&of.broker).ok_or_else(gone)?.clone();
-        self.authorized(&into, headers, std::slice::from_ref(&event)).await?;
+        self.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await?;
         let request = self.waiting.begin(of, &mut event).map_err(|error| match error {
             CannotWait::TooMany => self.busy(&error.to_string()),
             CannotWait::Invalid(_) => refusal(StatusCode::BAD_REQUEST, error),
             CannotWait::Seal => refusal(StatusCode::INTERNAL_SERVER_ERROR, error),
         })?;
-        self.take(&into, vec![(event, format)], headers).await?;
+        self.take(&into, vec![(event, format)], beside).await?;
         Ok(request)
     }
 
     /// The event that answers a request; nothing, and success all the same, when none came in time.
-    pub(super) async fn answer_to(&self, of: &RequestReply, request: Request) -> Response<Full<Bytes>> {
+    pub(super) async fn answer_to(
+        &self,
+        of: &RequestReply,
+        request: Request,
+        peer: Peer,
+    ) -> Result<Response<Full<Bytes>>, Answer> {
         let mut response = empty(StatusCode::OK);
         if let Some(event) = request.answered(of).await {
             let body = mode::write(&event, Format::Binary, response.headers_mut());
-            *response.body_mut() = Full::from(body);
+            *response.body_mut() = Full::from(self.counted(body, peer).await?);
         }
-        response
+        Ok(response)
     }
 
     /// Takes an event that says that it is an answer.

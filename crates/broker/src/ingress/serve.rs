@@ -1,29 +1,124 @@
 //! Connections of senders: HTTP/1.1 and HTTP/2 on one port, their bounds, and their end.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    pin::pin,
+    time::Duration,
+};
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
 
-use super::Ingress;
+use super::{
+    Ingress,
+    activity::{Activity, Answering, Patience, Written},
+    patient::Patient,
+};
+use crate::{Config, transport::Wire};
 
 /// Header lines of a request: more than an event of as many extensions as it may have.
 const MOST_HEADERS: usize = 512;
 /// Requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 250;
+/// Most time for a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After a connection could not be accepted, for want of descriptors.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection on which nothing goes on may take to end in good order.
+const LEAVE: Duration = Duration::from_secs(5);
 
-/// Serves senders that connect here, until `end`. Requests that began before are then answered within
-/// [`Config::grace`](crate::Config::grace), and what is left is cut off; when this is dropped, at once.
+/// Who sends a request: the address, of those that share one, whoever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Peer(IpAddr);
+
+impl Peer {
+    /// Whoever hands over requests without a connection.
+    pub(super) const NOBODY: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+    /// All addresses of the loopback are one, and so are those of version 6 that begin with the same 64 bits, which whoever
+    /// has one has.
+    fn of(address: IpAddr) -> Self {
+        const NETWORK: u128 = u128::MAX << 64;
+        match address.to_canonical() {
+            address if address.is_loopback() => Self(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V4(address) => Self(address.into()),
+            IpAddr::V6(address) => Self(IpAddr::V6((address.to_bits() & NETWORK).into())),
+        }
+    }
+}
+
+/// Serves senders that connect here over http, until `end`. Requests that began before are then answered within
+/// [`Config::grace`], and what is left is cut off; when this is dropped, at once.
 pub async fn serve(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
-    let config = &ingress.inner.config;
-    let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(config.max_connections)));
+    connections(Connections { ingress, acceptor: None }, listener, end).await;
+}
+
+/// Serves senders that connect here over https, in the same way, and within the same bounds together with [`serve`]. They
+/// are presented the certificates of the data plane's [`Transport`](crate::Transport); without one their handshakes fail.
+pub async fn serve_tls(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
+    let acceptor = Some(ingress.inner.transport.acceptor());
+    connections(Connections { ingress, acceptor }, listener, end).await;
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Connections {
+    ingress: Ingress,
+    acceptor: Option<TlsAcceptor>,
+}
+
+async fn connections(all: Connections, listener: TcpListener, end: impl Future<Output = ()>) {
+    let inner = &all.ingress.inner;
+    let (ending, builder) = (watch::Sender::new(false), builder(&inner.config));
+    let mut connections = JoinSet::new();
+    let mut end = pin!(end);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = &mut end => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok((stream, address)) => (stream, Peer::of(address.ip())),
+            Err(error) => {
+                tracing::warn!(%error, "accept a sender's connection");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // One too many is closed at once, which its client sees before it has sent anything.
+        let Some(place) = inner.connections.take(peer, 1) else { continue };
+        let (all, builder, ending) = (all.clone(), builder.clone(), ending.subscribe());
+        connections.spawn(async move {
+            all.serve(builder, stream, peer, ending).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    ending.send_replace(true);
+    let left = async { while connections.join_next().await.is_some() {} };
+    if timeout(inner.config.grace, left).await.is_err() {
+        tracing::warn!(connections = connections.len(), "senders are cut off after the grace period");
+    }
+}
+
+fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -37,39 +132,99 @@ pub async fn serve(ingress: Ingress, listener: TcpListener, end: impl Future<Out
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(config.header_read_timeout));
-    let mut connections = JoinSet::new();
-    let mut end = std::pin::pin!(end);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = &mut end => break,
+    builder
+}
+
+impl Connections {
+    /// Serves one connection, which is secured first where it has to be.
+    async fn serve(
+        self,
+        builder: auto::Builder<TokioExecutor>,
+        stream: TcpStream,
+        peer: Peer,
+        ending: watch::Receiver<bool>,
+    ) {
+        let Self { ingress, acceptor } = self;
+        let Some(acceptor) = acceptor else {
+            return requests(ingress, Wire::Plain, builder, stream, peer, ending).await;
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "accept a sender's connection");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        // One too many is closed at once, which its client sees before it has sent anything.
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let (builder, watcher, ingress) = (builder.clone(), graceful.watcher(), ingress.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let ingress = ingress.clone();
-            async move { Ok::<_, Infallible>(ingress.answer(request).await) }
-        });
-        connections.spawn(async move {
-            if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
-                tracing::debug!(%error, "a sender's connection ended");
-            }
-            drop(place);
-        });
+        match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => requests(ingress, Wire::Tls, builder, stream, peer, ending).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a sender's TLS handshake failed"),
+            Err(_) => tracing::debug!("a sender's TLS handshake took too long"),
+        }
     }
-    drop(listener);
-    let left = tokio::time::timeout(config.grace, graceful.shutdown()).await;
-    if left.is_err() {
-        tracing::warn!(connections = connections.len(), "senders are cut off after the grace period");
+}
+
+/// Answers the requests of one connection until its client ends it, nothing goes on on it for too long, or all end.
+async fn requests(
+    ingress: Ingress,
+    wire: Wire,
+    builder: auto::Builder<TokioExecutor>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    peer: Peer,
+    mut ending: watch::Receiver<bool>,
+) {
+    let config = &ingress.inner.config;
+    let patience = Patience { idle: config.header_read_timeout, writing: config.body_read_timeout };
+    let (activity, stream) = (Activity::begin(), TokioIo::new(Patient::new(stream, patience.writing)));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let (ingress, answering) = (ingress.clone(), activity.answer());
+        async move {
+            request.extensions_mut().insert(peer);
+            Ok::<_, Infallible>(written(ingress.answer_by(wire, request).await, answering).await)
+        }
+    });
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = activity.over(patience) => {
+            serving.as_mut().graceful_shutdown();
+            timeout(LEAVE, serving.as_mut()).await.unwrap_or_else(|_| Err("it does nothing for too long".into()))
+        }
+        () = ended(&mut ending) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a sender's connection ended");
+    }
+}
+
+/// Waits for the end of all.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // When nobody says it any more, all are dropped, this among them.
+    drop(ending.wait_for(|ending| *ending).await);
+}
+
+/// An answer as it is written to its connection.
+async fn written(answer: Response<Full<Bytes>>, answering: Answering) -> Response<Written> {
+    let (head, body) = answer.into_parts();
+    // It is whole already.
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_else(|never| match never {});
+    Response::from_parts(head, answering.write(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_many_addresses_is_one_client() {
+        let same = |one: &str, other: &str| {
+            let of = |address: &str| Peer::of(address.parse().expect("an address"));
+            of(one) == of(other)
+        };
+        for (one, other, is_same) in [
+            ("127.0.0.1", "127.9.9.9", true),
+            ("127.0.0.1", "::1", true),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("2001:db8::1", "2001:db8::ffff:1", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(same(one, other), is_same, "{one} {other}");
+        }
     }
 }

@@ -90,28 +90,47 @@ impl Policy {
     }
 }
 
-impl Access {
-    /// Whether whoever has this subject may send this event to something of `namespace`.
-    pub fn allows(&self, subject: &str, namespace: &str, event: &Event) -> bool {
-        match self {
-            Self::Policies(policies) => {
-                let first = policies.iter().find(|policy| policy.speaks_of(subject));
-                first.is_some_and(|policy| policy.filter.verdict(event).delivers())
-            }
-            Self::Open | Self::Otherwise(_) => self.admits(subject, namespace),
-        }
-    }
+/// What one sender may send.
+#[derive(Clone, Copy, Debug)]
+pub enum Allowed<'a> {
+    /// Every event.
+    All,
+    /// None.
+    Nothing,
+    /// Those that this lets through.
+    Those(&'a Filter),
+}
 
-    /// Whether there may be events that whoever has this subject may send to something of `namespace`.
-    pub fn admits(&self, subject: &str, namespace: &str) -> bool {
+impl Access {
+    /// What whoever has this subject may send to something of `namespace`.
+    pub fn of(&self, subject: &str, namespace: &str) -> Allowed<'_> {
+        let all_if = |holds: bool| if holds { Allowed::All } else { Allowed::Nothing };
         match self {
-            Self::Open | Self::Otherwise(Mode::AllowAll) => true,
-            Self::Otherwise(Mode::DenyAll) => false,
+            Self::Open | Self::Otherwise(Mode::AllowAll) => Allowed::All,
+            Self::Otherwise(Mode::DenyAll) => Allowed::Nothing,
             Self::Otherwise(Mode::AllowSameNamespace) => {
                 let own = subject.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-                own.is_some_and(|(of, _)| of == namespace)
+                all_if(own.is_some_and(|(of, _)| of == namespace))
             }
-            Self::Policies(policies) => policies.iter().any(|policy| policy.speaks_of(subject)),
+            Self::Policies(policies) => {
+                let first = policies.iter().find(|policy| policy.speaks_of(subject));
+                first.map_or(Allowed::Nothing, |policy| Allowed::Those(&policy.filter))
+            }
+        }
+    }
+}
+
+impl Allowed<'_> {
+    /// Whether an event is among it, and the work that took, counted as
+    /// [`MOST_WORK`](knoll_event::limits::MOST_WORK) counts it.
+    pub fn has(self, event: &Event) -> (bool, usize) {
+        match self {
+            Self::All => (true, 0),
+            Self::Nothing => (false, 0),
+            Self::Those(filter) => {
+                let (verdict, work) = filter.verdict_and_work(event);
+                (verdict.delivers(), work)
+            }
         }
     }
 }
@@ -123,7 +142,7 @@ mod tests {
     const ME: &str = "system:serviceaccount:ns:me";
 
     fn allows(access: &Access, subject: &str) -> bool {
-        access.allows(subject, "ns", &Event::new("1", "/s", "t").expect("an event"))
+        access.of(subject, "ns").has(&Event::new("1", "/s", "t").expect("an event")).0
     }
 
     fn policy(from: &[&str], kind: &str) -> Policy {
@@ -163,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_without_an_event_is_somebody_whom_a_policy_speaks_of() {
+    fn who_may_send_something_is_somebody_whom_a_policy_speaks_of() {
         for (access, expected) in [
             (Access::Open, true),
             (Access::Otherwise(Mode::DenyAll), false),
@@ -171,7 +190,8 @@ mod tests {
             (Access::Policies(vec![policy(&["somebody"], ""), policy(&[ME], "other")]), true),
             (Access::Policies(vec![policy(&["somebody"], "")]), false),
         ] {
-            assert_eq!(access.admits(ME, "ns"), expected, "{access:?}");
+            let is_something = !matches!(access.of(ME, "ns"), Allowed::Nothing);
+            assert_eq!(is_something, expected, "{access:?}");
         }
     }
 }

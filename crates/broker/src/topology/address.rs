@@ -8,12 +8,14 @@
 //! | a RequestReply | `request-reply.<system namespace>.svc.<domain>/<namespace>/<name>`, and `/reply` after it for answers |
 //! | a JobSink | `job-sink.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //! | an IntegrationSink | `<name>-deployment.<namespace>.svc.<domain>/` |
+//! | an IntegrationSink, over TLS | `integration-sink.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
 use knoll_api::eventing::services::{
-    BROKER_INGRESS as BROKERS, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
-    INTEGRATION_SINK_SUFFIX as INTEGRATION_SINK, JOB_SINK as JOB_SINKS, REQUEST_REPLY as REQUEST_REPLIES,
+    BROKER_INGRESS as BROKERS, CERTIFICATES, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
+    INTEGRATION_SINK as INTEGRATION_SINKS, INTEGRATION_SINK_SUFFIX as INTEGRATION_SINK, JOB_SINK as JOB_SINKS,
+    REQUEST_REPLY as REQUEST_REPLIES,
 };
 
 use super::{Kind, Name};
@@ -82,6 +84,22 @@ impl Names {
         self.service(&host) == Some((JOB_SINKS, &self.system_namespace))
     }
 
+    /// Namespace and name of the IntegrationSink that a request to the Service of all of them is for; nothing when the host
+    /// is another.
+    pub(super) fn integration_sink_by_path<'t>(
+        &self,
+        host: &str,
+        target: &'t str,
+    ) -> Option<Result<(&'t str, &'t str), NotFound>> {
+        let host = without_port(host).to_ascii_lowercase();
+        if self.service(&host) != Some((INTEGRATION_SINKS, &self.system_namespace)) {
+            return None;
+        }
+        let parts: Vec<&str> = target.strip_suffix('/').unwrap_or(target).split('/').collect();
+        let ["", namespace, name] = parts[..] else { return Some(Err(NotFound::Malformed)) };
+        Some(Ok((namespace, name)))
+    }
+
     /// Namespace and name of the IntegrationSink that a host may be that of.
     pub(super) fn integration_sink(&self, host: &str) -> Option<(String, String)> {
         let host = without_port(host).to_ascii_lowercase();
@@ -139,6 +157,20 @@ impl Names {
         let parts: Vec<&str> = path.split('/').collect();
         let ["", namespace, name] = parts[..] else { return Err(NotFound::Malformed) };
         Ok(Name::new(kind, namespace, name))
+    }
+
+    /// The Service whose certificate is presented where this host is asked for. What names none of them gets the one of
+    /// brokers: who asks for no name, such as by an address, sends to those.
+    pub(crate) fn presenter(&self, host: &str) -> &'static str {
+        let host = host.to_ascii_lowercase();
+        match self.service(&host) {
+            Some((service, _)) if service.ends_with(CHANNEL) => CHANNELS,
+            Some((service, _)) if service.ends_with(INTEGRATION_SINK) => INTEGRATION_SINKS,
+            Some((service, namespace)) if namespace == &*self.system_namespace => {
+                CERTIFICATES.iter().map(|(name, _)| *name).find(|name| *name == service).unwrap_or(BROKERS)
+            }
+            _ => BROKERS,
+        }
     }
 
     /// Name and namespace of the service that a host is.
@@ -224,6 +256,24 @@ mod tests {
                 let path = format!("/{}/{}", found.namespace, found.name);
                 prop_assert_eq!(names.name(&names.broker_host(), &path), Ok(found));
             }
+        }
+    }
+
+    #[test]
+    fn each_host_has_the_certificate_of_its_service() {
+        for (host, service) in [
+            ("broker-ingress.knative-eventing.svc.cluster.local", BROKERS),
+            ("IMC-dispatcher.knative-eventing.svc", CHANNELS),
+            ("c-kn-channel.ns.svc.cluster.local", CHANNELS),
+            ("request-reply.knative-eventing", REQUEST_REPLIES),
+            ("job-sink.knative-eventing.svc", JOB_SINKS),
+            ("integration-sink.knative-eventing.svc", INTEGRATION_SINKS),
+            ("i-deployment.ns.svc", INTEGRATION_SINKS),
+            ("imc-dispatcher.other.svc", BROKERS),
+            ("example.org", BROKERS),
+            ("", BROKERS),
+        ] {
+            assert_eq!(Names::default().presenter(host), service, "{host}");
         }
     }
 

@@ -96,6 +96,10 @@ impl Topology {
     /// The IntegrationSink that a request is for, by the host that it names and its target; nothing when the host is that
     /// of none that is there: other Services may be called so, too.
     pub(crate) fn find_log_sink(&self, host: &str, target: &str) -> Option<Result<Arc<LogSink>, NotFound>> {
+        if let Some(named) = self.names.integration_sink_by_path(host, target) {
+            let found = named.and_then(|(namespace, name)| self.log_sink(namespace, name).ok_or(NotFound::Unknown));
+            return Some(found.cloned());
+        }
         let (namespace, name) = self.names.integration_sink(host)?;
         let found = self.log_sink(&namespace, &name)?;
         // A relative reference such as an empty path means the root.
@@ -133,6 +137,17 @@ mod tests {
         {
             assert_eq!(found(&topology, host, "/x"), None, "{host}");
         }
+        let all = "integration-sink.knative-eventing.svc.cluster.local";
+        for (target, expected) in [
+            ("/ns/l", Ok("l".to_owned())),
+            ("/ns/l/", Ok("l".to_owned())),
+            ("/ns/m", Err(NotFound::Unknown)),
+            ("/ns", Err(NotFound::Malformed)),
+            ("/", Err(NotFound::Malformed)),
+        ] {
+            assert_eq!(found(&topology, all, target), Some(expected), "{target}");
+        }
+        assert_eq!(found(&topology, "integration-sink.ns", "/ns/l"), None);
         assert_eq!(found(&topology.without_log_sink("ns", "l"), "l-deployment.ns", "/"), None);
     }
 

@@ -70,6 +70,15 @@ pub enum EventCommand {
         #[command(flatten)]
         since: From,
     },
+    /// Who sends what to whom: sources, brokers, channels, Triggers, Subscriptions, flows and sinks of the namespace.
+    Graph {
+        /// Of every namespace.
+        #[arg(long, short = 'A')]
+        all_namespaces: bool,
+        /// How it is printed.
+        #[arg(long, short, value_enum, default_value = "human")]
+        output: Output,
+    },
     /// Events that nobody took, and no dead letter sink either.
     Dlq {
         /// What to do.

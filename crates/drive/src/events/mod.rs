@@ -3,10 +3,11 @@
 mod publish;
 mod sources;
 mod translate;
+mod transport;
 
 use std::sync::Arc;
 
-use knoll_broker::{Adopted, EventTypes, Topology};
+use knoll_broker::{Adopted, EventTypes, Topology, Transport};
 use tokio::sync::watch;
 
 pub(crate) use publish::{EventPublisher, KINDS};
@@ -22,4 +23,6 @@ pub struct EventLinks {
     pub adopted: Adopted,
     /// Has EventTypes made of events, where the feature says so.
     pub event_types: Arc<EventTypes>,
+    /// Is told how events travel.
+    pub transport: Transport,
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::{
     EventLinks,
     translate::{self, Head},
+    transport,
 };
 use crate::counters::{Counters, count};
 
@@ -56,7 +57,7 @@ struct Known {
 #[derive(Default)]
 struct Entry {
     head: Option<Head>,
-    /// By Trigger; those of a channel by their places in it.
+    /// By Trigger; those of a channel by their uids.
     subscriptions: BTreeMap<Key, Known>,
     /// Put together of both; nothing while it is not there or has to be put together anew.
     made: Option<Addressable>,
@@ -118,6 +119,7 @@ impl EventPublisher {
         if self.topology.is_none() {
             return;
         }
+        transport::changed(&self.links.transport, world, change);
         match change {
             Changed::Object { before, after } => {
                 match after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key())) {
@@ -126,9 +128,10 @@ impl EventPublisher {
                     _ => {}
                 }
             }
-            // Which broker a Trigger may name is a feature, and so is who may send.
+            // Which broker a Trigger may name is a feature, and so is who may send, and how.
             Changed::Config(SystemConfig::Eventing("config-features")) => {
                 self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
+                transport::tell(&self.links.transport, world);
                 self.touched.extend(all(world));
             }
             Changed::Config(_) | Changed::Observed(..) => {}
@@ -168,6 +171,7 @@ impl EventPublisher {
         let is_first = self.topology.is_none();
         if is_first {
             self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
+            transport::tell(&self.links.transport, world);
             self.touched = all(world).collect();
         }
         let mut looked = Looked::default();
@@ -244,7 +248,7 @@ impl EventPublisher {
         }
         let (Some(trigger), Some(name)) = (trigger, name) else { return };
         let generation = trigger.meta().generation.unwrap_or_default();
-        let (subscription, error) = translate::trigger(&trigger);
+        let (subscription, error) = translate::trigger(world, &trigger);
         let carried = to_carry(world, Kind::Trigger, key).filter(|_| error.is_none());
         if let Some(error) = error {
             tracing::error!(trigger = %key, %error, "a filter cannot be used: the Trigger gets no event");
@@ -262,18 +266,17 @@ impl EventPublisher {
         let entry = self.entries.entry(name.clone()).or_default();
         let head = channel.as_ref().map(|channel| translate::channel(world, channel));
         let mut is_different = entry.set_head(head);
-        let subscribers = channel.iter().flat_map(|channel| translate::subscribers(channel)).enumerate();
-        let places: Vec<(Key, Subscription)> =
-            subscribers.map(|(at, subscription)| (Key::new("", format!("{at:08}")), subscription)).collect();
-        let is_there = |place: &Key| places.binary_search_by(|(key, _)| key.cmp(place)).is_ok();
-        let gone: Vec<Key> = entry.subscriptions.keys().filter(|place| !is_there(place)).cloned().collect();
-        for place in gone {
-            entry.remove(&place);
+        let subscribers = channel.iter().flat_map(|channel| translate::subscribers(world, channel));
+        let subscribers: BTreeMap<Key, Subscription> =
+            subscribers.map(|subscription| (Key::new("", &*subscription.uid), subscription)).collect();
+        let gone: Vec<Key> = entry.subscriptions.keys().filter(|uid| !subscribers.contains_key(uid)).cloned().collect();
+        for uid in gone {
+            entry.remove(&uid);
             is_different = true;
         }
-        for (place, subscription) in places {
+        for (uid, subscription) in subscribers {
             // Nothing is filtered here, so that every generation is the same.
-            is_different |= entry.put(place, Known { subscription, generation: 0 });
+            is_different |= entry.put(uid, Known { subscription, generation: 0 });
         }
         let told = looked.told.entry(name.clone()).or_default();
         told.insert((Kind::InMemoryChannel, key.clone()), to_carry(world, Kind::InMemoryChannel, key));
@@ -373,7 +376,7 @@ impl Entry {
         is_different
     }
 
-    /// Puts a subscription in its place. Whether the data plane does otherwise from now on.
+    /// Puts a subscription in the place of the one of its key. Whether the data plane does otherwise from now on.
     fn put(&mut self, key: Key, next: Known) -> bool {
         let before = self.subscriptions.get(&key);
         let is_same = before.is_some_and(|known| {

@@ -1,16 +1,20 @@
 //! From objects of the API, as admission and their controllers left them, to what the data plane acts on.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Uri;
 use knoll_api::{
     Key, Resource,
     config::eventing::DefaultAuthorizationMode,
-    duck::{self, AddressStatus, AppliedEventPoliciesStatus, AuthStatus, DeliverySpec, DeliveryStatus},
+    duck::{self, AddressStatus, AppliedEventPoliciesStatus, DeliverySpec, DeliveryStatus},
     eventing::{self, Broker, EventPolicy, FilterError, Trigger, TriggerSpec},
     iso8601,
     labels::eventing::ORDERING,
-    messaging::InMemoryChannel,
+    messaging::{self, InMemoryChannel},
     sinks,
 };
 use knoll_broker::{
@@ -21,7 +25,7 @@ use knoll_broker::{
     },
 };
 use knoll_event::{filter::Filter, mode::Format};
-use knoll_plan::World;
+use knoll_plan::{World, sender_account, subscriptions};
 
 /// How long an answer is waited for where a RequestReply does not say; what admission fills in.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -142,7 +146,7 @@ fn guard(world: &World, of: &impl Resource, address: &AddressStatus, policies: &
 }
 
 /// A Trigger whose events go where its status says. One whose filters cannot be read gets no event, and says why beside.
-pub(super) fn trigger(trigger: &Trigger) -> (Subscription, Option<FilterError>) {
+pub(super) fn trigger(world: &World, trigger: &Trigger) -> (Subscription, Option<FilterError>) {
     let status = &trigger.status;
     let to = destination(&status.subscriber_uri, &status.subscriber_ca_certs, &status.subscriber_audience);
     let subscriber = to.map_or(Subscriber::Unresolved, Subscriber::At);
@@ -152,7 +156,7 @@ pub(super) fn trigger(trigger: &Trigger) -> (Subscription, Option<FilterError>) 
     };
     let own = trigger.spec.delivery.as_ref();
     let subscription = Subscription {
-        service_account: account(status.auth.as_ref()),
+        service_account: sender_account(world, trigger).map(Into::into),
         filter,
         delivery: own.map(|spec| delivery(spec, Some(&status.delivery))),
         ordering: ordering(trigger),
@@ -166,11 +170,28 @@ fn filter(spec: &TriggerSpec) -> Result<Filter, FilterError> {
     Ok(Filter::of_trigger(filters, spec.filter.iter().flat_map(|filter| filter.pairs()))?)
 }
 
-/// Who is subscribed to a channel; of several of one uid the first.
-pub(super) fn subscribers(channel: &InMemoryChannel) -> Vec<Subscription> {
+/// Who is subscribed to a channel; of several of one uid the first. Events are sent as the Subscription's own account, in
+/// its namespace; one that no Subscription has put there has none.
+pub(super) fn subscribers(world: &World, channel: &InMemoryChannel) -> Vec<Subscription> {
     let mut seen = HashSet::new();
     let there = channel.spec.subscribers.iter().filter(|subscriber| seen.insert(subscriber.uid.as_str()));
-    there.map(|subscriber| subscription(channel, subscriber)).collect()
+    let live = match world.eventing.features.oidc_authentication.is_enabled() {
+        true => subscriptions(world, &channel.key()),
+        false => Vec::new(),
+    };
+    let live: HashMap<&str, &messaging::Subscription> = live.iter().map(|one| (one.uid(), &**one)).collect();
+    let made = there.map(|subscriber| {
+        let made = subscription(channel, subscriber);
+        match live.get(subscriber.uid.as_str()) {
+            Some(live) => Subscription {
+                namespace: live.namespace().into(),
+                service_account: sender_account(world, *live).map(Into::into),
+                ..made
+            },
+            None => made,
+        }
+    });
+    made.collect()
 }
 
 fn subscription(channel: &InMemoryChannel, of: &duck::Subscriber) -> Subscription {
@@ -182,7 +203,6 @@ fn subscription(channel: &InMemoryChannel, of: &duck::Subscriber) -> Subscriptio
     };
     let name = of.name.as_deref().unwrap_or(&of.uid);
     Subscription {
-        service_account: account(of.auth.as_ref()),
         reply: destination(&of.reply_uri, &of.reply_ca_certs, &of.reply_audience),
         delivery: of.delivery.as_ref().map(|spec| delivery(spec, None)),
         ordering: ordering(channel),
@@ -220,10 +240,6 @@ fn destination(uri: &Option<String>, ca_certs: &Option<String>, audience: &Optio
     let uri: Uri = uri.as_deref()?.parse().ok()?;
     let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
     Some(Destination { uri, ca_certs: text(ca_certs), audience: text(audience) })
-}
-
-fn account(auth: Option<&AuthStatus>) -> Option<Arc<str>> {
-    Some(auth?.service_account_name.as_deref()?.into())
 }
 
 fn ordering(object: &impl Resource) -> Ordering {
@@ -288,15 +304,13 @@ mod tests {
             "status": {
                 "subscriberUri": "http://app.ns.svc.cluster.local/", "subscriberAudience": "app",
                 "deadLetterSinkUri": "http://dls.ns.svc.cluster.local/",
-                "auth": {"serviceAccountName": "sender"},
             },
         }));
-        let (subscription, error) = trigger(&object);
+        let (subscription, error) = trigger(&World::new(Settings::default()), &object);
         assert!(error.is_none());
         let to = Destination { audience: Some("app".into()), ..at("http://app.ns.svc.cluster.local/") };
         let backoff = Backoff { policy: BackoffPolicy::Linear, delay: Duration::from_millis(200) };
         let expected = Subscription {
-            service_account: Some("sender".into()),
             ordering: Ordering::Key,
             delivery: Some(Delivery {
                 retry: 3,
@@ -321,7 +335,7 @@ mod tests {
             "spec": {"broker": "b", "filters": [{"cesql": "1 +"}], "subscriber": {}},
             "status": {},
         }));
-        let (subscription, error) = trigger(&object);
+        let (subscription, error) = trigger(&World::new(Settings::default()), &object);
         assert_eq!(subscription.subscriber, Subscriber::Unresolved);
         assert!(error.expect("no expression").to_string().starts_with("cesql: "));
         let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
@@ -341,7 +355,7 @@ mod tests {
             ]},
             "status": {},
         }));
-        let all = subscribers(&object);
+        let all = subscribers(&World::new(Settings::default()), &object);
         let [first, nobody, lost] = &all[..] else { panic!("{all:?}") };
         let delivery = Delivery { dead_letter_sink: Some(at("http://d/")), ..Delivery::default() };
         let expected = Subscription {

@@ -94,3 +94,55 @@ async fn a_kind_that_is_not_served_says_nothing_of_the_events_there_are() {
     assert_eq!(handed.map_or(0, |first| first.addressables().count()), 1);
     drop(running.stop);
 }
+
+/// What the controller of a channel does not find it takes away, and so does the collector of what has no owner.
+#[tokio::test(start_paused = true)]
+async fn kinds_that_are_not_served_take_neither_subscribers_nor_channels_with_them() {
+    for kinds in [&["subscriptions"][..], &["channels"]] {
+        let fake = cluster();
+        let channel = Key::new(NAMESPACE, "c");
+        let subscribers =
+            json!([{"name": "s", "uid": "u", "generation": 1, "subscriberUri": "http://subscriber.example/"}]);
+        fake.put(
+            Kind::InMemoryChannel,
+            json!({
+                "metadata": {"namespace": NAMESPACE, "name": "c", "ownerReferences": [{
+                    "apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": "c", "uid": "of-the-channel"}]},
+                "spec": {"subscribers": subscribers},
+            }),
+        );
+        fake.put(
+            Kind::Channel,
+            json!({
+                "metadata": {"namespace": NAMESPACE, "name": "c", "uid": "of-the-channel", "generation": 1},
+                "spec": {"channelTemplate": {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel"}},
+                "status": {"channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel", "name": "c",
+                    "namespace": NAMESPACE}},
+            }),
+        );
+        fake.put(
+            Kind::Subscription,
+            json!({
+                "metadata": {"namespace": NAMESPACE, "name": "s", "uid": "u", "generation": 1},
+                "spec": {"channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": "c"},
+                    "subscriber": {"uri": "http://subscriber.example/"}},
+            }),
+        );
+        let absent = without(&fake, kinds);
+        let running = start(&fake);
+        fake.put(Kind::Deployment, deployment(1));
+        fake.until("others are looked after", |fake| bound_pods(fake) == 1).await;
+        // Nothing is left to be done by then: the clock stands still while there is.
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        let there = fake.get(Kind::InMemoryChannel, &channel);
+        assert_eq!(there.map(|there| there["spec"]["subscribers"].clone()), Some(subscribers), "{kinds:?}");
+        absent.store(false, SeqCst);
+        fake.until("the channel is looked after", |fake| {
+            fake.get(Kind::InMemoryChannel, &channel).is_some_and(|there| there["status"]["address"].is_object())
+        })
+        .await;
+        let there = fake.get(Kind::InMemoryChannel, &channel).unwrap_or_default();
+        assert_eq!(there["spec"]["subscribers"][0]["uid"], "u", "{kinds:?}");
+        drop(running.stop);
+    }
+}

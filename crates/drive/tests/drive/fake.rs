@@ -284,7 +284,7 @@ impl Fake {
             return answer(&self.store(state, kind, key, Some(sent)));
         }
         let Some(mut current) = state.objects.get(&(kind, key.clone())).cloned() else {
-            return refusal(404, "NotFound");
+            return refusal_about(404, "NotFound", &key.name);
         };
         match (method.as_str(), subresource) {
             ("GET", "") => return answer(&current),
@@ -438,8 +438,13 @@ fn answer(value: &Value) -> Response<Body> {
 }
 
 fn refusal(code: u16, reason: &str) -> Response<Body> {
+    refusal_about(code, reason, "")
+}
+
+/// One that names the object that it is about.
+fn refusal_about(code: u16, reason: &str, name: &str) -> Response<Body> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
-        "reason": reason, "message": format!("{reason} it was"), "details": {"causes": [{"reason": reason}]}});
+        "reason": reason, "message": format!("{reason} it was"), "details": {"name": name, "causes": [{"reason": reason}]}});
     let body = Full::new(Bytes::from(status.to_string())).boxed_unsync();
     Response::builder().status(code).body(body).expect("a status code in range")
 }

@@ -19,7 +19,7 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
-use knoll_broker::{Adopted, EventTypes, Topology};
+use knoll_broker::{Adopted, EventTypes, Topology, Transport};
 use knoll_client::rush::Rush;
 use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
@@ -74,7 +74,12 @@ fn start_with(
         table: table_in,
         stats: stats_out,
         wakes: wakes_out,
-        events: Some(EventLinks { topology: topology_in, adopted: adopted.clone(), event_types: EventTypes::new().0 }),
+        events: Some(EventLinks {
+            topology: topology_in,
+            adopted: adopted.clone(),
+            event_types: EventTypes::new().0,
+            transport: Transport::default(),
+        }),
         sources: None,
         rush: Rush::default(),
         resolver: Some(resolver),

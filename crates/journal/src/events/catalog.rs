@@ -93,6 +93,12 @@ impl Catalog {
         self.cursor_names.get(&(stream, name.into())).copied()
     }
 
+    /// The cursors of a stream and their names.
+    pub(crate) fn cursors_of(&self, stream: StreamId) -> Vec<(CursorId, Vec<u8>)> {
+        let ids = self.streams.get(&stream).into_iter().flat_map(|stream| &stream.cursors);
+        ids.filter_map(|id| Some((*id, self.cursors.get(id)?.name.to_vec()))).collect()
+    }
+
     /// How far a consumer is, what its parent has settled included.
     pub(crate) fn progress(&self, cursor: CursorId) -> Option<Progress> {
         let found = self.cursors.get(&cursor)?;

@@ -15,7 +15,7 @@ use super::{
     record::Record,
     retention::Cleaning,
 };
-use crate::{Batch, Disk, Frame, Log, LogError, Options, Scan};
+use crate::{Batch, Claim, Disk, Frame, Log, LogError, Options, Scan};
 
 /// A batch that has grown past this many bytes is written.
 const BATCH_BYTES: usize = 4 << 20;
@@ -45,6 +45,8 @@ pub struct EventLog {
     /// Whether the disk was full since room was last made.
     pub(super) short: bool,
     stopped: Option<String>,
+    /// Nobody else writes the files meanwhile.
+    _claim: Claim,
 }
 
 /// The head of a segment.
@@ -89,7 +91,7 @@ impl Staged {
 impl EventLog {
     pub(super) fn new(
         log: Log,
-        disk: Arc<dyn Disk>,
+        (disk, claim): (Arc<dyn Disk>, Claim),
         options: EventOptions,
         shared: Arc<Shared>,
         kept: u64,
@@ -108,6 +110,7 @@ impl EventLog {
             reserve: false,
             short: false,
             stopped: None,
+            _claim: claim,
         }
     }
 

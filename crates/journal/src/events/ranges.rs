@@ -29,6 +29,21 @@ impl Ranges {
         }
     }
 
+    /// Takes out the offsets from `first` to `last`. Costs the ranges behind them.
+    pub fn remove(&mut self, first: u64, last: u64) {
+        if first > last {
+            return;
+        }
+        let from = self.0.partition_point(|range| range.1 < first);
+        let to = self.0.partition_point(|range| range.0 <= last);
+        let before = self.0.get(from).filter(|range| range.0 < first).map(|range| (range.0, first - 1));
+        let after = to.checked_sub(1).and_then(|at| self.0.get(at)).filter(|range| range.1 > last);
+        let after = after.map(|range| (last + 1, range.1));
+        if from < to {
+            self.0.splice(from..to, before.into_iter().chain(after));
+        }
+    }
+
     /// The range that holds `offset`.
     pub fn around(&self, offset: u64) -> Option<(u64, u64)> {
         let at = self.0.partition_point(|range| range.1 < offset);
@@ -46,6 +61,15 @@ impl Ranges {
             next = next.max(end);
             gap
         })
+    }
+
+    /// Of the offsets from `within.0` to `within.1` those around `offset`, which is one of them and not in the set, up to
+    /// the next that is in it on both sides.
+    pub fn gap_around(&self, offset: u64, within: (u64, u64)) -> (u64, u64) {
+        let after = self.0.partition_point(|range| range.1 < offset);
+        let before = after.checked_sub(1).and_then(|at| self.0.get(at)).map_or(0, |range| range.1.saturating_add(1));
+        let end = self.0.get(after).map_or(u64::MAX, |range| range.0.saturating_sub(1));
+        (within.0.max(before), within.1.min(end))
     }
 
     /// How many offsets from `first` to `last` are in the set.
@@ -119,6 +143,7 @@ mod tests {
             theirs in prop::collection::vec((0_u64..60, 0_u64..8), 0..20),
             below in 0_u64..70,
             span in (0_u64..40, 0_u64..80),
+            taken_out in (0_u64..70, 0_u64..70),
         ) {
             let (mut ranges, other) = (made(&ours), made(&theirs));
             let mut plain: BTreeSet<u64> = ours.iter().flat_map(|(first, length)| *first..=first + length).collect();
@@ -134,7 +159,12 @@ mod tests {
             prop_assert!((0..70).all(|at| ranges.around(at).is_some() == plain.contains(&at)));
             ranges.remove_below(below);
             plain.retain(|offset| *offset >= below);
+            prop_assert_eq!(set(&ranges), plain.clone());
+            let (first, last) = taken_out;
+            ranges.remove(first, last);
+            plain.retain(|offset| *offset < first || *offset > last);
             prop_assert_eq!(set(&ranges), plain);
+            prop_assert!(ranges.0.iter().all(|range| range.0 <= range.1), "one is empty");
         }
     }
 

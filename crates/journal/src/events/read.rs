@@ -138,6 +138,11 @@ impl EventReader {
         self.shared.read().cursor_named(stream, name)
     }
 
+    /// All cursors of a stream and their names.
+    pub fn cursors(&self, stream: StreamId) -> Vec<(CursorId, Vec<u8>)> {
+        self.shared.read().cursors_of(stream)
+    }
+
     /// How far a consumer is, with what its parent has settled. Costs a copy.
     pub fn progress(&self, cursor: CursorId) -> Option<Progress> {
         self.shared.read().progress(cursor)

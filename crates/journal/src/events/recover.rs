@@ -1,6 +1,9 @@
 //! Opening the log: what is there, what a crash left, and what is damaged.
 
-use std::sync::{Arc, RwLock};
+use std::{
+    io,
+    sync::{Arc, RwLock},
+};
 
 use super::{
     EventOptions, PREFIX, StreamId,
@@ -64,9 +67,13 @@ impl EventLog {
     /// Opens the log, making one where there is none. Costs the last segment, and of each other one its index file.
     ///
     /// # Errors
-    /// When a file cannot be written, or the last segments, or what is kept of streams and cursors, not be read; when it
+    /// [`LogError::InUse`] while somebody else writes the log; when a file cannot be written, or the last segments, or what is kept of streams and cursors, not be read; when it
     /// is known of no segment how streams and cursors were when it began; or when records are of another version.
     pub fn open(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(EventLog, Recovery), LogError> {
+        let claim = disk.claim().map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => LogError::InUse,
+            _ => files::io_error(PREFIX)(error),
+        })?;
         let segments = Log::segments(disk.as_ref(), PREFIX)?;
         let names = disk.list().map_err(files::io_error(PREFIX))?;
         let mut opening = Opening {
@@ -106,7 +113,7 @@ impl EventLog {
             tracing::error!(stream = stream.0, first, last, "events are lost");
         }
         let shared = Shared { disk: disk.clone(), catalog: RwLock::new(catalog) };
-        let mut log = EventLog::new(log, disk, options, Arc::new(shared), began, must_rotate);
+        let mut log = EventLog::new(log, (disk, claim), options, Arc::new(shared), began, must_rotate);
         log.settle_in(&names)?;
         Ok((log, Recovery { damages, lost }))
     }

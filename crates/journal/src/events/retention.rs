@@ -12,7 +12,7 @@ use super::{
     read::{Content, Gap, read_span},
     record::Record,
 };
-use crate::segment_name;
+use crate::{is_full, segment_name};
 
 /// Bytes that one step reads, about.
 const STEP_BYTES: usize = 1 << 20;
@@ -44,7 +44,7 @@ impl EventLog {
     ///
     /// # Errors
     /// [`WriteError::Full`] when there is no room for copies; [`WriteError::Unreadable`] when a segment cannot be read,
-    /// which is left alone until the next start; [`WriteError::Stopped`] when nothing is written any more.
+    /// which is left alone until the next start unless the system only had no room to read it; [`WriteError::Stopped`] when nothing is written any more.
     pub fn tidy(&mut self, now_ms: u64) -> Result<Tidied, WriteError> {
         self.running()?;
         let Some(mut cleaning) = self.cleaning.take().or_else(|| self.choose(now_ms)) else {
@@ -158,7 +158,9 @@ impl EventLog {
         let content = read_span(self.disk.as_ref(), stream, span).map_err(|error| {
             let name = segment_name(PREFIX, span.segment);
             tracing::error!(%error, name, "read what is to be copied forward; the segment stays");
-            self.unreadable.insert(span.segment);
+            if !is_full(&error) {
+                self.unreadable.insert(span.segment);
+            }
             WriteError::Unreadable { name }
         })?;
         for Gap { first, last, .. } in &content.gaps {

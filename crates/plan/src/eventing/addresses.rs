@@ -32,6 +32,31 @@ pub(super) fn settle<R: Reporting>(
     status: fn(&mut R) -> &mut AddressStatus,
 ) -> Result<(), super::Stopped> {
     let audience = world.eventing.features.oidc_authentication.is_enabled().then(|| identity::audience(next));
+    settle_for(world, next, place, audience, now, status)
+}
+
+/// The same where senders need not say who they are, whatever the features say.
+///
+/// # Errors
+/// When nobody can tell what to trust there; the status says so.
+pub(super) fn settle_without_audience<R: Reporting>(
+    world: &World,
+    next: &mut R,
+    place: Place,
+    now: Timestamp,
+    status: fn(&mut R) -> &mut AddressStatus,
+) -> Result<(), super::Stopped> {
+    settle_for(world, next, place, None, now, status)
+}
+
+fn settle_for<R: Reporting>(
+    world: &World,
+    next: &mut R,
+    place: Place,
+    audience: Option<String>,
+    now: Timestamp,
+    status: fn(&mut R) -> &mut AddressStatus,
+) -> Result<(), super::Stopped> {
     let encryption = world.eventing.features.transport_encryption;
     let ca_certs = match encryption {
         TransportEncryption::Disabled => None,

@@ -15,7 +15,7 @@ use knoll_api::{
     status::{Condition, DuckStatus},
 };
 
-use super::{Stopped, follow, sink_binding::bound};
+use super::{Stopped, follow, sink_binding::bound, trust_bundles};
 use crate::{
     Absence, EventType, Plan, Row, World, by_controller,
     children::{child_of, map, says, union},
@@ -155,8 +155,12 @@ fn deployment(source: &ContainerSource) -> Deployment {
     }
 }
 
-/// The template with what the SinkBinding has put into the environment of the one that is there.
+/// The template with what the SinkBinding has put into the one that is there.
 pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec) -> PodTemplateSpec {
+    let volumes = there.spec.as_ref().map(trust_bundles::volumes).unwrap_or_default();
+    if let Some(pod) = template.spec.as_mut().filter(|_| !volumes.is_empty()) {
+        pod.volumes.get_or_insert_default().extend(volumes);
+    }
     let containers = |spec: &PodTemplateSpec| -> Vec<Container> {
         let pod = spec.spec.iter();
         pod.flat_map(|pod| pod.init_containers.iter().flatten().chain(&pod.containers)).cloned().collect()
@@ -168,6 +172,10 @@ pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec)
         let bound = same.map(bound).unwrap_or_default();
         if !bound.is_empty() {
             container.env.get_or_insert_default().extend(bound);
+        }
+        let mounted = same.map(trust_bundles::mounted).unwrap_or_default();
+        if !mounted.is_empty() {
+            container.volume_mounts.get_or_insert_default().extend(mounted);
         }
     }
     template

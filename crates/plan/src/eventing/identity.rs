@@ -17,6 +17,12 @@ pub(super) fn account_name<R: Resource>(object: &R) -> String {
     names::child(object.name(), &format!("-oidc-{}-{}", R::KIND.group(), R::KIND.kind())).to_lowercase()
 }
 
+/// Name of the account in the object's namespace that its events are sent as, while senders are to say who they are. Statuses
+/// name it, too, but whoever may write one could name any other.
+pub fn sender_account<R: Resource>(world: &World, object: &R) -> Option<String> {
+    world.eventing.features.oidc_authentication.is_enabled().then(|| account_name(object))
+}
+
 /// What tokens for the object are made out to.
 pub(super) fn audience<R: Resource>(object: &R) -> String {
     let (group, kind) = (R::KIND.group(), R::KIND.kind());

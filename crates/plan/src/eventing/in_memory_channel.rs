@@ -42,7 +42,7 @@ pub(crate) const ROW: Row = Row {
     wakes: &WAKES,
     configs: &[SystemConfig::Eventing("config-features"), SystemConfig::Eventing("config-kreference-mapping")],
     reads: &[],
-    absence: Absence::IsEmpty,
+    absence: Absence::TurnsOffFor(&[Kind::Subscription, Kind::Channel]),
     plan,
 };
 

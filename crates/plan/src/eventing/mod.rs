@@ -40,6 +40,7 @@ mod subscription;
 mod sugar;
 mod terms;
 mod trigger;
+mod trust_bundles;
 mod uri;
 
 use knoll_api::{
@@ -53,6 +54,8 @@ use crate::{Row, World, status::Reporting};
 
 pub use carried::{CARRIED_KINDS, served_broker, to_carry};
 use carried::{carried, is_carried};
+pub use identity::sender_account;
+pub use subscribers::subscriptions;
 pub use trigger::broker_of;
 
 const DEAD_LETTER_SINK_RESOLVED: &str = "DeadLetterSinkResolved";

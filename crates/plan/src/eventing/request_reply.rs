@@ -4,16 +4,22 @@
 //! plane is one: its Trigger lets through what claims to be an answer, and the data plane knows which requests wait.
 
 use knoll_api::{
-    Key, Kind, Resource, Timestamp,
-    duck::{AddressStatus, Destination},
-    eventing::{RequestReply, SubscriptionsApiFilter, Trigger, TriggerSpec, services::REQUEST_REPLY},
+    Key, Kind, Object, Resource, Timestamp,
+    duck::Destination,
+    eventing::{
+        RequestReply, SubscriptionsApiFilter, Trigger, TriggerSpec,
+        services::{REQUEST_REPLY, REQUEST_REPLY_SECRET},
+    },
     names,
-    status::Addressable,
 };
 
-use super::{ADDRESSABLE, Stopped, destination, is_carried};
+use super::{
+    Stopped,
+    addresses::{self, Place},
+    destination, is_carried,
+};
 use crate::{
-    Absence, Mapper, Plan, Row, World, by_controller,
+    Absence, Mapper, Plan, Row, SystemConfig, World, by_controller,
     children::{child_of, map, says},
     status::Reporting,
 };
@@ -31,12 +37,17 @@ pub(crate) const ROW: Row = Row {
     name: "request-reply",
     of: Kind::RequestReply,
     wakes: WAKES,
-    configs: &[],
+    configs: &[SystemConfig::Eventing("config-features")],
     reads: &[],
     absence: Absence::IsEmpty,
     plan,
 };
-const WAKES: &[(Kind, Mapper)] = &[(Kind::Trigger, by_controller), (Kind::Broker, destination::by_reference)];
+const WAKES: &[(Kind, Mapper)] =
+    &[(Kind::Trigger, by_controller), (Kind::Broker, destination::by_reference), (Kind::Secret, by_certificate)];
+
+fn by_certificate(world: &World, object: &Object, of: Kind) -> Vec<Key> {
+    addresses::by_secret(world, object, of, REQUEST_REPLY_SECRET)
+}
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
@@ -49,10 +60,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
 }
 
 fn reconcile(world: &World, next: &mut RequestReply, plan: &mut Plan, now: Timestamp) {
-    let url = format!("{}/{}/{}", service(world), next.namespace(), next.name());
-    let address = Addressable { name: Some("http".to_owned()), url: Some(url), ..Addressable::default() };
-    next.status.address = AddressStatus { address: Some(address), addresses: Vec::new() };
-    next.conditions(now).mark_true(ADDRESSABLE);
+    // That its address is not known keeps nothing else from being looked at.
+    addresses::settle_without_audience(world, next, place(world, next), now, |next| &mut next.status.address)
+        .unwrap_or(());
     // Upstream's words: its clients and suites look for them.
     let text = "Event policies not implemented for RequestReply yet";
     next.conditions(now).mark_true_with_reason(EVENT_POLICIES_READY, "NotImplemented", text);
@@ -61,9 +71,14 @@ fn reconcile(world: &World, next: &mut RequestReply, plan: &mut Plan, now: Times
     follow_broker(world, next, now).unwrap_or(());
 }
 
-fn service(world: &World) -> String {
-    let key = Key::new(&world.settings.eventing_namespace, REQUEST_REPLY);
-    format!("http://{}", destination::service_host(world, &key))
+/// The host of all RequestReplies, which are told apart by path.
+fn host(world: &World) -> String {
+    destination::service_host(world, &Key::new(&world.settings.eventing_namespace, REQUEST_REPLY))
+}
+
+fn place(world: &World, replies: &RequestReply) -> Place {
+    let at = format!("{}/{}/{}", host(world), replies.namespace(), replies.name());
+    Place { http: format!("http://{at}"), https: format!("https://{at}"), secret: REQUEST_REPLY_SECRET }
 }
 
 fn follow_trigger(world: &World, next: &mut RequestReply, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
@@ -122,7 +137,8 @@ fn trigger(world: &World, replies: &RequestReply) -> Result<Trigger, String> {
         ("eventing.knative.dev/RequestReply.dataPlaneReplicas", replicas.as_str()),
     ]);
     let filter = SubscriptionsApiFilter { cesql: format!("EXISTS {attribute}"), ..SubscriptionsApiFilter::default() };
-    let uri = format!("{}/{namespace}/{name}/reply", service(world));
+    // Answers come to it inside the data plane, however others travel.
+    let uri = format!("http://{}/{namespace}/{name}/reply", host(world));
     Ok(Trigger {
         metadata: child_of(replies, names::child(name, &format!("0-{REPLICAS}")), labels, Default::default()),
         spec: TriggerSpec {
@@ -157,7 +173,7 @@ mod tests {
     use expect_test::expect;
     use serde_json::json;
 
-    use super::super::fixture::{cluster, unhappy};
+    use super::super::fixture::{cluster, feature, status, unhappy};
     use super::*;
     use crate::check::{NOW, check_in, planned};
 
@@ -192,6 +208,22 @@ mod tests {
               TriggersReady=Unknown TriggersNotReady not all triggers are ready yet
         "#]],
         );
+    }
+
+    #[test]
+    fn it_is_addressed_as_events_travel_and_asks_nobody_who_they_are() {
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: request-reply-server-tls, namespace: \
+                      knative-eventing}\ndata: {ca.crt: UEVN}\n";
+        let mut cluster = cluster(&[REPLIES, BROKER], CARRIED);
+        feature(&mut cluster, "transport-encryption", "strict");
+        feature(&mut cluster, "authentication-oidc", "enabled");
+        let told = unhappy(&ROW, "default/r", &cluster);
+        assert!(told.contains("Addressable=Unknown CACertsNotAvailable failed to get CA certs from"), "{told}");
+        cluster.add(secret);
+        let expected = expect![[
+            r#"{"CACerts":"PEM","name":"https","url":"https://request-reply.knative-eventing.svc.cluster.local/default/r"}"#
+        ]];
+        expected.assert_eq(&status(&planned(&ROW, "default/r", &cluster))["address"].to_string());
     }
 
     #[test]

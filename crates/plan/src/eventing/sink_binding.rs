@@ -1,4 +1,5 @@
-//! SinkBinding → the environment of its subjects' containers: where their events go, and what is set on them.
+//! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, and the
+//! certificates to trust.
 
 use std::sync::Arc;
 
@@ -15,17 +16,15 @@ use knoll_api::{
     sources::SinkBinding,
 };
 
-use super::{Stopped, destination, identity, source::settle_sink};
+use super::{Stopped, destination, identity, source::settle_sink, trust_bundles};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
-    status::Reporting,
+    status::Reporting, terms::leads_to,
 };
 
 /// Variables that are a binding's.
 const BOUND: [&str; 3] = ["K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES"];
 const FINALIZER: &str = "sinkbindings.sources.knative.dev";
-/// Label of ConfigMaps with certificates to trust.
-const TRUST_BUNDLE: &str = "networking.knative.dev/trust-bundle";
 const AVAILABLE: &str = "SinkBindingAvailable";
 const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
 const TRUST_BUNDLE_PROPAGATED: &str = "TrustBundlePropagated";
@@ -57,20 +56,28 @@ fn by_labels(world: &World, object: &Object, _: Kind) -> Vec<Key> {
     world.sink_bindings.find_keys(Term::SelectsOtherwise { namespace: &object.key().namespace })
 }
 
-/// Every binding, when certificates to trust changed.
+/// Every binding, when certificates to trust changed; when a namespace's own did, or a copy, those of the namespace.
 fn by_trust_bundle(world: &World, object: &Object, of: Kind) -> Vec<Key> {
-    let labels = object.meta().labels.as_ref();
-    let is_bundle = object.key().namespace == world.settings.eventing_namespace
-        && labels.is_some_and(|labels| labels.contains_key(TRUST_BUNDLE));
-    if is_bundle { world.keys(of) } else { Vec::new() }
+    let Object::ConfigMap(map) = object else { return Vec::new() };
+    if !trust_bundles::is_bundle(map.as_ref()) {
+        return Vec::new();
+    }
+    if map.namespace() == world.settings.eventing_namespace {
+        return world.keys(of);
+    }
+    world.sink_bindings.in_namespace(map.namespace()).map(|binding| binding.key()).collect()
 }
 
 /// What containers are told.
 #[derive(Clone, Debug, Default)]
-struct Told(Vec<EnvVar>);
+struct Told {
+    env: Vec<EnvVar>,
+    /// Names of ConfigMaps with certificates to trust.
+    bundles: Vec<String>,
+}
 
 impl Told {
-    fn of(binding: &SinkBinding) -> Told {
+    fn of(binding: &SinkBinding, bundles: Vec<String>) -> Told {
         let source = &binding.status.source;
         let overrides = binding.spec.source.ce_overrides.as_ref();
         let overrides = overrides
@@ -79,16 +86,17 @@ impl Told {
         let mut told = vec![one(BOUND[0], source.sink_uri.clone())];
         told.extend(source.sink_ca_certs.clone().map(|bundle| one(BOUND[1], Some(bundle))));
         told.push(one(BOUND[2], overrides));
-        Told(told)
+        Told { env: told, bundles }
     }
 
     /// Tells the containers of a pod this and nothing older.
     fn tell(&self, pod: &mut PodSpec) {
         for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
             let mut env = without_bound(container);
-            env.extend(self.0.iter().cloned());
+            env.extend(self.env.iter().cloned());
             container.env = Some(env).filter(|env| !env.is_empty());
         }
+        trust_bundles::mount(pod, &self.bundles);
     }
 }
 
@@ -141,11 +149,11 @@ fn release(world: &World, binding: &SinkBinding, plan: &mut Plan) {
 }
 
 fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
-    report_trust_bundles(world, next, now);
+    let bundles = settle_trust_bundles(world, next, plan, now)?;
     let sink = next.spec.source.sink.clone();
     let failed = |why: String| ("NoAddressable", format!("Addressable could not be extracted from destination: {why}"));
     settle_sink(world, next, &sink, now, failed, |next| &mut next.status.source)?;
-    bind(world, next, &Told::of(next), plan).map_err(|(reason, why)| {
+    bind(world, next, &Told::of(next, bundles), plan).map_err(|(reason, why)| {
         next.conditions(now).mark_false(AVAILABLE, reason, &why);
         Stopped
     })?;
@@ -153,20 +161,19 @@ fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timest
     report_token(world, next, plan, now)
 }
 
-/// Certificates to trust are not put into pods: where there are any, containers would not trust what they should.
-fn report_trust_bundles(world: &World, next: &mut SinkBinding, now: Timestamp) {
-    let bundles = world.config_maps.labelled(&world.settings.eventing_namespace, TRUST_BUNDLE, "true");
-    let mut conditions = next.conditions(now);
-    match bundles.first() {
-        None => conditions.mark_true(TRUST_BUNDLE_PROPAGATED),
-        Some(bundle) => {
-            let text = format!(
-                "ConfigMap {} is not mounted into pods; give the sink CACerts, and they come as K_CA_CERTS",
-                bundle.key()
-            );
-            conditions.mark_false(TRUST_BUNDLE_PROPAGATED, "FailedTrustBundlePropagation", &text)
-        }
-    };
+/// Sees to the certificates to trust that are in the binding's namespace. The names of their ConfigMaps.
+fn settle_trust_bundles(
+    world: &World,
+    next: &mut SinkBinding,
+    plan: &mut Plan,
+    now: Timestamp,
+) -> Result<Vec<String>, Stopped> {
+    let bundles = trust_bundles::propagate(world, next, plan).map_err(|why| {
+        next.conditions(now).mark_false(TRUST_BUNDLE_PROPAGATED, "FailedTrustBundlePropagation", &why);
+        Stopped
+    })?;
+    next.conditions(now).mark_true(TRUST_BUNDLE_PROPAGATED);
+    Ok(bundles)
 }
 
 /// As whom containers send, where the sink asks for that.
@@ -190,17 +197,21 @@ fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Tim
 fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> Result<(), (&'static str, String)> {
     let subject = &binding.spec.subject;
     match Kind::from_api(&subject.api_version, &subject.kind) {
-        Some(Kind::Deployment) => bind_in(&world.deployments, binding, told, plan, |subject: &mut Deployment| {
-            subject.spec.as_mut()?.template.spec.as_mut()
-        }),
-        Some(Kind::ReplicaSet) => bind_in(&world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
-            subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
-        }),
-        Some(Kind::Service) => bind_in(&world.services, binding, told, plan, |subject: &mut Service| {
+        Some(Kind::Deployment) => {
+            bind_in(world, &world.deployments, binding, told, plan, |subject: &mut Deployment| {
+                subject.spec.as_mut()?.template.spec.as_mut()
+            })
+        }
+        Some(Kind::ReplicaSet) => {
+            bind_in(world, &world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
+                subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
+            })
+        }
+        Some(Kind::Service) => bind_in(world, &world.services, binding, told, plan, |subject: &mut Service| {
             Some(&mut subject.spec.template.spec.pod_spec)
         }),
         Some(Kind::Configuration) => {
-            bind_in(&world.configurations, binding, told, plan, |subject: &mut Configuration| {
+            bind_in(world, &world.configurations, binding, told, plan, |subject: &mut Configuration| {
                 Some(&mut subject.spec.template.spec.pod_spec)
             })
         }
@@ -216,6 +227,7 @@ fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> R
 }
 
 fn bind_in<R: Indexed + Into<Object>>(
+    world: &World,
     all: &Indexer<R>,
     binding: &SinkBinding,
     told: &Told,
@@ -231,12 +243,53 @@ fn bind_in<R: Indexed + Into<Object>>(
         let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
         vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?]
     };
+    let mut outcome = Ok(());
     for one in found.iter().filter(|one| !one.is_deleting()) {
+        if let Err(why) = may_bind(world, binding, &**one) {
+            outcome = Err(why);
+            continue;
+        }
         let mut next = R::clone(one);
         pod(&mut next).into_iter().for_each(|pod| told.tell(pod));
         plan.update(one.as_ref(), next);
     }
-    Ok(())
+    outcome
+}
+
+/// Whether a binding may write to a subject. Two writers that each put back what the other wrote never end: what a controller
+/// here makes of something else is bound by that, and of several bindings the oldest counts.
+fn may_bind<R: Resource>(world: &World, binding: &SinkBinding, subject: &R) -> Result<(), (&'static str, String)> {
+    let kind = R::KIND.kind();
+    let controller = subject.controller().filter(|owner| Kind::from_api(&owner.api_version, &owner.kind).is_some());
+    let is_of_the_same = |uid: &str| binding.controller().is_some_and(|owner| owner.uid == uid);
+    if let Some(owner) = controller.filter(|owner| !is_of_the_same(&owner.uid)) {
+        let (owner_kind, owner) = (&owner.kind, &owner.name);
+        let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
+        return Err(("SubjectUnavailable", text));
+    }
+    let bindings = world.sink_bindings.find(leads_to(R::KIND, &subject.key()));
+    let choosing = world.sink_bindings.find(Term::SelectsOtherwise { namespace: subject.namespace() });
+    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
+    let mut older =
+        bindings.into_iter().chain(choosing).filter(|other| !other.is_deleting() && chooses(other, subject));
+    match older.find(|other| age(other) < age(binding)) {
+        Some(older) => {
+            let text = format!("{kind} {} is bound by SinkBinding {}, which is older", subject.name(), older.name());
+            Err(("SubjectTaken", text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a binding means this object.
+fn chooses<R: Resource>(binding: &SinkBinding, object: &R) -> bool {
+    let subject = &binding.spec.subject;
+    let is_kind = Kind::from_api(&subject.api_version, &subject.kind) == Some(R::KIND);
+    let is_named = match subject.name.as_str() {
+        "" => subject.selector.as_ref().is_some_and(|selector| matches(selector, object.meta().labels.as_ref())),
+        name => name == object.name(),
+    };
+    is_kind && is_named && binding.namespace() == object.namespace()
 }
 
 #[cfg(test)]
@@ -292,6 +345,55 @@ spec:
         );
     }
 
+    const BUNDLE: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: trust, namespace: knative-eventing, labels: \
+                          {networking.knative.dev/trust-bundle: 'true'}}\ndata: {a.pem: \"-----BEGIN CERTIFICATE-----\\nAAAA\\n\
+                          -----END CERTIFICATE-----\\n\"}\n";
+
+    fn maps(cluster: &crate::check::Cluster) -> Vec<String> {
+        let maps = cluster.world.config_maps.in_namespace("default");
+        maps.map(|map| format!("{} {}", map.name(), map.metadata.owner_references.iter().flatten().count())).collect()
+    }
+
+    fn settle(cluster: &mut crate::check::Cluster, name: &str) {
+        for _ in 0..4 {
+            let plan = planned(&ROW, &format!("default/{name}"), cluster);
+            plan.wants.iter().for_each(|want| cluster.carry_out(want, NOW));
+        }
+        assert!(planned(&ROW, &format!("default/{name}"), cluster).is_empty(), "it is settled");
+    }
+
+    #[test]
+    fn bundles_of_the_system_come_to_a_bindings_namespace_and_its_subjects_and_go_with_it() {
+        let mut cluster = cluster(&[BINDING, &deployment("d", ""), BUNDLE], &[]);
+        settle(&mut cluster, "b");
+        assert_eq!(maps(&cluster), ["kn-combined-kne-bundlekne-bundle 1", "trustkne-bundle 1"]);
+        let subject = cluster.world.deployments.get(&Key::new("default", "d")).expect("it is there");
+        let pod = subject.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).expect("a pod");
+        let shown = serde_json::to_string(&pod.volumes).expect("JSON");
+        let both = r#""sources":[{"configMap":{"name":"kn-combined-kne-bundlekne-bundle"}},{"configMap":{"name":"trustkne-bundle"}}]"#;
+        assert!(shown.contains(both), "{shown}");
+        // Another binding is an owner, too; what the system has no more goes.
+        cluster.add(&BINDING.replace("name: b,", "name: other,").replace("uri: 'https://sink'", "uri: 'https://x'"));
+        let plan = planned(&ROW, "default/other", &cluster);
+        plan.wants.iter().for_each(|want| cluster.carry_out(want, NOW));
+        assert_eq!(maps(&cluster), ["kn-combined-kne-bundlekne-bundle 2", "trustkne-bundle 2"]);
+        cluster.delete(Kind::ConfigMap, &Key::new("knative-eventing", "trust"));
+        let plan = planned(&ROW, "default/b", &cluster);
+        plan.wants.iter().for_each(|want| cluster.carry_out(want, NOW));
+        assert_eq!(maps(&cluster), [""; 0]);
+    }
+
+    #[test]
+    fn a_namespaces_own_bundles_are_mounted_where_the_system_has_none_and_are_nobodys_to_delete() {
+        let own = BUNDLE.replace("name: trust, namespace: knative-eventing", "name: own");
+        let mut cluster = cluster(&[BINDING, &deployment("d", ""), &own], &[]);
+        settle(&mut cluster, "b");
+        assert_eq!(maps(&cluster), ["own 0"]);
+        let subject = cluster.world.deployments.get(&Key::new("default", "d")).expect("it is there");
+        let shown = serde_json::to_string(&subject.spec).expect("JSON");
+        assert!(shown.contains(r#""sources":[{"configMap":{"name":"own"}}]"#), "{shown}");
+    }
+
     #[test]
     fn a_binding_is_held_until_its_subjects_are_as_they_were() {
         let free = BINDING.replace(", finalizers: [sinkbindings.sources.knative.dev]", "");
@@ -325,8 +427,9 @@ spec:
     #[test]
     fn what_keeps_a_binding_from_being_ready_is_told() {
         let d = deployment("d", "");
-        let bundle = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: trust, namespace: knative-eventing, labels: \
-                      {networking.knative.dev/trust-bundle: 'true'}}\n";
+        let made = d.replace("{name: d", "{name: d, owner: Revision/r");
+        let older = BINDING.replace("{name: b", "{name: a");
+        let taken = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: trustkne-bundle}\n";
         let kind = BINDING.replace("kind: Deployment", "kind: Thing");
         let sink = BINDING.replace("https://sink", "sink");
         for (fixtures, expected) in [
@@ -336,12 +439,20 @@ spec:
                 "SinkBindingAvailable=False SubjectUnavailable nothing of kind Thing (apps/v1) can be bound here",
             ),
             (
+                vec![BINDING, &made],
+                "SinkBindingAvailable=False SubjectUnavailable Deployment d is made of Revision r: bind that\n",
+            ),
+            (
+                vec![BINDING, &d, &older],
+                "SinkBindingAvailable=False SubjectTaken Deployment d is bound by SinkBinding a, which is older\n",
+            ),
+            (
                 vec![&sink, &d],
                 "SinkProvided=False NoAddressable Addressable could not be extracted from destination: URI is not absolute",
             ),
             (
-                vec![BINDING, &d, bundle],
-                "TrustBundlePropagated=False FailedTrustBundlePropagation ConfigMap knative-eventing/trust is not mounted",
+                vec![BINDING, &d, BUNDLE, taken],
+                "TrustBundlePropagated=False FailedTrustBundlePropagation ConfigMap default/trustkne-bundle is no bundle",
             ),
         ] {
             let told = unhappy(&ROW, "default/b", &cluster(&fixtures, &[]));

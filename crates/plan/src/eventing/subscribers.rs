@@ -43,7 +43,7 @@ pub(super) fn is_behind(world: &World, channel: &Key) -> bool {
 }
 
 /// Every Subscription to a channel, to it or to the Channel that it is behind.
-fn subscriptions(world: &World, channel: &Key) -> Vec<Arc<Subscription>> {
+pub fn subscriptions(world: &World, channel: &Key) -> Vec<Arc<Subscription>> {
     let mut kinds = vec![Kind::InMemoryChannel];
     kinds.extend(is_behind(world, channel).then_some(Kind::Channel));
     let found = kinds.iter().flat_map(|kind| world.subscriptions.find(leads_to(*kind, channel)));

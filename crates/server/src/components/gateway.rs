@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::{
+    events,
     objects::{self, Places},
     port_of, system,
 };
@@ -54,6 +55,7 @@ pub(crate) fn loop_sources(counters: Arc<Counters>, inspect: Inspect, restarts: 
     sources.metrics(move || counters.read().metrics());
     let loops = inspect.clone();
     sources.metrics(move || loops.metrics());
+    events::graph::attend(&mut sources, inspect.clone());
     sources.dump("controllers", move || inspect.dump());
     sources.metrics(move || restarted(&restarts));
     sources

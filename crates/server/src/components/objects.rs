@@ -1,6 +1,6 @@
 //! Objects of the instance's own: the Services of the gateway, and of the data plane of events.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::{
@@ -44,11 +44,13 @@ pub(crate) async fn publish_gateway(
 ) -> Result<(), kube::Error> {
     let Places { outside, public, local } = places;
     let GatewayAddresses { service, local_service, .. } = gateway;
-    let at = [("http2", outside.port())];
-    let published = publish(client, service, "gateway", "LoadBalancer", &at, *public).await?;
-    publish(client, local_service, "gateway", "ClusterIP", &[("http2", 80)], *local).await?;
+    let at = [("http2", outside.port(), public.port())];
+    let published = publish(client, service, "gateway", "LoadBalancer", &at, public.ip()).await?;
+    let at = [("http2", 80, local.port())];
+    publish(client, local_service, "gateway", "ClusterIP", &at, local.ip()).await?;
     let activator = service.sibling(ACTIVATOR);
-    publish(client, &activator, "activator", "ClusterIP", &[("http", 80), ("http2", 81)], *local).await?;
+    let at = [("http", 80, local.port()), ("http2", 81, local.port())];
+    publish(client, &activator, "activator", "ClusterIP", &at, local.ip()).await?;
     let everybodys = !outside.ip().is_loopback() && !outside.ip().is_unspecified();
     let own = published.spec.and_then(|spec| spec.cluster_ip);
     let address = own.filter(|_| !everybodys).unwrap_or_else(|| outside.ip().to_string());
@@ -58,34 +60,39 @@ pub(crate) async fn publish_gateway(
     Ok(())
 }
 
-/// Publishes where brokers, channels and sinks take events.
-pub(crate) async fn publish_ingresses(client: &Client, to: SocketAddr) -> Result<(), kube::Error> {
+/// Where brokers, channels and sinks take events.
+#[derive(Clone, Copy)]
+pub(crate) struct EventPlaces {
+    pub(crate) address: IpAddr,
+    pub(crate) http: u16,
+    pub(crate) https: u16,
+}
+
+/// Publishes where brokers, channels and sinks take events. Whether both are answered is a feature.
+pub(crate) async fn publish_ingresses(client: &Client, to: EventPlaces) -> Result<(), kube::Error> {
+    let at = [("http", 80, to.http), ("https", 443, to.https)];
     for name in EVENT_INGRESSES {
         let key = Key::new(labels::EVENTING_SYSTEM_NAMESPACE, name);
-        publish(client, &key, name, "ClusterIP", &[("http", 80)], to).await?;
+        publish(client, &key, name, "ClusterIP", &at, to.address).await?;
     }
     Ok(())
 }
 
-/// Makes a Service without selector, and Endpoints that lead all its ports `to` one place; or brings what is there up
-/// to date.
+/// Makes a Service without selector, and Endpoints that lead its ports, each given with the one it leads to, `to` one
+/// address; or brings what is there up to date.
 async fn publish(
     client: &Client,
     key: &Key,
     component: &str,
     kind: &str,
-    ports: &[(&str, u16)],
-    to: SocketAddr,
+    ports: &[(&str, u16, u16)],
+    to: IpAddr,
 ) -> Result<Service, kube::Error> {
-    let port = |(name, port): &(&str, u16)| json!({"name": name, "port": port, "protocol": "TCP"});
-    let leading = |named: &(&str, u16)| {
-        let mut port = port(named);
-        port["targetPort"] = to.port().into();
-        port
-    };
+    let leading = |(name, port, target): &(&str, u16, u16)| json!({"name": name, "port": port, "protocol": "TCP", "targetPort": target});
+    let end = |(name, _, target): &(&str, u16, u16)| json!({"name": name, "port": target, "protocol": "TCP"});
     let spec = json!({"type": kind, "ports": ports.iter().map(leading).collect::<Vec<_>>()});
-    let ends: Vec<Value> = ports.iter().map(|(name, _)| port(&(name, to.port()))).collect();
-    let subsets = json!([{"addresses": [{"ip": to.ip()}], "ports": ends}]);
+    let ends: Vec<Value> = ports.iter().map(end).collect();
+    let subsets = json!([{"addresses": [{"ip": to}], "ports": ends}]);
     let labels = json!({"app.kubernetes.io/name": key.namespace, "app.kubernetes.io/component": component});
     let metadata = json!({"name": key.name, "namespace": key.namespace, "labels": labels});
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use knoll_broker::{Sender, topology::Names};
+use knoll_broker::{Sender, Transport, topology::Names};
 use knoll_drive::SourceLinks;
 use knoll_sources::{Adapters, Clients, Config, Hooks};
 use tokio::sync::watch;
@@ -13,16 +13,19 @@ use crate::{admin::Sources, failure::Failure, supervise::Tasks};
 /// The address of the API server as pods have it, which events of ApiServerSources name.
 const API_SERVER: &str = "https://10.96.0.1:443";
 
-/// Runs sources until the process ends; the other end of the links is the control loop's. `client` asks for tokens, and
+/// Runs sources until the process ends; the other end of the links is the control loop's. Sinks are trusted as
+/// `transport` is told. `client` asks for tokens, and
 /// `clients` makes those that ApiServerSources watch with; without it none of them runs.
 pub(crate) fn start(
     tasks: &mut Tasks,
     names: &Names,
     client: kube::Client,
     clients: Option<Clients>,
+    transport: Transport,
 ) -> Result<(SourceLinks, Adapters), Failure> {
     let (snapshots, newest) = watch::channel(None);
-    let sender = Sender::new(&events::config(), events::resolve(&names.cluster_domain), Some(events::tokens(client)));
+    let (resolve, tokens) = (events::resolve(&names.cluster_domain), events::tokens(client));
+    let sender = Sender::new(&events::config(), resolve, Some(tokens), transport);
     let hooks = Hooks { clients, ..Hooks::default() };
     let adapters = Adapters::new(newest, sender, Config::default(), hooks).map_err(system)?;
     let (running, stop) = (adapters.clone(), tasks.stop());

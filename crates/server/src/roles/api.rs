@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use knoll_apiserver::auth::{Pki, ServingCertificate};
+use knoll_api::labels::SYSTEM_NAMESPACE;
+use knoll_apiserver::{
+    UserInfo,
+    auth::{CONTROLLER, Pki, ServingCertificate},
+};
 use knoll_cli::{ApiArguments, Exit, instance::RunningInstance};
 use tokio::runtime::Handle;
 
-use super::{LEAVE, block_on, until_called};
+use super::{LEAVE, block_on, standalone, until_called};
 use crate::{
     admin::{Admin, Sources},
-    components::{api::Api, gateway::restarted, port_of, registry},
+    components::{api::Api, events, gateway::restarted, port_of, registry},
     failure::Failure,
     kept::Kept,
     kubeconfig, links,
@@ -66,6 +70,9 @@ async fn live(arguments: &ApiArguments, paths: &Paths, level: LogLevel) -> Resul
     );
     let node = links::streams::RemoteNode { path: links::socket("node") };
     let api = Api::start(paths, &pki, Arc::new(node), api_port, &mut tasks).await?;
+    // The authority is here, whoever the data plane of events is.
+    let controllers = api.server.client(UserInfo::service_account(SYSTEM_NAMESPACE, CONTROLLER));
+    events::keep_certificates(&mut tasks, pki.clone(), controllers, &events::names(&standalone()));
     api.serve([ports.api, pods.api], &certificate, &mut tasks);
     let images = registry::open_images(&arguments.images, paths, registry_port)?;
     let sockets = registry::Sockets { machine: ports.registry, pods: pods.registry };

@@ -11,7 +11,7 @@ use crate::{
     logging::{self, LogLevel},
     machine::claim_role,
     paths::Paths,
-    ports::{EventPort, PodAddress},
+    ports::{EventPorts, PodAddress},
     private,
     supervise::Tasks,
     up::{own, raise_open_files},
@@ -32,15 +32,16 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     let admin = admin("broker", level)?;
     let client = remote(&arguments.access).await?.client();
     let mut kept = Kept::default();
-    let EventPort(listener) = EventPort::bind(PodAddress::ToCome, &mut kept)?;
+    let ports = EventPorts::bind(PodAddress::ToCome, &mut kept)?;
     drop(kept);
-    let at = events::place(&listener)?;
+    let at = events::places(&ports)?;
     let mut tasks = Tasks::new();
     events::publish(&mut tasks, client.clone(), at);
     let settings = standalone();
     let names = events::names(&settings);
-    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), listener)?;
-    let (source_links, adapters) = sources::start(&mut tasks, &names, client.clone(), None)?;
+    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), ports)?;
+    let (source_links, adapters) =
+        sources::start(&mut tasks, &names, client.clone(), None, event_links.transport.clone())?;
     let links = Links { events: Some(event_links), sources: Some(source_links), ..Links::default() };
     let mut sources = gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts());
     running.attend(&mut sources, names);

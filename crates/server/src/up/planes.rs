@@ -26,7 +26,7 @@ use crate::{
     kept::Kept,
     links::instances::Hints,
     paths::Paths,
-    ports::{self, ApiPorts, EventPort, PodAddress, PodApiPorts, PodGatewayPorts},
+    ports::{self, ApiPorts, EventPorts, PodAddress, PodApiPorts, PodGatewayPorts},
     store,
     supervise::Tasks,
     up::open_files,
@@ -53,7 +53,7 @@ impl Planes {
         arguments: &UpArguments,
         paths: &Paths,
         mut ports: Ports,
-        pki: &Pki,
+        pki: &Arc<Pki>,
         certificate: Arc<rustls::ServerConfig>,
         admin: &Admin,
         tasks: &mut Tasks,
@@ -72,7 +72,7 @@ impl Planes {
         tracing::debug!("the pods' network is set up");
         let pods_api = PodApiPorts::bind(PodAddress::Present, &mut ports.kept, api_port, registry_port)?;
         let pods_gateway = PodGatewayPorts::bind(PodAddress::Present, &mut ports.kept)?;
-        let event_port = EventPort::bind(PodAddress::Present, &mut ports.kept)?;
+        let event_ports = EventPorts::bind(PodAddress::Present, &mut ports.kept)?;
         let backend = LocalNode::default();
         let api = Api::start(paths, pki, Arc::new(backend.clone()), api_port, tasks).await?;
         tracing::debug!("the store is read");
@@ -86,7 +86,7 @@ impl Planes {
         let controller = UserInfo::service_account(knoll_api::labels::SYSTEM_NAMESPACE, CONTROLLER);
         let controllers = api.server.client(controller);
         gateway::publish(&controllers, &gateway::places(&outside, &pods_gateway)?).await.map_err(system)?;
-        events::publish(tasks, controllers.clone(), events::place(&event_port.0)?);
+        events::publish(tasks, controllers.clone(), events::places(&event_ports)?);
         tracing::debug!("the gateway is published");
         let settings = Settings {
             cluster_ca: pki.ca_pem().to_owned(),
@@ -99,14 +99,17 @@ impl Planes {
         let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
         let rush = Rush::default();
         let event_names = events::names(&settings);
+        events::keep_certificates(tasks, pki.clone(), controllers.clone(), &event_names);
         let (event_links, events) =
-            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_port.0)?;
+            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports)?;
         let accounts = api.server.clone();
         let clients: Clients = Arc::new(move |namespace, name| {
             let client = accounts.client(UserInfo::service_account(&namespace, &name));
             Box::pin(async move { Ok(client) })
         });
-        let (source_links, adapters) = sources::start(tasks, &event_names, controllers.clone(), Some(clients))?;
+        let transport = event_links.transport.clone();
+        let (source_links, adapters) =
+            sources::start(tasks, &event_names, controllers.clone(), Some(clients), transport)?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),

@@ -65,15 +65,13 @@ pub struct EventingBundle {
 
 impl EventingBundle {
     /// What the maps of Eventing's namespace say, by name. Others than [`NAMES`] are ignored; bad ones are listed in
-    /// [`EventingBundle::errors`] and keep what `self` has.
+    /// [`EventingBundle::errors`] and keep what `self` has. So do those that are not there, as upstream's watchers have it: a
+    /// map that is replaced is gone for a moment, and what a feature carried is not to go with it.
     pub fn updated(&self, maps: &BTreeMap<String, Data>) -> EventingBundle {
         let mut bundle = EventingBundle { errors: BTreeMap::new(), ..self.clone() };
         for name in NAMES {
-            let Some(data) = maps.get(name) else {
-                bundle.reset(name);
-                continue;
-            };
-            if let Err(error) = bundle.set(name, data) {
+            let set = maps.get(name).map(|data| bundle.set(name, data));
+            if let Some(Err(error)) = set {
                 bundle.errors.insert(name.to_owned(), error);
             }
         }
@@ -98,24 +96,6 @@ impl EventingBundle {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Puts in place what it means that a map is not there.
-    fn reset(&mut self, name: &str) {
-        let absent = EventingBundle::default();
-        match name {
-            "config-br-defaults" => self.broker_defaults = absent.broker_defaults,
-            "default-ch-webhook" => self.channel_defaults = absent.channel_defaults,
-            "config-features" => self.features = absent.features,
-            "config-kreference-mapping" => self.kreference_mapping = absent.kreference_mapping,
-            "config-leader-election" => self.leader_election = absent.leader_election,
-            "config-logging" => self.logging = absent.logging,
-            "config-observability" => self.observability = absent.observability,
-            "config-ping-defaults" => self.ping_defaults = absent.ping_defaults,
-            "config-sugar" => self.sugar = absent.sugar,
-            "eventing-transformations-images" => self.transformation_images = absent.transformation_images,
-            _ => {}
-        }
     }
 }
 
@@ -146,14 +126,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_map_keeps_what_was_and_an_absent_one_does_not() {
+    fn a_bad_map_keeps_what_was_and_so_does_one_that_goes() {
         let good = map(&[("data-max-size", "5")]);
         let named = |data: Data| BTreeMap::from([("config-ping-defaults".to_owned(), data)]);
         let bundle = EventingBundle::default().updated(&named(good));
         let kept = bundle.updated(&named(map(&[("data-max-size", "much")])));
         assert_eq!(kept.ping_defaults.data_max_size, 5);
         assert_eq!(kept.errors.keys().collect::<Vec<_>>(), ["config-ping-defaults"]);
-        assert_eq!(kept.updated(&BTreeMap::new()).ping_defaults, PingDefaults::default());
+        let without = kept.updated(&BTreeMap::new());
+        assert_eq!((without.ping_defaults.data_max_size, without.errors), (5, BTreeMap::new()));
     }
 
     #[test]

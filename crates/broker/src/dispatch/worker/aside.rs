@@ -111,7 +111,9 @@ async fn put(log: Log, names: HashMap<Number, String>, mut asides: Vec<Aside>) -
 }
 
 /// Does something until it is done or the log has stopped.
-async fn patiently<T, F: Future<Output = Result<T, AskError>>>(mut work: impl FnMut() -> F) -> Result<T, AskError> {
+pub(super) async fn patiently<T, F: Future<Output = Result<T, AskError>>>(
+    mut work: impl FnMut() -> F,
+) -> Result<T, AskError> {
     loop {
         match work().await {
             Err(AskError::Write(WriteError::Full | WriteError::Budget { .. })) => sleep(PAUSE).await,
@@ -131,15 +133,17 @@ impl Worker {
             let subscription = &self.subscribers.get(&aside.number)?.subscribed.subscription.uid;
             Some((aside.number, backlog_name(self.addressable.uid(), subscription)))
         };
-        let names = asides.iter().filter_map(of).collect();
+        let names: HashMap<Number, String> = asides.iter().filter_map(of).collect();
+        self.moving_to = names.values().cloned().collect();
         self.moving = Some(Box::pin(put(self.context.log.clone(), names, asides)));
     }
 
     /// Goes on with events that were put aside.
     pub(super) fn moved(&mut self, moved: Vec<Moved>) {
+        self.moving_to.clear();
         for Moved { number, offset, place, to } in moved {
             let Some(subscriber) = self.subscribers.get_mut(&number) else {
-                self.writes.push(Write::DeleteStream(place.0));
+                self.untold.delete_stream(place.0);
                 continue;
             };
             subscriber.add_to_backlog(place, to);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use knoll_journal::events::{Durability, Ranges, Write};
+use knoll_journal::events::{Durability, Ranges, Write, WriteError};
+use tokio::time::{Duration, Instant};
 
 use super::{
-    super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber},
+    super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber, unread::Unread, untold::Untold},
     Number, Worker, WorkerError, aside,
 };
 use crate::{
@@ -16,12 +17,16 @@ use crate::{
 
 /// The cursor of a stream that all others follow.
 const ROOT: &str = "matched";
+/// Before subscribers that found no room in the log are let in again.
+const ARRIVE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Finds what the log knows of a broker or channel, or makes it known, and lets events of senders in.
+    /// Finds what the log knows of a broker or channel, or makes it known as soon as there is room for that, and lets events
+    /// of senders in.
     pub(crate) async fn open(context: Arc<Context>, addressable: Arc<Addressable>) -> Result<Self, WorkerError> {
-        let stream = context.log.stream(&stream_name(&addressable)).await?;
-        let root = context.log.cursor(stream, ROOT, None, Some(0)).await?;
+        let name = stream_name(&addressable);
+        let stream = aside::patiently(|| context.log.stream(&name)).await?;
+        let root = aside::patiently(|| context.log.cursor(stream, ROOT, None, Some(0))).await?;
         let signal = context.log.listen(stream);
         let recovered = context.log.reader().progress(root).unwrap_or_default();
         let end = context.log.reader().end(stream).unwrap_or_default();
@@ -43,27 +48,34 @@ impl Worker {
             settled: Ranges::default(),
             subscribers: Default::default(),
             by_uid: Default::default(),
+            arriving: Default::default(),
+            arrive_again: None,
             numbers: Default::default(),
             match_left: super::MATCH_WORK,
             exhausted: Default::default(),
             last_number: 0,
+            unread: Unread::default(),
+            unfilled: Vec::new(),
             tried: Default::default(),
             runnable: Vec::new(),
             fresh,
             retries: Default::default(),
             tasks: Default::default(),
             running: Default::default(),
-            writes: Vec::new(),
+            untold: Untold::default(),
+            refused: None,
             unsaid: Vec::new(),
             being_told: Vec::new(),
             telling: None,
             moving: None,
+            moving_to: Default::default(),
             held_up: None,
             hasher: Default::default(),
         };
         worker.adopt(addressable.clone()).await?;
+        worker.forget_strangers();
         worker.context.log.register(addressable.uid().clone(), stream);
-        worker.context.adopted.note(&addressable);
+        worker.note_adopted();
         Ok(worker)
     }
 
@@ -72,43 +84,99 @@ impl Worker {
     pub(super) async fn adopt(&mut self, now: Arc<Addressable>) -> Result<(), WorkerError> {
         let before = self.addressable.clone();
         let moves: Vec<Move<'_>> = now.since(&before).collect();
-        moves.iter().filter(|moved| moved.now.is_none()).for_each(|moved| self.leave(moved.uid));
-        self.make_cursors(&moves).await?;
+        for moved in moves.iter().filter(|moved| moved.now.is_none()) {
+            self.arriving.remove(moved.uid);
+            self.leave(moved.uid);
+        }
         // Another one may stand now where one stood before.
         for place in moves.iter().filter_map(|moved| moved.was) {
             self.numbers.remove(&place);
         }
         for (place, subscribed) in moves.iter().filter_map(|moved| moved.now) {
-            let number = self.enter(subscribed)?;
-            self.numbers.insert(place, number);
+            self.arriving.insert(subscribed.subscription.uid.clone(), (place, subscribed.clone()));
         }
         self.addressable = now.clone();
         self.more = true;
-        Ok(())
+        self.arrive().await
     }
 
-    /// Makes cursors for those who have none, all at once.
-    async fn make_cursors(&mut self, moves: &[Move<'_>]) -> Result<(), WorkerError> {
-        let log = self.context.log.clone();
-        let is_new = |subscribed: &&Arc<Subscribed>| {
-            let uid = &subscribed.subscription.uid;
-            !self.by_uid.contains_key(uid) && log.reader().cursor(self.stream, uid.as_bytes()).is_none()
-        };
-        let make = |subscribed: &Arc<Subscribed>| {
-            let name = Bytes::copy_from_slice(subscribed.subscription.uid.as_bytes());
-            Write::CreateCursor { stream: self.stream, name, parent: Some(self.root), start: None }
-        };
-        let there = moves.iter().filter_map(|moved| moved.now).map(|(_, subscribed)| subscribed);
-        let writes: Vec<Write> = there.filter(is_new).map(make).collect();
-        if !writes.is_empty() {
-            for outcome in log.write(writes, Durability::Synced).await? {
-                outcome.map_err(AskError::from)?;
+    /// Lets those in who have a cursor or get one. Where there is no room for it the others go on, and those without get
+    /// no event yet.
+    pub(super) async fn arrive(&mut self) -> Result<(), WorkerError> {
+        if self.telling.is_some() || self.untold.has_news() {
+            // Who left a moment ago and is back begins anew, and not with what is about to be deleted.
+            self.tell_all().await?;
+        }
+        let refusal = self.make_cursors().await?;
+        for (uid, (place, subscribed)) in std::mem::take(&mut self.arriving) {
+            let entered = if self.is_leaving(&uid) { None } else { self.enter(&subscribed)? };
+            if let Some(number) = entered {
+                self.numbers.insert(place, number);
+            } else {
+                self.arriving.insert(uid, (place, subscribed));
             }
         }
+        if let (Some(error), None) = (&refusal, self.arrive_again) {
+            let subscriptions = self.arriving.len();
+            tracing::warn!(%error, subscriptions, "new subscriptions wait until the event log has room for them");
+        }
+        self.arrive_again = (!self.arriving.is_empty()).then(|| Instant::now() + ARRIVE_AGAIN);
         Ok(())
     }
 
-    fn enter(&mut self, subscribed: &Arc<Subscribed>) -> Result<Number, WorkerError> {
+    /// Whether something of an earlier stay is there yet and is to be deleted.
+    fn is_leaving(&self, uid: &str) -> bool {
+        let (reader, name) = (self.context.log.reader(), backlog_name(self.addressable.uid(), uid));
+        let cursor = reader.cursor(self.stream, uid.as_bytes());
+        let backlog = reader.stream(name.as_bytes());
+        cursor.is_some_and(|cursor| self.untold.deletes(cursor))
+            || backlog.is_some_and(|stream| self.untold.deletes_stream(stream))
+            || (!self.by_uid.contains_key(uid) && self.moving_to.contains(&name))
+    }
+
+    /// Deletes the progress of those who went while nobody looked.
+    fn forget_strangers(&mut self) {
+        for (cursor, name) in self.context.log.reader().cursors(self.stream) {
+            let is_known = |uid: &str| self.by_uid.contains_key(uid) || self.arriving.contains_key(uid);
+            if cursor != self.root && !std::str::from_utf8(&name).is_ok_and(is_known) {
+                self.untold.delete_cursor(cursor);
+            }
+        }
+    }
+
+    /// Tells that the broker or channel is acted on, as soon as all of its subscribers are.
+    pub(super) fn note_adopted(&self) {
+        if self.arriving.is_empty() {
+            self.context.adopted.note(&self.addressable);
+        }
+    }
+
+    /// Makes cursors for those who have none, all at once. Why there is no room for some.
+    async fn make_cursors(&mut self) -> Result<Option<WriteError>, WorkerError> {
+        let log = self.context.log.clone();
+        let is_new = |uid: &&Arc<str>| {
+            !self.by_uid.contains_key(*uid) && log.reader().cursor(self.stream, uid.as_bytes()).is_none()
+        };
+        let make = |uid: &Arc<str>| {
+            let name = Bytes::copy_from_slice(uid.as_bytes());
+            Write::CreateCursor { stream: self.stream, name, parent: Some(self.root), start: None }
+        };
+        let writes: Vec<Write> = self.arriving.keys().filter(is_new).map(make).collect();
+        let mut refusal = None;
+        if !writes.is_empty() {
+            for outcome in log.write(writes, Durability::Synced).await? {
+                match outcome {
+                    Ok(_) => {}
+                    Err(error @ (WriteError::Full | WriteError::Budget { .. })) => refusal = Some(error),
+                    Err(error) => return Err(AskError::from(error).into()),
+                }
+            }
+        }
+        Ok(refusal)
+    }
+
+    /// Takes a subscriber in, or as it is now; nobody without a cursor.
+    fn enter(&mut self, subscribed: &Arc<Subscribed>) -> Result<Option<Number>, WorkerError> {
         let (uid, most) = (&subscribed.subscription.uid, self.context.config.max_concurrency);
         if let Some(number) = self.by_uid.get(uid).copied() {
             if let Some(subscriber) = self.subscribers.get_mut(&number) {
@@ -117,12 +185,11 @@ impl Worker {
                 self.exhausted.remove(&number);
                 self.runnable.push(number);
             }
-            return Ok(number);
+            return Ok(Some(number));
         }
         let reader = self.context.log.reader();
-        let no_cursor = || AskError::from(knoll_journal::events::WriteError::NoCursor);
-        let cursor = reader.cursor(self.stream, uid.as_bytes()).ok_or_else(no_cursor)?;
-        let progress = reader.progress(cursor).ok_or_else(no_cursor)?;
+        let Some(cursor) = reader.cursor(self.stream, uid.as_bytes()) else { return Ok(None) };
+        let progress = reader.progress(cursor).ok_or(AskError::from(WriteError::NoCursor))?;
         self.last_number += 1;
         let number = self.last_number;
         for (offset, _) in progress.tried() {
@@ -135,7 +202,7 @@ impl Worker {
         self.subscribers.insert(number, subscriber);
         self.by_uid.insert(uid.clone(), number);
         self.runnable.push(number);
-        Ok(number)
+        Ok(Some(number))
     }
 
     fn leave(&mut self, uid: &Arc<str>) {
@@ -147,9 +214,11 @@ impl Worker {
         for offset in subscriber.main.offsets() {
             self.release(offset);
         }
-        self.writes.push(Write::DeleteCursor(subscriber.main.cursor));
+        self.untold.delete_cursor(subscriber.main.cursor);
         let backlog = self.context.log.reader().stream(backlog_name(self.addressable.uid(), uid).as_bytes());
-        self.writes.extend(backlog.map(Write::DeleteStream));
+        if let Some(stream) = backlog {
+            self.untold.delete_stream(stream);
+        }
         self.context.views.leave(uid);
         let name = &*subscriber.subscribed.subscription.name;
         tracing::debug!(subscription = name, "a subscription is gone, and with it what waited for it");

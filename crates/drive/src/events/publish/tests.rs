@@ -1,5 +1,5 @@
 use knoll_api::Object;
-use knoll_broker::{Adopted, EventTypes};
+use knoll_broker::{Adopted, EventTypes, Transport, topology::access::Guard};
 use knoll_plan::{Change, Settings};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ impl Bench {
     fn new(objects: &[(Kind, Value)]) -> Self {
         let (topology, snapshots) = watch::channel(None);
         let (event_types, _) = EventTypes::new();
-        let links = EventLinks { topology, adopted: Adopted::default(), event_types };
+        let links = EventLinks { topology, adopted: Adopted::default(), event_types, transport: Transport::default() };
         let publisher = EventPublisher::new(links, Names::default(), Arc::default());
         let mut bench = Self { world: World::new(Settings::default()), publisher, snapshots, now: Instant::now() };
         objects.iter().for_each(|(kind, object)| bench.put(*kind, object.clone()));
@@ -214,11 +214,51 @@ fn a_trigger_may_come_to_another_broker() {
     assert_eq!(told, ["Trigger t 1"]);
 }
 
+/// Whoever may write a status may not choose whose tokens are sent, nor has a channel's namespace anything to do with it.
+#[test]
+fn events_are_sent_as_the_account_of_the_trigger_or_subscription_in_its_own_namespace() {
+    let auth = json!({"serviceAccountName": "deployer"});
+    let (_, mut object) = trigger("t", "a", 1);
+    object["status"]["auth"] = auth.clone();
+    let (_, mut channel) = channel(&["s", "by-hand"]);
+    channel["spec"]["subscribers"].as_array_mut().expect("some").iter_mut().for_each(|one| one["auth"] = auth.clone());
+    let far = json!({
+        "metadata": {"name": "s", "namespace": "far", "uid": "s", "generation": 1},
+        "spec": {"channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel", "name": "c", "namespace": "ns"},
+            "subscriber": {"uri": "http://s/"}},
+        "status": {"auth": auth},
+    });
+    let feature = json!({
+        "metadata": {"namespace": "knative-eventing", "name": "config-features"},
+        "data": {"authentication-oidc": "enabled", "cross-namespace-event-links": "enabled"},
+    });
+    let mut bench = Bench::new(&[
+        broker("a"),
+        (Kind::Trigger, object),
+        (Kind::Subscription, far),
+        (Kind::InMemoryChannel, channel),
+        (Kind::ConfigMap, feature),
+    ]);
+    bench.publish();
+    let accounts: Vec<String> = bench
+        .addressables()
+        .iter()
+        .flat_map(|addressable| addressable.subscribed())
+        .map(|subscribed| {
+            let of = &subscribed.subscription;
+            format!("{} {}", of.namespace, of.service_account.as_deref().unwrap_or("nobody"))
+        })
+        .collect();
+    let expected =
+        ["ns t-oidc-eventing.knative.dev-trigger", "ns nobody", "far s-oidc-messaging.knative.dev-subscription"];
+    assert_eq!(accounts, expected);
+}
+
 #[test]
 fn who_may_send_follows_the_feature_and_the_policies() {
     let may_send = |bench: &Bench| {
         let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
-        bench.addressables()[0].access().allows("system:serviceaccount:other:me", "ns", &event)
+        bench.addressables()[0].access().of("system:serviceaccount:other:me", "ns").has(&event).0
     };
     let (kind, mut object) = broker("a");
     object["status"]["policies"] = json!([{"name": "p", "apiVersion": "eventing.knative.dev/v1alpha1"}]);
@@ -264,6 +304,29 @@ fn a_channel_follows_its_spec() {
     bench.put(kind, object);
     bench.publish();
     assert_eq!(bench.snapshot().expect("one"), ["c: t"]);
+    // Whoever goes takes nobody along, wherever they stood, and whoever moves stays.
+    let lists: [&[&str]; 9] = [
+        &["s", "t", "u", "v"],
+        &["t", "u", "v"],
+        &["v", "t", "u"],
+        &["w", "u", "v", "x"],
+        &["x", "w"],
+        &["a", "b", "c", "d", "e"],
+        &["e", "b", "c", "a"],
+        &[],
+        &["b"],
+    ];
+    for list in lists {
+        let (kind, object) = channel(list);
+        bench.put(kind, object);
+        bench.publish();
+        let mut sorted = list.to_vec();
+        sorted.sort_unstable();
+        let held = bench.addressables();
+        let held: Vec<&str> = held[0].subscribed().map(|one| &*one.subscription.name).collect();
+        assert_eq!(held, sorted);
+    }
+    bench.snapshot();
     bench.remove(Kind::InMemoryChannel, "c");
     assert_eq!(bench.publish(), ["InMemoryChannel c no more"]);
     assert_eq!(bench.snapshot().expect("one"), [""; 0]);
@@ -316,20 +379,23 @@ fn who_may_send_to_a_sink_follows_the_feature_and_the_policies() {
         (kind, object)
     };
     let mut bench = Bench::new(&[with_policies(job_sink()), with_policies(integration_sink(json!({"log": {}})))]);
-    let admits = |bench: &Bench| {
+    let may_send_to = |bench: &Bench| {
         let now = bench.snapshots.borrow().clone().expect("one");
         let guards = [&now.job_sink("ns", "j").expect("it").guard, &now.log_sink("ns", "i").expect("it").guard];
-        guards.map(|guard| guard.access().admits("system:serviceaccount:other:me", guard.namespace()))
+        let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
+        let may_send =
+            |guard: &Guard| guard.access().of("system:serviceaccount:other:me", guard.namespace()).has(&event).0;
+        guards.map(may_send)
     };
     bench.publish();
-    assert_eq!(admits(&bench), [true; 2], "nobody has to say who they are");
+    assert_eq!(may_send_to(&bench), [true; 2], "nobody has to say who they are");
     let feature = json!({
         "metadata": {"namespace": "knative-eventing", "name": "config-features"},
         "data": {"authentication-oidc": "enabled"},
     });
     bench.put(Kind::ConfigMap, feature);
     bench.publish();
-    assert_eq!(admits(&bench), [false; 2], "the policy is not there, so that its own namespace may");
+    assert_eq!(may_send_to(&bench), [false; 2], "the policy is not there, so that its own namespace may");
     let from = "system:serviceaccount:other:*";
     let policy = json!({
         "metadata": {"namespace": "ns", "name": "p", "uid": "p-1"},
@@ -337,5 +403,5 @@ fn who_may_send_to_a_sink_follows_the_feature_and_the_policies() {
     });
     bench.put(Kind::EventPolicy, policy);
     bench.publish();
-    assert_eq!(admits(&bench), [true; 2], "the policy says so");
+    assert_eq!(may_send_to(&bench), [true; 2], "the policy says so");
 }

@@ -30,7 +30,7 @@ const MOST: usize = 100;
 const MOST_AT_ALL: usize = 1000;
 
 /// An answer that refuses: its status, and why.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 
 /// Does what is asked.
 pub(super) async fn operate(running: Running, names: Names, operation: Operation) -> Response<Full<Bytes>> {
@@ -61,7 +61,7 @@ async fn act(plane: &DataPlane, names: &Names, operation: Operation) -> Result<R
     match (&operation.method, verb) {
         (&Method::POST, []) => send(plane, names, &of, operation).await,
         (&Method::GET, ["history"]) => {
-            let (start, most) = (asked.start()?, asked.most()?);
+            let (start, most) = (asked.start()?, asked.most(MOST, MOST_AT_ALL)?);
             let history = plane.history(&of, start, most).await.map_err(refused)?;
             let missing = history.missing.iter().map(|(first, last)| json!([first, last]));
             Ok(document(&json!({
@@ -132,7 +132,8 @@ fn shown(plane: &DataPlane, addressable: &Addressable) -> Value {
 }
 
 async fn letters(plane: &DataPlane, of: &Name, asked: &Asked) -> Result<Response<Full<Bytes>>, Refused> {
-    let page = plane.dead_letters(of, asked.offset()?.unwrap_or(0), asked.most()?).await.map_err(refused)?;
+    let page =
+        plane.dead_letters(of, asked.offset()?.unwrap_or(0), asked.most(MOST, MOST_AT_ALL)?).await.map_err(refused)?;
     let subscriptions = addressable(plane, of)?;
     let named = |uid: &str| {
         let mut all = subscriptions.subscribed().map(|subscribed| &subscribed.subscription);
@@ -164,8 +165,7 @@ fn time(milliseconds: u64) -> Option<String> {
 }
 
 fn addressable(plane: &DataPlane, of: &Name) -> Result<std::sync::Arc<Addressable>, Refused> {
-    let found = plane.addressables().into_iter().find(|addressable| addressable.name() == of);
-    found.ok_or_else(|| refused(OperationError::NoAddressable))
+    plane.addressable(of).ok_or_else(|| refused(OperationError::NoAddressable))
 }
 
 /// The uid of the Trigger or Subscription of this name.
@@ -177,15 +177,14 @@ fn subscription(plane: &DataPlane, of: &Name, wanted: &str) -> Result<std::sync:
 }
 
 /// What stands behind the question mark.
-struct Asked(Vec<(String, String)>);
+pub(super) struct Asked(Vec<(String, String)>);
 
 impl Asked {
-    fn of(query: &str) -> Self {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        Self(pairs.map(|(name, value)| (name.to_owned(), value.replace("%3A", ":").replace("%2B", "+"))).collect())
+    pub(super) fn of(query: &str) -> Self {
+        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    fn value(&self, name: &str) -> Option<String> {
+    pub(super) fn value(&self, name: &str) -> Option<String> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
@@ -204,10 +203,11 @@ impl Asked {
         Ok(Start::Time(u64::try_from(since.as_millisecond()).unwrap_or(0)))
     }
 
-    fn most(&self) -> Result<usize, Refused> {
-        let Some(text) = self.value("most") else { return Ok(MOST) };
-        let most = text.parse().ok().filter(|most| (1..=MOST_AT_ALL).contains(most));
-        most.ok_or_else(|| bad(format!("most: {text} is no number from 1 to {MOST_AT_ALL}")))
+    /// How many are asked for: `usual` when nothing is said, and at most `at_all`.
+    pub(super) fn most(&self, usual: usize, at_all: usize) -> Result<usize, Refused> {
+        let Some(text) = self.value("most") else { return Ok(usual) };
+        let most = text.parse().ok().filter(|most| (1..=at_all).contains(most));
+        most.ok_or_else(|| bad(format!("most: {text} is no number from 1 to {at_all}")))
     }
 }
 
@@ -236,11 +236,11 @@ fn refused(error: OperationError) -> Refused {
     (status, error.to_string())
 }
 
-fn document(value: &Value) -> Response<Full<Bytes>> {
+pub(super) fn document(value: &Value) -> Response<Full<Bytes>> {
     plain(StatusCode::OK, format!("{value}\n"))
 }
 
-fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response

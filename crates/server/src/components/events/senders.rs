@@ -10,13 +10,14 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use knoll_broker::{
     Authorize, Denied,
-    topology::access::{Access, Guard},
+    topology::access::{Access, Allowed, Guard},
 };
+use knoll_event::{Event, limits::MOST_WORK};
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 /// How long it is remembered whose a token is: a token that is revoked is taken no longer than this.
 const REMEMBERED: Duration = Duration::from_secs(10);
@@ -24,6 +25,11 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 const MOST: usize = 4096;
 /// Longest token that is looked at.
 const LONGEST: usize = 16 << 10;
+
+/// Work of policies' filters for the events of one message, counted as [`MOST_WORK`] counts it.
+const MOST_WORK_OF_ALL: usize = 16 * MOST_WORK;
+/// The same after which others get the thread: some milliseconds, what the last filter takes among them.
+const AT_ONCE: usize = 2 * MOST_WORK;
 
 /// Whose tokens are, by token and audience, and until when that is remembered.
 type Known = Mutex<HashMap<(Box<str>, Box<str>), (Arc<str>, Instant)>>;
@@ -38,25 +44,50 @@ pub(super) fn authorize(client: Client) -> Authorize {
                 return Ok(());
             }
             let subject = subject(client, &known, &guard, &headers).await?;
-            let (access, namespace) = (guard.access(), guard.namespace());
-            if events.is_empty() && !access.admits(&subject, namespace) {
-                return Err(denied(StatusCode::FORBIDDEN, format!("{subject} may not send here, nor ask")));
-            }
-            let refused = events.iter().find(|event| !access.allows(&subject, namespace, event));
-            let Some(refused) = refused else { return Ok(()) };
-            let (kind, id) = (refused.kind(), refused.id());
-            Err(denied(StatusCode::FORBIDDEN, format!("{subject} may not send the event {id} of type {kind} here")))
+            let allowed = guard.access().of(&subject, guard.namespace());
+            all(allowed, &events, &subject).await
         })
     })
 }
 
+/// Lets a sender send these events, if it may send all of them, or ask what became of some, if it may send any. Others get
+/// the thread in between.
+async fn all(allowed: Allowed<'_>, events: &[Event], subject: &str) -> Result<(), Denied> {
+    let forbidden = |why: String| Err(denied(StatusCode::FORBIDDEN, why));
+    if events.is_empty() && matches!(allowed, Allowed::Nothing) {
+        return forbidden(format!("{subject} may not send here, nor ask"));
+    }
+    let (mut done, mut left) = (0, AT_ONCE);
+    for event in events {
+        let (is_allowed, work) = allowed.has(event);
+        if !is_allowed {
+            let (kind, id) = (event.kind(), event.id());
+            return forbidden(format!("{subject} may not send the event {id} of type {kind} here"));
+        }
+        done += work;
+        if done > MOST_WORK_OF_ALL {
+            let why = "the filter of the EventPolicy takes more work for so many events than it may";
+            return forbidden(format!("{why}: make it simpler, or send fewer at a time"));
+        }
+        left = left.saturating_sub(work);
+        if left == 0 {
+            left = AT_ONCE;
+            yield_now().await;
+        }
+    }
+    Ok(())
+}
+
 async fn subject(client: Client, known: &Known, guard: &Guard, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
-    let unauthorized = |why: &str| denied(StatusCode::UNAUTHORIZED, why);
-    let audience =
-        guard.audience().ok_or_else(|| unauthorized("it is not known yet for whom tokens are to be made out"))?;
     let token = bearer(headers).ok_or_else(|| {
-        unauthorized(&format!("senders say who they are: Authorization: Bearer with a token made out to {audience}"))
+        let whom = guard.audience().unwrap_or("it");
+        let why = format!("senders say who they are: Authorization: Bearer with a token made out to {whom}");
+        denied(StatusCode::UNAUTHORIZED, why)
     })?;
+    // Who has a token may come again once it is.
+    let unknown =
+        || denied(StatusCode::INTERNAL_SERVER_ERROR, "it is not known yet for whom tokens are to be made out");
+    let audience = guard.audience().ok_or_else(unknown)?;
     let key = (token.into(), audience.into());
     let now = Instant::now();
     if let Some((subject, until)) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -103,7 +134,64 @@ fn denied(status: StatusCode, reason: impl Into<String>) -> Denied {
 
 #[cfg(test)]
 mod tests {
+    use knoll_event::filter::Filter;
+
     use super::*;
+
+    fn events(count: usize, subject: &str) -> Vec<Event> {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set("subject", subject).expect("a subject");
+        vec![event; count]
+    }
+
+    #[tokio::test]
+    async fn filters_of_policies_let_others_work_and_are_bounded_over_a_batch() {
+        let long = "a".repeat(MOST_WORK / 4);
+        let filter = Filter::suffix([("subject", &*long)]);
+        let (verdict, work) = filter.verdict_and_work(&events(1, &long)[0]);
+        assert!(verdict.delivers() && work > 0);
+        let counted = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let ticks = counted.clone();
+        let ticking = tokio::spawn(async move {
+            loop {
+                ticks.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                yield_now().await;
+            }
+        });
+        let most = MOST_WORK_OF_ALL / work;
+        assert_eq!(all(Allowed::Those(&filter), &events(most, &long), "me").await, Ok(()));
+        assert!(counted.load(std::sync::atomic::Ordering::SeqCst) >= MOST_WORK_OF_ALL / AT_ONCE / 2);
+        let refused = all(Allowed::Those(&filter), &events(most + 1, &long), "me").await;
+        assert_eq!(refused.map_err(|denied| denied.status), Err(StatusCode::FORBIDDEN));
+        ticking.abort();
+    }
+
+    #[tokio::test]
+    async fn who_has_a_token_is_told_to_come_again_while_the_audience_is_not_known() {
+        use knoll_broker::topology::access::Mode;
+        let guard = Guard::new("ns".into()).for_those_of(Access::Otherwise(Mode::AllowAll));
+        let never = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is asked"))
+        });
+        let client = Client::new(never, "ns");
+        let with_token = HeaderMap::from_iter([(AUTHORIZATION, "Bearer x".parse().expect("a header"))]);
+        for (headers, status) in [(HeaderMap::new(), 401), (with_token, 500)] {
+            let denied =
+                subject(client.clone(), &Known::default(), &guard, &headers).await.expect_err("nobody is let in");
+            assert_eq!(denied.status.as_u16(), status);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_send_nothing_may_not_ask_what_became_of_it() {
+        let filter = Filter::exact([("type", "other")]);
+        let asked = [Allowed::All, Allowed::Those(&filter), Allowed::Nothing];
+        let mut said = Vec::new();
+        for allowed in asked {
+            said.push(all(allowed, &[], "me").await.map_err(|denied| denied.status));
+        }
+        assert_eq!(said, [Ok(()), Ok(()), Err(StatusCode::FORBIDDEN)]);
+    }
 
     #[test]
     fn a_token_is_what_stands_behind_bearer() {

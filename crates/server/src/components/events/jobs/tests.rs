@@ -154,7 +154,7 @@ async fn a_job_or_secret_of_another_is_none_of_the_events() {
 async fn an_event_that_no_secret_holds_makes_no_job() {
     let fake = Fake::default();
     let mut large = event("1");
-    large.set("large", "x".repeat(1 << 20).as_str()).expect("an extension");
+    large.set_data("text/plain", "x".repeat(1 << 20)).expect("data");
     let no = fake.jobs().make(sink("1"), large).await.expect_err("it is too large");
     assert_eq!(no.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(fake.shown().is_empty());

@@ -1,0 +1,252 @@
+//! The certificates that Eventing's Services present over https: made by the instance's own authority while the feature
+//! `transport-encryption` asks for them, and made anew long before they end. They live in Secrets, where controllers read
+//! whom senders are to trust, and the data plane what it presents. A Secret of such a name that somebody else made or
+//! changed is used as it is.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use knoll_api::{
+    Kind,
+    config::eventing::{EventingFeatures, TransportEncryption},
+    eventing::services::CERTIFICATES,
+};
+use knoll_apiserver::auth::{Pki, PkiError};
+use knoll_broker::topology::Names;
+use knoll_client::watch::{Collection, Seen, follow};
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::{failure::chain, supervise::Tasks};
+
+/// How often is looked whether one is to be made anew, though nothing changed.
+const EVERY: Duration = Duration::from_secs(600);
+/// After one could not be made.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The ConfigMap of the feature.
+const FEATURES: &str = "config-features";
+/// Annotation of a Secret that was made here: the end of its certificate, by which one that somebody put in its place is
+/// told from it.
+const MADE: &str = "knoll.dev/certificate";
+
+/// Characters of it: more than a collision by chance has.
+const MARK: usize = 64;
+
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const AUTHORITY: &str = "ca.crt";
+
+/// Keeps them valid until the tasks are told to stop.
+pub(crate) fn keep_certificates(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
+    let (stop, names) = (tasks.stop(), names.clone());
+    tasks.restartable("certificates of Eventing", move || {
+        let issuer = Issuer { pki: pki.clone(), names: names.clone() };
+        let (keeper, stop) = (Keeper { issuer, client: client.clone() }, stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.wait() => Ok(()),
+                ended = keeper.run() => ended,
+            }
+        }
+    });
+}
+
+struct Keeper {
+    issuer: Issuer,
+    client: Client,
+}
+
+/// Decides what is made.
+struct Issuer {
+    pki: Arc<Pki>,
+    names: Names,
+}
+
+impl Keeper {
+    /// Looks at the start, at every change of the feature or a Secret, and now and then.
+    async fn run(self) -> Result<(), String> {
+        let (into, mut changes) = mpsc::channel(1);
+        let [features, secrets] = self.followed();
+        let looking = async {
+            while changes.recv().await.is_some() {
+                while let Err(error) = self.look(Timestamp::now()).await {
+                    tracing::error!(error, "the certificates of Eventing cannot be seen to");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        };
+        let now_and_then = async {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                // Where it is full, a look is due already.
+                into.try_send(()).unwrap_or(());
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            () = now_and_then => {}
+            () = follow(&self.client, &features, &into, is_change) => {}
+            () = follow(&self.client, &secrets, &into, is_change) => {}
+        }
+        Err("the feature and the Secrets are not followed any more".to_owned())
+    }
+
+    fn followed(&self) -> [Collection; 2] {
+        let of = |kind: Kind, field_selector: String| Collection {
+            path: kind.collection_path(Some(&self.issuer.names.system_namespace)),
+            field_selector,
+            label_selector: String::new(),
+        };
+        [of(Kind::ConfigMap, format!("metadata.name={FEATURES}")), of(Kind::Secret, String::new())]
+    }
+
+    /// Makes what is missing and what is due.
+    async fn look(&self, now: Timestamp) -> Result<(), String> {
+        let namespace = &self.issuer.names.system_namespace;
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let map = maps.get_opt(FEATURES).await.map_err(|e| chain(&e))?;
+        let features = EventingFeatures::parse(&map.and_then(|map| map.data).unwrap_or_default());
+        let is_wanted = features.is_ok_and(|f| f.transport_encryption != TransportEncryption::Disabled);
+        if !is_wanted {
+            return Ok(());
+        }
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        for (service, name) in CERTIFICATES {
+            let held = secrets.get_opt(name).await.map_err(|e| chain(&e))?;
+            let wanted = self.issuer.wanted(held.as_ref(), service, name, now).map_err(|e| chain(&e))?;
+            let Some(wanted) = wanted else { continue };
+            match held {
+                None => secrets.create(&PostParams::default(), &wanted).await,
+                Some(_) => secrets.replace(name, &PostParams::default(), &wanted).await,
+            }
+            .map_err(|e| chain(&e))?;
+            tracing::info!(secret = name, "a Service of Eventing has a new certificate");
+        }
+        Ok(())
+    }
+}
+
+impl Issuer {
+    /// The Secret that is to take the place of the one there is; nothing where that is to stay.
+    fn wanted(
+        &self,
+        held: Option<&Secret>,
+        service: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<Secret>, PkiError> {
+        let Names { system_namespace, cluster_domain } = &self.names;
+        let host = format!("{service}.{system_namespace}.svc");
+        let hosts = [format!("{host}.{cluster_domain}"), host];
+        if held.is_some_and(|held| !is_made_here(held) || self.is_current(held, &hosts, now)) {
+            return Ok(None);
+        }
+        let (certificate, key) = self.pki.service(&hosts, now)?;
+        let metadata = json!({
+            "name": name,
+            "namespace": system_namespace,
+            "resourceVersion": held.and_then(|held| held.metadata.resource_version.as_deref()),
+            "labels": {"app.kubernetes.io/name": system_namespace, "app.kubernetes.io/component": service},
+            "annotations": {MADE: mark(&certificate)},
+        });
+        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+        let entries = [(CERTIFICATE, &*certificate), (KEY, &*key), (AUTHORITY, self.pki.ca_pem())];
+        Ok(Some(Secret {
+            metadata: serde_json::from_value(metadata).expect("metadata by the book"),
+            type_: Some("kubernetes.io/tls".to_owned()),
+            data: Some(entries.map(|(name, text)| (name.to_owned(), bytes(text))).into()),
+            ..Secret::default()
+        }))
+    }
+
+    /// Whether a Secret that was made here is as it is to be.
+    fn is_current(&self, held: &Secret, hosts: &[String], now: Timestamp) -> bool {
+        let certificate = entry(held, CERTIFICATE).unwrap_or_default();
+        entry(held, KEY).is_some_and(|key| !key.is_empty())
+            && entry(held, AUTHORITY) == Some(self.pki.ca_pem())
+            && self.pki.vouches(certificate, hosts, now)
+    }
+}
+
+/// What is looked at once more for.
+fn is_change(seen: Seen) -> Option<()> {
+    matches!(seen, Seen::Listed(_) | Seen::Added(_) | Seen::Modified(_) | Seen::Gone(_)).then_some(())
+}
+
+fn entry<'s>(secret: &'s Secret, name: &str) -> Option<&'s str> {
+    std::str::from_utf8(&secret.data.as_ref()?.get(name)?.0).ok()
+}
+
+fn is_made_here(secret: &Secret) -> bool {
+    let annotations = secret.metadata.annotations.as_ref();
+    let made = annotations.and_then(|annotations| annotations.get(MADE));
+    made.is_some_and(|made| entry(secret, CERTIFICATE).map(mark).as_ref() == Some(made))
+}
+
+/// By what a certificate's text is told from another: the end of it, which is of its signature.
+fn mark(certificate: &str) -> String {
+    let lines = certificate.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
+    let text: Vec<char> = lines.flat_map(str::chars).collect();
+    text[text.len().saturating_sub(MARK)..].iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use knoll_api::eventing::services::{BROKER_INGRESS, BROKER_INGRESS_SECRET};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn issuer(directory: &std::path::Path, now: Timestamp) -> Issuer {
+        Issuer { pki: Arc::new(Pki::open(directory, now).expect("keys")), names: Names::default() }
+    }
+
+    fn wanted(issuer: &Issuer, held: Option<&Secret>, now: Timestamp) -> Option<Secret> {
+        issuer.wanted(held, BROKER_INGRESS, BROKER_INGRESS_SECRET, now).expect("a certificate")
+    }
+
+    #[test]
+    fn a_secret_is_made_kept_and_made_anew_before_it_ends() {
+        let (directory, now) = (tempfile::tempdir().expect("a directory"), Timestamp::now());
+        let issuer = issuer(directory.path(), now);
+        let made = wanted(&issuer, None, now).expect("there is none");
+        let shown = serde_json::to_value(&made).expect("JSON");
+        assert_eq!(shown["type"], "kubernetes.io/tls");
+        assert_eq!(shown["metadata"]["name"], "mt-broker-ingress-server-tls");
+        assert_eq!(shown["metadata"]["labels"]["app.kubernetes.io/component"], "broker-ingress");
+        assert_eq!(entry(&made, AUTHORITY), Some(issuer.pki.ca_pem()));
+        let hosts = ["broker-ingress.knative-eventing.svc", "broker-ingress.knative-eventing.svc.cluster.local"];
+        let vouched = issuer.pki.vouches(entry(&made, CERTIFICATE).expect("one"), &hosts.map(str::to_owned), now);
+        assert!(vouched);
+        assert!(wanted(&issuer, Some(&made), now).is_none(), "nothing is due");
+        let later = now + SignedDuration::from_hours(300 * 24);
+        let renewed = wanted(&issuer, Some(&made), later).expect("it is due");
+        assert_ne!(renewed.data, made.data);
+        let mut moved = issuer;
+        moved.names.cluster_domain = "other.org".into();
+        assert!(wanted(&moved, Some(&made), now).is_some(), "its names are others");
+    }
+
+    #[test]
+    fn a_users_own_is_used_as_it_is() {
+        let (directory, now) = (tempfile::tempdir().expect("a directory"), Timestamp::now());
+        let issuer = issuer(directory.path(), now);
+        let own = |data: Value| -> Secret { serde_json::from_value(json!({"data": data})).expect("a Secret") };
+        assert!(wanted(&issuer, Some(&own(json!({}))), now).is_none());
+        let mut replaced = wanted(&issuer, None, now).expect("there is none");
+        let other = wanted(&issuer, None, now).expect("there is none");
+        // As `kubectl apply` leaves it, which keeps annotations.
+        replaced.data = other.data;
+        assert!(wanted(&issuer, Some(&replaced), now).is_none());
+        // A part of one that was made here is lost: it is mended.
+        let mut broken = wanted(&issuer, None, now).expect("there is none");
+        broken.data.as_mut().expect("data").remove(KEY);
+        assert!(wanted(&issuer, Some(&broken), now).is_some());
+    }
+}
