@@ -17,6 +17,7 @@ use crate::{
     intake::{Intake, Taken},
     metrics::Metrics,
     request_reply::Waiting,
+    sinks::{Jobs, Sinks},
     topology::{Addressable, Name, Snapshots},
 };
 
@@ -32,6 +33,8 @@ pub struct Hooks {
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
     pub authorize: Option<Authorize>,
+    /// Makes the Jobs of JobSinks; without it they take no event.
+    pub jobs: Option<Arc<dyn Jobs>>,
     /// Is told which brokers and channels are acted on.
     pub adopted: Adopted,
     /// Is told of the events that are taken, such as who makes EventTypes of them.
@@ -46,6 +49,7 @@ impl Default for Hooks {
             resolve: resolve_as_the_machine_does(),
             tokens: None,
             authorize: None,
+            jobs: None,
             adopted: Adopted::default(),
             taken: None,
             transport: Transport::default(),
@@ -71,13 +75,14 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, adopted, taken, transport } = hooks;
+        let Hooks { resolve, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
+        let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
         let ingress = Ingress::new(
             intake.clone(),
             snapshots.clone(),
-            authorize.clone(),
+            sinks.clone(),
             config.clone(),
             waiting.clone(),
             transport.clone(),
@@ -93,7 +98,7 @@ impl DataPlane {
             snapshots,
             config,
             tokens,
-            authorize,
+            sinks,
             letters,
             views,
             adopted,

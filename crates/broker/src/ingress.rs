@@ -14,12 +14,14 @@
 //! | 500 | a panic, which costs this request |
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
-//! What RequestReplies answer besides is said in `request_reply`.
+//! What RequestReplies answer besides is said in `request_reply`, and what JobSinks do in `job_sink`. An IntegrationSink
+//! answers 202 once its events stand in the log.
 //!
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
 
 mod activity;
+mod job_sink;
 mod patient;
 mod request_reply;
 mod serve;
@@ -31,6 +33,7 @@ use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER},
+    request::Parts,
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -47,12 +50,13 @@ use crate::{
     record::Record,
     request_reply::Waiting,
     shares::{Share, Shares},
-    topology::{Addressable, Asked, NotFound, Snapshots, Topology, access::Access},
+    sinks::Sinks,
+    topology::{Addressable, Asked, Found, NotFound, Snapshots, Topology, access::Guard},
     transport::{Transport, Wire},
 };
 
+use self::serve::Peer;
 pub use self::serve::{serve, serve_tls};
-use self::{request_reply::one, serve::Peer};
 
 /// Bytes that one unit of [`Config::max_bytes_in_flight`] stands for.
 const GRAIN: usize = 1 << 10;
@@ -62,6 +66,8 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 const ANY: HeaderValue = HeaderValue::from_static("*");
+/// Why a message of several events is refused by a RequestReply.
+const ONE_REQUEST: &str = "a request is one event, and so is its answer: send them one by one";
 
 /// Why a sender may not post.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +78,10 @@ pub struct Denied {
     pub reason: String,
 }
 
-/// Decides whether a sender may post these events to a broker or channel that not everybody may post to, from the headers of
-/// its request.
+/// Decides whether a sender may post these events to what this guards, which not everybody may post to, from the headers of
+/// its request. Without an event, whether it may ask what became of those it sent.
 pub type Authorize =
-    Arc<dyn Fn(Arc<Addressable>, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
+    Arc<dyn Fn(Guard, HeaderMap, Arc<[Event]>) -> BoxFuture<'static, Result<(), Denied>> + Send + Sync>;
 
 /// Answers senders.
 #[derive(Clone)]
@@ -86,7 +92,7 @@ pub struct Ingress {
 struct Inner {
     intake: Intake,
     snapshots: Snapshots,
-    authorize: Option<Authorize>,
+    sinks: Sinks,
     config: Config,
     /// For [`Config::max_bytes_in_flight`].
     bytes: Arc<Shares<Peer>>,
@@ -111,6 +117,13 @@ impl Held {
     }
 }
 
+/// The events of a request, what of its head travels beside each, and what they hold.
+struct Message {
+    events: Vec<(Event, Format)>,
+    beside: HeaderMap,
+    held: Held,
+}
+
 /// Bytes of an answer, with what they hold of those that are taken in until they are written.
 struct Counted {
     bytes: Bytes,
@@ -124,12 +137,12 @@ impl AsRef<[u8]> for Counted {
 }
 
 /// An answer that refuses.
-struct Answer {
-    status: StatusCode,
-    reason: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) reason: String,
 }
 
-fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
+pub(crate) fn refusal(status: StatusCode, reason: impl ToString) -> Answer {
     Answer { status, reason: reason.to_string() }
 }
 
@@ -137,7 +150,7 @@ impl Ingress {
     pub(crate) fn new(
         intake: Intake,
         snapshots: Snapshots,
-        authorize: Option<Authorize>,
+        sinks: Sinks,
         config: Config,
         waiting: Waiting,
         transport: Transport,
@@ -145,7 +158,7 @@ impl Ingress {
         let bytes = Shares::new(config.max_bytes_in_flight / GRAIN, config.parts);
         let requests = Shares::new(config.max_requests, config.parts);
         let connections = Shares::new(config.max_connections, config.parts);
-        let inner = Inner { intake, snapshots, authorize, config, bytes, requests, connections, waiting, transport };
+        let inner = Inner { intake, snapshots, sinks, config, bytes, requests, connections, waiting, transport };
         Self { inner: Arc::new(inner) }
     }
 
@@ -167,8 +180,8 @@ impl Ingress {
         }
         // What senders try again, for their address may be of a moment ago.
         let reason = match wire {
-            Wire::Plain => "events are taken over https alone: see status.address.url of the broker or channel",
-            Wire::Tls => "events are taken over http alone: see status.address.url of the broker or channel",
+            Wire::Plain => "events are taken over https alone: see status.address.url of where they go",
+            Wire::Tls => "events are taken over http alone: see status.address.url of where they go",
         };
         self.counted(async { Err(refusal(StatusCode::NOT_FOUND, reason)) }).await
     }
@@ -186,7 +199,7 @@ impl Ingress {
             Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the broker"))
         });
         let mut response = answered.unwrap_or_else(|answer| self.inner.refused(answer));
-        response.headers_mut().insert(ALLOW, ALLOWED);
+        response.headers_mut().entry(ALLOW).or_insert(ALLOWED);
         metrics.answered(response.status());
         drop(entered);
         response
@@ -204,65 +217,72 @@ impl Inner {
     where
         B: Body<Data = Bytes>,
     {
-        if request.method() == Method::OPTIONS {
+        let (head, body) = request.into_parts();
+        let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let host = host.unwrap_or_default();
+        if self.snapshots.borrow().as_ref().is_some_and(|topology| topology.is_of_job_sinks(host)) {
+            return Ok(self.answer_for_job_sinks(&head, body).await);
+        }
+        if head.method == Method::OPTIONS {
             let mut response = empty(StatusCode::OK);
             response.headers_mut().extend([(ALLOWED_ORIGIN, ANY), (ALLOWED_RATE, ANY)]);
             return Ok(response);
         }
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
-        let peer = request.extensions().get().copied().unwrap_or(Peer::NOBODY);
-        let place = self.requests.take(peer, 1).ok_or_else(|| self.busy("as many requests are answered as may be"))?;
-        // What names nothing whoever is there is told apart from what is not there (yet).
-        let (head, body) = request.into_parts();
-        let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-        let host = host.unwrap_or_default();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let place = self.place(&head)?;
         let topology = self.topology()?;
-        match topology.find_request_reply(host, target) {
-            Some(asked) => addressed(asked)?,
-            None => addressed(topology.find(host, target))?,
+        // What names nothing whoever is there is told apart from what is not there (yet).
+        let target = target(&head);
+        addressed(topology.look_up(host, target))?;
+        let Message { events, beside, held } = self.message(&head, body).await?;
+        // Whatever it was when the request began, it is now that the events are taken.
+        let topology = self.topology()?;
+        match topology.look_up(host, target).map_err(not_found)? {
+            Found::RequestReply(Asked::Reply(of)) => self.reply(&of, one(events, ONE_REQUEST)?.0),
+            Found::RequestReply(Asked::Request(of)) => {
+                let event = one(events, ONE_REQUEST)?;
+                let request = self.request(&of, event, (&head.headers, beside), &topology).await?;
+                // Who waits takes nobody's place.
+                drop((place, held));
+                self.answer_to(&of, request, peer(&head)).await
+            }
+            Found::LogSink(sink) => {
+                let events: Vec<Event> = events.into_iter().map(|(event, _)| event).collect();
+                self.sinks.log(&sink, &head.headers, &events).await?;
+                Ok(empty(StatusCode::ACCEPTED))
+            }
+            Found::Addressable(into) => {
+                if self.sinks.asks(into.guard()) {
+                    let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
+                    self.sinks.authorized(into.guard(), &head.headers, &values).await?;
+                }
+                self.take(&into, events, beside).await?;
+                Ok(empty(StatusCode::ACCEPTED))
+            }
         }
+    }
+
+    /// A place among the requests that are answered at a time.
+    fn place(&self, head: &Parts) -> Result<Share<Peer>, Answer> {
+        let place = self.requests.take(peer(head), 1);
+        place.ok_or_else(|| self.busy("as many requests are answered as may be"))
+    }
+
+    /// Reads the message that goes with this head, and holds what it becomes.
+    async fn message<B>(&self, head: &Parts, body: B) -> Result<Message, Answer>
+    where
+        B: Body<Data = Bytes>,
+    {
         let beside = headers::bounded(&head.headers);
         let (beside, each) = beside.map_err(|error| refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error))?;
-        let mut held = self.held(peer, headers::bytes(&head.headers))?;
+        let mut held = self.held(head)?;
         let body = self.body(body, &mut held).await?;
         let length = body.len();
         let events = read(&head.headers, body)?;
         self.hold_batch(length, events.len(), each, &mut held)?;
-        // Whatever it was when the request began, it is now that the events are taken.
-        let topology = self.topology()?;
-        if let Some(asked) = topology.find_request_reply(host, target) {
-            let event = one(events)?;
-            return match asked.map_err(not_found)? {
-                Asked::Reply(of) => self.reply(&of, event.0),
-                Asked::Request(of) => {
-                    let request = self.request(&of, event, (&head.headers, beside), &topology).await?;
-                    // Who waits takes nobody's place.
-                    drop((place, held));
-                    self.answer_to(&of, request, peer).await
-                }
-            };
-        }
-        let into = topology.find(host, target).map_err(not_found)?.clone();
-        if self.asks(&into) {
-            let values: Vec<Event> = events.iter().map(|(event, _)| event.clone()).collect();
-            self.authorized(&into, &head.headers, &values).await?;
-        }
-        self.take(&into, events, beside).await?;
-        Ok(empty(StatusCode::ACCEPTED))
-    }
-
-    /// Whether senders to it are asked who they are.
-    fn asks(&self, into: &Addressable) -> bool {
-        self.authorize.is_some() && !matches!(into.access(), Access::Open)
-    }
-
-    async fn authorized(&self, into: &Arc<Addressable>, headers: &HeaderMap, events: &[Event]) -> Result<(), Answer> {
-        let Some(authorize) = self.authorize.as_ref().filter(|_| self.asks(into)) else { return Ok(()) };
-        let denied = |Denied { status, reason }| Answer { status, reason };
-        authorize(into.clone(), headers.clone(), events.into()).await.map_err(denied)
+        Ok(Message { events, beside, held })
     }
 
     async fn take(
@@ -343,10 +363,11 @@ impl Inner {
         self.hold(all, held)
     }
 
-    /// What a request with a head of so many bytes holds.
-    fn held(&self, peer: Peer, head: usize) -> Result<Held, Answer> {
-        let share = self.bytes.take(peer, head.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
-        Ok(Held { share, head })
+    /// What a request with this head holds.
+    fn held(&self, head: &Parts) -> Result<Held, Answer> {
+        let bytes = headers::bytes(&head.headers);
+        let share = self.bytes.take(peer(head), bytes.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
+        Ok(Held { share, head: bytes })
     }
 
     fn hold(&self, length: usize, held: &mut Held) -> Result<(), Answer> {
@@ -381,6 +402,24 @@ impl Inner {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(self.config.retry_after)));
         }
         response
+    }
+}
+
+/// Who sends a request.
+fn peer(head: &Parts) -> Peer {
+    head.extensions.get().copied().unwrap_or(Peer::NOBODY)
+}
+
+/// What a request asks for, as it stands there.
+fn target(head: &Parts) -> &str {
+    head.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+/// The one event of a message; what is said of several.
+fn one(mut events: Vec<(Event, Format)>, otherwise: &str) -> Result<(Event, Format), Answer> {
+    match (events.pop(), events.is_empty()) {
+        (Some(event), true) => Ok(event),
+        _ => Err(refusal(StatusCode::BAD_REQUEST, otherwise)),
     }
 }
 

@@ -13,6 +13,7 @@
 //!   or dropped on request.
 //! - A subscriber that is slow, stuck or away holds up nobody else for longer than a tenth of a second, and costs disk, not
 //!   memory.
+//! - An event that a JobSink answered with 202 has a Job; it has the same one when it comes again.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
 //! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it; at the disk's budget senders
 //!   are answered 503, brokers and channels that others deliver to among them, and deliveries go on.
@@ -36,6 +37,7 @@ mod record;
 mod request_reply;
 mod sender;
 mod shares;
+mod sinks;
 pub mod topology;
 mod transport;
 mod turns;
@@ -51,5 +53,6 @@ pub use ingress::{Authorize, Denied, Ingress, serve, serve_tls};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
 pub use sender::{Origin, Sender};
+pub use sinks::{Jobs, NoJob, Progress};
 pub use topology::Topology;
 pub use transport::{CertificateError, Transport};

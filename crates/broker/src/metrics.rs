@@ -85,6 +85,8 @@ counters! {
     dropped: "dead_letters_dropped", "Kept dead letters that were dropped on request";
     requests_answered: "requests_answered", "Requests to RequestReplies that an event answered";
     requests_unanswered: "requests_unanswered", "Requests to RequestReplies that no event answered in time";
+    jobs: "job_sink_events", "Events that a JobSink took: each has its Job";
+    logged: "log_sink_events", "Events that an IntegrationSink wrote into the log";
     answers_late: "answers_late", "Events that answer a request to a RequestReply for which nobody waits any more";
     out_of_hops: "events_out_of_hops", "Events refused because they went through brokers and channels too often";
     lost: "events_lost", "Kept events that are damaged; each is named in the log";

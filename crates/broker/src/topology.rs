@@ -12,6 +12,7 @@
 pub mod access;
 mod address;
 mod request_reply;
+mod sinks;
 
 use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
 
@@ -23,11 +24,12 @@ use knoll_event::{
 };
 use tokio::sync::watch;
 
-use self::access::Access;
+use self::access::{Access, Guard};
 pub(crate) use self::request_reply::Asked;
 pub use self::{
     address::{Names, NotFound},
     request_reply::RequestReply,
+    sinks::{JobSink, LogSink},
 };
 use crate::delivery::{Delivery, Destination};
 
@@ -152,8 +154,7 @@ pub struct Subscribed {
 pub struct Addressable {
     name: Name,
     uid: Arc<str>,
-    audience: Option<Arc<str>>,
-    access: Arc<Access>,
+    guard: Guard,
     delivery: Option<Arc<Delivery>>,
     /// By uid.
     members: OrdMap<Arc<str>, Member>,
@@ -194,8 +195,8 @@ impl Addressable {
     pub fn new(name: Name, uid: &str, delivery: Option<&Delivery>, subscriptions: Vec<Subscription>) -> Self {
         let (uid, delivery) = (uid.into(), delivery.cloned().map(Arc::new));
         let (members, matcher) = Default::default();
-        let mut it =
-            Self { name, uid, audience: None, access: Arc::default(), delivery, members, matcher, next_place: 0 };
+        let guard = Guard::new(name.namespace.clone());
+        let mut it = Self { name, uid, guard, delivery, members, matcher, next_place: 0 };
         let filters: Vec<(Place, Filter)> =
             subscriptions.into_iter().map(|subscription| it.enter(subscription)).collect();
         if it.name.kind == Kind::Broker {
@@ -208,14 +209,14 @@ impl Addressable {
     /// The same, for whom senders need a token made out to this audience.
     #[must_use]
     pub fn for_audience(mut self, audience: &str) -> Self {
-        self.audience = Some(audience.into());
+        self.guard = self.guard.for_audience(audience);
         self
     }
 
     /// The same, to whom those may send whom this lets.
     #[must_use]
     pub fn for_those_of(mut self, access: Access) -> Self {
-        self.access = Arc::new(access);
+        self.guard = self.guard.for_those_of(access);
         self
     }
 
@@ -263,12 +264,17 @@ impl Addressable {
 
     /// Who a sender's token must be made out to, if it needs one.
     pub fn audience(&self) -> Option<&str> {
-        self.audience.as_deref()
+        self.guard.audience()
     }
 
     /// Who may send.
     pub fn access(&self) -> &Access {
-        &self.access
+        self.guard.access()
+    }
+
+    /// What its senders have to be.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Who listens, by uid.
@@ -297,6 +303,17 @@ impl Addressable {
     }
 }
 
+/// Who a message of events is for, but for what JobSinks are asked.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A broker or channel.
+    Addressable(Arc<Addressable>),
+    /// A RequestReply.
+    RequestReply(Asked),
+    /// An IntegrationSink.
+    LogSink(Arc<LogSink>),
+}
+
 /// The snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
@@ -304,6 +321,10 @@ pub struct Topology {
     addressables: OrdMap<Name, Arc<Addressable>>,
     /// By namespace and name.
     request_replies: OrdMap<(Arc<str>, Arc<str>), Arc<RequestReply>>,
+    /// The same.
+    job_sinks: OrdMap<(Arc<str>, Arc<str>), Arc<JobSink>>,
+    /// The same.
+    log_sinks: OrdMap<(Arc<str>, Arc<str>), Arc<LogSink>>,
 }
 
 /// What became of a broker or channel from one snapshot to the next.
@@ -352,6 +373,17 @@ impl Topology {
     pub fn find(&self, host: &str, target: &str) -> Result<&Arc<Addressable>, NotFound> {
         let name = self.names.name(host, target)?;
         self.addressables.get(&name).ok_or(NotFound::Unknown)
+    }
+
+    /// Who a message is for, as [`find`](Self::find) does.
+    pub(crate) fn look_up(&self, host: &str, target: &str) -> Result<Found, NotFound> {
+        if let Some(asked) = self.find_request_reply(host, target) {
+            return asked.map(Found::RequestReply);
+        }
+        if let Some(sink) = self.find_log_sink(host, target) {
+            return sink.map(Found::LogSink);
+        }
+        self.find(host, target).cloned().map(Found::Addressable)
     }
 
     /// The address of a broker or channel, whether it is there or not; nothing when its name is none of a URI.

@@ -272,7 +272,7 @@ async fn who_lets_senders_in_decides_once_the_event_is_known() -> Runs {
                 Some(b"Bearer good") if events[0].kind() == "t" => return Ok(()),
                 Some(_) => StatusCode::FORBIDDEN,
             };
-            Err(Denied { status, reason: format!("not into {}", into.name().name) })
+            Err(Denied { status, reason: format!("not into {}", into.namespace()) })
         })
     });
     let hooks = Hooks { authorize: Some(authorize), ..Hooks::default() };

@@ -7,7 +7,7 @@
 //! - `/socket`: a WebSocket that echoes bytes; `/fetch?URL`: asks another server
 //! - `/say?WORDS`: logs; `/leave?CODE`: ends the process; `/health`: 200, and 500 after `/sicken`
 //!
-//! `ACTOR_EXIT=CODE` ends it at once, `ACTOR_DEAF=1` keeps it from listening, `ACTOR_KEEP=MILLISECONDS` closes
+//! `ACTOR_SHOW=PATH` has it say what is in a file and end; `ACTOR_EXIT=CODE` ends it at once, `ACTOR_DEAF=1` keeps it from listening, `ACTOR_KEEP=MILLISECONDS` closes
 //! connections that have been idle for so long.
 
 use std::{
@@ -35,6 +35,11 @@ fn variable(name: &str) -> String {
 
 fn main() -> Result<()> {
     println!("actor: start");
+    let shown = variable("ACTOR_SHOW");
+    if !shown.is_empty() {
+        println!("actor: {}", fs::read_to_string(shown)?);
+        return Ok(());
+    }
     if let Ok(code) = variable("ACTOR_EXIT").parse() {
         eprintln!("actor: the configuration is nowhere to be found");
         process::exit(code);

@@ -38,6 +38,8 @@ fn collection(kind: &str) -> &'static str {
         "endpoints" => "api/v1 endpoints",
         "events" => "api/v1 events",
         "configmaps" => "api/v1 configmaps",
+        "secrets" => "api/v1 secrets",
+        "jobs" => "apis/batch/v1 jobs",
         "endpointslices" => "apis/discovery.k8s.io/v1 endpointslices",
         "deployments" => "apis/apps/v1 deployments",
         "replicasets" => "apis/apps/v1 replicasets",

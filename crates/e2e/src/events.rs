@@ -25,8 +25,13 @@ impl Place {
         let url = space.kubectl(&["get", kind, name, "-o", "jsonpath={.status.address.url}"]);
         let rest = url.strip_prefix("http://").expect("an http address");
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        // Every one of them is served by these.
-        let service = if path.is_empty() { "imc-dispatcher" } else { "broker-ingress" };
+        // What takes events under names of its own is served by these.
+        let own = host.split('.').next().unwrap_or(host);
+        let service = match own {
+            _ if !path.is_empty() => own,
+            _ if own.ends_with("-kn-channel") => "imc-dispatcher",
+            _ => "integration-sink",
+        };
         let words = ["-n", "knative-eventing", "get", "service", service, "-o", "jsonpath={.spec.clusterIP}"];
         let address = format!("{}:80", space.cluster.kubectl(&words));
         Self { address, host: host.to_owned(), path: format!("/{path}") }

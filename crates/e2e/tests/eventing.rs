@@ -181,3 +181,64 @@ fn events_are_not_sent_to_addresses_of_the_machines_own() {
     letters.wait_for(urls.len());
     assert!(own.received().is_empty(), "{:?}", own.received());
 }
+
+#[test]
+fn a_job_sink_makes_one_job_of_an_event_that_reads_it() {
+    let space = Namespace::new("jobs");
+    let container = json!({
+        "name": "main", "image": "localhost:5000/e2e/actor:1",
+        "env": [{"name": "ACTOR_SHOW", "value": "/etc/jobsink-event/event"}],
+    });
+    let job = json!({"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}});
+    space.apply(&object("sinks.knative.dev/v1alpha1", "JobSink", "work", json!({"job": job})));
+    let place = Place::of(&space, "jobsink", "work");
+    let broker = broker(&space, json!({}));
+    trigger(&space, "work", json!({}), &format!("http://{}{}", place.host, place.path));
+    // By a Trigger, and once more by itself.
+    broker.take("1", "t");
+    let jobs = || space.list("jobs");
+    until("there is a Job", || (!jobs().is_empty()).then_some(()));
+    place.take("1", "t");
+    let all = jobs();
+    let name = all[0]["metadata"]["name"].as_str().expect("a name");
+    assert_eq!((all.len(), name.starts_with("work-")), (1, true), "{name}");
+    let status = format!("/namespaces/{}/name/work/sources/%2Fe2e/ids/1", space.name);
+    until("it is complete", || {
+        let answer = request(&place.address, &place.host, "GET", &status, &[], "").expect("it answers");
+        assert!([200, 202].contains(&answer.status), "{} {}", answer.status, answer.body);
+        (answer.status == 200).then_some(())
+    });
+    let said = space.kubectl(&["logs", &format!("job/{name}")]);
+    let event = said.lines().find_map(|line| line.strip_prefix("actor: {")).expect("it says the event");
+    let event: Value = serde_json::from_str(&format!("{{{event}")).expect("JSON");
+    assert_eq!((&event["id"], &event["source"], &event["data"]), (&json!("1"), &json!("/e2e"), &json!("1")));
+    assert_eq!(space.list("secrets").len(), 1);
+    // What is the sink's goes with it, what is the Job's with that.
+    space.kubectl(&["delete", "jobsink", "work"]);
+    until("the Job and its Secret are gone", || (jobs().is_empty() && space.list("secrets").is_empty()).then_some(()));
+}
+
+#[test]
+fn an_integration_sink_writes_events_into_the_log() {
+    let space = Namespace::new("logs");
+    let log = json!({"log": {"loggerName": "mine", "showHeaders": true}});
+    space.apply(&object("sinks.knative.dev/v1alpha1", "IntegrationSink", "book", log));
+    let place = Place::of(&space, "integrationsink", "book");
+    assert_eq!(place.host, format!("book-deployment.{}.svc.cluster.local", space.name));
+    place.take("1", "t");
+    // The log of the instance, or of the broker where that is a process of its own.
+    let data = space.cluster.data_dir.display().to_string();
+    until("it is written", || {
+        let logs = [format!("{data}/knoll.log"), format!("{data}-broker.log")];
+        let logs = logs.map(|log| std::fs::read(log).unwrap_or_default());
+        logs.iter()
+            .any(|log| {
+                let log = String::from_utf8_lossy(log);
+                let mut lines = log.lines().filter(|line| line.contains(&space.name) && line.contains("Exchange["));
+                lines.any(|line| line.contains("ce-id=1,") && line.contains("Body: 1]") && line.contains("mine"))
+            })
+            .then_some(())
+    });
+    let answer = request(&place.address, &place.host, "POST", "/elsewhere", &[], "").expect("it answers");
+    assert_eq!(answer.status, 400, "{}", answer.body);
+}

@@ -19,17 +19,19 @@ pub const JOB_SINK_SECRET: &str = "job-sink-server-tls";
 pub const REQUEST_REPLY: &str = "request-reply";
 /// Certificate of [`REQUEST_REPLY`].
 pub const REQUEST_REPLY_SECRET: &str = "request-reply-server-tls";
-/// Takes the events of every IntegrationSink by the name of the sink's own Service. Upstream runs a pod for each.
+/// Takes the events of every IntegrationSink: `/<namespace>/<name>`, or by the name of the sink's own Service. Upstream runs
+/// a pod for each.
 pub const INTEGRATION_SINK: &str = "integration-sink";
 /// What an IntegrationSink's own Service is called after the sink.
 pub const INTEGRATION_SINK_SUFFIX: &str = "-deployment";
-/// Certificate of [`INTEGRATION_SINK`]. It is presented for the names of the sinks' own Services.
+/// Certificate of [`INTEGRATION_SINK`]. Upstream has one for each sink.
 pub const INTEGRATION_SINK_SECRET: &str = "integration-sink-server-tls";
 
 /// Services that present a certificate of their own name, and the Secret of each.
-pub const CERTIFICATES: [(&str, &str); 4] = [
+pub const CERTIFICATES: [(&str, &str); 5] = [
     (BROKER_INGRESS, BROKER_INGRESS_SECRET),
     (CHANNEL_DISPATCHER, CHANNEL_DISPATCHER_SECRET),
     (REQUEST_REPLY, REQUEST_REPLY_SECRET),
     (JOB_SINK, JOB_SINK_SECRET),
+    (INTEGRATION_SINK, INTEGRATION_SINK_SECRET),
 ];

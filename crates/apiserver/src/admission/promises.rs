@@ -30,8 +30,6 @@ const KINDS: &[(&str, &str, &str)] = &[
         "disruptions are not counted: evictions of its pods are refused until its status allows them",
     ),
     ("scheduling.k8s.io", "priorityclasses", "pods are not evicted in favour of others of higher priority"),
-    ("sinks.knative.dev", "integrationsinks", "no event is taken in"),
-    ("sinks.knative.dev", "jobsinks", "no event is taken in"),
     ("storage.k8s.io", "csidrivers", "storage drivers are not used"),
     ("storage.k8s.io", "csinodes", "storage drivers are not used"),
     ("storage.k8s.io", "storageclasses", "no volume is provided: pods that use a claim do not start"),
@@ -82,6 +80,7 @@ fn is_unserved_volume(volume: &Value) -> bool {
 }
 
 const SERVICES: Of = Of::Kind("", "services");
+const INTEGRATION_SINKS: Of = Of::Kind("sinks.knative.dev", "integrationsinks");
 const DEFINITIONS: Of = Of::Kind("apiextensions.k8s.io", "customresourcedefinitions");
 
 /// Fields that nothing here acts on.
@@ -170,6 +169,10 @@ const FIELDS: &[Field] = &[
         |value| value == "LoadBalancer",
         "no load balancer gives it an address: it is reached at its node port",
     ),
+    field(INTEGRATION_SINKS, &["spec", "aws"], given, "sinks in clouds are not carried out: no event is taken in"),
+    field(INTEGRATION_SINKS, &["spec", "log", "showAllProperties"], given, "events have no properties beside headers"),
+    field(INTEGRATION_SINKS, &["spec", "log", "showProperties"], given, "events have no properties beside headers"),
+    field(INTEGRATION_SINKS, &["spec", "log", "showStreams"], given, "bodies are never streams"),
     field(
         DEFINITIONS,
         &["spec", "conversion", "webhook"],

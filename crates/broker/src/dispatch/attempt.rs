@@ -24,7 +24,7 @@ use crate::{
     intake::From,
     record::Record,
     sender,
-    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, access::Access},
+    topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
     turns::Turn,
 };
 
@@ -230,7 +230,7 @@ impl Attempt {
         self.context.client.send(to, message, self.delivery().timeout).await
     }
 
-    /// The answer of a broker or channel of ours; nothing when the address is nobody's here. Hops are counted on, so that
+    /// The answer of a broker, channel or sink of ours; nothing when the address is nobody's here. Hops are counted on, so that
     /// those that deliver to each other come to an end: brokers' in the event, as upstream, and all beside it. A channel changes
     /// nothing, so it is given none of a broker's.
     async fn send_within(
@@ -249,6 +249,9 @@ impl Attempt {
             let _ = self.context.waiting.answer(&of, event);
             return Some(said(StatusCode::ACCEPTED, &""));
         }
+        if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, headers).await {
+            return Some(answer);
+        }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
             Err(NotFound::Elsewhere) => return None,
@@ -259,18 +262,43 @@ impl Attempt {
         if into.name().kind == Kind::Channel {
             event.remove(knative::TTL);
         }
-        if let Some(authorize) = &self.context.authorize
-            && !matches!(into.access(), Access::Open)
-        {
-            let allowed = authorize(into.clone(), headers.clone(), Arc::new([event.clone()])).await;
-            if let Err(denied) = allowed {
-                return Some(said(denied.status, &denied.reason));
-            }
+        if let Err(denied) = self.context.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await {
+            return Some(said(denied.status, &denied.reason));
         }
         let beside = headers::passing(headers);
         let sent = Record { hops: record.hops.saturating_add(1), ..Record::new(event, format, beside) };
         let taken = self.context.intake.take(&into, vec![sent], from).await;
         Some(taken.map_or_else(|refused| said(refused.status(), &refused), |()| said(StatusCode::ACCEPTED, &"")))
+    }
+
+    /// The answer of a sink of ours; nothing when the address is that of none.
+    async fn send_to_sink(
+        &self,
+        topology: &Topology,
+        host: &str,
+        target: &str,
+        record: &Record,
+        headers: &HeaderMap,
+    ) -> Option<Answer> {
+        let mut event = record.event.clone();
+        event.remove(knative::TTL);
+        let sinks = &self.context.sinks;
+        let taken = if topology.is_of_job_sinks(host) {
+            match topology.job_sink_at(target) {
+                Ok(sink) => sinks.make_job(sink, headers, event).await,
+                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+            }
+        } else {
+            match topology.find_log_sink(host, target)? {
+                Ok(sink) => sinks.log(&sink, headers, &[event]).await,
+                Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
+                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+            }
+        };
+        Some(match taken {
+            Ok(()) => said(StatusCode::ACCEPTED, &""),
+            Err(refused) => said(refused.status, &refused.reason),
+        })
     }
 
     /// Sends where only the status counts, and again as the delivery says.

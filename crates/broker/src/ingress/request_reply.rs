@@ -13,17 +13,6 @@ use crate::{
     topology::{RequestReply, Topology},
 };
 
-/// Why a message of several events is refused.
-const ONE: &str = "a request is one event, and so is its answer: send them one by one";
-
-/// The one event of a message.
-pub(super) fn one(mut events: Vec<(Event, Format)>) -> Result<(Event, Format), Answer> {
-    match (events.pop(), events.is_empty()) {
-        (Some(event), true) => Ok(event),
-        _ => Err(refusal(StatusCode::BAD_REQUEST, ONE)),
-    }
-}
-
 impl Inner {
     /// Puts a request into its Broker. Who posts it must be let in there. It waits for its answer from now on.
     pub(super) async fn request(
@@ -35,7 +24,7 @@ impl Inner {
     ) -> Result<Request, Answer> {
         let gone = || refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("its broker {} is not there", of.broker.name));
         let into = topology.get(&of.broker).ok_or_else(gone)?.clone();
-        self.authorized(&into, headers, std::slice::from_ref(&event)).await?;
+        self.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await?;
         let request = self.waiting.begin(of, &mut event).map_err(|error| match error {
             CannotWait::TooMany => self.busy(&error.to_string()),
             CannotWait::Invalid(_) => refusal(StatusCode::BAD_REQUEST, error),

@@ -1,6 +1,52 @@
-//! Who may send events to a broker or channel: upstream's EventPolicies and what counts where there are none.
+//! Who may send events to a broker, channel or sink: upstream's EventPolicies and what counts where there are none.
+
+use std::sync::Arc;
 
 use knoll_event::{Event, filter::Filter};
+
+/// What stands before something that takes events: who its senders have to be. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    namespace: Arc<str>,
+    audience: Option<Arc<str>>,
+    access: Arc<Access>,
+}
+
+impl Guard {
+    /// One that lets everybody send to something of this namespace.
+    pub fn new(namespace: Arc<str>) -> Self {
+        Self { namespace, audience: None, access: Arc::default() }
+    }
+
+    /// The same, for whom senders need a token made out to this audience.
+    #[must_use]
+    pub fn for_audience(mut self, audience: &str) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// The same, which lets those send whom this lets.
+    #[must_use]
+    pub fn for_those_of(mut self, access: Access) -> Self {
+        self.access = Arc::new(access);
+        self
+    }
+
+    /// Namespace of what it stands before.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Who a sender's token must be made out to, if it needs one.
+    pub fn audience(&self) -> Option<&str> {
+        self.audience.as_deref()
+    }
+
+    /// Who may send.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+}
 
 /// What decides.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +178,20 @@ mod tests {
         ] {
             let shown = format!("{policies:?}");
             assert_eq!(allows(&Access::Policies(policies), ME), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn who_may_send_something_is_somebody_whom_a_policy_speaks_of() {
+        for (access, expected) in [
+            (Access::Open, true),
+            (Access::Otherwise(Mode::DenyAll), false),
+            (Access::Otherwise(Mode::AllowSameNamespace), true),
+            (Access::Policies(vec![policy(&["somebody"], ""), policy(&[ME], "other")]), true),
+            (Access::Policies(vec![policy(&["somebody"], "")]), false),
+        ] {
+            let is_something = !matches!(access.of(ME, "ns"), Allowed::Nothing);
+            assert_eq!(is_something, expected, "{access:?}");
         }
     }
 }

@@ -6,11 +6,15 @@
 //! | a channel | `<name>-kn-channel.<namespace>.svc.<domain>/` |
 //! | a channel, over TLS | `imc-dispatcher.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //! | a RequestReply | `request-reply.<system namespace>.svc.<domain>/<namespace>/<name>`, and `/reply` after it for answers |
+//! | a JobSink | `job-sink.<system namespace>.svc.<domain>/<namespace>/<name>` |
+//! | an IntegrationSink | `<name>-deployment.<namespace>.svc.<domain>/` |
+//! | an IntegrationSink, over TLS | `integration-sink.<system namespace>.svc.<domain>/<namespace>/<name>` |
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
 use knoll_api::eventing::services::{
     BROKER_INGRESS as BROKERS, CERTIFICATES, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
+    INTEGRATION_SINK as INTEGRATION_SINKS, INTEGRATION_SINK_SUFFIX as INTEGRATION_SINK, JOB_SINK as JOB_SINKS,
     REQUEST_REPLY as REQUEST_REPLIES,
 };
 
@@ -31,17 +35,20 @@ impl Default for Names {
     }
 }
 
-/// Why a request is for no broker and no channel.
+/// Why a request is for nobody here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// Its path is not of the form of an address.
-    #[error("no address: a broker's and a RequestReply's end in /<namespace>/<name>, a channel's in /")]
+    #[error(
+        "no address: those of brokers, RequestReplies and JobSinks end in /<namespace>/<name>, those of channels and \
+         IntegrationSinks in /"
+    )]
     Malformed,
     /// Its host is none of ours, or its path names nobody.
-    #[error("brokers, channels and RequestReplies have other addresses: see their status.address.url")]
+    #[error("brokers, channels, RequestReplies and sinks have other addresses: see their status.address.url")]
     Elsewhere,
     /// There is none of that name.
-    #[error("there is no broker, channel or RequestReply of this address")]
+    #[error("there is no broker, channel, RequestReply or sink of this address")]
     Unknown,
 }
 
@@ -59,6 +66,46 @@ impl Names {
     /// The RequestReplies' host, without a path.
     pub(super) fn request_reply_host(&self) -> String {
         format!("{REQUEST_REPLIES}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// The JobSinks' host, without a path.
+    pub(super) fn job_sink_host(&self) -> String {
+        format!("{JOB_SINKS}.{}.svc.{}", self.system_namespace, self.cluster_domain)
+    }
+
+    /// An IntegrationSink's host.
+    pub(super) fn integration_sink_host(&self, namespace: &str, name: &str) -> String {
+        format!("{name}{INTEGRATION_SINK}.{namespace}.svc.{}", self.cluster_domain)
+    }
+
+    /// Whether a request is for JobSinks, by its host.
+    pub(super) fn is_of_job_sinks(&self, host: &str) -> bool {
+        let host = without_port(host).to_ascii_lowercase();
+        self.service(&host) == Some((JOB_SINKS, &self.system_namespace))
+    }
+
+    /// Namespace and name of the IntegrationSink that a request to the Service of all of them is for; nothing when the host
+    /// is another.
+    pub(super) fn integration_sink_by_path<'t>(
+        &self,
+        host: &str,
+        target: &'t str,
+    ) -> Option<Result<(&'t str, &'t str), NotFound>> {
+        let host = without_port(host).to_ascii_lowercase();
+        if self.service(&host) != Some((INTEGRATION_SINKS, &self.system_namespace)) {
+            return None;
+        }
+        let parts: Vec<&str> = target.strip_suffix('/').unwrap_or(target).split('/').collect();
+        let ["", namespace, name] = parts[..] else { return Some(Err(NotFound::Malformed)) };
+        Some(Ok((namespace, name)))
+    }
+
+    /// Namespace and name of the IntegrationSink that a host may be that of.
+    pub(super) fn integration_sink(&self, host: &str) -> Option<(String, String)> {
+        let host = without_port(host).to_ascii_lowercase();
+        let (service, namespace) = self.service(&host)?;
+        let name = service.strip_suffix(INTEGRATION_SINK).filter(|name| !name.is_empty())?;
+        Some((namespace.to_owned(), name.to_owned()))
     }
 
     /// Namespace and name of the RequestReply that a request is for, and whether it is for its answers; nothing when the
@@ -118,6 +165,7 @@ impl Names {
         let host = host.to_ascii_lowercase();
         match self.service(&host) {
             Some((service, _)) if service.ends_with(CHANNEL) => CHANNELS,
+            Some((service, _)) if service.ends_with(INTEGRATION_SINK) => INTEGRATION_SINKS,
             Some((service, namespace)) if namespace == &*self.system_namespace => {
                 CERTIFICATES.iter().map(|(name, _)| *name).find(|name| *name == service).unwrap_or(BROKERS)
             }
@@ -218,7 +266,9 @@ mod tests {
             ("IMC-dispatcher.knative-eventing.svc", CHANNELS),
             ("c-kn-channel.ns.svc.cluster.local", CHANNELS),
             ("request-reply.knative-eventing", REQUEST_REPLIES),
-            ("job-sink.knative-eventing.svc", "job-sink"),
+            ("job-sink.knative-eventing.svc", JOB_SINKS),
+            ("integration-sink.knative-eventing.svc", INTEGRATION_SINKS),
+            ("i-deployment.ns.svc", INTEGRATION_SINKS),
             ("imc-dispatcher.other.svc", BROKERS),
             ("example.org", BROKERS),
             ("", BROKERS),

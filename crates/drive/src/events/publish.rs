@@ -12,7 +12,7 @@ use std::{
 use knoll_api::{Key, Kind, Resource, duck::AppliedEventPoliciesStatus};
 use knoll_broker::{
     Topology,
-    topology::{self, Addressable, Name, Names, RequestReply, Subscription},
+    topology::{self, Addressable, JobSink, LogSink, Name, Names, RequestReply, Subscription},
 };
 use knoll_plan::{Carried, Changed, Observation, SystemConfig, World, broker_of, served_broker, to_carry};
 use tokio::time::Instant;
@@ -25,10 +25,18 @@ use super::{
 use crate::counters::{Counters, count};
 
 /// Kinds that snapshots are made of.
-pub(crate) const KINDS: [Kind; 5] =
-    [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply, Kind::EventPolicy];
+pub(crate) const KINDS: [Kind; 7] = [
+    Kind::Broker,
+    Kind::Trigger,
+    Kind::InMemoryChannel,
+    Kind::RequestReply,
+    Kind::JobSink,
+    Kind::IntegrationSink,
+    Kind::EventPolicy,
+];
 /// Those that snapshots hold.
-const HELD: [Kind; 4] = [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply];
+const HELD: [Kind; 6] =
+    [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply, Kind::JobSink, Kind::IntegrationSink];
 
 /// Shortest time between two snapshots; changes in between come together.
 const APART: Duration = Duration::from_millis(2);
@@ -78,10 +86,17 @@ struct Looked {
     different: BTreeSet<Name>,
     /// What is to be told, by the broker or channel that has to be acted on first.
     told: BTreeMap<Name, Told>,
-    /// RequestReplies as they are, or nothing for those that are gone. Whoever has the snapshot acts on them.
-    replies: Vec<(Key, Option<RequestReply>)>,
+    /// What nobody has to take on first: whoever has the snapshot acts on it.
+    alone: Vec<(Key, Alone)>,
     /// What is to be told once there is the snapshot.
     told_at_once: Told,
+}
+
+/// An object that has no events of its own, as it is, or nothing when it is gone.
+enum Alone {
+    RequestReply(Option<RequestReply>),
+    JobSink(Option<JobSink>),
+    LogSink(Option<LogSink>),
 }
 
 impl EventPublisher {
@@ -131,6 +146,10 @@ impl EventPublisher {
         let channels = world.in_memory_channels.in_namespace(&policy.namespace);
         let channels = channels.filter(|channel| named(&channel.status.policies));
         self.touched.extend(channels.map(|channel| (Kind::InMemoryChannel, channel.key())));
+        let sinks = world.job_sinks.in_namespace(&policy.namespace).filter(|sink| named(&sink.status.policies));
+        self.touched.extend(sinks.map(|sink| (Kind::JobSink, sink.key())));
+        let sinks = world.integration_sinks.in_namespace(&policy.namespace).filter(|sink| named(&sink.status.policies));
+        self.touched.extend(sinks.map(|sink| (Kind::IntegrationSink, sink.key())));
     }
 
     /// When [`EventPublisher::publish`] has something to do.
@@ -187,7 +206,7 @@ impl EventPublisher {
             Kind::Broker => self.look_at_broker(world, key, looked),
             Kind::Trigger => self.look_at_trigger(world, key, looked),
             Kind::InMemoryChannel => self.look_at_channel(world, key, looked),
-            _ => look_at_request_reply(world, key, looked),
+            _ => look_at_one_alone(world, kind, key, looked),
         }
     }
 
@@ -268,14 +287,18 @@ impl EventPublisher {
 
     /// Makes the next snapshot. What is told of those that nobody has to act on first.
     fn hand_over(&mut self, looked: Looked, is_first: bool) -> Told {
-        let Looked { different, mut told, replies, told_at_once } = looked;
+        let Looked { different, mut told, alone, told_at_once } = looked;
         let mut next = self.topology.take().unwrap_or_else(|| Topology::new(self.names.clone()));
         let mut now = told_at_once;
-        let is_different = is_first || !different.is_empty() || !replies.is_empty();
-        for (key, reply) in replies {
-            next = match reply {
-                Some(reply) => next.with_request_reply(reply),
-                None => next.without_request_reply(&key.namespace, &key.name),
+        let is_different = is_first || !different.is_empty() || !alone.is_empty();
+        for (key, one) in alone {
+            next = match one {
+                Alone::RequestReply(Some(reply)) => next.with_request_reply(reply),
+                Alone::RequestReply(None) => next.without_request_reply(&key.namespace, &key.name),
+                Alone::JobSink(Some(sink)) => next.with_job_sink(sink),
+                Alone::JobSink(None) => next.without_job_sink(&key.namespace, &key.name),
+                Alone::LogSink(Some(sink)) => next.with_log_sink(sink),
+                Alone::LogSink(None) => next.without_log_sink(&key.namespace, &key.name),
             };
         }
         for name in &different {
@@ -311,10 +334,20 @@ impl EventPublisher {
     }
 }
 
-fn look_at_request_reply(world: &World, key: &Key, looked: &mut Looked) {
-    let reply = world.request_replies.get(key);
-    looked.replies.push((key.clone(), reply.map(|reply| translate::request_reply(&reply))));
-    looked.told_at_once.insert((Kind::RequestReply, key.clone()), to_carry(world, Kind::RequestReply, key));
+fn look_at_one_alone(world: &World, kind: Kind, key: &Key, looked: &mut Looked) {
+    let one = match kind {
+        Kind::JobSink => {
+            let sink = world.job_sinks.get(key);
+            Alone::JobSink(sink.and_then(|sink| translate::job_sink(world, sink)))
+        }
+        Kind::IntegrationSink => {
+            let sink = world.integration_sinks.get(key);
+            Alone::LogSink(sink.and_then(|sink| translate::log_sink(world, &sink)))
+        }
+        _ => Alone::RequestReply(world.request_replies.get(key).map(|reply| translate::request_reply(&reply))),
+    };
+    looked.alone.push((key.clone(), one));
+    looked.told_at_once.insert((kind, key.clone()), to_carry(world, kind, key));
 }
 
 /// Everything that snapshots hold.

@@ -10,17 +10,18 @@ use http::Uri;
 use knoll_api::{
     Key, Resource,
     config::eventing::DefaultAuthorizationMode,
-    duck::{self, AppliedEventPoliciesStatus, DeliverySpec, DeliveryStatus},
+    duck::{self, AddressStatus, AppliedEventPoliciesStatus, DeliverySpec, DeliveryStatus},
     eventing::{self, Broker, EventPolicy, FilterError, Trigger, TriggerSpec},
     iso8601,
     labels::eventing::ORDERING,
     messaging::{self, InMemoryChannel},
+    sinks,
 };
 use knoll_broker::{
     delivery::{Backoff, BackoffPolicy, Delivery, Destination},
     topology::{
-        Kind, Name, Ordering, RequestReply, Subscriber, Subscription,
-        access::{Access, Mode, Policy},
+        JobSink, Kind, LogSink, Name, Ordering, RequestReply, Subscriber, Subscription,
+        access::{Access, Guard, Mode, Policy},
     },
 };
 use knoll_event::{filter::Filter, mode::Format};
@@ -119,6 +120,28 @@ pub(super) fn request_reply(of: &eventing::RequestReply) -> RequestReply {
         correlation_attribute: spec.correlation_attribute.as_str().into(),
         reply_attribute: spec.reply_attribute.as_str().into(),
         timeout: timeout.unwrap_or(REPLY_TIMEOUT),
+    }
+}
+
+/// A JobSink that says what Jobs are made from, and is to stay.
+pub(super) fn job_sink(world: &World, of: Arc<sinks::JobSink>) -> Option<JobSink> {
+    let is_one = of.spec.job.is_some() && !of.is_deleting();
+    let guard = guard(world, of.as_ref(), &of.status.address, &of.status.policies);
+    is_one.then_some(JobSink { object: of, guard })
+}
+
+/// An IntegrationSink into a log, that is to stay.
+pub(super) fn log_sink(world: &World, of: &sinks::IntegrationSink) -> Option<LogSink> {
+    let log = of.spec.log.clone().filter(|_| of.spec.aws.is_none() && !of.is_deleting())?;
+    let guard = guard(world, of, &of.status.address, &of.status.policies);
+    Some(LogSink { namespace: of.namespace().into(), name: of.name().into(), log, guard })
+}
+
+fn guard(world: &World, of: &impl Resource, address: &AddressStatus, policies: &AppliedEventPoliciesStatus) -> Guard {
+    let guard = Guard::new(of.namespace().into()).for_those_of(head_access(world, of, policies).access());
+    match address.address.as_ref().and_then(|address| address.audience.as_deref()) {
+        Some(audience) => guard.for_audience(audience),
+        None => guard,
     }
 }
 

@@ -62,9 +62,13 @@ fn reconcile(world: &World, next: &mut IntegrationSink, plan: &mut Plan, now: Ti
         let text = "The sink's events are not taken yet.";
         next.conditions(now).mark_unknown(DEPLOYMENT_READY, "DeploymentUnavailable", text);
     }
-    let host = destination::service_host(world, &alias);
-    let place =
-        Place { http: format!("http://{host}"), https: format!("https://{host}"), secret: INTEGRATION_SINK_SECRET };
+    // As channels have it: one certificate, and no new one for each sink.
+    let all = destination::service_host(world, &Key::new(&world.settings.eventing_namespace, INTEGRATION_SINK));
+    let place = Place {
+        http: format!("http://{}", destination::service_host(world, &alias)),
+        https: format!("https://{all}/{}/{}", next.namespace(), next.name()),
+        secret: INTEGRATION_SINK_SECRET,
+    };
     addresses::settle(world, next, place, now, |next| &mut next.status.address)?;
     let address = &mut next.status.address;
     if address.addresses.is_empty() {
@@ -159,7 +163,7 @@ mod tests {
         feature(&mut cluster, "authentication-oidc", "enabled");
         let addresses = &status(&planned(&ROW, "default/i", &cluster))["addresses"];
         let expected = expect![[
-            r#"[{"CACerts":"PEM","audience":"sinks.knative.dev/integrationsink/default/i","name":"https","url":"https://i-deployment.default.svc.cluster.local"},{"audience":"sinks.knative.dev/integrationsink/default/i","name":"http","url":"http://i-deployment.default.svc.cluster.local"}]"#
+            r#"[{"CACerts":"PEM","audience":"sinks.knative.dev/integrationsink/default/i","name":"https","url":"https://integration-sink.knative-eventing.svc.cluster.local/default/i"},{"audience":"sinks.knative.dev/integrationsink/default/i","name":"http","url":"http://i-deployment.default.svc.cluster.local"}]"#
         ]];
         expected.assert_eq(&addresses.to_string());
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, status::Reporting};
 
 /// Label of a JobSink's Jobs: its name.
-const NAME_LABEL: &str = "sinks.knative.dev/job-sink-name";
+pub(super) const NAME_LABEL: &str = "sinks.knative.dev/job-sink-name";
 
 /// The controller.
 pub(crate) const ROW: Row = Row {

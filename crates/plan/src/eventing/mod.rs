@@ -14,6 +14,7 @@ mod channel;
 mod channelable;
 mod container_source;
 mod destination;
+pub mod event_job;
 mod event_policy;
 mod event_transform;
 mod event_type;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::{
     Key,
-    eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY},
+    eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, INTEGRATION_SINK, JOB_SINK, REQUEST_REPLY},
     labels,
 };
 use knoll_plan::GatewayAddresses;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
 
-/// The Services of what takes the events of brokers, of channels and of RequestReplies. Here that is one.
-const EVENT_INGRESSES: [&str; 3] = [BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY];
+/// The Services of what takes the events of brokers, channels, RequestReplies and sinks. Here that is one.
+const EVENT_INGRESSES: [&str; 5] = [BROKER_INGRESS, CHANNEL_DISPATCHER, REQUEST_REPLY, JOB_SINK, INTEGRATION_SINK];
 
 /// Where the gateway is.
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ pub(crate) async fn publish_gateway(
     Ok(())
 }
 
-/// Where brokers and channels take events.
+/// Where brokers, channels and sinks take events.
 #[derive(Clone, Copy)]
 pub(crate) struct EventPlaces {
     pub(crate) address: IpAddr,
@@ -68,7 +68,7 @@ pub(crate) struct EventPlaces {
     pub(crate) https: u16,
 }
 
-/// Publishes where brokers and channels take events. Whether both are answered is a feature.
+/// Publishes where brokers, channels and sinks take events. Whether both are answered is a feature.
 pub(crate) async fn publish_ingresses(client: &Client, to: EventPlaces) -> Result<(), kube::Error> {
     let at = [("http", 80, to.http), ("https", 443, to.https)];
     for name in EVENT_INGRESSES {

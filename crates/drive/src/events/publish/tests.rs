@@ -1,5 +1,5 @@
 use knoll_api::Object;
-use knoll_broker::{Adopted, EventTypes, Transport};
+use knoll_broker::{Adopted, EventTypes, Transport, topology::access::Guard};
 use knoll_plan::{Change, Settings};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -331,4 +331,77 @@ fn a_channel_follows_its_spec() {
     assert_eq!(bench.publish(), ["InMemoryChannel c no more"]);
     assert_eq!(bench.snapshot().expect("one"), [""; 0]);
     assert!(bench.publisher.entries.is_empty(), "nothing is kept of what is gone");
+}
+
+fn job_sink() -> (Kind, Value) {
+    let object = json!({
+        "metadata": {"name": "j", "namespace": "ns", "uid": "j-1", "generation": 2},
+        "spec": {"job": {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}},
+        "status": {"observedGeneration": 2, "address": {"url": "http://x", "audience": "jobs"}},
+    });
+    (Kind::JobSink, object)
+}
+
+fn integration_sink(spec: Value) -> (Kind, Value) {
+    let object = json!({
+        "metadata": {"name": "i", "namespace": "ns", "uid": "i-1", "generation": 3}, "spec": spec,
+        "status": {"observedGeneration": 3, "address": {"url": "http://x"}},
+    });
+    (Kind::IntegrationSink, object)
+}
+
+#[test]
+fn sinks_are_handed_over_and_told_at_once() {
+    let mut bench = Bench::new(&[job_sink(), integration_sink(json!({"log": {"level": "WARN"}}))]);
+    assert_eq!(bench.publish(), ["JobSink j 2", "IntegrationSink i 3"]);
+    let now = |bench: &Bench| bench.snapshots.borrow().clone().expect("one");
+    let handed = now(&bench);
+    let jobs = handed.job_sink("ns", "j").expect("there");
+    assert_eq!((jobs.object.uid(), jobs.guard.audience()), ("j-1", Some("jobs")));
+    assert_eq!(handed.log_sink("ns", "i").expect("there").log.level.as_deref(), Some("WARN"));
+    // One into a cloud is nobody's, and neither is one that is going.
+    let (kind, object) = integration_sink(json!({"aws": {"s3": {"arn": "a", "region": "r"}}}));
+    bench.put(kind, object);
+    let (kind, mut object) = job_sink();
+    object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    bench.put(kind, object);
+    assert_eq!(bench.publish(), ["JobSink j no more", "IntegrationSink i no more"]);
+    assert!(now(&bench).job_sink("ns", "j").is_none() && now(&bench).log_sink("ns", "i").is_none());
+    bench.remove(Kind::JobSink, "j");
+    assert_eq!(bench.publish(), ["JobSink j no more"]);
+}
+
+#[test]
+fn who_may_send_to_a_sink_follows_the_feature_and_the_policies() {
+    let policies = json!([{"name": "p", "apiVersion": "eventing.knative.dev/v1alpha1"}]);
+    let with_policies = |(kind, mut object): (Kind, Value)| {
+        object["status"]["policies"] = policies.clone();
+        (kind, object)
+    };
+    let mut bench = Bench::new(&[with_policies(job_sink()), with_policies(integration_sink(json!({"log": {}})))]);
+    let may_send_to = |bench: &Bench| {
+        let now = bench.snapshots.borrow().clone().expect("one");
+        let guards = [&now.job_sink("ns", "j").expect("it").guard, &now.log_sink("ns", "i").expect("it").guard];
+        let event = knoll_event::Event::new("1", "/s", "t").expect("an event");
+        let may_send =
+            |guard: &Guard| guard.access().of("system:serviceaccount:other:me", guard.namespace()).has(&event).0;
+        guards.map(may_send)
+    };
+    bench.publish();
+    assert_eq!(may_send_to(&bench), [true; 2], "nobody has to say who they are");
+    let feature = json!({
+        "metadata": {"namespace": "knative-eventing", "name": "config-features"},
+        "data": {"authentication-oidc": "enabled"},
+    });
+    bench.put(Kind::ConfigMap, feature);
+    bench.publish();
+    assert_eq!(may_send_to(&bench), [false; 2], "the policy is not there, so that its own namespace may");
+    let from = "system:serviceaccount:other:*";
+    let policy = json!({
+        "metadata": {"namespace": "ns", "name": "p", "uid": "p-1"},
+        "spec": {"from": [{"sub": from}]}, "status": {"from": [from]},
+    });
+    bench.put(Kind::EventPolicy, policy);
+    bench.publish();
+    assert_eq!(may_send_to(&bench), [true; 2], "the policy says so");
 }

@@ -3,6 +3,7 @@
 mod certificates;
 mod event_types;
 pub(crate) mod graph;
+mod jobs;
 mod operations;
 mod senders;
 mod tokens;
@@ -30,6 +31,7 @@ use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
 pub(crate) use self::certificates::keep_certificates;
+use self::jobs::ApiJobs;
 pub(super) use self::tokens::tokens;
 use super::{
     objects::{self, EventPlaces},
@@ -170,7 +172,8 @@ pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: EventPlaces) 
 }
 
 /// Takes events from these sockets and delivers them, until the process ends. A log that fails is opened again: nothing
-/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are. The other end of the links is the control loop's.
+/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are, and makes Jobs. The
+/// other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
@@ -216,6 +219,7 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         resolve: resolve(&parts.domain),
         tokens: Some(tokens(parts.client.clone())),
         authorize: Some(senders::authorize(parts.client.clone())),
+        jobs: Some(Arc::new(ApiJobs::new(parts.client.clone()))),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
         transport: parts.transport.clone(),

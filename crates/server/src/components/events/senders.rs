@@ -10,10 +10,7 @@ use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use knoll_broker::{
     Authorize, Denied,
-    topology::{
-        Addressable,
-        access::{Access, Allowed},
-    },
+    topology::access::{Access, Allowed, Guard},
 };
 use knoll_event::{Event, limits::MOST_WORK};
 use kube::{
@@ -40,22 +37,26 @@ type Known = Mutex<HashMap<(Box<str>, Box<str>), (Arc<str>, Instant)>>;
 /// Lets senders in by what the API server says of their tokens.
 pub(super) fn authorize(client: Client) -> Authorize {
     let known: Arc<Known> = Arc::default();
-    Arc::new(move |of, headers, events| {
+    Arc::new(move |guard, headers, events| {
         let (client, known) = (client.clone(), known.clone());
         Box::pin(async move {
-            if matches!(of.access(), Access::Open) {
+            if matches!(guard.access(), Access::Open) {
                 return Ok(());
             }
-            let subject = subject(client, &known, &of, &headers).await?;
-            let allowed = of.access().of(&subject, &of.name().namespace);
+            let subject = subject(client, &known, &guard, &headers).await?;
+            let allowed = guard.access().of(&subject, guard.namespace());
             all(allowed, &events, &subject).await
         })
     })
 }
 
-/// Lets a sender send these events, if it may send all of them. Others get the thread in between.
+/// Lets a sender send these events, if it may send all of them, or ask what became of some, if it may send any. Others get
+/// the thread in between.
 async fn all(allowed: Allowed<'_>, events: &[Event], subject: &str) -> Result<(), Denied> {
     let forbidden = |why: String| Err(denied(StatusCode::FORBIDDEN, why));
+    if events.is_empty() && matches!(allowed, Allowed::Nothing) {
+        return forbidden(format!("{subject} may not send here, nor ask"));
+    }
     let (mut done, mut left) = (0, AT_ONCE);
     for event in events {
         let (is_allowed, work) = allowed.has(event);
@@ -77,16 +78,16 @@ async fn all(allowed: Allowed<'_>, events: &[Event], subject: &str) -> Result<()
     Ok(())
 }
 
-async fn subject(client: Client, known: &Known, of: &Addressable, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
+async fn subject(client: Client, known: &Known, guard: &Guard, headers: &HeaderMap) -> Result<Arc<str>, Denied> {
     let token = bearer(headers).ok_or_else(|| {
-        let whom = of.audience().unwrap_or("it");
+        let whom = guard.audience().unwrap_or("it");
         let why = format!("senders say who they are: Authorization: Bearer with a token made out to {whom}");
         denied(StatusCode::UNAUTHORIZED, why)
     })?;
     // Who has a token may come again once it is.
     let unknown =
         || denied(StatusCode::INTERNAL_SERVER_ERROR, "it is not known yet for whom tokens are to be made out");
-    let audience = of.audience().ok_or_else(unknown)?;
+    let audience = guard.audience().ok_or_else(unknown)?;
     let key = (token.into(), audience.into());
     let now = Instant::now();
     if let Some((subject, until)) = known.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -167,18 +168,29 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_a_token_is_told_to_come_again_while_the_audience_is_not_known() {
-        use knoll_broker::topology::{Kind, Name, access::Mode};
-        let of = Addressable::new(Name::new(Kind::Broker, "ns", "b"), "uid", None, vec![]);
-        let of = of.for_those_of(Access::Otherwise(Mode::AllowAll));
+        use knoll_broker::topology::access::Mode;
+        let guard = Guard::new("ns".into()).for_those_of(Access::Otherwise(Mode::AllowAll));
         let never = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is asked"))
         });
         let client = Client::new(never, "ns");
         let with_token = HeaderMap::from_iter([(AUTHORIZATION, "Bearer x".parse().expect("a header"))]);
         for (headers, status) in [(HeaderMap::new(), 401), (with_token, 500)] {
-            let denied = subject(client.clone(), &Known::default(), &of, &headers).await.expect_err("nobody is let in");
+            let denied =
+                subject(client.clone(), &Known::default(), &guard, &headers).await.expect_err("nobody is let in");
             assert_eq!(denied.status.as_u16(), status);
         }
+    }
+
+    #[tokio::test]
+    async fn who_may_send_nothing_may_not_ask_what_became_of_it() {
+        let filter = Filter::exact([("type", "other")]);
+        let asked = [Allowed::All, Allowed::Those(&filter), Allowed::Nothing];
+        let mut said = Vec::new();
+        for allowed in asked {
+            said.push(all(allowed, &[], "me").await.map_err(|denied| denied.status));
+        }
+        assert_eq!(said, [Ok(()), Ok(()), Err(StatusCode::FORBIDDEN)]);
     }
 
     #[test]
