@@ -17,7 +17,10 @@ use knoll_broker::{
     Authorize, Config, Denied, Hooks, Jobs, NoJob, Progress, Topology,
     delivery::Destination,
     serve,
-    topology::{JobSink, LogSink, Subscriber, Subscription, access::Guard},
+    topology::{
+        JobSink, LogSink, Subscriber, Subscription,
+        access::{Access, Guard, Mode},
+    },
 };
 use knoll_event::Event;
 use serde_json::json;
@@ -71,15 +74,20 @@ impl Made {
     }
 }
 
+/// Of something that not everybody may send to: whoever decides is asked.
+fn guarded(namespace: Arc<str>) -> Guard {
+    Guard::new(namespace).for_those_of(Access::Otherwise(Mode::DenyAll))
+}
+
 fn job_sink(topology: Topology) -> Topology {
     let object = json!({"metadata": {"namespace": "ns", "name": "j", "uid": "j-1"}, "spec": {"job": {}}});
     let object = Arc::new(serde_json::from_value(object).expect("a JobSink"));
-    topology.with_job_sink(JobSink { object, guard: Guard::new("ns".into()).for_audience("jobs") })
+    topology.with_job_sink(JobSink { object, guard: guarded("ns".into()).for_audience("jobs") })
 }
 
 fn log_sink(topology: Topology) -> Topology {
     let (namespace, log) = ("ns".into(), sinks::LogSink::default());
-    let guard = Guard::new(Arc::clone(&namespace));
+    let guard = guarded(Arc::clone(&namespace));
     topology.with_log_sink(LogSink { namespace, name: "l".into(), log, guard })
 }
 
