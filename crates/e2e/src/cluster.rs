@@ -52,6 +52,7 @@ fn collection(kind: &str) -> &'static str {
         "ingresses" => "apis/networking.internal.knative.dev/v1alpha1 ingresses",
         "serverlessservices" => "apis/networking.internal.knative.dev/v1alpha1 serverlessservices",
         "certificates" => "apis/networking.internal.knative.dev/v1alpha1 certificates",
+        "brokers" => "apis/eventing.knative.dev/v1 brokers",
         "triggers" => "apis/eventing.knative.dev/v1 triggers",
         "pingsources" => "apis/sources.knative.dev/v1 pingsources",
         "sinkbindings" => "apis/sources.knative.dev/v1 sinkbindings",
