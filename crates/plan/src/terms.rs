@@ -34,6 +34,7 @@ pub(crate) const INDEXED: &[&str] = &[
     labels::serving::REVISION_UID,
     labels::serving::ROUTE,
     labels::networking::SERVERLESS_SERVICE,
+    labels::eventing::TRUST_BUNDLE,
     "kubernetes.io/service-name",
 ];
 
