@@ -19,6 +19,7 @@ pub mod eventing;
 pub mod field_error;
 pub mod flows;
 pub mod iso8601;
+pub mod json;
 pub mod key;
 pub mod kind;
 pub mod labels;

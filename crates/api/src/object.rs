@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{Key, Kind};
+use crate::{Key, Kind, json};
 
 /// A kind's Rust type.
 pub trait Resource: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync + 'static {
@@ -16,6 +16,15 @@ pub trait Resource: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sy
 
     /// Its metadata, to change.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
+
+    /// Its JSON, without `apiVersion` and `kind`.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Reads its JSON.
+    ///
+    /// # Errors
+    /// When it is not JSON, or a known field has the wrong type.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error>;
 
     /// Namespace and name.
     fn key(&self) -> Key {
@@ -99,6 +108,8 @@ macro_rules! resource {
             const KIND: $crate::Kind = $crate::Kind::$name;
             fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { &self.metadata }
             fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { &mut self.metadata }
+            fn to_bytes(&self) -> Vec<u8> { $crate::json::bytes_of(self) }
+            fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> { serde_json::from_slice(bytes) }
         }
     };
 }
@@ -111,6 +122,8 @@ macro_rules! foreign_resources {
                 const KIND: Kind = Kind::$kind;
                 fn meta(&self) -> &ObjectMeta { &self.metadata }
                 fn meta_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
+                fn to_bytes(&self) -> Vec<u8> { json::bytes_of(self) }
+                fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> { serde_json::from_slice(bytes) }
             }
         )*
     };
@@ -137,7 +150,7 @@ foreign_resources! {
 
 /// The JSON form of a typed object, with `apiVersion` and `kind`.
 pub fn to_json<R: Resource>(object: &R) -> Value {
-    let mut value = serde_json::to_value(object).expect("typed objects have string keys and finite numbers only");
+    let mut value = json::value(&object.to_bytes());
     let map = value.as_object_mut().expect("an object serializes to a JSON object");
     map.insert("apiVersion".into(), R::KIND.api_version().into());
     map.insert("kind".into(), R::KIND.kind().into());
@@ -161,7 +174,9 @@ macro_rules! object_enum {
             /// # Errors
             /// When a known field has the wrong type.
             pub fn from_json(kind: Kind, value: Value) -> Result<Object, serde_json::Error> {
-                Ok(match kind { $(Kind::$variant => Object::$variant(std::sync::Arc::new(serde_json::from_value(value)?)),)* })
+                let bytes = json::bytes_of(&value);
+                let read = match kind { $(Kind::$variant => <$ty>::from_bytes(&bytes).map(Object::from),)* };
+                read.map_err(|error| json::without_place(&error))
             }
 
             /// Its JSON form, with `apiVersion` and `kind`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use knoll_api::json;
 use kube::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -43,8 +44,8 @@ impl Api {
     /// Gets an object; `None` when there is none.
     pub(crate) async fn get<K: DeserializeOwned>(&self, path: String) -> kube::Result<Option<K>> {
         let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
-        match self.0.request(request).await {
-            Ok(object) => Ok(Some(object)),
+        match self.0.request_text(request).await {
+            Ok(text) => read(&text).map(Some),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(error),
         }
@@ -65,7 +66,7 @@ impl Api {
         let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
         let request = http::Request::builder().method(method).uri(path);
         let request = request.header("accept", accept).header("content-type", kind).body(bytes);
-        self.0.request(request.map_err(kube::Error::HttpError)?).await
+        read(&self.0.request_text(request.map_err(kube::Error::HttpError)?).await?)
     }
 
     /// Creates an object.
@@ -108,8 +109,7 @@ impl Api {
             "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef":
                 {"kind": "Pod", "apiVersion": "v1", "name": meta.name, "uid": meta.uid}},
         });
-        let answer: TokenRequest =
-            serde_json::from_value(self.create(&path, &body).await?).map_err(kube::Error::SerdeError)?;
+        let answer: TokenRequest = json::typed(&self.create(&path, &body).await?).map_err(kube::Error::SerdeError)?;
         let status = answer
             .status
             .ok_or_else(|| kube::Error::SerdeError(serde::de::Error::custom("the server's answer holds no token")))?;
@@ -126,6 +126,11 @@ impl Api {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Reads an answer: from bytes, like all that is read of these types.
+fn read<K: DeserializeOwned>(answer: &str) -> kube::Result<K> {
+    serde_json::from_slice(answer.as_bytes()).map_err(kube::Error::SerdeError)
 }
 
 /// Path of a pod.

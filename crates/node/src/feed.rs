@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use knoll_api::json;
 use knoll_client::watch::{self, Collection, Seen};
 use kube::Client;
 use serde::de::DeserializeOwned;
@@ -46,9 +47,9 @@ impl Raw {
     /// The object; one whose status cannot be read is taken without it. What others wrote into a status must not hide
     /// what was asked for.
     fn read<K: DeserializeOwned>(&mut self) -> Result<K, serde_json::Error> {
-        let whole = K::deserialize(&self.0);
+        let whole = json::typed(&self.0);
         let bare = whole.is_err() && self.0.as_object_mut().is_some_and(|fields| fields.remove("status").is_some());
-        if bare { K::deserialize(&self.0) } else { whole }
+        if bare { json::typed(&self.0) } else { whole }
     }
 }
 

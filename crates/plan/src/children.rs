@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use knoll_api::{Resource, k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use knoll_api::{Resource, json, k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 /// Labels or annotations.
 pub(crate) type Map = BTreeMap<String, String>;
@@ -74,8 +74,7 @@ pub(crate) fn namespace<R: Resource>(object: &R) -> String {
 /// Whether `there` already says all that `wanted` says. What `wanted` leaves out is left to its owner: defaults
 /// of the API server, fields of other controllers.
 pub(crate) fn says<T: serde::Serialize>(there: &T, wanted: &T) -> bool {
-    let value = |it: &T| serde_json::to_value(it).expect("typed objects have string keys and finite numbers only");
-    covers(&value(there), &value(wanted))
+    covers(&json::value_of(there), &json::value_of(wanted))
 }
 
 fn covers(there: &serde_json::Value, wanted: &serde_json::Value) -> bool {

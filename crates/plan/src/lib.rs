@@ -21,6 +21,7 @@ mod row;
 mod rows;
 mod serving;
 mod settings;
+mod shelf;
 mod status;
 mod system_config;
 mod terms;

@@ -1,6 +1,5 @@
 //! Objects as compact bytes: their JSON, compressed against earlier objects of the kind, from which it differs little.
 
-use knoll_api::Resource;
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 
 /// Objects of a kind that others are compressed against.
@@ -31,12 +30,11 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
-    /// The object as compact bytes.
-    pub(crate) fn pack<R: Resource>(&mut self, object: &R) -> Packed {
-        let json = serde_json::to_vec(object).expect("typed objects have string keys and finite numbers only");
+    /// An object's JSON as compact bytes.
+    pub(crate) fn pack(&mut self, json: &[u8]) -> Packed {
         let mut best: Option<Packed> = None;
         for (at, sample) in self.samples.iter().enumerate() {
-            let bytes = compress_prepend_size_with_dict(&json, sample).into_boxed_slice();
+            let bytes = compress_prepend_size_with_dict(json, sample).into_boxed_slice();
             let like = bytes.len() * 100 <= json.len() * UNLIKE;
             if best.as_ref().is_none_or(|best| bytes.len() < best.len()) {
                 best = Some(Packed { sample: u8::try_from(at).unwrap_or_default(), bytes });
@@ -50,7 +48,7 @@ impl Packer {
             Some(packed) if like(&packed) || self.samples.len() == SAMPLES => packed,
             _ => {
                 let sample = json[..json.len().min(SAMPLE_BYTES)].into();
-                let bytes = compress_prepend_size_with_dict(&json, &json[..json.len().min(SAMPLE_BYTES)]);
+                let bytes = compress_prepend_size_with_dict(json, &json[..json.len().min(SAMPLE_BYTES)]);
                 self.samples.push(sample);
                 let at = self.samples.len() - 1;
                 Packed { sample: u8::try_from(at).unwrap_or_default(), bytes: bytes.into_boxed_slice() }
@@ -58,18 +56,17 @@ impl Packer {
         }
     }
 
-    /// The object again.
-    pub(crate) fn unpack<R: Resource>(&self, packed: &Packed) -> R {
+    /// The JSON again.
+    pub(crate) fn unpack(&self, packed: &Packed) -> Vec<u8> {
         let sample = self.samples.get(usize::from(packed.sample)).map_or(&[][..], |sample| sample);
         let json = decompress_size_prepended_with_dict(&packed.bytes, sample);
-        let json = json.expect("what was packed here, with this sample, unpacks");
-        serde_json::from_slice(&json).expect("what was written from a typed object reads as one")
+        json.expect("what was packed here, with this sample, unpacks")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use knoll_api::serving::Revision;
+    use knoll_api::{Resource, serving::Revision};
 
     use super::*;
 
@@ -87,11 +84,11 @@ mod tests {
     fn an_object_comes_back_as_it_was_and_takes_little_room_beside_its_like() {
         let mut packer = Packer::default();
         let objects: Vec<Revision> = (0..50).map(|at| revision(&format!("hello-{at:05}"))).collect();
-        let packed: Vec<Packed> = objects.iter().map(|object| packer.pack(object)).collect();
+        let packed: Vec<Packed> = objects.iter().map(|object| packer.pack(&object.to_bytes())).collect();
         for (object, packed) in objects.iter().zip(&packed) {
-            assert_eq!(packer.unpack::<Revision>(packed), *object);
+            assert_eq!(packer.unpack(packed), object.to_bytes());
         }
-        let plain = serde_json::to_vec(&objects[7]).expect("JSON").len();
+        let plain = objects[7].to_bytes().len();
         assert!(packed[7].len() * 5 < plain, "{} of {plain}", packed[7].len());
         assert_eq!(packer.samples.len(), 1);
     }
@@ -105,8 +102,8 @@ mod tests {
             let noise: String =
                 (0..400_u64).map(|i| char::from(33 + ((i * i * 7 + at * 31 + i * at) % 90) as u8)).collect();
             object.metadata.annotations = Some([(format!("note-{at}"), noise.repeat(1 + (at as usize % 30)))].into());
-            let packed = packer.pack(&object);
-            assert_eq!(packer.unpack::<Revision>(&packed), object);
+            let packed = packer.pack(&object.to_bytes());
+            assert_eq!(packer.unpack(&packed), object.to_bytes());
         }
         assert!(packer.samples.len() <= SAMPLES);
     }

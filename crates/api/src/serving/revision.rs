@@ -1,9 +1,10 @@
 //! Revision: one immutable snapshot of code and configuration.
 
 use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
 
-use crate::{object::resource, status};
+use crate::{json, object::resource, status};
 
 /// What Revisions are stamped from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct RevisionTemplate {
 }
 
 /// Desired state of a Revision: a pod's spec and how requests reach it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevisionSpec {
     /// Most requests in flight in one instance; 0 is unlimited.
@@ -35,6 +36,31 @@ pub struct RevisionSpec {
     /// The pod.
     #[serde(flatten)]
     pub pod_spec: PodSpec,
+}
+
+/// What a Revision says beside its pod.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Beside {
+    container_concurrency: Option<i64>,
+    timeout_seconds: Option<i64>,
+    response_start_timeout_seconds: Option<i64>,
+    idle_timeout_seconds: Option<i64>,
+}
+
+impl<'de> Deserialize<'de> for RevisionSpec {
+    /// Reads it in two passes: `flatten` would be code for all of a pod once more, see [`json`].
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = json::bytes_of(&Value::deserialize(deserializer)?);
+        let beside: Beside = json::read(&written).map_err(D::Error::custom)?;
+        Ok(RevisionSpec {
+            container_concurrency: beside.container_concurrency,
+            timeout_seconds: beside.timeout_seconds,
+            response_start_timeout_seconds: beside.response_start_timeout_seconds,
+            idle_timeout_seconds: beside.idle_timeout_seconds,
+            pod_spec: json::read(&written).map_err(D::Error::custom)?,
+        })
+    }
 }
 
 /// A container's image as it was resolved.

@@ -66,7 +66,7 @@ pub(super) fn settle(
     if let Some(channel) = find(world, kind, &key) {
         return Ok(channel);
     }
-    let mut merged = serde_json::to_value(spec).expect("a typed spec has string keys and finite numbers only");
+    let mut merged = knoll_api::json::value_of(spec);
     if let (Some(merged), Some(own)) = (merged.as_object_mut(), template.and_then(Value::as_object)) {
         merged.extend(own.clone());
     }

@@ -174,7 +174,7 @@ fn settle_service(world: &World, transform: &EventTransform, plan: &mut Plan) ->
         "selector": labels(transform), "type": "ClusterIP",
         "ports": [{"name": "http", "protocol": "TCP", "appProtocol": "http", "port": 80, "targetPort": PORT}],
     });
-    let spec = serde_json::from_value(spec).expect("the spec of a Service");
+    let spec = knoll_api::json::typed(&spec).expect("the spec of a Service");
     let wanted = Service { metadata: child(transform), spec: Some(spec), ..Service::default() };
     match own(world.core_services.get(&wanted.key()), transform)? {
         None => plan.create(wanted),
@@ -273,7 +273,7 @@ fn deployment(transform: &EventTransform, image: &str) -> Deployment {
             },
         },
     });
-    let spec = serde_json::from_value(spec).expect("the spec of a Deployment");
+    let spec = knoll_api::json::typed(&spec).expect("the spec of a Deployment");
     Deployment { metadata, spec: Some(spec), ..Deployment::default() }
 }
 

@@ -5,6 +5,7 @@
 use knoll_api::{
     Kind, Resource, Timestamp,
     admission::{Context, Operation, default},
+    json,
     serving::{Revision, Service, TrafficTarget},
 };
 
@@ -26,10 +27,10 @@ fn filled<R: Resource>(world: &World, kind: Kind, object: &R, now: Timestamp) ->
     if world.settings.standalone {
         return None;
     }
-    let mut value = serde_json::to_value(object).ok()?;
+    let mut value = json::value_of(object);
     let context = Context { config: &world.config, eventing: &world.eventing, user: "", now };
     default(kind, Operation::Create, &mut value, None, &context);
-    serde_json::from_value(value).ok()
+    json::typed(&value).ok()
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ fn is_passed_on(key: &str) -> bool {
 
 /// A template without what tells equal ones apart: the hash label and empty fields.
 fn normal(template: &PodTemplateSpec) -> Value {
-    let mut value = serde_json::to_value(template).expect("a template has string keys and finite numbers only");
+    let mut value = knoll_api::json::value_of(template);
     if let Some(labels) = value.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(TEMPLATE_HASH);
     }

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use knoll_api::{
-    Resource, Timestamp, duration,
+    Resource, Timestamp, duration, json,
     k8s_openapi::{
         api::{
             apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -126,8 +126,7 @@ fn make(world: &World, revision: &Revision) -> Deployment {
 /// A short name for all that a Deployment says.
 fn hash(deployment: &Deployment) -> String {
     let meta = &deployment.metadata;
-    let said = serde_json::to_vec(&(&deployment.spec, &meta.annotations, &meta.labels))
-        .expect("typed objects have string keys and finite numbers only");
+    let said = json::bytes_of(&(&deployment.spec, &meta.annotations, &meta.labels));
     let hash = said.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     base36(hash)
 }
