@@ -6,12 +6,11 @@
 //! Beside the opening stands reading the newest segment, which it cannot do without.
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, channel, sync_channel};
+use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use knoll_journal::events::{Durability, EventLog, EventOptions, EventWriter, Gro
 
 use crate::figures::{Spread, figure};
 use crate::memory::pss;
+use crate::plain_file::PlainFile;
 
 /// Bytes of an event.
 const SIZE: usize = 1024;
@@ -30,8 +30,6 @@ const WRITERS: [usize; 2] = [1, 64];
 const ROUNDS: usize = 5;
 /// How long a round is.
 const LENGTH: Duration = Duration::from_secs(2);
-/// Most events that are written together, by the log and by its peer.
-const TOGETHER: usize = 1024;
 /// Events of a request while the backlog is made.
 const REQUEST: usize = 500;
 /// The argument with which this program opens a log and says what that cost.
@@ -107,34 +105,22 @@ fn appends<A: FnMut() -> Result<(), String> + Send + 'static>(
     Ok(Spread::of(&all))
 }
 
-/// The peer: one thread, one file, one `fdatasync` for all that waits.
+/// The peer.
 fn plain_file(path: &Path, writers: usize) -> Result<Spread, Box<dyn Error>> {
-    let mut file = File::create(path)?;
-    let (asks, asked) = sync_channel::<(Bytes, SyncSender<()>)>(4096);
-    let thread = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        while let Ok(first) = asked.recv() {
-            let waiting: Vec<_> = std::iter::once(first).chain(asked.try_iter().take(TOGETHER - 1)).collect();
-            bytes.clear();
-            waiting.iter().for_each(|(event, _)| bytes.extend_from_slice(event));
-            file.write_all(&bytes)?;
-            file.sync_data()?;
-            for (_, answer) in waiting {
-                answer.send(()).ok();
-            }
-        }
-        Ok::<_, std::io::Error>(())
-    });
+    let file = PlainFile::create(path)?;
     let spread = appends(writers, || {
-        let asks = asks.clone();
+        let asks = file.asks();
         let (answer, answers) = sync_channel(1);
         move || {
-            asks.send((Bytes::from(vec![b'x'; SIZE]), answer.clone())).map_err(|error| error.to_string())?;
+            let answer = answer.clone();
+            let told = Box::new(move || {
+                answer.send(()).ok();
+            });
+            asks.send((Bytes::from(vec![b'x'; SIZE]), told)).map_err(|error| error.to_string())?;
             answers.recv().map_err(|error| error.to_string())
         }
     });
-    drop(asks);
-    thread.join().map_err(|_| "the plain file's thread panicked")??;
+    file.close()?;
     fs::remove_file(path)?;
     spread
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cpu::Whose;
 use crate::figures::figure;
 use crate::instance::{self, Instance};
-use crate::{block_on, memory, services};
+use crate::{block_on, memory, rest, services};
 
 /// Services are created in so many equal steps, each told, because none may cost more than the first.
 const STEPS: usize = 5;
@@ -15,10 +15,6 @@ const STEPS: usize = 5;
 const BUDGET: f64 = 40.0;
 /// Until what was created is at rest.
 const REST: Duration = Duration::from_secs(15);
-/// How long the processor time at rest is counted at a time.
-const WATCHED: Duration = Duration::from_secs(30);
-/// The share of a processor below which an instance is at rest, percent.
-const AT_REST: f64 = 1.0;
 /// So many times it is counted until that is reached; then it is a failure.
 const LOOKS: usize = 20;
 
@@ -66,24 +62,16 @@ pub(crate) fn run(count: usize) -> Result<String, Box<dyn Error>> {
 
 /// What the instance holds and does while nothing happens: counted until it is at rest, each count told.
 fn at_rest(when: &str, instance: &Instance, empty: f64, services: f64) -> Result<String, Box<dyn Error>> {
-    let process = Whose::Process(instance.process());
-    let mut shares = Vec::new();
-    while shares.len() < LOOKS && shares.last().is_none_or(|&share| share > AT_REST) {
-        let before = process.micros();
-        std::thread::sleep(WATCHED);
-        shares.push((process.micros() - before) / 1e4 / WATCHED.as_secs_f64());
-    }
-    if shares.last().is_none_or(|&share| share > AT_REST) {
+    let shares = rest::shares(&Whose::Process(instance.process()), LOOKS);
+    if !rest::is_reached(&shares) {
         return Err(format!("{when} the instance never came to rest: {shares:?} % of a processor").into());
     }
     let held = memory::pss(instance.process())?;
     let each = (held - empty) * 1024.0 / services;
     let share = figure(each / BUDGET);
-    let busy: Vec<String> = shares.iter().map(|share| format!("{share:.2}")).collect();
     Ok(format!(
-        "{when}: {held:.0} MB, {each:.1} KB a service ({share} x {BUDGET:.0} KB), processor {} % in {} s each\n",
-        busy.join(", "),
-        WATCHED.as_secs()
+        "{when}: {held:.0} MB, {each:.1} KB a service ({share} x {BUDGET:.0} KB), processor {}\n",
+        rest::told(&shares)
     ))
 }
 

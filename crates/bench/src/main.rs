@@ -4,19 +4,31 @@
 //! a shared machine say little. A missing peer is an error, not a gap.
 
 mod api;
+mod backlog;
+mod brokers;
 mod client;
 mod cold_start;
 mod cpu;
+mod delivery;
 mod events;
+mod fan_out;
 mod figures;
 mod filters;
 mod gateway;
 mod idle;
+mod idle_brokers;
+mod ingest;
 mod instance;
 mod memory;
+mod peer;
+mod plain_file;
+mod ready;
 mod request;
+mod rest;
 mod runc;
+mod senders;
 mod services;
+mod sink;
 mod up;
 mod wake_burst;
 
@@ -32,12 +44,33 @@ const USAGE: &str = "usage: knoll-bench cold-start [samples, default 20]
        knoll-bench wake-burst [services, default 100]
        knoll-bench events [thousand events of the backlog, default 1000]
        knoll-bench filters [triggers, default 10000]
+       knoll-bench ingest [seconds a run, default 2]
+       knoll-bench delivery [events, default 1000]
+       knoll-bench fan-out [thousand deliveries a run, default 20]
+       knoll-bench idle-brokers [brokers, default 1000]
+       knoll-bench backlog [thousand events, default 1000]
        knoll-bench all
-set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy; scripts/bench does";
+set KNOLL to the program, KNOLL_BENCH_IMAGE to the sample's archive, KNOLL_BENCH_ENVOY to Envoy, KNOLL_BENCH_NATS to where
+nats-server and nats-flood are; scripts/bench does";
 
 /// Rounds in which the gateway and its peers take turns.
 const ROUNDS: u32 = 3;
-const ALL: [&str; 9] = ["cold-start", "wake-burst", "gateway", "api", "up", "memory", "idle", "events", "filters"];
+const ALL: [&str; 14] = [
+    "cold-start",
+    "wake-burst",
+    "gateway",
+    "api",
+    "up",
+    "memory",
+    "idle",
+    "events",
+    "filters",
+    "ingest",
+    "delivery",
+    "fan-out",
+    "idle-brokers",
+    "backlog",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +78,11 @@ fn main() -> ExitCode {
         && name == events::REOPEN
     {
         return told(name, events::reopen(path.as_ref()));
+    }
+    if let [name, how @ ..] = &arguments[..]
+        && name == peer::PEER
+    {
+        return told(name, peer::run(how));
     }
     let name = arguments.first().map(String::as_str).unwrap_or_default();
     let size = match arguments.get(1).map(|text| text.parse::<u32>()) {
@@ -92,6 +130,11 @@ fn measure(name: &str, size: Option<u32>) -> Result<String, Box<dyn Error>> {
         "up" => up::run(size.unwrap_or(5)),
         "events" => events::run(size.unwrap_or(1000).try_into()?),
         "filters" => filters::run(size.unwrap_or(10_000).into()),
+        "ingest" => ingest::run(size.unwrap_or(2)),
+        "delivery" => delivery::run(size.unwrap_or(1000).try_into()?),
+        "fan-out" => fan_out::run(size.unwrap_or(20).try_into()?),
+        "idle-brokers" => idle_brokers::run(size.unwrap_or(1000).try_into()?),
+        "backlog" => backlog::run(size.unwrap_or(1000).try_into()?),
         "idle" => idle::run(size.unwrap_or(10_000).try_into()?),
         _ => memory::run(),
     }

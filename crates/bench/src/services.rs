@@ -1,16 +1,14 @@
 //! Services for an instance to serve, none of which has ever run.
 
 use std::error::Error;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::client::Connection;
+use crate::ready;
 
 /// The image of the sample.
 const IMAGE: &str = "localhost:5000/helloworld-go:160e4dc8";
-/// How long the next of them may take to become ready.
-const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICES: &str = "/apis/serving.knative.dev/v1/namespaces/default/services";
 
 /// Creates `count` Services without instances, named `<prefix>-<number>`, and waits until all are ready.
@@ -31,25 +29,9 @@ pub(crate) async fn post(client: &mut Connection, prefix: &str, count: usize) ->
     Ok(names)
 }
 
-/// Waits until all of these are ready; asks for one after the other, so that asking costs the same however many there are.
+/// Waits until all of these are ready.
 pub(crate) async fn settle(client: &mut Connection, names: &[String]) -> Result<(), Box<dyn Error>> {
-    let mut progress = Instant::now();
-    for name in names {
-        let path = format!("{SERVICES}/{name}");
-        while !is_ready(&serde_json::from_slice(&client.get(&path).await?)?) {
-            if progress.elapsed() > PATIENCE {
-                return Err(format!("service {name} does not become ready").into());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        progress = Instant::now();
-    }
-    Ok(())
-}
-
-fn is_ready(service: &Value) -> bool {
-    let conditions = service["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    ready::all(client, names.iter().map(|name| format!("{SERVICES}/{name}"))).await
 }
 
 fn service(name: &str) -> Value {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use knoll_journal::{
     Disk, LogError,
     events::{
-        CursorId, Durability, EventLog, EventOptions, EventReader, EventWriter, GroupCommit, Read, ReadError, Recovery,
-        StreamId, SubmitError, Write, WriteError, Written,
+        Committer, CursorId, Durability, EventLog, EventOptions, EventReader, EventWriter, GroupCommit, Read,
+        ReadError, Recovery, StreamId, SubmitError, Write, WriteError, Written,
     },
 };
 use tokio::sync::{Notify, oneshot};
@@ -105,16 +105,25 @@ impl Log {
     /// # Errors
     /// When its files cannot be used, or the thread cannot be started.
     pub fn open(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(Self, LogThread, Recovery), OpenError> {
+        let (log, committer, recovery) = Self::open_by_turns(disk, options)?;
+        let thread = committer.start().map_err(OpenError::Thread)?;
+        Ok((log, LogThread(thread), recovery))
+    }
+
+    /// The same without a thread: nothing is written but in the committer's turns, which whoever simulates a disk gives it.
+    ///
+    /// # Errors
+    /// When its files cannot be used.
+    pub fn open_by_turns(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(Self, Committer, Recovery), LogError> {
         let senders_bytes = options.budget_bytes / SENDERS_SHARE.1 * SENDERS_SHARE.0;
         let (log, recovery) = EventLog::open(disk, options)?;
         let reader = log.reader();
         let signals = Arc::new(Signals::default());
         let published = signals.clone();
-        let (writer, thread) = GroupCommit::start(log, Box::new(move |streams| published.published(streams)))
-            .map_err(OpenError::Thread)?;
+        let (writer, committer) = Committer::new(log, Box::new(move |streams| published.published(streams)));
         let (streams, registered, made_room) = (RwLock::default(), Notify::new(), AtomicU64::new(0));
         let inner = Inner { writer, reader, senders_bytes, signals, streams, registered, made_room };
-        Ok((Self { inner: Arc::new(inner) }, LogThread(thread), recovery))
+        Ok((Self { inner: Arc::new(inner) }, committer, recovery))
     }
 
     /// For reading at will.

@@ -5,9 +5,13 @@
 //! everything that happens.
 //!
 //! Safety is checked after every step, liveness at rest: once the harm stops, everything must settle.
+//!
+//! [`EventSimulation`] is the same for events: ingress, log and deliveries of the real data plane over a disk that loses what
+//! was not synced.
 
 mod clocks;
 mod cluster;
+mod events;
 mod manager;
 mod node;
 mod safety;
@@ -15,6 +19,7 @@ mod seed;
 mod simulation;
 
 pub use cluster::{Cluster, Denied};
+pub use events::{EventFault, EventSimulation, Tally};
 pub use manager::Fault;
 pub use seed::{Seed, each_seed};
 pub use simulation::{Edit, Simulation};

@@ -110,11 +110,8 @@ impl GroupCommit {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(log: EventLog, published: Published) -> io::Result<(EventWriter, GroupCommit)> {
-        let (messages, received) = sync_channel(QUEUE);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let committer = Committer { log, published, received, waiting: waiting.clone(), tidying: None, lazy: None };
-        let thread = thread::Builder::new().name("event-log".into()).spawn(move || committer.run())?;
-        Ok((EventWriter { messages, waiting }, GroupCommit { thread }))
+        let (writer, committer) = Committer::new(log, published);
+        Ok((writer, committer.start()?))
     }
 
     /// Waits until every [`EventWriter`] is gone, everything asked for is written, and the log is closed.
@@ -176,7 +173,9 @@ fn size(write: &Write) -> usize {
     }
 }
 
-struct Committer {
+/// What the thread of a [`GroupCommit`] does, turn by turn: for a simulation, which says itself what happens when. Dropped, it
+/// leaves the log as a process does that dies.
+pub struct Committer {
     log: EventLog,
     published: Published,
     received: Receiver<Message>,
@@ -188,19 +187,49 @@ struct Committer {
 }
 
 impl Committer {
+    /// Takes the log. `published` is told after each sync.
+    pub fn new(log: EventLog, published: Published) -> (EventWriter, Committer) {
+        let (messages, received) = sync_channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let committer = Committer { log, published, received, waiting: waiting.clone(), tidying: None, lazy: None };
+        (EventWriter { messages, waiting }, committer)
+    }
+
+    /// Goes on in a thread of its own.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(self) -> io::Result<GroupCommit> {
+        let thread = thread::Builder::new().name("event-log".into()).spawn(move || self.run())?;
+        Ok(GroupCommit { thread })
+    }
+
+    /// Writes what waits, with one sync for all that awaits one, and does what is due by now; waits for nothing.
+    pub fn turn(&mut self, now: Instant) {
+        let first = self.received.try_recv().ok();
+        self.step(first, now);
+    }
+
     fn run(mut self) -> Result<(), WriteError> {
         loop {
-            match self.first() {
-                Ok(first) => self.batch(first),
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match self.first() {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return self.log.close(),
-            }
-            if self.lazy.is_some_and(|due| due <= Instant::now()) {
-                // Where it fails the log has stopped, and says so to the next who asks.
-                self.sync().ok();
-            }
-            self.tidy_step();
+            };
+            self.step(first, Instant::now());
         }
+    }
+
+    fn step(&mut self, first: Option<Message>, now: Instant) {
+        if let Some(first) = first {
+            self.batch(first, now);
+        }
+        if self.lazy.is_some_and(|due| due <= now) {
+            // Where it fails the log has stopped, and says so to the next who asks.
+            self.sync().ok();
+        }
+        self.tidy_step();
     }
 
     /// What comes next: waited for, unless there is something else to do.
@@ -214,7 +243,7 @@ impl Committer {
     }
 
     /// Writes what waits.
-    fn batch(&mut self, first: Message) {
+    fn batch(&mut self, first: Message, now: Instant) {
         let (mut requests, mut bytes) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(message) = next {
@@ -223,16 +252,16 @@ impl Committer {
                     bytes += request.bytes;
                     requests.push(request);
                 }
-                Message::Tidy(now) => self.tidying = Some((now, false)),
+                Message::Tidy(time) => self.tidying = Some((time, false)),
             }
             let room = requests.len() < TOGETHER && bytes < TOGETHER_BYTES;
             next = if room { self.received.try_recv().ok() } else { None };
         }
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        self.commit(requests);
+        self.commit(requests, now);
     }
 
-    fn commit(&mut self, mut requests: Vec<Request>) {
+    fn commit(&mut self, mut requests: Vec<Request>, now: Instant) {
         let writes: Vec<Write> = requests.iter_mut().flat_map(|request| request.writes.drain(..)).collect();
         let mut outcomes = self.log.write(&writes).into_iter();
         let outcomes: Vec<Vec<_>> =
@@ -241,7 +270,7 @@ impl Committer {
         let synced = if requests.iter().any(waits) {
             self.sync()
         } else {
-            self.lazy = self.lazy.or_else(|| (!requests.is_empty()).then(|| Instant::now() + LAZY));
+            self.lazy = self.lazy.or_else(|| (!requests.is_empty()).then(|| now + LAZY));
             Ok(())
         };
         for (request, mut outcomes) in requests.into_iter().zip(outcomes) {
@@ -405,6 +434,31 @@ mod tests {
         }
         drop(writer);
         thread.join().expect("closes");
+    }
+
+    #[test]
+    fn by_turns_nothing_happens_but_in_one_and_what_was_written_only_is_synced_when_that_is_due() {
+        let disk = MemoryDisk::default();
+        let (mut log, _) = EventLog::open(Arc::new(disk.clone()), options()).expect("opens");
+        let made = log.write(&[Write::CreateStream { name: Bytes::from_static(b"s") }]).remove(0);
+        let Ok(Written::Stream(stream)) = made else { panic!("{made:?}") };
+        log.sync().expect("syncs");
+        let (writer, mut committer) = Committer::new(log, Box::new(|_| {}));
+        let (told, answer) = mpsc::channel();
+        let told: Answer = Box::new(move |outcomes| drop(told.send(outcomes)));
+        writer.submit(vec![event(stream, b"x")], Durability::Written, told).expect("is taken");
+        assert!(answer.try_recv().is_err(), "nobody writes");
+        let now = Instant::now();
+        committer.turn(now);
+        assert_eq!(answer.try_recv(), Ok(vec![Ok(Written::Appended(0))]));
+        let survives = || {
+            let (log, _) = EventLog::open(Arc::new(disk.after_power_cut()), options()).expect("opens");
+            log.reader().end(stream)
+        };
+        committer.turn(now + LAZY / 2);
+        assert_eq!(survives(), Some(0));
+        committer.turn(now + LAZY);
+        assert_eq!(survives(), Some(1));
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod varint;
 
 use bytes::Bytes;
 
-pub use commit::{Answer, Durability, EventWriter, GroupCommit, Published, SubmitError};
+pub use commit::{Answer, Committer, Durability, EventWriter, GroupCommit, Published, SubmitError};
 pub use log::EventLog;
 pub use progress::Progress;
 pub use ranges::Ranges;
