@@ -24,6 +24,7 @@ mod settings;
 mod status;
 mod system_config;
 mod terms;
+mod unreadable;
 mod world;
 
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};

@@ -1,7 +1,10 @@
 //! What is known beside the objects: results of I/O, kept so that plans can read them. All of it can be
 //! found out again after a restart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
@@ -101,6 +104,8 @@ pub struct Observed {
     pub access: BTreeMap<(Kind, Key), AccessAnswer>,
     /// How often a Role or a binding came, changed or went.
     pub rules: u64,
+    /// Kinds that are not served now: nothing is known of their objects.
+    pub absent: BTreeSet<Kind>,
 }
 
 /// A result of I/O, told to the World.

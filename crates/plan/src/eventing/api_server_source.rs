@@ -18,6 +18,7 @@ use super::{
     destination::{self, plural},
     identity, is_carried,
     source::settle_sink,
+    terms::is_decidable,
 };
 use crate::{
     Absence, AccessOutcome, AccessRequest, Denial, Mapper, Plan, Row, SystemConfig, World, access, by_controller,
@@ -76,7 +77,9 @@ pub(super) fn account_of(source: &ApiServerSource) -> &str {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(source) = world.api_server_sources.get(key).filter(|source| !source.is_deleting()) else { return plan };
+    let Some(source) = world.api_server_sources.get(key).filter(|source| is_decidable(world, source.as_ref())) else {
+        return plan;
+    };
     let mut next = ApiServerSource::clone(&source);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.

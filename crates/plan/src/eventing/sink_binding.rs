@@ -16,7 +16,7 @@ use knoll_api::{
     sources::SinkBinding,
 };
 
-use super::{Stopped, destination, identity, source::settle_sink, trust_bundles};
+use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, trust_bundles};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
     status::Reporting, terms::leads_to,
@@ -128,6 +128,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         let mut next = SinkBinding::clone(&binding);
         next.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
         plan.update(binding.as_ref(), next);
+        return plan;
+    }
+    if is_in_doubt(world, binding.as_ref()) {
         return plan;
     }
     let mut next = SinkBinding::clone(&binding);
