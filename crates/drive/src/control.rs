@@ -204,8 +204,8 @@ impl ControlLoop {
                     told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 applied = newly_applied(running.as_mut()) => {
-                    let told = self.sources.as_mut().and_then(|sources| sources.applied(applied));
-                    told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
+                    let told = self.sources.as_mut().map(|sources| sources.applied(applied));
+                    told.into_iter().flatten().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 () = ready(more) => {}
                 () = rush.pass(held.unwrap_or_default()), if held.is_some_and(|left| !left.is_zero()) => {}

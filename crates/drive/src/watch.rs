@@ -170,6 +170,8 @@ impl Watch {
                 count(&self.counters.rewatched);
                 None
             }
+            // It is asked again; until then nothing is known.
+            watch::Seen::Forbidden(_) => None,
         }
     }
 

@@ -98,6 +98,8 @@ pub struct Observed {
     pub routes: bool,
     /// What the data plane of events carries out, by kind and key.
     pub carried: BTreeMap<(Kind, Key), Carried>,
+    /// Why objects are not carried out, by their kind, key and uid.
+    pub hindrances: BTreeMap<(Kind, Key), (String, String)>,
     /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
     pub refusals: BTreeMap<(Kind, Key), Refusal>,
     /// What the ServiceAccounts of objects may do, by the object that asked.
@@ -134,6 +136,9 @@ pub enum Observation {
     Published(BTreeMap<Key, Option<i64>>),
     /// The data plane of events carries these objects out from now on, or no more. Says nothing of others.
     Carries(BTreeMap<(Kind, Key), Option<Carried>>),
+    /// Why these objects are not carried out, with their uids; nothing keeps others from it, or it is not known yet. Says
+    /// nothing of objects that are not named.
+    Hindered(BTreeMap<(Kind, Key), Option<(String, String)>>),
     /// The API server told what a ServiceAccount may do.
     Access {
         /// The object that asked.
@@ -202,6 +207,19 @@ impl World {
                         None => self.observed.carried.remove(&object),
                     };
                     if before != carried {
+                        changed.push(Changed::Observed(object.0, object.1));
+                    }
+                }
+                changed
+            }
+            Observation::Hindered(objects) => {
+                let mut changed = Vec::new();
+                for (object, hindrance) in objects {
+                    let before = match hindrance.clone() {
+                        Some(hindrance) => self.observed.hindrances.insert(object.clone(), hindrance),
+                        None => self.observed.hindrances.remove(&object),
+                    };
+                    if before != hindrance {
                         changed.push(Changed::Observed(object.0, object.1));
                     }
                 }

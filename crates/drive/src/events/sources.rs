@@ -139,18 +139,24 @@ impl SourcePublisher {
         }
     }
 
-    /// What runs from now on.
-    pub(crate) fn applied(&mut self, applied: Applied) -> Option<Observation> {
-        let told: BTreeMap<Object, Option<Carried>> = applied
-            .since(&self.seen)
-            .map(|id| {
-                let carrying = applied.get(id).filter(|carrying| carrying.problem.is_none());
-                let carried = carrying.map(|of| Carried { uid: of.uid.to_string(), generation: of.generation });
-                ((id.kind, Key::new(&*id.namespace, &*id.name)), carried)
-            })
-            .collect();
+    /// What runs from now on, and why others do not.
+    pub(crate) fn applied(&mut self, applied: Applied) -> Vec<Observation> {
+        let (mut carries, mut hindered) = (BTreeMap::new(), BTreeMap::new());
+        for id in applied.since(&self.seen) {
+            let object: Object = (id.kind, Key::new(&*id.namespace, &*id.name));
+            let carrying = applied.get(id);
+            let carried = carrying.filter(|of| of.problem.is_none());
+            let carried = carried.map(|of| Carried { uid: of.uid.to_string(), generation: of.generation });
+            let why = carrying.and_then(|of| Some((of.uid.to_string(), of.problem.as_ref()?.to_string())));
+            hindered.insert(object.clone(), why);
+            carries.insert(object, carried);
+        }
         self.seen = applied;
-        (!told.is_empty()).then_some(Observation::Carries(told))
+        if carries.is_empty() {
+            Vec::new()
+        } else {
+            vec![Observation::Carries(carries), Observation::Hindered(hindered)]
+        }
     }
 }
 
