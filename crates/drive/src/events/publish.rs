@@ -12,7 +12,7 @@ use std::{
 use knoll_api::{Key, Kind, Resource, duck::AppliedEventPoliciesStatus};
 use knoll_broker::{
     Topology,
-    topology::{self, Addressable, JobSink, LogSink, Name, Names, RequestReply, Subscription},
+    topology::{self, Addressable, JobSink, LogSink, Name, RequestReply, Subscription},
 };
 use knoll_plan::{Carried, Changed, Observation, SystemConfig, World, broker_of, served_broker, to_carry};
 use tokio::time::Instant;
@@ -71,7 +71,6 @@ struct Entry {
 /// See the module.
 pub(crate) struct EventPublisher {
     links: EventLinks,
-    names: Names,
     topology: Option<Topology>,
     entries: BTreeMap<Name, Entry>,
     /// The broker of each Trigger.
@@ -108,10 +107,9 @@ enum Alone {
 }
 
 impl EventPublisher {
-    pub(crate) fn new(links: EventLinks, names: Names, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(links: EventLinks, counters: Arc<Counters>) -> Self {
         Self {
             links,
-            names,
             topology: None,
             entries: BTreeMap::new(),
             brokers: BTreeMap::new(),
@@ -316,7 +314,10 @@ impl EventPublisher {
     /// Makes the next snapshot. What is told of those that nobody has to act on first.
     fn hand_over(&mut self, looked: Looked, is_complete: bool) -> Told {
         let Looked { different, mut told, alone, told_at_once } = looked;
-        let mut next = self.topology.take().unwrap_or_else(|| Topology::new(self.names.clone()));
+        let last = self.topology.take();
+        let is_as_complete = last.as_ref().is_some_and(|last| last.is_complete() == is_complete);
+        let is_different = !is_as_complete || !different.is_empty() || !alone.is_empty();
+        let mut next = last.unwrap_or_else(|| Topology::new(self.links.names.clone())).complete(is_complete);
         let mut now = told_at_once;
         for (key, one) in alone {
             next = match one {

@@ -26,8 +26,6 @@ pub struct SourceLinks {
     pub snapshots: watch::Sender<Option<Sources>>,
     /// What runs.
     pub applied: watch::Receiver<Applied>,
-    /// The address of the API server, as events of ApiServerSources name it.
-    pub api_server: Arc<str>,
 }
 
 impl SourceLinks {
@@ -126,7 +124,7 @@ impl SourcePublisher {
             }),
             _ => world.api_server_sources.get(key).and_then(|source| {
                 let ingredients = Ingredients::of(source.as_ref(), &source.status.source, &source.status.namespaces);
-                Some((ingredients, of_api_server(&source, &self.links.api_server)?))
+                Some((ingredients, of_api_server(&source)?))
             }),
         };
         match made {
@@ -160,8 +158,10 @@ impl SourcePublisher {
     }
 }
 
-/// An ApiServerSource; one whose filters cannot be read is not carried out, and says why.
-fn of_api_server(source: &ApiServerSource, api_server: &str) -> Option<Source> {
+/// An ApiServerSource, once its status says how its events name the API server; one whose filters cannot be read is not
+/// carried out, and says why.
+fn of_api_server(source: &ApiServerSource) -> Option<Source> {
+    let api_server = &source.status.source.ce_attributes.first()?.source;
     let filters = source.spec.filters.iter().map(|filter| filter.compile()).collect::<Result<Vec<_>, _>>();
     let filter = filters.and_then(|filters| match filters.is_empty() {
         true => Ok(None),
@@ -200,7 +200,7 @@ mod tests {
     fn what_runs_already_is_told_to_a_loop_that_begins_again() {
         let (snapshots, _) = watch::channel(None);
         let sender = watch::Sender::default();
-        let links = SourceLinks { snapshots, applied: sender.subscribe(), api_server: "a".into() };
+        let links = SourceLinks { snapshots, applied: sender.subscribe() };
         assert_eq!(links.applied.has_changed().ok(), Some(false));
         assert_eq!(links.running().has_changed().ok(), Some(true));
         drop(sender);
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_source_is_handed_over_when_it_changes_and_not_when_it_becomes_ready() {
         let (snapshots, newest) = watch::channel(None);
-        let links = SourceLinks { snapshots, applied: watch::Sender::default().subscribe(), api_server: "a".into() };
+        let links = SourceLinks { snapshots, applied: watch::Sender::default().subscribe() };
         let (mut world, mut publisher) = (World::new(Settings::default()), SourcePublisher::new(links, Arc::default()));
         let id = Id::new(Kind::PingSource, "ns", "p");
         put(&mut world, &mut publisher, ping(1, "Unknown"));

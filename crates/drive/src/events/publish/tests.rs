@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use knoll_api::Object;
-use knoll_broker::{Adopted, EventTypes, Transport, topology::access::Guard};
+use knoll_broker::{
+    Adopted, EventTypes, Transport,
+    topology::{Names, access::Guard},
+};
 use knoll_plan::{Change, Settings};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -20,8 +23,14 @@ impl Bench {
     fn new(objects: &[(Kind, Value)]) -> Self {
         let (topology, snapshots) = watch::channel(None);
         let (event_types, _) = EventTypes::new();
-        let links = EventLinks { topology, adopted: Adopted::default(), event_types, transport: Transport::default() };
-        let publisher = EventPublisher::new(links, Names::default(), Arc::default());
+        let links = EventLinks {
+            topology,
+            adopted: Adopted::default(),
+            event_types,
+            transport: Transport::default(),
+            names: Names::default(),
+        };
+        let publisher = EventPublisher::new(links, Arc::default());
         let mut bench = Self { world: World::new(Settings::default()), publisher, snapshots, now: Instant::now() };
         objects.iter().for_each(|(kind, object)| bench.put(*kind, object.clone()));
         bench
