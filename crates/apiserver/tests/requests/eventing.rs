@@ -208,3 +208,23 @@ async fn tools_find_kinds_by_labels_and_roles() {
     let channel = group["resources"].as_array().unwrap().iter().find(|r| r["name"] == "inmemorychannels").unwrap();
     assert_eq!(channel["shortNames"], json!(["imc"]));
 }
+
+#[tokio::test]
+async fn a_policy_for_a_request_reply_says_whose_counts() {
+    let h = Harness::new().await;
+    let on = json!({"data": {"authentication-oidc": "enabled"}});
+    h.send("PATCH", FEATURES, on).await.expect(200);
+    let path = "/apis/eventing.knative.dev/v1alpha1/namespaces/default/eventpolicies";
+    for (kind, is_told) in [("requestReply", true), ("Broker", false)] {
+        let to = json!([{"ref": {"apiVersion": "eventing.knative.dev/v1alpha1", "kind": kind, "name": "x"}}]);
+        let policy = json!({"metadata": {"generateName": "p"}, "spec": {"to": to, "from": [{"sub": "me"}]}});
+        let answer = h.post(path, policy).await;
+        let told = answer.warnings();
+        assert_eq!(
+            told.iter().any(|w| w.contains("spec.to[].ref.kind is kept, but not acted on")),
+            is_told,
+            "{told:?}"
+        );
+        answer.expect(201);
+    }
+}
