@@ -432,7 +432,7 @@ fn whole_seconds(span: Duration) -> u64 {
 fn addressed<T>(found: Result<T, NotFound>) -> Result<(), Answer> {
     match found {
         Err(error @ (NotFound::Malformed | NotFound::Elsewhere)) => Err(not_found(error)),
-        Ok(_) | Err(NotFound::Unknown) => Ok(()),
+        Ok(_) | Err(NotFound::Unknown | NotFound::NotYet) => Ok(()),
     }
 }
 
@@ -440,6 +440,7 @@ fn not_found(error: NotFound) -> Answer {
     let status = match error {
         NotFound::Malformed => StatusCode::BAD_REQUEST,
         NotFound::Elsewhere | NotFound::Unknown => StatusCode::NOT_FOUND,
+        NotFound::NotYet => StatusCode::SERVICE_UNAVAILABLE,
     };
     refusal(status, error)
 }

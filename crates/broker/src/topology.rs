@@ -7,6 +7,8 @@
 //! What is not in a snapshot is deleted, for good: the events and dead letters of a broker or channel, the progress and the
 //! backlog of a subscription. So the first snapshot is made once everything is known, and whoever exists stays in it,
 //! ready or not: a subscriber that cannot be found is [`Subscriber::Unresolved`], and what comes meanwhile is kept for it.
+//! A snapshot that misses something that is there says so ([`Topology::complete`]): then nothing is deleted until one comes
+//! that misses nothing, and what may be somebody's who is missing is kept.
 //! What is known by uid goes on across changes of everything else; another uid is another object, and begins with nothing.
 
 pub mod access;
@@ -325,6 +327,8 @@ pub struct Topology {
     job_sinks: OrdMap<(Arc<str>, Arc<str>), Arc<JobSink>>,
     /// The same.
     log_sinks: OrdMap<(Arc<str>, Arc<str>), Arc<LogSink>>,
+    /// Whether something is missing that is there.
+    is_partial: bool,
 }
 
 /// What became of a broker or channel from one snapshot to the next.
@@ -356,6 +360,23 @@ impl Topology {
         self
     }
 
+    /// The same, of which it is known whether it misses nothing that is there. As long as it is not said, it does not.
+    #[must_use]
+    pub fn complete(mut self, is_complete: bool) -> Self {
+        self.is_partial = !is_complete;
+        self
+    }
+
+    /// Whether what is not in it is gone.
+    pub fn is_complete(&self) -> bool {
+        !self.is_partial
+    }
+
+    /// Why nothing is found under a name that could be somebody's.
+    fn unknown(&self) -> NotFound {
+        if self.is_partial { NotFound::NotYet } else { NotFound::Unknown }
+    }
+
     /// The broker or channel of this name.
     pub fn get(&self, name: &Name) -> Option<&Arc<Addressable>> {
         self.addressables.get(name)
@@ -372,7 +393,7 @@ impl Topology {
     /// When there is none, or the request names none.
     pub fn find(&self, host: &str, target: &str) -> Result<&Arc<Addressable>, NotFound> {
         let name = self.names.name(host, target)?;
-        self.addressables.get(&name).ok_or(NotFound::Unknown)
+        self.addressables.get(&name).ok_or(self.unknown())
     }
 
     /// Who a message is for, as [`find`](Self::find) does.

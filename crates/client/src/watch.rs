@@ -56,6 +56,8 @@ pub enum Seen {
     Bookmark(String),
     /// The collection is not served.
     Absent,
+    /// The server does not let it be listed or watched, and what it says; it is asked again.
+    Forbidden(String),
     /// A watch ended and is begun again.
     Again,
 }
@@ -74,6 +76,8 @@ struct Follower<'a, T, F, O> {
     /// Whether listings tell what there is; otherwise they only find out the revision to watch from.
     lists_objects: bool,
     objects: PhantomData<fn() -> O>,
+    /// What broke last, since nothing was listed: it is logged once.
+    failure: Option<String>,
 }
 
 /// How a watch ended.
@@ -94,8 +98,15 @@ pub async fn follow<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower =
-        Follower { client, collection, read, into, lists_objects: true, objects: PhantomData::<fn() -> Slim> };
+    let follower = Follower {
+        client,
+        collection,
+        read,
+        into,
+        lists_objects: true,
+        objects: PhantomData::<fn() -> Slim>,
+        failure: None,
+    };
     follower.until_unheard().await;
 }
 
@@ -108,8 +119,15 @@ pub async fn changes<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower =
-        Follower { client, collection, read, into, lists_objects: false, objects: PhantomData::<fn() -> Value> };
+    let follower = Follower {
+        client,
+        collection,
+        read,
+        into,
+        lists_objects: false,
+        objects: PhantomData::<fn() -> Value>,
+        failure: None,
+    };
     follower.until_unheard().await;
 }
 
@@ -123,8 +141,15 @@ pub async fn list<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) -> kube::Result<()> {
-    let mut follower =
-        Follower { client, collection, read, into, lists_objects: true, objects: PhantomData::<fn() -> Slim> };
+    let mut follower = Follower {
+        client,
+        collection,
+        read,
+        into,
+        lists_objects: true,
+        objects: PhantomData::<fn() -> Slim>,
+        failure: None,
+    };
     follower.list().await.map(drop)
 }
 
@@ -164,13 +189,16 @@ where
                         continue;
                     }
                     Err(error) => {
-                        self.log("list", &error);
+                        if !self.failed("list", &error).await {
+                            return;
+                        }
                         wait(&mut pause).await;
                         continue;
                     }
                 },
             };
             absent = false;
+            self.failure = None;
             let (begun_at, begun) = (at.clone(), Instant::now());
             match self.watch(at).await {
                 Ok(End::At(at)) => {
@@ -185,7 +213,9 @@ where
                 Ok(End::Relist) => wait(&mut pause).await,
                 Ok(End::Unheard) => return,
                 Err((at, error)) => {
-                    self.log("watch", &error);
+                    if !self.failed("watch", &error).await {
+                        return;
+                    }
                     if !matches!(code(&error), 404 | 410) && !is_older(&error) {
                         from = Some(at);
                     }
@@ -196,12 +226,21 @@ where
         }
     }
 
-    fn log(&self, doing: &str, error: &kube::Error) {
-        let error = match error {
+    /// Logs what broke, once until it is something else, and tells where the server does not let it. Whether somebody
+    /// listens.
+    async fn failed(&mut self, doing: &str, error: &kube::Error) -> bool {
+        let text = match error {
             kube::Error::Api(status) => format!("{}: {}", status.reason, status.message),
             other => knoll_faults::chain(other),
         };
-        tracing::warn!(path = self.collection.path, error, "cannot {doing}");
+        if self.failure.as_ref() != Some(&text) {
+            tracing::warn!(path = self.collection.path, error = text, "cannot {doing}");
+            self.failure = Some(text);
+        }
+        match error {
+            kube::Error::Api(status) if status.code == 403 => self.tell(Seen::Forbidden(status.message.clone())).await,
+            _ => true,
+        }
     }
 
     /// Whether somebody listens.

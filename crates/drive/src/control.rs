@@ -204,8 +204,8 @@ impl ControlLoop {
                     told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 applied = newly_applied(running.as_mut()) => {
-                    let told = self.sources.as_mut().and_then(|sources| sources.applied(applied));
-                    told.into_iter().for_each(|told| self.observed(told, Lane::Normal));
+                    let told = self.sources.as_mut().map(|sources| sources.applied(applied));
+                    told.into_iter().flatten().for_each(|told| self.observed(told, Lane::Normal));
                 }
                 () = ready(more) => {}
                 () = rush.pass(held.unwrap_or_default()), if held.is_some_and(|left| !left.is_zero()) => {}
@@ -495,11 +495,25 @@ impl ControlLoop {
     /// Takes a change in. Should that panic, the object is as far in as it came, and those it concerns are told.
     fn apply(&mut self, change: Change) -> Vec<Changed> {
         let (kind, key) = change.subject();
-        catch(|| self.world.apply(change)).unwrap_or_else(|panic| {
+        let was_unreadable = self.world.is_unreadable(kind, &key);
+        let changes = catch(|| self.world.apply(change)).unwrap_or_else(|panic| {
             count(&self.counters.plan_panics);
             tracing::error!(kind = kind.plural(), %key, panic, "taking in a change panicked");
             vec![Changed::Object { before: None, after: self.world.object(kind, &key) }]
-        })
+        });
+        if was_unreadable && changes.is_empty() {
+            self.look_again(kind);
+        }
+        changes
+    }
+
+    /// Has everybody looked at again whom an object of `kind` may have concerned that nothing was known of.
+    fn look_again(&mut self, kind: Kind) {
+        for (index, row) in self.rows.all().iter().enumerate().filter(|(index, _)| self.on[*index]) {
+            if row.wakes.iter().any(|(on, _)| *on == kind) {
+                self.sweeps.begin(Whose::Row(index), row.of, Lane::Spread);
+            }
+        }
     }
 
     /// Takes in an object of a listing: at once, so that the World packs it before the next ones come.
@@ -522,19 +536,32 @@ impl ControlLoop {
                     Vec::new()
                 }
                 Seen::Item(object) => self.listed(object),
+                Seen::UnreadableItem(key) => {
+                    self.world.note_unreadable(kind, key);
+                    Vec::new()
+                }
                 Seen::Listed => {
                     news |= self.seen.listed(kind);
                     self.seen.heard(kind, revision);
+                    if self.world.observed.absent.remove(&kind) {
+                        self.look_again(kind);
+                    }
                     self.unlisted(kind)
                 }
                 Seen::Absent => {
                     news |= self.seen.absent(kind);
+                    self.world.observed.absent.insert(kind);
                     self.world.begin_listing(kind);
                     self.unlisted(kind)
                 }
                 Seen::Changed(change) => {
                     self.seen.heard(kind, revision);
                     self.apply(change)
+                }
+                Seen::Unreadable(key) => {
+                    self.seen.heard(kind, revision);
+                    self.world.note_unreadable(kind, key);
+                    Vec::new()
                 }
                 Seen::Bookmark => {
                     self.seen.heard(kind, revision);

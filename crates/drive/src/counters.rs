@@ -38,7 +38,7 @@ counters! {
     listed: "Listings taken in",
     rewatched: "Watches that broke and were begun again",
     absent: "Listings that found a kind not served",
-    unreadable: "Objects that could not be read and were left out",
+    unreadable: "Objects that could not be read and count as they were",
     planned: "Keys planned",
     hurried: "Keys planned ahead of others, because a request waits for them",
     executed: "Plans that wanted something",

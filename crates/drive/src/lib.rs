@@ -17,6 +17,7 @@ mod inspect;
 mod lease;
 mod lives;
 mod namespace_content;
+mod pace;
 mod progress;
 mod publish;
 pub mod queue;

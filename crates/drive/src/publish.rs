@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use knoll_api::{Key, table::RoutingTable};
@@ -13,12 +12,11 @@ use knoll_plan::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use crate::counters::{Counters, count};
+use crate::{
+    counters::{Counters, count},
+    pace::Pace,
+};
 
-/// Shortest time between two tables; changes in between come together.
-const APART: Duration = Duration::from_millis(2);
-/// That time again, as a multiple of what the last table cost: however many hosts, tables take a fifth of the loop.
-const APART_BY_COST: u32 = 4;
 /// Changes kept for the next table; more are taken in at once.
 const PENDING: usize = 4096;
 
@@ -32,8 +30,7 @@ type Published = BTreeMap<Key, Option<i64>>;
 pub(crate) struct Publisher {
     routing: Option<Routing>,
     pending: Vec<Changed>,
-    last: Option<Instant>,
-    apart: Duration,
+    pace: Pace,
     into: watch::Sender<Option<Arc<RoutingTable>>>,
     /// Tables that the gateway was handed and has not taken yet, with what the World is told once it has.
     handed: VecDeque<(Arc<RoutingTable>, Published)>,
@@ -42,7 +39,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(into: watch::Sender<Option<Arc<RoutingTable>>>, counters: Arc<Counters>) -> Self {
-        Self { routing: None, pending: Vec::new(), last: None, apart: APART, into, handed: VecDeque::new(), counters }
+        Self { routing: None, pending: Vec::new(), pace: Pace::new(), into, handed: VecDeque::new(), counters }
     }
 
     /// Notes a change that the World holds already.
@@ -57,7 +54,7 @@ impl Publisher {
         if self.pending.is_empty() && !self.routing.as_ref().is_some_and(Routing::is_behind) {
             return None;
         }
-        Some(self.last.map_or_else(Instant::now, |last| last + self.apart))
+        Some(self.pace.next())
     }
 
     /// Hands over what changed, if it is time.
@@ -100,7 +97,7 @@ impl Publisher {
     }
 
     fn update(&mut self, world: &World, now: Instant) -> Option<Update> {
-        let due = self.due().is_some_and(|due| due <= now) || self.pending.len() >= PENDING;
+        let due = (self.due().is_some() && self.pace.is_due(now)) || self.pending.len() >= PENDING;
         let begun = Instant::now();
         let update = match &mut self.routing {
             None => {
@@ -116,8 +113,7 @@ impl Publisher {
         };
         self.tell_panics();
         let update = update?;
-        self.apart = APART.max(begun.elapsed() * APART_BY_COST);
-        self.last = Some(now);
+        self.pace.handed_over(now, begun.elapsed());
         Some(update)
     }
 }

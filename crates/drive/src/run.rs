@@ -7,7 +7,6 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
-use knoll_broker::topology::Names;
 use knoll_client::rush::Rush;
 use knoll_faults::caught;
 use kube::Client;
@@ -189,12 +188,8 @@ async fn live(
     let api = api.clone();
     let executor = Executor { api, events: recorder, digests: asked, counters: counters.clone(), clock };
     let publisher = Publisher::new(table.clone(), counters.clone());
-    let names = Names {
-        system_namespace: role.settings.eventing_namespace.as_str().into(),
-        cluster_domain: role.settings.cluster_domain.as_str().into(),
-    };
     let adopted = events.as_ref().map(|links| links.adopted.clone());
-    let events = events.clone().map(|links| EventPublisher::new(links, names, counters.clone()));
+    let events = events.clone().map(|links| EventPublisher::new(links, counters.clone()));
     let running = sources.as_ref().map(SourceLinks::running);
     let sources = sources.clone().map(|links| SourcePublisher::new(links, counters.clone()));
     let control = ControlLoop::new(role, executor, publisher, (events, sources), follow, rush.clone(), inspect.clone());

@@ -33,10 +33,14 @@ pub(crate) enum Seen {
     Begins,
     /// An object of a listing.
     Item(Object),
+    /// The same, and what it says cannot be read.
+    UnreadableItem(Key),
     /// The listing is complete: the items were everything there is.
     Listed,
     /// One object.
     Changed(Change),
+    /// One object is there, and what it says cannot be read.
+    Unreadable(Key),
     /// Nothing, up to here.
     Bookmark,
     /// The kind is not served.
@@ -122,7 +126,7 @@ impl Watch {
         let _first = self.first.take();
         let take = |seen| {
             let seen = match seen {
-                watch::Seen::Item(value) => Seen::Ahead(self.read(value)?),
+                watch::Seen::Item(value) => Seen::Ahead(self.read(value).ok()?),
                 watch::Seen::Listed(_) => Seen::Configured,
                 _ => return None,
             };
@@ -142,7 +146,7 @@ impl Watch {
         match seen {
             watch::Seen::Begins => report("", Seen::Begins),
             // One at a time: the loop's line bounds how many objects wait decoded, however many there are.
-            watch::Seen::Item(value) => self.read(value).and_then(|object| report("", Seen::Item(object))),
+            watch::Seen::Item(value) => report("", self.read(value).map_or_else(Seen::UnreadableItem, Seen::Item)),
             watch::Seen::Listed(at) => {
                 count(&self.counters.listed);
                 report(&at, Seen::Listed)
@@ -150,14 +154,12 @@ impl Watch {
             watch::Seen::Added(value) | watch::Seen::Modified(value) => {
                 count(&self.counters.watched);
                 let at = revision_of(&value).to_owned();
-                let changed = self.read(value).map(|object| Seen::Changed(Change::Put(object)));
-                report(&at, changed.unwrap_or(Seen::Bookmark))
+                let read = self.read(value);
+                report(&at, read.map_or_else(Seen::Unreadable, |object| Seen::Changed(Change::Put(object))))
             }
             watch::Seen::Gone(value) => {
                 count(&self.counters.watched);
-                let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let key = Key::new(text("/metadata/namespace"), text("/metadata/name"));
-                report(revision_of(&value), Seen::Changed(Change::Gone(self.kind, key)))
+                report(revision_of(&value), Seen::Changed(Change::Gone(self.kind, key_of(&value))))
             }
             watch::Seen::Bookmark(at) => report(&at, Seen::Bookmark),
             watch::Seen::Absent => {
@@ -168,26 +170,30 @@ impl Watch {
                 count(&self.counters.rewatched);
                 None
             }
+            // It is asked again; until then nothing is known.
+            watch::Seen::Forbidden(_) => None,
         }
     }
 
     /// An object without what no plan reads: a second copy of itself that kubectl leaves in an annotation (of which only the
-    /// name is kept, see [`crate::execute`]). One that cannot be read is left out: it must not stop the others.
-    fn read(&self, mut value: Value) -> Option<Object> {
+    /// name is kept, see [`crate::execute`]). Of one that cannot be read its key: it must not stop the others, and is not gone.
+    fn read(&self, mut value: Value) -> Result<Object, Key> {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
             if let Some(applied) = annotations.and_then(|annotations| annotations.get_mut(labels::LAST_APPLIED)) {
                 *applied = Value::String(String::new());
             }
         }
-        let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        match Object::from_json(self.kind, value) {
-            Ok(object) => Some(object),
-            Err(error) => {
-                count(&self.counters.unreadable);
-                tracing::error!(kind = self.kind.plural(), name, %error, "cannot read an object; it is left out");
-                None
-            }
-        }
+        let key = key_of(&value);
+        Object::from_json(self.kind, value).map_err(|error| {
+            count(&self.counters.unreadable);
+            tracing::error!(kind = self.kind.plural(), %key, %error, "cannot read an object; it counts as it was");
+            key
+        })
     }
+}
+
+fn key_of(value: &Value) -> Key {
+    let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Key::new(text("/metadata/namespace"), text("/metadata/name"))
 }

@@ -79,7 +79,7 @@ where
         }
         Seen::Added(raw) | Seen::Modified(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Put),
         Seen::Gone(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Gone),
-        Seen::Bookmark(_) | Seen::Absent | Seen::Again => None,
+        Seen::Bookmark(_) | Seen::Absent | Seen::Forbidden(_) | Seen::Again => None,
     };
     watch::follow(&client, &collection, &tell, take).await;
 }

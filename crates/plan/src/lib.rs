@@ -25,6 +25,7 @@ mod shelf;
 mod status;
 mod system_config;
 mod terms;
+mod unreadable;
 mod world;
 
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};

@@ -1,7 +1,10 @@
 //! What is known beside the objects: results of I/O, kept so that plans can read them. All of it can be
 //! found out again after a restart.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
@@ -95,12 +98,16 @@ pub struct Observed {
     pub routes: bool,
     /// What the data plane of events carries out, by kind and key.
     pub carried: BTreeMap<(Kind, Key), Carried>,
+    /// Why objects are not carried out, by their kind, key and uid.
+    pub hindrances: BTreeMap<(Kind, Key), (String, String)>,
     /// Objects whose creation was refused last time it was tried, by the controlled object's kind and key.
     pub refusals: BTreeMap<(Kind, Key), Refusal>,
     /// What the ServiceAccounts of objects may do, by the object that asked.
     pub access: BTreeMap<(Kind, Key), AccessAnswer>,
     /// How often a Role or a binding came, changed or went.
     pub rules: u64,
+    /// Kinds that are not served now: nothing is known of their objects.
+    pub absent: BTreeSet<Kind>,
 }
 
 /// A result of I/O, told to the World.
@@ -129,6 +136,9 @@ pub enum Observation {
     Published(BTreeMap<Key, Option<i64>>),
     /// The data plane of events carries these objects out from now on, or no more. Says nothing of others.
     Carries(BTreeMap<(Kind, Key), Option<Carried>>),
+    /// Why these objects are not carried out, with their uids; nothing keeps others from it, or it is not known yet. Says
+    /// nothing of objects that are not named.
+    Hindered(BTreeMap<(Kind, Key), Option<(String, String)>>),
     /// The API server told what a ServiceAccount may do.
     Access {
         /// The object that asked.
@@ -197,6 +207,19 @@ impl World {
                         None => self.observed.carried.remove(&object),
                     };
                     if before != carried {
+                        changed.push(Changed::Observed(object.0, object.1));
+                    }
+                }
+                changed
+            }
+            Observation::Hindered(objects) => {
+                let mut changed = Vec::new();
+                for (object, hindrance) in objects {
+                    let before = match hindrance.clone() {
+                        Some(hindrance) => self.observed.hindrances.insert(object.clone(), hindrance),
+                        None => self.observed.hindrances.remove(&object),
+                    };
+                    if before != hindrance {
                         changed.push(Changed::Observed(object.0, object.1));
                     }
                 }

@@ -10,7 +10,10 @@ use knoll_api::{
     k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::{Indexer, Observed, Settings, SystemConfig, access::is_rule, kube::NodeLoads, terms::leads_to};
+use crate::{
+    Indexer, Observed, Settings, SystemConfig, access::is_rule, kube::NodeLoads, terms::leads_to,
+    unreadable::Unreadable,
+};
 
 /// What a watch reports.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +69,7 @@ macro_rules! world {
             pub settings: Settings,
             /// What pods ask of their nodes.
             pub(crate) node_loads: NodeLoads,
+            pub(crate) unreadable: Unreadable,
         }
 
         impl World {
@@ -80,6 +84,7 @@ macro_rules! world {
                     observed: Observed::default(),
                     settings,
                     node_loads: NodeLoads::default(),
+                    unreadable: Unreadable::default(),
                 }
             }
 
@@ -141,16 +146,19 @@ macro_rules! world {
 
             /// A listing of `kind` begins; one that has not ended is void.
             pub fn begin_listing(&mut self, kind: Kind) {
+                self.unreadable.begin_listing(kind);
                 match kind { $(Kind::$variant => self.$field.begin_listing(),)* }
             }
 
-            fn name_listed(&mut self, kind: Kind, key: &Key) {
+            pub(crate) fn name_listed(&mut self, kind: Kind, key: &Key) {
                 match kind { $(Kind::$variant => self.$field.name_listed(key),)* }
             }
 
             /// The listing of `kind` is complete: the keys that it has not named.
             pub fn end_listing(&mut self, kind: Kind) -> Vec<Key> {
-                match kind { $(Kind::$variant => self.$field.end_listing(),)* }
+                let mut gone = match kind { $(Kind::$variant => self.$field.end_listing(),)* };
+                gone.extend(self.unreadable.end_listing(kind));
+                gone
             }
 
             /// Packs what was not read for one to two calls.
@@ -221,6 +229,10 @@ impl World {
 
     /// Takes in what a watch reports, and says what became different. Applying the same change twice says nothing.
     pub fn apply(&mut self, change: Change) -> Vec<Changed> {
+        if !self.unreadable.is_empty() {
+            let (kind, key) = change.subject();
+            self.unreadable.remove(kind, &key);
+        }
         let (before, after) = match change {
             Change::Put(object) => (self.put(object.clone()), Some(object)),
             Change::Gone(kind, key) => (self.take(kind, &key), None),
@@ -241,6 +253,9 @@ impl World {
     /// as it was.
     pub fn note_listed(&mut self, object: &Object) -> bool {
         let (kind, key) = (object.kind(), object.key());
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(kind, &key);
+        }
         self.name_listed(kind, &key);
         let version = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
         version.is_none_or(|version: u64| self.version(kind, &key) != Some(version))

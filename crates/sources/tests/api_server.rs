@@ -338,3 +338,30 @@ async fn more_watches_than_there_may_be_are_refused_by_number() {
     assert_eq!(why, "2 watches would be needed, of resources times namespaces; at most 1 are");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn what_may_not_be_watched_is_told_and_watched_once_it_may() {
+    let (sinks, api) = (Sinks::start().await, Api::start().await);
+    let source = api_server(&sinks, "s", &["ns", "other"], maps(json!({"serviceAccountName": "nobody"})));
+    let world = World::start(Sources::default().with(source), config(), api.hooks());
+    until("it may not", || matches!(world.carried(&source_id()), Some(Err(why)) if why.contains("cannot list"))).await;
+    let binding = |namespace: &str| {
+        (
+            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"),
+            json!({"metadata": {"name": "sees"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"kind": "ServiceAccount", "namespace": "ns", "name": "nobody"}]}),
+        )
+    };
+    let (path, object) = binding("ns");
+    api.post(&path, object).await;
+    let is_of_other =
+        |world: &World| matches!(world.carried(&source_id()), Some(Err(why)) if why.contains("\"other\""));
+    until("it may not in the other namespace", || is_of_other(&world)).await;
+    let (path, object) = binding("other");
+    api.post(&path, object).await;
+    ready(&world, 1).await;
+    api.map("other", "new", json!({})).await;
+    assert_eq!(told(&sinks.wait("s", 1).await), ["add other/new"]);
+    world.finish().await;
+}

@@ -2,6 +2,7 @@
 
 mod api_server_source;
 mod aws;
+pub mod bound;
 mod container_source;
 mod event_types;
 mod integration_source;

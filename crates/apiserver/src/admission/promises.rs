@@ -79,8 +79,15 @@ fn is_unserved_volume(volume: &Value) -> bool {
     sources.filter(|(key, value)| *key != "name" && !value.is_null()).any(|(key, _)| !SERVED.contains(&key.as_str()))
 }
 
+/// As policies name kinds: in any case.
+fn is_request_reply(kind: &Value) -> bool {
+    kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("RequestReply"))
+}
+
 const SERVICES: Of = Of::Kind("", "services");
 const INTEGRATION_SINKS: Of = Of::Kind("sinks.knative.dev", "integrationsinks");
+const EVENT_POLICIES: Of = Of::Kind("eventing.knative.dev", "eventpolicies");
+const OF_REQUEST_REPLIES: &str = "a RequestReply lets in whom its Broker lets in: name that";
 const DEFINITIONS: Of = Of::Kind("apiextensions.k8s.io", "customresourcedefinitions");
 
 /// Fields that nothing here acts on.
@@ -169,6 +176,8 @@ const FIELDS: &[Field] = &[
         |value| value == "LoadBalancer",
         "no load balancer gives it an address: it is reached at its node port",
     ),
+    field(EVENT_POLICIES, &["spec", "to", "[]", "ref", "kind"], is_request_reply, OF_REQUEST_REPLIES),
+    field(EVENT_POLICIES, &["spec", "to", "[]", "selector", "kind"], is_request_reply, OF_REQUEST_REPLIES),
     field(INTEGRATION_SINKS, &["spec", "aws"], given, "sinks in clouds are not carried out: no event is taken in"),
     field(INTEGRATION_SINKS, &["spec", "log", "showAllProperties"], given, "events have no properties beside headers"),
     field(INTEGRATION_SINKS, &["spec", "log", "showProperties"], given, "events have no properties beside headers"),
@@ -250,7 +259,8 @@ fn places(path: &'static [&'static str]) -> Vec<Vec<&'static str>> {
     }
 }
 
-fn is_own(user: &str) -> bool {
+/// Whether a writer is a part of this server's own.
+pub(super) fn is_own(user: &str) -> bool {
     user.starts_with("system:node:")
         || user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')).is_some_and(
             |(namespace, name)| namespace == knoll_api::labels::SYSTEM_NAMESPACE && name == crate::auth::CONTROLLER,

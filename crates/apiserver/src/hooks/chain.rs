@@ -7,13 +7,13 @@ use super::{
     rehearsal::{self, Rehearsal},
 };
 use crate::{
-    admission::{Admission, Operation, knative, namespace, pod_security, promises},
+    admission::{Admission, Operation, knative, namespace, pod_security, promises, sink_binding},
     fields, object, quota,
     status::Status,
     validation,
 };
 
-/// Default, mutate, validate. Waits only where the kind's own hook does.
+/// Default, mutate, validate. Waits where the kind's own hook does, and a new Job for its SinkBinding.
 ///
 /// # Errors
 /// The answer to the writer, when it may not be.
@@ -25,6 +25,7 @@ pub(crate) async fn admit(admission: &mut Admission<'_>, object: &mut Value) -> 
         Some(Admit::Now(hook)) => hook(admission, object)?,
         Some(Admit::Waits(hook)) => hook(admission, object).await?,
     }
+    sink_binding::bind(admission, object).await;
     check(&hooks, admission, object)?;
     rehearse(admission, object).await?;
     pod_security::admit(admission, object)?;

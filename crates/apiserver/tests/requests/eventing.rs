@@ -208,3 +208,107 @@ async fn tools_find_kinds_by_labels_and_roles() {
     let channel = group["resources"].as_array().unwrap().iter().find(|r| r["name"] == "inmemorychannels").unwrap();
     assert_eq!(channel["shortNames"], json!(["imc"]));
 }
+
+#[tokio::test]
+async fn a_policy_for_a_request_reply_says_whose_counts() {
+    let h = Harness::new().await;
+    let on = json!({"data": {"authentication-oidc": "enabled"}});
+    h.send("PATCH", FEATURES, on).await.expect(200);
+    let path = "/apis/eventing.knative.dev/v1alpha1/namespaces/default/eventpolicies";
+    for (kind, is_told) in [("requestReply", true), ("Broker", false)] {
+        let to = json!([{"ref": {"apiVersion": "eventing.knative.dev/v1alpha1", "kind": kind, "name": "x"}}]);
+        let policy = json!({"metadata": {"generateName": "p"}, "spec": {"to": to, "from": [{"sub": "me"}]}});
+        let answer = h.post(path, policy).await;
+        let told = answer.warnings();
+        assert_eq!(
+            told.iter().any(|w| w.contains("spec.to[].ref.kind is kept, but not acted on")),
+            is_told,
+            "{told:?}"
+        );
+        answer.expect(201);
+    }
+}
+
+const BINDINGS: &str = "/apis/sources.knative.dev/v1/namespaces/default/sinkbindings";
+
+async fn binding(h: &Harness, name: &str, subject: Value) {
+    let spec = json!({"sink": {"uri": "http://sink"}, "subject": subject});
+    h.post(BINDINGS, json!({"metadata": {"name": name}, "spec": spec})).await.expect(201);
+}
+
+/// Where a binding leads, as its controller says.
+async fn leads(h: &Harness, name: &str, uri: &str) {
+    let status = json!({"status": {"sinkUri": uri, "observedGeneration": 1}});
+    h.send("PATCH", &format!("{BINDINGS}/{name}/status"), status).await.expect(200);
+}
+
+fn sink(pod: &Value) -> String {
+    let env = pod["containers"][0]["env"].as_array().cloned().unwrap_or_default();
+    let found = env.iter().find(|variable| variable["name"] == "K_SINK");
+    found.map_or_else(|| "none".to_owned(), |found| found["value"].as_str().unwrap_or_default().to_owned())
+}
+
+fn with_pod(name: &str, mut object: Value) -> Value {
+    let pod = json!({"containers": [{"name": "c", "image": "i", "env": [{"name": "X", "value": "y"}]}]});
+    object["metadata"] = json!({"name": name, "labels": {"app": "x"}});
+    object["spec"]["template"]["spec"] = pod;
+    object
+}
+
+#[tokio::test]
+async fn a_job_is_bound_when_it_is_made_and_stays_so() {
+    let h = Harness::new().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = |name: &str| {
+        let mut job = with_pod(name, json!({"spec": {}}));
+        job["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
+        job
+    };
+    binding(&h, "b", json!({"apiVersion": "batch/v1", "kind": "Job", "selector": {"matchLabels": {"app": "x"}}})).await;
+    // It waits for where its binding leads.
+    let (made, ()) = tokio::join!(h.post(jobs, job("j")), leads(&h, "b", "http://sink"));
+    let made = made.expect(201);
+    assert_eq!(sink(&made["spec"]["template"]["spec"]), "http://sink");
+    assert_eq!(made["spec"]["template"]["spec"]["containers"][0]["env"][0]["name"], "X");
+
+    leads(&h, "b", "http://other").await;
+    let mut again = job("j");
+    again["metadata"]["annotations"] = json!({"a": "b"});
+    let applied = h.send("PUT", &format!("{jobs}/j"), again).await.expect(200);
+    assert_eq!(sink(&applied["spec"]["template"]["spec"]), "http://sink", "templates do not change");
+    let next = h.post(jobs, job("next")).await.expect(201);
+    assert_eq!(sink(&next["spec"]["template"]["spec"]), "http://other");
+}
+
+#[tokio::test]
+async fn whatever_makes_pods_is_bound_by_the_oldest_binding_of_it() {
+    let h = Harness::new().await;
+    let apps = "/apis/apps/v1/namespaces/default";
+    for (plural, kind) in [("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet"), ("deployments", "Deployment")]
+    {
+        let subject = json!({"apiVersion": "apps/v1", "kind": kind, "name": "it"});
+        let (first, second) = (format!("a-{plural}"), format!("b-{plural}"));
+        binding(&h, &first, subject.clone()).await;
+        binding(&h, &second, subject).await;
+        leads(&h, &first, "http://sink").await;
+        leads(&h, &second, "http://other").await;
+        let with_labels = |name: &str| {
+            let labels = json!({"app": "x"});
+            let spec = json!({"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}});
+            with_pod(name, json!({"spec": spec}))
+        };
+        let path = format!("{apps}/{plural}");
+        let made = h.post(&path, with_labels("it")).await.expect(201);
+        assert_eq!(sink(&made["spec"]["template"]["spec"]), "http://sink", "{kind}");
+        let other = h.post(&path, with_labels("another")).await.expect(201);
+        assert_eq!(sink(&other["spec"]["template"]["spec"]), "none", "{kind}");
+        // Nor is what is made of something else.
+        let mut made = with_labels("made");
+        made["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "x/v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]);
+        h.send("DELETE", &format!("{path}/it"), json!({})).await.expect(200);
+        made["metadata"]["name"] = "it".into();
+        let made = h.post(&path, made).await.expect(201);
+        assert_eq!(sink(&made["spec"]["template"]["spec"]), "none", "{kind}");
+    }
+}

@@ -257,6 +257,7 @@ impl Attempt {
             Err(NotFound::Elsewhere) => return None,
             Err(error @ NotFound::Malformed) => return Some(said(StatusCode::BAD_REQUEST, &error)),
             Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
+            Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
         };
         let mut event = record.event.clone();
         if into.name().kind == Kind::Channel {
@@ -286,12 +287,14 @@ impl Attempt {
         let taken = if topology.is_of_job_sinks(host) {
             match topology.job_sink_at(target) {
                 Ok(sink) => sinks.make_job(sink, headers, event).await,
+                Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
                 Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
             }
         } else {
             match topology.find_log_sink(host, target)? {
                 Ok(sink) => sinks.log(&sink, headers, &[event]).await,
                 Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
+                Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
                 Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
             }
         };

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Context, backlog_name, stream_name,
-    worker::{Worker, WorkerError},
+    worker::{End, Newest, Worker, WorkerError},
 };
 use crate::{
     AskError, Log,
@@ -58,7 +58,7 @@ pub(crate) type Asked = (Name, Command);
 
 struct Running {
     uid: Arc<str>,
-    changes: watch::Sender<Arc<Addressable>>,
+    changes: watch::Sender<Newest>,
     commands: mpsc::Sender<Command>,
     task: AbortHandle,
 }
@@ -96,13 +96,15 @@ impl Drop for Chore {
 pub(crate) struct Supervisor {
     context: Arc<Context>,
     running: HashMap<Name, Running>,
-    workers: JoinSet<Result<(), WorkerError>>,
+    workers: JoinSet<Result<End, WorkerError>>,
     by_task: HashMap<Id, Name>,
     /// What deletes, and of which broker or channel, by uid.
     chores: JoinSet<()>,
     deleting: HashMap<Arc<str>, Deleting>,
     end: watch::Sender<bool>,
     seen: Topology,
+    /// Whether nothing is in the log that the newest snapshot does not have.
+    is_swept: bool,
 }
 
 impl Supervisor {
@@ -116,6 +118,7 @@ impl Supervisor {
             deleting: HashMap::new(),
             end: watch::Sender::new(false),
             seen: Topology::default(),
+            is_swept: false,
         }
     }
 
@@ -130,11 +133,11 @@ impl Supervisor {
         let mut end = std::pin::pin!(end);
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut is_first, mut has_snapshots, mut is_asked) = (true, true, true);
+        let (mut has_snapshots, mut is_asked) = (true, true);
         loop {
             let now = snapshots.borrow_and_update().clone();
             if let Some(now) = now {
-                if std::mem::take(&mut is_first) {
+                if now.is_complete() && !std::mem::replace(&mut self.is_swept, true) {
                     self.sweep(&now);
                 }
                 self.follow(now);
@@ -142,12 +145,13 @@ impl Supervisor {
             tokio::select! {
                 changed = snapshots.changed(), if has_snapshots => has_snapshots = changed.is_ok(),
                 Some(ended) = self.workers.join_next_with_id() => {
-                    let (id, failure) = match ended {
+                    match ended {
                         Ok((_, Err(WorkerError::Ask(error)))) if error.is_final() => return Err(error),
-                        Ok((id, outcome)) => (id, outcome.err().map(|error| knoll_faults::chain(&error))),
-                        Err(error) => (error.id(), panicked(&self.context, error)),
-                    };
-                    self.ended(id, failure);
+                        Ok((id, Ok(End::Anew))) => self.begin_again(id, None),
+                        Ok((id, Ok(End::Over))) => self.begin_again(id, Some("it ended".to_owned())),
+                        Ok((id, Err(error))) => self.begin_again(id, Some(knoll_faults::chain(&error))),
+                        Err(error) => self.begin_again(error.id(), Some(panicked(&self.context, error))),
+                    }
                 }
                 Some(_) = self.chores.join_next() => self.deleting.retain(|_, deleting| deleting.is_going_on()),
                 asked = asked.recv(), if is_asked => match asked {
@@ -172,13 +176,16 @@ impl Supervisor {
 
     /// Brings workers up to a snapshot. Costs what changed.
     fn follow(&mut self, now: Topology) {
-        let changes: Vec<Change> = now.since(&self.seen).collect();
+        let (changes, is_complete): (Vec<Change>, bool) = (now.since(&self.seen).collect(), now.is_complete());
+        self.is_swept &= is_complete;
+        let is_as_complete = self.seen.is_complete() == is_complete;
+        self.seen = now;
         for change in changes {
             match change {
                 Change::Gone(name) => self.remove(&name),
                 Change::Is(addressable) => match self.running.get(addressable.name()) {
                     Some(running) if running.uid == *addressable.uid() => {
-                        running.changes.send_replace(addressable);
+                        running.changes.send_replace(Newest { addressable, is_complete });
                     }
                     Some(_) => {
                         self.remove(addressable.name());
@@ -188,12 +195,15 @@ impl Supervisor {
                 },
             }
         }
-        self.seen = now;
+        if !is_as_complete {
+            let all = self.running.values();
+            all.for_each(|running| running.changes.send_modify(|newest| newest.is_complete = is_complete));
+        }
     }
 
     fn begin(&mut self, addressable: Arc<Addressable>) {
         let (name, uid) = (addressable.name().clone(), addressable.uid().clone());
-        let (changes, changed) = watch::channel(addressable);
+        let (changes, changed) = watch::channel(Newest { addressable, is_complete: self.seen.is_complete() });
         let (commands, commanded) = mpsc::channel(COMMANDS);
         let task = self.spawn(&name, changed, commanded, Duration::ZERO);
         self.running.insert(name, Running { uid, changes, commands, task });
@@ -202,26 +212,26 @@ impl Supervisor {
     fn spawn(
         &mut self,
         name: &Name,
-        mut changed: watch::Receiver<Arc<Addressable>>,
+        mut changed: watch::Receiver<Newest>,
         commanded: mpsc::Receiver<Command>,
         pause: Duration,
     ) -> AbortHandle {
         let (context, end) = (self.context.clone(), self.end.subscribe());
-        let deleting = self.deleting.get(changed.borrow().uid()).cloned();
+        let deleting = self.deleting.get(changed.borrow().addressable.uid()).cloned();
         let task = self.workers.spawn(async move {
-            let (addressable, mut over) = (changed.borrow_and_update().clone(), end.clone());
+            let (newest, mut over) = (changed.borrow_and_update().clone(), end.clone());
             let open = async {
                 sleep(pause).await;
                 // What is left of it from before it was gone for a moment is not its own any more.
                 if let Some(deleting) = deleting {
                     deleting.end().await;
                 }
-                Worker::open(context, addressable).await
+                Worker::open(context, newest).await
             };
             let worker = tokio::select! {
                 // It may wait for room for long.
                 worker = open => worker?,
-                () = is_over(&mut over) => return Ok(()),
+                () = is_over(&mut over) => return Ok(End::Over),
             };
             worker.run(changed, commanded, end).await
         });
@@ -229,39 +239,44 @@ impl Supervisor {
         task
     }
 
-    /// A worker that ended and was not told to begins again: everything it needs is in the log.
-    fn ended(&mut self, id: Id, failure: Option<String>) {
+    /// A worker that ended and was not told to begins again, after a pause where it failed: everything it needs is in the
+    /// log.
+    fn begin_again(&mut self, id: Id, failure: Option<String>) {
         let Some(name) = self.by_task.remove(&id) else { return };
-        let is_current = self.running.get(&name).is_some_and(|running| running.task.id() == id);
-        if !is_current {
-            return;
+        let Some(running) = self.running.get(&name).filter(|running| running.task.id() == id) else { return };
+        if let Some(error) = &failure {
+            let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
+            tracing::error!(error, kind, namespace, name = of, "a worker failed; it begins again");
         }
-        let Some(running) = self.running.get(&name) else { return };
-        let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
-        let error = failure.unwrap_or_else(|| "it ended".to_owned());
-        tracing::error!(error, kind, namespace, name = of, "a worker failed; it begins again");
         let changed = running.changes.subscribe();
         let (commands, commanded) = mpsc::channel(COMMANDS);
-        let task = self.spawn(&name, changed, commanded, PAUSE);
+        let pause = failure.map_or(Duration::ZERO, |_| PAUSE);
+        let task = self.spawn(&name, changed, commanded, pause);
         if let Some(running) = self.running.get_mut(&name) {
             (running.task, running.commands) = (task, commands);
         }
     }
 
-    /// Ends a worker and removes everything of its broker or channel: events, progress, and dead letters.
+    /// Ends a worker and removes everything of its broker or channel: events, progress, and dead letters. Where the snapshot
+    /// misses something that is there, the log keeps them until one comes that does not.
     fn remove(&mut self, name: &Name) {
         let Some(Running { uid, changes, task, .. }) = self.running.remove(name) else { return };
         task.abort();
         let context = self.context.clone();
         context.log.unregister(&uid);
-        let was = changes.borrow().clone();
+        let was = changes.borrow().addressable.clone();
+        let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
+        if !self.seen.is_complete() {
+            was.subscribed().for_each(|subscribed| context.views.leave(&subscribed.subscription.uid));
+            tracing::info!(kind, namespace, name = of, "it is not known any more; what is its own is kept");
+            return;
+        }
         let behind = was.subscribed().map(|subscribed| {
             context.views.leave(&subscribed.subscription.uid);
             backlog_name(&uid, &subscribed.subscription.uid)
         });
         let names: Vec<String> = behind.chain([stream_name(&was), dead_letters::stream_name(&uid)]).collect();
         let letters = context.letters.count(&uid);
-        let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
         tracing::info!(kind, namespace, name = of, letters, "it is gone, and with it its events and dead letters");
         let chore = self.deleting.entry(uid).or_default().begin();
         self.delete(names, Some(chore));
@@ -334,9 +349,9 @@ async fn deleted(log: &Log, names: &[String]) -> Result<(), AskError> {
     }
 }
 
-/// What a panic said; nothing of a task that was told to end.
-fn panicked(context: &Context, error: tokio::task::JoinError) -> Option<String> {
-    let panic = error.try_into_panic().ok()?;
+/// What a panic said; of a task that was told to end, that it ended.
+fn panicked(context: &Context, error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "it ended".to_owned() };
     context.metrics.panics.count();
-    Some(format!("it panicked: {}", knoll_faults::said(&*panic)))
+    format!("it panicked: {}", knoll_faults::said(&*panic))
 }

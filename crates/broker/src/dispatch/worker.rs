@@ -85,6 +85,23 @@ pub(crate) enum WorkerError {
     Read(#[from] ReadError),
 }
 
+/// A broker or channel as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Newest {
+    /// It.
+    pub(crate) addressable: Arc<Addressable>,
+    /// Whether who is not among its subscribers is gone.
+    pub(crate) is_complete: bool,
+}
+
+/// How a worker ended that did not fail.
+pub(crate) enum End {
+    /// It was told to.
+    Over,
+    /// It is to begin anew at once.
+    Anew,
+}
+
 impl From<SubmitError> for WorkerError {
     fn from(error: SubmitError) -> Self {
         Self::Ask(error.into())
@@ -109,6 +126,9 @@ pub(crate) struct Worker {
     held: usize,
     /// What everybody is done with and is not yet said so to the log.
     settled: Ranges,
+    /// Whether there is progress of somebody who is not known: then nobody can say that everybody is done with an event, and
+    /// each subscriber says it of itself alone.
+    has_strangers: bool,
     subscribers: HashMap<Number, Subscriber>,
     by_uid: HashMap<Arc<str>, Number>,
     /// Who is to be let in, and where they stand; and when that is tried again.
@@ -156,11 +176,11 @@ impl Worker {
     /// [`Config::grace`](crate::Config::grace). Dropped, it leaves nothing that a new one would not find in the log.
     pub(crate) async fn run(
         mut self,
-        mut changes: watch::Receiver<Arc<Addressable>>,
+        mut changes: watch::Receiver<Newest>,
         mut commands: mpsc::Receiver<Command>,
         mut end: watch::Receiver<bool>,
-    ) -> Result<(), WorkerError> {
-        let mut has_commands = true;
+    ) -> Result<End, WorkerError> {
+        let (mut has_commands, mut how) = (true, End::Over);
         loop {
             self.read().await?;
             self.fill().await;
@@ -173,8 +193,12 @@ impl Worker {
                     if changed.is_err() {
                         break;
                     }
-                    let now = changes.borrow_and_update().clone();
-                    self.adopt(now).await?;
+                    let newest = changes.borrow_and_update().clone();
+                    if self.begins_anew(&newest) {
+                        how = End::Anew;
+                        break;
+                    }
+                    self.adopt(newest.addressable).await?;
                     self.note_adopted();
                 }
                 () = ended(&mut end) => break,
@@ -193,7 +217,8 @@ impl Worker {
                 },
             }
         }
-        self.finish().await
+        self.finish().await?;
+        Ok(how)
     }
 
     /// Whether there may be something to read at once.
@@ -571,7 +596,7 @@ impl Worker {
         if item.stream == Stream::Backlog {
             self.fresh.forget(&(number, item.offset));
         }
-        let is_said = item.stream == Stream::Main && self.release(item.offset);
+        let is_said = item.stream == Stream::Main && self.release(item.offset) && !self.has_strangers;
         if !is_said && let Some(subscriber) = self.subscribers.get_mut(&number) {
             subscriber.say_settled(item, self.unread.holes());
         }
@@ -614,13 +639,16 @@ impl Worker {
     /// Tells the log how far things are, unless it is being told. What it refused is told with what is new, or after a
     /// while.
     fn tell(&mut self) {
-        let has_news = self.untold.has_news() || !self.settled.is_empty() || !self.unsaid.is_empty();
+        let tells_settled = !self.has_strangers && !self.settled.is_empty();
+        let has_news = self.untold.has_news() || tells_settled || !self.unsaid.is_empty();
         let is_due = self.refused.is_some_and(|due| due <= Instant::now());
         if self.telling.is_some() || !(has_news || is_due) {
             return;
         }
-        for (first, last) in std::mem::take(&mut self.settled).iter() {
-            self.untold.settle(self.root, first, last);
+        if tells_settled {
+            for (first, last) in std::mem::take(&mut self.settled).iter() {
+                self.untold.settle(self.root, first, last);
+            }
         }
         self.unsaid.sort_unstable();
         self.unsaid.dedup();

@@ -103,7 +103,8 @@ fn accepted(at: &Location) -> Response<Full<Bytes>> {
 
 /// As upstream has it, one that is not there is a bad request, too.
 fn no_sink(error: NotFound) -> Answer {
-    refusal(StatusCode::BAD_REQUEST, error)
+    let is_known = error != NotFound::NotYet;
+    refusal(if is_known { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE }, error)
 }
 
 /// Where is asked what became of an event.

@@ -50,6 +50,9 @@ pub enum NotFound {
     /// There is none of that name.
     #[error("there is no broker, channel, RequestReply or sink of this address")]
     Unknown,
+    /// None of that name is known, and not everything is known that there is.
+    #[error("no broker, channel, RequestReply or sink of this address is known yet: send it again later")]
+    NotYet,
 }
 
 impl Names {

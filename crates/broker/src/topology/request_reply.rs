@@ -80,7 +80,7 @@ impl Topology {
         };
         let found = self.request_replies.get(&(namespace.into(), name.into())).cloned();
         let asked = found.map(|of| if is_reply { Asked::Reply(of) } else { Asked::Request(of) });
-        Some(asked.ok_or(NotFound::Unknown))
+        Some(asked.ok_or(self.unknown()))
     }
 }
 

@@ -90,14 +90,14 @@ impl Topology {
     pub(crate) fn job_sink_at(&self, target: &str) -> Result<&Arc<JobSink>, NotFound> {
         let parts: Vec<&str> = target.strip_suffix('/').unwrap_or(target).split('/').collect();
         let ["", namespace, name] = parts[..] else { return Err(NotFound::Malformed) };
-        self.job_sink(namespace, name).ok_or(NotFound::Unknown)
+        self.job_sink(namespace, name).ok_or(self.unknown())
     }
 
     /// The IntegrationSink that a request is for, by the host that it names and its target; nothing when the host is that
     /// of none that is there: other Services may be called so, too.
     pub(crate) fn find_log_sink(&self, host: &str, target: &str) -> Option<Result<Arc<LogSink>, NotFound>> {
         if let Some(named) = self.names.integration_sink_by_path(host, target) {
-            let found = named.and_then(|(namespace, name)| self.log_sink(namespace, name).ok_or(NotFound::Unknown));
+            let found = named.and_then(|(namespace, name)| self.log_sink(namespace, name).ok_or(self.unknown()));
             return Some(found.cloned());
         }
         let (namespace, name) = self.names.integration_sink(host)?;

@@ -7,7 +7,7 @@ mod transport;
 
 use std::sync::Arc;
 
-use knoll_broker::{Adopted, EventTypes, Topology, Transport};
+use knoll_broker::{Adopted, EventTypes, Topology, Transport, topology::Names};
 use tokio::sync::watch;
 
 pub(crate) use publish::{EventPublisher, KINDS};
@@ -25,4 +25,6 @@ pub struct EventLinks {
     pub event_types: Arc<EventTypes>,
     /// Is told how events travel.
     pub transport: Transport,
+    /// What the addresses are made of that it answers at.
+    pub names: Names,
 }

@@ -1,18 +1,18 @@
 //! Keeps the snapshot that the data plane of events acts on, and says what it carries out once it does.
 //!
-//! A change costs its own object and its broker or channel; what comes together is handed over together. A panic costs the
-//! object it happened at, of which the snapshot keeps what it had.
+//! A change costs its own object and its broker or channel; what comes together is handed over together, up to a bound, so
+//! that what concerns everything does not hold up the loop. A panic costs the object it happened at, of which the snapshot
+//! keeps what it had.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     sync::Arc,
-    time::Duration,
 };
 
 use knoll_api::{Key, Kind, Resource, duck::AppliedEventPoliciesStatus};
 use knoll_broker::{
     Topology,
-    topology::{self, Addressable, JobSink, LogSink, Name, Names, RequestReply, Subscription},
+    topology::{self, Addressable, JobSink, LogSink, Name, RequestReply, Subscription},
 };
 use knoll_plan::{Carried, Changed, Observation, SystemConfig, World, broker_of, served_broker, to_carry};
 use tokio::time::Instant;
@@ -22,7 +22,10 @@ use super::{
     translate::{self, Head},
     transport,
 };
-use crate::counters::{Counters, count};
+use crate::{
+    counters::{Counters, count},
+    pace::Pace,
+};
 
 /// Kinds that snapshots are made of.
 pub(crate) const KINDS: [Kind; 7] = [
@@ -38,10 +41,10 @@ pub(crate) const KINDS: [Kind; 7] = [
 const HELD: [Kind; 6] =
     [Kind::Broker, Kind::Trigger, Kind::InMemoryChannel, Kind::RequestReply, Kind::JobSink, Kind::IntegrationSink];
 
-/// Shortest time between two snapshots; changes in between come together.
-const APART: Duration = Duration::from_millis(2);
-/// That time again, as a multiple of what the last snapshot cost.
-const APART_BY_COST: u32 = 4;
+/// Objects looked at for one snapshot after the first, which is of all there is.
+const TOGETHER: usize = 64;
+/// The ConfigMap whose features snapshots depend on.
+const FEATURES: &str = "config-features";
 
 type Object = (Kind, Key);
 /// What is to be told of objects.
@@ -68,14 +71,18 @@ struct Entry {
 /// See the module.
 pub(crate) struct EventPublisher {
     links: EventLinks,
-    names: Names,
     topology: Option<Topology>,
     entries: BTreeMap<Name, Entry>,
     /// The broker of each Trigger.
     brokers: BTreeMap<Key, Name>,
+    /// What changed, and what is looked at again beside that because the configuration changed.
     touched: BTreeSet<Object>,
-    last: Option<Instant>,
-    apart: Duration,
+    again: BTreeSet<Object>,
+    /// What could not be looked at the last time.
+    panicked: BTreeSet<Object>,
+    /// Whether the newest snapshot says otherwise than it should whether it is complete.
+    is_stale: bool,
+    pace: Pace,
     counters: Arc<Counters>,
 }
 
@@ -100,16 +107,17 @@ enum Alone {
 }
 
 impl EventPublisher {
-    pub(crate) fn new(links: EventLinks, names: Names, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(links: EventLinks, counters: Arc<Counters>) -> Self {
         Self {
             links,
-            names,
             topology: None,
             entries: BTreeMap::new(),
             brokers: BTreeMap::new(),
             touched: BTreeSet::new(),
-            last: None,
-            apart: APART,
+            again: BTreeSet::new(),
+            panicked: BTreeSet::new(),
+            is_stale: false,
+            pace: Pace::new(),
             counters,
         }
     }
@@ -129,10 +137,10 @@ impl EventPublisher {
                 }
             }
             // Which broker a Trigger may name is a feature, and so is who may send, and how.
-            Changed::Config(SystemConfig::Eventing("config-features")) => {
+            Changed::Config(SystemConfig::Eventing(FEATURES)) => {
                 self.links.event_types.switch(world.eventing.features.event_type_auto_create.is_enabled());
                 transport::tell(&self.links.transport, world);
-                self.touched.extend(all(world));
+                self.again = all(world).collect();
             }
             Changed::Config(_) | Changed::Observed(..) => {}
         }
@@ -154,19 +162,15 @@ impl EventPublisher {
 
     /// When [`EventPublisher::publish`] has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        if self.touched.is_empty() && self.topology.is_some() {
-            return None;
-        }
-        Some(self.last.map_or_else(Instant::now, |last| last + self.apart))
+        let is_behind = !self.touched.is_empty() || !self.again.is_empty() || self.is_stale || self.topology.is_none();
+        is_behind.then(|| self.pace.next())
     }
 
     /// Hands over what changed, if it is time, and says what needs nobody's doing. The first time is once every kind was
-    /// listed: what is not in a snapshot is deleted.
+    /// listed: what is not in a complete snapshot is deleted.
     pub(crate) fn publish(&mut self, world: &World, now: Instant) -> Option<Observation> {
-        let due = self.due()?;
-        if self.last.is_some() && due > now {
-            return None;
-        }
+        self.is_stale = self.topology.as_ref().is_some_and(|last| last.is_complete() != self.knows_all(world));
+        self.due().filter(|_| self.pace.is_due(now))?;
         let begun = Instant::now();
         let is_first = self.topology.is_none();
         if is_first {
@@ -175,18 +179,27 @@ impl EventPublisher {
             self.touched = all(world).collect();
         }
         let mut looked = Looked::default();
-        for object in std::mem::take(&mut self.touched) {
-            let (kind, key) = (object.0, &object.1);
-            if let Err(panic) = knoll_faults::catch(|| self.look(world, kind, key, &mut looked)) {
-                count(&self.counters.plan_panics);
-                let kind = kind.kind();
-                tracing::error!(kind, %key, panic, "telling the data plane of events panicked; it keeps what it had");
-            }
+        for object in self.next_few(if is_first { usize::MAX } else { TOGETHER }) {
+            self.look_safely(world, object, &mut looked);
         }
-        let told = self.hand_over(looked, is_first);
-        self.apart = APART.max(begun.elapsed() * APART_BY_COST);
-        self.last = Some(now);
+        let told = self.hand_over(looked, self.knows_all(world));
+        self.is_stale = false;
+        self.pace.handed_over(now, begun.elapsed());
         (!told.is_empty()).then_some(Observation::Carries(told))
+    }
+
+    /// Takes what is to be looked at next: what changed first.
+    fn next_few(&mut self, most: usize) -> Vec<Object> {
+        let (touched, again) = (&mut self.touched, &mut self.again);
+        std::iter::from_fn(|| touched.pop_first().or_else(|| again.pop_first())).take(most).collect()
+    }
+
+    /// Whether a snapshot misses nothing that is there: what cannot be read or looked at is not gone.
+    fn knows_all(&self, world: &World) -> bool {
+        let features = Key::new(&world.settings.eventing_namespace, FEATURES);
+        let knows_features =
+            !world.is_unreadable(Kind::ConfigMap, &features) && !world.eventing.errors.contains_key(FEATURES);
+        self.panicked.is_empty() && knows_features && !HELD.iter().any(|kind| world.has_unreadable(*kind))
     }
 
     /// What is carried out, now that the data plane acts on these.
@@ -199,6 +212,19 @@ impl EventPublisher {
             }
         }
         (!told.is_empty()).then_some(Observation::Carries(told))
+    }
+
+    fn look_safely(&mut self, world: &World, object: Object, looked: &mut Looked) {
+        let (kind, key) = (object.0, &object.1);
+        match knoll_faults::catch(|| self.look(world, kind, key, looked)) {
+            Ok(()) => drop(self.panicked.remove(&object)),
+            Err(panic) => {
+                count(&self.counters.plan_panics);
+                let kind = kind.kind();
+                tracing::error!(kind, %key, panic, "telling the data plane of events panicked; it keeps what it had");
+                self.panicked.insert(object);
+            }
+        }
     }
 
     fn look(&mut self, world: &World, kind: Kind, key: &Key, looked: &mut Looked) {
@@ -286,11 +312,13 @@ impl EventPublisher {
     }
 
     /// Makes the next snapshot. What is told of those that nobody has to act on first.
-    fn hand_over(&mut self, looked: Looked, is_first: bool) -> Told {
+    fn hand_over(&mut self, looked: Looked, is_complete: bool) -> Told {
         let Looked { different, mut told, alone, told_at_once } = looked;
-        let mut next = self.topology.take().unwrap_or_else(|| Topology::new(self.names.clone()));
+        let last = self.topology.take();
+        let is_as_complete = last.as_ref().is_some_and(|last| last.is_complete() == is_complete);
+        let is_different = !is_as_complete || !different.is_empty() || !alone.is_empty();
+        let mut next = last.unwrap_or_else(|| Topology::new(self.links.names.clone())).complete(is_complete);
         let mut now = told_at_once;
-        let is_different = is_first || !different.is_empty() || !alone.is_empty();
         for (key, one) in alone {
             next = match one {
                 Alone::RequestReply(Some(reply)) => next.with_request_reply(reply),

@@ -26,8 +26,6 @@ pub struct SourceLinks {
     pub snapshots: watch::Sender<Option<Sources>>,
     /// What runs.
     pub applied: watch::Receiver<Applied>,
-    /// The address of the API server, as events of ApiServerSources name it.
-    pub api_server: Arc<str>,
 }
 
 impl SourceLinks {
@@ -126,7 +124,7 @@ impl SourcePublisher {
             }),
             _ => world.api_server_sources.get(key).and_then(|source| {
                 let ingredients = Ingredients::of(source.as_ref(), &source.status.source, &source.status.namespaces);
-                Some((ingredients, of_api_server(&source, &self.links.api_server)?))
+                Some((ingredients, of_api_server(&source)?))
             }),
         };
         match made {
@@ -139,23 +137,31 @@ impl SourcePublisher {
         }
     }
 
-    /// What runs from now on.
-    pub(crate) fn applied(&mut self, applied: Applied) -> Option<Observation> {
-        let told: BTreeMap<Object, Option<Carried>> = applied
-            .since(&self.seen)
-            .map(|id| {
-                let carrying = applied.get(id).filter(|carrying| carrying.problem.is_none());
-                let carried = carrying.map(|of| Carried { uid: of.uid.to_string(), generation: of.generation });
-                ((id.kind, Key::new(&*id.namespace, &*id.name)), carried)
-            })
-            .collect();
+    /// What runs from now on, and why others do not.
+    pub(crate) fn applied(&mut self, applied: Applied) -> Vec<Observation> {
+        let (mut carries, mut hindered) = (BTreeMap::new(), BTreeMap::new());
+        for id in applied.since(&self.seen) {
+            let object: Object = (id.kind, Key::new(&*id.namespace, &*id.name));
+            let carrying = applied.get(id);
+            let carried = carrying.filter(|of| of.problem.is_none());
+            let carried = carried.map(|of| Carried { uid: of.uid.to_string(), generation: of.generation });
+            let why = carrying.and_then(|of| Some((of.uid.to_string(), of.problem.as_ref()?.to_string())));
+            hindered.insert(object.clone(), why);
+            carries.insert(object, carried);
+        }
         self.seen = applied;
-        (!told.is_empty()).then_some(Observation::Carries(told))
+        if carries.is_empty() {
+            Vec::new()
+        } else {
+            vec![Observation::Carries(carries), Observation::Hindered(hindered)]
+        }
     }
 }
 
-/// An ApiServerSource; one whose filters cannot be read is not carried out, and says why.
-fn of_api_server(source: &ApiServerSource, api_server: &str) -> Option<Source> {
+/// An ApiServerSource, once its status says how its events name the API server; one whose filters cannot be read is not
+/// carried out, and says why.
+fn of_api_server(source: &ApiServerSource) -> Option<Source> {
+    let api_server = &source.status.source.ce_attributes.first()?.source;
     let filters = source.spec.filters.iter().map(|filter| filter.compile()).collect::<Result<Vec<_>, _>>();
     let filter = filters.and_then(|filters| match filters.is_empty() {
         true => Ok(None),
@@ -194,7 +200,7 @@ mod tests {
     fn what_runs_already_is_told_to_a_loop_that_begins_again() {
         let (snapshots, _) = watch::channel(None);
         let sender = watch::Sender::default();
-        let links = SourceLinks { snapshots, applied: sender.subscribe(), api_server: "a".into() };
+        let links = SourceLinks { snapshots, applied: sender.subscribe() };
         assert_eq!(links.applied.has_changed().ok(), Some(false));
         assert_eq!(links.running().has_changed().ok(), Some(true));
         drop(sender);
@@ -209,7 +215,7 @@ mod tests {
     #[test]
     fn a_source_is_handed_over_when_it_changes_and_not_when_it_becomes_ready() {
         let (snapshots, newest) = watch::channel(None);
-        let links = SourceLinks { snapshots, applied: watch::Sender::default().subscribe(), api_server: "a".into() };
+        let links = SourceLinks { snapshots, applied: watch::Sender::default().subscribe() };
         let (mut world, mut publisher) = (World::new(Settings::default()), SourcePublisher::new(links, Arc::default()));
         let id = Id::new(Kind::PingSource, "ns", "p");
         put(&mut world, &mut publisher, ping(1, "Unknown"));

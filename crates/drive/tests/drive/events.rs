@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use knoll_api::{Key, Kind};
+use knoll_api::{Key, Kind, Object};
+use knoll_broker::Topology;
 use serde_json::{Value, json};
 
 use super::{Fake, Running, absence::without, bound_pods, cluster, deployment, start};
@@ -60,8 +61,7 @@ async fn brokers_and_triggers_are_ready_once_the_data_plane_acts_on_them() {
     let mut running = start(&fake);
     let handed = running.topology.wait_for(|topology| topology.is_some()).await.expect("it runs").clone();
     let first = handed.expect("a snapshot");
-    let names: Vec<_> = first.addressables().flat_map(|of| of.subscribed()).map(|of| &*of.subscription.name).collect();
-    assert_eq!(names, ["t"], "the first snapshot is of all there is");
+    assert_eq!((names(&first), first.is_complete()), (vec!["t".to_owned()], true), "it is of all there is");
     fake.until("the broker has an address", |fake| {
         fake.get(Kind::Broker, &Key::new(NAMESPACE, "b")).is_some_and(|broker| broker["status"]["address"].is_object())
     })
@@ -145,4 +145,94 @@ async fn kinds_that_are_not_served_take_neither_subscribers_nor_channels_with_th
         assert_eq!(there["spec"]["subscribers"][0]["uid"], "u", "{kinds:?}");
         drop(running.stop);
     }
+}
+
+/// A Trigger loses its address by what is known, and not by what is not.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_whose_kind_is_not_served_for_a_moment_stays_where_it_was() {
+    let fake = cluster();
+    let template = "apiVersion: messaging.knative.dev/v1\nkind: InMemoryChannel\n";
+    let data = json!({"channel-template-spec": template});
+    fake.put(Kind::ConfigMap, json!({"metadata": {"namespace": SYSTEM, "name": CONFIG}, "data": data}));
+    fake.put(Kind::Broker, broker());
+    fake.put(Kind::CoreService, json!({"metadata": {"namespace": NAMESPACE, "name": "s"}, "spec": {}}));
+    let mut trigger = trigger();
+    trigger["spec"]["subscriber"] = json!({"ref": {"apiVersion": "v1", "kind": "Service", "name": "s"}});
+    fake.put(Kind::Trigger, trigger);
+    let mut running = start(&fake);
+    adopt(&mut running);
+    let status = |fake: &Fake| fake.get(Kind::Trigger, &Key::new(NAMESPACE, "t")).unwrap_or_default()["status"].clone();
+    fake.until("it is ready", |fake| is_ready(fake, Kind::Trigger, "t")).await;
+    let before = status(&fake);
+    assert_eq!(before["subscriberUri"], "http://s.a.svc.cluster.local");
+
+    fake.set_fault(|_, path, _| (path == "/api/v1/services").then_some((404, "NotFound")));
+    fake.lose(Kind::CoreService, &Key::new(NAMESPACE, "s"));
+    // It is asked for again after ten seconds.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert!(running.counters.read().absent > 0);
+    assert_eq!(status(&fake), before);
+    fake.set_fault(|_, _, _| None);
+    fake.until("it is known that there is none", |fake| status(fake)["subscriberUri"].is_null()).await;
+    drop(running.stop);
+}
+
+fn names(topology: &Topology) -> Vec<String> {
+    topology.addressables().flat_map(|of| of.subscribed()).map(|of| of.subscription.name.to_string()).collect()
+}
+
+/// As a later version writes one, which this one cannot read.
+fn strange(kind: Kind, name: &str) -> Value {
+    let object = json!({"metadata": {"namespace": NAMESPACE, "name": name, "generation": 1}, "spec": 7});
+    assert!(Object::from_json(kind, object.clone()).is_err());
+    object
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_not_gone() {
+    let fake = cluster();
+    fake.put(Kind::Broker, broker());
+    fake.put(Kind::Trigger, trigger());
+    for (kind, name) in [(Kind::Trigger, "strange"), (Kind::Broker, "strange"), (Kind::InMemoryChannel, "strange")] {
+        fake.put(kind, strange(kind, name));
+    }
+    let mut running = start(&fake);
+    let first = running.topology.wait_for(|topology| topology.is_some()).await.expect("it runs").clone();
+    let first = first.expect("a snapshot");
+    assert_eq!((names(&first), first.is_complete()), (vec!["t".to_owned()], false));
+
+    // What was known stays as it was, also where everything is listed again.
+    let t = Key::new(NAMESPACE, "t");
+    fake.edit(Kind::Trigger, &t, |trigger| trigger["spec"] = 7.into());
+    fake.delete(Kind::Broker, &Key::new(NAMESPACE, "strange"));
+    fake.lose(Kind::InMemoryChannel, &Key::new(NAMESPACE, "strange"));
+    fake.edit(Kind::Trigger, &Key::new(NAMESPACE, "strange"), |it| it["spec"] = trigger()["spec"].clone());
+    let both = |topology: &Option<Topology>| topology.as_ref().is_some_and(|now| names(now).len() == 2);
+    let now = running.topology.wait_for(both).await.expect("it runs").clone();
+    assert!(now.is_some_and(|now| !now.is_complete()), "one is still as nobody can read it");
+    fake.delete(Kind::Trigger, &t);
+    let rest = |topology: &Option<Topology>| {
+        topology.as_ref().is_some_and(|now| now.is_complete() && names(now) == ["strange"])
+    };
+    running.topology.wait_for(rest).await.expect("it runs");
+    drop(running.stop);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_subscribed_stays_so_while_the_subscription_cannot_be_read() {
+    let fake = cluster();
+    let (channel, subscription) = (Key::new(NAMESPACE, "c"), Key::new(NAMESPACE, "s"));
+    let subscribers =
+        json!([{"name": "s", "uid": "u", "generation": 1, "subscriberUri": "http://subscriber.example/"}]);
+    let object = json!({"metadata": {"namespace": NAMESPACE, "name": "c"}, "spec": {"subscribers": subscribers}});
+    fake.put(Kind::InMemoryChannel, object);
+    fake.put(Kind::Subscription, strange(Kind::Subscription, "s"));
+    let running = start(&fake);
+    let there = |fake: &Fake| fake.get(Kind::InMemoryChannel, &channel).unwrap_or_default();
+    fake.until("the channel is looked after", |fake| there(fake)["status"]["address"].is_object()).await;
+    assert_eq!(there(&fake)["spec"]["subscribers"], subscribers);
+    fake.delete(Kind::Subscription, &subscription);
+    fake.until("nobody is subscribed", |fake| there(fake)["spec"]["subscribers"].as_array().is_none_or(Vec::is_empty))
+        .await;
+    drop(running.stop);
 }

@@ -19,7 +19,7 @@ use std::sync::{
 use fake::{Fake, key_of};
 use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
-use knoll_broker::{Adopted, EventTypes, Topology, Transport};
+use knoll_broker::{Adopted, EventTypes, Topology, Transport, topology::Names};
 use knoll_client::rush::Rush;
 use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
@@ -79,6 +79,7 @@ fn start_with(
             adopted: adopted.clone(),
             event_types: EventTypes::new().0,
             transport: Transport::default(),
+            names: Names::default(),
         }),
         sources: None,
         rush: Rush::default(),

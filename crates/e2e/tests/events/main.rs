@@ -1,8 +1,10 @@
 //! What people reported of Eventing and of systems like it, with the right answer: what is taken, who gets it, how often it is
-//! tried, and what sources and bindings do.
+//! tried, and what sources, bindings and sinks do.
 
 mod delivery;
+mod event_types;
 mod filters;
+mod sinks;
 mod sources;
 mod taken;
 

@@ -16,8 +16,9 @@ use knoll_api::{
 use super::{
     Stopped,
     destination::{self, plural},
-    identity, is_carried,
+    hindrance, identity, is_carried,
     source::settle_sink,
+    terms::is_decidable,
 };
 use crate::{
     Absence, AccessOutcome, AccessRequest, Denial, Mapper, Plan, Row, SystemConfig, World, access, by_controller,
@@ -76,7 +77,9 @@ pub(super) fn account_of(source: &ApiServerSource) -> &str {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(source) = world.api_server_sources.get(key).filter(|source| !source.is_deleting()) else { return plan };
+    let Some(source) = world.api_server_sources.get(key).filter(|source| is_decidable(world, source.as_ref())) else {
+        return plan;
+    };
     let mut next = ApiServerSource::clone(&source);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.
@@ -96,6 +99,10 @@ fn reconcile(world: &World, next: &mut ApiServerSource, plan: &mut Plan, now: Ti
     next.status.source.ce_attributes = types.collect();
     if is_carried(world, next) {
         next.conditions(now).mark_true(DEPLOYED);
+    } else if let Some(why) = hindrance(world, next) {
+        // What upstream's Deployment says of an adapter that ends at this, and why it does.
+        let text = format!("Deployment does not have minimum availability: {why}");
+        next.conditions(now).mark_false(DEPLOYED, "MinimumReplicasUnavailable", &text);
     } else {
         next.conditions(now).mark_unknown(DEPLOYED, "DeploymentUnavailable", "The objects are not watched yet.");
     }
@@ -212,7 +219,7 @@ mod tests {
     use super::super::fixture::{carry, cluster, status, unhappy};
     use super::*;
     use crate::{
-        Want,
+        Observation, Want,
         check::{Cluster, NOW, check_in, planned},
     };
 
@@ -329,6 +336,31 @@ metadata: {name: c}
         let cluster = cluster(&[&skipping, API], &[]);
         assert!(asks(&cluster).is_empty());
         assert!(!unhappy(&ROW, "default/s", &cluster).contains("SufficientPermissions"));
+    }
+
+    #[test]
+    fn a_source_that_is_refused_what_it_lists_says_why_until_it_is_not() {
+        let skipping =
+            SOURCE.replace("{name: s}", &format!("{{name: s, annotations: {{{SKIP_PERMISSIONS}: 'true'}}}}"));
+        let mut cluster = cluster(&[&skipping, API], &[]);
+        let object = (Kind::ApiServerSource, Key::new("default", "s"));
+        let uid = cluster.world.meta(object.0, &object.1).and_then(|meta| meta.uid.clone()).expect("it has one");
+        let hindered = |cluster: &mut Cluster, uid: &str| {
+            let why = Some((uid.to_owned(), "events is forbidden".to_owned()));
+            cluster.world.observe(Observation::Hindered([(object.clone(), why)].into()));
+        };
+        hindered(&mut cluster, "another");
+        assert!(unhappy(&ROW, "default/s", &cluster).contains("Ready=Unknown DeploymentUnavailable"));
+        hindered(&mut cluster, &uid);
+        let told = unhappy(&ROW, "default/s", &cluster);
+        let why = "MinimumReplicasUnavailable Deployment does not have minimum availability: events is forbidden\n";
+        assert!(
+            told.contains(&format!("Deployed=False {why}")) && told.contains(&format!("Ready=False {why}")),
+            "{told}"
+        );
+        cluster.world.observe(Observation::Hindered([(object, None)].into()));
+        carry(&mut cluster, Kind::ApiServerSource, "s");
+        assert_eq!(unhappy(&ROW, "default/s", &cluster), "");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{
     Stopped,
     addresses::{self, Place},
     carried, destination, policies, settle_dead_letters,
+    terms::is_decidable,
 };
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, status::Reporting};
 
@@ -56,7 +57,7 @@ pub(super) fn is_ours(broker: &Broker) -> bool {
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(broker) = world.brokers.get(key).filter(|broker| is_ours(broker)) else { return plan };
-    if broker.is_deleting() {
+    if !is_decidable(world, broker.as_ref()) {
         return plan;
     }
     let mut next = Broker::clone(&broker);

@@ -87,6 +87,12 @@ pub(super) fn carried<R: Resource>(world: &World, object: &R) -> Option<i64> {
     (carried.uid == object.uid()).then_some(carried.generation)
 }
 
+/// What keeps the data plane from carrying out an object, in words for the user.
+pub(super) fn hindrance<'a, R: Resource>(world: &'a World, object: &R) -> Option<&'a str> {
+    let (uid, why) = world.observed.hindrances.get(&(R::KIND, object.key()))?;
+    (uid == object.uid()).then_some(why)
+}
+
 /// Whether the data plane carries out the newest generation of an object.
 pub(super) fn is_carried<R: Resource>(world: &World, object: &R) -> bool {
     carried(world, object).is_some_and(|generation| generation >= object.meta().generation.unwrap_or_default())

@@ -6,16 +6,16 @@ use knoll_api::{
     k8s_openapi::{
         api::{
             apps::v1::{Deployment, DeploymentSpec},
-            core::v1::{Container, PodTemplateSpec},
+            core::v1::PodTemplateSpec,
         },
         apimachinery::pkg::apis::meta::v1::LabelSelector,
     },
     names,
-    sources::{BindingSubject, ContainerSource, SinkBinding, SinkBindingSpec},
+    sources::{BindingSubject, ContainerSource, SinkBinding, SinkBindingSpec, bound},
     status::{Condition, DuckStatus},
 };
 
-use super::{Stopped, follow, sink_binding::bound, trust_bundles};
+use super::{Stopped, follow};
 use crate::{
     Absence, EventType, Plan, Row, World, by_controller,
     children::{child_of, map, says, union},
@@ -157,26 +157,8 @@ fn deployment(source: &ContainerSource) -> Deployment {
 
 /// The template with what the SinkBinding has put into the one that is there.
 pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec) -> PodTemplateSpec {
-    let volumes = there.spec.as_ref().map(trust_bundles::volumes).unwrap_or_default();
-    if let Some(pod) = template.spec.as_mut().filter(|_| !volumes.is_empty()) {
-        pod.volumes.get_or_insert_default().extend(volumes);
-    }
-    let containers = |spec: &PodTemplateSpec| -> Vec<Container> {
-        let pod = spec.spec.iter();
-        pod.flat_map(|pod| pod.init_containers.iter().flatten().chain(&pod.containers)).cloned().collect()
-    };
-    let there = containers(there);
-    let pod = template.spec.iter_mut();
-    for container in pod.flat_map(|pod| pod.init_containers.iter_mut().flatten().chain(&mut pod.containers)) {
-        let same = there.iter().find(|there| there.name == container.name);
-        let bound = same.map(bound).unwrap_or_default();
-        if !bound.is_empty() {
-            container.env.get_or_insert_default().extend(bound);
-        }
-        let mounted = same.map(trust_bundles::mounted).unwrap_or_default();
-        if !mounted.is_empty() {
-            container.volume_mounts.get_or_insert_default().extend(mounted);
-        }
+    if let (Some(pod), Some(there)) = (&mut template.spec, &there.spec) {
+        bound::keep(there, pod);
     }
     template
 }

@@ -9,6 +9,7 @@ use knoll_api::{
 use super::{
     Stopped,
     destination::{by_reference, not_found},
+    terms::is_decidable,
 };
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, status::Reporting};
 
@@ -52,7 +53,9 @@ pub(crate) const ROW: Row = Row {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(policy) = world.event_policies.get(key).filter(|policy| !policy.is_deleting()) else { return plan };
+    let Some(policy) = world.event_policies.get(key).filter(|policy| is_decidable(world, policy.as_ref())) else {
+        return plan;
+    };
     let mut next = EventPolicy::clone(&policy);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.

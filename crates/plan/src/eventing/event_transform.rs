@@ -23,7 +23,7 @@ use knoll_api::{
 };
 use serde_json::json;
 
-use super::{ADDRESSABLE, Stopped, container_source::bound_like, destination, follow, policies};
+use super::{ADDRESSABLE, Stopped, container_source::bound_like, destination, follow, policies, terms::is_decidable};
 use crate::{
     Absence, Mapper, Plan, Row, SystemConfig, World, by_controller,
     children::{Map, child_of, map, says},
@@ -78,7 +78,7 @@ fn by_slice(world: &World, object: &Object, of: Kind) -> Vec<Key> {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let transform = world.event_transforms.get(key).filter(|transform| !transform.is_deleting());
+    let transform = world.event_transforms.get(key).filter(|transform| is_decidable(world, transform.as_ref()));
     let Some(transform) = transform else { return plan };
     let mut next = EventTransform::clone(&transform);
     next.conditions(now).initialize();

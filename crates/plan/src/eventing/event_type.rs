@@ -4,7 +4,7 @@ use knoll_api::{Key, Kind, Resource, Timestamp, duck::KReference, eventing::Even
 
 use super::{
     destination,
-    terms::{key_of, kind_of},
+    terms::{is_decidable, key_of, kind_of},
 };
 use crate::{Absence, Mapper, Plan, Row, World, status::Reporting};
 
@@ -31,7 +31,9 @@ pub(crate) const ROW: Row = Row {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(type_) = world.event_types.get(key).filter(|type_| !type_.is_deleting()) else { return plan };
+    let Some(type_) = world.event_types.get(key).filter(|type_| is_decidable(world, type_.as_ref())) else {
+        return plan;
+    };
     let mut next = EventType::clone(&type_);
     next.conditions(now).initialize();
     check_reference(world, &mut next, now);

@@ -17,6 +17,7 @@ use super::{
     addresses::{self, Place},
     alias, carried, destination, is_carried, policies, settle_dead_letters,
     subscribers::{by_subscription, subscribers},
+    terms::is_in_doubt,
 };
 use crate::{
     Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, by_same_key, children::map, status::Reporting,
@@ -58,6 +59,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     if next.spec != channel.spec {
         // By itself, for a status written beside it would carry an old resourceVersion.
         plan.update(channel.as_ref(), next);
+        return plan;
+    }
+    if is_in_doubt(world, channel.as_ref()) {
         return plan;
     }
     next.conditions(now).initialize();

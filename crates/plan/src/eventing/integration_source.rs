@@ -3,9 +3,9 @@
 //! Upstream runs a ContainerSource for each. Here what needs no system outside, a timer, is kept by the data plane; sources
 //! in clouds are not carried out, and say so.
 
-use knoll_api::{Key, Kind, Resource, Timestamp, sources::IntegrationSource};
+use knoll_api::{Key, Kind, Timestamp, sources::IntegrationSource};
 
-use super::{Stopped, destination, identity, is_carried, source};
+use super::{Stopped, destination, identity, is_carried, source, terms::is_decidable};
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
 const CONTAINER_SOURCE_READY: &str = "ContainerSourceReady";
@@ -30,7 +30,9 @@ pub(super) fn is_ours(source: &IntegrationSource) -> bool {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(source) = world.integration_sources.get(key).filter(|source| !source.is_deleting()) else { return plan };
+    let Some(source) = world.integration_sources.get(key).filter(|source| is_decidable(world, source.as_ref())) else {
+        return plan;
+    };
     let mut next = IntegrationSource::clone(&source);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.

@@ -53,7 +53,7 @@ use knoll_api::{
 use crate::{Row, World, status::Reporting};
 
 pub use carried::{CARRIED_KINDS, served_broker, to_carry};
-use carried::{carried, is_carried};
+use carried::{carried, hindrance, is_carried};
 pub use identity::sender_account;
 pub use subscribers::subscriptions;
 pub use trigger::broker_of;

@@ -2,7 +2,7 @@
 
 use knoll_api::{Key, Kind, Resource, Timestamp, duck::CloudEventAttributes, sources::PingSource};
 
-use super::{Stopped, destination, identity, is_carried, source::settle_sink};
+use super::{Stopped, destination, identity, is_carried, source::settle_sink, terms::is_decidable};
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
 /// Type of the events.
@@ -24,7 +24,9 @@ pub(crate) const ROW: Row = Row {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(source) = world.ping_sources.get(key).filter(|source| !source.is_deleting()) else { return plan };
+    let Some(source) = world.ping_sources.get(key).filter(|source| is_decidable(world, source.as_ref())) else {
+        return plan;
+    };
     let mut next = PingSource::clone(&source);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.

@@ -17,6 +17,7 @@ use super::{
     Stopped,
     addresses::{self, Place},
     destination, is_carried,
+    terms::is_decidable,
 };
 use crate::{
     Absence, Mapper, Plan, Row, SystemConfig, World, by_controller,
@@ -51,7 +52,9 @@ fn by_certificate(world: &World, object: &Object, of: Kind) -> Vec<Key> {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(replies) = world.request_replies.get(key).filter(|replies| !replies.is_deleting()) else { return plan };
+    let Some(replies) = world.request_replies.get(key).filter(|replies| is_decidable(world, replies.as_ref())) else {
+        return plan;
+    };
     let mut next = RequestReply::clone(&replies);
     next.conditions(now).initialize();
     reconcile(world, &mut next, &mut plan, now);

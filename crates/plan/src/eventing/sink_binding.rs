@@ -1,5 +1,6 @@
 //! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, and the
-//! certificates to trust.
+//! certificates to trust. What is written while there is a binding, the API server binds at once; here that follows which was
+//! there before, and every change of the binding.
 
 use std::sync::Arc;
 
@@ -8,28 +9,29 @@ use knoll_api::{
     k8s_openapi::{
         api::{
             apps::v1::{Deployment, ReplicaSet},
-            core::v1::{Container, EnvVar, PodSpec},
+            batch::v1::{CronJob, Job},
+            core::v1::PodSpec,
         },
         apimachinery::pkg::apis::meta::v1::LabelSelector,
     },
     serving::{Configuration, Service},
-    sources::SinkBinding,
+    sources::{SinkBinding, bound::Bound},
 };
 
-use super::{Stopped, destination, identity, source::settle_sink, trust_bundles};
+use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, trust_bundles};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
     status::Reporting, terms::leads_to,
 };
 
-/// Variables that are a binding's.
-const BOUND: [&str; 3] = ["K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES"];
+/// Kinds that no controller here looks after: the API server binds them when they are written.
+const BOUND_WHEN_WRITTEN: [(&str, &str); 2] = [("apps/v1", "StatefulSet"), ("apps/v1", "DaemonSet")];
 const FINALIZER: &str = "sinkbindings.sources.knative.dev";
 const AVAILABLE: &str = "SinkBindingAvailable";
 const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
 const TRUST_BUNDLE_PROPAGATED: &str = "TrustBundlePropagated";
 
-const WAKES: [(Kind, Mapper); 21] = destination::wakes([
+const WAKES: [(Kind, Mapper); 24] = destination::wakes([
     (Kind::ServiceAccount, by_controller),
     (Kind::ConfigMap, by_trust_bundle),
     (Kind::Deployment, destination::by_reference),
@@ -37,6 +39,9 @@ const WAKES: [(Kind, Mapper); 21] = destination::wakes([
     (Kind::ReplicaSet, destination::by_reference),
     (Kind::ReplicaSet, by_labels),
     (Kind::Configuration, destination::by_reference),
+    (Kind::CronJob, destination::by_reference),
+    (Kind::CronJob, by_labels),
+    (Kind::Job, destination::by_reference),
     (Kind::Service, by_labels),
 ]);
 
@@ -68,50 +73,6 @@ fn by_trust_bundle(world: &World, object: &Object, of: Kind) -> Vec<Key> {
     world.sink_bindings.in_namespace(map.namespace()).map(|binding| binding.key()).collect()
 }
 
-/// What containers are told.
-#[derive(Clone, Debug, Default)]
-struct Told {
-    env: Vec<EnvVar>,
-    /// Names of ConfigMaps with certificates to trust.
-    bundles: Vec<String>,
-}
-
-impl Told {
-    fn of(binding: &SinkBinding, bundles: Vec<String>) -> Told {
-        let source = &binding.status.source;
-        let overrides = binding.spec.source.ce_overrides.as_ref();
-        let overrides = overrides
-            .map(|overrides| serde_json::to_string(overrides).expect("overrides have string keys and strings only"));
-        let one = |name: &str, value: Option<String>| EnvVar { name: name.to_owned(), value, value_from: None };
-        let mut told = vec![one(BOUND[0], source.sink_uri.clone())];
-        told.extend(source.sink_ca_certs.clone().map(|bundle| one(BOUND[1], Some(bundle))));
-        told.push(one(BOUND[2], overrides));
-        Told { env: told, bundles }
-    }
-
-    /// Tells the containers of a pod this and nothing older.
-    fn tell(&self, pod: &mut PodSpec) {
-        for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
-            let mut env = without_bound(container);
-            env.extend(self.env.iter().cloned());
-            container.env = Some(env).filter(|env| !env.is_empty());
-        }
-        trust_bundles::mount(pod, &self.bundles);
-    }
-}
-
-/// The environment of a container, but for what a binding put there.
-fn without_bound(container: &Container) -> Vec<EnvVar> {
-    let env = container.env.iter().flatten();
-    env.filter(|variable| !BOUND.contains(&variable.name.as_str())).cloned().collect()
-}
-
-/// What a binding put into the environment of a container.
-pub(super) fn bound(container: &Container) -> Vec<EnvVar> {
-    let env = container.env.iter().flatten();
-    env.filter(|variable| BOUND.contains(&variable.name.as_str())).cloned().collect()
-}
-
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(binding) = world.sink_bindings.get(key) else { return plan };
@@ -130,6 +91,9 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
         plan.update(binding.as_ref(), next);
         return plan;
     }
+    if is_in_doubt(world, binding.as_ref()) {
+        return plan;
+    }
     let mut next = SinkBinding::clone(&binding);
     next.conditions(now).initialize();
     // A stop is a result like any other here: what there is to say is in the status.
@@ -141,7 +105,7 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
 /// Takes out of the subjects what the binding put there, and lets it go.
 fn release(world: &World, binding: &SinkBinding, plan: &mut Plan) {
     // Where there is no subject any more, there is nothing to take out.
-    bind(world, binding, &Told::default(), plan).unwrap_or_default();
+    bind(world, binding, &Bound::default(), plan).unwrap_or_default();
     let mut next = binding.clone();
     next.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
     next.metadata.finalizers = next.metadata.finalizers.filter(|finalizers| !finalizers.is_empty());
@@ -153,7 +117,7 @@ fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timest
     let sink = next.spec.source.sink.clone();
     let failed = |why: String| ("NoAddressable", format!("Addressable could not be extracted from destination: {why}"));
     settle_sink(world, next, &sink, now, failed, |next| &mut next.status.source)?;
-    bind(world, next, &Told::of(next, bundles), plan).map_err(|(reason, why)| {
+    bind(world, next, &Bound::of(next, bundles), plan).map_err(|(reason, why)| {
         next.conditions(now).mark_false(AVAILABLE, reason, &why);
         Stopped
     })?;
@@ -194,43 +158,66 @@ fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Tim
 }
 
 /// Tells the containers of every subject; nothing where they know already.
-fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> Result<(), (&'static str, String)> {
+fn bind(world: &World, binding: &SinkBinding, bound: &Bound, plan: &mut Plan) -> Result<(), (&'static str, String)> {
     let subject = &binding.spec.subject;
     match Kind::from_api(&subject.api_version, &subject.kind) {
         Some(Kind::Deployment) => {
-            bind_in(world, &world.deployments, binding, told, plan, |subject: &mut Deployment| {
+            bind_in(world, &world.deployments, binding, bound, plan, |subject: &mut Deployment| {
                 subject.spec.as_mut()?.template.spec.as_mut()
             })
         }
         Some(Kind::ReplicaSet) => {
-            bind_in(world, &world.replica_sets, binding, told, plan, |subject: &mut ReplicaSet| {
+            bind_in(world, &world.replica_sets, binding, bound, plan, |subject: &mut ReplicaSet| {
                 subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
             })
         }
-        Some(Kind::Service) => bind_in(world, &world.services, binding, told, plan, |subject: &mut Service| {
+        Some(Kind::Service) => bind_in(world, &world.services, binding, bound, plan, |subject: &mut Service| {
             Some(&mut subject.spec.template.spec.pod_spec)
         }),
         Some(Kind::Configuration) => {
-            bind_in(world, &world.configurations, binding, told, plan, |subject: &mut Configuration| {
+            bind_in(world, &world.configurations, binding, bound, plan, |subject: &mut Configuration| {
                 Some(&mut subject.spec.template.spec.pod_spec)
             })
         }
+        Some(Kind::CronJob) => bind_in(world, &world.cron_jobs, binding, bound, plan, |subject: &mut CronJob| {
+            subject.spec.as_mut()?.job_template.spec.as_mut()?.template.spec.as_mut()
+        }),
+        Some(Kind::Job) => check_job(world, binding, bound),
+        _ if BOUND_WHEN_WRITTEN.contains(&(subject.api_version.as_str(), subject.kind.as_str())) => Ok(()),
         _ => {
             let (kind, api_version) = (&subject.kind, &subject.api_version);
             let text = format!(
-                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Service or \
-                 a Configuration of Serving"
+                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Job, a CronJob, \
+                 a StatefulSet, a DaemonSet, or a Service or Configuration of Serving"
             );
             Err(("SubjectUnavailable", text))
         }
     }
 }
 
+/// The template of a Job does not change: the API server binds it when the Job is made.
+fn check_job(world: &World, binding: &SinkBinding, bound: &Bound) -> Result<(), (&'static str, String)> {
+    let name = &binding.spec.subject.name;
+    if name.is_empty() {
+        return Ok(());
+    }
+    let missing = || ("SubjectMissing", destination::not_found(Kind::Job, name));
+    let job = world.jobs.get(&binding.key().sibling(name.clone())).ok_or_else(missing)?;
+    let pod = |job: &Job| job.spec.as_ref().and_then(|spec| spec.template.spec.clone());
+    let mut wanted = pod(&job);
+    wanted.iter_mut().for_each(|pod| bound.put(pod));
+    if wanted == pod(&job) {
+        return Ok(());
+    }
+    let text = format!("Job {name} was made before it could be bound as it is to be: make it again");
+    Err(("SubjectUnavailable", text))
+}
+
 fn bind_in<R: Indexed + Into<Object>>(
     world: &World,
     all: &Indexer<R>,
     binding: &SinkBinding,
-    told: &Told,
+    bound: &Bound,
     plan: &mut Plan,
     pod: fn(&mut R) -> Option<&mut PodSpec>,
 ) -> Result<(), (&'static str, String)> {
@@ -250,7 +237,7 @@ fn bind_in<R: Indexed + Into<Object>>(
             continue;
         }
         let mut next = R::clone(one);
-        pod(&mut next).into_iter().for_each(|pod| told.tell(pod));
+        pod(&mut next).into_iter().for_each(|pod| bound.put(pod));
         plan.update(one.as_ref(), next);
     }
     outcome
@@ -422,6 +409,36 @@ spec:
         let service = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: c}]}}}\n";
         let plan = planned(&ROW, "default/b", &cluster(&[&serving, service], &[]));
         assert!(matches!(&plan.wants[0], Want::Update(Object::Service(_))), "{plan:?}");
+    }
+
+    #[test]
+    fn what_the_api_server_binds_when_it_is_written_is_bound_and_a_job_from_before_is_told() {
+        let of = |subject: &str| BINDING.replace("apps/v1, kind: Deployment, namespace: default, name: d", subject);
+        let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: c}]}}}\n";
+        let chosen = of("batch/v1, kind: Job, namespace: default, selector: {matchLabels: {team: a}}");
+        let written = of("apps/v1, kind: StatefulSet, namespace: default, name: d");
+        for fixtures in [vec![chosen.as_str(), job], vec![&chosen], vec![&written]] {
+            assert_eq!(unhappy(&ROW, "default/b", &cluster(&fixtures, &[])), "");
+        }
+        let named = of("batch/v1, kind: Job, namespace: default, name: d");
+        let bound = job.replace(
+            "{name: c}",
+            "{name: c, env: [{name: K_SINK, value: 'https://sink'}, {name: K_CA_CERTS, value: PEM}, \
+                                 {name: K_CE_OVERRIDES, value: '{\"extensions\":{\"a\":\"b\"}}'}]}",
+        );
+        assert_eq!(unhappy(&ROW, "default/b", &cluster(&[&named, &bound], &[])), "");
+        for (fixtures, expected) in [
+            (vec![named.as_str()], "SubjectMissing jobs.batch \"d\" not found\n"),
+            (vec![&named, job], "SubjectUnavailable Job d was made before it could be bound"),
+        ] {
+            let told = unhappy(&ROW, "default/b", &cluster(&fixtures, &[]));
+            assert!(told.contains(expected), "{told}");
+        }
+        let cron = of("batch/v1, kind: CronJob, namespace: default, name: d");
+        let object = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: d}\nspec: {schedule: '* * * * *', jobTemplate: {spec: \
+                      {template: {spec: {containers: [{name: c}]}}}}}\n";
+        let plan = planned(&ROW, "default/b", &cluster(&[&cron, object], &[]));
+        assert!(matches!(&plan.wants[0], Want::Update(Object::CronJob(_))), "{plan:?}");
     }
 
     #[test]

@@ -58,18 +58,23 @@ pub fn subscriptions(world: &World, channel: &Key) -> Vec<Arc<Subscription>> {
 }
 
 /// Who is subscribed to a channel. One whose Subscription cannot be resolved any more stays as it was, and so does one
-/// that no Subscription has put there.
+/// that no Subscription has put there, or whose Subscription may be there and cannot be read.
 pub(super) fn subscribers(world: &World, channel: &InMemoryChannel) -> Vec<Subscriber> {
     let live: BTreeMap<String, Arc<Subscription>> = subscriptions(world, &channel.key())
         .into_iter()
         .filter(|subscription| !subscription.is_deleting())
         .map(|subscription| (subscription.uid().to_owned(), subscription))
         .collect();
+    let is_gone = |there: &Subscriber| {
+        let may_be_there = |name: &String| world.has_unreadable_named(Kind::Subscription, name);
+        let may_be_through = world.is_unreadable(Kind::Channel, &channel.key());
+        there.name.as_ref().is_some_and(|name| !may_be_through && !may_be_there(name))
+    };
     let mut next: Vec<Subscriber> = Vec::new();
     for there in &channel.spec.subscribers {
         match live.get(&there.uid) {
             Some(subscription) if is_resolved(subscription) => next.push(subscriber(subscription, &channel.spec)),
-            None if there.name.is_some() => {}
+            None if is_gone(there) => {}
             _ => next.push(there.clone()),
         }
     }

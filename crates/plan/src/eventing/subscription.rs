@@ -15,6 +15,7 @@ use super::{
     channelable::{self, Channelable},
     dead_letter_sink, dead_letters_to, destination, identity,
     subscribers::{channel_of, is_behind, subscriber},
+    terms::is_decidable,
 };
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
@@ -44,7 +45,7 @@ fn by_channel_behind(world: &World, object: &Object, of: Kind) -> Vec<Key> {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let subscription = world.subscriptions.get(key).filter(|subscription| !subscription.is_deleting());
+    let subscription = world.subscriptions.get(key).filter(|subscription| is_decidable(world, subscription.as_ref()));
     let Some(subscription) = subscription else { return plan };
     let mut next = Subscription::clone(&subscription);
     next.conditions(now).initialize();

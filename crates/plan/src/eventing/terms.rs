@@ -10,7 +10,31 @@ use knoll_api::{
 };
 
 use super::api_server_source::account_of;
-use crate::terms::{Indexed, Term, leads_to, select};
+use crate::{
+    World,
+    status::Reporting,
+    terms::{Indexed, Term, leads_to, select},
+};
+
+/// Whether there is something to decide about an object: one that is going is left to whoever deletes it, and of one in
+/// doubt the status stays as it is.
+pub(super) fn is_decidable<R: Indexed + Reporting>(world: &World, object: &R) -> bool {
+    !object.is_deleting() && !is_in_doubt(world, object)
+}
+
+/// Whether an object of which there is a status refers to one of a kind that is not served now. It may be so for a moment
+/// only, and says nothing of the object that is referred to: "not yet" is no "no".
+pub(super) fn is_in_doubt<R: Indexed + Reporting>(world: &World, object: &R) -> bool {
+    let absent = &world.observed.absent;
+    if absent.is_empty() || object.common().conditions.is_empty() {
+        return false;
+    }
+    let mut is_in_doubt = false;
+    object.own_terms(&mut |term| {
+        is_in_doubt |= matches!(term, Term::LeadsTo { kind, .. } if absent.contains(&kind));
+    });
+    is_in_doubt
+}
 
 /// The kind that a reference means, if controllers know it.
 pub(super) fn kind_of(reference: &KReference) -> Option<Kind> {

@@ -17,7 +17,7 @@ use knoll_api::{
 use super::{
     DEAD_LETTER_SINK_RESOLVED, Stopped, broker, dead_letter_sink, destination, follow, identity, is_carried,
     settle_dead_letters,
-    terms::{key_of, kind_of},
+    terms::{is_decidable, key_of, kind_of},
 };
 use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
 
@@ -57,7 +57,9 @@ pub fn broker_of(world: &World, trigger: &Trigger) -> Key {
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(trigger) = world.triggers.get(key).filter(|trigger| !trigger.is_deleting()) else { return plan };
+    let Some(trigger) = world.triggers.get(key).filter(|trigger| is_decidable(world, trigger.as_ref())) else {
+        return plan;
+    };
     let broker_key = broker_of(world, &trigger);
     let broker = world.brokers.get(&broker_key);
     if broker.as_ref().is_some_and(|broker| !broker::is_ours(broker)) {
@@ -294,6 +296,21 @@ spec: {broker: b, subscriber: {ref: {apiVersion: v1, kind: Service, name: app}, 
         assert!(told.contains(&format!("\nSubscriberResolved=False {text}\n")), "{told}");
         assert!(told.contains(&format!("Ready=False {text}\n")), "{told}");
         assert!(status(&planned(&ROW, "default/t", &cluster)).get("subscriberUri").is_none());
+    }
+
+    #[test]
+    fn a_kind_that_is_not_served_for_a_moment_takes_no_address_away() {
+        let known = format!(
+            "{TRIGGER}status: {{subscriberUri: 'http://old', conditions: [{{type: Ready, status: 'True'}}]}}\n"
+        );
+        let mut cluster = cluster(&[BROKER, &known], CARRIED);
+        cluster.world.observed.absent.insert(Kind::CoreService);
+        assert!(planned(&ROW, "default/t", &cluster).is_empty());
+        cluster.world.observed.absent = [Kind::Route].into();
+        assert!(
+            unhappy(&ROW, "default/t", &cluster).contains("SubscriberResolved=False"),
+            "it is none of the Trigger's"
+        );
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! Bundles of certificates that senders of events trust: copies of the system's ConfigMaps where SinkBindings are, and where
-//! pods find them.
+//! Bundles of certificates that senders of events trust: copies of the system's ConfigMaps where SinkBindings are.
 //!
 //! As upstream: each bundle has a copy of its own, and all together have one more, for programs that read one file. A copy is
 //! owned by every binding of its namespace, so that it goes with the last of them.
@@ -10,10 +9,7 @@ use knoll_api::{
     Resource,
     k8s_openapi::{
         ByteString,
-        api::core::v1::{
-            ConfigMap, ConfigMapProjection, Container, PodSpec, ProjectedVolumeSource, Volume, VolumeMount,
-            VolumeProjection,
-        },
+        api::core::v1::ConfigMap,
         apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
     },
     labels::eventing::TRUST_BUNDLE,
@@ -30,13 +26,6 @@ const COMBINED: &str = "kn-combined-kne-bundle";
 const COMBINED_FILE: &str = "kn-combined-kne-bundle.pem";
 /// Most bytes of it: a ConfigMap has no room for more.
 const MOST: usize = 1_000_000;
-/// What volumes of bundles begin with, and the one that is made here.
-const VOLUMES: &str = "kne-bundle-";
-const VOLUME: &str = "kne-bundle-volume";
-/// Where pods find them.
-const FOLDER: &str = "/knative-custom-certs";
-/// Of a file's mode, as the API server fills it in.
-const READABLE: i32 = 0o644;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -146,49 +135,6 @@ fn certificates(text: &str) -> Vec<String> {
     found
 }
 
-/// Has every container of a pod find these bundles, and no others that were put there before.
-pub(super) fn mount(pod: &mut PodSpec, bundles: &[String]) {
-    let mut volumes = pod.volumes.take().unwrap_or_default();
-    volumes.retain(|volume| !volume.name.starts_with(VOLUMES));
-    volumes.extend(volume(bundles));
-    pod.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
-    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
-        let mut mounts = container.volume_mounts.take().unwrap_or_default();
-        mounts.retain(|mount| !is_of_bundles(mount));
-        mounts.extend((!bundles.is_empty()).then(mount_of_bundles));
-        container.volume_mounts = Some(mounts).filter(|mounts| !mounts.is_empty());
-    }
-}
-
-/// What is mounted of bundles into a container.
-pub(super) fn mounted(container: &Container) -> Vec<VolumeMount> {
-    container.volume_mounts.iter().flatten().filter(|mount| is_of_bundles(mount)).cloned().collect()
-}
-
-/// The volumes of bundles that a pod has.
-pub(super) fn volumes(pod: &PodSpec) -> Vec<Volume> {
-    pod.volumes.iter().flatten().filter(|volume| volume.name.starts_with(VOLUMES)).cloned().collect()
-}
-
-fn is_of_bundles(mount: &VolumeMount) -> bool {
-    mount.name.starts_with(VOLUMES)
-}
-
-fn mount_of_bundles() -> VolumeMount {
-    let (name, mount_path) = (VOLUME.to_owned(), FOLDER.to_owned());
-    VolumeMount { name, mount_path, read_only: Some(true), ..VolumeMount::default() }
-}
-
-fn volume(bundles: &[String]) -> Option<Volume> {
-    let source = |name: &String| VolumeProjection {
-        config_map: Some(ConfigMapProjection { name: name.clone(), ..ConfigMapProjection::default() }),
-        ..VolumeProjection::default()
-    };
-    let sources: Vec<VolumeProjection> = bundles.iter().map(source).collect();
-    let projected = ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) };
-    (!bundles.is_empty()).then(|| Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() })
-}
-
 /// Whether a ConfigMap has, or had, anything to do with what is trusted.
 pub(super) fn is_bundle(map: &impl Resource) -> bool {
     map.label(TRUST_BUNDLE) == Some("true")
@@ -214,29 +160,5 @@ mod tests {
         let all = combined(&[bundle(block("AAAA")), bundle(large.clone()), bundle(large.clone())]).expect("some");
         let all = &all.binary_data.expect("bytes")[COMBINED_FILE].0;
         assert_eq!(all.len(), block("AAAA").len() + large.len());
-    }
-
-    #[test]
-    fn a_pod_has_the_bundles_that_it_is_to_have_and_its_own_volumes() {
-        let mut pod: PodSpec = serde_json::from_value(serde_json::json!({
-            "containers": [{"name": "c", "volumeMounts": [{"name": "own", "mountPath": "/own"}]}],
-            "initContainers": [{"name": "i"}],
-            "volumes": [{"name": "own", "emptyDir": {}}],
-        }))
-        .expect("a pod");
-        let own = pod.clone();
-        mount(&mut pod, &["a".to_owned(), "b".to_owned()]);
-        let shown = serde_json::to_string(&volumes(&pod)).expect("JSON");
-        let expected = r#"[{"name":"kne-bundle-volume","projected":{"defaultMode":420,"sources":[{"configMap":{"name":"a"}},{"configMap":{"name":"b"}}]}}]"#;
-        assert_eq!(shown, expected);
-        let once = pod.clone();
-        mount(&mut pod, &["a".to_owned(), "b".to_owned()]);
-        assert_eq!(pod, once, "once is enough");
-        let shown = serde_json::to_string(&pod.init_containers).expect("JSON");
-        let expected = r#"[{"name":"i","volumeMounts":[{"mountPath":"/knative-custom-certs","name":"kne-bundle-volume","readOnly":true}]}]"#;
-        assert_eq!(shown, expected);
-        assert_eq!(mounted(&pod.containers[0]).len(), 1);
-        mount(&mut pod, &[]);
-        assert_eq!(pod, own);
     }
 }

@@ -1,7 +1,5 @@
 //! The sources of events that run in this process.
 
-use std::sync::Arc;
-
 use knoll_broker::{Sender, Transport, topology::Names};
 use knoll_drive::SourceLinks;
 use knoll_sources::{Adapters, Clients, Config, Hooks};
@@ -9,9 +7,6 @@ use tokio::sync::watch;
 
 use super::{events, system};
 use crate::{admin::Sources, failure::Failure, supervise::Tasks};
-
-/// The address of the API server as pods have it, which events of ApiServerSources name.
-const API_SERVER: &str = "https://10.96.0.1:443";
 
 /// Runs sources until the process ends; the other end of the links is the control loop's. Sinks are trusted as
 /// `transport` is told. `client` asks for tokens, and
@@ -36,7 +31,7 @@ pub(crate) fn start(
             Ok(())
         }
     });
-    let links = SourceLinks { snapshots, applied: adapters.applied(), api_server: Arc::from(API_SERVER) };
+    let links = SourceLinks { snapshots, applied: adapters.applied() };
     Ok((links, adapters))
 }
 

@@ -33,6 +33,7 @@ pub(super) enum Ended {
 enum Heard {
     Listed,
     Absent,
+    Forbidden(String),
     Happened(Happened, Value),
 }
 
@@ -48,8 +49,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Works until the collection is not served any more, or `end`. `watching` is called when no change goes by any more.
-    pub(super) async fn run(mut self, watching: impl Fn()) -> Ended {
+    /// Works until the collection is not served any more, or `end`. `tell` is called when no change goes by any more, or why
+    /// the server lets nobody watch.
+    pub(super) async fn run(mut self, tell: impl Fn(Result<(), String>)) -> Ended {
         let context = self.context.clone();
         let _watching = context.outlet.metrics.watches.enter();
         let (into, mut heard) = mpsc::channel(WAITING);
@@ -70,8 +72,9 @@ impl Follower {
                         if std::mem::replace(&mut was_listed, true) {
                             self.gap();
                         }
-                        watching();
+                        tell(Ok(()));
                     }
+                    Some(Heard::Forbidden(why)) => tell(Err(why)),
                     Some(Heard::Happened(happened, object)) => self.send(happened, &object, &mut health).await,
                 }
             }
@@ -120,6 +123,7 @@ fn read(seen: Seen) -> Option<Heard> {
     match seen {
         Seen::Listed(_) => Some(Heard::Listed),
         Seen::Absent => Some(Heard::Absent),
+        Seen::Forbidden(why) => Some(Heard::Forbidden(why)),
         Seen::Added(object) => Some(Heard::Happened(Happened::Add, object)),
         Seen::Modified(object) => Some(Heard::Happened(Happened::Update, object)),
         Seen::Gone(object) => Some(Heard::Happened(Happened::Delete, object)),

@@ -5,10 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -56,7 +53,24 @@ enum Chore {
 
 struct Following {
     task: AbortHandle,
-    is_watching: Arc<AtomicBool>,
+    state: State,
+}
+
+/// Whether a follower watches, or why it may not; nothing as long as that is not known.
+type Progress = Option<Result<(), Arc<str>>>;
+
+/// How it is with a follower, as it says itself.
+#[derive(Clone, Default)]
+struct State(Arc<Mutex<Progress>>);
+
+impl State {
+    fn set(&self, progress: Result<(), String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.map_err(Into::into));
+    }
+
+    fn get(&self) -> Progress {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// See the module.
@@ -72,7 +86,7 @@ pub(super) struct Worker {
     followers: JoinSet<Ended>,
     by_task: HashMap<TaskId, Watched>,
     chores: JoinSet<Chore>,
-    /// A follower watches now.
+    /// With a follower it is not as it was.
     progress: Arc<Notify>,
 }
 
@@ -132,7 +146,7 @@ impl Worker {
     }
 
     /// Whether everything is watched, or why not; nothing as long as that is not known.
-    fn settle_work(&mut self, work: &ApiServer, end: &watch::Receiver<bool>) -> Option<Result<(), Arc<str>>> {
+    fn settle_work(&mut self, work: &ApiServer, end: &watch::Receiver<bool>) -> Progress {
         if *self.account != *work.watches_as {
             self.account = work.watches_as.clone();
             self.client = Sought::Yet;
@@ -170,7 +184,7 @@ impl Worker {
         self.progress_of_all()
     }
 
-    fn progress_of_all(&self) -> Option<Result<(), Arc<str>>> {
+    fn progress_of_all(&self) -> Progress {
         let missing = self.places.values().find_map(|place| match place {
             Sought::Not(why) => Some(why.clone()),
             Sought::Yet | Sought::Found(_) => None,
@@ -178,9 +192,15 @@ impl Worker {
         if let Some(why) = missing {
             return Some(Err(why));
         }
-        let is_found = self.places.values().all(|place| matches!(place, Sought::Found(_)));
-        let is_watching = self.following.values().all(|following| following.is_watching.load(Relaxed));
-        (is_found && is_watching).then_some(Ok(()))
+        let mut is_known = self.places.values().all(|place| matches!(place, Sought::Found(_)));
+        for following in self.following.values() {
+            match following.state.get() {
+                Some(Ok(())) => {}
+                Some(Err(why)) => return Some(Err(why)),
+                None => is_known = false,
+            }
+        }
+        is_known.then_some(Ok(()))
     }
 
     /// The collections of what was found.
@@ -224,18 +244,18 @@ impl Worker {
             collection,
             end: end.clone(),
         };
-        let is_watching = Arc::new(AtomicBool::new(false));
-        let (watching, progress) = (is_watching.clone(), self.progress.clone());
+        let state = State::default();
+        let (told, progress) = (state.clone(), self.progress.clone());
         let task = self.followers.spawn(async move {
             sleep(pause).await;
-            let tell = || {
-                watching.store(true, Relaxed);
+            let tell = |state| {
+                told.set(state);
                 progress.notify_one();
             };
             follower.run(tell).await
         });
         self.by_task.insert(task.id(), watched.clone());
-        self.following.insert(watched, Following { task, is_watching });
+        self.following.insert(watched, Following { task, state });
     }
 
     fn ended(&mut self, ended: Result<(TaskId, Ended), JoinError>, end: &watch::Receiver<bool>) {

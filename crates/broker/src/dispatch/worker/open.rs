@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use knoll_journal::events::{Durability, Ranges, Write, WriteError};
+use knoll_journal::events::{CursorId, Durability, Ranges, Write, WriteError};
 use tokio::time::{Duration, Instant};
 
 use super::{
     super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber, unread::Unread, untold::Untold},
-    Number, Worker, WorkerError, aside,
+    Newest, Number, Worker, WorkerError, aside,
 };
 use crate::{
     log::AskError,
@@ -23,7 +23,8 @@ const ARRIVE_AGAIN: Duration = Duration::from_secs(1);
 impl Worker {
     /// Finds what the log knows of a broker or channel, or makes it known as soon as there is room for that, and lets events
     /// of senders in.
-    pub(crate) async fn open(context: Arc<Context>, addressable: Arc<Addressable>) -> Result<Self, WorkerError> {
+    pub(crate) async fn open(context: Arc<Context>, newest: Newest) -> Result<Self, WorkerError> {
+        let Newest { addressable, is_complete } = newest;
         let name = stream_name(&addressable);
         let stream = aside::patiently(|| context.log.stream(&name)).await?;
         let root = aside::patiently(|| context.log.cursor(stream, ROOT, None, Some(0))).await?;
@@ -46,6 +47,7 @@ impl Worker {
             open: Default::default(),
             held: 0,
             settled: Ranges::default(),
+            has_strangers: false,
             subscribers: Default::default(),
             by_uid: Default::default(),
             arriving: Default::default(),
@@ -73,7 +75,12 @@ impl Worker {
             hasher: Default::default(),
         };
         worker.adopt(addressable.clone()).await?;
-        worker.forget_strangers();
+        let strangers = worker.strangers();
+        if is_complete {
+            strangers.into_iter().for_each(|cursor| worker.untold.delete_cursor(cursor));
+        } else {
+            worker.has_strangers = !strangers.is_empty();
+        }
         worker.context.log.register(addressable.uid().clone(), stream);
         worker.note_adopted();
         Ok(worker)
@@ -134,14 +141,29 @@ impl Worker {
             || (!self.by_uid.contains_key(uid) && self.moving_to.contains(&name))
     }
 
-    /// Deletes the progress of those who went while nobody looked.
-    fn forget_strangers(&mut self) {
-        for (cursor, name) in self.context.log.reader().cursors(self.stream) {
-            let is_known = |uid: &str| self.by_uid.contains_key(uid) || self.arriving.contains_key(uid);
-            if cursor != self.root && !std::str::from_utf8(&name).is_ok_and(is_known) {
-                self.untold.delete_cursor(cursor);
-            }
+    /// The progress of those who are not known: they went while nobody looked, or the snapshot misses them.
+    fn strangers(&self) -> Vec<CursorId> {
+        let cursors = self.context.log.reader().cursors(self.stream).into_iter();
+        let is_strangers = |cursor: CursorId, name: &[u8]| {
+            cursor != self.root && !std::str::from_utf8(name).is_ok_and(|uid| self.is_known(uid))
+        };
+        cursors.filter(|(cursor, name)| is_strangers(*cursor, name)).map(|(cursor, _)| cursor).collect()
+    }
+
+    fn is_known(&self, uid: &str) -> bool {
+        self.by_uid.contains_key(uid) || self.arriving.contains_key(uid)
+    }
+
+    /// Whether a worker has to begin anew to act on this. Where the snapshot misses something, who is not in it any more may
+    /// be there: what is that one's is kept, and once it is known, events are given out again from where its progress is.
+    pub(super) fn begins_anew(&self, newest: &Newest) -> bool {
+        let mut moves = newest.addressable.since(&self.addressable);
+        if !self.has_strangers {
+            return !newest.is_complete && moves.any(|moved| moved.now.is_none());
         }
+        let (reader, stream) = (self.context.log.reader(), self.stream);
+        let is_stranger = |uid: &str| !self.is_known(uid) && reader.cursor(stream, uid.as_bytes()).is_some();
+        newest.is_complete || moves.any(|moved| moved.now.is_none() || is_stranger(moved.uid))
     }
 
     /// Tells that the broker or channel is acted on, as soon as all of its subscribers are.

@@ -1,5 +1,10 @@
+use std::time::Duration;
+
 use knoll_api::Object;
-use knoll_broker::{Adopted, EventTypes, Transport, topology::access::Guard};
+use knoll_broker::{
+    Adopted, EventTypes, Transport,
+    topology::{Names, access::Guard},
+};
 use knoll_plan::{Change, Settings};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,8 +23,14 @@ impl Bench {
     fn new(objects: &[(Kind, Value)]) -> Self {
         let (topology, snapshots) = watch::channel(None);
         let (event_types, _) = EventTypes::new();
-        let links = EventLinks { topology, adopted: Adopted::default(), event_types, transport: Transport::default() };
-        let publisher = EventPublisher::new(links, Names::default(), Arc::default());
+        let links = EventLinks {
+            topology,
+            adopted: Adopted::default(),
+            event_types,
+            transport: Transport::default(),
+            names: Names::default(),
+        };
+        let publisher = EventPublisher::new(links, Arc::default());
         let mut bench = Self { world: World::new(Settings::default()), publisher, snapshots, now: Instant::now() };
         objects.iter().for_each(|(kind, object)| bench.put(*kind, object.clone()));
         bench
@@ -404,4 +415,55 @@ fn who_may_send_to_a_sink_follows_the_feature_and_the_policies() {
     bench.put(Kind::EventPolicy, policy);
     bench.publish();
     assert_eq!(may_send_to(&bench), [true; 2], "the policy says so");
+}
+
+#[test]
+fn what_concerns_everything_is_looked_at_a_few_at_a_time_and_after_what_changed() {
+    let brokers = |more: &str| (0..200).map(|at| broker(&format!("{more}{at:03}"))).collect::<Vec<_>>();
+    let mut bench = Bench::new(&brokers("b"));
+    bench.publish();
+    let handed = bench.addressables();
+    bench.adopt(&handed);
+    let features = |data: Value| {
+        (
+            Kind::ConfigMap,
+            json!({"metadata": {"name": "config-features", "namespace": "knative-eventing"}, "data": data}),
+        )
+    };
+    let (kind, map) = features(json!({"authentication-oidc": "enabled"}));
+    bench.put(kind, map);
+    let (kind, object) = broker("changed");
+    bench.put(kind, object);
+    let mut seen = Vec::new();
+    while bench.publisher.due().is_some() {
+        let before = bench.addressables();
+        bench.publish();
+        let after = bench.addressables();
+        let is_as_before = |one: &Arc<Addressable>| before.iter().any(|other| Arc::ptr_eq(one, other));
+        seen.push(after.iter().filter(|one| !is_as_before(one)).count());
+        let has_changed = after.iter().any(|one| &*one.name().name == "changed");
+        assert!(has_changed, "what changed comes first");
+    }
+    assert_eq!(seen, [TOGETHER, TOGETHER, TOGETHER, 201 - 3 * TOGETHER]);
+}
+
+#[test]
+fn a_snapshot_says_whether_it_misses_something() {
+    let is_complete = |bench: &Bench| bench.snapshots.borrow().as_ref().map(Topology::is_complete);
+    let strange = Key::new("ns", "strange");
+    let mut bench = Bench::new(&[broker("a")]);
+    bench.world.note_unreadable(Kind::Trigger, strange.clone());
+    bench.publish();
+    assert_eq!(is_complete(&bench), Some(false));
+    bench.apply(Change::Gone(Kind::Trigger, strange));
+    bench.publish();
+    assert_eq!((is_complete(&bench), bench.publisher.due()), (Some(true), None));
+    // Until the configuration can be used, it may be what a Trigger is missing for.
+    let data = json!({"authentication-oidc": "perhaps"});
+    bench.put(
+        Kind::ConfigMap,
+        json!({"metadata": {"name": "config-features", "namespace": "knative-eventing"}, "data": data}),
+    );
+    bench.publish();
+    assert_eq!(is_complete(&bench), Some(false));
 }

@@ -202,7 +202,7 @@ pub(crate) fn start(
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
     tasks.restartable("events", move || live(parts.clone(), stop.clone()));
-    Ok((EventLinks { topology, adopted, event_types, transport }, running))
+    Ok((EventLinks { topology, adopted, event_types, transport, names: names.clone() }, running))
 }
 
 /// A life of the data plane. One that breaks off leaves its log to the next, which waits for the last of its writes.

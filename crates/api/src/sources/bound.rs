@@ -1,0 +1,162 @@
+//! What a SinkBinding puts into the containers of a pod: where their events go, what is set on them, and the certificates to
+//! trust.
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, Container, EnvVar, PodSpec, ProjectedVolumeSource, Volume, VolumeMount, VolumeProjection,
+};
+
+use super::SinkBinding;
+
+/// Variables that are a binding's.
+const VARIABLES: [&str; 3] = ["K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES"];
+/// What volumes of certificates begin with, and the one that is made here.
+const VOLUMES: &str = "kne-bundle-";
+const VOLUME: &str = "kne-bundle-volume";
+/// Where containers find them.
+const FOLDER: &str = "/knative-custom-certs";
+/// Of a file's mode, as the API server fills it in.
+const READABLE: i32 = 0o644;
+
+/// See the module. The default is what nothing was bound to.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    env: Vec<EnvVar>,
+    /// Names of ConfigMaps with certificates to trust.
+    bundles: Vec<String>,
+}
+
+impl Bound {
+    /// What this binding puts there, by what its status says of the sink, with the certificates of these ConfigMaps.
+    pub fn of(binding: &SinkBinding, bundles: Vec<String>) -> Bound {
+        let source = &binding.status.source;
+        let overrides = binding.spec.source.ce_overrides.as_ref();
+        let overrides = overrides
+            .map(|overrides| serde_json::to_string(overrides).expect("overrides have string keys and strings only"));
+        let one = |name: &str, value: Option<String>| EnvVar { name: name.to_owned(), value, value_from: None };
+        let mut env = vec![one(VARIABLES[0], source.sink_uri.clone())];
+        env.extend(source.sink_ca_certs.clone().map(|bundle| one(VARIABLES[1], Some(bundle))));
+        env.push(one(VARIABLES[2], overrides));
+        Bound { env, bundles }
+    }
+
+    /// Gives every container of a pod this, and nothing older.
+    pub fn put(&self, pod: &mut PodSpec) {
+        let mut volumes = pod.volumes.take().unwrap_or_default();
+        volumes.retain(|volume| !is_of_bundles(&volume.name));
+        volumes.extend(volume(&self.bundles));
+        pod.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
+        for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+            let mut env = container.env.take().unwrap_or_default();
+            env.retain(|variable| !is_bound(variable));
+            env.extend(self.env.iter().cloned());
+            container.env = Some(env).filter(|env| !env.is_empty());
+            let mut mounts = container.volume_mounts.take().unwrap_or_default();
+            mounts.retain(|mount| !is_of_bundles(&mount.name));
+            mounts.extend((!self.bundles.is_empty()).then(mount_of_bundles));
+            container.volume_mounts = Some(mounts).filter(|mounts| !mounts.is_empty());
+        }
+    }
+}
+
+/// Gives a pod what was put into another one, each container what that of its name has, and nothing else.
+pub fn keep(there: &PodSpec, pod: &mut PodSpec) {
+    Bound::default().put(pod);
+    let volumes: Vec<Volume> =
+        there.volumes.iter().flatten().filter(|volume| is_of_bundles(&volume.name)).cloned().collect();
+    if !volumes.is_empty() {
+        pod.volumes.get_or_insert_default().extend(volumes);
+    }
+    let there: Vec<&Container> = there.init_containers.iter().flatten().chain(&there.containers).collect();
+    for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
+        let Some(same) = there.iter().find(|there| there.name == container.name) else { continue };
+        let env: Vec<EnvVar> = same.env.iter().flatten().filter(|variable| is_bound(variable)).cloned().collect();
+        if !env.is_empty() {
+            container.env.get_or_insert_default().extend(env);
+        }
+        let mounts: Vec<VolumeMount> =
+            same.volume_mounts.iter().flatten().filter(|mount| is_of_bundles(&mount.name)).cloned().collect();
+        if !mounts.is_empty() {
+            container.volume_mounts.get_or_insert_default().extend(mounts);
+        }
+    }
+}
+
+fn is_bound(variable: &EnvVar) -> bool {
+    VARIABLES.contains(&variable.name.as_str())
+}
+
+fn is_of_bundles(name: &str) -> bool {
+    name.starts_with(VOLUMES)
+}
+
+fn mount_of_bundles() -> VolumeMount {
+    let (name, mount_path) = (VOLUME.to_owned(), FOLDER.to_owned());
+    VolumeMount { name, mount_path, read_only: Some(true), ..VolumeMount::default() }
+}
+
+fn volume(bundles: &[String]) -> Option<Volume> {
+    let source = |name: &String| VolumeProjection {
+        config_map: Some(ConfigMapProjection { name: name.clone(), ..ConfigMapProjection::default() }),
+        ..VolumeProjection::default()
+    };
+    let sources: Vec<VolumeProjection> = bundles.iter().map(source).collect();
+    let projected = ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) };
+    (!bundles.is_empty()).then(|| Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodSpec {
+        serde_json::from_value(serde_json::json!({
+            "containers": [{"name": "c", "env": [{"name": "X", "value": "z"}, {"name": "K_SINK", "value": "http://old"}],
+                "volumeMounts": [{"name": "own", "mountPath": "/own"}]}],
+            "initContainers": [{"name": "i"}],
+            "volumes": [{"name": "own", "emptyDir": {}}],
+        }))
+        .expect("a pod")
+    }
+
+    fn bound(bundles: &[&str]) -> Bound {
+        let binding: SinkBinding = serde_json::from_value(serde_json::json!({
+            "spec": {"sink": {"uri": "http://sink"}, "ceOverrides": {"extensions": {"a": "b"}}},
+            "status": {"sinkUri": "http://sink", "sinkCACerts": "PEM"},
+        }))
+        .expect("a binding");
+        Bound::of(&binding, bundles.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_pod_has_what_it_is_bound_to_once_and_its_own() {
+        let mut pod = pod();
+        bound(&["a", "b"]).put(&mut pod);
+        let shown = serde_json::to_string(&pod.volumes).expect("JSON");
+        let expected = r#"[{"emptyDir":{},"name":"own"},{"name":"kne-bundle-volume","projected":{"defaultMode":420,"sources":[{"configMap":{"name":"a"}},{"configMap":{"name":"b"}}]}}]"#;
+        assert_eq!(shown, expected);
+        let shown = serde_json::to_string(&pod.init_containers).expect("JSON");
+        let expected = r#"[{"env":[{"name":"K_SINK","value":"http://sink"},{"name":"K_CA_CERTS","value":"PEM"},{"name":"K_CE_OVERRIDES","value":"{\"extensions\":{\"a\":\"b\"}}"}],"name":"i","volumeMounts":[{"mountPath":"/knative-custom-certs","name":"kne-bundle-volume","readOnly":true}]}]"#;
+        assert_eq!(shown, expected);
+        let once = pod.clone();
+        bound(&["a", "b"]).put(&mut pod);
+        assert_eq!(pod, once);
+        Bound::default().put(&mut pod);
+        let names = |pod: &PodSpec| -> Vec<String> {
+            pod.containers[0].env.iter().flatten().map(|variable| variable.name.clone()).collect()
+        };
+        assert_eq!((names(&pod), pod.volumes.map(|volumes| volumes.len())), (vec!["X".to_owned()], Some(1)));
+    }
+
+    #[test]
+    fn what_was_put_into_one_pod_is_put_into_another_and_nothing_else() {
+        let mut there = pod();
+        bound(&["a"]).put(&mut there);
+        let mut next = pod();
+        keep(&there, &mut next);
+        assert_eq!(next, there);
+        let mut bare = pod();
+        Bound::default().put(&mut bare);
+        keep(&bare, &mut next);
+        assert_eq!(next, bare);
+    }
+}
