@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use knoll_api::metrics::MetricFamily;
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -11,18 +11,21 @@ use crate::{
     Transport,
     client::{Client, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Room, Supervisor, UnderWay, stream_name},
+    dispatch::{Command, Context, Room, Supervisor, UnderWay},
     history::{self, History, Start},
     ingress::Authorize,
     intake::{Intake, Taken},
     metrics::Metrics,
     request_reply::Waiting,
     sinks::{Jobs, Sinks},
+    streams,
     topology::{Addressable, Name, Snapshots},
 };
 
 /// Requests to workers that wait.
 const ASKED: usize = 64;
+/// Namespaces that are told apart in metrics.
+const NAMESPACES: usize = 32;
 
 /// What others do for the data plane.
 #[derive(Clone)]
@@ -190,7 +193,7 @@ impl DataPlane {
 
     fn stream(&self, name: &Name) -> Result<StreamId, OperationError> {
         let of = self.find(name)?;
-        let stream = self.context.log.reader().stream(stream_name(&of).as_bytes());
+        let stream = self.context.log.reader().stream(streams::events(&of).as_bytes());
         stream.ok_or(OperationError::NoAddressable)
     }
 
@@ -240,6 +243,12 @@ impl DataPlane {
         let mut families = self.context.metrics.read();
         let help = "Bytes of the event log's segments";
         families.push(MetricFamily::gauge("broker_log_bytes", help, self.context.log.bytes()));
+        let help = "Bytes of events that wait in the event log: not delivered to everybody, put aside, or dead letters";
+        families.push(MetricFamily::gauge("broker_log_waiting_bytes", help, self.context.log.budget().all_waiting()));
+        let help = "The same of each of the namespaces that have most, up to 32";
+        let largest = self.context.log.budget().largest(NAMESPACES);
+        let name = "broker_log_waiting_bytes_by_namespace";
+        families.push(MetricFamily::by(name, help, MetricKind::Gauge, "namespace", largest));
         let help = "Requests to RequestReplies that wait for an answer";
         families.push(MetricFamily::gauge("broker_requests_waiting", help, self.context.waiting.count()));
         let (subscriptions, lag) = self.context.views.sums();

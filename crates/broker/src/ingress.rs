@@ -45,8 +45,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Config,
+    budget::From,
     delivery::headers,
-    intake::{From, Intake},
+    intake::Intake,
     record::Record,
     request_reply::Waiting,
     shares::{Share, Shares},

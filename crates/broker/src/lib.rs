@@ -21,6 +21,7 @@
 //!
 //! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
 
+mod budget;
 mod client;
 mod config;
 mod data_plane;
@@ -38,10 +39,12 @@ mod request_reply;
 mod sender;
 mod shares;
 mod sinks;
+mod streams;
 pub mod topology;
 mod transport;
 mod turns;
 
+pub use budget::NoRoom;
 pub use client::{Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
 pub use data_plane::{DataPlane, Hooks};

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::Context;
 use crate::{
+    budget::From,
     client::{Answer, Message, failure, told},
     delivery::{
         Delivery, Destination, dead_letter, headers,
@@ -21,7 +22,7 @@ use crate::{
         retry::{self, Cause, Failure, Next},
         retry_after::retry_after,
     },
-    intake::From,
+    intake::Refused,
     record::Record,
     sender,
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
@@ -40,6 +41,11 @@ pub(crate) enum Ended {
     },
     /// The event could not be read, and may be later: nothing was tried.
     Unread,
+    /// Where it goes there is no room for it: it is to be tried again, and this was no attempt.
+    Held {
+        /// When.
+        wait: std::time::Duration,
+    },
     /// It is to be tried again.
     Retry {
         /// When.
@@ -215,8 +221,8 @@ impl Attempt {
             headers.insert(AUTHORIZATION, token.await?);
         }
         let format = self.delivery().format.unwrap_or(record.format);
-        if let Some(answer) = self.send_within(to, record, (format, leg.from()), &headers).await {
-            return Ok(answer);
+        if let Some(answered) = self.send_within(to, record, (format, leg.from()), &headers).await {
+            return answered;
         }
         let mut event = record.event.clone();
         event.remove(knative::TTL);
@@ -239,7 +245,7 @@ impl Attempt {
         record: &Record,
         (format, from): (Format, From),
         headers: &HeaderMap,
-    ) -> Option<Answer> {
+    ) -> Option<Result<Answer, Failure>> {
         let topology = self.context.snapshots.borrow().clone()?;
         let target = to.uri.path_and_query().map_or("/", |target| target.as_str());
         if let Some(Ok(Asked::Reply(of))) = topology.find_request_reply(to.uri.host()?, target) {
@@ -247,28 +253,31 @@ impl Attempt {
             event.remove(knative::TTL);
             // What answers another RequestReply of the same broker is none of this one's, and no failure.
             let _ = self.context.waiting.answer(&of, event);
-            return Some(said(StatusCode::ACCEPTED, &""));
+            return Some(Ok(said(StatusCode::ACCEPTED, &"")));
         }
         if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, headers).await {
-            return Some(answer);
+            return Some(Ok(answer));
         }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
             Err(NotFound::Elsewhere) => return None,
-            Err(error @ NotFound::Malformed) => return Some(said(StatusCode::BAD_REQUEST, &error)),
-            Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
+            Err(error @ NotFound::Malformed) => return Some(Ok(said(StatusCode::BAD_REQUEST, &error))),
+            Err(error @ NotFound::Unknown) => return Some(Ok(said(StatusCode::NOT_FOUND, &error))),
         };
         let mut event = record.event.clone();
         if into.name().kind == Kind::Channel {
             event.remove(knative::TTL);
         }
         if let Err(denied) = self.context.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await {
-            return Some(said(denied.status, &denied.reason));
+            return Some(Ok(said(denied.status, &denied.reason)));
         }
         let beside = headers::passing(headers);
         let sent = Record { hops: record.hops.saturating_add(1), ..Record::new(event, format, beside) };
-        let taken = self.context.intake.take(&into, vec![sent], from).await;
-        Some(taken.map_or_else(|refused| said(refused.status(), &refused), |()| said(StatusCode::ACCEPTED, &"")))
+        Some(match self.context.intake.take(&into, vec![sent], from).await {
+            Ok(()) => Ok(said(StatusCode::ACCEPTED, &"")),
+            Err(Refused::NoRoom(no_room)) => Err(failure(to, Cause::NoRoom, no_room.to_string())),
+            Err(refused) => Ok(said(refused.status(), &refused)),
+        })
     }
 
     /// The answer of a sink of ours; nothing when the address is that of none.
@@ -312,10 +321,14 @@ impl Attempt {
                 },
                 Err(failure) => failure,
             };
-            self.context.metrics.failed.count();
-            made += 1;
-            match retry::next(self.delivery(), made, &failed) {
-                Next::Retry(wait) => sleep(wait).await,
+            let next = retry::next(self.delivery(), made + 1, &failed);
+            self.count(next);
+            match next {
+                Next::Hold(wait) => sleep(wait).await,
+                Next::Retry(wait) => {
+                    made += 1;
+                    sleep(wait).await;
+                }
                 Next::DeadLetter => return Err(failed),
             }
         }
@@ -359,12 +372,21 @@ impl Attempt {
         Ok(Destination { audience: self.addressable.audience().map(Into::into), ..Destination::new(address) })
     }
 
+    /// Counts something that was sent and not taken.
+    fn count(&self, next: Next) {
+        let metrics = &self.context.metrics;
+        let counter = if matches!(next, Next::Hold(_)) { &metrics.held_back } else { &metrics.failed };
+        counter.count();
+    }
+
     /// What follows from a failed attempt.
     async fn failed(&self, record: &Record, failure: &Failure) -> Ended {
         let overloaded = failure.cause.is_overload();
-        self.context.metrics.failed.count();
-        match retry::next(self.delivery(), self.failed.min(self.delivery().retry) + 1, failure) {
+        let next = retry::next(self.delivery(), self.failed.min(self.delivery().retry) + 1, failure);
+        self.count(next);
+        match next {
             Next::Retry(wait) => Ended::Retry { wait, overloaded },
+            Next::Hold(wait) => Ended::Held { wait },
             Next::DeadLetter => {
                 self.dead_letter(record, failure).await;
                 Ended::Done { delivered: false, overloaded }

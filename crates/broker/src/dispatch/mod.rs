@@ -112,14 +112,3 @@ impl Context {
         self.views.enter(&of.subscription.uid).dead_letters.fetch_add(1, Relaxed);
     }
 }
-
-/// The name of the stream of a broker or channel.
-pub(crate) fn stream_name(of: &Addressable) -> String {
-    let name = of.name();
-    format!("{}/{}/{}/{}", name.kind.as_str(), name.namespace, name.name, of.uid())
-}
-
-/// The name of the stream of what a subscriber is behind with.
-pub(crate) fn backlog_name(addressable: &str, subscription: &str) -> String {
-    format!("behind/{addressable}/{subscription}")
-}

@@ -15,12 +15,13 @@ use tokio::{
 };
 
 use super::{
-    Context, backlog_name, stream_name,
+    Context,
     worker::{Worker, WorkerError},
 };
 use crate::{
     AskError, Log,
-    dead_letters::{self, OperationError},
+    dead_letters::OperationError,
+    streams,
     topology::{Addressable, Change, Name, Topology},
 };
 
@@ -257,9 +258,9 @@ impl Supervisor {
         let was = changes.borrow().clone();
         let behind = was.subscribed().map(|subscribed| {
             context.views.leave(&subscribed.subscription.uid);
-            backlog_name(&uid, &subscribed.subscription.uid)
+            streams::backlog(&uid, &subscribed.subscription.uid)
         });
-        let names: Vec<String> = behind.chain([stream_name(&was), dead_letters::stream_name(&uid)]).collect();
+        let names: Vec<String> = behind.chain([streams::events(&was), streams::dead_letters(&uid)]).collect();
         let letters = context.letters.count(&uid);
         let (kind, namespace, of) = (name.kind.as_str(), &*name.namespace, &*name.name);
         tracing::info!(kind, namespace, name = of, letters, "it is gone, and with it its events and dead letters");
@@ -281,9 +282,9 @@ impl Supervisor {
     fn sweep(&mut self, now: &Topology) {
         let mut needed: HashSet<String> = HashSet::new();
         for addressable in now.addressables() {
-            needed.insert(stream_name(addressable));
-            needed.insert(dead_letters::stream_name(addressable.uid()));
-            let behind = |subscription: &str| backlog_name(addressable.uid(), subscription);
+            needed.insert(streams::events(addressable));
+            needed.insert(streams::dead_letters(addressable.uid()));
+            let behind = |subscription: &str| streams::backlog(addressable.uid(), subscription);
             needed.extend(addressable.subscribed().map(|subscribed| behind(&subscribed.subscription.uid)));
         }
         let streams = self.context.log.reader().streams().into_iter();

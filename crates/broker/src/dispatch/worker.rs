@@ -537,6 +537,11 @@ impl Worker {
                 subscriber.postpone(item);
                 self.retries.push(Reverse((Instant::now() + AFTER_UNREAD, number, item)));
             }
+            Ok((_, Ended::Held { wait })) => {
+                subscriber.limit.overloaded(in_flight);
+                subscriber.postpone(item);
+                self.retries.push(Reverse((Instant::now() + wait, number, item)));
+            }
             Ok((_, Ended::Retry { wait, overloaded })) => {
                 if overloaded {
                     subscriber.limit.overloaded(in_flight);

@@ -7,11 +7,12 @@ use knoll_journal::events::{Durability, Ranges, Write, WriteError};
 use tokio::time::{Duration, Instant};
 
 use super::{
-    super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber, unread::Unread, untold::Untold},
+    super::{Context, fresh::Fresh, subscriber::Subscriber, unread::Unread, untold::Untold},
     Number, Worker, WorkerError, aside,
 };
 use crate::{
     log::AskError,
+    streams,
     topology::{Addressable, Move, Subscribed},
 };
 
@@ -24,8 +25,8 @@ impl Worker {
     /// Finds what the log knows of a broker or channel, or makes it known as soon as there is room for that, and lets events
     /// of senders in.
     pub(crate) async fn open(context: Arc<Context>, addressable: Arc<Addressable>) -> Result<Self, WorkerError> {
-        let name = stream_name(&addressable);
-        let stream = aside::patiently(|| context.log.stream(&name)).await?;
+        let (name, namespace) = (streams::events(&addressable), &addressable.name().namespace);
+        let stream = aside::patiently(|| context.log.stream(&name, namespace)).await?;
         let root = aside::patiently(|| context.log.cursor(stream, ROOT, None, Some(0))).await?;
         let signal = context.log.listen(stream);
         let recovered = context.log.reader().progress(root).unwrap_or_default();
@@ -126,7 +127,7 @@ impl Worker {
 
     /// Whether something of an earlier stay is there yet and is to be deleted.
     fn is_leaving(&self, uid: &str) -> bool {
-        let (reader, name) = (self.context.log.reader(), backlog_name(self.addressable.uid(), uid));
+        let (reader, name) = (self.context.log.reader(), streams::backlog(self.addressable.uid(), uid));
         let cursor = reader.cursor(self.stream, uid.as_bytes());
         let backlog = reader.stream(name.as_bytes());
         cursor.is_some_and(|cursor| self.untold.deletes(cursor))
@@ -215,7 +216,7 @@ impl Worker {
             self.release(offset);
         }
         self.untold.delete_cursor(subscriber.main.cursor);
-        let backlog = self.context.log.reader().stream(backlog_name(self.addressable.uid(), uid).as_bytes());
+        let backlog = self.context.log.reader().stream(streams::backlog(self.addressable.uid(), uid).as_bytes());
         if let Some(stream) = backlog {
             self.untold.delete_stream(stream);
         }

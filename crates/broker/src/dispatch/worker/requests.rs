@@ -6,7 +6,7 @@ use knoll_journal::events::{Durability, Write, Written};
 use tokio::task::yield_now;
 
 use super::{
-    super::{backlog_name, supervisor::Command},
+    super::supervisor::Command,
     Number, READ_BYTES, READ_EVENTS, Worker,
     aside::{Place, place},
 };
@@ -14,6 +14,7 @@ use crate::{
     dead_letters::{OperationError, without_reasons},
     log::AskError,
     record::Record,
+    streams,
     topology::Kind,
 };
 
@@ -80,7 +81,8 @@ impl Worker {
     }
 
     async fn give_again(&mut self, number: Number, subscription: &str, records: Vec<Record>) -> Result<(), AskError> {
-        let place: Place = place(&self.context.log, &backlog_name(self.addressable.uid(), subscription)).await?;
+        let name = streams::backlog(self.addressable.uid(), subscription);
+        let place: Place = place(&self.context.log, &name, &self.addressable.name().namespace).await?;
         let time = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
         let append =
             |record: &Record| Write::Append { stream: place.0, time, key: record.key(), payload: record.encode() };
