@@ -14,7 +14,7 @@ mod address;
 mod request_reply;
 mod sinks;
 
-use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use http::Uri;
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -117,8 +117,6 @@ pub struct Subscription {
     pub delivery: Option<Delivery>,
     /// Whether order matters.
     pub ordering: Ordering,
-    /// How many events its subscriber takes at a time, if that is known; learned from answers otherwise.
-    pub concurrency: Option<NonZeroU32>,
 }
 
 impl Subscription {
@@ -134,7 +132,6 @@ impl Subscription {
             reply: None,
             delivery: None,
             ordering: Ordering::default(),
-            concurrency: None,
         }
     }
 }

@@ -219,15 +219,22 @@ async fn a_channel_changes_nothing_and_its_replies_go_where_its_subscription_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_gets_as_many_events_at_a_time_as_it_takes() -> Runs {
+async fn a_subscriber_that_says_how_much_it_takes_gets_that_and_as_much_to_wait_in_front_of_it() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let narrow = Subscription { concurrency: NonZeroU32::new(2), ..to(&sinks, "narrow") };
-    sinks.on("narrow", |_, _| Act::Slow(10));
-    let world = World::start(directory.path(), with(Topology::default(), &b, vec![narrow]));
+    sinks.on("narrow", |_, _| Act::Takes(10, "1"));
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "narrow")]));
     world.ready(&["narrow"]).await;
-    world.numbers(&b, 0..20, "t").await;
-    sinks.wait("narrow", 20).await;
+    let status = || world.plane.status("narrow").expect("it is there");
+    world.numbers(&b, 0..1, "t").await;
+    until("it is known", || status().concurrency == 2).await;
+    world.numbers(&b, 1..20, "t").await;
+    until("all are delivered", || status().delivered == 20).await;
     assert_eq!(sinks.busiest("narrow"), 2);
+    // There are more of it now.
+    sinks.on("narrow", |_, _| Act::Takes(10, "3"));
+    world.numbers(&b, 20..60, "t").await;
+    until("all of these, too", || status().delivered == 60).await;
+    assert_eq!((sinks.busiest("narrow"), status().concurrency), (6, 6));
     world.finish().await;
     Ok(())
 }
@@ -235,9 +242,8 @@ async fn a_subscriber_gets_as_many_events_at_a_time_as_it_takes() -> Runs {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_subscriber_holds_up_nobody_and_gets_everything_once_it_is_free() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let stuck = Subscription { concurrency: NonZeroU32::new(4), ..to(&sinks, "stuck") };
     let timeout = Some(Duration::from_millis(300));
-    let stuck = Subscription { delivery: Some(Delivery { timeout, ..retries(100_000, 1) }), ..stuck };
+    let stuck = Subscription { delivery: Some(Delivery { timeout, ..retries(100_000, 1) }), ..to(&sinks, "stuck") };
     let world = World::start(directory.path(), with(Topology::default(), &b, vec![stuck, to(&sinks, "quick")]));
     world.ready(&["stuck", "quick"]).await;
     sinks.on("stuck", |_, _| Act::Hang);

@@ -12,7 +12,7 @@ use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
 use tokio::time::sleep;
 
-use super::Context;
+use super::{Context, limit::Capacity};
 use crate::{
     budget::From,
     client::{Answer, Message, failure, told},
@@ -28,6 +28,15 @@ use crate::{
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
     turns::Turn,
 };
+
+/// An attempt that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What it came to.
+    pub(crate) ended: Ended,
+    /// What its subscriber says of how much it takes.
+    pub(crate) capacity: Capacity,
+}
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -101,16 +110,18 @@ struct Reply {
 
 impl Attempt {
     /// Makes it once it has its place among those that may be under way.
-    pub(crate) async fn run(self) -> Ended {
+    pub(crate) async fn run(self) -> Made {
         let waiting = self.context.metrics.waiting.enter();
         let _place = self.context.under_way.attempts.take(self.namespace(), 1).await;
         drop(waiting);
         let _entered = self.context.metrics.in_flight.enter();
+        let mut capacity = Capacity::Unknown;
         // Those that wait are many more, and small.
-        Box::pin(self.made()).await
+        let ended = Box::pin(self.made(&mut capacity)).await;
+        Made { ended, capacity }
     }
 
-    async fn made(&self) -> Ended {
+    async fn made(&self, capacity: &mut Capacity) -> Ended {
         if self.failed > 0 {
             self.context.metrics.retried.count();
         }
@@ -118,7 +129,7 @@ impl Attempt {
             Ok(read) => read,
             Err(ended) => return ended,
         };
-        match self.to_subscriber(&record).await {
+        match self.to_subscriber(&record, capacity).await {
             Ok(None) => self.delivered(),
             Ok(Some(Reply { event, format, beside, room: _room })) => {
                 let reply = Record { hops: record.hops, ..Record::new(event, format, beside) };
@@ -181,8 +192,8 @@ impl Attempt {
         &self.subscribed.delivery
     }
 
-    /// Sends the event to the subscriber. What it replies.
-    async fn to_subscriber(&self, record: &Record) -> Result<Option<Reply>, Failure> {
+    /// Sends the event to the subscriber. What it replies, and says of how much it takes.
+    async fn to_subscriber(&self, record: &Record, capacity: &mut Capacity) -> Result<Option<Reply>, Failure> {
         let subscription = &self.subscribed.subscription;
         let to = match &subscription.subscriber {
             Subscriber::Nobody => {
@@ -201,6 +212,7 @@ impl Attempt {
             (Kind::Channel, None) => Reading::StatusOnly,
         };
         let answer = self.send(to, record, Leg::Subscriber(reading)).await?;
+        *capacity = headers::capacity(&answer.headers).map_or(Capacity::Unsaid, Capacity::Of);
         match meaning(reading, answer.status, &answer.headers, &answer.body) {
             Meaning::Delivered => Ok(None),
             Meaning::Reply(event, format) => {

@@ -178,10 +178,9 @@ impl Worker {
 
     /// Takes a subscriber in, or as it is now; nobody without a cursor.
     fn enter(&mut self, subscribed: &Arc<Subscribed>) -> Result<Option<Number>, WorkerError> {
-        let (uid, most) = (&subscribed.subscription.uid, self.context.config.max_concurrency);
+        let uid = &subscribed.subscription.uid;
         if let Some(number) = self.by_uid.get(uid).copied() {
             if let Some(subscriber) = self.subscribers.get_mut(&number) {
-                subscriber.limit.adopt(subscribed.subscription.concurrency, most);
                 subscriber.subscribed = subscribed.clone();
                 self.exhausted.remove(&number);
                 self.runnable.push(number);
@@ -197,7 +196,13 @@ impl Worker {
             self.tried.entry(*offset).or_default().push(number);
         }
         let view = self.context.views.enter(uid);
-        let mut subscriber = Subscriber::new(subscribed.clone(), view, (self.stream, cursor), progress, most);
+        let mut subscriber = Subscriber::new(
+            subscribed.clone(),
+            view,
+            (self.stream, cursor),
+            progress,
+            self.context.config.max_concurrency,
+        );
         subscriber.backlog = aside::recovered(&self.context.log, self.addressable.uid(), uid);
         subscriber.show();
         self.subscribers.insert(number, subscriber);
