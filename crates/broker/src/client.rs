@@ -13,6 +13,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::dns::Name;
+use knoll_bounds::{Turn, Turns};
 use knoll_event::{
     Event, knative,
     mode::{self, Format},
@@ -30,7 +31,6 @@ use crate::{
         headers::{NAMESPACE, PREFER, REPLY},
         retry::{Cause, Failure},
     },
-    turns::{Turn, Turns},
 };
 
 /// Of an answer that is not looked at, so much is read so that its connection can be used again.

@@ -103,6 +103,11 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// What one may have of what all have together.
+    pub(crate) fn part(&self, all: usize) -> usize {
+        (all / self.parts).max(1)
+    }
+
     /// Checks every bound.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl DataPlane {
         let metrics = Arc::new(Metrics::default());
         let Hooks { resolve, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
-        let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
+        let waiting = Waiting::new(config.max_waiting, config.part(config.max_waiting), metrics.clone());
         let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
         let ingress = Ingress::new(
             intake.clone(),

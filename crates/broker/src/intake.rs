@@ -126,7 +126,7 @@ impl Intake {
 }
 
 /// How much an event takes in the log, about.
-pub(crate) fn length(write: &Write) -> usize {
+fn length(write: &Write) -> usize {
     match write {
         Write::Append { key, payload, .. } => key.len() + payload.len(),
         _ => 0,

@@ -37,12 +37,10 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
-mod shares;
 mod sinks;
 mod streams;
 pub mod topology;
 mod transport;
-mod turns;
 
 pub use budget::NoRoom;
 pub use client::{Resolve, resolve_as_the_machine_does};

@@ -4,7 +4,6 @@ mod world;
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},

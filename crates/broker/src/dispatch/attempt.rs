@@ -8,6 +8,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use knoll_bounds::Turn;
 use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
 use tokio::time::sleep;
@@ -26,7 +27,6 @@ use crate::{
     record::Record,
     sender,
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
-    turns::Turn,
 };
 
 /// An attempt that was made.

@@ -39,6 +39,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
+use knoll_bounds::Turns;
 
 pub use self::{adopted::Adopted, status::SubscriptionStatus};
 pub(crate) use self::{
@@ -55,7 +56,6 @@ use crate::{
     request_reply::Waiting,
     sinks::Sinks,
     topology::{Addressable, Snapshots, Subscribed},
-    turns::Turns,
 };
 
 /// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
