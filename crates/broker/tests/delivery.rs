@@ -336,6 +336,39 @@ async fn a_subscriber_that_has_too_much_to_do_is_sent_less() -> Runs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_replaced_once_before_the_attempt_has_failed() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let asks = |name: &str| Subscription {
+        subscriber: Subscriber::At(Destination { audience: Some(name.into()), ..sinks.at(name) }),
+        service_account: Some("account".into()),
+        ..to(&sinks, name)
+    };
+    // Each that was refused has a next one, but for whom there is one alone.
+    let tokens: knoll_broker::Tokens = Arc::new(|audience, _, _, refused| {
+        let next = refused.filter(|_| &*audience != "one").map_or(1, |refused| refused.len() + 1);
+        Box::pin(async move { http::HeaderValue::from_bytes(&vec![b'x'; next]).map_err(|error| error.to_string()) })
+    });
+    let hooks = Hooks { tokens: Some(tokens), ..Hooks::default() };
+    let topology = with(Topology::default(), &b, vec![asks("revoked"), asks("never"), asks("one")]);
+    let world = World::start_with(directory.path(), topology, options(), Config::default(), hooks);
+    let is = |seen: &Seen, token: &str| seen.headers["authorization"] == token;
+    sinks.on("revoked", move |seen, _| Act::Status(if is(seen, "x") { 401 } else { 202 }));
+    sinks.on("never", |_, _| Act::Status(401));
+    sinks.on("one", |_, _| Act::Status(401));
+    world.ready(&["revoked", "never", "one"]).await;
+    world.number(&b, 1, "t").await;
+    until("the others are kept", || world.plane.dead_letter_count(&b) == 2).await;
+    until("it is delivered", || world.plane.status("revoked").is_some_and(|status| status.delivered == 1)).await;
+    let tokens = |name: &str| -> Vec<usize> {
+        sinks.seen(name).iter().map(|seen| seen.headers["authorization"].len()).collect()
+    };
+    assert_eq!((tokens("revoked"), tokens("never"), tokens("one")), (vec![1, 2], vec![1, 2], vec![1]));
+    assert_eq!(world.plane.status("revoked").expect("there").failed_attempts, 0);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whom_a_token_is_asked_for_gets_one_made_for_the_triggers_account() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     let audience = |name: &str| Destination { audience: Some("them".into()), ..sinks.at(name) };
@@ -345,7 +378,7 @@ async fn whom_a_token_is_asked_for_gets_one_made_for_the_triggers_account() -> R
         ..to(&sinks, "known")
     };
     let unknown = Subscription { subscriber: Subscriber::At(audience("unknown")), ..to(&sinks, "unknown") };
-    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account| {
+    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account, _| {
         Box::pin(async move {
             format!("Bearer {audience} {namespace} {account}").try_into().map_err(|_| "no value".to_owned())
         })

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
 use knoll_bounds::Turn;
 use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
@@ -224,14 +224,34 @@ impl Attempt {
         }
     }
 
-    /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
+    /// Sends, with a token where one is asked for; once more with another where that is not taken: it may have been revoked.
     async fn send(&self, to: &Destination, record: &Record, leg: Leg) -> Result<Answer, Failure> {
-        let mut headers = record.headers.clone();
-        if let Some(audience) = &to.audience {
-            let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
-            let token = sender::token(&self.context.tokens, to, audience, namespace, service_account.as_ref());
-            headers.insert(AUTHORIZATION, token.await?);
+        let token = self.token(to, None).await?;
+        let answer = self.send_with(to, record, leg, token.clone()).await?;
+        if answer.status != StatusCode::UNAUTHORIZED || token.is_none() {
+            return Ok(answer);
         }
+        match self.token(to, token.clone()).await {
+            Ok(another) if another != token => self.send_with(to, record, leg, another).await,
+            Ok(_) | Err(_) => Ok(answer),
+        }
+    }
+
+    async fn token(&self, to: &Destination, refused: Option<HeaderValue>) -> Result<Option<HeaderValue>, Failure> {
+        let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
+        sender::token(&self.context.tokens, to, namespace, service_account.as_ref(), refused).await
+    }
+
+    /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
+    async fn send_with(
+        &self,
+        to: &Destination,
+        record: &Record,
+        leg: Leg,
+        token: Option<HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let mut headers = record.headers.clone();
+        headers.extend(token.map(|token| (AUTHORIZATION, token)));
         let format = self.delivery().format.unwrap_or(record.format);
         if let Some(answered) = self.send_within(to, record, (format, leg.from()), &headers).await {
             return answered;

@@ -58,9 +58,13 @@ use crate::{
     topology::{Addressable, Snapshots, Subscribed},
 };
 
-/// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
-pub type Tokens =
-    Arc<dyn Fn(Arc<str>, Arc<str>, Arc<str>) -> BoxFuture<'static, Result<HeaderValue, String>> + Send + Sync>;
+/// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name; and another
+/// than the last, which was refused, if one can be made.
+pub type Tokens = Arc<
+    dyn Fn(Arc<str>, Arc<str>, Arc<str>, Option<HeaderValue>) -> BoxFuture<'static, Result<HeaderValue, String>>
+        + Send
+        + Sync,
+>;
 
 /// What deliveries use.
 pub(crate) struct Context {
