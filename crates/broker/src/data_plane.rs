@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
     Transport,
-    client::{Client, Resolve, resolve_as_the_machine_does},
+    client::{Client, MachineAddresses, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
     dispatch::{Command, Context, Room, Supervisor, UnderWay},
     history::{self, History, Start},
@@ -32,6 +32,9 @@ const NAMESPACES: usize = 32;
 pub struct Hooks {
     /// Finds subscribers.
     pub resolve: Resolve,
+    /// Lists the machine's own addresses, which are not sent to unless [`Config::loopback`] is set; without it all but those
+    /// of its loopback and links are taken for others'.
+    pub machine: Option<MachineAddresses>,
     /// Makes tokens; without it nobody can be sent to who asks for one.
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
@@ -50,6 +53,7 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             resolve: resolve_as_the_machine_does(),
+            machine: None,
             tokens: None,
             authorize: None,
             jobs: None,
@@ -78,7 +82,7 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, jobs, adopted, taken, transport } = hooks;
+        let Hooks { resolve, machine, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, config.part(config.max_waiting), metrics.clone());
         let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
@@ -90,7 +94,7 @@ impl DataPlane {
             waiting.clone(),
             transport.clone(),
         );
-        let client = Arc::new(Client::new(&config, resolve, transport));
+        let client = Arc::new(Client::new(&config, resolve, machine, transport));
         let letters = Letters { log: log.clone() };
         let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {

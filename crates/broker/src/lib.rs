@@ -43,7 +43,7 @@ pub mod topology;
 mod transport;
 
 pub use budget::NoRoom;
-pub use client::{Resolve, resolve_as_the_machine_does};
+pub use client::{MachineAddresses, Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
 pub use data_plane::{DataPlane, Hooks};
 pub use dead_letters::{DeadLetter, OperationError, Page};

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
 use knoll_event::{Event, mode::Format};
 
 use crate::{
-    Config, Resolve, Tokens, Transport,
+    Config, Hooks, Tokens,
     client::{Answer, Client, Message, failure, told},
     delivery::{
         Destination,
@@ -33,10 +33,11 @@ pub struct Sender {
 
 impl Sender {
     /// One with connections of its own, for a process without a [`DataPlane`](crate::DataPlane); where there is one, it
-    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `transport`
-    /// whom it trusts.
-    pub fn new(config: &Config, resolve: Resolve, tokens: Option<Tokens>, transport: Transport) -> Self {
-        Self::over(Arc::new(Client::new(config, resolve, transport)), tokens)
+    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `hooks` what finds, keeps from
+    /// and is let in by whom is sent to, and of their transport whom it trusts.
+    pub fn new(config: &Config, hooks: Hooks) -> Self {
+        let Hooks { resolve, machine, tokens, transport, .. } = hooks;
+        Self::over(Arc::new(Client::new(config, resolve, machine, transport)), tokens)
     }
 
     pub(crate) fn over(client: Arc<Client>, tokens: Option<Tokens>) -> Self {
