@@ -24,6 +24,8 @@ use crate::{
 
 /// Requests to workers that wait.
 const ASKED: usize = 64;
+/// Dead letters that are delivered again together, at most.
+const REDRIVEN_TOGETHER: usize = 100;
 /// Namespaces that are told apart in metrics.
 const NAMESPACES: usize = 32;
 
@@ -137,10 +139,10 @@ impl DataPlane {
         Supervisor::new(self.context.clone()).run(&mut asked, end).await
     }
 
-    /// Every broker and channel of the newest snapshot.
-    pub fn addressables(&self) -> Vec<Arc<Addressable>> {
+    /// Brokers and channels of the newest snapshot behind this one, or from the first on, at most `most`.
+    pub fn addressables(&self, after: Option<&Name>, most: usize) -> Vec<Arc<Addressable>> {
         let snapshot = self.context.snapshots.borrow();
-        snapshot.iter().flat_map(|topology| topology.addressables()).cloned().collect()
+        snapshot.iter().flat_map(|topology| topology.addressables_after(after)).take(most).cloned().collect()
     }
 
     /// A broker or channel of the newest snapshot.
@@ -215,14 +217,20 @@ impl DataPlane {
         self.context.letters.page(of.uid(), from, most).await
     }
 
-    /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts. Those before
-    /// the first that fails are under way.
+    /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts: a batch at a time,
+    /// between which others are delivered. Those before the first that fails are under way.
     ///
     /// # Errors
     /// When one is not there, or whom it was for.
     pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), OperationError> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(name, Command::Redrive { offsets, answer }, answered).await
+        let mut left = &offsets[..];
+        while !left.is_empty() {
+            let (answer, answered) = oneshot::channel();
+            let batch = left[..left.len().min(REDRIVEN_TOGETHER)].to_vec();
+            let done = self.ask(name, Command::Redrive { offsets: batch, answer }, answered).await?;
+            left = &left[done.min(left.len())..];
+        }
+        Ok(())
     }
 
     /// Drops dead letters for good.

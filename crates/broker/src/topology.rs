@@ -14,7 +14,7 @@ mod address;
 mod request_reply;
 mod sinks;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::Bound, sync::Arc};
 
 use http::Uri;
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -361,6 +361,12 @@ impl Topology {
     /// Every broker and channel.
     pub fn addressables(&self) -> impl Iterator<Item = &Arc<Addressable>> {
         self.addressables.values()
+    }
+
+    /// Brokers and channels behind this one, or from the first on, by kind, namespace and name.
+    pub fn addressables_after(&self, name: Option<&Name>) -> impl Iterator<Item = &Arc<Addressable>> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.addressables.range::<_, Name>((from, Bound::Unbounded)).map(|(_, addressable)| addressable)
     }
 
     /// The broker or channel that a request is for, by the host it names and its target as it stands in the request.

@@ -34,12 +34,12 @@ const COMMANDS: usize = 16;
 
 /// What a worker is asked.
 pub(crate) enum Command {
-    /// To deliver dead letters again.
+    /// To deliver a batch of dead letters again.
     Redrive {
         /// Which.
         offsets: Vec<u64>,
-        /// What came of it.
-        answer: oneshot::Sender<Result<(), OperationError>>,
+        /// How many of them, from the first on, are under way; one at least.
+        answer: oneshot::Sender<Result<usize, OperationError>>,
     },
     /// To deliver a batch of events that it keeps again.
     Replay {
