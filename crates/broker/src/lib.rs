@@ -15,11 +15,13 @@
 //!   memory.
 //! - An event that a JobSink answered with 202 has a Job; it has the same one when it comes again.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
-//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it; at the disk's budget senders
-//!   are answered 503, brokers and channels that others deliver to among them, and deliveries go on.
+//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it. At the budget of the event log, or
+//!   at its namespace's part of that, senders are answered 503 and deliveries go on; what they send on to a broker or channel that
+//!   has no room waits where it is.
 //! - A panic costs one request or one attempt.
 //!
-//! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
+//! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries, `budget` for who may have
+//! how much of the log.
 
 mod budget;
 mod client;

@@ -24,6 +24,8 @@
 //! event again at most once for each time that half of its segment became superfluous, or a quarter while three quarters of
 //! the budget are used.
 //!
+//! How many bytes somebody waits for is known at any time, for streams taken together as whoever reads them says: see [`Tally`].
+//!
 //! Files: `events-N.log`, a segment; `events-N.index`, where what stands in it, written when it is closed and made again
 //! from the segment when missing or damaged; `events-N.state-a` and `-b`, twice the same: streams and
 //! cursors as they were when segment N began; `events.reserve`, the room that is kept back.
