@@ -9,6 +9,11 @@ use imbl::OrdMap;
 
 use crate::Key;
 
+/// The header by which whoever sends events says of which namespace they are, as upstream names it.
+pub const SENDER_HEADER: &str = "kn-namespace";
+/// The header by which a gateway, or an app, tells who sends it events how many requests it takes at a time.
+pub const CAPACITY_HEADER: &str = "knoll-capacity";
+
 /// Everything the gateway needs to answer requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoutingTable {

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Request;
+use knoll_bounds::{Share, Shares};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     query::{self, Query},
-    shares::{Share, Shares},
     status::Status,
 };
 

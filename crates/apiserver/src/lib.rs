@@ -49,7 +49,6 @@ mod route;
 mod selectors;
 mod serve;
 mod server;
-mod shares;
 pub mod status;
 mod streams;
 mod subresources;

@@ -13,12 +13,13 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::dns::Name;
+use knoll_bounds::{Turn, Turns};
 use knoll_event::{
     Event, knative,
     mode::{self, Format},
 };
 
-pub use self::names::resolve_as_the_machine_does;
+pub use self::{names::resolve_as_the_machine_does, reachable::MachineAddresses};
 use self::{
     pools::{PoolError, Pools},
     reachable::{REFUSED, Reachable},
@@ -30,7 +31,6 @@ use crate::{
         headers::{NAMESPACE, PREFER, REPLY},
         retry::{Cause, Failure},
     },
-    turns::{Turn, Turns},
 };
 
 /// Of an answer that is not looked at, so much is read so that its connection can be used again.
@@ -57,15 +57,10 @@ impl tower::Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (found, reachable) = ((self.resolve)(name.as_str().to_owned()), self.reachable);
+        let (found, reachable) = ((self.resolve)(name.as_str().to_owned()), self.reachable.clone());
         Box::pin(async move {
-            let mut found = found.await?;
-            let there = found.len();
-            found.retain(|address| reachable.has(address.ip()));
-            if found.is_empty() && there > 0 {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, REFUSED));
-            }
-            Ok(found.into_iter())
+            let found = found.await?;
+            Ok(reachable.of(found, SocketAddr::ip).await?.into_iter())
         })
     }
 }
@@ -106,11 +101,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        resolve: Resolve,
+        machine: Option<MachineAddresses>,
+        transport: Transport,
+    ) -> Self {
+        let reachable = Reachable::new(config, machine);
         Self {
-            pools: Pools::new(config, resolve, transport),
+            pools: Pools::new(config, Resolver { resolve, reachable: reachable.clone() }, transport),
             most_bytes: config.max_event_bytes,
-            reachable: Reachable::new(config),
+            reachable,
             longest: config.attempt_timeout,
             replies: Turns::of_bytes(config.max_delivery_bytes, config.parts),
         }
@@ -125,8 +126,10 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Result<Answer, Failure> {
         let (whose, reads_reply) = (message.namespace.clone(), message.reads_reply);
-        if !self.reachable.has_literal(&to.uri) {
-            return Err(failure(to, Cause::Unsendable, REFUSED.to_owned()));
+        match self.reachable.has_literal(&to.uri).await {
+            Ok(true) => {}
+            Ok(false) => return Err(failure(to, Cause::Unsendable, REFUSED.to_owned())),
+            Err(error) => return Err(failure(to, Cause::Transport, error.to_string())),
         }
         let request = request(to, message).ok_or_else(|| {
             failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
@@ -239,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_leads_to_the_machine_leads_nowhere() {
         use tower::Service as _;
-        let reachable = |loopback| Reachable::new(&Config { loopback, ..Config::default() });
+        let reachable = |loopback| Reachable::new(&Config { loopback, ..Config::default() }, None);
         let resolve: Resolve = Arc::new(|_| {
             Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([10, 0, 0, 1], 0))]) })
         });

@@ -47,6 +47,8 @@ pub struct Config {
     pub loopback: bool,
     /// An address that may be sent to all the same: where pods reach the machine.
     pub gateway: Option<IpAddr>,
+    /// Ports of the machine's own addresses that may be sent to all the same: where everybody may ask the gateway.
+    pub open_ports: Vec<u16>,
     /// Most idle connections kept to one subscriber.
     pub idle_per_subscriber: usize,
     /// How long they are kept. Below the keep-alive time of common servers (5 s).
@@ -80,6 +82,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(5),
             loopback: true,
             gateway: None,
+            open_ports: Vec::new(),
             idle_per_subscriber: 100,
             idle_timeout: Duration::from_secs(4),
             max_concurrency: 256,
@@ -103,6 +106,11 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// What one may have of what all have together.
+    pub(crate) fn part(&self, all: usize) -> usize {
+        (all / self.parts).max(1)
+    }
+
     /// Checks every bound.
     ///
     /// # Errors

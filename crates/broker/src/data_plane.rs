@@ -2,33 +2,41 @@
 
 use std::sync::Arc;
 
-use knoll_api::metrics::MetricFamily;
+use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
     Transport,
-    client::{Client, Resolve, resolve_as_the_machine_does},
+    client::{Client, MachineAddresses, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
-    dispatch::{Command, Context, Room, Supervisor, UnderWay, stream_name},
+    dispatch::{Command, Context, Room, Supervisor, UnderWay},
     history::{self, History, Start},
     ingress::Authorize,
     intake::{Intake, Taken},
     metrics::Metrics,
     request_reply::Waiting,
     sinks::{Jobs, Sinks},
+    streams,
     topology::{Addressable, Name, Snapshots},
 };
 
 /// Requests to workers that wait.
 const ASKED: usize = 64;
+/// Dead letters that are delivered again together, at most.
+const REDRIVEN_TOGETHER: usize = 100;
+/// Namespaces that are told apart in metrics.
+const NAMESPACES: usize = 32;
 
 /// What others do for the data plane.
 #[derive(Clone)]
 pub struct Hooks {
     /// Finds subscribers.
     pub resolve: Resolve,
+    /// Lists the machine's own addresses, which are not sent to unless [`Config::loopback`] is set; without it all but those
+    /// of its loopback and links are taken for others'.
+    pub machine: Option<MachineAddresses>,
     /// Makes tokens; without it nobody can be sent to who asks for one.
     pub tokens: Option<Tokens>,
     /// Lets senders in; without it everybody may post.
@@ -47,6 +55,7 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             resolve: resolve_as_the_machine_does(),
+            machine: None,
             tokens: None,
             authorize: None,
             jobs: None,
@@ -75,9 +84,9 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, tokens, authorize, jobs, adopted, taken, transport } = hooks;
+        let Hooks { resolve, machine, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
-        let waiting = Waiting::new(config.max_waiting, config.parts, metrics.clone());
+        let waiting = Waiting::new(config.max_waiting, config.part(config.max_waiting), metrics.clone());
         let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
         let ingress = Ingress::new(
             intake.clone(),
@@ -87,7 +96,7 @@ impl DataPlane {
             waiting.clone(),
             transport.clone(),
         );
-        let client = Arc::new(Client::new(&config, resolve, transport));
+        let client = Arc::new(Client::new(&config, resolve, machine, transport));
         let letters = Letters { log: log.clone() };
         let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {
@@ -130,10 +139,10 @@ impl DataPlane {
         Supervisor::new(self.context.clone()).run(&mut asked, end).await
     }
 
-    /// Every broker and channel of the newest snapshot.
-    pub fn addressables(&self) -> Vec<Arc<Addressable>> {
+    /// Brokers and channels of the newest snapshot behind this one, or from the first on, at most `most`.
+    pub fn addressables(&self, after: Option<&Name>, most: usize) -> Vec<Arc<Addressable>> {
         let snapshot = self.context.snapshots.borrow();
-        snapshot.iter().flat_map(|topology| topology.addressables()).cloned().collect()
+        snapshot.iter().flat_map(|topology| topology.addressables_after(after)).take(most).cloned().collect()
     }
 
     /// A broker or channel of the newest snapshot.
@@ -190,7 +199,7 @@ impl DataPlane {
 
     fn stream(&self, name: &Name) -> Result<StreamId, OperationError> {
         let of = self.find(name)?;
-        let stream = self.context.log.reader().stream(stream_name(&of).as_bytes());
+        let stream = self.context.log.reader().stream(streams::events(&of).as_bytes());
         stream.ok_or(OperationError::NoAddressable)
     }
 
@@ -208,14 +217,20 @@ impl DataPlane {
         self.context.letters.page(of.uid(), from, most).await
     }
 
-    /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts. Those before
-    /// the first that fails are under way.
+    /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts: a batch at a time,
+    /// between which others are delivered. Those before the first that fails are under way.
     ///
     /// # Errors
     /// When one is not there, or whom it was for.
     pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), OperationError> {
-        let (answer, answered) = oneshot::channel();
-        self.ask(name, Command::Redrive { offsets, answer }, answered).await
+        let mut left = &offsets[..];
+        while !left.is_empty() {
+            let (answer, answered) = oneshot::channel();
+            let batch = left[..left.len().min(REDRIVEN_TOGETHER)].to_vec();
+            let done = self.ask(name, Command::Redrive { offsets: batch, answer }, answered).await?;
+            left = &left[done.min(left.len())..];
+        }
+        Ok(())
     }
 
     /// Drops dead letters for good.
@@ -240,6 +255,12 @@ impl DataPlane {
         let mut families = self.context.metrics.read();
         let help = "Bytes of the event log's segments";
         families.push(MetricFamily::gauge("broker_log_bytes", help, self.context.log.bytes()));
+        let help = "Bytes of events that wait in the event log: not delivered to everybody, put aside, or dead letters";
+        families.push(MetricFamily::gauge("broker_log_waiting_bytes", help, self.context.log.budget().all_waiting()));
+        let help = "The same of each of the namespaces that have most, up to 32";
+        let largest = self.context.log.budget().largest(NAMESPACES);
+        let name = "broker_log_waiting_bytes_by_namespace";
+        families.push(MetricFamily::by(name, help, MetricKind::Gauge, "namespace", largest));
         let help = "Requests to RequestReplies that wait for an answer";
         families.push(MetricFamily::gauge("broker_requests_waiting", help, self.context.waiting.count()));
         let (subscriptions, lag) = self.context.views.sums();

@@ -7,7 +7,7 @@ use knoll_event::{Event, knative};
 use knoll_journal::events::{CursorId, Durability, GapCause, ReadError, StreamId, Write, WriteError, Written};
 use tokio::time::{Duration, sleep};
 
-use crate::{Log, log::AskError, record::Record, topology::Addressable};
+use crate::{Log, budget::From, log::AskError, record::Record, streams, topology::Addressable};
 
 /// After the log refused one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -76,21 +76,23 @@ pub(crate) struct Letters {
     pub(crate) log: Log,
 }
 
-/// The name of the stream of a broker's or channel's dead letters.
-pub(crate) fn stream_name(uid: &str) -> String {
-    format!("dead-letters/{uid}")
-}
-
 /// Stream and cursor of a broker's or channel's dead letters.
 type Place = (StreamId, CursorId);
 
 impl Letters {
     /// Keeps a dead letter. Tries until the log takes it; the event is not done with before.
     pub(crate) async fn keep(&self, of: &Addressable, letter: &Record) {
+        let mut is_told = false;
         loop {
             let kept = self.try_keep(of, letter).await;
             let Err(error) = kept else { return };
-            tracing::warn!(error = knoll_faults::chain(&error), uid = &**of.uid(), "keep a dead letter");
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(
+                    error = knoll_faults::chain(&error),
+                    uid = &**of.uid(),
+                    "a dead letter waits to be kept"
+                );
+            }
             if matches!(error, AskError::Write(WriteError::TooLarge { .. })) {
                 // What an event came with fitted, and its reasons did not: it is kept without them, for whom it is.
                 let mut shorter = letter.clone();
@@ -104,20 +106,22 @@ impl Letters {
     }
 
     async fn try_keep(&self, of: &Addressable, letter: &Record) -> Result<(), AskError> {
-        let (stream, _) = self.made(of.uid()).await?;
         let time = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-        let write = Write::Append { stream, time, key: Bytes::new(), payload: letter.encode() };
+        let payload = letter.encode();
+        let _room = self.log.room(&of.name().namespace, From::Delivery, payload.len(), time)?;
+        let (stream, _) = self.made(of).await?;
+        let write = Write::Append { stream, time, key: Bytes::new(), payload };
         self.log.write_one(write).await.map(drop)
     }
 
     /// Where dead letters go. The cursor is there before the first of them, so that retention passes none.
-    async fn made(&self, uid: &str) -> Result<Place, AskError> {
-        let stream = self.log.stream(&stream_name(uid)).await?;
+    async fn made(&self, of: &Addressable) -> Result<Place, AskError> {
+        let stream = self.log.stream(&streams::dead_letters(of.uid()), &of.name().namespace).await?;
         Ok((stream, self.log.cursor(stream, CURSOR, None, Some(0)).await?))
     }
 
     fn found(&self, uid: &str) -> Option<Place> {
-        let stream = self.log.reader().stream(stream_name(uid).as_bytes())?;
+        let stream = self.log.reader().stream(streams::dead_letters(uid).as_bytes())?;
         Some((stream, self.log.reader().cursor(stream, CURSOR.as_bytes())?))
     }
 

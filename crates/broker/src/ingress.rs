@@ -22,7 +22,6 @@
 
 mod activity;
 mod job_sink;
-mod patient;
 mod request_reply;
 mod serve;
 
@@ -37,6 +36,7 @@ use http::{
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
+use knoll_bounds::{Share, Shares};
 use knoll_event::{
     Event, ReadError, json,
     mode::{self, Format, Mode},
@@ -45,11 +45,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Config,
+    budget::From,
     delivery::headers,
-    intake::{From, Intake},
+    intake::Intake,
     record::Record,
     request_reply::Waiting,
-    shares::{Share, Shares},
     sinks::Sinks,
     topology::{Addressable, Asked, Found, NotFound, Snapshots, Topology, access::Guard},
     transport::{Transport, Wire},
@@ -155,9 +155,9 @@ impl Ingress {
         waiting: Waiting,
         transport: Transport,
     ) -> Self {
-        let bytes = Shares::new(config.max_bytes_in_flight / GRAIN, config.parts);
-        let requests = Shares::new(config.max_requests, config.parts);
-        let connections = Shares::new(config.max_connections, config.parts);
+        let shares = |all: usize| Shares::new(all, config.part(all));
+        let bytes = shares(config.max_bytes_in_flight / GRAIN);
+        let (requests, connections) = (shares(config.max_requests), shares(config.max_connections));
         let inner = Inner { intake, snapshots, sinks, config, bytes, requests, connections, waiting, transport };
         Self { inner: Arc::new(inner) }
     }
@@ -266,7 +266,7 @@ impl Inner {
 
     /// A place among the requests that are answered at a time.
     fn place(&self, head: &Parts) -> Result<Share<Peer>, Answer> {
-        let place = self.requests.take(peer(head), 1);
+        let place = self.requests.take(peer(head));
         place.ok_or_else(|| self.busy("as many requests are answered as may be"))
     }
 
@@ -366,7 +366,7 @@ impl Inner {
     /// What a request with this head holds.
     fn held(&self, head: &Parts) -> Result<Held, Answer> {
         let bytes = headers::bytes(&head.headers);
-        let share = self.bytes.take(peer(head), bytes.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
+        let share = self.bytes.take_many(peer(head), bytes.div_ceil(GRAIN)).ok_or_else(|| self.full())?;
         Ok(Held { share, head: bytes })
     }
 
@@ -379,7 +379,7 @@ impl Inner {
     async fn counted(&self, bytes: Bytes, peer: Peer) -> Result<Bytes, Answer> {
         let (units, until) = (bytes.len().div_ceil(GRAIN), Instant::now() + self.config.body_read_timeout);
         loop {
-            if let Some(share) = self.bytes.take(peer, units) {
+            if let Some(share) = self.bytes.take_many(peer, units) {
                 return Ok(Bytes::from_owner(Counted { bytes, _share: share }));
             }
             if Instant::now() >= until {

@@ -10,6 +10,7 @@ use knoll_journal::events::{Durability, SubmitError, Write, WriteError};
 
 use crate::{
     Log,
+    budget::{From, NoRoom},
     metrics::Metrics,
     record::Record,
     topology::{Addressable, Kind},
@@ -33,7 +34,10 @@ pub(crate) enum Refused {
     /// It is longer than the log takes.
     #[error(transparent)]
     TooLarge(WriteError),
-    /// There is no room, or no time. It may be sent again later.
+    /// There is no room in the log. It may be sent again later.
+    #[error("{0}: send it again later")]
+    NoRoom(NoRoom),
+    /// There is no time. It may be sent again later.
     #[error("{0}: send it again later")]
     Unavailable(String),
 }
@@ -44,21 +48,9 @@ impl Refused {
         match self {
             Self::OutOfHops(_) | Self::Loop(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoom(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
-}
-
-/// Whose event it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
-    /// Somebody sends it.
-    Sender,
-    /// A delivery sends it on, from one broker or channel to another. It is tried again as the delivery says, so that what goes
-    /// round or multiplies leaves room for those who end.
-    Forward,
-    /// A delivery makes it, a reply or a dead letter. It is taken while senders are refused for want of room, so that deliveries can end.
-    Delivery,
 }
 
 /// Is told of each event that was taken, replies among them, and by which broker or channel. It must not wait for anything.
@@ -82,15 +74,15 @@ impl Intake {
             prepared.push(self.prepared(into, event, now)?);
         }
         let time = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        if from != From::Delivery && !self.log.has_room(time) {
-            return Err(Refused::Unavailable("the event log has the size it may have".to_owned()));
-        }
+        let room = |bytes| self.log.room(&into.name().namespace, from, bytes, time).map_err(|full| self.no_room(full));
+        drop(room(0)?);
         let Some(stream) = self.log.registered_within(into.uid(), PATIENCE).await else {
             return Err(Refused::Unavailable(format!("the {} is being set up", into.name().kind.as_str())));
         };
         let append = |record: &Record| Write::Append { stream, time, key: record.key(), payload: record.encode() };
         let writes: Vec<Write> = prepared.iter().map(append).collect();
         let count = writes.len() as u64;
+        let _room = room(writes.iter().map(length).sum())?;
         let outcomes = match from {
             From::Sender => self.log.try_write(writes, Durability::Synced).await,
             From::Forward | From::Delivery => self.log.write(writes, Durability::Synced).await,
@@ -112,6 +104,13 @@ impl Intake {
         Ok(())
     }
 
+    fn no_room(&self, no_room: NoRoom) -> Refused {
+        if matches!(no_room, NoRoom::Namespace { .. }) {
+            self.metrics.over_part.count();
+        }
+        Refused::NoRoom(no_room)
+    }
+
     /// What a broker adds; a channel changes nothing.
     fn prepared(&self, into: &Addressable, mut record: Record, now: Timestamp) -> Result<Record, Refused> {
         if i32::from(record.hops) > self.max_hops {
@@ -126,6 +125,14 @@ impl Intake {
     }
 }
 
+/// How much an event takes in the log, about.
+fn length(write: &Write) -> usize {
+    match write {
+        Write::Append { key, payload, .. } => key.len() + payload.len(),
+        _ => 0,
+    }
+}
+
 impl std::convert::From<SubmitError> for Refused {
     fn from(error: SubmitError) -> Self {
         Self::Unavailable(error.to_string())
@@ -136,6 +143,8 @@ impl std::convert::From<WriteError> for Refused {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::TooLarge { .. } => Self::TooLarge(error),
+            WriteError::Budget { used, budget } => Self::NoRoom(NoRoom::Log { used, most: budget }),
+            WriteError::Full => Self::NoRoom(NoRoom::Disk),
             // The broker or channel is being deleted.
             WriteError::NoStream => Self::Unavailable("it is being deleted".to_owned()),
             other => Self::Unavailable(other.to_string()),

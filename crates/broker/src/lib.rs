@@ -15,12 +15,15 @@
 //!   memory.
 //! - An event that a JobSink answered with 202 has a Job; it has the same one when it comes again.
 //! - A request to a RequestReply waits for the first event that answers it, and for no longer than it says.
-//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it; at the disk's budget senders
-//!   are answered 503, brokers and channels that others deliver to among them, and deliveries go on.
+//! - Everything has a bound, set in [`Config`], and each client or namespace has a part of it. At the budget of the event log, or
+//!   at its namespace's part of that, senders are answered 503 and deliveries go on; what they send on to a broker or channel that
+//!   has no room waits where it is.
 //! - A panic costs one request or one attempt.
 //!
-//! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries.
+//! What things cost is said where they are done: [`topology`] for look-ups, `dispatch` for deliveries, `budget` for who may have
+//! how much of the log.
 
+mod budget;
 mod client;
 mod config;
 mod data_plane;
@@ -36,13 +39,13 @@ mod metrics;
 mod record;
 mod request_reply;
 mod sender;
-mod shares;
 mod sinks;
+mod streams;
 pub mod topology;
 mod transport;
-mod turns;
 
-pub use client::{Resolve, resolve_as_the_machine_does};
+pub use budget::NoRoom;
+pub use client::{MachineAddresses, Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
 pub use data_plane::{DataPlane, Hooks};
 pub use dead_letters::{DeadLetter, OperationError, Page};

@@ -14,19 +14,21 @@ use bytes::Bytes;
 use knoll_journal::{
     Disk, LogError,
     events::{
-        Committer, CursorId, Durability, EventLog, EventOptions, EventReader, EventWriter, GroupCommit, Read,
+        Committer, Counts, CursorId, Durability, EventLog, EventOptions, EventReader, EventWriter, GroupCommit, Read,
         ReadError, Recovery, StreamId, SubmitError, Write, WriteError, Written,
     },
 };
 use tokio::sync::{Notify, oneshot};
 
+use crate::{
+    budget::{Budget, From, NoRoom},
+    streams,
+};
+
 /// Between two looks at whether the log takes writes again.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Between two looks for what nobody needs, while there is no room.
 const ROOM_PAUSE_MS: u64 = 1000;
-/// Of the log's budget, how much is for events of senders; the rest is for what deliveries write, so that they go on while
-/// senders are refused: replies, dead letters, and events that are put aside for a subscriber that is behind.
-const SENDERS_SHARE: (u64, u64) = (9, 10);
 
 /// Why the log is not there.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,9 @@ pub enum AskError {
     /// It was refused.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 impl AskError {
@@ -66,7 +71,7 @@ pub struct Log {
 struct Inner {
     writer: EventWriter,
     reader: EventReader,
-    senders_bytes: u64,
+    budget: Budget,
     signals: Arc<Signals>,
     /// Where events of brokers and channels go, by uid.
     streams: RwLock<HashMap<Arc<str>, StreamId>>,
@@ -115,14 +120,17 @@ impl Log {
     /// # Errors
     /// When its files cannot be used.
     pub fn open_by_turns(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(Self, Committer, Recovery), LogError> {
-        let senders_bytes = options.budget_bytes / SENDERS_SHARE.1 * SENDERS_SHARE.0;
+        let budget = Budget::new(options.budget_bytes);
         let (log, recovery) = EventLog::open(disk, options)?;
         let reader = log.reader();
+        for (stream, namespace) in streams::namespaces(&reader.streams()) {
+            reader.tally(stream, &budget.tally(namespace));
+        }
         let signals = Arc::new(Signals::default());
         let published = signals.clone();
         let (writer, committer) = Committer::new(log, Box::new(move |streams| published.published(streams)));
         let (streams, registered, made_room) = (RwLock::default(), Notify::new(), AtomicU64::new(0));
-        let inner = Inner { writer, reader, senders_bytes, signals, streams, registered, made_room };
+        let inner = Inner { writer, reader, budget, signals, streams, registered, made_room };
         Ok((Self { inner: Arc::new(inner) }, committer, recovery))
     }
 
@@ -131,13 +139,19 @@ impl Log {
         &self.inner.reader
     }
 
-    /// Whether events of senders are taken. Where they are not, what nobody needs is looked for.
-    pub(crate) fn has_room(&self, now_ms: u64) -> bool {
-        let has_room = self.inner.reader.bytes() < self.inner.senders_bytes;
-        if !has_room {
+    /// Room for so many bytes more of a namespace, which is kept until what this returns is dropped: once they are written.
+    /// Where the log has not much room, what nobody needs is looked for.
+    pub(crate) fn room(&self, namespace: &Arc<str>, from: From, bytes: usize, now_ms: u64) -> Result<Counts, NoRoom> {
+        let used = self.inner.reader.bytes();
+        if self.inner.budget.is_tight(used) {
             self.make_room(now_ms);
         }
-        has_room
+        self.inner.budget.room(namespace, from, bytes as u64, used)
+    }
+
+    /// Who has how much of it.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.inner.budget
     }
 
     /// Looks for what nobody needs, once a second however often it is asked.
@@ -183,11 +197,17 @@ impl Log {
         Ok(outcomes.pop().ok_or(SubmitError::Closed)??)
     }
 
-    /// The stream of this name, made if there is none.
-    pub(crate) async fn stream(&self, name: &str) -> Result<StreamId, AskError> {
-        if let Some(stream) = self.reader().stream(name.as_bytes()) {
-            return Ok(stream);
-        }
+    /// The stream of this name, made if there is none. What waits in it counts for this namespace.
+    pub(crate) async fn stream(&self, name: &str, namespace: &Arc<str>) -> Result<StreamId, AskError> {
+        let stream = match self.reader().stream(name.as_bytes()) {
+            Some(stream) => stream,
+            None => self.made(name).await?,
+        };
+        self.reader().tally(stream, &self.inner.budget.tally(namespace));
+        Ok(stream)
+    }
+
+    async fn made(&self, name: &str) -> Result<StreamId, AskError> {
         match self.write_one(Write::CreateStream { name: Bytes::copy_from_slice(name.as_bytes()) }).await? {
             Written::Stream(stream) => Ok(stream),
             Written::Appended(_) | Written::Cursor(_) | Written::Done => Err(WriteError::NoStream.into()),

@@ -71,12 +71,14 @@ macro_rules! counters {
 counters! {
     accepted: "events_accepted", "Events taken and kept, replies among them";
     recovered: "events_recovered", "Events found at a start whose deliveries were not all known to be done";
+    over_part: "events_over_part", "Messages of events that were refused because what waits in their namespace has its part of the event log";
     matched: "events_matched", "Pairs of an event and a subscription that it was matched to";
     filters_exhausted: "filters_exhausted", "Events that a filter would have taken more work for than it may, and did not let through";
     put_aside: "events_put_aside", "Events put aside for a subscriber that was behind";
     delivered: "events_delivered", "Deliveries that a subscriber took";
     replies: "replies_delivered", "Replies that were sent on or kept";
     failed: "attempts_failed", "Attempts of deliveries that failed";
+    held_back: "deliveries_held_back", "Times that a delivery to a broker or channel waited for room in the event log";
     retried: "attempts_repeated", "Attempts of deliveries that followed a failed one";
     dead_letters: "dead_letters_sent", "Events that a dead letter sink took";
     kept_dead_letters: "dead_letters_kept", "Dead letters without a sink that took them, kept in the stream for those";

@@ -24,16 +24,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use knoll_bounds::{Share, Shares};
 use knoll_event::{Event, Invalid};
 use ring::error::Unspecified;
 use tokio::sync::oneshot;
 
 use self::correlation::Seal;
-use crate::{
-    metrics::Metrics,
-    shares::{Share, Shares},
-    topology::RequestReply,
-};
+use crate::{metrics::Metrics, topology::RequestReply};
 
 /// Requests that wait, in one process.
 #[derive(Clone)]
@@ -81,15 +78,15 @@ pub(crate) enum Answered {
 }
 
 impl Waiting {
-    /// None wait yet, and at most `most` will, of one namespace one part in `parts` of them.
-    pub(crate) fn new(most: usize, parts: usize, metrics: Arc<Metrics>) -> Self {
-        let inner = Inner { seal: Seal::new(), places: Shares::new(most, parts), metrics, requests: Mutex::default() };
+    /// None wait yet, and at most `most` will, of one namespace at most `each`.
+    pub(crate) fn new(most: usize, each: usize, metrics: Arc<Metrics>) -> Self {
+        let inner = Inner { seal: Seal::new(), places: Shares::new(most, each), metrics, requests: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
     /// Marks an event as a request, which waits from now on.
     pub(crate) fn begin(&self, of: &RequestReply, event: &mut Event) -> Result<Request, CannotWait> {
-        let place = self.inner.places.take(of.broker.namespace.clone(), 1).ok_or(CannotWait::TooMany)?;
+        let place = self.inner.places.take(of.broker.namespace.clone()).ok_or(CannotWait::TooMany)?;
         let id = self.inner.seal.id(&of.uid, event.id()).map_err(|Unspecified| CannotWait::Seal)?;
         event.set(&of.correlation_attribute, &*id)?;
         let (answers, answer) = oneshot::channel();

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
 use knoll_event::{Event, mode::Format};
 
 use crate::{
-    Config, Resolve, Tokens, Transport,
-    client::{Client, Message, failure, told},
+    Config, Hooks, Tokens,
+    client::{Answer, Client, Message, failure, told},
     delivery::{
         Destination,
         retry::{Cause, Failure},
@@ -33,10 +33,11 @@ pub struct Sender {
 
 impl Sender {
     /// One with connections of its own, for a process without a [`DataPlane`](crate::DataPlane); where there is one, it
-    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `transport`
-    /// whom it trusts.
-    pub fn new(config: &Config, resolve: Resolve, tokens: Option<Tokens>, transport: Transport) -> Self {
-        Self::over(Arc::new(Client::new(config, resolve, transport)), tokens)
+    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `hooks` what finds, keeps from
+    /// and is let in by whom is sent to, and of their transport whom it trusts.
+    pub fn new(config: &Config, hooks: Hooks) -> Self {
+        let Hooks { resolve, machine, tokens, transport, .. } = hooks;
+        Self::over(Arc::new(Client::new(config, resolve, machine, transport)), tokens)
     }
 
     pub(crate) fn over(client: Arc<Client>, tokens: Option<Tokens>) -> Self {
@@ -55,33 +56,54 @@ impl Sender {
         origin: &Origin,
         timeout: Duration,
     ) -> Result<StatusCode, Failure> {
-        let mut headers = HeaderMap::new();
-        let Origin { namespace, service_account } = origin;
-        if let Some(audience) = &to.audience {
-            let token = token(&self.tokens, to, audience, namespace, service_account.as_ref()).await?;
-            headers.insert(AUTHORIZATION, token);
+        let token = |refused| token(&self.tokens, to, &origin.namespace, origin.service_account.as_ref(), refused);
+        let first = token(None).await?;
+        let answer = self.send_with(to, event, origin, first.clone(), timeout).await?;
+        if answer.status != StatusCode::UNAUTHORIZED || first.is_none() {
+            return taken(to, &answer);
         }
-        let message =
-            Message { event, format: Format::Binary, headers, namespace, wants_reply: false, reads_reply: false };
-        let answer = self.client.send(to, message, Some(timeout)).await?;
-        if answer.status.is_success() {
-            return Ok(answer.status);
+        // It may have been revoked.
+        match token(first.clone()).await {
+            Ok(another) if another != first => taken(to, &self.send_with(to, event, origin, another, timeout).await?),
+            Ok(_) | Err(_) => taken(to, &answer),
         }
-        Err(Failure { data: told(&answer.body), ..failure(to, Cause::Status(answer.status), String::new()) })
+    }
+
+    async fn send_with(
+        &self,
+        to: &Destination,
+        event: &Event,
+        origin: &Origin,
+        token: Option<HeaderValue>,
+        timeout: Duration,
+    ) -> Result<Answer, Failure> {
+        let headers: HeaderMap = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
+        let (format, namespace) = (Format::Binary, &origin.namespace);
+        let message = Message { event, format, headers, namespace, wants_reply: false, reads_reply: false };
+        self.client.send(to, message, Some(timeout)).await
     }
 }
 
-/// The `Authorization` of a request to a destination with this audience.
+fn taken(to: &Destination, answer: &Answer) -> Result<StatusCode, Failure> {
+    if answer.status.is_success() {
+        return Ok(answer.status);
+    }
+    Err(Failure { data: told(&answer.body), ..failure(to, Cause::Status(answer.status), String::new()) })
+}
+
+/// The `Authorization` of a request, where the destination has an audience: another than one that was refused, if one can be
+/// made.
 pub(crate) async fn token(
     tokens: &Option<Tokens>,
     to: &Destination,
-    audience: &Arc<str>,
     namespace: &Arc<str>,
     account: Option<&Arc<str>>,
-) -> Result<HeaderValue, Failure> {
+    refused: Option<HeaderValue>,
+) -> Result<Option<HeaderValue>, Failure> {
+    let Some(audience) = &to.audience else { return Ok(None) };
     let made = match (tokens, account) {
-        (Some(tokens), Some(account)) => tokens(audience.clone(), namespace.clone(), account.clone()).await,
+        (Some(tokens), Some(account)) => tokens(audience.clone(), namespace.clone(), account.clone(), refused).await,
         _ => Err("there is no ServiceAccount to make a token for".to_owned()),
     };
-    made.map_err(|error| failure(to, Cause::Unsendable, format!("no token for {audience}: {error}")))
+    made.map(Some).map_err(|error| failure(to, Cause::Unsendable, format!("no token for {audience}: {error}")))
 }

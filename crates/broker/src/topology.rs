@@ -16,7 +16,7 @@ mod address;
 mod request_reply;
 mod sinks;
 
-use std::{collections::HashSet, num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, ops::Bound, sync::Arc};
 
 use http::Uri;
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -119,8 +119,6 @@ pub struct Subscription {
     pub delivery: Option<Delivery>,
     /// Whether order matters.
     pub ordering: Ordering,
-    /// How many events its subscriber takes at a time, if that is known; learned from answers otherwise.
-    pub concurrency: Option<NonZeroU32>,
 }
 
 impl Subscription {
@@ -136,7 +134,6 @@ impl Subscription {
             reply: None,
             delivery: None,
             ordering: Ordering::default(),
-            concurrency: None,
         }
     }
 }
@@ -385,6 +382,12 @@ impl Topology {
     /// Every broker and channel.
     pub fn addressables(&self) -> impl Iterator<Item = &Arc<Addressable>> {
         self.addressables.values()
+    }
+
+    /// Brokers and channels behind this one, or from the first on, by kind, namespace and name.
+    pub fn addressables_after(&self, name: Option<&Name>) -> impl Iterator<Item = &Arc<Addressable>> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.addressables.range::<_, Name>((from, Bound::Unbounded)).map(|(_, addressable)| addressable)
     }
 
     /// The broker or channel that a request is for, by the host it names and its target as it stands in the request.

@@ -118,3 +118,39 @@ async fn a_dead_letter_of_a_trigger_that_is_gone_says_so_and_stays() -> Runs {
     world.finish().await;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_delivered_again_up_to_the_first_that_cannot_be() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    sinks.on("one", |_, _| Act::Status(400));
+    sinks.on("two", |_, _| Act::Status(400));
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "one"), to(&sinks, "two")]);
+    let world = World::start(directory.path(), topology);
+    world.ready(&["one", "two"]).await;
+    world.numbers(&b, 0..130, "t").await;
+    until("all are kept", || world.plane.dead_letter_count(&b) == 260).await;
+    let before = ["one", "two"].map(|name| sinks.seen(name).len());
+    sinks.on("one", |_, _| Act::Status(202));
+    sinks.on("two", |_, _| Act::Status(202));
+    let mut offsets: Vec<u64> = (0..260).collect();
+    offsets.insert(150, 9999);
+    let refused = world.plane.redrive(&b, offsets).await;
+    assert!(matches!(refused, Err(OperationError::NoLetter(9999))), "{refused:?}");
+    assert_eq!(world.plane.dead_letter_count(&b), 110);
+    let twice = world.plane.redrive(&b, vec![200, 201, 200]).await;
+    assert!(matches!(twice, Err(OperationError::NoLetter(200))), "{twice:?}");
+    world.plane.redrive(&b, (150..200).chain(202..260).collect()).await?;
+    assert_eq!(world.plane.dead_letter_count(&b), 0);
+    until("each comes once more", || {
+        let seen = ["one", "two"].map(|name| sinks.seen(name).len());
+        seen[0] + seen[1] == before[0] + before[1] + 260
+    })
+    .await;
+    assert_eq!(world.metric("broker_dead_letters_redriven"), 260);
+    world.finish().await;
+    for (name, before) in ["one", "two"].into_iter().zip(before) {
+        let ids: std::collections::BTreeSet<String> = sinks.ids(name).split_off(before).into_iter().collect();
+        assert_eq!((ids.len(), sinks.seen(name).len()), (130, before + 130), "{name}");
+    }
+    Ok(())
+}

@@ -4,7 +4,6 @@ mod world;
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -219,15 +218,22 @@ async fn a_channel_changes_nothing_and_its_replies_go_where_its_subscription_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_gets_as_many_events_at_a_time_as_it_takes() -> Runs {
+async fn a_subscriber_that_says_how_much_it_takes_gets_that_and_as_much_to_wait_in_front_of_it() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let narrow = Subscription { concurrency: NonZeroU32::new(2), ..to(&sinks, "narrow") };
-    sinks.on("narrow", |_, _| Act::Slow(10));
-    let world = World::start(directory.path(), with(Topology::default(), &b, vec![narrow]));
+    sinks.on("narrow", |_, _| Act::Takes(10, "1"));
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "narrow")]));
     world.ready(&["narrow"]).await;
-    world.numbers(&b, 0..20, "t").await;
-    sinks.wait("narrow", 20).await;
+    let status = || world.plane.status("narrow").expect("it is there");
+    world.numbers(&b, 0..1, "t").await;
+    until("it is known", || status().concurrency == 2).await;
+    world.numbers(&b, 1..20, "t").await;
+    until("all are delivered", || status().delivered == 20).await;
     assert_eq!(sinks.busiest("narrow"), 2);
+    // There are more of it now.
+    sinks.on("narrow", |_, _| Act::Takes(10, "3"));
+    world.numbers(&b, 20..60, "t").await;
+    until("all of these, too", || status().delivered == 60).await;
+    assert_eq!((sinks.busiest("narrow"), status().concurrency), (6, 6));
     world.finish().await;
     Ok(())
 }
@@ -235,9 +241,8 @@ async fn a_subscriber_gets_as_many_events_at_a_time_as_it_takes() -> Runs {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_subscriber_holds_up_nobody_and_gets_everything_once_it_is_free() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let stuck = Subscription { concurrency: NonZeroU32::new(4), ..to(&sinks, "stuck") };
     let timeout = Some(Duration::from_millis(300));
-    let stuck = Subscription { delivery: Some(Delivery { timeout, ..retries(100_000, 1) }), ..stuck };
+    let stuck = Subscription { delivery: Some(Delivery { timeout, ..retries(100_000, 1) }), ..to(&sinks, "stuck") };
     let world = World::start(directory.path(), with(Topology::default(), &b, vec![stuck, to(&sinks, "quick")]));
     world.ready(&["stuck", "quick"]).await;
     sinks.on("stuck", |_, _| Act::Hang);
@@ -331,6 +336,39 @@ async fn a_subscriber_that_has_too_much_to_do_is_sent_less() -> Runs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_replaced_once_before_the_attempt_has_failed() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let asks = |name: &str| Subscription {
+        subscriber: Subscriber::At(Destination { audience: Some(name.into()), ..sinks.at(name) }),
+        service_account: Some("account".into()),
+        ..to(&sinks, name)
+    };
+    // Each that was refused has a next one, but for whom there is one alone.
+    let tokens: knoll_broker::Tokens = Arc::new(|audience, _, _, refused| {
+        let next = refused.filter(|_| &*audience != "one").map_or(1, |refused| refused.len() + 1);
+        Box::pin(async move { http::HeaderValue::from_bytes(&vec![b'x'; next]).map_err(|error| error.to_string()) })
+    });
+    let hooks = Hooks { tokens: Some(tokens), ..Hooks::default() };
+    let topology = with(Topology::default(), &b, vec![asks("revoked"), asks("never"), asks("one")]);
+    let world = World::start_with(directory.path(), topology, options(), Config::default(), hooks);
+    let is = |seen: &Seen, token: &str| seen.headers["authorization"] == token;
+    sinks.on("revoked", move |seen, _| Act::Status(if is(seen, "x") { 401 } else { 202 }));
+    sinks.on("never", |_, _| Act::Status(401));
+    sinks.on("one", |_, _| Act::Status(401));
+    world.ready(&["revoked", "never", "one"]).await;
+    world.number(&b, 1, "t").await;
+    until("the others are kept", || world.plane.dead_letter_count(&b) == 2).await;
+    until("it is delivered", || world.plane.status("revoked").is_some_and(|status| status.delivered == 1)).await;
+    let tokens = |name: &str| -> Vec<usize> {
+        sinks.seen(name).iter().map(|seen| seen.headers["authorization"].len()).collect()
+    };
+    assert_eq!((tokens("revoked"), tokens("never"), tokens("one")), (vec![1, 2], vec![1, 2], vec![1]));
+    assert_eq!(world.plane.status("revoked").expect("there").failed_attempts, 0);
+    world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whom_a_token_is_asked_for_gets_one_made_for_the_triggers_account() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     let audience = |name: &str| Destination { audience: Some("them".into()), ..sinks.at(name) };
@@ -340,7 +378,7 @@ async fn whom_a_token_is_asked_for_gets_one_made_for_the_triggers_account() -> R
         ..to(&sinks, "known")
     };
     let unknown = Subscription { subscriber: Subscriber::At(audience("unknown")), ..to(&sinks, "unknown") };
-    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account| {
+    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account, _| {
         Box::pin(async move {
             format!("Bearer {audience} {namespace} {account}").try_into().map_err(|_| "no value".to_owned())
         })

@@ -224,7 +224,7 @@ async fn at_the_disks_budget_senders_are_told_when_to_come_back_and_deliveries_m
     let topology = with(Topology::default(), &b, vec![stuck]);
     let world = World::start_with(directory.path(), topology, options, config, Hooks::default());
     world.ready(&["t"]).await;
-    sinks.on("t", |_, _| Act::Slow(20));
+    sinks.on("t", |_, _| Act::Slow(300));
     let uri = Topology::default().address(&b).expect("an address");
     let mut taken = 0;
     let refused = loop {

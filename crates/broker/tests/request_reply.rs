@@ -9,10 +9,12 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use knoll_broker::{
     Config, Hooks, Topology,
-    topology::{RequestReply, Subscription},
+    delivery::Destination,
+    topology::{RequestReply, Subscriber, Subscription},
 };
 use knoll_event::{
     Event,
+    cesql::Expression,
     filter::Filter,
     mode::{self, Format},
 };
@@ -33,16 +35,23 @@ fn request_reply(name: &str, milliseconds: u64) -> RequestReply {
     }
 }
 
+/// The Trigger that brings answers to a RequestReply.
+fn answers(of: &RequestReply) -> Subscription {
+    let expression = Expression::parse(&format!("EXISTS {}", of.reply_attribute)).expect("an expression");
+    let subscriber = Subscriber::At(Destination::new(replies(&of.name)));
+    Subscription { filter: Filter::cesql(expression), ..Subscription::new("ns", &of.name, &of.uid, subscriber) }
+}
+
 /// A broker with these subscriptions and those of these RequestReplies.
 fn topology(subscriptions: Vec<Subscription>, of: Vec<RequestReply>) -> Topology {
     let topology = Topology::default();
-    let theirs = of.iter().map(|of| topology.reply_subscription(of).expect("names"));
+    let theirs = of.iter().map(answers);
     let all = subscriptions.into_iter().chain(theirs).collect();
     of.into_iter().fold(with(topology, &broker("b"), all), Topology::with_request_reply)
 }
 
 fn address(name: &str) -> Uri {
-    Topology::default().request_reply_address("ns", name).expect("a URI")
+    format!("http://request-reply.knative-eventing.svc.cluster.local/ns/{name}").parse().expect("a URI")
 }
 
 fn replies(name: &str) -> Uri {

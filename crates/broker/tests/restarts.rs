@@ -4,7 +4,6 @@ mod world;
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU32,
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
@@ -25,21 +24,18 @@ fn distinct(sinks: &Sinks, name: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_in_mid_delivery_nothing_that_was_accepted_is_missing_anywhere() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let concurrency = NonZeroU32::new(4);
-    let flaps = Subscription { delivery: Some(retries(1000, 0)), concurrency, ..to(&sinks, "flaps") };
-    let slow = Subscription { concurrency, ..to(&sinks, "slow") };
+    let flaps = Subscription { delivery: Some(retries(1000, 0)), ..to(&sinks, "flaps") };
     let fails = Subscription {
         delivery: Some(Delivery { dead_letter_sink: Some(sinks.at("dead")), ..retries(1, 1) }),
-        concurrency,
         ..to(&sinks, "fails")
     };
-    let topology = with(Topology::default(), &b, vec![flaps, slow, fails, to(&sinks, "quick")]);
+    let topology = with(Topology::default(), &b, vec![flaps, to(&sinks, "slow"), fails, to(&sinks, "quick")]);
     sinks.on("flaps", |_, before| if before % 7 < 4 { Act::Status(503) } else { Act::Status(202) });
     sinks.on("slow", |_, _| Act::Slow(8));
     sinks.on("fails", |_, _| Act::Status(500));
     let (total, kills) = (1200, 6);
     for round in 0..kills {
-        let world = World::start(directory.path(), topology.clone());
+        let world = World::start_narrow(directory.path(), topology.clone(), 4);
         world.ready(&["flaps", "slow", "fails", "quick"]).await;
         let first = round * (total / kills);
         for number in (first..first + total / kills).step_by(10) {
@@ -48,7 +44,7 @@ async fn killed_again_and_again_in_mid_delivery_nothing_that_was_accepted_is_mis
         sleep(Duration::from_millis(20 * round as u64)).await;
         world.kill().await;
     }
-    let world = World::start(directory.path(), topology);
+    let world = World::start_narrow(directory.path(), topology, 4);
     for name in ["flaps", "slow", "dead", "quick"] {
         until(name, || distinct(&sinks, name) == total).await;
     }
@@ -59,7 +55,7 @@ async fn killed_again_and_again_in_mid_delivery_nothing_that_was_accepted_is_mis
     })
     .await;
     // What was under way, and what was done and not told yet.
-    for (name, most) in [("slow", 4 + 32), ("quick", 256)] {
+    for (name, most) in [("slow", 4 + 32), ("quick", 4 + 32)] {
         let twice = sinks.seen(name).len() - total;
         assert!(twice <= kills * most, "{twice} at {name} came twice");
     }
@@ -70,16 +66,15 @@ async fn killed_again_and_again_in_mid_delivery_nothing_that_was_accepted_is_mis
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_takes_nothing_that_was_accepted_either() -> Runs {
     let (sinks, b) = (Sinks::start().await, broker("b"));
-    let slow = Subscription { concurrency: NonZeroU32::new(4), ..to(&sinks, "slow") };
     let fails = Subscription {
         delivery: Some(Delivery { dead_letter_sink: Some(sinks.at("dead")), ..retries(1, 1) }),
         ..to(&sinks, "fails")
     };
-    let topology = with(Topology::default(), &b, vec![slow, fails, to(&sinks, "sinkless")]);
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "slow"), fails, to(&sinks, "sinkless")]);
     sinks.on("slow", |_, _| Act::Slow(3));
     sinks.on("fails", |_, _| Act::Status(500));
     sinks.on("sinkless", |_, _| Act::Status(400));
-    let config = Config { window: 16, ..Config::default() };
+    let config = Config { window: 16, max_concurrency: 4, ..Config::default() };
     let start = |disk: &MemoryDisk| {
         World::start_on(Arc::new(disk.clone()), topology.clone(), options(), config.clone(), Hooks::default())
     };
@@ -190,12 +185,11 @@ async fn what_was_put_aside_is_found_again_and_comes_in_order() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     let ordered = Subscription {
         ordering: knoll_broker::topology::Ordering::Key,
-        concurrency: NonZeroU32::new(3),
         delivery: Some(retries(100_000, 5)),
         ..to(&sinks, "ordered")
     };
     let topology = with(Topology::default(), &b, vec![ordered, to(&sinks, "quick")]);
-    let config = Config { window: 16, grace: Duration::from_secs(2), ..Config::default() };
+    let config = Config { window: 16, max_concurrency: 3, grace: Duration::from_secs(2), ..Config::default() };
     let start = || World::start_with(directory.path(), topology.clone(), options(), config.clone(), Hooks::default());
     sinks.on("ordered", |_, _| Act::Status(503));
     let world = start();
@@ -304,8 +298,7 @@ async fn a_broker_that_is_deleted_under_load_answers_404_and_one_of_its_name_beg
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_costs_disk_and_a_restart_with_it_no_time() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
-    let stuck = Subscription { concurrency: NonZeroU32::new(4), ..to(&sinks, "stuck") };
-    let topology = with(Topology::default(), &b, vec![stuck, to(&sinks, "quick")]);
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "stuck"), to(&sinks, "quick")]);
     sinks.on("stuck", |_, _| Act::Hang);
     let world = World::start(directory.path(), topology.clone());
     world.ready(&["stuck", "quick"]).await;

@@ -125,8 +125,7 @@ async fn replies_that_never_end_take_a_part_of_the_memory_for_replies() -> Runs 
 async fn events_that_are_read_again_take_a_part_of_the_memory_for_events() -> Runs {
     let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
     sinks.on("hangs", |_, _| Act::Hang);
-    let concurrency = std::num::NonZeroU32::new(64);
-    let topology = with(Topology::default(), &b, vec![Subscription { concurrency, ..to(&sinks, "hangs") }]);
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "hangs")]);
     let large = 2 << 20;
     let config = Config { max_event_bytes: large, max_delivery_bytes: 2 * large, parts: 1, ..Config::default() };
     let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());

@@ -106,22 +106,27 @@ impl Endpoint<'_> {
     }
 
     fn list(&self, out: &mut dyn Write) -> Result<(), EventError> {
-        let all = self.ask("GET", "/events", &Value::Null)?;
         let row = |of: &str, to: &str, numbers: [String; 4]| {
             let [lag, under_way, delivered, dead] = numbers;
             format!("{of:<40} {to:<32} {lag:>9} {under_way:>9} {delivered:>10} {dead:>8}")
         };
         writeln!(out, "{}", row("OF", "TO", ["LAG", "IN FLIGHT", "DELIVERED", "DEAD"].map(str::to_owned)))?;
-        for of in list(&all) {
-            let name = format!("{}:{}/{}", text(of, "kind"), text(of, "namespace"), text(of, "name"));
-            let dead = of["deadLetters"].to_string();
-            writeln!(out, "{}", row(&name, "", [String::new(), String::new(), String::new(), dead]))?;
-            for to in list(&of["subscriptions"]) {
-                let numbers = ["lag", "inFlight", "delivered", "deadLetters"].map(|field| to[field].to_string());
-                writeln!(out, "{}", row("", &shown(text(to, "name")), numbers))?;
+        let mut path = "/events".to_owned();
+        loop {
+            let page = self.ask("GET", &path, &Value::Null)?;
+            for of in list(&page["items"]) {
+                let name = format!("{}:{}/{}", text(of, "kind"), text(of, "namespace"), text(of, "name"));
+                let dead = of["deadLetters"].to_string();
+                writeln!(out, "{}", row(&name, "", [String::new(), String::new(), String::new(), dead]))?;
+                for to in list(&of["subscriptions"]) {
+                    let numbers = ["lag", "inFlight", "delivered", "deadLetters"].map(|field| to[field].to_string());
+                    writeln!(out, "{}", row("", &shown(text(to, "name")), numbers))?;
+                }
             }
+            // Names of objects need no escapes.
+            let Some(next) = page["next"].as_str() else { return Ok(()) };
+            path = format!("/events?after={next}");
         }
-        Ok(())
     }
 
     fn send(&self, to: &Target, event: &Value, out: &mut dyn Write) -> Result<(), EventError> {

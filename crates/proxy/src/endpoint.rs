@@ -146,3 +146,10 @@ pub(crate) struct EndpointSet {
     /// The instances.
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
+
+impl EndpointSet {
+    /// How many requests all of them take at a time, or one if there is none just now; nothing where that is not limited.
+    pub(crate) fn capacity(&self) -> Option<usize> {
+        (self.limit > 0).then(|| self.endpoints.len().max(1) * self.limit as usize)
+    }
+}

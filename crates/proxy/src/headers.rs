@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use knoll_api::table::{CAPACITY_HEADER, SENDER_HEADER};
 
 use crate::balance::random;
 use crate::gateway::Visibility;
@@ -13,6 +14,7 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 pub(crate) static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static CAPACITY: HeaderName = HeaderName::from_static(CAPACITY_HEADER);
 
 /// Set on a request when it asks something of the network, not of the user's container.
 pub(crate) static NETWORK_PROBE: HeaderName = HeaderName::from_static("k-network-probe");
@@ -49,6 +51,7 @@ pub(crate) struct Seen {
     network_probe: bool,
     kubelet_agent: bool,
     kubelet_probe: bool,
+    event: bool,
 }
 
 impl Seen {
@@ -73,6 +76,7 @@ impl Seen {
                     }
                 }
                 "traceparent" => seen.trace = true,
+                SENDER_HEADER => seen.event = true,
                 "cookie" => seen.cookies += 1,
                 "user-agent" => seen.kubelet_agent |= value.as_bytes().starts_with(b"kube-probe/"),
                 name if is_internal(name) => {
@@ -98,6 +102,11 @@ impl Seen {
         self.network_probe
             && (visibility == Visibility::ClusterLocal
                 || headers.get(&NETWORK_PROBE).is_some_and(|value| value == "probe"))
+    }
+
+    /// Whether a request is an event of a broker or channel, on pods' side.
+    pub(crate) fn is_event(&self, visibility: Visibility) -> bool {
+        self.event && visibility == Visibility::ClusterLocal
     }
 
     /// The protocol a request asks to change to.
@@ -218,6 +227,11 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// Says how many requests at a time are taken, so that who sends events keeps the others.
+pub(crate) fn tell_capacity(headers: &mut HeaderMap, capacity: usize) {
+    headers.insert(CAPACITY.clone(), HeaderValue::from(capacity));
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap, seen: Seen) {

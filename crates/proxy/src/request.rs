@@ -16,6 +16,7 @@ use crate::body::{Body, Outbound, Proxied, Transit};
 use crate::client::Client;
 use crate::connection_pool::PooledConnection;
 use crate::contain::contained;
+use crate::endpoint::EndpointSet;
 use crate::endpoint_pool::Permit;
 use crate::errors::{self, Own, Refusal};
 use crate::forward::{ForwardError, Unanswered, forward};
@@ -98,7 +99,15 @@ async fn answer(client: &Rc<Client>, mut request: Request<Incoming>) -> Result<R
         (StatusCode::SWITCHING_PROTOCOLS, None) => {
             Err(Own::Broken("instance switched protocols without being asked".into()))
         }
-        _ => Ok(to_client(client, response, transit, timeouts)),
+        _ => {
+            let mut response = to_client(client, response, transit, timeouts);
+            if seen.is_event(client.visibility)
+                && let Some(capacity) = target.meter.with_endpoints(EndpointSet::capacity)
+            {
+                headers::tell_capacity(response.headers_mut(), capacity);
+            }
+            Ok(response)
+        }
     }
 }
 

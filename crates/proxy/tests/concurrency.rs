@@ -131,3 +131,23 @@ async fn a_report_visits_who_has_an_instance_or_counted_something_and_nobody_els
         assert_eq!(report.iter().map(|stat| &stat.revision).collect::<Vec<_>>(), [&key("rev")]);
     }
 }
+
+#[tokio::test]
+async fn who_sends_events_is_told_how_many_requests_are_taken_at_a_time() {
+    let instances = [saying("one").await, saying("two").await];
+    let world = world(table(vec![Revision { limit: 3, ..revision("rev", &instances) }]));
+    let capacity = async |address, name: &'static str| {
+        let mut request = request("/");
+        request.headers_mut().insert(name, http::HeaderValue::from_static("ns"));
+        let answer = Answer::read(Client1::open(address).await.send(request).await).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        answer.headers.get("knoll-capacity").map(|value| value.to_str().expect("text").to_owned())
+    };
+    assert_eq!(capacity(world.local, "kn-namespace").await.as_deref(), Some("6"));
+    assert_eq!(capacity(world.local, "x-other").await, None, "nobody asked");
+    assert_eq!(capacity(world.external, "kn-namespace").await, None, "strangers are not told");
+    world.publish(table(vec![Revision { limit: 3, ..revision("rev", &instances[..1]) }])).await;
+    assert_eq!(capacity(world.local, "kn-namespace").await.as_deref(), Some("3"));
+    world.publish(table(vec![revision("rev", &instances)])).await;
+    assert_eq!(capacity(world.local, "kn-namespace").await, None, "there is no limit");
+}

@@ -71,7 +71,7 @@ fn is_retriable(cause: Cause) -> bool {
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         ),
-        Cause::Transport | Cause::Timeout => true,
+        Cause::Transport | Cause::Timeout | Cause::NoRoom => true,
         Cause::NoEvent | Cause::Unresolved | Cause::Unsendable => false,
     }
 }

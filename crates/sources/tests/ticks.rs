@@ -274,7 +274,7 @@ async fn a_panic_costs_one_event_and_one_of_the_clock_a_moment() {
         assert!(!matches!(call, 5 | 25), "the clock breaks");
         inner()
     });
-    let broken: knoll_broker::Tokens = Arc::new(|_, _, _| panic!("no tokens"));
+    let broken: knoll_broker::Tokens = Arc::new(|_, _, _, _| panic!("no tokens"));
     let every = json!({"schedule": "* * * * * *"});
     let sources = Sources::default()
         .with(ping(&sinks, "fine", every.clone()))
@@ -293,7 +293,7 @@ async fn a_panic_costs_one_event_and_one_of_the_clock_a_moment() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_made_for_the_sinks_audience_as_the_sources_account() {
     let (sinks, wall) = (Sinks::start().await, Wall::at(START));
-    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account| {
+    let tokens: knoll_broker::Tokens = Arc::new(|audience, namespace, account, _| {
         Box::pin(async move { Ok(HeaderValue::from_str(&format!("Bearer {audience} {namespace} {account}")).unwrap()) })
     });
     let source = for_audience(ping(&sinks, "p", json!({"schedule": "* * * * * *"})), "who");

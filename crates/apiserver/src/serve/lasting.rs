@@ -168,9 +168,10 @@ impl<G: Unpin> http_body::Body for Kept<G> {
 mod tests {
     use futures_util::stream;
     use http_body_util::BodyExt as _;
+    use knoll_bounds::Shares;
 
     use super::*;
-    use crate::{body, shares::Shares};
+    use crate::body;
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_gives_its_place_back() {

@@ -25,6 +25,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use knoll_bounds::{Patient, Shares};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -36,14 +37,13 @@ use tracing::debug;
 
 use self::{
     lasting::{Kept, Lasting},
-    patience::Patient,
+    patience::OfConnection,
 };
 use crate::{
     ApiServer, UserInfo, auth,
     body::{self, Body},
     flow::{LONGEST, RequestKind},
     panics, respond,
-    shares::Shares,
     status::Status,
 };
 
@@ -80,15 +80,24 @@ struct Traffic {
 struct Asked {
     under_way: usize,
     last: Instant,
+    /// How long it may stay without a request.
+    patience: Duration,
 }
 
 /// A request under way.
 struct UnderWay(Arc<Traffic>);
 
 impl Traffic {
+    /// A connection begins, on which the head of the first request has to come as soon as that of any other.
+    fn new(address: IpAddr, certificate: Option<UserInfo>, commands: Arc<AtomicBool>) -> Arc<Self> {
+        let asked = Mutex::new(Asked { under_way: 0, last: Instant::now(), patience: HEAD_TIME });
+        Arc::new(Self { address, certificate, commands, asked })
+    }
+
     fn begin(self: &Arc<Self>) -> UnderWay {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.under_way += 1;
+        asked.patience = IDLE;
         UnderWay(self.clone())
     }
 
@@ -102,7 +111,7 @@ impl Traffic {
             let until = {
                 let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
                 let from = if asked.under_way > 0 { Instant::now() } else { asked.last };
-                from + IDLE
+                from + asked.patience
             };
             if until <= Instant::now() {
                 return;
@@ -189,12 +198,12 @@ impl ApiServer {
         let commands = Arc::<AtomicBool>::default();
         // Below TLS, where it is seen what the client takes.
         let Some((stream, certificate)) =
-            shake_hands(acceptor, stream, |stream| Patient::new(stream, commands.clone(), self.counters.clone())).await
+            shake_hands(acceptor, stream, OfConnection { commands: commands.clone(), counters: self.counters.clone() })
+                .await
         else {
             return;
         };
-        let asked = Mutex::new(Asked { under_way: 0, last: Instant::now() });
-        let traffic = Arc::new(Traffic { address, certificate, commands, asked });
+        let traffic = Traffic::new(address, certificate, commands);
         let (server, requests) = (self.clone(), traffic.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, traffic) = (server.clone(), requests.clone());
@@ -327,17 +336,17 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-type Encrypted = tokio_rustls::server::TlsStream<Patient<TcpStream>>;
+type Encrypted = tokio_rustls::server::TlsStream<Patient<TcpStream, OfConnection>>;
 
 /// TLS, and whom the client's certificate names. `None` when it fails: that is the client's affair.
 async fn shake_hands(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    patient: impl FnOnce(TcpStream) -> Patient<TcpStream>,
+    patience: OfConnection,
 ) -> Option<(Encrypted, Option<UserInfo>)> {
     // Small answers must not wait for more.
     stream.set_nodelay(true).ok()?;
-    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(patient(stream))).await.ok()?.ok()?;
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(Patient::new(stream, patience))).await.ok()?.ok()?;
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::user_of_certificate(leaf));
     Some((stream, identity))
@@ -346,6 +355,18 @@ async fn shake_hands(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_was_asked_yet_is_let_go_as_soon_as_one_whose_head_does_not_come() {
+        let traffic = Traffic::new(IpAddr::from([192, 0, 2, 1]), None, Arc::default());
+        let begun = Instant::now();
+        traffic.idle().await;
+        assert_eq!(begun.elapsed(), HEAD_TIME);
+        drop(traffic.begin());
+        let begun = Instant::now();
+        traffic.idle().await;
+        assert_eq!(begun.elapsed(), IDLE);
+    }
 
     #[test]
     fn the_accounts_of_a_namespace_share_one_part() {

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
+use knoll_bounds::Turns;
 use tokio::time::{Instant, timeout_at};
 
 use super::Resolve;
-use crate::turns::Turns;
 
 /// Look-ups at a time, and one part in so many of them for one namespace.
 const MOST: usize = 32;

@@ -22,7 +22,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{Reachable, Resolve, Resolver};
+use super::{Resolver, reachable::ToPort};
 use crate::{Config, Transport, transport::Trusted};
 
 /// Bundles whose pools are kept; beyond them all begin anew.
@@ -38,7 +38,7 @@ const UNREAD_OF_ALL: u32 = 1 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 9;
 
-type Connector = HttpConnector<Resolver>;
+type Connector = ToPort<HttpConnector<Resolver>>;
 type Secure = Pool<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// Why a request was not answered.
@@ -68,15 +68,16 @@ struct Trusting {
 }
 
 impl Pools {
-    pub(super) fn new(config: &Config, resolve: Resolve, transport: Transport) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver { resolve, reachable: Reachable::new(config) });
+    pub(super) fn new(config: &Config, resolver: Resolver, transport: Transport) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
         connector.set_keepalive_interval(Some(KEEPALIVE));
         connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         connector.set_connect_timeout(Some(config.connect_timeout));
-        let plain = builder(config).build(connector.clone());
+        let plain = builder(config).build(ToPort(connector.clone()));
         connector.enforce_http(false);
+        let connector = ToPort(connector);
         let secure = Mutex::new(Trusting { trusted: transport.trusted(), pools: HashMap::new() });
         Self { config: config.clone(), connector, plain, transport, secure }
     }

@@ -3,14 +3,19 @@
 //! Upstream's list, and what it makes anew from its own traces: W3C Trace Context and Baggage pass as they are, so that a
 //! trace goes on. Everything else stops here, credentials first.
 
+use std::num::NonZeroU32;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
+use knoll_api::table::{CAPACITY_HEADER, SENDER_HEADER};
 
 /// Says that a reply is asked for.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The value of [`PREFER`].
 pub const REPLY: HeaderValue = HeaderValue::from_static("reply");
 /// The namespace of the broker or channel that sends.
-pub const NAMESPACE: HeaderName = HeaderName::from_static("kn-namespace");
+pub const NAMESPACE: HeaderName = HeaderName::from_static(SENDER_HEADER);
+/// How many requests at a time whoever answers takes.
+pub const CAPACITY: HeaderName = HeaderName::from_static(CAPACITY_HEADER);
 
 const EXACT: [&str; 2] = ["x-request-id", "retry-after"];
 /// A trace, and what goes with it.
@@ -69,6 +74,11 @@ pub fn bounded(headers: &HeaderMap) -> Result<(HeaderMap, usize), TooMuchBeside>
     }
 }
 
+/// How many requests at a time an answer says that are taken, if it says so.
+pub fn capacity(answer: &HeaderMap) -> Option<NonZeroU32> {
+    answer.get(CAPACITY)?.to_str().ok()?.parse().ok()
+}
+
 /// What travels beside a reply: what its answer says, and the trace of the event that it replies to, as upstream makes the
 /// two parts of one trace whatever the answer says.
 pub fn beside_reply(answer: &HeaderMap, event: &HeaderMap) -> HeaderMap {
@@ -122,6 +132,13 @@ mod tests {
         let passed = passing(&headers);
         assert_eq!(passed.len(), passing_names.len());
         assert!(passing_names.iter().all(|name| passed.contains_key(*name)));
+    }
+
+    #[test]
+    fn what_is_no_number_of_requests_says_nothing() {
+        let said = |value: &'static str| capacity(&[(CAPACITY, HeaderValue::from_static(value))].into_iter().collect());
+        assert_eq!(["7", "0", "-1", "many", "99999999999"].map(said), [NonZeroU32::new(7), None, None, None, None]);
+        assert_eq!(capacity(&HeaderMap::new()), None);
     }
 
     #[test]

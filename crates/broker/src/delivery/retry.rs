@@ -14,6 +14,8 @@ const MANY: u32 = 10;
 const WAIT_OF_MANY: Duration = Duration::from_millis(100);
 /// The wait after an attempt that came to nothing before it began, and so took no time.
 const WAIT_OF_UNSENDABLE: Duration = Duration::from_secs(1);
+/// Before it is looked whether there is room again.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// Why one attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Cause {
     Unresolved,
     /// Its address cannot be sent to.
     Unsendable,
+    /// It is a broker or channel here, and the event log has no room for more of it.
+    NoRoom,
 }
 
 impl Cause {
@@ -41,6 +45,7 @@ impl Cause {
             Self::Transport | Self::Timeout => 500,
             Self::Unresolved => 404,
             Self::Unsendable => -1,
+            Self::NoRoom => 503,
         }
     }
 
@@ -49,7 +54,8 @@ impl Cause {
     pub fn is_retriable(self) -> bool {
         match self {
             Self::Status(status) => matches!(status.as_u16(), 404 | 408 | 409 | 429 | 500..),
-            Self::NoEvent | Self::Transport | Self::Timeout | Self::Unresolved | Self::Unsendable => true,
+            Self::NoEvent | Self::Transport | Self::Timeout => true,
+            Self::Unresolved | Self::Unsendable | Self::NoRoom => true,
         }
     }
 
@@ -57,7 +63,7 @@ impl Cause {
     pub fn is_overload(self) -> bool {
         match self {
             Self::Status(status) => matches!(status.as_u16(), 429 | 503),
-            Self::Transport | Self::Timeout => true,
+            Self::Transport | Self::Timeout | Self::NoRoom => true,
             Self::NoEvent | Self::Unresolved | Self::Unsendable => false,
         }
     }
@@ -81,12 +87,17 @@ pub struct Failure {
 pub enum Next {
     /// Another one, after a wait.
     Retry(Duration),
+    /// The same one, after a wait: it failed by no fault of the destination's, and counts for nothing.
+    Hold(Duration),
     /// None: the event is a dead letter.
     DeadLetter,
 }
 
 /// What follows a failure that `made` attempts came to, this one among them.
 pub fn next(delivery: &Delivery, made: u32, failure: &Failure) -> Next {
+    if failure.cause == Cause::NoRoom {
+        return Next::Hold(WAIT_FOR_ROOM);
+    }
     if !failure.cause.is_retriable() || made > delivery.retry {
         return Next::DeadLetter;
     }
@@ -127,9 +138,25 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_code() {
-        let causes =
-            [status(418), Cause::NoEvent, Cause::Transport, Cause::Timeout, Cause::Unresolved, Cause::Unsendable];
-        assert_eq!(causes.map(Cause::code), [418, 502, 500, 500, 404, -1]);
+        let causes = [
+            status(418),
+            Cause::NoEvent,
+            Cause::Transport,
+            Cause::Timeout,
+            Cause::Unresolved,
+            Cause::Unsendable,
+            Cause::NoRoom,
+        ];
+        assert_eq!(causes.map(Cause::code), [418, 502, 500, 500, 404, -1, 503]);
+    }
+
+    #[test]
+    fn room_is_waited_for_however_few_retries_there_are() {
+        let held = Next::Hold(Duration::from_secs(1));
+        for (retry, made) in [(0, 1), (3, 1), (3, 100)] {
+            let delivery = Delivery { retry, ..Delivery::default() };
+            assert_eq!(next(&delivery, made, &failure(Cause::NoRoom, Some(60))), held, "{retry} {made}");
+        }
     }
 
     #[test]

@@ -7,13 +7,15 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
+use knoll_bounds::Turn;
 use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
 use tokio::time::sleep;
 
-use super::Context;
+use super::{Context, limit::Capacity};
 use crate::{
+    budget::From,
     client::{Answer, Message, failure, told},
     delivery::{
         Delivery, Destination, dead_letter, headers,
@@ -21,12 +23,20 @@ use crate::{
         retry::{self, Cause, Failure, Next},
         retry_after::retry_after,
     },
-    intake::From,
+    intake::Refused,
     record::Record,
     sender,
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
-    turns::Turn,
 };
+
+/// An attempt that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What it came to.
+    pub(crate) ended: Ended,
+    /// What its subscriber says of how much it takes.
+    pub(crate) capacity: Capacity,
+}
 
 /// What an attempt came to.
 #[derive(Debug)]
@@ -40,6 +50,11 @@ pub(crate) enum Ended {
     },
     /// The event could not be read, and may be later: nothing was tried.
     Unread,
+    /// Where it goes there is no room for it: it is to be tried again, and this was no attempt.
+    Held {
+        /// When.
+        wait: std::time::Duration,
+    },
     /// It is to be tried again.
     Retry {
         /// When.
@@ -95,16 +110,18 @@ struct Reply {
 
 impl Attempt {
     /// Makes it once it has its place among those that may be under way.
-    pub(crate) async fn run(self) -> Ended {
+    pub(crate) async fn run(self) -> Made {
         let waiting = self.context.metrics.waiting.enter();
         let _place = self.context.under_way.attempts.take(self.namespace(), 1).await;
         drop(waiting);
         let _entered = self.context.metrics.in_flight.enter();
+        let mut capacity = Capacity::Unknown;
         // Those that wait are many more, and small.
-        Box::pin(self.made()).await
+        let ended = Box::pin(self.made(&mut capacity)).await;
+        Made { ended, capacity }
     }
 
-    async fn made(&self) -> Ended {
+    async fn made(&self, capacity: &mut Capacity) -> Ended {
         if self.failed > 0 {
             self.context.metrics.retried.count();
         }
@@ -112,7 +129,7 @@ impl Attempt {
             Ok(read) => read,
             Err(ended) => return ended,
         };
-        match self.to_subscriber(&record).await {
+        match self.to_subscriber(&record, capacity).await {
             Ok(None) => self.delivered(),
             Ok(Some(Reply { event, format, beside, room: _room })) => {
                 let reply = Record { hops: record.hops, ..Record::new(event, format, beside) };
@@ -175,8 +192,8 @@ impl Attempt {
         &self.subscribed.delivery
     }
 
-    /// Sends the event to the subscriber. What it replies.
-    async fn to_subscriber(&self, record: &Record) -> Result<Option<Reply>, Failure> {
+    /// Sends the event to the subscriber. What it replies, and says of how much it takes.
+    async fn to_subscriber(&self, record: &Record, capacity: &mut Capacity) -> Result<Option<Reply>, Failure> {
         let subscription = &self.subscribed.subscription;
         let to = match &subscription.subscriber {
             Subscriber::Nobody => {
@@ -195,6 +212,7 @@ impl Attempt {
             (Kind::Channel, None) => Reading::StatusOnly,
         };
         let answer = self.send(to, record, Leg::Subscriber(reading)).await?;
+        *capacity = headers::capacity(&answer.headers).map_or(Capacity::Unsaid, Capacity::Of);
         match meaning(reading, answer.status, &answer.headers, &answer.body) {
             Meaning::Delivered => Ok(None),
             Meaning::Reply(event, format) => {
@@ -206,17 +224,37 @@ impl Attempt {
         }
     }
 
-    /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
+    /// Sends, with a token where one is asked for; once more with another where that is not taken: it may have been revoked.
     async fn send(&self, to: &Destination, record: &Record, leg: Leg) -> Result<Answer, Failure> {
-        let mut headers = record.headers.clone();
-        if let Some(audience) = &to.audience {
-            let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
-            let token = sender::token(&self.context.tokens, to, audience, namespace, service_account.as_ref());
-            headers.insert(AUTHORIZATION, token.await?);
-        }
-        let format = self.delivery().format.unwrap_or(record.format);
-        if let Some(answer) = self.send_within(to, record, (format, leg.from()), &headers).await {
+        let token = self.token(to, None).await?;
+        let answer = self.send_with(to, record, leg, token.clone()).await?;
+        if answer.status != StatusCode::UNAUTHORIZED || token.is_none() {
             return Ok(answer);
+        }
+        match self.token(to, token.clone()).await {
+            Ok(another) if another != token => self.send_with(to, record, leg, another).await,
+            Ok(_) | Err(_) => Ok(answer),
+        }
+    }
+
+    async fn token(&self, to: &Destination, refused: Option<HeaderValue>) -> Result<Option<HeaderValue>, Failure> {
+        let Subscription { namespace, service_account, .. } = &self.subscribed.subscription;
+        sender::token(&self.context.tokens, to, namespace, service_account.as_ref(), refused).await
+    }
+
+    /// Sends once: into a broker or channel of ours without a detour, or over HTTP.
+    async fn send_with(
+        &self,
+        to: &Destination,
+        record: &Record,
+        leg: Leg,
+        token: Option<HeaderValue>,
+    ) -> Result<Answer, Failure> {
+        let mut headers = record.headers.clone();
+        headers.extend(token.map(|token| (AUTHORIZATION, token)));
+        let format = self.delivery().format.unwrap_or(record.format);
+        if let Some(answered) = self.send_within(to, record, (format, leg.from()), &headers).await {
+            return answered;
         }
         let mut event = record.event.clone();
         event.remove(knative::TTL);
@@ -239,7 +277,7 @@ impl Attempt {
         record: &Record,
         (format, from): (Format, From),
         headers: &HeaderMap,
-    ) -> Option<Answer> {
+    ) -> Option<Result<Answer, Failure>> {
         let topology = self.context.snapshots.borrow().clone()?;
         let target = to.uri.path_and_query().map_or("/", |target| target.as_str());
         if let Some(Ok(Asked::Reply(of))) = topology.find_request_reply(to.uri.host()?, target) {
@@ -247,29 +285,32 @@ impl Attempt {
             event.remove(knative::TTL);
             // What answers another RequestReply of the same broker is none of this one's, and no failure.
             let _ = self.context.waiting.answer(&of, event);
-            return Some(said(StatusCode::ACCEPTED, &""));
+            return Some(Ok(said(StatusCode::ACCEPTED, &"")));
         }
         if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, headers).await {
-            return Some(answer);
+            return Some(Ok(answer));
         }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
             Err(NotFound::Elsewhere) => return None,
-            Err(error @ NotFound::Malformed) => return Some(said(StatusCode::BAD_REQUEST, &error)),
-            Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
-            Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
+            Err(error @ NotFound::Malformed) => return Some(Ok(said(StatusCode::BAD_REQUEST, &error))),
+            Err(error @ NotFound::Unknown) => return Some(Ok(said(StatusCode::NOT_FOUND, &error))),
+            Err(error @ NotFound::NotYet) => return Some(Ok(said(StatusCode::SERVICE_UNAVAILABLE, &error))),
         };
         let mut event = record.event.clone();
         if into.name().kind == Kind::Channel {
             event.remove(knative::TTL);
         }
         if let Err(denied) = self.context.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await {
-            return Some(said(denied.status, &denied.reason));
+            return Some(Ok(said(denied.status, &denied.reason)));
         }
         let beside = headers::passing(headers);
         let sent = Record { hops: record.hops.saturating_add(1), ..Record::new(event, format, beside) };
-        let taken = self.context.intake.take(&into, vec![sent], from).await;
-        Some(taken.map_or_else(|refused| said(refused.status(), &refused), |()| said(StatusCode::ACCEPTED, &"")))
+        Some(match self.context.intake.take(&into, vec![sent], from).await {
+            Ok(()) => Ok(said(StatusCode::ACCEPTED, &"")),
+            Err(Refused::NoRoom(no_room)) => Err(failure(to, Cause::NoRoom, no_room.to_string())),
+            Err(refused) => Ok(said(refused.status(), &refused)),
+        })
     }
 
     /// The answer of a sink of ours; nothing when the address is that of none.
@@ -315,10 +356,14 @@ impl Attempt {
                 },
                 Err(failure) => failure,
             };
-            self.context.metrics.failed.count();
-            made += 1;
-            match retry::next(self.delivery(), made, &failed) {
-                Next::Retry(wait) => sleep(wait).await,
+            let next = retry::next(self.delivery(), made + 1, &failed);
+            self.count(next);
+            match next {
+                Next::Hold(wait) => sleep(wait).await,
+                Next::Retry(wait) => {
+                    made += 1;
+                    sleep(wait).await;
+                }
                 Next::DeadLetter => return Err(failed),
             }
         }
@@ -362,12 +407,21 @@ impl Attempt {
         Ok(Destination { audience: self.addressable.audience().map(Into::into), ..Destination::new(address) })
     }
 
+    /// Counts something that was sent and not taken.
+    fn count(&self, next: Next) {
+        let metrics = &self.context.metrics;
+        let counter = if matches!(next, Next::Hold(_)) { &metrics.held_back } else { &metrics.failed };
+        counter.count();
+    }
+
     /// What follows from a failed attempt.
     async fn failed(&self, record: &Record, failure: &Failure) -> Ended {
         let overloaded = failure.cause.is_overload();
-        self.context.metrics.failed.count();
-        match retry::next(self.delivery(), self.failed.min(self.delivery().retry) + 1, failure) {
+        let next = retry::next(self.delivery(), self.failed.min(self.delivery().retry) + 1, failure);
+        self.count(next);
+        match next {
             Next::Retry(wait) => Ended::Retry { wait, overloaded },
+            Next::Hold(wait) => Ended::Held { wait },
             Next::DeadLetter => {
                 self.dead_letter(record, failure).await;
                 Ended::Done { delivered: false, overloaded }

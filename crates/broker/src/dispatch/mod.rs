@@ -39,6 +39,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
+use knoll_bounds::Turns;
 
 pub use self::{adopted::Adopted, status::SubscriptionStatus};
 pub(crate) use self::{
@@ -55,12 +56,15 @@ use crate::{
     request_reply::Waiting,
     sinks::Sinks,
     topology::{Addressable, Snapshots, Subscribed},
-    turns::Turns,
 };
 
-/// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name.
-pub type Tokens =
-    Arc<dyn Fn(Arc<str>, Arc<str>, Arc<str>) -> BoxFuture<'static, Result<HeaderValue, String>> + Send + Sync>;
+/// Makes the `Authorization` of a request: for this audience, of this namespace's ServiceAccount of this name; and another
+/// than the last, which was refused, if one can be made.
+pub type Tokens = Arc<
+    dyn Fn(Arc<str>, Arc<str>, Arc<str>, Option<HeaderValue>) -> BoxFuture<'static, Result<HeaderValue, String>>
+        + Send
+        + Sync,
+>;
 
 /// What deliveries use.
 pub(crate) struct Context {
@@ -111,15 +115,4 @@ impl Context {
     pub(crate) fn dead_letter(&self, of: &Subscribed) {
         self.views.enter(&of.subscription.uid).dead_letters.fetch_add(1, Relaxed);
     }
-}
-
-/// The name of the stream of a broker or channel.
-pub(crate) fn stream_name(of: &Addressable) -> String {
-    let name = of.name();
-    format!("{}/{}/{}/{}", name.kind.as_str(), name.namespace, name.name, of.uid())
-}
-
-/// The name of the stream of what a subscriber is behind with.
-pub(crate) fn backlog_name(addressable: &str, subscription: &str) -> String {
-    format!("behind/{addressable}/{subscription}")
 }

@@ -64,7 +64,7 @@ impl Subscriber {
         recovered: Progress,
         most: u32,
     ) -> Self {
-        let limit = Limit::new(subscribed.subscription.concurrency, most);
+        let limit = Limit::new(most);
         let main = Lane::new(stream, cursor, recovered.watermark());
         let (ready, keys) = (VecDeque::new(), HashMap::new());
         let (in_flight, untold, telling, is_put_aside, leaving) = (0, 0, 0, false, 0);
@@ -309,7 +309,7 @@ impl Subscriber {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, num::NonZeroU32};
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
@@ -321,13 +321,9 @@ mod tests {
     };
 
     fn subscriber(ordering: Ordering, concurrency: u32) -> Subscriber {
-        let subscription = Subscription {
-            ordering,
-            concurrency: NonZeroU32::new(concurrency),
-            ..Subscription::new("ns", "t", "t", Who::Unresolved)
-        };
+        let subscription = Subscription { ordering, ..Subscription::new("ns", "t", "t", Who::Unresolved) };
         let subscribed = Arc::new(Subscribed { subscription, delivery: Delivery::default() });
-        Subscriber::new(subscribed, Arc::default(), place(), Progress::default(), 256)
+        Subscriber::new(subscribed, Arc::default(), place(), Progress::default(), concurrency)
     }
 
     fn task() -> AbortHandle {

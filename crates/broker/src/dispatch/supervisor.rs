@@ -15,12 +15,13 @@ use tokio::{
 };
 
 use super::{
-    Context, backlog_name, stream_name,
+    Context,
     worker::{End, Newest, Worker, WorkerError},
 };
 use crate::{
     AskError, Log,
-    dead_letters::{self, OperationError},
+    dead_letters::OperationError,
+    streams,
     topology::{Addressable, Change, Name, Topology},
 };
 
@@ -33,12 +34,12 @@ const COMMANDS: usize = 16;
 
 /// What a worker is asked.
 pub(crate) enum Command {
-    /// To deliver dead letters again.
+    /// To deliver a batch of dead letters again.
     Redrive {
         /// Which.
         offsets: Vec<u64>,
-        /// What came of it.
-        answer: oneshot::Sender<Result<(), OperationError>>,
+        /// How many of them, from the first on, are under way; one at least.
+        answer: oneshot::Sender<Result<usize, OperationError>>,
     },
     /// To deliver a batch of events that it keeps again.
     Replay {
@@ -273,9 +274,9 @@ impl Supervisor {
         }
         let behind = was.subscribed().map(|subscribed| {
             context.views.leave(&subscribed.subscription.uid);
-            backlog_name(&uid, &subscribed.subscription.uid)
+            streams::backlog(&uid, &subscribed.subscription.uid)
         });
-        let names: Vec<String> = behind.chain([stream_name(&was), dead_letters::stream_name(&uid)]).collect();
+        let names: Vec<String> = behind.chain([streams::events(&was), streams::dead_letters(&uid)]).collect();
         let letters = context.letters.count(&uid);
         tracing::info!(kind, namespace, name = of, letters, "it is gone, and with it its events and dead letters");
         let chore = self.deleting.entry(uid).or_default().begin();
@@ -296,9 +297,9 @@ impl Supervisor {
     fn sweep(&mut self, now: &Topology) {
         let mut needed: HashSet<String> = HashSet::new();
         for addressable in now.addressables() {
-            needed.insert(stream_name(addressable));
-            needed.insert(dead_letters::stream_name(addressable.uid()));
-            let behind = |subscription: &str| backlog_name(addressable.uid(), subscription);
+            needed.insert(streams::events(addressable));
+            needed.insert(streams::dead_letters(addressable.uid()));
+            let behind = |subscription: &str| streams::backlog(addressable.uid(), subscription);
             needed.extend(addressable.subscribed().map(|subscribed| behind(&subscribed.subscription.uid)));
         }
         let streams = self.context.log.reader().streams().into_iter();

@@ -33,7 +33,7 @@ use tokio::{
 use self::aside::{Aside, Moved};
 use super::{
     Context,
-    attempt::{Attempt, Ended},
+    attempt::{Attempt, Ended, Made},
     fresh::Fresh,
     subscriber::{Item, Stream, Subscriber},
     supervisor::Command,
@@ -152,7 +152,7 @@ pub(crate) struct Worker {
     /// Events that were read; those of the broker or channel are [`EVERYBODYS`].
     fresh: Fresh<(Number, u64)>,
     retries: BinaryHeap<Reverse<(Instant, Number, Item)>>,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<Made>,
     running: HashMap<Id, (Number, Item)>,
     /// What else is to be told to the log: failed attempts, what goes, and what it refused.
     untold: Untold,
@@ -532,7 +532,7 @@ impl Worker {
     }
 
     /// Looks at what attempts came to.
-    fn turn(&mut self, first: Result<(Id, Ended), JoinError>) {
+    fn turn(&mut self, first: Result<(Id, Made), JoinError>) {
         self.ended(first);
         for _ in 1..TURN {
             let Some(next) = self.tasks.try_join_next_with_id() else { break };
@@ -540,15 +540,18 @@ impl Worker {
         }
     }
 
-    fn ended(&mut self, result: Result<(Id, Ended), JoinError>) {
+    fn ended(&mut self, result: Result<(Id, Made), JoinError>) {
         let id = result.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some((number, item)) = self.running.remove(&id) else { return };
         // Who is gone is not waited for.
         let Some(subscriber) = self.subscribers.get_mut(&number) else { return };
         self.runnable.push(number);
         let in_flight = subscriber.in_flight;
-        match result {
-            Ok((_, Ended::Done { delivered, overloaded })) => {
+        if let Ok((_, made)) = &result {
+            subscriber.limit.told(made.capacity);
+        }
+        match result.map(|(_, made)| made.ended) {
+            Ok(Ended::Done { delivered, overloaded }) => {
                 if overloaded {
                     subscriber.limit.overloaded(in_flight);
                 } else if delivered {
@@ -557,12 +560,17 @@ impl Worker {
                 }
                 self.done(number, item);
             }
-            Ok((_, Ended::Unread)) => {
+            Ok(Ended::Unread) => {
                 self.context.metrics.unread.count();
                 subscriber.postpone(item);
                 self.retries.push(Reverse((Instant::now() + AFTER_UNREAD, number, item)));
             }
-            Ok((_, Ended::Retry { wait, overloaded })) => {
+            Ok(Ended::Held { wait }) => {
+                subscriber.limit.overloaded(in_flight);
+                subscriber.postpone(item);
+                self.retries.push(Reverse((Instant::now() + wait, number, item)));
+            }
+            Ok(Ended::Retry { wait, overloaded }) => {
                 if overloaded {
                     subscriber.limit.overloaded(in_flight);
                 }

@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use knoll_bounds::Patient;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,7 +29,6 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Ingress,
     activity::{Activity, Answering, Patience, Written},
-    patient::Patient,
 };
 use crate::{Config, transport::Wire};
 
@@ -103,7 +103,7 @@ async fn connections(all: Connections, listener: TcpListener, end: impl Future<O
             }
         };
         // One too many is closed at once, which its client sees before it has sent anything.
-        let Some(place) = inner.connections.take(peer, 1) else { continue };
+        let Some(place) = inner.connections.take(peer) else { continue };
         let (all, builder, ending) = (all.clone(), builder.clone(), ending.subscribe());
         connections.spawn(async move {
             all.serve(builder, stream, peer, ending).await;

@@ -66,11 +66,6 @@ impl Names {
         format!("{name}{CHANNEL}.{namespace}.svc.{}", self.cluster_domain)
     }
 
-    /// The RequestReplies' host, without a path.
-    pub(super) fn request_reply_host(&self) -> String {
-        format!("{REQUEST_REPLIES}.{}.svc.{}", self.system_namespace, self.cluster_domain)
-    }
-
     /// The JobSinks' host, without a path.
     pub(super) fn job_sink_host(&self) -> String {
         format!("{JOB_SINKS}.{}.svc.{}", self.system_namespace, self.cluster_domain)

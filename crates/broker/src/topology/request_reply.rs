@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Uri;
-use knoll_event::{cesql::Expression, filter::Filter};
-
-use super::{Name, NotFound, Subscriber, Subscription, Topology};
-use crate::delivery::Destination;
+use super::{Name, NotFound, Topology};
 
 /// A RequestReply: who posts an event to it waits for the event that answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +33,8 @@ pub(crate) enum Asked {
 }
 
 impl Topology {
-    /// The same with this RequestReply, in place of the one of its namespace and name. Its answers come to it by
-    /// [`reply_subscription`](Self::reply_subscription), which its Broker must have.
+    /// The same with this RequestReply, in place of the one of its namespace and name. Its answers come to it by a Trigger of its
+    /// Broker, at its address and `/reply`; which of them are for a request that waits, it knows itself.
     #[must_use]
     pub fn with_request_reply(mut self, of: RequestReply) -> Self {
         self.request_replies.insert((of.namespace.clone(), of.name.clone()), Arc::new(of));
@@ -50,25 +46,6 @@ impl Topology {
     pub fn without_request_reply(mut self, namespace: &str, name: &str) -> Self {
         self.request_replies.remove(&(namespace.into(), name.into()));
         self
-    }
-
-    /// The address of a RequestReply, whether it is there or not; nothing when its name is none of a URI.
-    pub fn request_reply_address(&self, namespace: &str, name: &str) -> Option<Uri> {
-        self.request_reply_uri(format!("/{namespace}/{name}"))
-    }
-
-    /// What brings the answers that come to its Broker to a RequestReply: those with its attribute. Which of them are for a
-    /// request that waits, it knows itself; others are dropped. Nothing when a name is none of a URI or of an attribute.
-    pub fn reply_subscription(&self, of: &RequestReply) -> Option<Subscription> {
-        let uri = self.request_reply_uri(format!("/{}/{}/reply", of.namespace, of.name))?;
-        let expression = Expression::parse(&format!("EXISTS {}", of.reply_attribute)).ok()?;
-        let subscriber = Subscriber::At(Destination::new(uri));
-        let filter = Filter::cesql(expression);
-        Some(Subscription { filter, ..Subscription::new(&of.namespace, &of.name, &of.uid, subscriber) })
-    }
-
-    fn request_reply_uri(&self, path: String) -> Option<Uri> {
-        Uri::builder().scheme("http").authority(self.names.request_reply_host()).path_and_query(path).build().ok()
     }
 
     /// What is wanted of which RequestReply, by the host that a request names and its target; nothing when the host is not
@@ -86,8 +63,6 @@ impl Topology {
 
 #[cfg(test)]
 mod tests {
-    use knoll_event::{Event, filter::Verdict};
-
     use super::{super::Kind, *};
 
     fn request_reply() -> RequestReply {
@@ -106,9 +81,7 @@ mod tests {
     fn a_request_and_an_answer_have_upstreams_addresses() {
         let of = Arc::new(request_reply());
         let topology = Topology::default().with_request_reply(request_reply());
-        let address = topology.request_reply_address("ns", "rr").expect("a URI");
-        assert_eq!(address, "http://request-reply.knative-eventing.svc.cluster.local/ns/rr");
-        let host = address.host().expect("a host");
+        let host = "request-reply.knative-eventing.svc.cluster.local";
         let cases = [
             ("/ns/rr", Ok(Asked::Request(of.clone()))),
             ("/ns/rr/", Ok(Asked::Request(of.clone()))),
@@ -127,18 +100,5 @@ mod tests {
         assert_eq!(topology.find_request_reply("request-reply.other", "/ns/rr"), None);
         let gone = topology.without_request_reply("ns", "rr");
         assert_eq!(gone.find_request_reply(host, "/ns/rr"), Some(Err(NotFound::Unknown)));
-    }
-
-    #[test]
-    fn only_what_says_that_it_answers_comes_to_a_request_reply() {
-        let subscription = Topology::default().reply_subscription(&request_reply()).expect("names");
-        let mut event = Event::new("1", "/s", "t").expect("an event");
-        assert_eq!(subscription.filter.verdict(&event), Verdict::Fail);
-        event.set("replyid", "x").expect("an extension");
-        assert_eq!(subscription.filter.verdict(&event), Verdict::Pass);
-        let Subscriber::At(to) = subscription.subscriber else { panic!("it has an address") };
-        assert_eq!(to.uri.path(), "/ns/rr/reply");
-        let bad = RequestReply { reply_attribute: "a b".into(), ..request_reply() };
-        assert!(Topology::default().reply_subscription(&bad).is_none());
     }
 }

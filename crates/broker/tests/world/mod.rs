@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, Request, Response, StatusCode, Uri,
     header::{CONTENT_TYPE, HeaderValue},
 };
 use http_body_util::{BodyExt, Full};
@@ -54,6 +54,8 @@ pub(crate) enum Act {
     Reply(&'static str),
     /// Waits so many milliseconds, then answers 202.
     Slow(u64),
+    /// Waits so many milliseconds, then answers 202 and says how many requests it takes at a time.
+    Takes(u64, &'static str),
     /// Never answers.
     Hang,
     /// Ends the connection.
@@ -169,6 +171,11 @@ async fn act_out(act: Act, seen: &Seen) -> Result<Response<Full<Bytes>>, &'stati
             sleep(Duration::from_millis(milliseconds)).await;
             (202, HeaderMap::new(), Bytes::new())
         }
+        Act::Takes(milliseconds, capacity) => {
+            sleep(Duration::from_millis(milliseconds)).await;
+            let says = (HeaderName::from_static("knoll-capacity"), HeaderValue::from_static(capacity));
+            (202, [says].into_iter().collect(), Bytes::new())
+        }
         Act::Hang => std::future::pending().await,
         Act::Close => return Err("on purpose"),
     };
@@ -209,6 +216,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn start(directory: &std::path::Path, topology: Topology) -> Self {
         let config = Config { grace: Duration::from_secs(2), ..Config::default() };
+        Self::start_with(directory, topology, options(), config, Hooks::default())
+    }
+
+    /// Whose subscribers are sent so many events at a time at most.
+    pub(crate) fn start_narrow(directory: &std::path::Path, topology: Topology, most: u32) -> Self {
+        let config = Config { grace: Duration::from_secs(2), max_concurrency: most, ..Config::default() };
         Self::start_with(directory, topology, options(), config, Hooks::default())
     }
 

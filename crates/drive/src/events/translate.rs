@@ -251,18 +251,7 @@ fn ordering(object: &impl Resource) -> Ordering {
 
 /// Whether the data plane would do the same for both, provided that their filters are of one generation of their Trigger.
 pub(super) fn is_same(one: &Subscription, other: &Subscription) -> bool {
-    let Subscription {
-        namespace,
-        name,
-        uid,
-        service_account,
-        filter: _,
-        subscriber,
-        reply,
-        delivery,
-        ordering,
-        concurrency,
-    } = one;
+    let Subscription { namespace, name, uid, service_account, filter: _, subscriber, reply, delivery, ordering } = one;
     *namespace == other.namespace
         && *name == other.name
         && *uid == other.uid
@@ -271,7 +260,6 @@ pub(super) fn is_same(one: &Subscription, other: &Subscription) -> bool {
         && *reply == other.reply
         && *delivery == other.delivery
         && *ordering == other.ordering
-        && *concurrency == other.concurrency
 }
 
 #[cfg(test)]

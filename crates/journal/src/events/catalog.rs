@@ -1,14 +1,18 @@
 //! Which streams, cursors and segments there are. Changed only by applying records: those just written, or those read
 //! when the log is opened.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use super::{
-    CursorId, Event, EventRecord, Progress, Ranges, StreamId,
+    CursorId, Event, EventRecord, Progress, Ranges, StreamId, Tally,
     index::{Run, SegmentIndex, StreamIndex},
     record::{self, Record},
+    tally::Counts,
     varint::{Take, put, put_bytes},
 };
 use crate::{
@@ -30,6 +34,10 @@ pub(crate) struct Stream {
     pub(crate) time: u64,
     pub(crate) index: StreamIndex,
     pub(crate) cursors: Vec<CursorId>,
+    /// Those of them without a parent, which events stay for.
+    roots: Vec<CursorId>,
+    /// With whose bytes those are counted that somebody waits for.
+    counted: Option<Counts>,
     /// The newest events, without a gap, up to the last.
     pub(crate) tail: VecDeque<Event>,
     /// The last segment that lists the stream among those that have an event in it.
@@ -80,6 +88,32 @@ pub(crate) struct Catalog {
     pub(crate) open_bytes: u64,
 }
 
+impl Stream {
+    /// Brings the tally up to what is awaited now.
+    fn count(&mut self) {
+        if let Some(counted) = &mut self.counted {
+            counted.set(self.index.awaited_bytes());
+        }
+    }
+}
+
+/// How many offsets from `first` to `last` one of these cursors waits for.
+fn awaited(cursors: &BTreeMap<CursorId, Cursor>, roots: &[CursorId], first: u64, last: u64) -> u64 {
+    let unsettled = |root: &CursorId| {
+        let progress = cursors.get(root).map(|cursor| &cursor.progress);
+        progress.into_iter().flat_map(move |progress| progress.unsettled(first, last.saturating_add(1)))
+    };
+    match roots {
+        [] => 0,
+        [root] => unsettled(root).map(|(first, last)| last - first + 1).sum(),
+        several => {
+            let mut all = Ranges::default();
+            several.iter().flat_map(unsettled).for_each(|(first, last)| all.insert(first, last));
+            all.count(first, last)
+        }
+    }
+}
+
 fn cost(event: &Event) -> usize {
     event.key.len() + event.payload.len() + EVENT_COST
 }
@@ -123,8 +157,7 @@ impl Catalog {
     /// The offsets that a cursor of the stream waits for, as ranges.
     pub(crate) fn awaited(&self, stream: &Stream) -> Ranges {
         let mut settled: Option<Ranges> = None;
-        let own = stream.cursors.iter().filter_map(|cursor| self.cursors.get(cursor));
-        for cursor in own.filter(|cursor| cursor.parent.is_none()) {
+        for cursor in stream.roots.iter().filter_map(|cursor| self.cursors.get(cursor)) {
             let mut done = cursor.progress.ahead().clone();
             if let Some(last) = cursor.progress.watermark().checked_sub(1) {
                 done.insert(0, last);
@@ -150,9 +183,7 @@ impl Catalog {
             }
             Record::CursorDeleted(cursor) => self.remove_cursor(*cursor),
             Record::Settled { cursor, ranges } => {
-                if let Some(progress) = self.raised(*cursor) {
-                    ranges.iter().for_each(|(first, last)| progress.settle(*first, *last));
-                }
+                ranges.iter().for_each(|(first, last)| self.settle(*cursor, *first, *last));
             }
             Record::Attempted { cursor, offset, attempts } => {
                 if let Some(progress) = self.raised(*cursor) {
@@ -173,11 +204,59 @@ impl Catalog {
         Some(progress)
     }
 
+    fn settle(&mut self, cursor: CursorId, first: u64, last: u64) {
+        let done = self.done_by(cursor, first, last);
+        if let Some(progress) = self.raised(cursor) {
+            progress.settle(first, last);
+        }
+        let stream = self.cursors.get(&cursor).and_then(|cursor| self.streams.get_mut(&cursor.stream));
+        if let Some(stream) = stream.filter(|_| !done.is_empty()) {
+            done.iter().for_each(|(first, last)| stream.index.settled(first, last));
+            stream.count();
+        }
+    }
+
+    /// Of these offsets those that nobody but this cursor waits for: none for one with a parent, which keeps nothing.
+    fn done_by(&self, cursor: CursorId, first: u64, last: u64) -> Ranges {
+        let mut done = Ranges::default();
+        let Some(own) = self.cursors.get(&cursor).filter(|cursor| cursor.parent.is_none()) else { return done };
+        own.progress.unsettled(first, last.saturating_add(1)).for_each(|(first, last)| done.insert(first, last));
+        let others = self.streams.get(&own.stream).into_iter().flat_map(|stream| &stream.roots);
+        for other in others.filter(|other| **other != cursor).filter_map(|other| self.cursors.get(other)) {
+            let waits: Vec<(u64, u64)> = other.progress.unsettled(first, last.saturating_add(1)).collect();
+            waits.into_iter().for_each(|(first, last)| done.remove(first, last));
+        }
+        done
+    }
+
+    /// Counts what is awaited of a stream with the others of this tally from now on.
+    pub(crate) fn tally(&mut self, id: StreamId, with: Arc<Tally>) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.counted = Some(Counts::new(with));
+            stream.count();
+        }
+    }
+
+    /// Whether it is counted there already.
+    pub(crate) fn is_tallied(&self, id: StreamId, with: &Arc<Tally>) -> bool {
+        let counted = self.streams.get(&id).and_then(|stream| stream.counted.as_ref());
+        counted.is_some_and(|counted| counted.is_with(with))
+    }
+
+    /// Counts anew what is awaited of a stream whose cursors changed.
+    fn recount(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.index.count(&|first, last| awaited(&self.cursors, &stream.roots, first, last));
+        stream.count();
+    }
+
     fn event(&mut self, place: Place, event: &EventRecord<'_>) {
         // Where the record that made a stream is lost, no other stream may have its events.
         self.next_stream = self.next_stream.max(event.stream.0.saturating_add(1));
         let Some(stream) = self.streams.get_mut(&event.stream) else { return };
-        stream.index.add(place.segment, place.at, place.bytes, event);
+        let waited = |first, last| awaited(&self.cursors, &stream.roots, first, last);
+        stream.index.add(place.segment, place.at, place.bytes, event, &waited);
+        stream.count();
         stream.next = stream.next.max(event.offset + 1);
         stream.time = stream.time.max(event.time);
         let segment = self.segments.entry(place.segment).or_default();
@@ -208,21 +287,29 @@ impl Catalog {
         self.next_cursor = self.next_cursor.max(id.0.saturating_add(1));
         let Some(stream) = self.streams.get_mut(&of) else { return };
         stream.cursors.push(id);
+        stream.roots.extend(parent.is_none().then_some(id));
         self.cursor_names.insert((of, name.into()), id);
         self.cursors.insert(id, Cursor { name: name.into(), stream: of, parent, progress });
+        if parent.is_none() {
+            self.recount(of);
+        }
     }
 
     fn remove_cursor(&mut self, id: CursorId) {
-        let Some(stream) = self.cursors.get(&id).map(|cursor| cursor.stream) else { return };
-        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        let Some(of) = self.cursors.get(&id).map(|cursor| cursor.stream) else { return };
+        let Some(stream) = self.streams.get_mut(&of) else { return };
         let cursors = &self.cursors;
         let has_children = cursors.get(&id).is_some_and(|cursor| cursor.parent.is_none());
         let is_child = |cursor: &CursorId| cursors.get(cursor).is_some_and(|cursor| cursor.parent == Some(id));
         let goes = |cursor: &CursorId| *cursor == id || has_children && is_child(cursor);
         let (gone, left) = std::mem::take(&mut stream.cursors).into_iter().partition(goes);
         stream.cursors = left;
+        stream.roots.retain(|root| *root != id);
         let gone: Vec<CursorId> = gone;
         gone.into_iter().for_each(|cursor| self.forget_cursor(cursor));
+        if has_children {
+            self.recount(of);
+        }
     }
 
     fn forget_cursor(&mut self, id: CursorId) {
@@ -252,7 +339,8 @@ impl Catalog {
         for (id, runs) in index.streams {
             self.next_stream = self.next_stream.max(id.0.saturating_add(1));
             if let Some(stream) = self.streams.get_mut(&id) {
-                runs.into_iter().for_each(|run| stream.index.add_run(run));
+                let waited = |first, last| awaited(&self.cursors, &stream.roots, first, last);
+                runs.into_iter().for_each(|run| stream.index.add_run(run, &waited));
                 stream.listed = number;
                 segment.streams.push(id);
             }
@@ -277,6 +365,14 @@ impl Catalog {
         SegmentIndex { bytes, newest: segment.newest, streams }
     }
 
+    /// Forgets what stands in a segment of the offsets of a stream up to `last`.
+    pub(crate) fn forget_up_to(&mut self, id: StreamId, segment: u64, last: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let waited = |first, last| awaited(&self.cursors, &stream.roots, first, last);
+        stream.index.forget_up_to(segment, last, &waited);
+        stream.count();
+    }
+
     /// Forgets a segment.
     pub(crate) fn remove_segment(&mut self, number: u64) {
         let Some(segment) = self.segments.remove(&number) else { return };
@@ -284,6 +380,7 @@ impl Catalog {
         for id in segment.streams {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.index.forget(number);
+                stream.count();
             }
         }
     }

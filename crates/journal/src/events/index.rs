@@ -39,7 +39,12 @@ pub(crate) struct Run {
     /// What the entries count from.
     base: u64,
     entries: Vec<Entry>,
+    /// How many of its offsets somebody waits for.
+    awaited: u32,
 }
+
+/// How many offsets from one to another, both among them, somebody waits for.
+pub(crate) type Awaited<'a> = &'a dyn Fn(u64, u64) -> u64;
 
 /// A part of a segment in which the next events of a stream stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,7 @@ impl Run {
             end: place + length,
             base: event.offset,
             entries: vec![Entry { ahead: 0, place }],
+            awaited: 0,
         }
     }
 
@@ -102,8 +108,14 @@ impl Run {
         u64::from(self.bytes) * offsets.min(events) / events
     }
 
+    /// What of the run's bytes somebody waits for, if all events are alike.
+    fn awaited_bytes(&self) -> u64 {
+        self.share(self.awaited.into())
+    }
+
     /// The part from `first` on.
-    fn tail(mut self, first: u64) -> Run {
+    fn tail(mut self, first: u64, awaited: Awaited<'_>) -> Run {
+        self.awaited = self.awaited.saturating_sub(small(awaited(self.first, first - 1)));
         let skipped = self.entry(first);
         self.entries.drain(..skipped);
         let last = self.last;
@@ -111,7 +123,8 @@ impl Run {
     }
 
     /// The part up to `last`.
-    fn head(mut self, last: u64) -> Run {
+    fn head(mut self, last: u64, awaited: Awaited<'_>) -> Run {
+        self.awaited = small(awaited(self.first, last));
         let kept = self.entry(last) + 1;
         self.entries.truncate(kept);
         let first = self.first;
@@ -145,42 +158,85 @@ impl Run {
     }
 }
 
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// Where the events of one stream stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamIndex {
     /// By offset, ascending, no two answering for the same.
     runs: Vec<Run>,
+    /// The sum of theirs.
+    awaited_bytes: u64,
 }
 
 impl StreamIndex {
     /// Adds an event that stands later in the log than all that are there.
-    pub(crate) fn add(&mut self, segment: u64, place: u32, length: u32, event: &EventRecord<'_>) {
-        let at = self.free(event.since(), event.offset);
+    pub(crate) fn add(&mut self, segment: u64, place: u32, length: u32, event: &EventRecord<'_>, awaited: Awaited<'_>) {
+        let at = self.free(event.since(), event.offset, awaited);
+        let its = small(awaited(event.since(), event.offset));
         if let Some(run) = at.checked_sub(1).and_then(|before| self.runs.get_mut(before))
             && run.takes(segment, place, event)
         {
+            let before = run.awaited_bytes();
             run.push(place, length, event.offset);
+            run.awaited = run.awaited.saturating_add(its);
+            self.awaited_bytes = self.awaited_bytes - before + run.awaited_bytes();
             return;
         }
-        self.runs.insert(at, Run::new(segment, place, length, event));
-    }
-
-    /// Adds a run that stands later in the log than all that is there.
-    pub(crate) fn add_run(&mut self, run: Run) {
-        let at = self.free(run.first, run.last);
+        let run = Run { awaited: its, ..Run::new(segment, place, length, event) };
+        self.awaited_bytes += run.awaited_bytes();
         self.runs.insert(at, run);
     }
 
+    /// Adds a run that stands later in the log than all that is there.
+    pub(crate) fn add_run(&mut self, mut run: Run, awaited: Awaited<'_>) {
+        let at = self.free(run.first, run.last, awaited);
+        run.awaited = small(awaited(run.first, run.last));
+        self.awaited_bytes += run.awaited_bytes();
+        self.runs.insert(at, run);
+    }
+
+    /// About how many bytes of the events somebody waits for.
+    pub(crate) fn awaited_bytes(&self) -> u64 {
+        self.awaited_bytes
+    }
+
+    /// Nobody waits for these offsets any more, all of which somebody waited for. Costs the runs that have some of them.
+    pub(crate) fn settled(&mut self, first: u64, last: u64) {
+        let from = self.runs.partition_point(|run| run.last < first);
+        for run in self.runs[from..].iter_mut().take_while(|run| run.first <= last) {
+            let before = run.awaited_bytes();
+            let settled = run.last.min(last) - run.first.max(first) + 1;
+            run.awaited = run.awaited.saturating_sub(small(settled));
+            self.awaited_bytes = self.awaited_bytes - before + run.awaited_bytes();
+        }
+    }
+
+    /// Counts anew what is awaited. Costs every run.
+    pub(crate) fn count(&mut self, awaited: Awaited<'_>) {
+        self.runs.iter_mut().for_each(|run| run.awaited = small(awaited(run.first, run.last)));
+        self.sum();
+    }
+
+    fn sum(&mut self) {
+        self.awaited_bytes = self.runs.iter().map(Run::awaited_bytes).sum();
+    }
+
     /// Takes these offsets from the runs that have them. Returns where a run of them belongs.
-    fn free(&mut self, first: u64, last: u64) -> usize {
+    fn free(&mut self, first: u64, last: u64, awaited: Awaited<'_>) -> usize {
         let from = self.runs.partition_point(|run| run.last < first);
         let to = from + self.runs[from..].partition_point(|run| run.first <= last);
         if from == to {
             return from;
         }
-        let before = (self.runs[from].first < first).then(|| self.runs[from].clone().head(first - 1));
-        let after = (self.runs[to - 1].last > last).then(|| self.runs[to - 1].clone().tail(last + 1));
+        let before = (self.runs[from].first < first).then(|| self.runs[from].clone().head(first - 1, awaited));
+        let after = (self.runs[to - 1].last > last).then(|| self.runs[to - 1].clone().tail(last + 1, awaited));
         let at = from + usize::from(before.is_some());
+        let were: u64 = self.runs[from..to].iter().map(Run::awaited_bytes).sum();
+        let are: u64 = before.iter().chain(&after).map(Run::awaited_bytes).sum();
+        self.awaited_bytes = self.awaited_bytes - were + are;
         self.runs.splice(from..to, before.into_iter().chain(after));
         at
     }
@@ -188,17 +244,19 @@ impl StreamIndex {
     /// Forgets what stands in this segment.
     pub(crate) fn forget(&mut self, segment: u64) {
         self.runs.retain(|run| run.segment != segment);
+        self.sum();
     }
 
     /// Forgets what stands in this segment of the offsets up to `last`.
-    pub(crate) fn forget_up_to(&mut self, segment: u64, last: u64) {
+    pub(crate) fn forget_up_to(&mut self, segment: u64, last: u64, awaited: Awaited<'_>) {
         let runs = std::mem::take(&mut self.runs).into_iter();
         let left = runs.filter_map(|run| match run {
             run if run.segment != segment || run.first > last => Some(run),
-            run if run.last > last => Some(run.tail(last + 1)),
+            run if run.last > last => Some(run.tail(last + 1, awaited)),
             _ => None,
         });
         self.runs = left.collect();
+        self.sum();
     }
 
     /// The runs that stand in this segment.
@@ -304,7 +362,7 @@ fn take_run(take: &mut varint::Take<'_>, segment: u64) -> Option<Run> {
         before = Entry { ahead, place };
         Some(before)
     })?;
-    (!entries.is_empty()).then_some(Run { first, last, segment, events, bytes, end, base, entries })
+    (!entries.is_empty()).then_some(Run { first, last, segment, events, bytes, end, base, entries, awaited: 0 })
 }
 
 #[cfg(test)]
@@ -319,11 +377,15 @@ mod tests {
         EventRecord { stream: StreamId(1), offset, skipped, time: 0, key: b"", payload: b"" }
     }
 
+    fn nobody(_: u64, _: u64) -> u64 {
+        0
+    }
+
     #[test]
     fn an_entry_stands_for_a_block_of_the_file() {
         let mut index = StreamIndex::default();
         for n in 0..64_000_u32 {
-            index.add(1, n * 1040, 1040, &event(n.into(), 0));
+            index.add(1, n * 1040, 1040, &event(n.into(), 0), &nobody);
         }
         assert_eq!(index.runs().len(), 1);
         let most = 64_000 * 1040 / BLOCK as usize + 1;
@@ -355,12 +417,12 @@ mod tests {
                 for offset in first..=first + length {
                     let skipped = if offset == first { skipped.min(first) } else { 0 };
                     let event = event(offset, skipped);
-                    index.add(segment, place, 100, &event);
-                    segment_index.add(segment, place, 100, &event);
+                    index.add(segment, place, 100, &event, &nobody);
+                    segment_index.add(segment, place, 100, &event, &nobody);
                     place += 20_000;
                     model.extend((event.since()..=offset).map(|covered| (covered, segment)));
                 }
-                segment_index.runs.into_iter().for_each(|run| whole.add_run(run));
+                segment_index.runs.into_iter().for_each(|run| whole.add_run(run, &nobody));
             }
             index.forget(forgotten);
             whole.forget(forgotten);

@@ -21,7 +21,10 @@
 //! one read of 32 KiB, of many in order one for up to 1 MiB, and none where they are still in the tail kept in memory.
 //! Memory holds eight bytes for each 32 KiB of a stream's events (at least an entry a segment), each cursor's ranges, and
 //! the tail. A start reads the last segment, and of each other one its index file, 2 KB or so. Copying forward writes an
-//! event again at most once for each time that half of its segment became superfluous.
+//! event again at most once for each time that half of its segment became superfluous, or a quarter while three quarters of
+//! the budget are used.
+//!
+//! How many bytes somebody waits for is known at any time, for streams taken together as whoever reads them says: see [`Tally`].
 //!
 //! Files: `events-N.log`, a segment; `events-N.index`, where what stands in it, written when it is closed and made again
 //! from the segment when missing or damaged; `events-N.state-a` and `-b`, twice the same: streams and
@@ -39,6 +42,7 @@ mod record;
 mod recover;
 mod retention;
 mod scan;
+mod tally;
 mod varint;
 
 use bytes::Bytes;
@@ -51,6 +55,7 @@ pub use read::{EventReader, Gap, GapCause, Read, ReadError};
 pub(crate) use record::EventRecord;
 pub use recover::{Damage, Lost, Recovery};
 pub use retention::Tidied;
+pub use tally::{Counts, Tally};
 
 /// What the names of the log's files begin with.
 const PREFIX: &str = "events";

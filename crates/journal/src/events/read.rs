@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    CursorId, Event, PREFIX, Progress, StreamId,
+    CursorId, Event, PREFIX, Progress, StreamId, Tally,
     catalog::{Catalog, Stream, shared},
     index::Span,
     record::{Record, is_event_of},
@@ -152,6 +152,14 @@ impl EventReader {
     pub fn bytes(&self) -> u64 {
         let catalog = self.shared.read();
         catalog.closed_bytes() + catalog.open_bytes
+    }
+
+    /// Counts what is awaited of a stream, now and later, with the other streams of this tally, and with no other's.
+    /// Nothing where there is no such stream.
+    pub fn tally(&self, stream: StreamId, with: &Arc<Tally>) {
+        if !self.shared.read().is_tallied(stream, with) {
+            self.shared.write().tally(stream, with.clone());
+        }
     }
 
     /// How many places of events are kept in memory, eight bytes each.

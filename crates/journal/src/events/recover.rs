@@ -271,7 +271,7 @@ fn rebuild(disk: &dyn Disk, segment: u64) -> Result<(SegmentIndex, Vec<Hole>), L
     let mut newest = 0;
     let scanned = scan(disk, segment, false, &[], &mut |at, bytes, record| {
         if let (Record::Event(event), Ok(at), Ok(bytes)) = (record, u32::try_from(at), u32::try_from(bytes)) {
-            streams.entry(event.stream).or_default().add(segment, at, bytes, event);
+            streams.entry(event.stream).or_default().add(segment, at, bytes, event, &|_, _| 0);
             newest = newest.max(event.time);
         }
     })?;

@@ -40,7 +40,8 @@ pub(crate) struct Cleaning {
 impl EventLog {
     /// Does a step of removing what nobody needs: looks at every run of the index, removes one segment, or copies up to
     /// 1 MiB forward. An event that a cursor waits for is never removed. A segment is copied once at most half of it is
-    /// needed, so that what is awaited takes no more than twice its size, beside what retention keeps.
+    /// needed, so that what is awaited takes no more than twice its size, beside what retention keeps; and once at most
+    /// three quarters are while the segments are more than three quarters of the budget, where it takes a third more.
     ///
     /// # Errors
     /// [`WriteError::Full`] when there is no room for copies; [`WriteError::Unreadable`] when a segment cannot be read,
@@ -81,22 +82,32 @@ impl EventLog {
     /// Whether at most half of the open segment is needed, and removing the rest gives as much room as is kept back.
     fn open_is_superfluous(&self) -> bool {
         let (open, written) = (self.log.sequence(), self.log.written());
-        let needed = needs(&self.shared.read()).get(&open).map_or(0, |needs| needs.awaited);
-        self.may_copy(needed, written) && needed + self.options.reserve_bytes as u64 <= written
+        let catalog = self.shared.read();
+        let needed = needs(&catalog).get(&open).map_or(0, |needs| needs.awaited);
+        self.may_copy(needed, written, catalog.closed_bytes() + written)
+            && needed + self.options.reserve_bytes as u64 <= written
     }
 
-    /// Whether so little of a segment is needed that it is copied forward. On a full disk the copies go into the room kept
-    /// back, of which half is left to consumers.
-    fn may_copy(&self, needed: u64, bytes: u64) -> bool {
-        needed * 2 <= if self.short { bytes.min(self.options.reserve_bytes as u64) } else { bytes }
+    /// Whether so little of a segment is needed that it is copied forward, with all segments being so long. On a full disk
+    /// the copies go into the room kept back, of which half is left to consumers.
+    fn may_copy(&self, needed: u64, bytes: u64, used: u64) -> bool {
+        if self.short {
+            return needed * 2 <= bytes.min(self.options.reserve_bytes as u64);
+        }
+        let quarters = if used > self.three_quarters() { 3 } else { 2 };
+        needed * 4 <= bytes * quarters
+    }
+
+    fn three_quarters(&self) -> u64 {
+        self.options.budget_bytes / 4 * 3
     }
 
     /// The oldest segment of which nothing is needed, or else the oldest of which at most half is.
     fn choose(&self, now_ms: u64) -> Option<Cleaning> {
         let catalog = self.shared.read();
         let needs = needs(&catalog);
-        let keeps = self.options.retention.bytes.min(self.options.budget_bytes / 4 * 3);
-        let mut excess = (catalog.closed_bytes() + self.log.written()).saturating_sub(keeps);
+        let used = catalog.closed_bytes() + self.log.written();
+        let mut excess = used.saturating_sub(self.options.retention.bytes.min(self.three_quarters()));
         let mut chosen = None;
         for (number, segment) in catalog.segments.range(..self.kept) {
             let is_old = segment.newest.saturating_add(self.options.retention.age_ms) < now_ms;
@@ -106,7 +117,7 @@ impl EventLog {
             if needed == 0 {
                 return Some(cleaning);
             }
-            if self.may_copy(needed, segment.bytes) && !self.unreadable.contains(number) {
+            if self.may_copy(needed, segment.bytes, used) && !self.unreadable.contains(number) {
                 chosen = chosen.or(Some(cleaning));
             }
             if expired {
@@ -146,10 +157,7 @@ impl EventLog {
             }
         }
         self.put(staged)?;
-        let mut catalog = self.shared.write();
-        if let Some(stream) = catalog.streams.get_mut(&stream) {
-            stream.index.forget_up_to(cleaning.segment, span.last);
-        }
+        self.shared.write().forget_up_to(stream, cleaning.segment, span.last);
         Ok(Some(copied))
     }
 

@@ -9,7 +9,7 @@ use super::{events, system};
 use crate::{admin::Sources, failure::Failure, supervise::Tasks};
 
 /// Runs sources until the process ends; the other end of the links is the control loop's. Sinks are trusted as
-/// `transport` is told. `client` asks for tokens, and
+/// `transport` is told, and asked at the machine's own addresses on `open_ports` alone. `client` asks for tokens, and
 /// `clients` makes those that ApiServerSources watch with; without it none of them runs.
 pub(crate) fn start(
     tasks: &mut Tasks,
@@ -17,10 +17,10 @@ pub(crate) fn start(
     client: kube::Client,
     clients: Option<Clients>,
     transport: Transport,
+    open_ports: Vec<u16>,
 ) -> Result<(SourceLinks, Adapters), Failure> {
     let (snapshots, newest) = watch::channel(None);
-    let (resolve, tokens) = (events::resolve(&names.cluster_domain), events::tokens(client));
-    let sender = Sender::new(&events::config(), resolve, Some(tokens), transport);
+    let sender = Sender::new(&events::config(open_ports), events::sending(&names.cluster_domain, client, transport));
     let hooks = Hooks { clients, ..Hooks::default() };
     let adapters = Adapters::new(newest, sender, Config::default(), hooks).map_err(system)?;
     let (running, stop) = (adapters.clone(), tasks.stop());

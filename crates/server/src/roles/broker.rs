@@ -39,9 +39,10 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     events::publish(&mut tasks, client.clone(), at);
     let settings = standalone();
     let names = events::names(&settings);
-    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), ports)?;
+    // The gateway is another process's: it is reached by its Services.
+    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), ports, Vec::new())?;
     let (source_links, adapters) =
-        sources::start(&mut tasks, &names, client.clone(), None, event_links.transport.clone())?;
+        sources::start(&mut tasks, &names, client.clone(), None, event_links.transport.clone(), Vec::new())?;
     let links = Links { events: Some(event_links), sources: Some(source_links), ..Links::default() };
     let mut sources = gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts());
     running.attend(&mut sources, names);

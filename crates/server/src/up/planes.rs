@@ -100,8 +100,9 @@ impl Planes {
         let rush = Rush::default();
         let event_names = events::names(&settings);
         events::keep_certificates(tasks, pki.clone(), controllers.clone(), &event_names);
+        let open_ports: Vec<u16> = outside.iter().map(std::net::SocketAddr::port).collect();
         let (event_links, events) =
-            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports)?;
+            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports, open_ports.clone())?;
         let accounts = api.server.clone();
         let clients: Clients = Arc::new(move |namespace, name| {
             let client = accounts.client(UserInfo::service_account(&namespace, &name));
@@ -109,7 +110,7 @@ impl Planes {
         });
         let transport = event_links.transport.clone();
         let (source_links, adapters) =
-            sources::start(tasks, &event_names, controllers.clone(), Some(clients), transport)?;
+            sources::start(tasks, &event_names, controllers.clone(), Some(clients), transport, open_ports)?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),

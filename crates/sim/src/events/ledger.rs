@@ -178,7 +178,7 @@ impl Ledger {
             let waits = kept.waits().filter(|(of, ..)| *of == uid);
             let once = |number| u32::from(!entries.taken.contains_key(&(name, number)));
             let again: u64 = waits.map(|(_, number, count)| u64::from(count.saturating_sub(once(number)))).sum();
-            let most = u64::from(listener.concurrency + listener.concurrency.max(UNTOLD)) + recent;
+            let most = u64::from(subscribers::MOST_UNDER_WAY + subscribers::MOST_UNDER_WAY.max(UNTOLD)) + recent;
             if again > most {
                 return Err(format!("{again} events come once more to {name}, where {most} may"));
             }

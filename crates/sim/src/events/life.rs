@@ -89,7 +89,7 @@ impl Life {
         let jobs = Subscribers { ledger: self.ledger.clone(), fault: self.fault, run, life, harm: self.harm };
         let hooks = Hooks { jobs: Some(Arc::new(jobs)), ..Hooks::default() };
         // A window that is soon full, so that who hangs is put aside for.
-        let config = Config { window: 8, max_concurrency: 8, ..Config::default() };
+        let config = Config { window: 8, max_concurrency: subscribers::MOST_UNDER_WAY, ..Config::default() };
         let plane = DataPlane::new(log, snapshots, config, hooks).map_err(|error| error.to_string())?;
         let delivering = plane.clone();
         tokio::spawn(async move { delivering.deliver(pending()).await });

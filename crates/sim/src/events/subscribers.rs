@@ -1,7 +1,7 @@
 //! A broker and a channel, who listens to them, and how those behave. A subscriber is a JobSink, which the data plane hands
 //! events to without a network.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
@@ -25,6 +25,8 @@ const KINDS: u64 = 3;
 /// What ids begin with, and how long they are.
 pub(super) const ID: &str = "event-";
 pub(super) const ID_LENGTH: usize = ID.len() + 8;
+/// Most events that one is sent at a time.
+pub(super) const MOST_UNDER_WAY: u32 = 8;
 /// How long a subscriber that hangs does so: until the life ends.
 const FOR_EVER: Duration = Duration::from_secs(1 << 20);
 /// The sink of dead letters.
@@ -36,8 +38,6 @@ pub(super) struct Listener {
     pub(super) name: &'static str,
     /// The one type of events that it gets; all without.
     kind: Option<u64>,
-    /// How many events it takes at a time.
-    pub(super) concurrency: u32,
     retry: u32,
     /// Whether its dead letters go to the sink for them.
     has_dead_letter_sink: bool,
@@ -63,13 +63,13 @@ enum Manner {
 }
 
 const fn listener(name: &'static str, how: Manner) -> Listener {
-    Listener { name, kind: None, concurrency: 4, retry: 100_000, has_dead_letter_sink: false, behind: None, how }
+    Listener { name, kind: None, retry: 100_000, has_dead_letter_sink: false, behind: None, how }
 }
 
 /// All of them.
 pub(super) const LISTENERS: [Listener; 8] = [
     listener("quick", Manner::Takes),
-    Listener { concurrency: 2, ..listener("slow", Manner::Slow) },
+    listener("slow", Manner::Slow),
     listener("flaps", Manner::Flaps),
     listener("hangs", Manner::Hangs),
     Listener { kind: Some(0), retry: 1, has_dead_letter_sink: true, ..listener("refuses", Manner::Refuses) },
@@ -167,7 +167,6 @@ fn subscription(topology: &Topology, listener: &Listener) -> Subscription {
     Subscription {
         filter,
         delivery: Some(delivery),
-        concurrency: NonZeroU32::new(listener.concurrency),
         ..Subscription::new(NAMESPACE, listener.name, &uid(listener.name), Subscriber::At(to))
     }
 }

@@ -19,7 +19,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use knoll_api::Kind;
-use knoll_broker::{Sender, Tokens, Transport, delivery::Destination, resolve_as_the_machine_does};
+use knoll_broker::{Sender, Tokens, delivery::Destination};
 use knoll_event::{Event, mode};
 use knoll_sources::{Adapters, Clock, Config, Hooks, Id, Source, Sources};
 use serde_json::{Value, json};
@@ -162,7 +162,7 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) fn sender(tokens: Option<Tokens>) -> Sender {
-    Sender::new(&knoll_broker::Config::default(), resolve_as_the_machine_does(), tokens, Transport::default())
+    Sender::new(&knoll_broker::Config::default(), knoll_broker::Hooks { tokens, ..knoll_broker::Hooks::default() })
 }
 
 /// Sources that run.

@@ -1,20 +1,23 @@
 //! Putting events aside for subscribers that are behind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use knoll_journal::events::{CursorId, Durability, Event, StreamId, Write, WriteError, Written};
+use jiff::Timestamp;
+use knoll_journal::events::{Counts, CursorId, Durability, Event, StreamId, Write, WriteError, Written};
 use tokio::time::{Duration, sleep};
 
 use super::{
     super::{
-        backlog_name,
         lane::{Backlog, Lane},
         subscriber::{Item, Stream},
     },
     Number, Worker,
 };
-use crate::{Log, log::AskError};
+use crate::{Log, budget::From, log::AskError, streams};
 
 /// The cursor of a stream that is one subscriber's alone.
 const CURSOR: &str = "subscriber";
@@ -58,22 +61,30 @@ pub(super) struct Moved {
     to: u64,
 }
 
-/// The stream of a subscriber that is behind, made if there is none.
-pub(super) async fn place(log: &Log, name: &str) -> Result<Place, AskError> {
-    let stream = log.stream(name).await?;
+/// The stream of a subscriber that is behind, made if there is none; it counts for this namespace.
+pub(super) async fn place(log: &Log, name: &str, namespace: &Arc<str>) -> Result<Place, AskError> {
+    let stream = log.stream(name, namespace).await?;
     Ok((stream, log.cursor(stream, CURSOR, None, Some(0)).await?))
 }
 
-/// Puts events aside; tries until the log has taken all of them. Those of a subscriber that goes away meanwhile are not.
-async fn put(log: Log, names: HashMap<Number, String>, mut asides: Vec<Aside>) -> Result<Vec<Moved>, AskError> {
+/// Puts events of this namespace aside; tries until the log has taken all of them. Those of a subscriber that goes away
+/// meanwhile are not.
+async fn put(
+    log: Log,
+    namespace: Arc<str>,
+    names: HashMap<Number, String>,
+    mut asides: Vec<Aside>,
+) -> Result<Vec<Moved>, AskError> {
     let mut places: HashMap<Number, Place> = HashMap::new();
     let mut moved = Vec::with_capacity(asides.len());
     while !asides.is_empty() {
         for (number, name) in &names {
             if !places.contains_key(number) {
-                places.insert(*number, patiently(|| place(&log, name)).await?);
+                places.insert(*number, patiently(|| place(&log, name, &namespace)).await?);
             }
         }
+        let bytes = asides.iter().map(|aside| aside.payload.len()).sum();
+        let _room = room(&log, &namespace, bytes).await;
         let (mut writes, mut of) = (Vec::new(), Vec::new());
         for aside in asides {
             let Some(place) = places.get(&aside.number).copied() else { continue };
@@ -110,6 +121,20 @@ async fn put(log: Log, names: HashMap<Number, String>, mut asides: Vec<Aside>) -
     Ok(moved)
 }
 
+/// Waits until there is room for so much that is put aside.
+async fn room(log: &Log, namespace: &Arc<str>, bytes: usize) -> Counts {
+    let mut is_told = false;
+    loop {
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        match log.room(namespace, From::Delivery, bytes, now) {
+            Ok(room) => return room,
+            Err(error) if std::mem::replace(&mut is_told, true) => tracing::debug!(%error, "still no room"),
+            Err(error) => tracing::warn!(%error, "events wait to be put aside for a subscriber that is behind"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 /// Does something until it is done or the log has stopped.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, AskError>>>(
     mut work: impl FnMut() -> F,
@@ -131,11 +156,12 @@ impl Worker {
         self.context.metrics.put_aside.add(asides.len() as u64);
         let of = |aside: &Aside| {
             let subscription = &self.subscribers.get(&aside.number)?.subscribed.subscription.uid;
-            Some((aside.number, backlog_name(self.addressable.uid(), subscription)))
+            Some((aside.number, streams::backlog(self.addressable.uid(), subscription)))
         };
         let names: HashMap<Number, String> = asides.iter().filter_map(of).collect();
+        let namespace = self.addressable.name().namespace.clone();
         self.moving_to = names.values().cloned().collect();
-        self.moving = Some(Box::pin(put(self.context.log.clone(), names, asides)));
+        self.moving = Some(Box::pin(put(self.context.log.clone(), namespace, names, asides)));
     }
 
     /// Goes on with events that were put aside.
@@ -157,7 +183,7 @@ impl Worker {
 
 /// What was put aside for a subscriber before the worker began.
 pub(super) fn recovered(log: &Log, addressable: &str, subscription: &str) -> Option<Backlog> {
-    let stream = log.reader().stream(backlog_name(addressable, subscription).as_bytes())?;
+    let stream = log.reader().stream(streams::backlog(addressable, subscription).as_bytes())?;
     let cursor = log.reader().cursor(stream, CURSOR.as_bytes())?;
     let (progress, end) = (log.reader().progress(cursor)?, log.reader().end(stream)?);
     let todo: Vec<(u64, u64)> = progress.unsettled(0, end).collect();

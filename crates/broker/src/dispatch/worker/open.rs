@@ -7,11 +7,12 @@ use knoll_journal::events::{CursorId, Durability, Ranges, Write, WriteError};
 use tokio::time::{Duration, Instant};
 
 use super::{
-    super::{Context, backlog_name, fresh::Fresh, stream_name, subscriber::Subscriber, unread::Unread, untold::Untold},
+    super::{Context, fresh::Fresh, subscriber::Subscriber, unread::Unread, untold::Untold},
     Newest, Number, Worker, WorkerError, aside,
 };
 use crate::{
     log::AskError,
+    streams,
     topology::{Addressable, Move, Subscribed},
 };
 
@@ -25,8 +26,8 @@ impl Worker {
     /// of senders in.
     pub(crate) async fn open(context: Arc<Context>, newest: Newest) -> Result<Self, WorkerError> {
         let Newest { addressable, is_complete } = newest;
-        let name = stream_name(&addressable);
-        let stream = aside::patiently(|| context.log.stream(&name)).await?;
+        let (name, namespace) = (streams::events(&addressable), &addressable.name().namespace);
+        let stream = aside::patiently(|| context.log.stream(&name, namespace)).await?;
         let root = aside::patiently(|| context.log.cursor(stream, ROOT, None, Some(0))).await?;
         let signal = context.log.listen(stream);
         let recovered = context.log.reader().progress(root).unwrap_or_default();
@@ -133,7 +134,7 @@ impl Worker {
 
     /// Whether something of an earlier stay is there yet and is to be deleted.
     fn is_leaving(&self, uid: &str) -> bool {
-        let (reader, name) = (self.context.log.reader(), backlog_name(self.addressable.uid(), uid));
+        let (reader, name) = (self.context.log.reader(), streams::backlog(self.addressable.uid(), uid));
         let cursor = reader.cursor(self.stream, uid.as_bytes());
         let backlog = reader.stream(name.as_bytes());
         cursor.is_some_and(|cursor| self.untold.deletes(cursor))
@@ -199,10 +200,9 @@ impl Worker {
 
     /// Takes a subscriber in, or as it is now; nobody without a cursor.
     fn enter(&mut self, subscribed: &Arc<Subscribed>) -> Result<Option<Number>, WorkerError> {
-        let (uid, most) = (&subscribed.subscription.uid, self.context.config.max_concurrency);
+        let uid = &subscribed.subscription.uid;
         if let Some(number) = self.by_uid.get(uid).copied() {
             if let Some(subscriber) = self.subscribers.get_mut(&number) {
-                subscriber.limit.adopt(subscribed.subscription.concurrency, most);
                 subscriber.subscribed = subscribed.clone();
                 self.exhausted.remove(&number);
                 self.runnable.push(number);
@@ -218,7 +218,13 @@ impl Worker {
             self.tried.entry(*offset).or_default().push(number);
         }
         let view = self.context.views.enter(uid);
-        let mut subscriber = Subscriber::new(subscribed.clone(), view, (self.stream, cursor), progress, most);
+        let mut subscriber = Subscriber::new(
+            subscribed.clone(),
+            view,
+            (self.stream, cursor),
+            progress,
+            self.context.config.max_concurrency,
+        );
         subscriber.backlog = aside::recovered(&self.context.log, self.addressable.uid(), uid);
         subscriber.show();
         self.subscribers.insert(number, subscriber);
@@ -237,7 +243,7 @@ impl Worker {
             self.release(offset);
         }
         self.untold.delete_cursor(subscriber.main.cursor);
-        let backlog = self.context.log.reader().stream(backlog_name(self.addressable.uid(), uid).as_bytes());
+        let backlog = self.context.log.reader().stream(streams::backlog(self.addressable.uid(), uid).as_bytes());
         if let Some(stream) = backlog {
             self.untold.delete_stream(stream);
         }

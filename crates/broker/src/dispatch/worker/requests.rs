@@ -1,12 +1,15 @@
 //! What a worker is asked by people: to deliver dead letters again, or events that it keeps.
 
+use std::collections::{HashMap, hash_map::Entry};
+
+use bytes::Bytes;
 use jiff::Timestamp;
 use knoll_event::filter::Verdict;
 use knoll_journal::events::{Durability, Write, Written};
 use tokio::task::yield_now;
 
 use super::{
-    super::{backlog_name, supervisor::Command},
+    super::supervisor::Command,
     Number, READ_BYTES, READ_EVENTS, Worker,
     aside::{Place, place},
 };
@@ -14,7 +17,8 @@ use crate::{
     dead_letters::{OperationError, without_reasons},
     log::AskError,
     record::Record,
-    topology::Kind,
+    streams,
+    topology::{Addressable, Kind},
 };
 
 /// Events that one filter is asked about before others get the thread.
@@ -24,15 +28,8 @@ impl Worker {
     pub(super) async fn command(&mut self, command: Command) {
         match command {
             Command::Redrive { offsets, answer } => {
-                let mut outcome = Ok(());
-                for offset in offsets {
-                    outcome = self.redrive(offset).await;
-                    if outcome.is_err() {
-                        break;
-                    }
-                }
                 // Who asked may be gone.
-                drop(answer.send(outcome));
+                drop(answer.send(self.redrive(&offsets).await));
             }
             Command::Replay { subscription, from, to, answer } => {
                 drop(answer.send(self.replay(&subscription, from, to).await));
@@ -40,18 +37,41 @@ impl Worker {
         }
     }
 
-    /// Gives a dead letter to whom it was for, as an event that was put aside.
-    async fn redrive(&mut self, offset: u64) -> Result<(), OperationError> {
-        let letters = self.context.letters.clone();
-        let letter = letters.get(self.addressable.uid(), offset).await?;
+    /// Gives the first of these dead letters to those they were for, as events that were put aside: so many as are not more
+    /// bytes than are read together, and up to the first that cannot be. How many they are.
+    async fn redrive(&mut self, offsets: &[u64]) -> Result<usize, OperationError> {
+        let (mut again, mut bytes) = (Vec::new(), 0);
+        for (at, offset) in offsets.iter().enumerate() {
+            let letter = match offsets[..at].contains(offset) {
+                true => Err(OperationError::NoLetter(*offset)),
+                false => self.letter(*offset).await,
+            };
+            match letter {
+                Ok(letter) => again.push(letter),
+                Err(error) if again.is_empty() => return Err(error),
+                // It is told of when it comes first.
+                Err(_) => break,
+            }
+            bytes += again.last().map_or(0, |again: &Again| again.payload.len());
+            if bytes >= READ_BYTES {
+                break;
+            }
+        }
+        let done = again.len();
+        self.give_again(again).await?;
+        self.context.letters.forget(self.addressable.uid(), &offsets[..done]).await?;
+        self.context.metrics.redriven.add(done as u64);
+        Ok(done)
+    }
+
+    /// A dead letter as it is given to whom it was for.
+    async fn letter(&mut self, offset: u64) -> Result<Again, OperationError> {
+        let letter = self.context.letters.get(self.addressable.uid(), offset).await?;
         let subscription = letter.subscription.clone().unwrap_or_default();
-        let Some(number) = self.by_uid.get(&*subscription).copied() else {
-            return Err(OperationError::Orphan { offset, subscription });
-        };
-        self.give_again(number, &subscription, vec![without_reasons(letter)]).await?;
-        letters.forget(self.addressable.uid(), &[offset]).await?;
-        self.context.metrics.redriven.count();
-        Ok(())
+        match self.by_uid.get(&*subscription).copied() {
+            Some(number) => Ok(Again::new(number, &subscription, &without_reasons(letter))),
+            None => Err(OperationError::Orphan { offset, subscription }),
+        }
     }
 
     /// Gives a subscriber those of a batch of events that its filter lets through, as events that were put aside. How many
@@ -63,36 +83,71 @@ impl Worker {
         let Some(subscriber) = self.subscribers.get(&number) else { return Ok((0, read.next)) };
         let filter = subscriber.subscribed.subscription.filter.clone();
         let is_filtered = self.addressable.name().kind == Kind::Broker;
-        let mut records = Vec::new();
+        let mut again = Vec::new();
         for event in read.events.into_iter().filter(|event| event.offset < to) {
             let Ok(record) = Record::decode(event.payload) else { continue };
             if !is_filtered || filter.verdict(&record.event) != Verdict::Fail {
-                records.push(record);
+                again.push(Again::new(number, subscription, &record));
             }
             if event.offset % MATCHED_TOGETHER == 0 {
                 yield_now().await;
             }
         }
-        let count = records.len() as u64;
-        self.give_again(number, subscription, records).await?;
+        let count = again.len() as u64;
+        self.give_again(again).await?;
         self.context.metrics.replayed.add(count);
         Ok((count, read.next))
     }
 
-    async fn give_again(&mut self, number: Number, subscription: &str, records: Vec<Record>) -> Result<(), AskError> {
-        let place: Place = place(&self.context.log, &backlog_name(self.addressable.uid(), subscription)).await?;
-        let time = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-        let append =
-            |record: &Record| Write::Append { stream: place.0, time, key: record.key(), payload: record.encode() };
-        let outcomes = self.context.log.write(records.iter().map(append).collect(), Durability::Synced).await?;
-        for outcome in outcomes {
-            if let Written::Appended(to) = outcome?
-                && let Some(subscriber) = self.subscribers.get_mut(&number)
-            {
-                subscriber.add_to_backlog(place, to);
-                self.runnable.push(number);
+    /// Puts events aside for those they are for, all with one write. Where the log does not take all of them, the others are
+    /// under way.
+    async fn give_again(&mut self, again: Vec<Again>) -> Result<(), AskError> {
+        let (namespace, time) = (self.addressable.name().namespace.clone(), Timestamp::now().as_millisecond());
+        let mut places: HashMap<Number, Place> = HashMap::new();
+        for of in &again {
+            if let Entry::Vacant(unknown) = places.entry(of.number) {
+                unknown.insert(place(&self.context.log, &of.backlog(&self.addressable), &namespace).await?);
             }
         }
-        Ok(())
+        let (mut writes, mut whose) = (Vec::new(), Vec::new());
+        for Again { number, key, payload, .. } in again {
+            let Some(place) = places.get(&number).copied() else { continue };
+            writes.push(Write::Append { stream: place.0, time: u64::try_from(time).unwrap_or(0), key, payload });
+            whose.push((number, place));
+        }
+        let outcomes = self.context.log.write(writes, Durability::Synced).await?;
+        let mut refused = Ok(());
+        for ((number, place), outcome) in whose.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(Written::Appended(to)) => {
+                    if let Some(subscriber) = self.subscribers.get_mut(&number) {
+                        subscriber.add_to_backlog(place, to);
+                        self.runnable.push(number);
+                    }
+                }
+                Ok(Written::Done | Written::Stream(_) | Written::Cursor(_)) => {}
+                Err(error) => refused = Err(error.into()),
+            }
+        }
+        refused
+    }
+}
+
+/// An event that is given to a subscriber once more.
+struct Again {
+    number: Number,
+    subscription: Box<str>,
+    key: Bytes,
+    payload: Bytes,
+}
+
+impl Again {
+    fn new(number: Number, subscription: &str, record: &Record) -> Self {
+        Self { number, subscription: subscription.into(), key: record.key(), payload: record.encode() }
+    }
+
+    /// The name of the stream in which it is put aside.
+    fn backlog(&self, of: &Addressable) -> String {
+        streams::backlog(of.uid(), &self.subscription)
     }
 }

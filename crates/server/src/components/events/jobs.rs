@@ -6,28 +6,30 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use knoll_api::{Resource, sinks::JobSink};
+use knoll_bounds::Turns;
 use knoll_broker::{Jobs, NoJob, Progress};
 use knoll_event::{Event, json};
 use knoll_plan::event_job::{self, Outcome};
 use kube::{Api, Client, api::PostParams};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use crate::failure::chain;
 
-/// Jobs that are made at a time.
+/// Jobs that are made at a time, and one part in so many of them, and one, for one namespace.
 const PLACES: usize = 64;
+const PARTS: usize = 4;
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes Jobs and looks at them.
 pub(super) struct ApiJobs {
     client: Client,
-    places: Arc<Semaphore>,
+    places: Turns,
 }
 
 impl ApiJobs {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { client, places: Turns::new(PLACES, PARTS) }
     }
 }
 
@@ -35,7 +37,7 @@ impl Jobs for ApiJobs {
     fn make(&self, sink: Arc<JobSink>, event: Event) -> BoxFuture<'static, Result<(), NoJob>> {
         let (client, places) = (self.client.clone(), self.places.clone());
         Box::pin(async move {
-            let place = places.acquire_owned().await.map_err(|e| later(&chain(&e)))?;
+            let place = places.take(&sink.namespace().into(), 1).await;
             // To its end, though the sender goes away: a Job without its Secret would wait for it.
             let making = tokio::spawn(async move {
                 let made = patiently(Box::pin(make(&client, &sink, &event))).await;

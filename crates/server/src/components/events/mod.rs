@@ -32,8 +32,9 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub(crate) use self::certificates::keep_certificates;
 use self::jobs::ApiJobs;
-pub(super) use self::tokens::tokens;
+use self::tokens::tokens;
 use super::{
+    api::machine_addresses,
     objects::{self, EventPlaces},
     port_of,
 };
@@ -115,6 +116,8 @@ struct Parts {
     domain: String,
     http: std::net::TcpListener,
     https: std::net::TcpListener,
+    /// Of the machine's own addresses, what events may be sent to.
+    open_ports: Vec<u16>,
     transport: Transport,
     client: kube::Client,
     event_types: Arc<EventTypes>,
@@ -135,17 +138,29 @@ impl Parts {
 }
 
 /// The data plane's settings: who may say where events go is not trusted with the machine, and senders and deliveries leave
-/// files for the rest of the process.
-pub(super) fn config() -> Config {
+/// files for the rest of the process. At the machine's own addresses everybody may ask the gateway, on `open_ports`.
+pub(super) fn config(open_ports: Vec<u16>) -> Config {
     let default = Config::default();
     let share = usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX).max(1);
     Config {
         loopback: false,
         gateway: Some(GATEWAY.into()),
+        open_ports,
         max_connections: default.max_connections.min(share),
         max_attempts: default.max_attempts.min(share),
         grace: GRACE,
         ..default
+    }
+}
+
+/// How events are sent: names of this domain are found as pods find them, and `client` asks for tokens.
+pub(super) fn sending(domain: &str, client: kube::Client, transport: Transport) -> Hooks {
+    Hooks {
+        resolve: resolve(domain),
+        machine: Some(Arc::new(machine_addresses)),
+        tokens: Some(tokens(client)),
+        transport,
+        ..Hooks::default()
     }
 }
 
@@ -172,14 +187,15 @@ pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: EventPlaces) 
 }
 
 /// Takes events from these sockets and delivers them, until the process ends. A log that fails is opened again: nothing
-/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are, and makes Jobs. The
-/// other end of the links is the control loop's.
+/// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are, and makes Jobs. Of the
+/// machine's own addresses `open_ports` may be sent to. The other end of the links is the control loop's.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
     names: &Names,
     client: kube::Client,
     ports: EventPorts,
+    open_ports: Vec<u16>,
 ) -> Result<(EventLinks, Running), Failure> {
     let (topology, snapshots) = watch::channel(None);
     let adopted = Adopted::default();
@@ -194,6 +210,7 @@ pub(crate) fn start(
         domain: names.cluster_domain.to_string(),
         http: kept(ports.http)?,
         https: kept(ports.https)?,
+        open_ports,
         transport: transport.clone(),
         client,
         event_types: event_types.clone(),
@@ -216,15 +233,14 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
     let (log, thread) = opened?;
     *parts.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     let hooks = Hooks {
-        resolve: resolve(&parts.domain),
-        tokens: Some(tokens(parts.client.clone())),
         authorize: Some(senders::authorize(parts.client.clone())),
         jobs: Some(Arc::new(ApiJobs::new(parts.client.clone()))),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
-        transport: parts.transport.clone(),
+        ..sending(&parts.domain, parts.client.clone(), parts.transport.clone())
     };
-    let plane = DataPlane::new(log, parts.snapshots.clone(), config(), hooks).map_err(|e| chain(&e))?;
+    let config = config(parts.open_ports.clone());
+    let plane = DataPlane::new(log, parts.snapshots.clone(), config, hooks).map_err(|e| chain(&e))?;
     let listen = |kept: &std::net::TcpListener| kept.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e));
     let sockets = (listen(&parts.http)?, listen(&parts.https)?);
     let shown = parts.running.show(plane.clone());
@@ -282,7 +298,7 @@ fn capacity(directory: &Path) -> io::Result<u64> {
 }
 
 /// Finds names inside the cluster as pods do, and others as the machine does.
-pub(super) fn resolve(domain: &str) -> Resolve {
+fn resolve(domain: &str) -> Resolve {
     let (outside, suffix) = (resolve_as_the_machine_does(), format!(".{domain}"));
     Arc::new(move |host| {
         if !is_inside(&host, &suffix) {
@@ -451,6 +467,7 @@ mod tests {
             domain: "cluster.local".to_owned(),
             http: socket().await,
             https: socket().await,
+            open_ports: Vec::new(),
             transport: Transport::default(),
             client: kube::Client::new(nobody, "default"),
             event_types: EventTypes::new().0,
@@ -502,7 +519,7 @@ mod tests {
         let life = tokio::spawn(live(parts.clone(), tasks.stop()));
         until("it runs again", || parts.running.get().is_some()).await;
         let plane = parts.running.get().expect("it runs");
-        until("the broker", || plane.addressables().len() == 1).await;
+        until("the broker", || plane.addressables(None, 2).len() == 1).await;
         let (mut kept, mut next) = (BTreeSet::new(), 0);
         loop {
             let page = plane.history(&broker(), Start::Offset(next), 1000).await.expect("is read");

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `GET /events` | every broker and channel, with who listens and how that goes |
+//! | `GET /events?most=N&after=KIND/NAMESPACE/NAME` | brokers and channels, with who listens and how that goes; `next` is where to go on |
 //! | `POST /events/<kind>/<namespace>/<name>` | an event is taken, as by its address |
 //! | `GET …/history?offset=N` or `?since=TIME`, `&most=N` | events that are kept |
 //! | `POST …/replay?subscription=NAME&offset=N` or `&since=TIME` | they are delivered once more to one of those who listen |
@@ -25,9 +25,11 @@ use serde_json::{Value, json};
 use super::Running;
 use crate::admin::Operation;
 
-/// Events or dead letters in one answer, when nothing is said, and at most.
+/// Brokers, events or dead letters in one answer, when nothing is said, and at most; and dead letters in one request.
 const MOST: usize = 100;
 const MOST_AT_ALL: usize = 1000;
+/// Those who listen in one answer, of one broker or channel all of them.
+const LISTENERS: usize = 1000;
 
 /// An answer that refuses: its status, and why.
 pub(super) type Refused = (StatusCode, String);
@@ -45,19 +47,14 @@ pub(super) async fn operate(running: Running, names: Names, operation: Operation
 
 async fn act(plane: &DataPlane, names: &Names, operation: Operation) -> Result<Response<Full<Bytes>>, Refused> {
     let parts: Vec<&str> = operation.path.split('/').filter(|part| !part.is_empty()).collect();
+    let asked = Asked::of(operation.query.as_deref().unwrap_or_default());
     let [kind, namespace, name, verb @ ..] = &parts[..] else {
         return match (&operation.method, &parts[..]) {
-            (&Method::GET, []) => Ok(document(&Value::Array(listed(plane)))),
+            (&Method::GET, []) => listed(plane, &asked),
             _ => Err(unknown()),
         };
     };
-    let kind = match *kind {
-        "broker" => Kind::Broker,
-        "channel" => Kind::Channel,
-        other => return Err(bad(format!("{other:?} is neither broker nor channel"))),
-    };
-    let of = Name::new(kind, namespace, name);
-    let asked = Asked::of(operation.query.as_deref().unwrap_or_default());
+    let of = named(kind, namespace, name)?;
     match (&operation.method, verb) {
         (&Method::POST, []) => send(plane, names, &of, operation).await,
         (&Method::GET, ["history"]) => {
@@ -110,8 +107,34 @@ async fn send(
     Ok(plane.ingress().answer(request).await)
 }
 
-fn listed(plane: &DataPlane) -> Vec<Value> {
-    plane.addressables().iter().map(|addressable| shown(plane, addressable)).collect()
+fn named(kind: &str, namespace: &str, name: &str) -> Result<Name, Refused> {
+    let kind = match kind {
+        "broker" => Kind::Broker,
+        "channel" => Kind::Channel,
+        other => return Err(bad(format!("{other:?} is neither broker nor channel"))),
+    };
+    Ok(Name::new(kind, namespace, name))
+}
+
+/// A page of brokers and channels.
+fn listed(plane: &DataPlane, asked: &Asked) -> Result<Response<Full<Bytes>>, Refused> {
+    let after = asked.value("after").map(|after| match after.split('/').collect::<Vec<_>>()[..] {
+        [kind, namespace, name] => named(kind, namespace, name),
+        _ => Err(bad(format!("after: {after:?} is not of the form KIND/NAMESPACE/NAME"))),
+    });
+    let (after, most) = (after.transpose()?, asked.most(MOST, MOST_AT_ALL)?);
+    let (mut items, mut listeners, mut next) = (Vec::new(), 0, None);
+    let mut found = plane.addressables(after.as_ref(), most + 1).into_iter().peekable();
+    while let Some(addressable) = found.next() {
+        items.push(shown(plane, &addressable));
+        listeners += addressable.subscribed().count();
+        if (items.len() == most || listeners >= LISTENERS) && found.peek().is_some() {
+            let Name { kind, namespace, name } = addressable.name();
+            next = Some(format!("{}/{namespace}/{name}", kind.as_str()));
+            break;
+        }
+    }
+    Ok(document(&json!({"items": items, "next": next})))
 }
 
 fn shown(plane: &DataPlane, addressable: &Addressable) -> Value {
@@ -212,7 +235,12 @@ impl Asked {
 }
 
 fn offsets(body: &Bytes) -> Result<Vec<u64>, Refused> {
-    serde_json::from_slice(body).map_err(|e| bad(format!("the body is no JSON list of offsets: {e}")))
+    let offsets: Vec<u64> =
+        serde_json::from_slice(body).map_err(|e| bad(format!("the body is no JSON list of offsets: {e}")))?;
+    match offsets.len() {
+        ..=MOST_AT_ALL => Ok(offsets),
+        many => Err(bad(format!("{many} offsets are more than {MOST_AT_ALL}: send them in several requests"))),
+    }
 }
 
 fn bad(why: impl Into<String>) -> Refused {
@@ -244,4 +272,57 @@ pub(super) fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+    use knoll_broker::{
+        Config, Hooks, Log, Topology,
+        topology::{Subscriber, Subscription},
+    };
+    use knoll_journal::{MemoryDisk, events::EventOptions};
+
+    use super::*;
+
+    /// A page of a data plane of three brokers, of which the second has many Triggers: the names, and where to go on.
+    async fn page(query: &str) -> Result<(Vec<String>, Option<String>), Refused> {
+        let (log, _thread, _) = Log::open(Arc::new(MemoryDisk::default()), EventOptions::default()).expect("opens");
+        let trigger = |at: usize| Subscription::new("ns", "t", &at.to_string(), Subscriber::Unresolved);
+        let topology = ["a", "b", "c"].into_iter().fold(Topology::default(), |topology, name| {
+            let triggers = if name == "b" { (0..LISTENERS).map(trigger).collect() } else { Vec::new() };
+            topology.with(Addressable::new(Name::new(Kind::Broker, "ns", name), name, None, triggers))
+        });
+        let snapshots = tokio::sync::watch::Sender::new(Some(topology));
+        let plane = DataPlane::new(log, snapshots.subscribe(), Config::default(), Hooks::default()).expect("starts");
+        let answer = listed(&plane, &Asked::of(query))?.into_body().collect().await.expect("a body").to_bytes();
+        let page: Value = serde_json::from_slice(&answer).expect("JSON");
+        let items = page["items"].as_array().expect("a list").iter();
+        let names = items.map(|item| item["name"].as_str().expect("a name").to_owned()).collect();
+        Ok((names, page["next"].as_str().map(str::to_owned)))
+    }
+
+    #[tokio::test]
+    async fn brokers_are_listed_a_page_at_a_time() {
+        let is = |names: &[&str], next: Option<&str>| {
+            Ok((names.iter().map(|name| (*name).to_owned()).collect(), next.map(str::to_owned)))
+        };
+        assert_eq!(page("").await, is(&["a", "b"], Some("broker/ns/b")), "so many listen");
+        assert_eq!(page("after=broker/ns/b").await, is(&["c"], None));
+        assert_eq!(page("most=1").await, is(&["a"], Some("broker/ns/a")));
+        assert_eq!(page("after=broker/ns/aa&most=1").await, is(&["b"], Some("broker/ns/b")));
+        assert_eq!(page("after=channel/ns/a").await, is(&[], None));
+        for query in ["after=b", "after=queue/ns/a", "most=0", "most=1001"] {
+            assert_eq!(page(query).await.map_err(|(status, _)| status), Err(StatusCode::BAD_REQUEST), "{query}");
+        }
+    }
+
+    #[test]
+    fn so_many_dead_letters_are_asked_for_at_a_time() {
+        let asked = |many: usize| offsets(&Bytes::from(format!("{:?}", (0..many as u64).collect::<Vec<_>>())));
+        assert_eq!(asked(MOST_AT_ALL).map(|offsets| offsets.len()), Ok(MOST_AT_ALL));
+        assert_eq!(asked(MOST_AT_ALL + 1).map_err(|(status, _)| status), Err(StatusCode::BAD_REQUEST));
+    }
 }

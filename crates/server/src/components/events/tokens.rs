@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{HeaderValue, header::InvalidHeaderValue};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
@@ -18,33 +19,72 @@ use kube::{
 };
 use tokio::time::Instant;
 
-/// How long a token holds, seconds; upstream's.
-const LIFE: i64 = 3600;
+/// How long a token holds; upstream's.
+const LIFE: Duration = Duration::from_secs(3600);
 /// A token is made anew when it holds no longer than this.
 const LEFT: Duration = Duration::from_secs(5 * 60);
 /// Most tokens that are kept.
 const MOST: usize = 10_000;
 
+/// A token that was refused is made anew unless it is younger than this: then another one is refused as well.
+const YOUNG: Duration = Duration::from_secs(10);
+
 /// Audience, namespace and ServiceAccount.
 type Whose = (Arc<str>, Arc<str>, Arc<str>);
 /// Held while it is asked for, so that many who want one ask once.
-type Kept = Arc<tokio::sync::Mutex<Option<(HeaderValue, Instant)>>>;
+type Kept = Arc<tokio::sync::Mutex<Option<Held>>>;
 
-/// Makes tokens by asking the API server for them, and keeps them while they hold.
+/// A moment by both clocks: one stands still while the machine sleeps, and the other may be set.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    monotonic: Instant,
+    wall: Timestamp,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: Timestamp::now() }
+    }
+
+    /// How much later this is, by the clock by which it is most.
+    fn since(self, earlier: Self) -> Duration {
+        let wall = Duration::try_from(self.wall.duration_since(earlier.wall)).unwrap_or_default();
+        self.monotonic.saturating_duration_since(earlier.monotonic).max(wall)
+    }
+}
+
+/// A token.
+#[derive(Clone, Debug)]
+struct Held {
+    token: HeaderValue,
+    made: Moment,
+    /// How long it holds from then on.
+    life: Duration,
+}
+
+impl Held {
+    /// Whether it may be sent, one like `refused` not being taken.
+    fn may_be_sent(&self, refused: Option<&HeaderValue>, now: Moment) -> bool {
+        let age = now.since(self.made);
+        let is_refused = refused == Some(&self.token) && age >= YOUNG;
+        age + LEFT < self.life && !is_refused
+    }
+}
+
+/// Makes tokens by asking the API server for them, and keeps them while they hold and are taken.
 pub(in crate::components) fn tokens(client: Client) -> Tokens {
     let kept: Arc<Mutex<HashMap<Whose, Kept>>> = Arc::default();
-    Arc::new(move |audience, namespace, account| {
+    Arc::new(move |audience, namespace, account, refused| {
         let (client, place) = (client.clone(), place(&kept, (audience.clone(), namespace.clone(), account.clone())));
         Box::pin(async move {
             let mut held = place.lock().await;
-            if let Some((token, until)) = &*held
-                && *until > Instant::now() + LEFT
-            {
-                return Ok(token.clone());
+            let now = Moment::now();
+            if let Some(held) = held.as_ref().filter(|held| held.may_be_sent(refused.as_ref(), now)) {
+                return Ok(held.token.clone());
             }
-            let until = Instant::now() + Duration::from_secs(LIFE.unsigned_abs());
-            let token = ask(client, &audience, &namespace, &account).await?;
-            *held = Some((token.clone(), until));
+            let (token, ends) = ask(client, &audience, &namespace, &account).await?;
+            let life = Duration::try_from(ends.duration_since(now.wall)).unwrap_or_default();
+            *held = Some(Held { token: token.clone(), made: now, life: life.min(LIFE) });
             Ok(token)
         })
     })
@@ -59,17 +99,97 @@ fn place(kept: &Mutex<HashMap<Whose, Kept>>, whose: Whose) -> Kept {
     kept.entry(whose).or_default().clone()
 }
 
-async fn ask(client: Client, audience: &str, namespace: &str, account: &str) -> Result<HeaderValue, String> {
+/// A token, and when it ends.
+async fn ask(
+    client: Client,
+    audience: &str,
+    namespace: &str,
+    account: &str,
+) -> Result<(HeaderValue, Timestamp), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
     let spec = TokenRequestSpec {
         audiences: vec![audience.to_owned()],
-        expiration_seconds: Some(LIFE),
+        expiration_seconds: i64::try_from(LIFE.as_secs()).ok(),
         ..TokenRequestSpec::default()
     };
     let request = TokenRequest { metadata: ObjectMeta::default(), spec, status: None };
     let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
     let made = made.map_err(|e| format!("no token of ServiceAccount {namespace}/{account}: {e}"))?;
-    let token = made.status.map(|status| status.token).unwrap_or_default();
-    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {token}").try_into();
+    let status = made.status.ok_or_else(|| format!("no token of ServiceAccount {namespace}/{account} was made"))?;
+    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {}", status.token).try_into();
+    let value = value.map(|value| (value, status.expiration_timestamp.0));
     value.map_err(|e| format!("the token of ServiceAccount {namespace}/{account} cannot be sent: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use http::Response;
+    use http_body_util::Full;
+    use jiff::SignedDuration;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_token_holds_no_longer_than_by_the_clock_that_went_on_most() {
+        let made = Moment::now();
+        let held = Held { token: HeaderValue::from_static("a"), made, life: LIFE };
+        let later = |monotonic: u64, wall: i64| Moment {
+            monotonic: made.monotonic + Duration::from_secs(monotonic),
+            wall: made.wall + SignedDuration::from_secs(wall),
+        };
+        for (monotonic, wall, holds) in [
+            (0, 0, true),
+            (3299, 3299, true),
+            (3300, 0, false),
+            (60, 3300, false),
+            (60, -86_400, true),
+            (3300, -86_400, false),
+        ] {
+            assert_eq!(held.may_be_sent(None, later(monotonic, wall)), holds, "{monotonic} {wall}");
+        }
+        let refused = held.token.clone();
+        for (seconds, other, may_be) in [(9, false, true), (10, false, false), (10, true, true)] {
+            let refused = if other { HeaderValue::from_static("b") } else { refused.clone() };
+            assert_eq!(held.may_be_sent(Some(&refused), later(seconds, 0)), may_be, "{seconds} {other}");
+        }
+    }
+
+    /// An API server that makes numbered tokens which end so many seconds from now.
+    fn fake(seconds: i64) -> (Client, Arc<AtomicUsize>) {
+        let made = Arc::<AtomicUsize>::default();
+        let counted = made.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let number = counted.fetch_add(1, Relaxed);
+            let ends = Timestamp::now() + SignedDuration::from_secs(seconds);
+            let status = json!({"token": number.to_string(), "expirationTimestamp": ends.to_string()});
+            let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {},
+                "spec": {"audiences": ["a"]}, "status": status});
+            async move { Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(request.to_string())))) }
+        });
+        (Client::new(service, "default"), made)
+    }
+
+    #[tokio::test]
+    async fn a_token_is_asked_for_once_and_again_once_it_does_not_hold() {
+        let (client, made) = fake(3600);
+        let asked = tokens(client);
+        let ask = |refused| asked("a".into(), "ns".into(), "account".into(), refused);
+        let first = ask(None).await.expect("a token");
+        assert_eq!(first, "Bearer 0");
+        assert_eq!(ask(None).await.as_ref(), Ok(&first));
+        assert_eq!(ask(Some(first.clone())).await.as_ref(), Ok(&first), "it is young");
+        assert_eq!(made.load(Relaxed), 1);
+        let (client, made) = fake(200);
+        let asked = tokens(client);
+        for number in 1..4 {
+            asked("a".into(), "ns".into(), "account".into(), None).await.expect("a token");
+            assert_eq!(made.load(Relaxed), number, "it ends soon, whatever was asked for");
+        }
+    }
 }

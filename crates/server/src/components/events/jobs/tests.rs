@@ -80,8 +80,12 @@ impl Fake {
 }
 
 fn sink(uid: &str) -> Arc<JobSink> {
+    sink_of("ns", uid)
+}
+
+fn sink_of(namespace: &str, uid: &str) -> Arc<JobSink> {
     let job = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
-    let metadata = json!({"name": "j", "namespace": "ns", "uid": uid});
+    let metadata = json!({"name": "j", "namespace": namespace, "uid": uid});
     Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": {"job": job}})).expect("a JobSink"))
 }
 
@@ -195,7 +199,32 @@ async fn a_sender_that_goes_away_leaves_no_job_without_its_event() {
         tokio::task::yield_now().await;
     }
     assert_eq!(fake.shown(), ["secrets", "jobs"]);
-    // And its place is free again.
+}
+
+#[tokio::test]
+async fn jobs_that_one_namespace_waits_for_hold_up_no_other_and_their_places_come_back() {
+    let fake = Fake::default();
+    let gate = Arc::new(Notify::new());
+    *fake.gate.lock().unwrap() = Some(gate.clone());
+    let jobs = fake.jobs();
+    let mut waiting: Vec<_> = (0..100).map(|id| jobs.make(sink("1"), event(&id.to_string()))).collect();
+    while fake.shown().len() < PLACES / PARTS + 1 {
+        for making in &mut waiting {
+            assert!(futures_util::poll!(making).is_pending());
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut other = jobs.make(sink_of("other", "2"), event("1"));
+    while !fake.objects.lock().unwrap().keys().any(|path| path.contains("/other/")) {
+        assert!(futures_util::poll!(&mut other).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fake.shown().len(), PLACES / PARTS + 2, "the others wait for their turns");
     *fake.gate.lock().unwrap() = None;
-    drop(jobs.places.acquire_many(64).await.expect("all places"));
+    gate.notify_waiters();
+    other.await.expect("it is made");
+    for making in waiting {
+        making.await.expect("it is made");
+    }
+    assert_eq!(fake.shown().len(), 2 * 101);
 }

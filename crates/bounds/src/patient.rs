@@ -13,16 +13,32 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// How long a client is waited for that does not read.
+pub trait Patience {
+    /// So long from when bytes begin to wait.
+    fn patience(&self) -> Duration;
+
+    /// Is told that the client is given up.
+    fn lost(&self) {}
+}
+
+impl Patience for Duration {
+    fn patience(&self) -> Duration {
+        *self
+    }
+}
+
 /// See the module.
-pub(super) struct Patient<S> {
+pub struct Patient<S, P = Duration> {
     stream: S,
-    patience: Duration,
-    /// Since when bytes wait.
+    patience: P,
+    /// Until when bytes may wait that do.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
+impl<S, P: Patience> Patient<S, P> {
+    /// A stream that takes nothing for no longer than this.
+    pub fn new(stream: S, patience: P) -> Self {
         Self { stream, patience, waiting: None }
     }
 
@@ -32,22 +48,23 @@ impl<S> Patient<S> {
             self.waiting = None;
             return result;
         }
-        let patience = self.patience;
+        let patience = self.patience.patience();
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         if waiting.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
+        self.patience.lost();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Patient<S, P> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin, P: Patience + Unpin> AsyncWrite for Patient<S, P> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.bounded(context, result)
@@ -79,7 +96,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use std::cell::Cell;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -97,5 +119,34 @@ mod tests {
         let failed = near.write_all(&[7; 80]).await.expect_err("nobody reads the last");
         assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
         drop(reading.await.expect("no panic"));
+    }
+
+    /// One that is asked anew each time bytes begin to wait, and counts whom it gave up.
+    #[derive(Default)]
+    struct Changing {
+        seconds: Cell<u64>,
+        lost: Cell<u32>,
+    }
+
+    impl Patience for &Changing {
+        fn patience(&self) -> Duration {
+            Duration::from_secs(self.seconds.get())
+        }
+
+        fn lost(&self) {
+            self.lost.set(self.lost.get() + 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_is_that_of_the_moment_and_its_end_is_told() {
+        let (near, _far) = tokio::io::duplex(16);
+        let changing = Changing { seconds: Cell::new(1), ..Changing::default() };
+        let mut near = Patient::new(near, &changing);
+        near.write_all(&[0; 16]).await.expect("room");
+        changing.seconds.set(600);
+        let begun = Instant::now();
+        near.write_all(&[0; 16]).await.expect_err("nobody reads");
+        assert_eq!((begun.elapsed(), changing.lost.get()), (Duration::from_secs(600), 1));
     }
 }

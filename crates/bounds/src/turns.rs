@@ -1,6 +1,6 @@
 //! What many wait for: of everything there is a most, and each has at most a part of that, so that one cannot keep out the
 //! others. Who finds no room waits for its turn, in the order in which they came; who must not wait has
-//! [`Shares`](crate::shares::Shares).
+//! [`Shares`](crate::Shares).
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ const GRAIN: usize = 1 << 10;
 
 /// See the module. Users are told apart by name, such as that of a namespace. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<Inner>);
+pub struct Turns(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -37,7 +37,7 @@ struct Part {
 
 /// Units in use; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// Its units, of all and of the part; none of the turn that counts for nothing.
     units: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
     _first: Option<OwnedSemaphorePermit>,
@@ -46,24 +46,24 @@ pub(crate) struct Turn {
 
 impl Turns {
     /// So many units for all, and one in `parts` for each.
-    pub(crate) fn new(all: usize, parts: usize) -> Self {
+    pub fn new(all: usize, parts: usize) -> Self {
         let all = all.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let each = u32::try_from((all / parts).max(1)).unwrap_or(u32::MAX);
         Self(Arc::new(Inner { all: Arc::new(Semaphore::new(all)), each, parts: Mutex::default() }))
     }
 
     /// So many bytes for all, and one in `parts` for each.
-    pub(crate) fn of_bytes(all: usize, parts: usize) -> Self {
+    pub fn of_bytes(all: usize, parts: usize) -> Self {
         Self::new(all.div_ceil(GRAIN), parts)
     }
 
     /// Waits until there is room for so many bytes, or for a whole part if they are more.
-    pub(crate) async fn take_bytes(&self, who: &Arc<str>, bytes: usize) -> Turn {
+    pub async fn take_bytes(&self, who: &Arc<str>, bytes: usize) -> Turn {
         self.take(who, bytes.div_ceil(GRAIN)).await
     }
 
     /// Waits until there is room for so many units, or for a whole part if they are more.
-    pub(crate) async fn take(&self, who: &Arc<str>, units: usize) -> Turn {
+    pub async fn take(&self, who: &Arc<str>, units: usize) -> Turn {
         let part = self.part(who);
         if let Ok(first) = part.first.clone().try_acquire_owned() {
             return Turn { units: None, _first: Some(first), _part: part };
@@ -98,7 +98,7 @@ impl Turns {
 
 impl Turn {
     /// Gives back what is more than so many bytes.
-    pub(crate) fn shrink_to_bytes(&mut self, bytes: usize) {
+    pub fn shrink_to_bytes(&mut self, bytes: usize) {
         self.shrink(bytes.div_ceil(GRAIN));
     }
 

@@ -1,0 +1,13 @@
+//! What keeps one user of something from taking it from the others: parts of what all have together, and an end to
+//! waiting for who does not go on.
+//!
+//! [`Shares`] refuse who finds no room, [`Turns`] let them wait, [`Patient`] gives up a client that does not read. None of
+//! them knows whose users they are.
+
+mod patient;
+mod shares;
+mod turns;
+
+pub use patient::{Patience, Patient};
+pub use shares::{Share, Shares};
+pub use turns::{Turn, Turns};
