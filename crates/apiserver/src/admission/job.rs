@@ -1,8 +1,8 @@
-//! Jobs find their pods by a label that names the job's uid.
+//! Jobs find their pods by a label that names the job's uid, and are told of their sinks by SinkBindings.
 
 use serde_json::{Value, json};
 
-use super::{Admission, Operation};
+use super::{Admission, Operation, sink_binding};
 use crate::{object, status::Status};
 
 /// Gives a new job its selector and its pods the labels that match.
@@ -17,6 +17,7 @@ pub(crate) fn admit(admission: &mut Admission<'_>, job: &mut Value) -> Result<()
         }
         return Ok(());
     }
+    sink_binding::job(admission, job);
     if job["spec"]["manualSelector"] == true {
         return Ok(());
     }

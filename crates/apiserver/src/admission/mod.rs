@@ -14,6 +14,7 @@ pub(crate) mod promises;
 pub(crate) mod rbac;
 pub(crate) mod secret;
 pub(crate) mod service;
+mod sink_binding;
 
 use serde_json::Value;
 

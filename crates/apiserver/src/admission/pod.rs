@@ -80,7 +80,8 @@ fn mount_token(pod: &mut Value) {
     }
 }
 
-fn push(object: &mut Value, field: &str, item: Value) {
+/// Appends to a list, made when it is absent.
+pub(super) fn push(object: &mut Value, field: &str, item: Value) {
     match object[field].as_array_mut() {
         Some(list) => list.push(item),
         None => object[field] = json!([item]),

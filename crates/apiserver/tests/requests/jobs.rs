@@ -6,6 +6,7 @@ use crate::support::Harness;
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const CRON_JOBS: &str = "/apis/batch/v1/namespaces/default/cronjobs";
+const BINDINGS: &str = "/apis/sources.knative.dev/v1/namespaces/default/sinkbindings";
 
 fn template() -> Value {
     json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}})
@@ -257,4 +258,51 @@ async fn the_end_of_a_job_is_one() {
     for part in ["cannot disable the terminal Complete=True condition", "cannot decrease the succeeded counter"] {
         assert!(why.contains(part), "{part} in {why}");
     }
+}
+
+#[tokio::test]
+async fn containers_of_a_job_are_told_by_the_oldest_binding_that_means_it() {
+    let h = Harness::new().await;
+    let binding = |name: &str, subject: &Value| {
+        let subject = json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": "default", "name": subject["name"],
+            "selector": subject["selector"]});
+        let overrides = json!({"extensions": {"from": name}});
+        json!({"metadata": {"name": name}, "spec": {"subject": subject, "sink": {"uri": "http://sink/"}, "ceOverrides": overrides}})
+    };
+    let labelled = |name: &str| {
+        let mut made = job(name, json!({}));
+        made["metadata"]["labels"] = json!({"app": "beat"});
+        made["spec"]["template"]["spec"]["containers"][0]["env"] =
+            json!([{"name": "K_SINK", "value": "old"}, {"name": "MINE", "value": "x"}]);
+        made
+    };
+    let container = |made: &Value| made["spec"]["template"]["spec"]["containers"][0].clone();
+    let by_label = json!({"selector": {"matchLabels": {"app": "beat"}}});
+    h.post(BINDINGS, binding("a", &by_label)).await.expect(201);
+    let early = h.post(JOBS, labelled("early")).await.expect(201);
+    assert_eq!(container(&early)["env"][0]["value"], "old", "it does not know where its sink is");
+
+    h.post(BINDINGS, binding("b", &json!({"name": "told"}))).await.expect(201);
+    for name in ["a", "b"] {
+        let found = json!({"status": {"sinkUri": "http://found/"}});
+        h.send("PATCH", &format!("{BINDINGS}/{name}/status"), found).await.expect(200);
+    }
+    let told = h.post(JOBS, labelled("told")).await.expect(201);
+    let env = json!([
+        {"name": "MINE", "value": "x"},
+        {"name": "K_SINK", "value": "http://found/"},
+        {"name": "K_CE_OVERRIDES", "value": r#"{"extensions":{"from":"a"}}"#},
+    ]);
+    assert_eq!(container(&told)["env"], env);
+    assert!(told["spec"]["template"]["spec"]["volumes"].is_null());
+    let other = h.post(JOBS, job("other", json!({}))).await.expect(201);
+    assert!(container(&other)["env"].is_null());
+
+    let bundle = json!({"metadata": {"name": "trust", "labels": {"networking.knative.dev/trust-bundle": "true"}}});
+    h.post("/api/v1/namespaces/default/configmaps", bundle).await.expect(201);
+    let trusting = h.post(JOBS, labelled("trusting")).await.expect(201);
+    let mount = json!([{"name": "kne-bundle-volume", "mountPath": "/knative-custom-certs", "readOnly": true}]);
+    assert_eq!(container(&trusting)["volumeMounts"], mount);
+    let projected = &trusting["spec"]["template"]["spec"]["volumes"][0]["projected"];
+    assert_eq!(projected["sources"], json!([{"configMap": {"name": "trust"}}]));
 }

@@ -215,11 +215,13 @@ fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> R
                 Some(&mut subject.spec.template.spec.pod_spec)
             })
         }
+        // Their template is for good: the API server tells those that are made from now on.
+        Some(Kind::Job) => Ok(()),
         _ => {
             let (kind, api_version) = (&subject.kind, &subject.api_version);
             let text = format!(
                 "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Service or \
-                 a Configuration of Serving"
+                 a Configuration of Serving, or Jobs"
             );
             Err(("SubjectUnavailable", text))
         }
@@ -422,6 +424,12 @@ spec:
         let service = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: c}]}}}\n";
         let plan = planned(&ROW, "default/b", &cluster(&[&serving, service], &[]));
         assert!(matches!(&plan.wants[0], Want::Update(Object::Service(_))), "{plan:?}");
+    }
+
+    #[test]
+    fn jobs_are_told_when_they_are_made_and_their_binding_is_ready() {
+        let jobs = BINDING.replace("apps/v1, kind: Deployment", "batch/v1, kind: Job");
+        assert_eq!(unhappy(&ROW, "default/b", &cluster(&[&jobs], &[])), "");
     }
 
     #[test]
