@@ -72,11 +72,32 @@ fn a_ping_source_keeps_time_heals_and_ends() {
     }
 }
 
-fn env(space: &Namespace, name: &str) -> Vec<String> {
-    let object = space.object("deployments", name);
+fn env(space: &Namespace, kind: &str, name: &str) -> Vec<String> {
+    let object = space.object(kind, name);
     let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().cloned().unwrap_or_default();
     let text = |variable: &Value, field: &str| variable[field].as_str().unwrap_or_default().to_owned();
     env.iter().map(|variable| format!("{}={}", text(variable, "name"), text(variable, "value"))).collect()
+}
+
+#[test]
+fn jobs_of_a_cron_job_are_told_when_they_are_made() {
+    let space = Namespace::new("jobs");
+    let subject = json!({"apiVersion": "batch/v1", "kind": "Job", "selector": {"matchLabels": {"app": "beat"}}});
+    apply(
+        &space,
+        &[object(
+            SOURCES,
+            "SinkBinding",
+            "beats",
+            &json!({"subject": subject, "sink": {"uri": "http://one.example/"}}),
+        )],
+    );
+    until_condition(&space, "sinkbindings", "beats", "Ready", "True");
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "localhost:5000/e2e/actor:1"}]});
+    let job = json!({"metadata": {"labels": {"app": "beat"}}, "spec": {"suspend": true, "template": {"spec": pod}}});
+    apply(&space, &[object("batch/v1", "CronJob", "beat", &json!({"schedule": "0 0 1 1 *", "jobTemplate": job}))]);
+    space.kubectl(&["create", "job", "one", "--from=cronjob/beat"]);
+    assert_eq!(env(&space, "jobs", "one"), ["K_SINK=http://one.example/", "K_CE_OVERRIDES="]);
 }
 
 #[test]
@@ -109,7 +130,7 @@ fn a_binding_binds_by_name_and_label_follows_its_sink_and_lets_go() {
         vec!["MINE=x".to_owned(), format!("K_SINK={uri}"), r#"K_CE_OVERRIDES={"extensions":{"who":"me"}}"#.to_owned()]
     };
     let until_bound = |name: &str, wanted: Vec<String>| {
-        until(&format!("{name}: {wanted:?}"), || (env(&space, name) == wanted).then_some(()));
+        until(&format!("{name}: {wanted:?}"), || (env(&space, "deployments", name) == wanted).then_some(()));
     };
     until_bound("named", bound("http://one.example/"));
     until_bound("chosen", bound("http://label.example/"));
@@ -119,7 +140,7 @@ fn a_binding_binds_by_name_and_label_follows_its_sink_and_lets_go() {
     // Two that want the same subject do not fight: the older one has it.
     apply(&space, &[binding("second", json!({"name": "named"}), "http://three.example/")]);
     until_condition(&space, "sinkbindings", "second", "Ready", "False SubjectTaken");
-    assert_eq!(env(&space, "named"), bound("http://two.example/"));
+    assert_eq!(env(&space, "deployments", "named"), bound("http://two.example/"));
     space.kubectl(&["delete", "sinkbinding", "second", "named", "--timeout=20s"]);
     until_bound("named", vec!["MINE=x".to_owned()]);
 
