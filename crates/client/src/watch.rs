@@ -56,6 +56,8 @@ pub enum Seen {
     Bookmark(String),
     /// The collection is not served.
     Absent,
+    /// The server does not let who asks see the collection, and says why. It is asked again.
+    Refused(String),
     /// A watch ended and is begun again.
     Again,
 }
@@ -165,6 +167,7 @@ where
                     }
                     Err(error) => {
                         self.log("list", &error);
+                        self.refused(&error).await;
                         wait(&mut pause).await;
                         continue;
                     }
@@ -186,6 +189,7 @@ where
                 Ok(End::Unheard) => return,
                 Err((at, error)) => {
                     self.log("watch", &error);
+                    self.refused(&error).await;
                     if !matches!(code(&error), 404 | 410) && !is_older(&error) {
                         from = Some(at);
                     }
@@ -202,6 +206,15 @@ where
             other => knoll_faults::chain(other),
         };
         tracing::warn!(path = self.collection.path, error, "cannot {doing}");
+    }
+
+    /// Tells of a server that says no.
+    async fn refused(&mut self, error: &kube::Error) {
+        if let kube::Error::Api(status) = error
+            && status.code == 403
+        {
+            self.tell(Seen::Refused(status.message.clone())).await;
+        }
     }
 
     /// Whether somebody listens.

@@ -168,6 +168,7 @@ impl Watch {
                 count(&self.counters.rewatched);
                 None
             }
+            watch::Seen::Refused(_) => None,
         }
     }
 

@@ -78,7 +78,7 @@ where
         }
         Seen::Added(raw) | Seen::Modified(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Put),
         Seen::Gone(raw) => read(Raw(raw), &subject, &counters).ok().map(Change::Gone),
-        Seen::Bookmark(_) | Seen::Absent | Seen::Again => None,
+        Seen::Bookmark(_) | Seen::Absent | Seen::Refused(_) | Seen::Again => None,
     };
     watch::follow(&client, &collection, &tell, take).await;
 }

@@ -79,6 +79,8 @@ pub struct Carried {
     pub uid: String,
     /// The newest generation that is carried out.
     pub generation: i64,
+    /// Why that one is not carried out after all; in words for the user.
+    pub problem: Option<String>,
 }
 
 /// What is known beside the objects.

@@ -144,8 +144,11 @@ impl SourcePublisher {
         let told: BTreeMap<Object, Option<Carried>> = applied
             .since(&self.seen)
             .map(|id| {
-                let carrying = applied.get(id).filter(|carrying| carrying.problem.is_none());
-                let carried = carrying.map(|of| Carried { uid: of.uid.to_string(), generation: of.generation });
+                let carried = applied.get(id).map(|of| Carried {
+                    uid: of.uid.to_string(),
+                    generation: of.generation,
+                    problem: of.problem.as_deref().map(str::to_owned),
+                });
                 ((id.kind, Key::new(&*id.namespace, &*id.name)), carried)
             })
             .collect();

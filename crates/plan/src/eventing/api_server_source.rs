@@ -16,7 +16,7 @@ use knoll_api::{
 use super::{
     Stopped,
     destination::{self, plural},
-    identity, is_carried,
+    identity, is_carried, problem,
     source::settle_sink,
 };
 use crate::{
@@ -33,6 +33,7 @@ const DEFAULT_ACCOUNT: &str = "default";
 /// The API server's Service.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 const DEPLOYED: &str = "Deployed";
+const UNAVAILABLE: &str = "DeploymentUnavailable";
 pub(super) const SUFFICIENT_PERMISSIONS: &str = "SufficientPermissions";
 
 const WAKES: [(Kind, Mapper); 20] = destination::wakes([
@@ -94,11 +95,13 @@ fn reconcile(world: &World, next: &mut ApiServerSource, plan: &mut Plan, now: Ti
     let source = api_server(world);
     let types = event_types(next).map(|type_| CloudEventAttributes { type_, source: source.clone() });
     next.status.source.ce_attributes = types.collect();
-    if is_carried(world, next) {
-        next.conditions(now).mark_true(DEPLOYED);
-    } else {
-        next.conditions(now).mark_unknown(DEPLOYED, "DeploymentUnavailable", "The objects are not watched yet.");
-    }
+    let (problem, is_carried) = (problem(world, next), is_carried(world, next));
+    let mut conditions = next.conditions(now);
+    match problem {
+        Some(why) => conditions.mark_false(DEPLOYED, UNAVAILABLE, why),
+        None if is_carried => conditions.mark_true(DEPLOYED),
+        None => conditions.mark_unknown(DEPLOYED, UNAVAILABLE, "The objects are not watched yet."),
+    };
     Ok(())
 }
 
@@ -209,7 +212,7 @@ fn api_server(world: &World) -> String {
 mod tests {
     use expect_test::expect;
 
-    use super::super::fixture::{carry, cluster, status, unhappy};
+    use super::super::fixture::{carry, cluster, refuse, status, unhappy};
     use super::*;
     use crate::{
         Want,
@@ -326,9 +329,16 @@ metadata: {name: c}
     fn rights_are_not_asked_for_where_that_is_not_wanted() {
         let skipping =
             SOURCE.replace("{name: s}", &format!("{{name: s, annotations: {{{SKIP_PERMISSIONS}: 'true'}}}}"));
-        let cluster = cluster(&[&skipping, API], &[]);
+        let mut cluster = cluster(&[&skipping, API], &[]);
         assert!(asks(&cluster).is_empty());
         assert!(!unhappy(&ROW, "default/s", &cluster).contains("SufficientPermissions"));
+        refuse(&mut cluster, Kind::ApiServerSource, "s", "events is forbidden");
+        let told = unhappy(&ROW, "default/s", &cluster);
+        assert!(told.starts_with("Deployed=False DeploymentUnavailable events is forbidden\nReady=False"), "{told}");
+        carry(&mut cluster, Kind::ApiServerSource, "s");
+        assert!(
+            status(&planned(&ROW, "default/s", &cluster)).to_string().contains(r#""status":"True","type":"Ready""#)
+        );
     }
 
     #[test]

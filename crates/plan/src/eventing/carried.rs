@@ -78,13 +78,20 @@ pub fn to_carry(world: &World, kind: Kind, key: &Key) -> Option<Carried> {
 /// The generation that the status speaks of, where there is one.
 fn of<R: Reporting>(object: &R, is_due: bool) -> Option<Carried> {
     let generation = object.common().observed_generation.filter(|_| is_due && !object.is_deleting())?;
-    Some(Carried { uid: object.uid().to_owned(), generation })
+    Some(Carried { uid: object.uid().to_owned(), generation, problem: None })
 }
 
 /// The newest generation of an object that the data plane carries out; nothing while it carries out none.
 pub(super) fn carried<R: Resource>(world: &World, object: &R) -> Option<i64> {
     let carried = world.observed.carried.get(&(R::KIND, object.key()))?;
-    (carried.uid == object.uid()).then_some(carried.generation)
+    (carried.uid == object.uid() && carried.problem.is_none()).then_some(carried.generation)
+}
+
+/// Why the data plane does not carry out the newest generation of an object, where it says so.
+pub(super) fn problem<'w, R: Resource>(world: &'w World, object: &R) -> Option<&'w str> {
+    let carried = world.observed.carried.get(&(R::KIND, object.key()))?;
+    let is_newest = carried.generation >= object.meta().generation.unwrap_or_default();
+    carried.problem.as_deref().filter(|_| is_newest && carried.uid == object.uid())
 }
 
 /// Whether the data plane carries out the newest generation of an object.

@@ -15,7 +15,7 @@ use knoll_api::{
     status::{Condition, DuckStatus},
 };
 
-use super::{Stopped, follow, sink_binding::bound, trust_bundles};
+use super::{Stopped, follow, sink_binding::bound, token_secret, trust_bundles};
 use crate::{
     Absence, EventType, Plan, Row, World, by_controller,
     children::{child_of, map, says, union},
@@ -157,7 +157,8 @@ fn deployment(source: &ContainerSource) -> Deployment {
 
 /// The template with what the SinkBinding has put into the one that is there.
 pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec) -> PodTemplateSpec {
-    let volumes = there.spec.as_ref().map(trust_bundles::volumes).unwrap_or_default();
+    let mut volumes = there.spec.as_ref().map(trust_bundles::volumes).unwrap_or_default();
+    volumes.extend(there.spec.iter().flat_map(token_secret::volumes));
     if let Some(pod) = template.spec.as_mut().filter(|_| !volumes.is_empty()) {
         pod.volumes.get_or_insert_default().extend(volumes);
     }
@@ -173,7 +174,8 @@ pub(super) fn bound_like(mut template: PodTemplateSpec, there: &PodTemplateSpec)
         if !bound.is_empty() {
             container.env.get_or_insert_default().extend(bound);
         }
-        let mounted = same.map(trust_bundles::mounted).unwrap_or_default();
+        let mut mounted = same.map(trust_bundles::mounted).unwrap_or_default();
+        mounted.extend(same.into_iter().flat_map(token_secret::mounted));
         if !mounted.is_empty() {
             container.volume_mounts.get_or_insert_default().extend(mounted);
         }

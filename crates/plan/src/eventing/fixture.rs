@@ -44,8 +44,24 @@ pub(super) fn cluster(fixtures: &[&str], carried: &[(Kind, &str)]) -> Cluster {
 pub(super) fn carry(cluster: &mut Cluster, kind: Kind, name: &str) {
     let key = Key::new("default", name);
     let meta = cluster.world.meta(kind, &key).expect("what is carried out is there");
-    let carried =
-        Carried { uid: meta.uid.clone().unwrap_or_default(), generation: meta.generation.unwrap_or_default() };
+    let carried = Carried {
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        problem: None,
+    };
+    tell(cluster, kind, key, carried);
+}
+
+/// The data plane does not carry the object out as it is now, and says why.
+#[track_caller]
+pub(super) fn refuse(cluster: &mut Cluster, kind: Kind, name: &str, why: &str) {
+    let key = Key::new("default", name);
+    carry(cluster, kind, name);
+    let carried = cluster.world.observed.carried[&(kind, key.clone())].clone();
+    tell(cluster, kind, key, Carried { problem: Some(why.to_owned()), ..carried });
+}
+
+fn tell(cluster: &mut Cluster, kind: Kind, key: Key, carried: Carried) {
     let changed = cluster.world.observe(Observation::Carries(BTreeMap::from([((kind, key), Some(carried))])));
     cluster.changes.extend(changed);
 }

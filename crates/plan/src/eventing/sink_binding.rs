@@ -1,5 +1,8 @@
-//! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, and the
-//! certificates to trust.
+//! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, the certificates to
+//! trust, and a token that says who sends.
+//!
+//! The containers of a Job cannot be changed once it is there: what its pods are told is settled when they are made
+//! ([`bind_pod`]). Upstream has a webhook write it into the Job.
 
 use std::sync::Arc;
 
@@ -8,15 +11,16 @@ use knoll_api::{
     k8s_openapi::{
         api::{
             apps::v1::{Deployment, ReplicaSet},
+            batch::v1::Job,
             core::v1::{Container, EnvVar, PodSpec},
         },
-        apimachinery::pkg::apis::meta::v1::LabelSelector,
+        apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
     },
     serving::{Configuration, Service},
     sources::SinkBinding,
 };
 
-use super::{Stopped, destination, identity, source::settle_sink, trust_bundles};
+use super::{Stopped, destination, identity, source::settle_sink, token_secret, trust_bundles};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
     status::Reporting, terms::leads_to,
@@ -29,13 +33,15 @@ const AVAILABLE: &str = "SinkBindingAvailable";
 const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
 const TRUST_BUNDLE_PROPAGATED: &str = "TrustBundlePropagated";
 
-const WAKES: [(Kind, Mapper); 21] = destination::wakes([
+const WAKES: [(Kind, Mapper); 23] = destination::wakes([
     (Kind::ServiceAccount, by_controller),
+    (Kind::Secret, by_controller),
     (Kind::ConfigMap, by_trust_bundle),
     (Kind::Deployment, destination::by_reference),
     (Kind::Deployment, by_labels),
     (Kind::ReplicaSet, destination::by_reference),
     (Kind::ReplicaSet, by_labels),
+    (Kind::Job, destination::by_reference),
     (Kind::Configuration, destination::by_reference),
     (Kind::Service, by_labels),
 ]);
@@ -74,6 +80,8 @@ struct Told {
     env: Vec<EnvVar>,
     /// Names of ConfigMaps with certificates to trust.
     bundles: Vec<String>,
+    /// Name of the Secret with the token that they send.
+    token: Option<String>,
 }
 
 impl Told {
@@ -86,7 +94,7 @@ impl Told {
         let mut told = vec![one(BOUND[0], source.sink_uri.clone())];
         told.extend(source.sink_ca_certs.clone().map(|bundle| one(BOUND[1], Some(bundle))));
         told.push(one(BOUND[2], overrides));
-        Told { env: told, bundles }
+        Told { env: told, bundles, token: binding.status.oidc_token_secret_name.clone() }
     }
 
     /// Tells the containers of a pod this and nothing older.
@@ -97,6 +105,17 @@ impl Told {
             container.env = Some(env).filter(|env| !env.is_empty());
         }
         trust_bundles::mount(pod, &self.bundles);
+        token_secret::mount(pod, self.token.as_deref());
+    }
+}
+
+/// Tells the containers of a pod that is made of a Job what the binding of that Job says, where it has one.
+pub(crate) fn bind_pod(world: &World, job: &Job, pod: &mut PodSpec) {
+    let bindings = bindings_of(world, job).into_iter();
+    let knows = |binding: &Arc<SinkBinding>| binding.status.source.sink_uri.is_some();
+    if let Some(binding) = bindings.min_by_key(|binding| age(binding)).filter(knows) {
+        let bundles = trust_bundles::names_in(world, binding.namespace());
+        Told::of(&binding, bundles).tell(pod);
     }
 }
 
@@ -153,12 +172,13 @@ fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timest
     let sink = next.spec.source.sink.clone();
     let failed = |why: String| ("NoAddressable", format!("Addressable could not be extracted from destination: {why}"));
     settle_sink(world, next, &sink, now, failed, |next| &mut next.status.source)?;
+    settle_token(world, next, plan, now)?;
     bind(world, next, &Told::of(next, bundles), plan).map_err(|(reason, why)| {
         next.conditions(now).mark_false(AVAILABLE, reason, &why);
         Stopped
     })?;
     next.conditions(now).mark_true(AVAILABLE);
-    report_token(world, next, plan, now)
+    Ok(())
 }
 
 /// Sees to the certificates to trust that are in the binding's namespace. The names of their ConfigMaps.
@@ -176,21 +196,28 @@ fn settle_trust_bundles(
     Ok(bundles)
 }
 
-/// As whom containers send, where the sink asks for that.
-fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
+/// Sees to a token that containers send, where the sink asks who sends.
+fn settle_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
     let oidc = world.eventing.features.oidc_authentication.is_enabled();
-    if oidc && next.status.source.sink_audience.is_some() {
-        identity::settle(world, next, plan, now, |next| &mut next.status.source.auth)?;
-        let text = "tokens are not mounted into pods; let the containers ask for one with TokenRequest";
-        let reason = "Unable to reconcile OIDC token secret";
-        next.conditions(now).mark_false(TOKEN_SECRET_CREATED, reason, text);
-        return Err(Stopped);
-    }
-    let reason = if oidc { "Sink has no audience defined" } else { "authentication-oidc feature disabled" };
-    next.status.source.auth = None;
-    identity::not_needed(next, reason, now);
-    next.conditions(now).mark_true_with_reason(TOKEN_SECRET_CREATED, reason, "");
-    Ok(())
+    let Some(audience) = next.status.source.sink_audience.clone().filter(|_| oidc) else {
+        let reason = if oidc { "Sink has no audience defined" } else { "authentication-oidc feature disabled" };
+        token_secret::remove(world, next, plan);
+        next.status.source.auth = None;
+        next.status.oidc_token_secret_name = None;
+        identity::not_needed(next, reason, now);
+        next.conditions(now).mark_true_with_reason(TOKEN_SECRET_CREATED, reason, "");
+        return Ok(());
+    };
+    identity::settle(world, next, plan, now, |next| &mut next.status.source.auth)?;
+    let settled = token_secret::settle(world, next, identity::account_name(next), &audience, plan, now);
+    let mut conditions = next.conditions(now);
+    match &settled {
+        Ok(Some(_)) => conditions.mark_true(TOKEN_SECRET_CREATED),
+        Ok(None) => conditions.mark_unknown(TOKEN_SECRET_CREATED, "TokenPending", "The token is not issued yet."),
+        Err(why) => conditions.mark_false(TOKEN_SECRET_CREATED, "Unable to reconcile OIDC token secret", why),
+    };
+    next.status.oidc_token_secret_name = settled.ok().flatten();
+    if next.status.oidc_token_secret_name.is_some() { Ok(()) } else { Err(Stopped) }
 }
 
 /// Tells the containers of every subject; nothing where they know already.
@@ -207,6 +234,8 @@ fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> R
                 subject.spec.as_mut()?.template.as_mut()?.spec.as_mut()
             })
         }
+        // See `bind_pod`.
+        Some(Kind::Job) => subjects(&world.jobs, binding).map(drop),
         Some(Kind::Service) => bind_in(world, &world.services, binding, told, plan, |subject: &mut Service| {
             Some(&mut subject.spec.template.spec.pod_spec)
         }),
@@ -218,8 +247,8 @@ fn bind(world: &World, binding: &SinkBinding, told: &Told, plan: &mut Plan) -> R
         _ => {
             let (kind, api_version) = (&subject.kind, &subject.api_version);
             let text = format!(
-                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Service or \
-                 a Configuration of Serving"
+                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Job, a Service \
+                 or a Configuration of Serving"
             );
             Err(("SubjectUnavailable", text))
         }
@@ -234,17 +263,8 @@ fn bind_in<R: Indexed + Into<Object>>(
     plan: &mut Plan,
     pod: fn(&mut R) -> Option<&mut PodSpec>,
 ) -> Result<(), (&'static str, String)> {
-    let subject = &binding.spec.subject;
-    let found: Vec<Arc<R>> = if subject.name.is_empty() {
-        let nothing = LabelSelector::default();
-        let selector = subject.selector.as_ref().unwrap_or(&nothing);
-        all.in_namespace(binding.namespace()).filter(|one| matches(selector, one.meta().labels.as_ref())).collect()
-    } else {
-        let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
-        vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?]
-    };
     let mut outcome = Ok(());
-    for one in found.iter().filter(|one| !one.is_deleting()) {
+    for one in subjects(all, binding)?.iter().filter(|one| !one.is_deleting()) {
         if let Err(why) = may_bind(world, binding, &**one) {
             outcome = Err(why);
             continue;
@@ -254,6 +274,19 @@ fn bind_in<R: Indexed + Into<Object>>(
         plan.update(one.as_ref(), next);
     }
     outcome
+}
+
+/// The objects that a binding means.
+fn subjects<R: Indexed>(all: &Indexer<R>, binding: &SinkBinding) -> Result<Vec<Arc<R>>, (&'static str, String)> {
+    let subject = &binding.spec.subject;
+    if subject.name.is_empty() {
+        let nothing = LabelSelector::default();
+        let selector = subject.selector.as_ref().unwrap_or(&nothing);
+        let of_namespace = all.in_namespace(binding.namespace());
+        return Ok(of_namespace.filter(|one| matches(selector, one.meta().labels.as_ref())).collect());
+    }
+    let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
+    Ok(vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?])
 }
 
 /// Whether a binding may write to a subject. Two writers that each put back what the other wrote never end: what a controller
@@ -267,18 +300,26 @@ fn may_bind<R: Resource>(world: &World, binding: &SinkBinding, subject: &R) -> R
         let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
         return Err(("SubjectUnavailable", text));
     }
-    let bindings = world.sink_bindings.find(leads_to(R::KIND, &subject.key()));
-    let choosing = world.sink_bindings.find(Term::SelectsOtherwise { namespace: subject.namespace() });
-    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
-    let mut older =
-        bindings.into_iter().chain(choosing).filter(|other| !other.is_deleting() && chooses(other, subject));
-    match older.find(|other| age(other) < age(binding)) {
+    match bindings_of(world, subject).into_iter().find(|other| age(other) < age(binding)) {
         Some(older) => {
             let text = format!("{kind} {} is bound by SinkBinding {}, which is older", subject.name(), older.name());
             Err(("SubjectTaken", text))
         }
         None => Ok(()),
     }
+}
+
+/// The bindings that mean this object.
+fn bindings_of<R: Resource>(world: &World, subject: &R) -> Vec<Arc<SinkBinding>> {
+    let naming = world.sink_bindings.find(leads_to(R::KIND, &subject.key()));
+    let choosing = world.sink_bindings.find(Term::SelectsOtherwise { namespace: subject.namespace() });
+    let all = naming.into_iter().chain(choosing);
+    all.filter(|binding| !binding.is_deleting() && chooses(binding, subject)).collect()
+}
+
+/// By what the oldest of several bindings is found.
+fn age(binding: &SinkBinding) -> (Option<Time>, Key) {
+    (binding.metadata.creation_timestamp.clone(), binding.key())
 }
 
 /// Whether a binding means this object.
@@ -300,7 +341,7 @@ mod tests {
     use super::*;
     use crate::{
         Want,
-        check::{NOW, check_in, planned},
+        check::{Cluster, NOW, check_in, planned, shown},
     };
 
     const BINDING: &str = r#"
@@ -458,13 +499,82 @@ spec:
             let told = unhappy(&ROW, "default/b", &cluster(&fixtures, &[]));
             assert!(told.contains(expected), "{told}");
         }
+        let theirs = "apiVersion: v1\nkind: Secret\nmetadata: {name: b-oidc-token}\n";
+        let told = unhappy(&ROW, "default/b", &asked(&[theirs]));
+        let expected =
+            "OIDCTokenSecretCreated=False Unable to reconcile OIDC token secret Secret b-oidc-token is not of";
+        assert!(told.contains(expected), "{told}");
+    }
+
+    /// A binding whose sink asks who sends.
+    fn asked(fixtures: &[&str]) -> Cluster {
         let asked = BINDING.replace("CACerts: PEM", "audience: me");
-        let mut cluster = cluster(&[&asked, &d], &[]);
+        let mut cluster = cluster(&[&asked, &deployment("d", "")], &[]);
+        fixtures.iter().for_each(|fixture| cluster.add(fixture));
         feature(&mut cluster, "authentication-oidc", "enabled");
-        let told = unhappy(&ROW, "default/b", &cluster);
-        assert!(
-            told.contains("OIDCTokenSecretCreated=False Unable to reconcile OIDC token secret tokens are"),
-            "{told}"
-        );
+        cluster
+    }
+
+    fn carry_out(cluster: &mut Cluster, now: Timestamp) -> String {
+        let plan = (ROW.plan)(&cluster.world, &Key::new("default", "b"), now);
+        let text = shown(cluster, &plan);
+        plan.wants.iter().for_each(|want| cluster.carry_out(want, now));
+        text
+    }
+
+    #[test]
+    fn containers_of_the_subject_have_a_token_where_the_sink_asks_who_sends() {
+        let mut cluster = asked(&[]);
+        let first = carry_out(&mut cluster, NOW);
+        let issued = "issue a token of default/b-oidc-sources.knative.dev-sinkbinding for me\n";
+        assert!(first.contains(issued) && !first.contains("update Deployment"), "{first}");
+        assert!(first.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."), "{first}");
+        let second = carry_out(&mut cluster, NOW);
+        let mounted = r#""volumeMounts":[{"mountPath":"/oidc","name":"oidc-token"}]"#;
+        let volume =
+            r#"[{"name":"oidc-token","projected":{"defaultMode":420,"sources":[{"secret":{"name":"b-oidc-token"}}]}}]"#;
+        for expected in [mounted, volume, "oidcTokenSecretName \"b-oidc-token\"", "Ready=True", "recheck after 3000s"] {
+            assert!(second.contains(expected), "{expected}: {second}");
+        }
+        let after = |minutes: i64| NOW + jiff::SignedDuration::from_mins(minutes);
+        assert!(!carry_out(&mut cluster, after(49)).contains("issue"));
+        assert!(carry_out(&mut cluster, after(51)).contains("issue"), "it is renewed before it ends");
+        assert!(!carry_out(&mut cluster, after(51)).contains("issue"));
+        assert!(carry_out(&mut cluster, after(-60)).contains("issue"), "the clock was set back");
+        // Nobody asks any more.
+        feature(&mut cluster, "authentication-oidc", "disabled");
+        let last = carry_out(&mut cluster, after(0));
+        assert!(last.contains("delete Secret default/b-oidc-token") && last.contains("update Deployment"), "{last}");
+        assert!(!last.contains("oidcTokenSecretName"), "{last}");
+    }
+
+    #[test]
+    fn pods_of_a_job_are_told_when_they_are_made() {
+        let job = |labels: &str| -> Job {
+            let text = format!(r#"{{"metadata": {{"name": "j", "namespace": "default", "labels": {{{labels}}}}}}}"#);
+            serde_json::from_str(&text).expect("a Job")
+        };
+        let pod = || -> PodSpec { serde_json::from_str(r#"{"containers": [{"name": "c"}]}"#).expect("a pod") };
+        let binding = BINDING
+            .replace("apps/v1, kind: Deployment", "batch/v1, kind: Job")
+            .replace(", name: d}", ", selector: {matchLabels: {team: a}}}");
+        let mut cluster = cluster(&[&binding], &[]);
+        let told = |cluster: &Cluster, labels: &str| {
+            let mut pod = pod();
+            bind_pod(&cluster.world, &job(labels), &mut pod);
+            pod.containers[0].env.iter().flatten().map(|one| one.name.clone()).collect::<Vec<_>>()
+        };
+        assert!(told(&cluster, r#""team": "a""#).is_empty(), "it does not know yet");
+        assert!(carry_out(&mut cluster, NOW).contains("Ready=True"));
+        assert_eq!(told(&cluster, r#""team": "a""#), BOUND);
+        assert!(told(&cluster, r#""team": "b""#).is_empty());
+        // A Job may be made of a CronJob, and the binding is as ready.
+        let made = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, labels: {team: a}, owner: CronJob/c}\n\
+                    spec: {template: {spec: {containers: [{name: c}]}}}\n";
+        cluster.add(made);
+        assert!(planned(&ROW, "default/b", &cluster).is_empty());
+        let named = binding.replace(", selector: {matchLabels: {team: a}}}", ", name: none}");
+        let told = unhappy(&ROW, "default/b", &super::super::fixture::cluster(&[&named], &[]));
+        assert!(told.contains("SinkBindingAvailable=False SubjectMissing jobs.batch \"none\" not found"), "{told}");
     }
 }

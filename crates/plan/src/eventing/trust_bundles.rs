@@ -35,8 +35,10 @@ const VOLUMES: &str = "kne-bundle-";
 const VOLUME: &str = "kne-bundle-volume";
 /// Where pods find them.
 const FOLDER: &str = "/knative-custom-certs";
+/// Where pods find all together in one file.
+pub(super) const COMBINED_PATH: &str = "/knative-custom-certs/kn-combined-kne-bundle.pem";
 /// Of a file's mode, as the API server fills it in.
-const READABLE: i32 = 0o644;
+pub(super) const READABLE: i32 = 0o644;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -144,6 +146,11 @@ fn certificates(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// The names of the ConfigMaps that [`propagate`] has seen to in a namespace.
+pub(super) fn names_in(world: &World, namespace: &str) -> Vec<String> {
+    world.config_maps.labelled(namespace, TRUST_BUNDLE, "true").iter().map(|map| map.name().to_owned()).collect()
 }
 
 /// Has every container of a pod find these bundles, and no others that were put there before.

@@ -29,10 +29,22 @@ pub(super) enum Ended {
     Told,
 }
 
+/// How a watch is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// It has not begun.
+    Begins,
+    /// No change goes by.
+    Runs,
+    /// The server does not allow it, and says why.
+    Refused(Arc<str>),
+}
+
 /// What it hears of the watch.
 enum Heard {
     Listed,
     Absent,
+    Refused(String),
     Happened(Happened, Value),
 }
 
@@ -48,8 +60,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Works until the collection is not served any more, or `end`. `watching` is called when no change goes by any more.
-    pub(super) async fn run(mut self, watching: impl Fn()) -> Ended {
+    /// Works until the collection is not served any more, or `end`. `told` is called when no change goes by any more, and with
+    /// the reason when the server does not let the collection be watched.
+    pub(super) async fn run(mut self, told: impl Fn(Watch)) -> Ended {
         let context = self.context.clone();
         let _watching = context.outlet.metrics.watches.enter();
         let (into, mut heard) = mpsc::channel(WAITING);
@@ -70,8 +83,9 @@ impl Follower {
                         if std::mem::replace(&mut was_listed, true) {
                             self.gap();
                         }
-                        watching();
+                        told(Watch::Runs);
                     }
+                    Some(Heard::Refused(why)) => told(Watch::Refused(why.into())),
                     Some(Heard::Happened(happened, object)) => self.send(happened, &object, &mut health).await,
                 }
             }
@@ -120,6 +134,7 @@ fn read(seen: Seen) -> Option<Heard> {
     match seen {
         Seen::Listed(_) => Some(Heard::Listed),
         Seen::Absent => Some(Heard::Absent),
+        Seen::Refused(why) => Some(Heard::Refused(why)),
         Seen::Added(object) => Some(Heard::Happened(Happened::Add, object)),
         Seen::Modified(object) => Some(Heard::Happened(Happened::Update, object)),
         Seen::Gone(object) => Some(Heard::Happened(Happened::Delete, object)),

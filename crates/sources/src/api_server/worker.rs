@@ -5,10 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,7 +22,7 @@ use tokio::{
 use super::{
     Context,
     discovery::{self, Place},
-    follower::{Ended, Follower},
+    follower::{Ended, Follower, Watch},
 };
 use crate::{ApiServer, Namespaces, Resource, Source, Work};
 
@@ -56,7 +53,13 @@ enum Chore {
 
 struct Following {
     task: AbortHandle,
-    is_watching: Arc<AtomicBool>,
+    watch: Arc<Mutex<Watch>>,
+}
+
+impl Following {
+    fn watch(&self) -> Watch {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// See the module.
@@ -179,8 +182,15 @@ impl Worker {
             return Some(Err(why));
         }
         let is_found = self.places.values().all(|place| matches!(place, Sought::Found(_)));
-        let is_watching = self.following.values().all(|following| following.is_watching.load(Relaxed));
-        (is_found && is_watching).then_some(Ok(()))
+        let watches: Vec<Watch> = self.following.values().map(Following::watch).collect();
+        let refused = watches.iter().find_map(|watch| match watch {
+            Watch::Refused(why) => Some(why.clone()),
+            Watch::Begins | Watch::Runs => None,
+        });
+        if let Some(why) = refused {
+            return Some(Err(why));
+        }
+        (is_found && watches.iter().all(|watch| *watch == Watch::Runs)).then_some(Ok(()))
     }
 
     /// The collections of what was found.
@@ -224,18 +234,18 @@ impl Worker {
             collection,
             end: end.clone(),
         };
-        let is_watching = Arc::new(AtomicBool::new(false));
-        let (watching, progress) = (is_watching.clone(), self.progress.clone());
+        let watch = Arc::new(Mutex::new(Watch::Begins));
+        let (told, progress) = (watch.clone(), self.progress.clone());
         let task = self.followers.spawn(async move {
             sleep(pause).await;
-            let tell = || {
-                watching.store(true, Relaxed);
+            let tell = |watch| {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = watch;
                 progress.notify_one();
             };
             follower.run(tell).await
         });
         self.by_task.insert(task.id(), watched.clone());
-        self.following.insert(watched, Following { task, is_watching });
+        self.following.insert(watched, Following { task, watch });
     }
 
     fn ended(&mut self, ended: Result<(TaskId, Ended), JoinError>, end: &watch::Receiver<bool>) {

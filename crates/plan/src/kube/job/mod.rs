@@ -57,8 +57,9 @@ pub(super) const ROW: Row = Row {
     of: Kind::Job,
     wakes: &[(Kind::Pod, by_controller), (Kind::Pod, by_selector)],
     configs: &[],
-    reads: &[],
-    absence: Absence::TurnsOff,
+    // What its pods are told of where events go.
+    reads: &[Kind::SinkBinding, Kind::ConfigMap],
+    absence: Absence::TurnsOffFor(&[Kind::Job, Kind::Pod]),
     plan,
 };
 

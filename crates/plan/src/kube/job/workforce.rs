@@ -27,7 +27,7 @@ use super::{
     failure_policy::{Verdict, verdict},
     tally::Tally,
 };
-use crate::World;
+use crate::{World, eventing::bind_pod};
 
 /// Most pods one plan creates or deletes; the rest follows once these are seen.
 pub(super) const BURST: usize = 500;
@@ -184,10 +184,11 @@ struct Maker<'a> {
 impl<'a> Maker<'a> {
     fn new(world: &'a World, job: &'a Job, spec: &'a JobSpec) -> Maker<'a> {
         let mut template = spec.template.clone();
-        if attempt::is_indexed(spec)
-            && let Some(pod) = &mut template.spec
-        {
-            pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()).for_each(tell_index);
+        if let Some(pod) = &mut template.spec {
+            if attempt::is_indexed(spec) {
+                pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten()).for_each(tell_index);
+            }
+            bind_pod(world, job, pod);
         }
         Maker { world, job, spec, template, names: BTreeSet::new(), slot: 0 }
     }
