@@ -3,6 +3,8 @@ module knoll.dev/tools/eventing-suite
 go 1.25.0
 
 require (
+	github.com/blues/jsonata-go v1.5.4
+	github.com/cloudevents/sdk-go/v2 v2.16.1
 	knative.dev/eventing v0.48.2
 	knative.dev/reconciler-test v0.0.0-20260120140419-4301404c03ce
 )
@@ -14,7 +16,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cloudevents/conformance v0.4.1 // indirect
 	github.com/cloudevents/sdk-go/observability/opentelemetry/v2 v2.16.1 // indirect
-	github.com/cloudevents/sdk-go/v2 v2.16.1 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.12.2 // indirect
 	github.com/evanphx/json-patch/v5 v5.9.11 // indirect
