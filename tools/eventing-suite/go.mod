@@ -3,6 +3,8 @@ module knoll.dev/tools/eventing-suite
 go 1.25.0
 
 require (
+	github.com/blues/jsonata-go v1.5.4
+	github.com/cloudevents/sdk-go/v2 v2.16.1
 	knative.dev/eventing v0.48.2
 	knative.dev/reconciler-test v0.0.0-20260120140419-4301404c03ce
 )

@@ -15,7 +15,7 @@
 //! | 503 | no room, no time or no snapshot yet; `Retry-After` says when to try again |
 //!
 //! What RequestReplies answer besides is said in `request_reply`, and what JobSinks do in `job_sink`. An IntegrationSink
-//! answers 202 once its events stand in the log.
+//! answers 204 once its events stand in the log, as upstream's connector does.
 //!
 //! A message is read before its address is looked up, so that what is no event is a 400 wherever it goes, as upstream. A
 //! batch is taken whole, where upstream takes none. What refuses a message says why in the body.
@@ -251,7 +251,7 @@ impl Inner {
             Found::LogSink(sink) => {
                 let events: Vec<Event> = events.into_iter().map(|(event, _)| event).collect();
                 self.sinks.log(&sink, &head.headers, &events).await?;
-                Ok(empty(StatusCode::ACCEPTED))
+                Ok(empty(StatusCode::NO_CONTENT))
             }
             Found::Addressable(into) => {
                 if self.sinks.asks(into.guard()) {

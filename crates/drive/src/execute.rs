@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
 use knoll_client::recorder::Recorder;
 use knoll_faults::chain;
-use knoll_plan::{AccessAnswer, DigestRequest, EventRecord, Observation, Propagation, Refusal, Want};
+use knoll_plan::{AccessAnswer, DigestRequest, EventRecord, Observation, Propagation, Refusal, TokenSecret, Want};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     counters::{Counters, count},
     namespace_content,
     queue::{Barrier, Ended, Id},
-    recorder,
+    recorder, token,
 };
 
 /// Longest time for one write.
@@ -154,10 +154,21 @@ impl Execution<'_> {
                 self.observations.push(Observation::Access { asker, answer });
                 Ok(())
             }
+            Want::IssueToken(order) => self.issue_token(order).await,
             Want::ResolveDigest { request, asker, within } => {
                 self.executor.digests.put((request, asker), within);
                 Ok(())
             }
+        }
+    }
+
+    async fn issue_token(&mut self, order: TokenSecret) -> Result<(), ApiError> {
+        let (token, ends) = token::issue(&self.executor.api, &order.account, &order.audience).await?;
+        let object = Object::from(order.with(token, ends));
+        if object.meta().resource_version.is_some() {
+            self.replace(&object, "").await
+        } else {
+            self.create(object).await
         }
     }
 

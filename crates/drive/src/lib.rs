@@ -27,6 +27,7 @@ mod role;
 mod run;
 pub mod scaler;
 mod sweeps;
+mod token;
 mod watch;
 
 pub use counters::{Counters, Reading};

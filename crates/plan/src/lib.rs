@@ -31,7 +31,8 @@ mod world;
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
 pub use eventing::{
-    CARRIED_KINDS, broker_of, event_job, graph, sender_account, served_broker, subscriptions, to_carry,
+    CARRIED_KINDS, TokenSecret, broker_of, event_job, event_transform, graph, sender_account, served_broker,
+    subscriptions, to_carry,
 };
 pub use indexer::Indexer;
 pub use instances::user_port;

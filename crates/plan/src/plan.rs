@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use knoll_api::{Key, Kind, Object, Resource};
 
-use crate::{AccessRequest, DigestRequest};
+use crate::{AccessRequest, DigestRequest, TokenSecret};
 
 /// What a controller wants done for one key. Empty when all is well.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,6 +84,8 @@ pub enum Want {
         /// How often rules had changed when it was planned; the answer says so, too.
         rules: u64,
     },
+    /// Have the API server issue a token, and write it into a Secret.
+    IssueToken(TokenSecret),
     /// Find out the digest of an image, and report it for `asker`.
     ResolveDigest {
         /// The image and whose credentials to use.

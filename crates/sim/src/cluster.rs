@@ -332,6 +332,7 @@ impl Cluster {
             Want::DeleteContent { .. }
             | Want::RecordEvent(_)
             | Want::ReviewAccess { .. }
+            | Want::IssueToken(_)
             | Want::ResolveDigest { .. } => return Ok(None),
         };
         Ok(Some(wrote))

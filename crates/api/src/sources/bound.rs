@@ -1,8 +1,9 @@
-//! What a SinkBinding puts into the containers of a pod: where their events go, what is set on them, and the certificates to
-//! trust.
+//! What a SinkBinding puts into the containers of a pod: where their events go, what is set on them, the certificates to
+//! trust, and a token that says who sends.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, EnvVar, PodSpec, ProjectedVolumeSource, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, Container, EnvVar, PodSpec, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 
 use super::SinkBinding;
@@ -14,6 +15,9 @@ const VOLUMES: &str = "kne-bundle-";
 const VOLUME: &str = "kne-bundle-volume";
 /// Where containers find them.
 const FOLDER: &str = "/knative-custom-certs";
+/// The volume of the token, and where containers find it.
+const TOKEN_VOLUME: &str = "oidc-token";
+const TOKEN_FOLDER: &str = "/oidc";
 /// Of a file's mode, as the API server fills it in.
 const READABLE: i32 = 0o644;
 
@@ -23,10 +27,12 @@ pub struct Bound {
     env: Vec<EnvVar>,
     /// Names of ConfigMaps with certificates to trust.
     bundles: Vec<String>,
+    /// Name of the Secret with the token that they send.
+    token: Option<String>,
 }
 
 impl Bound {
-    /// What this binding puts there, by what its status says of the sink, with the certificates of these ConfigMaps.
+    /// What this binding puts there, by what its status says of the sink and the token, with the certificates of these ConfigMaps.
     pub fn of(binding: &SinkBinding, bundles: Vec<String>) -> Bound {
         let source = &binding.status.source;
         let overrides = binding.spec.source.ce_overrides.as_ref();
@@ -36,14 +42,14 @@ impl Bound {
         let mut env = vec![one(VARIABLES[0], source.sink_uri.clone())];
         env.extend(source.sink_ca_certs.clone().map(|bundle| one(VARIABLES[1], Some(bundle))));
         env.push(one(VARIABLES[2], overrides));
-        Bound { env, bundles }
+        Bound { env, bundles, token: binding.status.oidc_token_secret_name.clone() }
     }
 
     /// Gives every container of a pod this, and nothing older.
     pub fn put(&self, pod: &mut PodSpec) {
         let mut volumes = pod.volumes.take().unwrap_or_default();
-        volumes.retain(|volume| !is_of_bundles(&volume.name));
-        volumes.extend(volume(&self.bundles));
+        volumes.retain(|volume| !is_own(&volume.name));
+        volumes.extend(self.volumes());
         pod.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
         for container in pod.init_containers.iter_mut().flatten().chain(&mut pod.containers) {
             let mut env = container.env.take().unwrap_or_default();
@@ -51,18 +57,47 @@ impl Bound {
             env.extend(self.env.iter().cloned());
             container.env = Some(env).filter(|env| !env.is_empty());
             let mut mounts = container.volume_mounts.take().unwrap_or_default();
-            mounts.retain(|mount| !is_of_bundles(&mount.name));
-            mounts.extend((!self.bundles.is_empty()).then(mount_of_bundles));
+            mounts.retain(|mount| !is_own(&mount.name));
+            mounts.extend(self.mounts());
             container.volume_mounts = Some(mounts).filter(|mounts| !mounts.is_empty());
         }
+    }
+
+    fn volumes(&self) -> impl Iterator<Item = Volume> {
+        let of_map = |name: &String| VolumeProjection {
+            config_map: Some(ConfigMapProjection { name: name.clone(), ..ConfigMapProjection::default() }),
+            ..VolumeProjection::default()
+        };
+        let of_secret = |name: &String| VolumeProjection {
+            secret: Some(SecretProjection { name: name.clone(), ..SecretProjection::default() }),
+            ..VolumeProjection::default()
+        };
+        let volume = |name: &str, sources: Vec<VolumeProjection>| {
+            let projected = ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) };
+            Volume { name: name.to_owned(), projected: Some(projected), ..Volume::default() }
+        };
+        let bundles = (!self.bundles.is_empty()).then(|| volume(VOLUME, self.bundles.iter().map(of_map).collect()));
+        let token = self.token.as_ref().map(|name| volume(TOKEN_VOLUME, vec![of_secret(name)]));
+        bundles.into_iter().chain(token)
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = VolumeMount> {
+        let mount = |name: &str, path: &str, read_only| VolumeMount {
+            name: name.to_owned(),
+            mount_path: path.to_owned(),
+            read_only,
+            ..VolumeMount::default()
+        };
+        let bundles = (!self.bundles.is_empty()).then(|| mount(VOLUME, FOLDER, Some(true)));
+        let token = self.token.as_ref().map(|_| mount(TOKEN_VOLUME, TOKEN_FOLDER, None));
+        bundles.into_iter().chain(token)
     }
 }
 
 /// Gives a pod what was put into another one, each container what that of its name has, and nothing else.
 pub fn keep(there: &PodSpec, pod: &mut PodSpec) {
     Bound::default().put(pod);
-    let volumes: Vec<Volume> =
-        there.volumes.iter().flatten().filter(|volume| is_of_bundles(&volume.name)).cloned().collect();
+    let volumes: Vec<Volume> = there.volumes.iter().flatten().filter(|volume| is_own(&volume.name)).cloned().collect();
     if !volumes.is_empty() {
         pod.volumes.get_or_insert_default().extend(volumes);
     }
@@ -74,7 +109,7 @@ pub fn keep(there: &PodSpec, pod: &mut PodSpec) {
             container.env.get_or_insert_default().extend(env);
         }
         let mounts: Vec<VolumeMount> =
-            same.volume_mounts.iter().flatten().filter(|mount| is_of_bundles(&mount.name)).cloned().collect();
+            same.volume_mounts.iter().flatten().filter(|mount| is_own(&mount.name)).cloned().collect();
         if !mounts.is_empty() {
             container.volume_mounts.get_or_insert_default().extend(mounts);
         }
@@ -85,23 +120,8 @@ fn is_bound(variable: &EnvVar) -> bool {
     VARIABLES.contains(&variable.name.as_str())
 }
 
-fn is_of_bundles(name: &str) -> bool {
-    name.starts_with(VOLUMES)
-}
-
-fn mount_of_bundles() -> VolumeMount {
-    let (name, mount_path) = (VOLUME.to_owned(), FOLDER.to_owned());
-    VolumeMount { name, mount_path, read_only: Some(true), ..VolumeMount::default() }
-}
-
-fn volume(bundles: &[String]) -> Option<Volume> {
-    let source = |name: &String| VolumeProjection {
-        config_map: Some(ConfigMapProjection { name: name.clone(), ..ConfigMapProjection::default() }),
-        ..VolumeProjection::default()
-    };
-    let sources: Vec<VolumeProjection> = bundles.iter().map(source).collect();
-    let projected = ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) };
-    (!bundles.is_empty()).then(|| Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() })
+fn is_own(name: &str) -> bool {
+    name.starts_with(VOLUMES) || name == TOKEN_VOLUME
 }
 
 #[cfg(test)]
@@ -121,7 +141,7 @@ mod tests {
     fn bound(bundles: &[&str]) -> Bound {
         let binding: SinkBinding = serde_json::from_value(serde_json::json!({
             "spec": {"sink": {"uri": "http://sink"}, "ceOverrides": {"extensions": {"a": "b"}}},
-            "status": {"sinkUri": "http://sink", "sinkCACerts": "PEM"},
+            "status": {"sinkUri": "http://sink", "sinkCACerts": "PEM", "oidcTokenSecretName": "b-oidc-token"},
         }))
         .expect("a binding");
         Bound::of(&binding, bundles.iter().map(|name| (*name).to_owned()).collect())
@@ -132,10 +152,10 @@ mod tests {
         let mut pod = pod();
         bound(&["a", "b"]).put(&mut pod);
         let shown = serde_json::to_string(&pod.volumes).expect("JSON");
-        let expected = r#"[{"emptyDir":{},"name":"own"},{"name":"kne-bundle-volume","projected":{"defaultMode":420,"sources":[{"configMap":{"name":"a"}},{"configMap":{"name":"b"}}]}}]"#;
+        let expected = r#"[{"emptyDir":{},"name":"own"},{"name":"kne-bundle-volume","projected":{"defaultMode":420,"sources":[{"configMap":{"name":"a"}},{"configMap":{"name":"b"}}]}},{"name":"oidc-token","projected":{"defaultMode":420,"sources":[{"secret":{"name":"b-oidc-token"}}]}}]"#;
         assert_eq!(shown, expected);
         let shown = serde_json::to_string(&pod.init_containers).expect("JSON");
-        let expected = r#"[{"env":[{"name":"K_SINK","value":"http://sink"},{"name":"K_CA_CERTS","value":"PEM"},{"name":"K_CE_OVERRIDES","value":"{\"extensions\":{\"a\":\"b\"}}"}],"name":"i","volumeMounts":[{"mountPath":"/knative-custom-certs","name":"kne-bundle-volume","readOnly":true}]}]"#;
+        let expected = r#"[{"env":[{"name":"K_SINK","value":"http://sink"},{"name":"K_CA_CERTS","value":"PEM"},{"name":"K_CE_OVERRIDES","value":"{\"extensions\":{\"a\":\"b\"}}"}],"name":"i","volumeMounts":[{"mountPath":"/knative-custom-certs","name":"kne-bundle-volume","readOnly":true},{"mountPath":"/oidc","name":"oidc-token"}]}]"#;
         assert_eq!(shown, expected);
         let once = pod.clone();
         bound(&["a", "b"]).put(&mut pod);

@@ -53,7 +53,7 @@ async fn resolved(admission: &Admission<'_>, object: &Value, is_job: bool) -> Op
     let mut left = if is_job && !admission.dry_run { PATIENCE } else { Duration::ZERO };
     loop {
         let binding = oldest(admission, object, is_job)?;
-        if binding.status.source.sink_uri.is_some() {
+        if binding.status.source.sink_uri.is_some() && !awaits_token(&binding) {
             return Some(binding);
         }
         let is_told = binding.status.source.common.observed_generation == binding.metadata.generation;
@@ -63,6 +63,12 @@ async fn resolved(admission: &Admission<'_>, object: &Value, is_job: bool) -> Op
         tokio::time::sleep(LOOK).await;
         left = left.saturating_sub(LOOK);
     }
+}
+
+/// Whether the token that its containers send is still to come.
+fn awaits_token(binding: &SinkBinding) -> bool {
+    let conditions = &binding.status.source.common.conditions;
+    conditions.iter().any(|condition| condition.type_ == "OIDCTokenSecretCreated" && condition.status == "Unknown")
 }
 
 /// The oldest binding of an object, if that is not another controller's to bind.

@@ -6,7 +6,7 @@ use knoll_api::{Key, Kind, Object, Timestamp, kind::Scope};
 use serde_json::{Value, json};
 
 use super::NOW;
-use crate::{AccessAnswer, AccessRequest, Change, Changed, Denial, Observation, Settings, Want, World};
+use crate::{AccessAnswer, AccessRequest, Change, Changed, Denial, Observation, Settings, TokenSecret, Want, World};
 
 /// An API server of a few rules, over a World.
 #[derive(Clone)]
@@ -123,6 +123,12 @@ impl Cluster {
                 let outcome = Ok(self.denials(request));
                 let answer = AccessAnswer { request: request.clone(), rules: *rules, outcome, at: now };
                 self.changes.extend(self.world.observe(Observation::Access { asker: asker.clone(), answer }));
+            }
+            Want::IssueToken(order) => {
+                let ends = now + jiff::SignedDuration::from_secs(TokenSecret::SECONDS.into());
+                let object = Object::from(order.clone().with("token".to_owned(), ends));
+                let is_there = object.meta().resource_version.is_some();
+                if is_there { self.update(&object) } else { self.create(&object, now) }
             }
             Want::ResolveDigest { request, asker, .. } => {
                 let result = match self.broken_images.get(&request.image) {

@@ -37,7 +37,12 @@ pub(crate) fn check(row: &Row, key: &str, fixture: &str, expected: Expect) {
 #[track_caller]
 pub(crate) fn check_in(row: &Row, key: &str, cluster: Cluster, expected: Expect) {
     let plan = planned(row, key, &cluster);
-    expected.assert_eq(&print::plan(&cluster.world, &plan));
+    expected.assert_eq(&shown(&cluster, &plan));
+}
+
+/// A plan, as [`check`] compares it.
+pub(crate) fn shown(cluster: &Cluster, plan: &Plan) -> String {
+    print::plan(&cluster.world, plan)
 }
 
 /// Plans `key` (`namespace/name`) of `row`, and proves what every plan must keep.

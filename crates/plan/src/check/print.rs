@@ -34,6 +34,7 @@ fn one(world: &World, want: &Want) -> String {
             let (verbs, places) = (request.verbs.join(","), request.namespaces.join(","));
             format!("ask whether {} may {verbs} {} in {places}\n", request.account, resources.join(","))
         }
+        Want::IssueToken(order) => format!("issue a token of {} for {}\n", order.account, order.audience),
         Want::ResolveDigest { request, .. } => format!("resolve {}\n", request.image),
     }
 }

@@ -1,7 +1,8 @@
 //! Where Eventing's own objects take events: over http, https, or either, as the feature `transport-encryption` says.
 
 use knoll_api::{
-    Key, Kind, Object, Timestamp, config::eventing::TransportEncryption, duck::AddressStatus, status::Addressable,
+    Key, Kind, Object, Timestamp, config::eventing::TransportEncryption, duck::AddressStatus,
+    k8s_openapi::api::core::v1::Secret, status::Addressable,
 };
 
 use super::{ADDRESSABLE, destination::not_found, identity};
@@ -57,23 +58,33 @@ fn settle_for<R: Reporting>(
     now: Timestamp,
     status: fn(&mut R) -> &mut AddressStatus,
 ) -> Result<(), super::Stopped> {
-    let encryption = world.eventing.features.transport_encryption;
-    let ca_certs = match encryption {
+    let ca_certs = match world.eventing.features.transport_encryption {
         TransportEncryption::Disabled => None,
         _ => ca_certs(world, place.secret).map_err(|why| {
             next.conditions(now).mark_unknown(ADDRESSABLE, "CACertsNotAvailable", &why);
             super::Stopped
         })?,
     };
-    let http = address("http", place.http, None, &audience);
-    let https = address("https", place.https, ca_certs, &audience);
-    *status(next) = match encryption {
+    *status(next) = by_encryption(world, place.http, place.https, ca_certs, audience);
+    next.conditions(now).mark_true(ADDRESSABLE);
+    Ok(())
+}
+
+/// The addresses of what is reached at these URLs, of which the feature says which count.
+pub(super) fn by_encryption(
+    world: &World,
+    http: String,
+    https: String,
+    ca_certs: Option<String>,
+    audience: Option<String>,
+) -> AddressStatus {
+    let http = address("http", http, None, &audience);
+    let https = address("https", https, ca_certs, &audience);
+    match world.eventing.features.transport_encryption {
         TransportEncryption::Disabled => AddressStatus { address: Some(http), addresses: Vec::new() },
         TransportEncryption::Permissive => AddressStatus { address: Some(http.clone()), addresses: vec![https, http] },
         TransportEncryption::Strict => AddressStatus { address: Some(https.clone()), addresses: vec![https] },
-    };
-    next.conditions(now).mark_true(ADDRESSABLE);
-    Ok(())
+    }
 }
 
 fn address(scheme: &str, url: String, ca_certs: Option<String>, audience: &Option<String>) -> Addressable {
@@ -86,8 +97,13 @@ fn ca_certs(world: &World, secret: &str) -> Result<Option<String>, String> {
     let found = world.secrets.get(&key);
     let found =
         found.ok_or_else(|| format!("failed to get CA certs from {key}: {}", not_found(Kind::Secret, secret)))?;
-    let bundle = found.data.as_ref().and_then(|data| data.get(CA_CERT));
-    Ok(bundle.map(|bundle| String::from_utf8_lossy(&bundle.0).into_owned()))
+    Ok(authority_of(&found))
+}
+
+/// What to trust where the certificate of this Secret is presented, if it says so.
+pub(super) fn authority_of(secret: &Secret) -> Option<String> {
+    let bundle = secret.data.as_ref()?.get(CA_CERT)?;
+    Some(String::from_utf8_lossy(&bundle.0).into_owned())
 }
 
 /// Every object of the row's kind, when the Secret of this name is the object that changed.

@@ -1,8 +1,8 @@
 //! EventTransform → a Deployment of the program that transforms, a Service, its expressions in a ConfigMap and, where
 //! results go to a sink, a SinkBinding. As upstream, whose image `eventing-transformations-images` names.
 //!
-//! Such a pod neither asks senders who they are nor has a certificate. Where the features ask for either, that is told
-//! instead of passed over.
+//! Such a pod does not ask senders who they are: where a feature asks for that, it is told instead of passed over. Where https
+//! is asked for, the pod presents the certificate of a Secret, which whoever keeps certificates makes ([`certificate_of`]).
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
@@ -13,17 +13,20 @@ use knoll_api::{
     k8s_openapi::{
         api::{
             apps::v1::Deployment,
-            core::v1::{ConfigMap, Service},
+            core::v1::{ConfigMap, Secret, Service},
         },
         apimachinery::pkg::apis::meta::v1::ObjectMeta,
     },
     names,
     sources::{BindingSubject, SinkBinding, SinkBindingSpec},
-    status::{Addressable, Condition},
+    status::Condition,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ADDRESSABLE, Stopped, container_source::bound_like, destination, follow, policies, terms::is_decidable};
+use super::{
+    ADDRESSABLE, Stopped, addresses, container_source::bound_like, destination, follow, policies, terms::is_decidable,
+    trust_bundles::COMBINED_PATH,
+};
 use crate::{
     Absence, Mapper, Plan, Row, SystemConfig, World, by_controller,
     children::{Map, child_of, map, says},
@@ -41,8 +44,16 @@ const HASH: &str = "eventing.knative.dev/event-transform-jsonata-expression-hash
 const FOLDER: &str = "/etc/jsonata";
 const EXPRESSION: &str = "jsonata-expression";
 const REPLY_EXPRESSION: &str = "jsonata-expression-reply";
-/// Port of the program.
+/// What the Secret of a transform's certificate is called after it.
+const CERTIFICATE_SUFFIX: &str = "-server-tls";
+/// Annotation of pods: another certificate needs other pods.
+const CERTIFICATE_HASH: &str = "eventing.knative.dev/event-transform-jsonata-certificate-hash";
+/// Where it is mounted, and as what.
+const CERTIFICATES: &str = "/etc/jsonata-tls";
+const CERTIFICATE_VOLUME: &str = "jsonata-tls-certs";
+/// Ports of the program: http, and https.
 const PORT: i32 = 8080;
+const TLS_PORT: i32 = 8443;
 const SLICE_LABEL: &str = "kubernetes.io/service-name";
 const TRANSFORMATION_READY: &str = "TransformationReady";
 const DEPLOYMENT_READY: &str = "JsonataDeploymentReady";
@@ -63,6 +74,7 @@ const WAKES: &[(Kind, Mapper)] = &[
     (Kind::CoreService, by_controller),
     (Kind::SinkBinding, by_controller),
     (Kind::Deployment, by_controller),
+    (Kind::Secret, by_certificate),
     (Kind::EndpointSlice, by_slice),
     (Kind::EventPolicy, policies::by_policy),
 ];
@@ -74,6 +86,25 @@ fn by_slice(world: &World, object: &Object, of: Kind) -> Vec<Key> {
     let service = service.filter(|name| name.ends_with(SUFFIX)).map(|name| object.key().sibling(name.clone()));
     let service = service.and_then(|key| world.core_services.get(&key));
     service.map_or(Vec::new(), |service| by_controller(world, &Object::CoreService(service), of))
+}
+
+/// The transform whose certificate a Secret may be.
+fn by_certificate(world: &World, object: &Object, of: Kind) -> Vec<Key> {
+    let secret = object.key();
+    let named = secret.name.strip_suffix(CERTIFICATE_SUFFIX).map(|name| secret.sibling(name.to_owned()));
+    let own = by_controller(world, object, of);
+    let named = named.filter(|key| !own.contains(key) && world.event_transforms.contains(key));
+    own.into_iter().chain(named).collect()
+}
+
+/// The Secret with the certificate of a transform's pods.
+pub fn certificate_of(transform: &Key) -> Key {
+    transform.sibling(names::child(&transform.name, CERTIFICATE_SUFFIX))
+}
+
+/// The Service that leads to a transform's pods.
+pub fn service_of(transform: &Key) -> Key {
+    transform.sibling(names::child(&transform.name, SUFFIX))
 }
 
 fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
@@ -99,32 +130,44 @@ fn reconcile(world: &World, next: &mut EventTransform, plan: &mut Plan, now: Tim
         Stopped
     };
     settle_expressions(world, next, plan).map_err(|why| failed(next, why))?;
+    let tls = find_certificate(world, next, now)?;
     settle_service(world, next, plan).map_err(|why| failed(next, why))?;
     let binding = settle_binding(world, next, plan).map_err(|why| failed(next, why))?;
     follow_binding(next, binding, now);
-    let deployment = settle_deployment(world, next, plan).map_err(|why| failed(next, why))?;
+    let deployment = settle_deployment(world, next, tls.as_deref(), plan).map_err(|why| failed(next, why))?;
     follow_deployment(next, &deployment, now);
     report_transformation(next, now)?;
-    report_address(world, next, now)
+    report_address(world, next, tls.as_deref(), now)
 }
 
 /// Says what of the features the program's pods cannot give.
 fn check_features(world: &World, next: &mut EventTransform, now: Timestamp) -> Result<(), Stopped> {
-    let features = &world.eventing.features;
-    let (reason, text) = if features.oidc_authentication.is_enabled() {
-        (
-            "NotSupported",
-            "an EventTransform's pods do not ask senders who they are; switch authentication-oidc off to use it",
-        )
-    } else if features.transport_encryption == TransportEncryption::Strict {
-        let text = "an EventTransform's pods have no certificate; set transport-encryption to permissive to use it";
-        ("JsonataCertificateNotReady", text)
-    } else {
+    if !world.eventing.features.oidc_authentication.is_enabled() {
         return Ok(());
-    };
+    }
+    let text = "an EventTransform's pods do not ask senders who they are; switch authentication-oidc off to use it";
     next.status.address = AddressStatus::default();
-    next.conditions(now).mark_false(TRANSFORMATION_READY, reason, text);
+    next.conditions(now).mark_false(TRANSFORMATION_READY, "NotSupported", text);
     Err(Stopped)
+}
+
+/// The Secret with the certificate that the pods present, where they are to present one.
+fn find_certificate(
+    world: &World,
+    next: &mut EventTransform,
+    now: Timestamp,
+) -> Result<Option<std::sync::Arc<Secret>>, Stopped> {
+    if world.eventing.features.transport_encryption == TransportEncryption::Disabled {
+        return Ok(None);
+    }
+    let key = certificate_of(&next.key());
+    let found = world.secrets.get(&key).filter(|secret| secret.data.is_some());
+    if found.is_none() {
+        let text = format!("Secret {} with the certificate of the pods is not there yet", key.name);
+        next.conditions(now).mark_unknown(TRANSFORMATION_READY, "JsonataCertificateNotReady", &text);
+        return Err(Stopped);
+    }
+    Ok(found)
 }
 
 fn child(transform: &EventTransform) -> ObjectMeta {
@@ -169,10 +212,21 @@ fn settle_expressions(world: &World, transform: &EventTransform, plan: &mut Plan
     Ok(())
 }
 
+/// A port of the Service, called after what it speaks.
+fn port(name: &str, port: i32, target: i32) -> Value {
+    json!({"name": name, "protocol": "TCP", "appProtocol": name, "port": port, "targetPort": target})
+}
+
 fn settle_service(world: &World, transform: &EventTransform, plan: &mut Plan) -> Result<(), String> {
+    let (http, https) = (port("http", 80, PORT), port("https", 443, TLS_PORT));
+    let ports = match world.eventing.features.transport_encryption {
+        TransportEncryption::Disabled => vec![http],
+        TransportEncryption::Permissive => vec![https, http],
+        TransportEncryption::Strict => vec![https],
+    };
     let spec = json!({
         "selector": labels(transform), "type": "ClusterIP",
-        "ports": [{"name": "http", "protocol": "TCP", "appProtocol": "http", "port": 80, "targetPort": PORT}],
+        "ports": ports,
     });
     let spec = knoll_api::json::typed(&spec).expect("the spec of a Service");
     let wanted = Service { metadata: child(transform), spec: Some(spec), ..Service::default() };
@@ -233,7 +287,40 @@ fn follow_binding(next: &mut EventTransform, binding: Option<SinkBinding>, now: 
     }
 }
 
-fn deployment(transform: &EventTransform, image: &str) -> Deployment {
+/// Has the pods present this certificate: besides http or, where only https is answered, instead of it.
+fn encrypt(pod: &mut Value, certificate: &Secret, encryption: TransportEncryption) {
+    let text = certificate.data.as_ref().and_then(|data| data.get("tls.crt"));
+    let text = text.map(|text| String::from_utf8_lossy(&text.0)).unwrap_or_default();
+    pod["metadata"]["annotations"][CERTIFICATE_HASH] = fingerprint(&[&text]).into();
+    let container = &mut pod["spec"]["containers"][0];
+    let one = |name: &str, value: String| json!({"name": name, "value": value});
+    let mut env = vec![
+        one("HTTPS_PORT", TLS_PORT.to_string()),
+        one("HTTPS_CERT_PATH", format!("{CERTIFICATES}/tls.crt")),
+        one("HTTPS_KEY_PATH", format!("{CERTIFICATES}/tls.key")),
+        one("NODE_EXTRA_CA_CERTS", COMBINED_PATH.to_owned()),
+    ];
+    if encryption == TransportEncryption::Strict {
+        env.push(one("DISABLE_HTTP_SERVER", "true".to_owned()));
+        for probe in ["livenessProbe", "readinessProbe"] {
+            container[probe]["httpGet"]["port"] = TLS_PORT.into();
+            container[probe]["httpGet"]["scheme"] = "HTTPS".into();
+        }
+    }
+    let mount = json!({"name": CERTIFICATE_VOLUME, "readOnly": true, "mountPath": CERTIFICATES});
+    let volume = json!({"name": CERTIFICATE_VOLUME, "secret": {"secretName": certificate.name(), "optional": false}});
+    let add = |list: &mut Value, more: Vec<Value>| list.as_array_mut().expect("a list").extend(more);
+    add(&mut container["env"], env);
+    add(&mut container["volumeMounts"], vec![mount]);
+    add(&mut pod["spec"]["volumes"], vec![volume]);
+}
+
+fn deployment(
+    transform: &EventTransform,
+    image: &str,
+    tls: Option<&Secret>,
+    encryption: TransportEncryption,
+) -> Deployment {
     let metadata = child(transform);
     let name = metadata.name.clone().unwrap_or_default();
     let mut env = vec![
@@ -254,32 +341,40 @@ fn deployment(transform: &EventTransform, image: &str) -> Deployment {
         json!({"httpGet": {"path": path, "port": PORT, "scheme": "HTTP"}, "periodSeconds": 5, "timeoutSeconds": 10,
                "successThreshold": 1, "failureThreshold": failures})
     };
+    let mut pod = json!({
+        "metadata": {"labels": labels(transform), "annotations": {HASH: hash}},
+        "spec": {
+            "containers": [{
+                "name": "jsonata-event-transform", "image": image, "env": env,
+                "volumeMounts": [{"name": name, "readOnly": true, "mountPath": FOLDER}],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "runAsNonRoot": true, "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "livenessProbe": probe("/healthz", 3), "readinessProbe": probe("/readyz", 10),
+            }],
+            "volumes": [{"name": name, "configMap": {"name": name, "optional": false}}],
+        },
+    });
+    tls.into_iter().for_each(|certificate| encrypt(&mut pod, certificate, encryption));
     let spec = json!({
         "selector": {"matchLabels": labels(transform)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}},
-        "template": {
-            "metadata": {"labels": labels(transform), "annotations": {HASH: hash}},
-            "spec": {
-                "containers": [{
-                    "name": "jsonata-event-transform", "image": image, "env": env,
-                    "volumeMounts": [{"name": name, "readOnly": true, "mountPath": FOLDER}],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false, "runAsNonRoot": true, "readOnlyRootFilesystem": true,
-                        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "livenessProbe": probe("/healthz", 3), "readinessProbe": probe("/readyz", 10),
-                }],
-                "volumes": [{"name": name, "configMap": {"name": name, "optional": false}}],
-            },
-        },
+        "template": pod,
     });
     let spec = knoll_api::json::typed(&spec).expect("the spec of a Deployment");
     Deployment { metadata, spec: Some(spec), ..Deployment::default() }
 }
 
 /// Sees to the Deployment, and returns it as it stands.
-fn settle_deployment(world: &World, transform: &EventTransform, plan: &mut Plan) -> Result<Deployment, String> {
-    let wanted = deployment(transform, &world.eventing.transformation_images.jsonata);
+fn settle_deployment(
+    world: &World,
+    transform: &EventTransform,
+    tls: Option<&Secret>,
+    plan: &mut Plan,
+) -> Result<Deployment, String> {
+    let encryption = world.eventing.features.transport_encryption;
+    let wanted = deployment(transform, &world.eventing.transformation_images.jsonata, tls, encryption);
     let Some(existing) = own(world.deployments.get(&wanted.key()), transform)? else {
         plan.create(wanted.clone());
         return Ok(wanted);
@@ -317,8 +412,13 @@ fn report_transformation(next: &mut EventTransform, now: Timestamp) -> Result<()
     if open.is_some() { Err(Stopped) } else { Ok(()) }
 }
 
-fn report_address(world: &World, next: &mut EventTransform, now: Timestamp) -> Result<(), Stopped> {
-    let service = Key::of(&child(next));
+fn report_address(
+    world: &World,
+    next: &mut EventTransform,
+    tls: Option<&Secret>,
+    now: Timestamp,
+) -> Result<(), Stopped> {
+    let service = service_of(&next.key());
     let slices = world.endpoint_slices.labelled(&service.namespace, SLICE_LABEL, &service.name);
     let is_there = slices.iter().any(|slice| {
         let ready = |ready: Option<bool>| ready != Some(false);
@@ -329,9 +429,13 @@ fn report_address(world: &World, next: &mut EventTransform, now: Timestamp) -> R
         next.conditions(now).mark_false(ADDRESSABLE, "WaitingForServiceEndpoints", "URL is empty");
         return Err(Stopped);
     }
-    let url = format!("http://{}", destination::service_host(world, &service));
-    let address = Addressable { name: Some("http".to_owned()), url: Some(url), ..Addressable::default() };
-    next.status.address = AddressStatus { address: Some(address.clone()), addresses: vec![address] };
+    let host = destination::service_host(world, &service);
+    let (http, https) = (format!("http://{host}"), format!("https://{host}"));
+    let mut status = addresses::by_encryption(world, http, https, tls.and_then(addresses::authority_of), None);
+    if status.addresses.is_empty() {
+        status.addresses.extend(status.address.clone());
+    }
+    next.status.address = status;
     next.conditions(now).mark_true(ADDRESSABLE);
     Ok(())
 }
@@ -342,7 +446,7 @@ mod tests {
 
     use super::super::fixture::{cluster, feature, unhappy};
     use super::*;
-    use crate::check::{Cluster, NOW, check_in, planned};
+    use crate::check::{Cluster, NOW, check_in, planned, shown};
 
     const TRANSFORM: &str = "apiVersion: eventing.knative.dev/v1alpha1\nkind: EventTransform\nmetadata: {name: t}\n\
                              spec: {jsonata: {expression: '{\"a\": b}'}}\n";
@@ -491,6 +595,36 @@ mod tests {
     }
 
     #[test]
+    fn pods_present_the_certificate_of_a_secret_where_https_is_asked_for() {
+        let secret =
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: t-server-tls}\ndata: {tls.crt: YQ==, ca.crt: UEVN}\n";
+        let told = |encryption: &str| {
+            let mut cluster = made(TRANSFORM, 1);
+            [SLICE, secret].iter().for_each(|fixture| cluster.add(fixture));
+            feature(&mut cluster, "transport-encryption", encryption);
+            shown(&cluster, &planned(&ROW, "default/t", &cluster))
+        };
+        let strict = told("strict");
+        for expected in [
+            r#"{"name":"HTTPS_CERT_PATH","value":"/etc/jsonata-tls/tls.crt"}"#,
+            r#"{"name":"DISABLE_HTTP_SERVER","value":"true"}"#,
+            r#"{"name":"jsonata-tls-certs","secret":{"optional":false,"secretName":"t-server-tls"}}"#,
+            r#""httpGet":{"path":"/readyz","port":8443,"scheme":"HTTPS"}"#,
+            r#"[{"appProtocol":"https","name":"https","port":443,"protocol":"TCP","targetPort":8443}]"#,
+            r#"addresses [{"CACerts":"PEM","name":"https","url":"https://t-jsonata.default.svc.cluster.local"}]"#,
+        ] {
+            assert!(strict.contains(expected), "{expected}: {strict}");
+        }
+        let both = told("permissive");
+        assert!(both.contains(r#""port":80,"#) && both.contains(r#""port":443,"#), "{both}");
+        assert!(both.contains("HTTPS_KEY_PATH") && !both.contains("DISABLE_HTTP_SERVER"), "{both}");
+        assert!(
+            both.contains(r#"address {"name":"http","url":"http://t-jsonata.default.svc.cluster.local"}"#),
+            "{both}"
+        );
+    }
+
+    #[test]
     fn what_the_pods_cannot_give_is_told() {
         for (key, value, expected) in [
             (
@@ -501,7 +635,7 @@ mod tests {
             (
                 "transport-encryption",
                 "strict",
-                "TransformationReady=False JsonataCertificateNotReady an EventTransform's pods have",
+                "TransformationReady=Unknown JsonataCertificateNotReady Secret t-server-tls with the certificate",
             ),
         ] {
             let mut cluster = cluster(&[TRANSFORM], &[]);

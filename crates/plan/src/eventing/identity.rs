@@ -10,7 +10,7 @@ use crate::{
 
 const OIDC_IDENTITY_CREATED: &str = "OIDCIdentityCreated";
 /// Label of the accounts.
-const LABEL: &str = "eventing.knative.dev/oidc";
+pub(super) const LABEL: &str = "eventing.knative.dev/oidc";
 
 /// Name of the account of an object.
 pub(super) fn account_name<R: Resource>(object: &R) -> String {

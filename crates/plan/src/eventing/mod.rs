@@ -16,7 +16,7 @@ mod container_source;
 mod destination;
 pub mod event_job;
 mod event_policy;
-mod event_transform;
+pub mod event_transform;
 mod event_type;
 #[cfg(test)]
 mod fixture;
@@ -39,6 +39,7 @@ mod subscribers;
 mod subscription;
 mod sugar;
 mod terms;
+mod token_secret;
 mod trigger;
 mod trust_bundles;
 mod uri;
@@ -56,6 +57,7 @@ pub use carried::{CARRIED_KINDS, served_broker, to_carry};
 use carried::{carried, hindrance, is_carried};
 pub use identity::sender_account;
 pub use subscribers::subscriptions;
+pub use token_secret::TokenSecret;
 pub use trigger::broker_of;
 
 const DEAD_LETTER_SINK_RESOLVED: &str = "DeadLetterSinkResolved";

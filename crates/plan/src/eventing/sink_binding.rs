@@ -1,5 +1,5 @@
-//! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, and the
-//! certificates to trust. What is written while there is a binding, the API server binds at once; here that follows which was
+//! SinkBinding → the environment of its subjects' containers: where their events go, what is set on them, the
+//! certificates to trust, and a token that says who sends. What is written while there is a binding, the API server binds at once; here that follows which was
 //! there before, and every change of the binding.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use knoll_api::{
     sources::{SinkBinding, bound::Bound},
 };
 
-use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, trust_bundles};
+use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, token_secret, trust_bundles};
 use crate::{
     Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
     status::Reporting, terms::leads_to,
@@ -31,8 +31,9 @@ const AVAILABLE: &str = "SinkBindingAvailable";
 const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
 const TRUST_BUNDLE_PROPAGATED: &str = "TrustBundlePropagated";
 
-const WAKES: [(Kind, Mapper); 24] = destination::wakes([
+const WAKES: [(Kind, Mapper); 25] = destination::wakes([
     (Kind::ServiceAccount, by_controller),
+    (Kind::Secret, by_controller),
     (Kind::ConfigMap, by_trust_bundle),
     (Kind::Deployment, destination::by_reference),
     (Kind::Deployment, by_labels),
@@ -117,12 +118,13 @@ fn reconcile(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timest
     let sink = next.spec.source.sink.clone();
     let failed = |why: String| ("NoAddressable", format!("Addressable could not be extracted from destination: {why}"));
     settle_sink(world, next, &sink, now, failed, |next| &mut next.status.source)?;
+    settle_token(world, next, plan, now)?;
     bind(world, next, &Bound::of(next, bundles), plan).map_err(|(reason, why)| {
         next.conditions(now).mark_false(AVAILABLE, reason, &why);
         Stopped
     })?;
     next.conditions(now).mark_true(AVAILABLE);
-    report_token(world, next, plan, now)
+    Ok(())
 }
 
 /// Sees to the certificates to trust that are in the binding's namespace. The names of their ConfigMaps.
@@ -140,21 +142,28 @@ fn settle_trust_bundles(
     Ok(bundles)
 }
 
-/// As whom containers send, where the sink asks for that.
-fn report_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
+/// Sees to a token that containers send, where the sink asks who sends.
+fn settle_token(world: &World, next: &mut SinkBinding, plan: &mut Plan, now: Timestamp) -> Result<(), Stopped> {
     let oidc = world.eventing.features.oidc_authentication.is_enabled();
-    if oidc && next.status.source.sink_audience.is_some() {
-        identity::settle(world, next, plan, now, |next| &mut next.status.source.auth)?;
-        let text = "tokens are not mounted into pods; let the containers ask for one with TokenRequest";
-        let reason = "Unable to reconcile OIDC token secret";
-        next.conditions(now).mark_false(TOKEN_SECRET_CREATED, reason, text);
-        return Err(Stopped);
-    }
-    let reason = if oidc { "Sink has no audience defined" } else { "authentication-oidc feature disabled" };
-    next.status.source.auth = None;
-    identity::not_needed(next, reason, now);
-    next.conditions(now).mark_true_with_reason(TOKEN_SECRET_CREATED, reason, "");
-    Ok(())
+    let Some(audience) = next.status.source.sink_audience.clone().filter(|_| oidc) else {
+        let reason = if oidc { "Sink has no audience defined" } else { "authentication-oidc feature disabled" };
+        token_secret::remove(world, next, plan);
+        next.status.source.auth = None;
+        next.status.oidc_token_secret_name = None;
+        identity::not_needed(next, reason, now);
+        next.conditions(now).mark_true_with_reason(TOKEN_SECRET_CREATED, reason, "");
+        return Ok(());
+    };
+    identity::settle(world, next, plan, now, |next| &mut next.status.source.auth)?;
+    let settled = token_secret::settle(world, next, identity::account_name(next), &audience, plan, now);
+    let mut conditions = next.conditions(now);
+    match &settled {
+        Ok(Some(_)) => conditions.mark_true(TOKEN_SECRET_CREATED),
+        Ok(None) => conditions.mark_unknown(TOKEN_SECRET_CREATED, "TokenPending", "The token is not issued yet."),
+        Err(why) => conditions.mark_false(TOKEN_SECRET_CREATED, "Unable to reconcile OIDC token secret", why),
+    };
+    next.status.oidc_token_secret_name = settled.ok().flatten();
+    if next.status.oidc_token_secret_name.is_some() { Ok(()) } else { Err(Stopped) }
 }
 
 /// Tells the containers of every subject; nothing where they know already.
@@ -287,7 +296,7 @@ mod tests {
     use super::*;
     use crate::{
         Want,
-        check::{NOW, check_in, planned},
+        check::{Cluster, NOW, check_in, planned, shown},
     };
 
     const BINDING: &str = r#"
@@ -475,13 +484,52 @@ spec:
             let told = unhappy(&ROW, "default/b", &cluster(&fixtures, &[]));
             assert!(told.contains(expected), "{told}");
         }
+        let theirs = "apiVersion: v1\nkind: Secret\nmetadata: {name: b-oidc-token}\n";
+        let told = unhappy(&ROW, "default/b", &asked(&[theirs]));
+        let expected =
+            "OIDCTokenSecretCreated=False Unable to reconcile OIDC token secret Secret b-oidc-token is not of";
+        assert!(told.contains(expected), "{told}");
+    }
+
+    /// A binding whose sink asks who sends.
+    fn asked(fixtures: &[&str]) -> Cluster {
         let asked = BINDING.replace("CACerts: PEM", "audience: me");
-        let mut cluster = cluster(&[&asked, &d], &[]);
+        let mut cluster = cluster(&[&asked, &deployment("d", "")], &[]);
+        fixtures.iter().for_each(|fixture| cluster.add(fixture));
         feature(&mut cluster, "authentication-oidc", "enabled");
-        let told = unhappy(&ROW, "default/b", &cluster);
-        assert!(
-            told.contains("OIDCTokenSecretCreated=False Unable to reconcile OIDC token secret tokens are"),
-            "{told}"
-        );
+        cluster
+    }
+
+    fn carry_out(cluster: &mut Cluster, now: Timestamp) -> String {
+        let plan = (ROW.plan)(&cluster.world, &Key::new("default", "b"), now);
+        let text = shown(cluster, &plan);
+        plan.wants.iter().for_each(|want| cluster.carry_out(want, now));
+        text
+    }
+
+    #[test]
+    fn containers_of_the_subject_have_a_token_where_the_sink_asks_who_sends() {
+        let mut cluster = asked(&[]);
+        let first = carry_out(&mut cluster, NOW);
+        let issued = "issue a token of default/b-oidc-sources.knative.dev-sinkbinding for me\n";
+        assert!(first.contains(issued) && !first.contains("update Deployment"), "{first}");
+        assert!(first.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."), "{first}");
+        let second = carry_out(&mut cluster, NOW);
+        let mounted = r#""volumeMounts":[{"mountPath":"/oidc","name":"oidc-token"}]"#;
+        let volume =
+            r#"[{"name":"oidc-token","projected":{"defaultMode":420,"sources":[{"secret":{"name":"b-oidc-token"}}]}}]"#;
+        for expected in [mounted, volume, "oidcTokenSecretName \"b-oidc-token\"", "Ready=True", "recheck after 3000s"] {
+            assert!(second.contains(expected), "{expected}: {second}");
+        }
+        let after = |minutes: i64| NOW + jiff::SignedDuration::from_mins(minutes);
+        assert!(!carry_out(&mut cluster, after(49)).contains("issue"));
+        assert!(carry_out(&mut cluster, after(51)).contains("issue"), "it is renewed before it ends");
+        assert!(!carry_out(&mut cluster, after(51)).contains("issue"));
+        assert!(carry_out(&mut cluster, after(-60)).contains("issue"), "the clock was set back");
+        // Nobody asks any more.
+        feature(&mut cluster, "authentication-oidc", "disabled");
+        let last = carry_out(&mut cluster, after(0));
+        assert!(last.contains("delete Secret default/b-oidc-token") && last.contains("update Deployment"), "{last}");
+        assert!(!last.contains("oidcTokenSecretName"), "{last}");
     }
 }

@@ -24,6 +24,8 @@ const SUFFIX: &str = "kne-bundle";
 /// The bundle of all bundles, and its file.
 const COMBINED: &str = "kn-combined-kne-bundle";
 const COMBINED_FILE: &str = "kn-combined-kne-bundle.pem";
+/// Where pods find all together in one file.
+pub(super) const COMBINED_PATH: &str = "/knative-custom-certs/kn-combined-kne-bundle.pem";
 /// Most bytes of it: a ConfigMap has no room for more.
 const MOST: usize = 1_000_000;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

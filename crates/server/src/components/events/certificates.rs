@@ -19,17 +19,17 @@ use knoll_apiserver::auth::{Pki, PkiError};
 use knoll_broker::topology::Names;
 use knoll_client::watch::{Collection, Seen, follow};
 use kube::{Api, Client, api::PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{failure::chain, supervise::Tasks};
 
 /// How often is looked whether one is to be made anew, though nothing changed.
-const EVERY: Duration = Duration::from_secs(600);
+pub(super) const EVERY: Duration = Duration::from_secs(600);
 /// After one could not be made.
-const AGAIN: Duration = Duration::from_secs(5);
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 /// The ConfigMap of the feature.
-const FEATURES: &str = "config-features";
+pub(super) const FEATURES: &str = "config-features";
 /// Annotation of a Secret that was made here: the end of its certificate, by which one that somebody put in its place is
 /// told from it.
 const MADE: &str = "knoll.dev/certificate";
@@ -42,7 +42,7 @@ const KEY: &str = "tls.key";
 const AUTHORITY: &str = "ca.crt";
 
 /// Keeps them valid until the tasks are told to stop.
-pub(crate) fn keep_certificates(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
+pub(super) fn keep(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
     let (stop, names) = (tasks.stop(), names.clone());
     tasks.restartable("certificates of Eventing", move || {
         let issuer = Issuer { pki: pki.clone(), names: names.clone() };
@@ -62,9 +62,20 @@ struct Keeper {
 }
 
 /// Decides what is made.
-struct Issuer {
-    pki: Arc<Pki>,
-    names: Names,
+pub(super) struct Issuer {
+    pub(super) pki: Arc<Pki>,
+    pub(super) names: Names,
+}
+
+/// A Secret that is to hold a certificate.
+pub(super) struct Wanted<'a> {
+    pub(super) namespace: &'a str,
+    /// Its name.
+    pub(super) name: &'a str,
+    /// The Service that presents the certificate.
+    pub(super) service: &'a str,
+    /// Who the Secret goes with, if with anybody.
+    pub(super) owner: Option<Value>,
 }
 
 impl Keeper {
@@ -109,16 +120,14 @@ impl Keeper {
     async fn look(&self, now: Timestamp) -> Result<(), String> {
         let namespace = &self.issuer.names.system_namespace;
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let map = maps.get_opt(FEATURES).await.map_err(|e| chain(&e))?;
-        let features = EventingFeatures::parse(&map.and_then(|map| map.data).unwrap_or_default());
-        let is_wanted = features.is_ok_and(|f| f.transport_encryption != TransportEncryption::Disabled);
-        if !is_wanted {
+        if !encrypts(maps.get_opt(FEATURES).await.map_err(|e| chain(&e))?.as_ref()) {
             return Ok(());
         }
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         for (service, name) in CERTIFICATES {
             let held = secrets.get_opt(name).await.map_err(|e| chain(&e))?;
-            let wanted = self.issuer.wanted(held.as_ref(), service, name, now).map_err(|e| chain(&e))?;
+            let place = Wanted { namespace, name, service, owner: None };
+            let wanted = self.issuer.wanted(held.as_ref(), &place, now).map_err(|e| chain(&e))?;
             let Some(wanted) = wanted else { continue };
             match held {
                 None => secrets.create(&PostParams::default(), &wanted).await,
@@ -131,28 +140,34 @@ impl Keeper {
     }
 }
 
+/// Whether the feature asks for https.
+pub(super) fn encrypts(features: Option<&ConfigMap>) -> bool {
+    let data = features.and_then(|map| map.data.clone()).unwrap_or_default();
+    EventingFeatures::parse(&data).is_ok_and(|f| f.transport_encryption != TransportEncryption::Disabled)
+}
+
 impl Issuer {
     /// The Secret that is to take the place of the one there is; nothing where that is to stay.
-    fn wanted(
+    pub(super) fn wanted(
         &self,
         held: Option<&Secret>,
-        service: &str,
-        name: &str,
+        place: &Wanted<'_>,
         now: Timestamp,
     ) -> Result<Option<Secret>, PkiError> {
         let Names { system_namespace, cluster_domain } = &self.names;
-        let host = format!("{service}.{system_namespace}.svc");
+        let host = format!("{}.{}.svc", place.service, place.namespace);
         let hosts = [format!("{host}.{cluster_domain}"), host];
         if held.is_some_and(|held| !is_made_here(held) || self.is_current(held, &hosts, now)) {
             return Ok(None);
         }
         let (certificate, key) = self.pki.service(&hosts, now)?;
         let metadata = json!({
-            "name": name,
-            "namespace": system_namespace,
+            "name": place.name,
+            "namespace": place.namespace,
             "resourceVersion": held.and_then(|held| held.metadata.resource_version.as_deref()),
-            "labels": {"app.kubernetes.io/name": system_namespace, "app.kubernetes.io/component": service},
+            "labels": {"app.kubernetes.io/name": system_namespace, "app.kubernetes.io/component": place.service},
             "annotations": {MADE: mark(&certificate)},
+            "ownerReferences": place.owner.iter().collect::<Vec<_>>(),
         });
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
         let entries = [(CERTIFICATE, &*certificate), (KEY, &*key), (AUTHORITY, self.pki.ca_pem())];
@@ -199,7 +214,6 @@ fn mark(certificate: &str) -> String {
 mod tests {
     use jiff::SignedDuration;
     use knoll_api::eventing::services::{BROKER_INGRESS, BROKER_INGRESS_SECRET};
-    use serde_json::Value;
 
     use super::*;
 
@@ -208,7 +222,9 @@ mod tests {
     }
 
     fn wanted(issuer: &Issuer, held: Option<&Secret>, now: Timestamp) -> Option<Secret> {
-        issuer.wanted(held, BROKER_INGRESS, BROKER_INGRESS_SECRET, now).expect("a certificate")
+        let (namespace, name) = ("knative-eventing", BROKER_INGRESS_SECRET);
+        let place = Wanted { namespace, name, service: BROKER_INGRESS, owner: None };
+        issuer.wanted(held, &place, now).expect("a certificate")
     }
 
     #[test]

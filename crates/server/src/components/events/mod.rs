@@ -7,6 +7,7 @@ mod jobs;
 mod operations;
 mod senders;
 mod tokens;
+mod transform_certificates;
 
 use std::{
     fs, io,
@@ -18,6 +19,7 @@ use std::{
 };
 
 use knoll_api::metrics::MetricFamily;
+use knoll_apiserver::auth::Pki;
 use knoll_broker::{
     Adopted, Config, DataPlane, EventTypes, Hooks, Log, LogThread, Resolve, Topology, Transport,
     resolve_as_the_machine_does, serve, serve_tls, topology::Names,
@@ -27,10 +29,10 @@ use knoll_drive::EventLinks;
 use knoll_journal::{Directory, events::EventOptions};
 use knoll_node::network::dns::lookup;
 use knoll_plan::Settings;
+use kube::Client;
 use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
-pub(crate) use self::certificates::keep_certificates;
 use self::jobs::ApiJobs;
 use self::tokens::tokens;
 use super::{
@@ -58,6 +60,13 @@ const DISK_SHARE: u64 = 4;
 /// plane ends. Together less than the process waits for its tasks, 10 seconds.
 const GRACE: Duration = Duration::from_secs(6);
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// Keeps the certificates that Eventing presents valid until the tasks are told to stop: its Services', and those of pods that
+/// are made for it.
+pub(crate) fn keep_certificates(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
+    certificates::keep(tasks, pki.clone(), client.clone(), names);
+    transform_certificates::keep(tasks, pki, client, names);
+}
 
 /// The data plane as others see it: nothing while its log is not open.
 #[derive(Clone, Default)]
