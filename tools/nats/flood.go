@@ -16,7 +16,7 @@ import (
 )
 
 // How long the next acknowledgement may take.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 const (
 	stream  = "bench"

@@ -20,7 +20,7 @@ use crate::senders::{self, Post};
 use crate::{block_on, brokers};
 
 /// Events of a batch.
-const BATCH: usize = 100;
+const BATCH: usize = 20;
 /// Senders, and events of a request.
 const MODES: [(usize, usize); 4] = [(1, 1), (64, 1), (1, BATCH), (64, BATCH)];
 /// Rounds in which all take turns.
@@ -78,7 +78,9 @@ pub(crate) fn run(seconds: u32) -> Result<String, Box<dyn Error>> {
         for _ in 0..ROUNDS {
             for ((_, (contestant, whose)), rounds) in contestants.iter().zip(&mut rounds) {
                 std::thread::sleep(REST);
-                rounds.push(round(contestant, whose, (senders, batch), length)?);
+                let round = round(contestant, whose, (senders, batch), length);
+                // What was measured by then is told all the same.
+                rounds.push(round.map_err(|error| format!("{error}; before that:\n{text}"))?);
             }
         }
         text.push_str(&told(senders, batch, &contestants.each_ref().map(|(name, _)| *name), &rounds));
