@@ -2,12 +2,9 @@
 
 mod world;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use http_body_util::BodyExt as _;
@@ -23,7 +20,6 @@ use knoll_event::filter::Filter;
 use knoll_sources::{Clients, Config, Hooks, Id, Source, Sources, Work};
 use knoll_store::{Options, Store};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use self::world::{Seen, Sinks, World, api_server, at_generation, config, id, until};
 
@@ -275,8 +271,7 @@ async fn who_may_not_watch_is_not_carried_out_until_it_may() {
     let (sinks, api) = (Sinks::start().await, Api::start().await);
     let source = api_server(&sinks, "s", &["ns"], maps(json!({"serviceAccountName": "nobody"})));
     let world = World::start(Sources::default().with(source), config(), api.hooks());
-    sleep(Duration::from_millis(300)).await;
-    assert_eq!(world.carried(&source_id()), None);
+    until("it may not", || matches!(world.carried(&source_id()), Some(Err(why)) if why.contains("cannot list"))).await;
     let as_other = api_server(&sinks, "s", &["ns"], maps(json!({})));
     world.change(|sources| sources.with(at_generation(as_other, 2)));
     ready(&world, 2).await;
