@@ -154,7 +154,7 @@ impl Execution<'_> {
                 self.observations.push(Observation::Access { asker, answer });
                 Ok(())
             }
-            Want::IssueToken(order) => self.issue_token(order).await,
+            Want::IssueToken(order) => self.issue_token(*order).await,
             Want::ResolveDigest { request, asker, within } => {
                 self.executor.digests.put((request, asker), within);
                 Ok(())

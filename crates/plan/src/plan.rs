@@ -85,7 +85,7 @@ pub enum Want {
         rules: u64,
     },
     /// Have the API server issue a token, and write it into a Secret.
-    IssueToken(TokenSecret),
+    IssueToken(Box<TokenSecret>),
     /// Find out the digest of an image, and report it for `asker`.
     ResolveDigest {
         /// The image and whose credentials to use.

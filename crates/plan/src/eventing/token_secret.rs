@@ -85,7 +85,8 @@ pub(super) fn settle(
         let mut secret = Secret { metadata, ..Secret::default() };
         secret.metadata.resource_version = existing.and_then(|secret| secret.metadata.resource_version.clone());
         let audience = audience.to_owned();
-        plan.wants.push(Want::IssueToken(TokenSecret { account: key.sibling(account), audience, secret }));
+        let order = TokenSecret { account: key.sibling(account), audience, secret };
+        plan.wants.push(Want::IssueToken(Box::new(order)));
     }
     Ok(left.map(|_| key.name))
 }
