@@ -42,6 +42,20 @@ async fn a_definition_goes_after_its_objects_and_makes_room_for_another() {
 }
 
 #[tokio::test]
+async fn an_object_that_no_collector_knows_is_not_held_for_one() {
+    let h = Harness::new().await;
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    let path = format!("{THINGS}/a");
+    for (policy, told) in [("Foreground", 1), ("Orphan", 0), ("Background", 0)] {
+        h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
+        let answer = h.send("DELETE", &path, json!({"propagationPolicy": policy})).await;
+        assert_eq!(answer.warnings().len(), told, "{policy}");
+        answer.expect(200);
+        h.get(&path).await.expect(404);
+    }
+}
+
+#[tokio::test]
 async fn a_deprecated_version_says_so_with_every_answer() {
     let h = Harness::new().await;
     let mut definition = definition();
