@@ -54,6 +54,7 @@ fn collection(kind: &str) -> &'static str {
         "certificates" => "apis/networking.internal.knative.dev/v1alpha1 certificates",
         "brokers" => "apis/eventing.knative.dev/v1 brokers",
         "triggers" => "apis/eventing.knative.dev/v1 triggers",
+        "eventtypes" => "apis/eventing.knative.dev/v1beta2 eventtypes",
         "pingsources" => "apis/sources.knative.dev/v1 pingsources",
         "sinkbindings" => "apis/sources.knative.dev/v1 sinkbindings",
         "images" => "apis/caching.internal.knative.dev/v1alpha1 images",

@@ -225,7 +225,8 @@ fn an_integration_sink_writes_events_into_the_log() {
     space.apply(&object("sinks.knative.dev/v1alpha1", "IntegrationSink", "book", log));
     let place = Place::of(&space, "integrationsink", "book");
     assert_eq!(place.host, format!("book-deployment.{}.svc.cluster.local", space.name));
-    place.take("1", "t");
+    let answer = place.send("1", "t", "1");
+    assert_eq!(answer.status, 204, "{}", answer.body);
     // The log of the instance, or of the broker where that is a process of its own.
     let data = space.cluster.data_dir.display().to_string();
     until("it is written", || {

@@ -164,6 +164,7 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
         "spec.versions[]…x-kubernetes-validations" => json!([{"rule": "self.a > 0"}]),
         "spec.aws" => json!({"s3": {"arn": "a", "region": "r"}, "auth": {"serviceAccountName": "s"}}),
         path if path.starts_with("spec.log.show") => true.into(),
+        path if path.starts_with("spec.to[].") => "RequestReply".into(),
         "spec.scopes[]" | "spec.scopeSelector.matchExpressions[].scopeName" => "CrossNamespacePodAffinity".into(),
         other => panic!("say how {other} of {of} is written"),
     };
@@ -186,6 +187,10 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
         "integrationsinks" => (
             "/apis/sinks.knative.dev/v1alpha1/namespaces/default/integrationsinks",
             json!({"metadata": {"name": "x"}, "spec": {}}),
+        ),
+        "eventpolicies" => (
+            "/apis/eventing.knative.dev/v1alpha1/namespaces/default/eventpolicies",
+            json!({"metadata": {"name": "x"}, "spec": {"from": [{"sub": "system:serviceaccount:default:s"}]}}),
         ),
         "resourcequotas" => (
             "/api/v1/namespaces/default/resourcequotas",
@@ -215,6 +220,13 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
 fn complete(object: &mut Value, path: &str) {
     if let Some(expression) = object.pointer_mut("/spec/scopeSelector/matchExpressions/0") {
         expression["operator"] = "Exists".into();
+    }
+    if let Some(to) = object.pointer_mut("/spec/to/0") {
+        let labels = json!({"a": "b"});
+        let (part, field, value) =
+            if path.contains("selector") { ("selector", "matchLabels", labels) } else { ("ref", "name", "r".into()) };
+        to[part]["apiVersion"] = "eventing.knative.dev/v1alpha1".into();
+        to[part][field] = value;
     }
     let Some(pods) = object.pointer_mut("/spec/template/spec") else { return };
     match path {

@@ -34,7 +34,7 @@ fn switch(space: &Namespace, to: &str) {
 /// uids of the broker's EventTypes.
 fn types(space: &Namespace) -> BTreeSet<String> {
     let of_broker = |kind: &&serde_json::Value| kind["spec"]["reference"]["name"] == "b";
-    let all = space.list("eventtypes.eventing.knative.dev");
+    let all = space.list("eventtypes");
     all.iter().filter(of_broker).map(|kind| kind["metadata"]["uid"].as_str().expect("a uid").to_owned()).collect()
 }
 
