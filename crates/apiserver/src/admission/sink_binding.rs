@@ -48,15 +48,16 @@ pub(crate) async fn bind(admission: &Admission<'_>, object: &mut Value) {
     change(object, &pod, |pod| bound.put(pod));
 }
 
-/// The binding that counts, once it says where it leads: a new Job waits for that.
+/// The binding that counts, once it says where it leads and has its token: a new Job waits for that.
 async fn resolved(admission: &Admission<'_>, object: &Value, is_job: bool) -> Option<SinkBinding> {
     let mut left = if is_job && !admission.dry_run { PATIENCE } else { Duration::ZERO };
     loop {
         let binding = oldest(admission, object, is_job)?;
-        if binding.status.source.sink_uri.is_some() && !awaits_token(&binding) {
+        let has_token = !awaits_token(&binding);
+        if binding.status.source.sink_uri.is_some() && (has_token || left.is_zero()) {
             return Some(binding);
         }
-        let is_told = binding.status.source.common.observed_generation == binding.metadata.generation;
+        let is_told = has_token && binding.status.source.common.observed_generation == binding.metadata.generation;
         if is_told || left.is_zero() {
             return None;
         }
