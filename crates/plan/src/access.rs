@@ -3,7 +3,7 @@
 //!
 //! A plan asks by [`Want::ReviewAccess`]; the answer comes as [`Observation::Access`](crate::Observation::Access). An
 //! answer counts for what was asked. It is asked again once a Role or a binding has changed since, and after
-//! [`LIFETIME`], for a server may decide by more than those. Until the next answer the last one holds.
+//! [`LIFETIME`], or [`DENIED_LIFETIME`], for a server may decide by more than those. Until the next answer the last one holds.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,6 +14,8 @@ use crate::{Plan, Term, Want, World, terms::leads_to};
 
 /// How long an answer counts where no Role and no binding changes.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// How long one that is no, or that nobody could give, counts: a server may hear of a Role or a binding later than we do.
+const DENIED_LIFETIME: Duration = Duration::from_secs(30);
 /// How the name of a ServiceAccount begins where it is a user's.
 const ACCOUNT: &str = "system:serviceaccount:";
 /// Group of every ServiceAccount; with `:` and a namespace, of those of the namespace.
@@ -88,8 +90,11 @@ pub(crate) fn ask<'a, R: Resource>(
     // A clock that was set back makes an answer old, not young.
     let left = answer
         .filter(|answer| answer.rules == world.observed.rules)
-        .and_then(|answer| Duration::try_from(now.duration_since(answer.at)).ok())
-        .and_then(|age| LIFETIME.checked_sub(age))
+        .and_then(|answer| {
+            let age = Duration::try_from(now.duration_since(answer.at)).ok()?;
+            let is_yes = answer.outcome.as_ref().is_ok_and(Vec::is_empty);
+            if is_yes { LIFETIME } else { DENIED_LIFETIME }.checked_sub(age)
+        })
         .filter(|left| !left.is_zero());
     match left {
         Some(left) => plan.recheck_after(left),
