@@ -80,6 +80,18 @@ struct Follower<'a, T, F, O> {
     failure: Option<String>,
 }
 
+impl<'a, T, F, O> Follower<'a, T, F, O> {
+    fn new(
+        client: &'a Client,
+        collection: &'a Collection,
+        into: &'a mpsc::Sender<T>,
+        read: F,
+        lists_objects: bool,
+    ) -> Self {
+        Follower { client, collection, read, into, lists_objects, objects: PhantomData, failure: None }
+    }
+}
+
 /// How a watch ended.
 enum End {
     /// Continue from this revision.
@@ -98,15 +110,7 @@ pub async fn follow<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower = Follower {
-        client,
-        collection,
-        read,
-        into,
-        lists_objects: true,
-        objects: PhantomData::<fn() -> Slim>,
-        failure: None,
-    };
+    let follower = Follower::<_, _, Slim>::new(client, collection, into, read, true);
     follower.until_unheard().await;
 }
 
@@ -119,15 +123,7 @@ pub async fn changes<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower = Follower {
-        client,
-        collection,
-        read,
-        into,
-        lists_objects: false,
-        objects: PhantomData::<fn() -> Value>,
-        failure: None,
-    };
+    let follower = Follower::<_, _, Value>::new(client, collection, into, read, false);
     follower.until_unheard().await;
 }
 
@@ -141,15 +137,7 @@ pub async fn list<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) -> kube::Result<()> {
-    let mut follower = Follower {
-        client,
-        collection,
-        read,
-        into,
-        lists_objects: true,
-        objects: PhantomData::<fn() -> Slim>,
-        failure: None,
-    };
+    let mut follower = Follower::<_, _, Slim>::new(client, collection, into, read, true);
     follower.list().await.map(drop)
 }
 

@@ -199,32 +199,8 @@ impl World {
                 }
                 changed
             }
-            Observation::Carries(objects) => {
-                let mut changed = Vec::new();
-                for (object, carried) in objects {
-                    let before = match carried.clone() {
-                        Some(carried) => self.observed.carried.insert(object.clone(), carried),
-                        None => self.observed.carried.remove(&object),
-                    };
-                    if before != carried {
-                        changed.push(Changed::Observed(object.0, object.1));
-                    }
-                }
-                changed
-            }
-            Observation::Hindered(objects) => {
-                let mut changed = Vec::new();
-                for (object, hindrance) in objects {
-                    let before = match hindrance.clone() {
-                        Some(hindrance) => self.observed.hindrances.insert(object.clone(), hindrance),
-                        None => self.observed.hindrances.remove(&object),
-                    };
-                    if before != hindrance {
-                        changed.push(Changed::Observed(object.0, object.1));
-                    }
-                }
-                changed
-            }
+            Observation::Carries(objects) => differing(&mut self.observed.carried, objects),
+            Observation::Hindered(objects) => differing(&mut self.observed.hindrances, objects),
             Observation::Access { asker, answer } => {
                 // Of an object that went meanwhile nothing is kept.
                 if !self.contains(asker.0, &asker.1) {
@@ -275,4 +251,22 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// Takes over what is said of objects, nothing where that is no more; the objects of which it is another than before.
+fn differing<T: Clone + PartialEq>(
+    known: &mut BTreeMap<(Kind, Key), T>,
+    said: BTreeMap<(Kind, Key), Option<T>>,
+) -> Vec<Changed> {
+    let mut changed = Vec::new();
+    for (object, now) in said {
+        let before = match now.clone() {
+            Some(now) => known.insert(object.clone(), now),
+            None => known.remove(&object),
+        };
+        if before != now {
+            changed.push(Changed::Observed(object.0, object.1));
+        }
+    }
+    changed
 }

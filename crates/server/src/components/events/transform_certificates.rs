@@ -120,7 +120,14 @@ impl Keeper {
         });
         let place =
             Wanted { namespace: &secret.namespace, name: &secret.name, service: &service.name, owner: Some(owner) };
-        let wanted = self.issuer.wanted(held.as_ref(), &place, now).map_err(|e| chain(&e))?;
+        let wanted = match self.issuer.wanted(held.as_ref(), &place, now) {
+            Ok(wanted) => wanted,
+            // One that cannot be made holds up none of the others; it is looked at with all of them.
+            Err(error) => {
+                tracing::warn!(secret = %secret, error = chain(&error), "the certificate of an EventTransform cannot be made");
+                None
+            }
+        };
         let Some(wanted) = wanted else { return Ok(()) };
         let written = match held {
             None => secrets.create(&PostParams::default(), &wanted).await,
@@ -128,14 +135,20 @@ impl Keeper {
         };
         match written {
             Ok(_) => tracing::info!(secret = %secret, "an EventTransform has a new certificate"),
-            // It goes with its namespace, or somebody else wrote: a change tells, or the next look at all of them.
-            Err(kube::Error::Api(refused)) if matches!(refused.code, 403 | 404 | 409) => {
-                tracing::debug!(secret = %secret, error = refused.message, "the certificate of an EventTransform is not written");
+            // Its namespace goes, somebody else wrote, or a tenant made a Secret that takes no change: what is refused for
+            // its own sake holds up none of the others. A change tells, or the next look at all of them.
+            Err(kube::Error::Api(refused)) if is_its_own(refused.code) => {
+                tracing::warn!(secret = %secret, error = refused.message, "the certificate of an EventTransform is not written");
             }
             Err(error) => return Err(chain(&error)),
         }
         Ok(())
     }
+}
+
+/// Whether a refusal is about the one object, not the server or who asks too often.
+fn is_its_own(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 408 | 429)
 }
 
 /// Remembers what is seen of transforms, and says what is due.
@@ -177,6 +190,13 @@ mod tests {
 
     fn transform(uid: &str, spec: Value) -> Value {
         json!({"metadata": {"namespace": "ns", "name": "t", "uid": uid}, "spec": spec})
+    }
+
+    #[test]
+    fn a_secret_that_takes_no_change_holds_up_no_other() {
+        let own: Vec<u16> =
+            [401, 403, 404, 408, 409, 422, 429, 500, 503].into_iter().filter(|&code| is_its_own(code)).collect();
+        assert_eq!(own, [403, 404, 409, 422]);
     }
 
     #[test]
