@@ -64,11 +64,8 @@ async fn root_inside_is_nobody_outside() {
     site.wait_for_output("mapped", "stderr err\n").await;
     let want = "0 65536\n0 65536\nuid=0(root) gid=0(root) groups=0(root)\n0 0 644\n1000 1001 600\n0 0 755\n0 0 755\n\
                 0 0 755\ncontent\nwritten\ngiven\nout\nplaces\n";
-    let output = site.output("mapped");
-    // Two pipes, which keep no order between them.
-    let (errors, lines): (Vec<&str>, Vec<&str>) =
-        output.split_inclusive('\n').partition(|line| line.starts_with("stderr "));
-    assert_eq!((lines.concat().as_str(), errors.as_slice()), (want, &["stderr err\n"][..]));
+    let (lines, errors) = site.streams("mapped");
+    assert_eq!((lines.as_str(), errors.as_str()), (want, "stderr err\n"));
     let outside = fs::metadata(format!("/proc/{}", status.pid)).unwrap();
     assert_eq!(outside.uid(), ids.first);
     let new = fs::metadata(volume.join("new")).unwrap();

@@ -161,6 +161,15 @@ impl Site {
         text.lines().map(strip).collect::<String>().replace("stdout ", "")
     }
 
+    /// What a container has written so far on its standard output and error, each with its stream before it as [`Self::output`]
+    /// has them. Between the two there is no order: each has a pipe of its own.
+    pub(crate) fn streams(&self, name: &str) -> (String, String) {
+        let output = self.output(name);
+        let (errors, lines): (Vec<&str>, Vec<&str>) =
+            output.split_inclusive('\n').partition(|line| line.starts_with("stderr "));
+        (lines.concat(), errors.concat())
+    }
+
     /// Waits until a container has written something.
     pub(crate) async fn wait_for_output(&self, name: &str, wanted: &str) {
         until(&format!("{wanted:?} from {name}"), || self.output(name).contains(wanted)).await;
