@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use knoll_bounds::Lingering;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
@@ -38,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) visibility: Visibility,
     pub(crate) origin: Origin,
     pub(crate) live: Live,
+    /// Whether its connection has left HTTP.
+    pub(crate) upgraded: Arc<AtomicBool>,
     pub(crate) responses: Responses,
 }
 
@@ -110,6 +114,8 @@ async fn talk(
         return Ok(());
     }
     let http2 = begin.is_http2();
+    let upgraded = Arc::<AtomicBool>::default();
+    let stream = Lingering::unless(stream, upgraded.clone());
     let io = TokioIo::new(ClientStream::new(begin, stream, config.client_write_timeout, shared.metrics.clone()));
     let trusted = match visibility {
         Visibility::ClusterLocal => Trusted::All,
@@ -117,7 +123,7 @@ async fn talk(
     };
     let origin = Origin::new(peer.ip().to_canonical(), false, trusted);
     let patience = (!http2).then_some(config.client_write_timeout);
-    let client = Rc::new(Client { thread, visibility, origin, live, responses: Responses::new(patience) });
+    let client = Rc::new(Client { thread, visibility, origin, live, upgraded, responses: Responses::new(patience) });
     let service = service_fn({
         let client = client.clone();
         move |request: Request<Incoming>| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use knoll_bounds::Lingering;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -48,13 +49,13 @@ impl Beginning {
 /// A client's socket whose beginning was read already. Writing fails once the client has taken nothing for a time.
 pub(crate) struct ClientStream {
     begin: Beginning,
-    stream: TcpStream,
+    stream: Lingering<TcpStream>,
     stall: Stall,
 }
 
 impl ClientStream {
     /// `most` is how long the client may take nothing while something waits for it.
-    pub(crate) fn new(begin: Beginning, stream: TcpStream, most: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(begin: Beginning, stream: Lingering<TcpStream>, most: Duration, metrics: Arc<Metrics>) -> Self {
         Self { begin, stream, stall: Stall { most, metrics, since: None, sleep: None } }
     }
 }

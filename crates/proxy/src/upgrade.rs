@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -41,6 +42,7 @@ pub(crate) fn join(
 ) -> Response<Body> {
     let instance = hyper::upgrade::on(&mut response);
     let (live, metrics) = (client.live.clone(), client.thread.shared.metrics.clone());
+    client.upgraded.store(true, Ordering::Relaxed);
     client.thread.counters().upgrades.count();
     tokio::task::spawn_local(async move {
         metrics.upgraded.enter();

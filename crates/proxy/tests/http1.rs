@@ -129,6 +129,20 @@ async fn a_client_that_expects_100_hears_it_before_it_sends_the_body() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_answered_before_it_has_sent_everything_reads_the_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = world(table(vec![revision("rev", &[])]));
+    let mut stream = tokio::net::TcpStream::connect(world.external).await.expect("gateway listens");
+    let length = 4 << 20;
+    let head = format!("POST / HTTP/1.1\r\nhost: nobody.test\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("written");
+    soon(stream.write_all(&vec![0; length])).await.expect("nobody refuses it");
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+#[tokio::test]
 async fn an_unknown_host_is_told_so() {
     let world = world(table(vec![revision("rev", &[])]));
     let mut client = world.http1().await;

@@ -25,7 +25,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use knoll_bounds::{Patient, Shares};
+use knoll_bounds::{Lingering, Patient, Shares};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -336,7 +336,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-type Encrypted = tokio_rustls::server::TlsStream<Patient<TcpStream, OfConnection>>;
+type Encrypted = tokio_rustls::server::TlsStream<Patient<Lingering<TcpStream>, OfConnection>>;
 
 /// TLS, and whom the client's certificate names. `None` when it fails: that is the client's affair.
 async fn shake_hands(
@@ -346,7 +346,8 @@ async fn shake_hands(
 ) -> Option<(Encrypted, Option<UserInfo>)> {
     // Small answers must not wait for more.
     stream.set_nodelay(true).ok()?;
-    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(Patient::new(stream, patience))).await.ok()?.ok()?;
+    let stream = Patient::new(Lingering::unless(stream, patience.commands.clone()), patience);
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.ok()?.ok()?;
     let certificates = stream.get_ref().1.peer_certificates();
     let identity = certificates.and_then(|c| c.first()).and_then(|leaf| auth::user_of_certificate(leaf));
     Some((stream, identity))

@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use knoll_bounds::Patient;
+use knoll_bounds::{Lingering, Patient};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -145,6 +145,7 @@ impl Connections {
         ending: watch::Receiver<bool>,
     ) {
         let Self { ingress, acceptor } = self;
+        let stream = Lingering::new(stream);
         let Some(acceptor) = acceptor else {
             return requests(ingress, Wire::Plain, builder, stream, peer, ending).await;
         };

@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
+use knoll_bounds::Lingering;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, UnixListener},
@@ -241,7 +242,7 @@ impl Registry {
             let registry = registry.clone();
             async move { Ok::<_, Infallible>(registry.handle(request, side).await) }
         });
-        let connection = builder().serve_connection(TokioIo::new(Paced::new(stream)), service);
+        let connection = builder().serve_connection(TokioIo::new(Paced::new(Lingering::new(stream))), service);
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {
@@ -257,7 +258,7 @@ impl Registry {
             let registry = registry.clone();
             async move { Ok::<_, Infallible>(registry.command(request).await) }
         });
-        let connection = builder().serve_connection(TokioIo::new(Paced::new(stream)), service);
+        let connection = builder().serve_connection(TokioIo::new(Paced::new(Lingering::new(stream))), service);
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {

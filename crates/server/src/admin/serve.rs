@@ -11,6 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use knoll_apiserver::auth::user_of_certificate;
+use knoll_bounds::Lingering;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -98,6 +99,6 @@ where
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(LIFE);
     // How a connection ends is its client's affair.
-    tokio::time::timeout(LIFE, server.serve_connection(TokioIo::new(stream), service)).await.ok();
+    tokio::time::timeout(LIFE, server.serve_connection(TokioIo::new(Lingering::new(stream)), service)).await.ok();
     drop(place);
 }
