@@ -349,8 +349,12 @@ impl ControlLoop {
     /// Whether all is known that the data plane of events is told, and what decides about it. What it is not told of it
     /// deletes: that a kind is not served, for a moment or for good, says nothing of the objects there were.
     fn is_told_of_events(&self) -> bool {
-        let mut needed = events::KINDS.iter().chain([&Kind::ConfigMap, &Kind::Secret]);
-        needed.all(|kind| self.seen.knows([kind]) && !self.seen.is_absent(*kind))
+        self.are_served(events::KINDS.iter().chain([&Kind::ConfigMap, &Kind::Secret]))
+    }
+
+    /// Whether everything there is of these kinds is known, and each is served.
+    fn are_served<'a>(&self, kinds: impl IntoIterator<Item = &'a Kind>) -> bool {
+        kinds.into_iter().all(|kind| self.seen.knows([kind]) && !self.seen.is_absent(*kind))
     }
 
     /// Shows how things stand.
@@ -681,7 +685,8 @@ impl ControlLoop {
         {
             self.observed(told, Lane::Normal);
         }
-        if self.seen.knows(&events::SOURCE_KINDS)
+        // A source that they are not told of ends.
+        if self.are_served(&events::SOURCE_KINDS)
             && let Some(sources) = &mut self.sources
         {
             sources.publish(&self.world);

@@ -2,6 +2,8 @@
 //!
 //! The sink is what the status found, and the generation the one that the status speaks of. What cannot be carried out is a
 //! source all the same, with why: admission has refused most of that before, but objects may be older than a rule.
+//!
+//! As whom its events are sent is not among it: a status names an account, too, but whoever may write one could name any other.
 
 mod selector;
 
@@ -67,7 +69,7 @@ fn assemble<S: Object>(of: &S, spec: &SourceSpec, status: &SourceStatus, work: R
         uid: of.uid().into(),
         generation,
         sink,
-        service_account: status.auth.as_ref().and_then(|auth| text(&auth.service_account_name)),
+        service_account: None,
         extensions: overrides.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
         work: work.map_err(Arc::from),
     };

@@ -10,7 +10,7 @@ use std::{
 
 use knoll_api::{Key, Kind, Resource, duck::SourceStatus, sources::ApiServerSource};
 use knoll_event::filter::Filter;
-use knoll_plan::{Carried, Changed, Observation, World};
+use knoll_plan::{Carried, Changed, Observation, World, sender_account};
 use knoll_sources::{Applied, Id, Source, Sources};
 use tokio::sync::watch;
 
@@ -45,13 +45,16 @@ struct Ingredients {
     uid: String,
     status: SourceStatus,
     namespaces: Vec<String>,
+    /// As whom its events are sent.
+    account: Option<String>,
 }
 
 impl Ingredients {
-    fn of(object: &impl Resource, status: &SourceStatus, namespaces: &[String]) -> Self {
+    fn of(world: &World, object: &impl Resource, status: &SourceStatus, namespaces: &[String]) -> Self {
         let mut status = status.clone();
         status.common.conditions.clear();
-        Self { uid: object.uid().to_owned(), status, namespaces: namespaces.to_vec() }
+        let account = sender_account(world, object);
+        Self { uid: object.uid().to_owned(), status, namespaces: namespaces.to_vec(), account }
     }
 }
 
@@ -117,20 +120,22 @@ impl SourcePublisher {
         let (kind, key) = object;
         let made = match kind {
             Kind::PingSource => world.ping_sources.get(key).and_then(|source| {
-                Some((Ingredients::of(source.as_ref(), &source.status, &[]), Source::of_ping(&source)?))
+                Some((Ingredients::of(world, source.as_ref(), &source.status, &[]), Source::of_ping(&source)?))
             }),
             Kind::IntegrationSource => world.integration_sources.get(key).and_then(|source| {
-                Some((Ingredients::of(source.as_ref(), &source.status, &[]), Source::of_timer(&source)?))
+                Some((Ingredients::of(world, source.as_ref(), &source.status, &[]), Source::of_timer(&source)?))
             }),
             _ => world.api_server_sources.get(key).and_then(|source| {
-                let ingredients = Ingredients::of(source.as_ref(), &source.status.source, &source.status.namespaces);
+                let (status, namespaces) = (&source.status.source, &source.status.namespaces);
+                let ingredients = Ingredients::of(world, source.as_ref(), status, namespaces);
                 Some((ingredients, of_api_server(&source)?))
             }),
         };
         match made {
             None => self.made.remove(object).map(|_| None),
             Some((ingredients, _)) if self.made.get(object) == Some(&ingredients) => None,
-            Some((ingredients, source)) => {
+            Some((ingredients, mut source)) => {
+                source.service_account = ingredients.account.as_deref().map(Into::into);
                 self.made.insert(object.clone(), ingredients);
                 Some(Some(source))
             }
@@ -210,6 +215,33 @@ mod tests {
         let object = Object::from_json(Kind::PingSource, object).expect("an object");
         world.apply(Change::Put(object)).iter().for_each(|changed| publisher.changed(changed));
         publisher.publish(world);
+    }
+
+    #[test]
+    fn events_are_sent_as_the_sources_own_account_whatever_its_status_names() {
+        let (snapshots, newest) = watch::channel(None);
+        let links = SourceLinks { snapshots, applied: watch::Sender::default().subscribe() };
+        let (mut world, mut publisher) = (World::new(Settings::default()), SourcePublisher::new(links, Arc::default()));
+        let mut named = ping(1, "True");
+        named["status"]["auth"] = json!({"serviceAccountName": "deployer"});
+        named["status"]["sinkAudience"] = json!("another");
+        let account = || {
+            let sources = newest.borrow().clone().expect("sources");
+            let source = sources.get(&Id::new(Kind::PingSource, "ns", "p")).expect("it is there").clone();
+            source.service_account.clone()
+        };
+        put(&mut world, &mut publisher, named.clone());
+        assert_eq!(account(), None, "nobody is asked who they are");
+        let features = json!({
+            "metadata": {"name": "config-features", "namespace": "knative-eventing"},
+            "data": {"authentication-oidc": "enabled"},
+        });
+        let features = Object::from_json(Kind::ConfigMap, features).expect("an object");
+        world.apply(Change::Put(features)).iter().for_each(|changed| publisher.changed(changed));
+        named["metadata"]["generation"] = json!(2);
+        named["status"]["observedGeneration"] = json!(2);
+        put(&mut world, &mut publisher, named);
+        assert_eq!(account().as_deref(), Some("p-oidc-sources.knative.dev-pingsource"));
     }
 
     #[test]

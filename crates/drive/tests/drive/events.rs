@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use knoll_api::{Key, Kind, Object};
 use knoll_broker::Topology;
+use knoll_sources::{Id, Sources};
 use serde_json::{Value, json};
 
 use super::{Fake, Running, absence::without, bound_pods, cluster, deployment, start};
@@ -11,6 +12,17 @@ use super::{Fake, Running, absence::without, bound_pods, cluster, deployment, st
 const NAMESPACE: &str = "a";
 const SYSTEM: &str = "knative-eventing";
 const CONFIG: &str = "config-br-default-channel";
+
+/// Waits for what no object shows.
+async fn reached(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(3600), waiting).await;
+    assert!(waited.is_ok(), "never: {what}");
+}
 
 fn broker() -> Value {
     json!({
@@ -92,6 +104,40 @@ async fn a_kind_that_is_not_served_says_nothing_of_the_events_there_are() {
     absent.store(false, SeqCst);
     let handed = running.topology.wait_for(|topology| topology.is_some()).await.expect("it runs").clone();
     assert_eq!(handed.map_or(0, |first| first.addressables().count()), 1);
+    drop(running.stop);
+}
+
+/// A source that was stopped begins anew, and has missed what happened meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_kind_is_not_served_for_a_moment_goes_on() {
+    let fake = cluster();
+    fake.put(
+        Kind::PingSource,
+        json!({
+            "metadata": {"namespace": NAMESPACE, "name": "p", "uid": "u", "generation": 1},
+            "spec": {"schedule": "* * * * *", "sink": {"uri": "http://sink.example/"}},
+        }),
+    );
+    let absent = without(&fake, &["pingsources"]);
+    absent.store(false, SeqCst);
+    let mut running = start(&fake);
+    let id = Id::new(Kind::PingSource, NAMESPACE, "p");
+    let of = |sources: &Option<Sources>| sources.as_ref().and_then(|sources| sources.get(&id).cloned());
+    let first = running.sources.wait_for(|sources| of(sources).is_some()).await.expect("it runs").clone();
+    absent.store(true, SeqCst);
+    fake.hang_up();
+    let counters = running.counters.clone();
+    reached("that it is not served is known", || counters.read().absent > 0).await;
+    fake.put(Kind::Deployment, deployment(1));
+    fake.until("others are looked after", |fake| bound_pods(fake) == 1).await;
+    assert!(of(&running.sources.borrow()).is_some(), "it goes on");
+    let listed = counters.read().listed;
+    absent.store(false, SeqCst);
+    reached("it is served again", || counters.read().listed > listed).await;
+    fake.edit(Kind::Deployment, &Key::new(NAMESPACE, "d"), |d| d["spec"]["replicas"] = 2.into());
+    fake.until("the loop went on", |fake| bound_pods(fake) == 2).await;
+    let (first, last) = (of(&first).expect("it was there"), of(&running.sources.borrow()).expect("it is there"));
+    assert!(std::sync::Arc::ptr_eq(&first, &last), "nothing of it was told again");
     drop(running.stop);
 }
 

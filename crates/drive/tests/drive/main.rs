@@ -21,8 +21,9 @@ use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
 use knoll_broker::{Adopted, EventTypes, Topology, Transport, topology::Names};
 use knoll_client::rush::Rush;
-use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, run};
+use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, SourceLinks, run};
 use knoll_plan::{DigestRequest, Settings};
+use knoll_sources::Sources;
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -48,6 +49,7 @@ struct Running {
     wakes: mpsc::Sender<Key>,
     stats: mpsc::Sender<Vec<RevisionStat>>,
     topology: watch::Receiver<Option<Topology>>,
+    sources: watch::Receiver<Option<Sources>>,
     adopted: Adopted,
 }
 
@@ -66,6 +68,7 @@ fn start_with(
     let (stats, stats_out) = mpsc::channel(16);
     let (wakes, wakes_out) = mpsc::channel(16);
     let (topology_in, topology) = watch::channel(None);
+    let (sources_in, sources) = watch::channel(None);
     let adopted = Adopted::default();
     let (stop, stopped) = oneshot::channel();
     let (counters, inspect) = (Arc::new(Counters::default()), Inspect::default());
@@ -81,7 +84,7 @@ fn start_with(
             transport: Transport::default(),
             names: Names::default(),
         }),
-        sources: None,
+        sources: Some(SourceLinks { snapshots: sources_in, applied: watch::channel(Default::default()).1 }),
         rush: Rush::default(),
         resolver: Some(resolver),
         counters: counters.clone(),
@@ -94,7 +97,7 @@ fn start_with(
         std::pin::Pin::new(&mut stopped).poll(context).map(drop)
     });
     let task = tokio::spawn(run(fake.client(), role, links, shutdown));
-    Running { task, stop, counters, inspect, table, wakes, stats, topology, adopted }
+    Running { task, stop, counters, inspect, table, wakes, stats, topology, sources, adopted }
 }
 
 /// A namespace and a node.
