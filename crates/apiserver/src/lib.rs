@@ -42,6 +42,7 @@ mod policy_rule;
 mod purge;
 mod query;
 mod quota;
+mod readable;
 pub mod resources;
 mod respond;
 mod reviews;

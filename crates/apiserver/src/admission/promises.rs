@@ -260,7 +260,7 @@ fn places(path: &'static [&'static str]) -> Vec<Vec<&'static str>> {
 }
 
 /// Whether a writer is a part of this server's own.
-pub(super) fn is_own(user: &str) -> bool {
+pub(crate) fn is_own(user: &str) -> bool {
     user.starts_with("system:node:")
         || user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')).is_some_and(
             |(namespace, name)| namespace == knoll_api::labels::SYSTEM_NAMESPACE && name == crate::auth::CONTROLLER,

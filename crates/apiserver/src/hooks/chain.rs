@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Operation, knative, namespace, pod_security, promises, sink_binding},
-    fields, object, quota,
+    fields, object, quota, readable,
     status::Status,
     validation,
 };
@@ -27,6 +27,7 @@ pub(crate) async fn admit(admission: &mut Admission<'_>, object: &mut Value) -> 
     }
     sink_binding::bind(admission, object).await;
     check(&hooks, admission, object)?;
+    readable::check(admission.resource, admission.identity, object).await?;
     rehearse(admission, object).await?;
     pod_security::admit(admission, object)?;
     promises::warn(admission, object);

@@ -14,6 +14,7 @@ use crate::{
     claims::Claim,
     fields, hooks, metadata, narrow, object,
     objects::{self, Stored},
+    readable,
     resources::{Resource, Subresource},
     status::{Cause, Status},
     validation,
@@ -195,6 +196,7 @@ async fn settle(
             if !causes.is_empty() {
                 return Err(resource.invalid(object::name(new), causes));
             }
+            readable::check(resource, &call.identity, new).await?;
         }
         Some(_) => {}
     }

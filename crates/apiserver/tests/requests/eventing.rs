@@ -57,6 +57,34 @@ async fn filters_are_known_however_deep_and_mistakes_are_told_by_their_path() {
     assert!(refused.ends_with("invalid value: PT0S: spec.delivery.timeout"), "{refused}");
 }
 
+/// Nobody's events are let go of while an object is there that cannot be read.
+#[tokio::test]
+async fn what_knoll_could_not_read_is_refused_by_its_field_in_statuses_too() {
+    let h = Harness::new().await;
+    h.post(TRIGGERS, trigger("t", "{}")).await.expect(201);
+    let condition = json!({"type": "Ready", "status": "True", "lastTransitionTime": "x"});
+    let refused = h
+        .send("PATCH", &format!("{TRIGGERS}/t/status"), json!({"status": {"conditions": [condition]}}))
+        .await
+        .failure(422);
+    assert!(refused.contains("status.conditions[0].lastTransitionTime: Invalid value: \"x\""), "{refused}");
+    let channels = "/apis/messaging.knative.dev/v1/namespaces/default/inmemorychannels";
+    let subscriber = json!({"uid": "x", "subscriberUri": "http://x", "delivery": {"backoffPolicy": "x"}});
+    let channel = json!({"metadata": {"name": "c"}, "spec": {"subscribers": [subscriber]}});
+    let refused = h.post(channels, channel).await.failure(422);
+    assert!(refused.contains("spec.subscribers[0].delivery.backoffPolicy"), "{refused}");
+    // In an older version, too.
+    let pings = "/apis/sources.knative.dev/v1beta2/namespaces/default/pingsources";
+    h.post(pings, json!({"metadata": {"name": "p"}, "spec": {"sink": {"uri": "http://example.com"}}}))
+        .await
+        .expect(201);
+    let refused = h
+        .send("PATCH", &format!("{pings}/p/status"), json!({"status": {"conditions": [condition]}}))
+        .await
+        .failure(422);
+    assert!(refused.contains("lastTransitionTime"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_type_of_events_is_one_object_in_three_versions() {
     let h = Harness::new().await;
