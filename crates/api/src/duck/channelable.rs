@@ -43,6 +43,20 @@ pub struct Subscriber {
     pub auth: Option<AuthStatus>,
 }
 
+/// Characters of the longest uid of a subscriber.
+const LONGEST_UID: usize = 63;
+/// By which the log knows what a channel itself has taken.
+const RESERVED_UID: &str = "matched";
+
+impl Subscriber {
+    /// Whether its uid is one that a Subscription could have, or none: at most 63 letters, digits and hyphens, and no name of
+    /// the log's own. It is part of names there, and of lines that are sent.
+    pub fn has_fitting_uid(&self) -> bool {
+        let fits = |sign: char| sign.is_ascii_alphanumeric() || sign == '-';
+        self.uid.len() <= LONGEST_UID && self.uid.chars().all(fits) && self.uid != RESERVED_UID
+    }
+}
+
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    duck::{AuthStatus, DeliverySpec, DeliveryStatus, Destination, KReference},
+    duck::{AuthStatus, DeliverySpec, DeliveryStatus, Destination, KReference, Subscriber},
     object::resource,
     status::DuckStatus,
 };
@@ -49,6 +49,16 @@ pub struct PhysicalSubscription {
     /// Where dead letters go.
     #[serde(flatten)]
     pub delivery: DeliveryStatus,
+}
+
+impl PhysicalSubscription {
+    /// Whether what a channel holds of the Subscription sends events and answers there, and to nobody else.
+    pub fn is_where(&self, held: &Subscriber) -> bool {
+        let subscriber = (&self.subscriber_uri, &self.subscriber_ca_certs, &self.subscriber_audience);
+        let reply = (&self.reply_uri, &self.reply_ca_certs, &self.reply_audience);
+        subscriber == (&held.subscriber_uri, &held.subscriber_ca_certs, &held.subscriber_audience)
+            && reply == (&held.reply_uri, &held.reply_ca_certs, &held.reply_audience)
+    }
 }
 
 /// Observed state of a Subscription.

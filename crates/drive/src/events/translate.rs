@@ -170,11 +170,13 @@ fn filter(spec: &TriggerSpec) -> Result<Filter, FilterError> {
     Ok(Filter::of_trigger(filters, spec.filter.iter().flat_map(|filter| filter.pairs()))?)
 }
 
-/// Who is subscribed to a channel; of several of one uid the first. Events are sent as the Subscription's own account, in
-/// its namespace; one that no Subscription has put there has none.
+/// Who is subscribed to a channel; of several of one uid the first, and nobody whose uid no Subscription could have. Events
+/// are sent as the Subscription's own account, in its namespace, where it says itself that they go; one that no Subscription
+/// has put there has none, and neither has one that was led elsewhere by who may write the channel.
 pub(super) fn subscribers(world: &World, channel: &InMemoryChannel) -> Vec<Subscription> {
     let mut seen = HashSet::new();
-    let there = channel.spec.subscribers.iter().filter(|subscriber| seen.insert(subscriber.uid.as_str()));
+    let there = channel.spec.subscribers.iter().filter(|subscriber| subscriber.has_fitting_uid());
+    let there = there.filter(|subscriber| seen.insert(subscriber.uid.as_str()));
     let live = match world.eventing.features.oidc_authentication.is_enabled() {
         true => subscriptions(world, &channel.key()),
         false => Vec::new(),
@@ -183,12 +185,12 @@ pub(super) fn subscribers(world: &World, channel: &InMemoryChannel) -> Vec<Subsc
     let made = there.map(|subscriber| {
         let made = subscription(channel, subscriber);
         match live.get(subscriber.uid.as_str()) {
-            Some(live) => Subscription {
+            Some(live) if live.status.physical_subscription.is_where(subscriber) => Subscription {
                 namespace: live.namespace().into(),
                 service_account: sender_account(world, *live).map(Into::into),
                 ..made
             },
-            None => made,
+            _ => made,
         }
     });
     made.collect()

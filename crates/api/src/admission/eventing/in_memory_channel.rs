@@ -8,6 +8,7 @@ use super::{
     reference::Scope,
 };
 use crate::{
+    duck::Subscriber,
     field_error::{FieldError, FieldErrors, HERE},
     labels::{EVENTING_SYSTEM_NAMESPACE, SYSTEM_NAMESPACE, eventing::SCOPE},
 };
@@ -29,6 +30,12 @@ pub(in super::super) fn validate(new: &Value, old: Option<&Value>, context: &Con
             let error = FieldError::missing(&["replyURI", "subscriberURI"]);
             let error = error.with_details("expected at least one of, got none");
             of_spec.also(FieldErrors::from(error).via_field_index("subscribable.subscriber", at));
+        }
+        let uid = json::text(subscriber, "uid");
+        let read = Subscriber { uid: uid.to_owned(), ..Subscriber::default() };
+        if !read.has_fitting_uid() {
+            let error = FieldError::invalid(uid, "uid").with_details("expected the uid of a Subscription");
+            of_spec.also(FieldErrors::from(error).via_field_index("subscribers", at));
         }
     }
     of_spec.also(delivery::validate(spec, Scope::anywhere(&context.eventing.features)));

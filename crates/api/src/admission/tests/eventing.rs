@@ -382,6 +382,23 @@ fn a_channel_is_made_from_the_default_of_its_namespace_and_stays() {
     expect!["missing field(s): spec.channelTemplate"].assert_eq(&Check::new().errors(Kind::Channel, named(json!({}))));
 }
 
+/// A uid is a name in the event log, and goes into lines that are sent.
+#[test]
+fn subscribers_of_a_channel_have_uids_that_a_subscription_could_have() {
+    let check = eventing(&[]);
+    let told = |uid: &str| {
+        let subscribers = json!([{"uid": uid, "subscriberUri": "http://s"}]);
+        check.errors(Kind::InMemoryChannel, named(json!({"subscribers": subscribers})))
+    };
+    for uid in ["", "u", "5b0d9f0c-6d63-4b8e-8f0a-3a3b1f1b7e55"] {
+        assert_eq!(told(uid), "", "{uid:?}");
+    }
+    for uid in ["a/b", "a\nb", "matched", "é", &"u".repeat(64)] {
+        let expected = format!("invalid value: {uid}: spec.subscribers[0].uid\nexpected the uid of a Subscription");
+        assert_eq!(told(uid), expected);
+    }
+}
+
 #[test]
 fn subscribers_of_a_channel_change_by_its_controller_alone() {
     let check = eventing(&[]);

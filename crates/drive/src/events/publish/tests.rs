@@ -237,32 +237,40 @@ fn events_are_sent_as_the_account_of_the_trigger_or_subscription_in_its_own_name
         "metadata": {"name": "s", "namespace": "far", "uid": "s", "generation": 1},
         "spec": {"channel": {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel", "name": "c", "namespace": "ns"},
             "subscriber": {"uri": "http://s/"}},
-        "status": {"auth": auth},
+        "status": {"auth": auth, "physicalSubscription": {"subscriberUri": "http://s/"}},
     });
     let feature = json!({
         "metadata": {"namespace": "knative-eventing", "name": "config-features"},
         "data": {"authentication-oidc": "enabled", "cross-namespace-event-links": "enabled"},
     });
-    let mut bench = Bench::new(&[
-        broker("a"),
-        (Kind::Trigger, object),
-        (Kind::Subscription, far),
-        (Kind::InMemoryChannel, channel),
-        (Kind::ConfigMap, feature),
-    ]);
-    bench.publish();
-    let accounts: Vec<String> = bench
-        .addressables()
-        .iter()
-        .flat_map(|addressable| addressable.subscribed())
-        .map(|subscribed| {
+    let accounts = |far: &Value| -> Vec<String> {
+        let mut bench = Bench::new(&[
+            broker("a"),
+            (Kind::Trigger, object.clone()),
+            (Kind::Subscription, far.clone()),
+            (Kind::InMemoryChannel, channel.clone()),
+            (Kind::ConfigMap, feature.clone()),
+        ]);
+        bench.publish();
+        let addressables = bench.addressables();
+        let subscribed = addressables.iter().flat_map(|addressable| addressable.subscribed());
+        let account = subscribed.map(|subscribed| {
             let of = &subscribed.subscription;
             format!("{} {}", of.namespace, of.service_account.as_deref().unwrap_or("nobody"))
-        })
-        .collect();
+        });
+        account.collect()
+    };
     let expected =
         ["ns t-oidc-eventing.knative.dev-trigger", "ns nobody", "far s-oidc-messaging.knative.dev-subscription"];
-    assert_eq!(accounts, expected);
+    assert_eq!(accounts(&far), expected);
+    // Who makes the channel leads its events to somebody else, or asks for a token that is somebody else's to take.
+    for (field, elsewhere) in
+        [("subscriberUri", "http://mine/"), ("subscriberAudience", "theirs"), ("replyUri", "http://mine/")]
+    {
+        let mut said = far.clone();
+        said["status"]["physicalSubscription"][field] = elsewhere.into();
+        assert_eq!(accounts(&said)[2], "ns nobody", "{field}");
+    }
 }
 
 #[test]
