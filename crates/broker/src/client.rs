@@ -197,7 +197,7 @@ impl Client {
 
 /// An attempt that failed with these words.
 pub(crate) fn failure(to: &Destination, cause: Cause, said: String) -> Failure {
-    Failure { destination: to.uri.to_string().into(), cause, data: said.into(), retry_after: None }
+    Failure { destination: to.to_string().into(), cause, data: said.into(), retry_after: None }
 }
 
 fn request(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>>> {

@@ -58,11 +58,13 @@ impl Source {
 fn assemble<S: Object>(of: &S, spec: &SourceSpec, status: &SourceStatus, work: Result<Work, String>) -> Option<Source> {
     let (sink_uri, generation) = (status.sink_uri.as_ref()?, status.common.observed_generation?);
     let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Arc::from);
-    let (uri, work) = match sink_uri.parse::<Uri>() {
-        Ok(uri) => (uri, work),
-        Err(error) => (Uri::default(), Err(format!("status.sinkUri {sink_uri:?} is no URI: {error}"))),
+    let (to, work) = match Destination::read(sink_uri) {
+        Ok(to) => (to, work),
+        Err(error) => {
+            (Destination::new(Uri::default()), Err(format!("status.sinkUri {sink_uri:?} is no URI: {error}")))
+        }
     };
-    let sink = Destination { uri, ca_certs: text(&status.sink_ca_certs), audience: text(&status.sink_audience) };
+    let sink = Destination { ca_certs: text(&status.sink_ca_certs), audience: text(&status.sink_audience), ..to };
     let overrides = spec.ce_overrides.iter().flat_map(|overrides| &overrides.extensions);
     let mut source = Source {
         id: Id::new(S::KIND, of.namespace(), of.name()),

@@ -10,9 +10,9 @@ pub mod reply;
 pub mod retry;
 pub mod retry_after;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use http::Uri;
+use http::{Uri, uri::InvalidUri};
 use knoll_event::mode::Format;
 
 pub use self::backoff::{Backoff, BackoffPolicy};
@@ -22,6 +22,8 @@ pub use self::backoff::{Backoff, BackoffPolicy};
 pub struct Destination {
     /// An absolute URI.
     pub uri: Uri,
+    /// Whether it is written without a path: `uri` shows one all the same.
+    pub is_bare: bool,
     /// Certificates to trust besides those of the system, PEM; for `https`.
     pub ca_certs: Option<Arc<str>>,
     /// Who a token must be made for, where the destination asks for tokens.
@@ -31,7 +33,29 @@ pub struct Destination {
 impl Destination {
     /// A place that asks for no token and whose certificate, if it has one, the system trusts.
     pub fn new(uri: Uri) -> Self {
-        Self { uri, ca_certs: None, audience: None }
+        Self { uri, is_bare: false, ca_certs: None, audience: None }
+    }
+
+    /// The same by its text, which [`Display`](fmt::Display) gives back.
+    ///
+    /// # Errors
+    /// When it is no URI.
+    pub fn read(text: &str) -> Result<Self, InvalidUri> {
+        let uri: Uri = text.parse()?;
+        let beyond_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let is_bare = beyond_scheme.split(['?', '#']).next().is_some_and(|place| !place.contains('/'));
+        Ok(Self { is_bare, ..Self::new(uri) })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_bare {
+            return self.uri.fmt(f);
+        }
+        let scheme = self.uri.scheme_str().map(|scheme| format!("{scheme}://")).unwrap_or_default();
+        let query = self.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        write!(f, "{scheme}{}{query}", self.uri.authority().map_or("", |authority| authority.as_str()))
     }
 }
 
@@ -72,6 +96,16 @@ mod tests {
     fn with_sink(retry: u32, sink: Option<&'static str>) -> Delivery {
         let dead_letter_sink = sink.map(|uri| Destination::new(Uri::from_static(uri)));
         Delivery { retry, dead_letter_sink, ..Delivery::default() }
+    }
+
+    /// Dead letters name it.
+    #[test]
+    fn a_destination_is_shown_as_it_is_written() {
+        for text in ["http://s", "http://s/", "http://s:80/a?b=c", "http://s?b=c", "https://[::1]:8443", "http://s/a/"]
+        {
+            assert_eq!(Destination::read(text).expect("a URI").to_string(), text);
+        }
+        assert!(Destination::read("http://a b").is_err());
     }
 
     /// Upstream's conformance matrix of broker and trigger.

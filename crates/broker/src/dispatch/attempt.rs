@@ -458,7 +458,7 @@ impl Attempt {
 /// An attempt that was answered, and not as it should.
 fn refused(to: &Destination, cause: Cause, answer: &Answer) -> Failure {
     let retry_after = retry_after(answer.status, &answer.headers, SystemTime::now());
-    Failure { destination: to.uri.to_string().into(), cause, data: told(&answer.body), retry_after }
+    Failure { destination: to.to_string().into(), cause, data: told(&answer.body), retry_after }
 }
 
 /// An answer of our own.

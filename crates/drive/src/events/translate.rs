@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
 use knoll_api::{
     Key, Resource,
     config::eventing::DefaultAuthorizationMode,
@@ -239,9 +238,9 @@ fn delivery(spec: &DeliverySpec, found: Option<&DeliveryStatus>) -> Delivery {
 
 /// A destination, when its URI is known and is one.
 fn destination(uri: &Option<String>, ca_certs: &Option<String>, audience: &Option<String>) -> Option<Destination> {
-    let uri: Uri = uri.as_deref()?.parse().ok()?;
+    let to = Destination::read(uri.as_deref()?).ok()?;
     let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
-    Some(Destination { uri, ca_certs: text(ca_certs), audience: text(audience) })
+    Some(Destination { ca_certs: text(ca_certs), audience: text(audience), ..to })
 }
 
 fn ordering(object: &impl Resource) -> Ordering {
@@ -275,7 +274,7 @@ mod tests {
     }
 
     fn at(uri: &'static str) -> Destination {
-        Destination::new(Uri::from_static(uri))
+        Destination::read(uri).expect("a URI")
     }
 
     #[test]
