@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::{
     addresses::Addresses,
+    bindings::{BINDINGS, Bindings, MAPS, may_be_bundle},
     counters::Counters,
     follow::{Follower, Seen},
     object,
@@ -48,6 +49,7 @@ pub(crate) struct Derived {
     knative: RwLock<Arc<ConfigBundle>>,
     eventing: RwLock<Arc<EventingBundle>>,
     addresses: Addresses,
+    bindings: Bindings,
     /// Everything before this revision is in.
     before: AtomicU64,
     followers: Mutex<Followers>,
@@ -60,6 +62,8 @@ struct Followers {
     settings: Follower,
     eventing_settings: Follower,
     services: Follower,
+    bindings: Follower,
+    maps: Follower,
 }
 
 impl Derived {
@@ -72,6 +76,8 @@ impl Derived {
             settings: follow(SETTINGS),
             eventing_settings: follow(EVENTING_SETTINGS),
             services: follow(SERVICES),
+            bindings: follow(BINDINGS),
+            maps: follow(MAPS),
         };
         Self {
             store: store.clone(),
@@ -81,6 +87,7 @@ impl Derived {
             knative: RwLock::default(),
             eventing: RwLock::default(),
             addresses: Addresses::default(),
+            bindings: Bindings::default(),
             before: AtomicU64::new(0),
             followers: Mutex::new(followers),
         }
@@ -110,6 +117,12 @@ impl Derived {
         &self.addresses
     }
 
+    /// SinkBindings by whom they mean, and certificates to trust.
+    pub(crate) fn bindings(&self) -> &Bindings {
+        self.catch_up();
+        &self.bindings
+    }
+
     /// Takes in what was written up to now.
     pub(crate) fn catch_up(&self) {
         // Read first: every change up to it is with the followers by now.
@@ -118,10 +131,10 @@ impl Derived {
             return;
         }
         let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Followers { whole, definitions, settings, eventing_settings, services } = &mut *followers;
+        let Followers { whole, definitions, settings, eventing_settings, services, bindings, maps } = &mut *followers;
         if !std::mem::replace(whole, false) {
-            let all = [&mut *definitions, &mut *settings, &mut *eventing_settings, &mut *services];
-            all.into_iter().for_each(Follower::restart);
+            let own = [&mut *definitions, &mut *settings, &mut *eventing_settings, &mut *services];
+            own.into_iter().chain([&mut *bindings, &mut *maps]).for_each(Follower::restart);
         }
         while let Some(seen) = definitions.try_next() {
             self.take_definitions(seen);
@@ -134,6 +147,12 @@ impl Derived {
         }
         while let Some(seen) = services.try_next() {
             self.take_services(seen);
+        }
+        while let Some(seen) = bindings.try_next() {
+            self.take_bindings(seen);
+        }
+        while let Some(seen) = maps.try_next() {
+            self.take_maps(seen);
         }
         *whole = true;
         drop(followers);
@@ -191,6 +210,36 @@ impl Derived {
                 let (old, new) = self.both(&change);
                 self.addresses.replace(old.as_deref(), new.as_deref());
             }
+        }
+    }
+
+    fn take_bindings(&self, seen: Seen) {
+        let take = |key: &str, binding: Option<Arc<Value>>| self.bindings.take_binding(key, binding.as_deref());
+        match seen {
+            Seen::All(snapshot) => {
+                self.bindings.begin(BINDINGS);
+                let all = snapshot.range(BINDINGS, None);
+                all.for_each(|entry| take(&entry.key, self.tree(&entry.value, entry.revision)));
+            }
+            Seen::Change(change) => {
+                let now = change.value.as_ref().and_then(|value| self.tree(value, change.revision));
+                take(&change.key, now);
+            }
+        }
+    }
+
+    fn take_maps(&self, seen: Seen) {
+        let take = |key: &str, map: Option<&Bytes>, revision: u64| {
+            let map = map.filter(|map| may_be_bundle(map)).and_then(|map| self.tree(map, revision));
+            self.bindings.take_map(key, map.as_deref());
+        };
+        match seen {
+            Seen::All(snapshot) => {
+                self.bindings.begin(MAPS);
+                let all = snapshot.range(MAPS, None);
+                all.for_each(|entry| take(&entry.key, Some(&entry.value), entry.revision));
+            }
+            Seen::Change(change) => take(&change.key, change.value.as_ref(), change.revision),
         }
     }
 

@@ -11,6 +11,7 @@ mod aggregation;
 pub mod attributes;
 pub mod auth;
 pub mod authority;
+mod bindings;
 pub mod body;
 mod bootstrap;
 mod call;

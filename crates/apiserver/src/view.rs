@@ -4,12 +4,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use knoll_api::config::{ConfigBundle, eventing::EventingBundle};
-use knoll_store::{Entry, Snapshot, Store};
+use knoll_store::{Entry, Snapshot, Store, Watch};
 use serde_json::Value;
 
 use crate::{
-    addresses::Addresses, authority::Authority, claims::Claims, config::Config, derived::Derived, object,
-    objects::Trees, resources::ResourceRegistry, status::Status,
+    addresses::Addresses, authority::Authority, bindings::Bindings, claims::Claims, config::Config, derived::Derived,
+    object, objects::Trees, resources::ResourceRegistry, status::Status,
 };
 
 /// The server as hooks see it.
@@ -47,6 +47,11 @@ impl<'a> View<'a> {
     /// Trees of what is stored.
     pub(crate) fn trees(self) -> &'a Trees {
         self.trees
+    }
+
+    /// What is written under a key from now on; nothing when the store cannot tell.
+    pub(crate) fn changes(self, key: &str) -> Option<Watch> {
+        self.store.watch(key, self.store.revision()).ok()
     }
 
     /// Whether there is an object under a key.
@@ -87,6 +92,11 @@ impl<'a> View<'a> {
     /// Addresses and ports of Services, to hand out.
     pub(crate) fn addresses(self) -> &'a Addresses {
         self.derived.addresses()
+    }
+
+    /// SinkBindings by whom they mean, and certificates to trust.
+    pub(crate) fn bindings(self) -> &'a Bindings {
+        self.derived.bindings()
     }
 
     /// What writes on their way will use of quotas.

@@ -90,6 +90,14 @@ impl<R: Indexed> Indexer<R> {
         found
     }
 
+    /// Keys of objects of a namespace, all of those with this value of a label among them. Reads none.
+    pub(crate) fn keys_labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<Key> {
+        match R::ALL_LABELS || INDEXED.contains(&label) {
+            true => self.find_keys(Term::Label { namespace, label, value }),
+            false => self.keys_in(namespace).collect(),
+        }
+    }
+
     /// The objects of a namespace that carry `label: value`, in order. Labels that are not indexed walk the namespace.
     pub fn labelled(&self, namespace: &str, label: &str, value: &str) -> Vec<Arc<R>> {
         let carries = |object: &Arc<R>| object.namespace() == namespace && object.label(label) == Some(value);

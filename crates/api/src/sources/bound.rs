@@ -1,12 +1,16 @@
 //! What a SinkBinding puts into the containers of a pod: where their events go, what is set on them, the certificates to
 //! trust, and a token that says who sends.
 
-use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, EnvVar, PodSpec, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
-    VolumeProjection,
+use k8s_openapi::{
+    api::core::v1::{
+        ConfigMapProjection, Container, EnvVar, PodSpec, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
+        VolumeProjection,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 
 use super::SinkBinding;
+use crate::{Kind, Resource};
 
 /// Variables that are a binding's.
 const VARIABLES: [&str; 3] = ["K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES"];
@@ -20,6 +24,14 @@ const TOKEN_VOLUME: &str = "oidc-token";
 const TOKEN_FOLDER: &str = "/oidc";
 /// Of a file's mode, as the API server fills it in.
 const READABLE: i32 = 0o644;
+
+/// Whether a binding may write to what this controller makes. Two writers that each put back what the other wrote never end: what
+/// Knoll makes of something else is bound by that, unless the same made the binding. Another's controller has what it writes
+/// bound as it is written.
+pub fn may_bind(controller: &OwnerReference, binding: &SinkBinding) -> bool {
+    let is_ours = Kind::from_api(&controller.api_version, &controller.kind).is_some();
+    !is_ours || binding.controller().is_some_and(|own| own.uid == controller.uid)
+}
 
 /// See the module. The default is what nothing was bound to.
 #[derive(Clone, Debug, Default)]

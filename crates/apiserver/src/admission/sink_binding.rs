@@ -7,22 +7,21 @@
 use std::time::Duration;
 
 use knoll_api::{
-    k8s_openapi::api::core::v1::PodSpec,
-    labels::eventing::TRUST_BUNDLE,
+    k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference},
     sources::{
         SinkBinding,
         bound::{self, Bound},
     },
 };
+use knoll_store::Watch;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Admission, Operation, pod_security, promises};
-use crate::{label_selector::LabelSelector, object, view::View};
+use crate::{bindings::BINDINGS, object, view::View};
 
-const BINDINGS: &str = "/sources.knative.dev/sinkbindings";
-/// How long a new Job waits for where its binding leads, and how often that is looked for.
+/// How long a new Job waits for where its binding leads.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Binds what is written. A Job that is there stays bound as it was when it was made.
 pub(crate) async fn bind(admission: &Admission<'_>, object: &mut Value) {
@@ -50,19 +49,23 @@ pub(crate) async fn bind(admission: &Admission<'_>, object: &mut Value) {
 
 /// The binding that counts, once it says where it leads and has its token: a new Job waits for that.
 async fn resolved(admission: &Admission<'_>, object: &Value, is_job: bool) -> Option<SinkBinding> {
-    let mut left = if is_job && !admission.dry_run { PATIENCE } else { Duration::ZERO };
+    let patience = if is_job && !admission.dry_run { PATIENCE } else { Duration::ZERO };
+    let until = Instant::now() + patience;
     loop {
-        let binding = oldest(admission, object, is_job)?;
-        let has_token = !awaits_token(&binding);
-        if binding.status.source.sink_uri.is_some() && (has_token || left.is_zero()) {
+        let (binding, changes) = oldest(admission, object, is_job)?;
+        let (has_token, is_late) = (!awaits_token(&binding), Instant::now() >= until);
+        if binding.status.source.sink_uri.is_some() && (has_token || is_late) {
             return Some(binding);
         }
         let is_told = has_token && binding.status.source.common.observed_generation == binding.metadata.generation;
-        if is_told || left.is_zero() {
+        if is_told || is_late {
             return None;
         }
-        tokio::time::sleep(LOOK).await;
-        left = left.saturating_sub(LOOK);
+        // When something comes of it, or nothing for too long, it is looked at again.
+        match tokio::time::timeout_at(until, changes?.next()).await {
+            Ok(Ok(Some(_))) | Err(_) => {}
+            Ok(Ok(None) | Err(_)) => return None,
+        }
     }
 }
 
@@ -72,53 +75,30 @@ fn awaits_token(binding: &SinkBinding) -> bool {
     conditions.iter().any(|condition| condition.type_ == "OIDCTokenSecretCreated" && condition.status == "Unknown")
 }
 
-/// The oldest binding of an object, if that is not another controller's to bind.
-fn oldest(admission: &Admission<'_>, object: &Value, is_job: bool) -> Option<SinkBinding> {
-    let view = admission.view;
-    let (snapshot, prefix) = (view.snapshot(), format!("{BINDINGS}/{}/", admission.namespace));
-    let all = snapshot.range(&prefix, None);
-    let all = all.filter_map(|entry| view.tree(&entry));
-    let choosing = all.filter(|binding| !object::is_deleting(binding) && chooses(admission, binding, object));
-    let age = |binding: &Value| {
-        let text = |pointer| object::text(binding, pointer).to_owned();
-        (text("/metadata/creationTimestamp"), text("/metadata/name"))
-    };
-    let oldest = choosing.min_by_key(|binding| age(binding))?;
-    let may = is_job || controller(object).is_none_or(|uid| controller(&oldest) == Some(uid));
-    may.then(|| serde_json::from_value((*oldest).clone()).ok()).flatten()
+/// The oldest binding of an object, if that is not another controller's to bind, and its changes from now on.
+fn oldest(admission: &Admission<'_>, object: &Value, is_job: bool) -> Option<(SinkBinding, Option<Watch>)> {
+    let (view, resource) = (admission.view, admission.resource);
+    let (namespace, api_version) = (admission.namespace, resource.api_version());
+    let name = view.bindings().oldest(namespace, &api_version, &resource.kind, object)?;
+    let key = format!("{BINDINGS}{namespace}/{name}");
+    let changes = view.changes(&key);
+    let binding: SinkBinding = serde_json::from_value((*view.object(&key)?).clone()).ok()?;
+    let controller = controller(object);
+    let may = is_job || controller.is_none_or(|owner| bound::may_bind(&owner, &binding));
+    may.then_some((binding, changes))
 }
 
-/// Whether a binding means the object.
-fn chooses(admission: &Admission<'_>, binding: &Value, object: &Value) -> bool {
-    let subject = &binding["spec"]["subject"];
-    let group = object::text(subject, "/apiVersion").rsplit_once('/').map_or("", |(group, _)| group);
-    let is_kind = group == admission.resource.group && object::text(subject, "/kind") == admission.resource.kind;
-    let is_chosen = match object::text(subject, "/name") {
-        "" => LabelSelector::from_object(&subject["selector"])
-            .is_some_and(|selector| selector.matches(&object["metadata"]["labels"])),
-        name => name == object::name(object),
-    };
-    is_kind && is_chosen
-}
-
-fn controller(object: &Value) -> Option<&str> {
+fn controller(object: &Value) -> Option<OwnerReference> {
     let owners = object::list(object, "/metadata/ownerReferences");
-    owners.iter().find(|owner| owner["controller"] == true).map(|owner| object::text(owner, "/uid"))
+    let controller = owners.iter().find(|owner| owner["controller"] == true)?;
+    serde_json::from_value(controller.clone()).ok()
 }
 
-/// Names of the ConfigMaps whose certificates are to be trusted: the binding's own copies, else what its namespace has itself.
+/// Names of the ConfigMaps whose certificates are to be trusted.
 fn bundles(view: View<'_>, binding: &SinkBinding) -> Vec<String> {
-    let (meta, snapshot) = (&binding.metadata, view.snapshot());
-    let prefix = format!("/core/configmaps/{}/", meta.namespace.as_deref().unwrap_or_default());
-    let maps = snapshot.range(&prefix, None);
-    let maps = maps.filter_map(|entry| view.tree(&entry));
-    let labelled: Vec<_> = maps.filter(|map| map["metadata"]["labels"][TRUST_BUNDLE] == "true").collect();
-    let is_own = |map: &&std::sync::Arc<Value>| {
-        let owners = object::list(map, "/metadata/ownerReferences");
-        owners.iter().any(|owner| owner["uid"].as_str() == meta.uid.as_deref())
-    };
-    let own: Vec<String> = labelled.iter().filter(is_own).map(|map| object::name(map).to_owned()).collect();
-    if own.is_empty() { labelled.iter().map(|map| object::name(map).to_owned()).collect() } else { own }
+    let meta = &binding.metadata;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    view.bindings().bundles(&text(&meta.namespace), &text(&meta.uid))
 }
 
 fn read(pod: &Value) -> Option<PodSpec> {

@@ -2,7 +2,10 @@
 //! certificates to trust, and a token that says who sends. What is written while there is a binding, the API server binds at once; here that follows which was
 //! there before, and every change of the binding.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use knoll_api::{
     Key, Kind, Object, Resource, Timestamp,
@@ -12,20 +15,27 @@ use knoll_api::{
             batch::v1::{CronJob, Job},
             core::v1::PodSpec,
         },
-        apimachinery::pkg::apis::meta::v1::LabelSelector,
+        apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time},
     },
     serving::{Configuration, Service},
-    sources::{SinkBinding, bound::Bound},
+    sources::{
+        SinkBinding,
+        bound::{Bound, may_bind},
+    },
 };
 
 use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, token_secret, trust_bundles};
 use crate::{
-    Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller, kube::matches,
-    status::Reporting, terms::leads_to,
+    Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller,
+    kube::matches,
+    status::Reporting,
+    terms::{leads_to, selectors_of},
 };
 
 /// Kinds that no controller here looks after: the API server binds them when they are written.
 const BOUND_WHEN_WRITTEN: [(&str, &str); 2] = [("apps/v1", "StatefulSet"), ("apps/v1", "DaemonSet")];
+/// Objects that a selector may mean, looked at in one plan.
+const MOST_LOOKED_AT: usize = 1024;
 const FINALIZER: &str = "sinkbindings.sources.knative.dev";
 const AVAILABLE: &str = "SinkBindingAvailable";
 const TOKEN_SECRET_CREATED: &str = "OIDCTokenSecretCreated";
@@ -57,9 +67,24 @@ pub(crate) const ROW: Row = Row {
     plan,
 };
 
-/// Bindings that choose subjects of the object's namespace by their labels.
+/// The binding that counts of those that choose the object by its labels. What the others say of it, they say when it is next
+/// their turn.
 fn by_labels(world: &World, object: &Object, _: Kind) -> Vec<Key> {
-    world.sink_bindings.find_keys(Term::SelectsOtherwise { namespace: &object.key().namespace })
+    let (kind, meta) = (object.kind(), object.meta());
+    let found = choosing_by_labels(world, meta).into_iter().filter_map(|key| world.sink_bindings.get(&key));
+    let oldest = found.filter(|binding| !binding.is_deleting() && chooses(binding, kind, meta)).min_by_key(age);
+    oldest.iter().map(|binding| binding.key()).collect()
+}
+
+/// Keys of bindings that may choose an object by its labels. Reads none.
+fn choosing_by_labels(world: &World, meta: &ObjectMeta) -> BTreeSet<Key> {
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    selectors_of(namespace, meta.labels.as_ref()).flat_map(|term| world.sink_bindings.find_keys(term)).collect()
+}
+
+/// By which the oldest of several counts.
+fn age(binding: &Arc<SinkBinding>) -> (Option<Time>, Key) {
+    (binding.metadata.creation_timestamp.clone(), binding.key())
 }
 
 /// Every binding, when certificates to trust changed; when a namespace's own did, or a copy, those of the namespace.
@@ -231,17 +256,16 @@ fn bind_in<R: Indexed + Into<Object>>(
     pod: fn(&mut R) -> Option<&mut PodSpec>,
 ) -> Result<(), (&'static str, String)> {
     let subject = &binding.spec.subject;
-    let found: Vec<Arc<R>> = if subject.name.is_empty() {
-        let nothing = LabelSelector::default();
-        let selector = subject.selector.as_ref().unwrap_or(&nothing);
-        all.in_namespace(binding.namespace()).filter(|one| matches(selector, one.meta().labels.as_ref())).collect()
-    } else {
-        let missing = || ("SubjectMissing", destination::not_found(R::KIND, &subject.name));
-        vec![all.get(&binding.key().sibling(subject.name.clone())).ok_or_else(missing)?]
+    let (found, is_all) = match subject.name.as_str() {
+        "" => selected(all, binding.namespace(), subject.selector.as_ref().unwrap_or(&LabelSelector::default())),
+        name => {
+            let missing = || ("SubjectMissing", destination::not_found(R::KIND, name));
+            (vec![all.get(&binding.key().sibling(name.to_owned())).ok_or_else(missing)?], true)
+        }
     };
-    let mut outcome = Ok(());
+    let (mut outcome, mut older) = (Ok(()), Older::than(binding));
     for one in found.iter().filter(|one| !one.is_deleting()) {
-        if let Err(why) = may_bind(world, binding, &**one) {
+        if let Err(why) = older.may_bind(world, &**one) {
             outcome = Err(why);
             continue;
         }
@@ -249,43 +273,102 @@ fn bind_in<R: Indexed + Into<Object>>(
         pod(&mut next).into_iter().for_each(|pod| bound.put(pod));
         plan.update(one.as_ref(), next);
     }
-    outcome
+    if is_all {
+        return outcome;
+    }
+    let kind = R::KIND.kind();
+    let text = format!(
+        "the selector may mean more than {MOST_LOOKED_AT} objects of kind {kind}: the others are bound when they are next \
+         written; use matchLabels that few have, or name them"
+    );
+    Err(("SubjectUnavailable", text))
 }
 
-/// Whether a binding may write to a subject. Two writers that each put back what the other wrote never end: what a controller
-/// here makes of something else is bound by that, and of several bindings the oldest counts.
-fn may_bind<R: Resource>(world: &World, binding: &SinkBinding, subject: &R) -> Result<(), (&'static str, String)> {
-    let kind = R::KIND.kind();
-    let controller = subject.controller().filter(|owner| Kind::from_api(&owner.api_version, &owner.kind).is_some());
-    let is_of_the_same = |uid: &str| binding.controller().is_some_and(|owner| owner.uid == uid);
-    if let Some(owner) = controller.filter(|owner| !is_of_the_same(&owner.uid)) {
-        let (owner_kind, owner) = (&owner.kind, &owner.name);
-        let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
-        return Err(("SubjectUnavailable", text));
+/// Objects of a namespace that a selector means, and whether those are all.
+fn selected<R: Indexed + Into<Object>>(
+    all: &Indexer<R>,
+    namespace: &str,
+    selector: &LabelSelector,
+) -> (Vec<Arc<R>>, bool) {
+    let by_value = selector.match_labels.as_ref().and_then(|labels| labels.last_key_value());
+    let mut keys = match by_value {
+        Some((label, value)) => all.keys_labelled(namespace, label, value),
+        None => all.keys_in(namespace).collect(),
+    };
+    let is_all = keys.len() <= MOST_LOOKED_AT;
+    keys.truncate(MOST_LOOKED_AT);
+    let found = keys.iter().filter_map(|key| all.get(key));
+    (found.filter(|one| matches(selector, one.meta().labels.as_ref())).collect(), is_all)
+}
+
+/// The bindings that count before one. Those that are found by a label are read once, however many subjects carry it.
+struct Older<'a> {
+    binding: &'a SinkBinding,
+    /// By the label and its value, or by none.
+    choosing: BTreeMap<Option<(String, String)>, Vec<Arc<SinkBinding>>>,
+}
+
+impl<'a> Older<'a> {
+    fn than(binding: &'a SinkBinding) -> Self {
+        Self { binding, choosing: BTreeMap::new() }
     }
-    let bindings = world.sink_bindings.find(leads_to(R::KIND, &subject.key()));
-    let choosing = world.sink_bindings.find(Term::SelectsOtherwise { namespace: subject.namespace() });
-    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
-    let mut older =
-        bindings.into_iter().chain(choosing).filter(|other| !other.is_deleting() && chooses(other, subject));
-    match older.find(|other| age(other) < age(binding)) {
-        Some(older) => {
-            let text = format!("{kind} {} is bound by SinkBinding {}, which is older", subject.name(), older.name());
-            Err(("SubjectTaken", text))
+
+    /// Whether the binding may write to a subject. Two writers that each put back what the other wrote never end: what a
+    /// controller here makes of something else is bound by that, and of several bindings the oldest counts.
+    fn may_bind<R: Resource>(&mut self, world: &World, subject: &R) -> Result<(), (&'static str, String)> {
+        let (kind, binding) = (R::KIND.kind(), self.binding);
+        if let Some(owner) = subject.controller().filter(|owner| !may_bind(owner, binding)) {
+            let (owner_kind, owner) = (&owner.kind, &owner.name);
+            let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
+            return Err(("SubjectUnavailable", text));
         }
-        None => Ok(()),
+        match self.of(world, subject) {
+            Some(older) => {
+                let text = format!("{kind} {} is bound by SinkBinding {older}, which is older", subject.name());
+                Err(("SubjectTaken", text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Name of one that means the subject, too.
+    fn of<R: Resource>(&mut self, world: &World, subject: &R) -> Option<String> {
+        let means = |other: &&Arc<SinkBinding>| chooses(other, R::KIND, subject.meta());
+        let named = self.counting(world, leads_to(R::KIND, &subject.key()));
+        let mut found = named.iter().find(means).map(|other| other.name().to_owned());
+        for term in selectors_of(subject.namespace(), subject.meta().labels.as_ref()) {
+            if found.is_some() {
+                break;
+            }
+            let label = match term {
+                Term::Selects { label, value, .. } => Some((label.to_owned(), value.to_owned())),
+                _ => None,
+            };
+            if !self.choosing.contains_key(&label) {
+                self.choosing.insert(label.clone(), self.counting(world, term));
+            }
+            found = self.choosing[&label].iter().find(means).map(|other| other.name().to_owned());
+        }
+        found
+    }
+
+    fn counting(&self, world: &World, term: Term<'_>) -> Vec<Arc<SinkBinding>> {
+        let mine = (self.binding.metadata.creation_timestamp.clone(), self.binding.key());
+        let mut found = world.sink_bindings.find(term);
+        found.retain(|other| !other.is_deleting() && age(other) < mine);
+        found
     }
 }
 
 /// Whether a binding means this object.
-fn chooses<R: Resource>(binding: &SinkBinding, object: &R) -> bool {
+fn chooses(binding: &SinkBinding, kind: Kind, object: &ObjectMeta) -> bool {
     let subject = &binding.spec.subject;
-    let is_kind = Kind::from_api(&subject.api_version, &subject.kind) == Some(R::KIND);
+    let is_kind = Kind::from_api(&subject.api_version, &subject.kind) == Some(kind);
     let is_named = match subject.name.as_str() {
-        "" => subject.selector.as_ref().is_some_and(|selector| matches(selector, object.meta().labels.as_ref())),
-        name => name == object.name(),
+        "" => subject.selector.as_ref().is_some_and(|selector| matches(selector, object.labels.as_ref())),
+        name => object.name.as_deref() == Some(name),
     };
-    is_kind && is_named && binding.namespace() == object.namespace()
+    is_kind && is_named && Some(binding.namespace()) == object.namespace.as_deref()
 }
 
 #[cfg(test)]
@@ -418,6 +501,55 @@ spec:
         let service = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: c}]}}}\n";
         let plan = planned(&ROW, "default/b", &cluster(&[&serving, service], &[]));
         assert!(matches!(&plan.wants[0], Want::Update(Object::Service(_))), "{plan:?}");
+    }
+
+    /// One namespace may have as many of both as it likes.
+    #[test]
+    fn what_a_change_of_a_subject_costs_is_the_number_of_bindings_and_of_subjects_and_not_their_product() {
+        let many = 100;
+        let binding = |at: usize, team: &str| {
+            let subject = format!(", selector: {{matchLabels: {{team: {team}}}}}}}");
+            BINDING.replace(", name: d}", &subject).replace("{name: b", &format!("{{name: b-{at:03}"))
+        };
+        let texts: Vec<String> = (0..many)
+            .flat_map(|at| [binding(at, "a"), binding(many + at, "b"), deployment(&format!("d-{at:03}"), "")])
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let cluster = cluster(&texts, &[]);
+        let world = &cluster.world;
+        let changed = world.object(Kind::Deployment, &Key::new("default", "d-007")).expect("it is there");
+        let before = world.visits();
+        assert_eq!(by_labels(world, &changed, Kind::SinkBinding), [Key::new("default", "b-000")]);
+        plan(world, &Key::new("default", "b-000"), NOW);
+        let cost = world.visits() - before;
+        assert!(cost < 6 * many as u64, "{cost} objects were read");
+        let younger = format!("{:?}", plan(world, &Key::new("default", "b-001"), NOW));
+        assert!(younger.contains("is bound by SinkBinding b-000, which is older"), "{younger}");
+    }
+
+    #[test]
+    fn what_a_selector_may_mean_is_looked_at_to_a_bound_and_said_beyond() {
+        let chosen = BINDING.replace(", name: d}", ", selector: {matchLabels: {team: a}}}");
+        let mut texts: Vec<String> = (0..=MOST_LOOKED_AT).map(|at| deployment(&format!("d-{at:04}"), "")).collect();
+        texts.push(chosen);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let plan = plan(&cluster(&texts, &[]).world, &Key::new("default", "b"), NOW);
+        let told = plan.wants.iter().find(|want| matches!(want, Want::Status(_)));
+        assert!(format!("{told:?}").contains("may mean more than 1024 objects of kind Deployment"));
+        let updates = plan.wants.iter().filter(|want| matches!(want, Want::Update(Object::Deployment(_)))).count();
+        assert_eq!(updates, MOST_LOOKED_AT);
+    }
+
+    #[test]
+    fn what_another_controller_makes_is_bound_and_what_ours_make_is_not() {
+        for (owner, expected) in [("apps/v1, kind: Deployment", 0), ("x.io/v1, kind: X", 1)] {
+            let owner =
+                format!("ownerReferences: [{{apiVersion: {owner}, name: o, uid: o, controller: true}}], labels");
+            let made = deployment("d", "").replacen("labels", &owner, 1);
+            let wants = planned(&ROW, "default/b", &cluster(&[BINDING, &made], &[])).wants;
+            let updates = wants.iter().filter(|want| matches!(want, Want::Update(Object::Deployment(_)))).count();
+            assert_eq!(updates, expected, "{owner}");
+        }
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Indexed for SinkBinding {
         let (namespace, subject) = (self.namespace(), &self.spec.subject);
         destination(&self.spec.source.sink, namespace, add);
         if subject.name.is_empty() {
-            add(Term::SelectsOtherwise { namespace });
+            select(namespace, subject.selector.as_ref(), add);
         } else if let Some(kind) = Kind::from_api(&subject.api_version, &subject.kind) {
             add(leads_to(kind, &Key::new(namespace, subject.name.clone())));
         }
