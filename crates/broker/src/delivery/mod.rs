@@ -36,16 +36,33 @@ impl Destination {
         Self { uri, is_bare: false, ca_certs: None, audience: None }
     }
 
-    /// The same by its text, which [`Display`](fmt::Display) gives back.
+    /// The same by its text, which [`Display`](fmt::Display) gives back. What admission and Go take in a path or query and an
+    /// `Uri` does not is escaped, as Go escapes it when it sends.
     ///
     /// # Errors
-    /// When it is no URI.
+    /// When it is no URI all the same.
     pub fn read(text: &str) -> Result<Self, InvalidUri> {
-        let uri: Uri = text.parse()?;
+        let uri: Uri = text.parse().or_else(|error| escaped(text).ok_or(error)?.parse())?;
         let beyond_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
         let is_bare = beyond_scheme.split(['?', '#']).next().is_some_and(|place| !place.contains('/'));
         Ok(Self { is_bare, ..Self::new(uri) })
     }
+}
+
+/// A URI with what may not stand in its path and query escaped; nothing where there is nothing to escape.
+fn escaped(text: &str) -> Option<String> {
+    let authority = text.find("://")? + 3;
+    let path = authority + text[authority..].find(['/', '?'])?;
+    let mut escaped = text[..path].to_owned();
+    for byte in text[path..].bytes() {
+        match byte {
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0..=b' ' | 0x7f.. => {
+                escaped += &format!("%{byte:02X}");
+            }
+            _ => escaped.push(char::from(byte)),
+        }
+    }
+    (escaped != text).then_some(escaped)
 }
 
 impl fmt::Display for Destination {
@@ -105,7 +122,11 @@ mod tests {
         {
             assert_eq!(Destination::read(text).expect("a URI").to_string(), text);
         }
-        assert!(Destination::read("http://a b").is_err());
+        for text in ["http://a b", "http://é/", ""] {
+            assert!(Destination::read(text).is_err(), "{text}");
+        }
+        let escaped = Destination::read("http://s/<é>`?a b").expect("a URI");
+        assert_eq!(escaped.uri, "http://s/%3C%C3%A9%3E%60?a%20b");
     }
 
     /// Upstream's conformance matrix of broker and trigger.
