@@ -3,6 +3,7 @@
 //! Accepting a field is a promise. What this build does not carry out stands in one of the two tables here, and in
 //! `docs/limits.md`, which a test compares with them.
 
+use knoll_api::labels::EVENTING_SYSTEM_NAMESPACE;
 use serde_json::Value;
 
 use super::{Admission, pod_security};
@@ -43,6 +44,8 @@ enum Of {
     Pod,
     /// In objects of one resource, by group and plural.
     Kind(&'static str, &'static str),
+    /// In this ConfigMap of Eventing's.
+    Settings(&'static str),
 }
 
 /// A field that nothing here acts on.
@@ -84,7 +87,17 @@ fn is_request_reply(kind: &Value) -> bool {
     kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("RequestReply"))
 }
 
+/// Settings beside the example that explains them.
+fn any_setting(data: &Value) -> bool {
+    data.as_object().is_some_and(|data| data.keys().any(|key| key != "_example"))
+}
+
+fn any_of_adapters(data: &Value) -> bool {
+    data.as_object().is_some_and(|data| data.keys().any(|key| key.starts_with("apiserversources-nodeselector-")))
+}
+
 const SERVICES: Of = Of::Kind("", "services");
+const INTEGRATION_SOURCES: Of = Of::Kind("sources.knative.dev", "integrationsources");
 const INTEGRATION_SINKS: Of = Of::Kind("sinks.knative.dev", "integrationsinks");
 const EVENT_POLICIES: Of = Of::Kind("eventing.knative.dev", "eventpolicies");
 const OF_REQUEST_REPLIES: &str = "a RequestReply lets in whom its Broker lets in: name that";
@@ -178,6 +191,7 @@ const FIELDS: &[Field] = &[
     ),
     field(EVENT_POLICIES, &["spec", "to", "[]", "ref", "kind"], is_request_reply, OF_REQUEST_REPLIES),
     field(EVENT_POLICIES, &["spec", "to", "[]", "selector", "kind"], is_request_reply, OF_REQUEST_REPLIES),
+    field(INTEGRATION_SOURCES, &["spec", "aws"], given, "sources in clouds are not carried out: no event is sent"),
     field(INTEGRATION_SINKS, &["spec", "aws"], given, "sinks in clouds are not carried out: no event is taken in"),
     field(INTEGRATION_SINKS, &["spec", "log", "showAllProperties"], given, "events have no properties beside headers"),
     field(INTEGRATION_SINKS, &["spec", "log", "showProperties"], given, "events have no properties beside headers"),
@@ -195,6 +209,26 @@ const FIELDS: &[Field] = &[
         "rules in CEL are not evaluated",
     ),
     field(DEFINITIONS, &["spec", "versions", "**", "pattern"], Value::is_string, "patterns of text are not evaluated"),
+    field(
+        Of::Settings("config-features"),
+        &["data", "oidc-discovery-base-url"],
+        given,
+        "tokens of this instance's own issuer count",
+    ),
+    field(Of::Settings("config-features"), &["data"], any_of_adapters, "ApiServerSources have no pods to be placed"),
+    field(
+        Of::Settings("config-leader-election"),
+        &["data"],
+        any_setting,
+        "roles have their leases by their own settings",
+    ),
+    field(
+        Of::Settings("config-logging"),
+        &["data"],
+        any_setting,
+        "the level is that of `--log` and `knoll admin log-level`",
+    ),
+    field(Of::Settings("config-observability"), &["data"], any_setting, "metrics are those of `knoll admin metrics`"),
     field(
         Of::Kind("", "resourcequotas"),
         &["spec", "scopes", "[]"],
@@ -239,6 +273,7 @@ pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
         let (root, prefix) = match (field.of, &pod) {
             (Of::Pod, Some(pointer)) => (pointer.as_str(), pointer[1..].replace('/', ".") + "."),
             (Of::Kind(group, plural), _) if row == (group, plural) => ("", String::new()),
+            (Of::Settings(name), _) if is_settings(admission, new, name) => ("", String::new()),
             _ => continue,
         };
         for path in places(field.path) {
@@ -249,6 +284,13 @@ pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
             }
         }
     }
+}
+
+/// Whether an object is this ConfigMap of Eventing's.
+fn is_settings(admission: &Admission<'_>, object: &Value, name: &str) -> bool {
+    let resource = admission.resource;
+    let is_map = resource.group.is_empty() && resource.plural == "configmaps";
+    is_map && admission.namespace == EVENTING_SYSTEM_NAMESPACE && object::name(object) == name
 }
 
 /// Where a field stands: what is said of containers is said of those that run before them, too.
@@ -318,6 +360,7 @@ mod tests {
             let of = match field.of {
                 Of::Pod => "pods and their templates".to_owned(),
                 Of::Kind(_, plural) => plural.to_owned(),
+                Of::Settings(name) => format!("`{name}` in `{EVENTING_SYSTEM_NAMESPACE}`"),
             };
             text += &format!("| `{}` of {of} | {} |\n", shown(field.path), field.sentence);
         }

@@ -164,6 +164,8 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
         "spec.versions[]…x-kubernetes-validations" => json!([{"rule": "self.a > 0"}]),
         "spec.aws" => json!({"s3": {"arn": "a", "region": "r"}, "auth": {"serviceAccountName": "s"}}),
         path if path.starts_with("spec.log.show") => true.into(),
+        "data.oidc-discovery-base-url" => "https://issuer.example".into(),
+        "data" => json!({"apiserversources-nodeselector-a": "b"}),
         path if path.starts_with("spec.to[].") => "RequestReply".into(),
         "spec.scopes[]" | "spec.scopeSelector.matchExpressions[].scopeName" => "CrossNamespacePodAffinity".into(),
         other => panic!("say how {other} of {of} is written"),
@@ -184,6 +186,13 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
                     "schema": {"openAPIV3Schema": {"type": "object"}}}],
             }}),
         ),
+        "integrationsources" => (
+            "/apis/sources.knative.dev/v1alpha1/namespaces/default/integrationsources",
+            json!({"metadata": {"name": "x"}, "spec": {"sink": {"uri": "http://s"}}}),
+        ),
+        of if settings(of).is_some() => {
+            ("/api/v1/namespaces/knative-eventing/configmaps", json!({"metadata": {"name": settings(of)}, "data": {}}))
+        }
         "integrationsinks" => (
             "/apis/sinks.knative.dev/v1alpha1/namespaces/default/integrationsinks",
             json!({"metadata": {"name": "x"}, "spec": {}}),
@@ -214,6 +223,11 @@ fn saying(of: &str, path: &str) -> (&'static str, Value) {
     *at = value;
     complete(&mut object, path);
     (collection, object)
+}
+
+/// The ConfigMap of Eventing's that a row of the table is about.
+fn settings(of: &str) -> Option<&str> {
+    of.strip_prefix('`')?.split('`').next()
 }
 
 /// What else must be said for that to be taken.
@@ -254,6 +268,9 @@ async fn every_field_of_the_table_is_kept_with_a_warning_or_refused() {
     assert!(fields.len() > 20, "{fields:?}");
     for (path, of, means) in fields {
         let (collection, object) = saying(&of, &path);
+        if let Some(name) = settings(&of) {
+            h.send("DELETE", &format!("{collection}/{name}"), json!({})).await;
+        }
         let answer = h.post(&format!("{collection}?dryRun=All"), object).await;
         let values = answer.headers.get_all("warning").iter();
         let told: Vec<String> = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
