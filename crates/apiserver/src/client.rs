@@ -2,19 +2,17 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::Request;
-use tower::service_fn;
+use knoll_client::Client;
 
-use crate::{ApiServer, UserInfo, body};
+use crate::{ApiServer, UserInfo};
 
 impl ApiServer {
-    /// A client that acts as `identity`. Must be called inside a tokio runtime.
-    pub fn client(self: &Arc<Self>, identity: UserInfo) -> kube::Client {
+    /// A client that acts as `identity`.
+    pub fn client(self: &Arc<Self>, identity: UserInfo) -> Client {
         let server = self.clone();
-        let service = service_fn(move |request: Request<kube::client::Body>| {
+        Client::new(move |request| {
             let (server, identity) = (server.clone(), identity.clone());
-            async move { Ok::<_, Infallible>(server.handle(request.map(body::wrap), identity).await) }
-        });
-        kube::Client::new(service, "default")
+            async move { Ok::<_, Infallible>(server.handle(request, identity).await) }
+        })
     }
 }

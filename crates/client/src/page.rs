@@ -19,20 +19,20 @@ pub(crate) struct PageMeta {
 }
 
 /// Reads a page, and hands each of its objects on before the next is read.
-pub(crate) fn read(text: &str, each: impl FnMut(Value)) -> serde_json::Result<PageMeta> {
-    let mut reader = serde_json::Deserializer::from_str(text);
+pub(crate) fn read(text: &[u8], each: &mut dyn FnMut(Value)) -> serde_json::Result<PageMeta> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
     let meta = Page(each).deserialize(&mut reader)?;
     reader.end()?;
     Ok(meta)
 }
 
 /// A page.
-struct Page<F>(F);
+struct Page<'a>(&'a mut dyn FnMut(Value));
 
 /// The objects of one; lists that are empty may be null.
-struct Items<'a, F>(&'a mut F);
+struct Items<'a>(&'a mut dyn FnMut(Value));
 
-impl<'de, F: FnMut(Value)> DeserializeSeed<'de> for Page<F> {
+impl<'de> DeserializeSeed<'de> for Page<'_> {
     type Value = PageMeta;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<PageMeta, D::Error> {
@@ -40,19 +40,19 @@ impl<'de, F: FnMut(Value)> DeserializeSeed<'de> for Page<F> {
     }
 }
 
-impl<'de, F: FnMut(Value)> Visitor<'de> for Page<F> {
+impl<'de> Visitor<'de> for Page<'_> {
     type Value = PageMeta;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<PageMeta, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<PageMeta, A::Error> {
         let mut meta = PageMeta::default();
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
                 "metadata" => meta = fields.next_value()?,
-                "items" => fields.next_value_seed(Items(&mut self.0))?,
+                "items" => fields.next_value_seed(Items(&mut *self.0))?,
                 _ => drop(fields.next_value::<IgnoredAny>()?),
             }
         }
@@ -60,7 +60,7 @@ impl<'de, F: FnMut(Value)> Visitor<'de> for Page<F> {
     }
 }
 
-impl<'de, F: FnMut(Value)> DeserializeSeed<'de> for Items<'_, F> {
+impl<'de> DeserializeSeed<'de> for Items<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -68,7 +68,7 @@ impl<'de, F: FnMut(Value)> DeserializeSeed<'de> for Items<'_, F> {
     }
 }
 
-impl<'de, F: FnMut(Value)> Visitor<'de> for Items<'_, F> {
+impl<'de> Visitor<'de> for Items<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,10 +97,10 @@ mod tests {
     fn a_page_is_told_object_by_object_whatever_the_order_of_its_fields() {
         let mut seen = Vec::new();
         let text = json!({"items": [{"a": 1}, {"b": 2}], "kind": "List", "metadata": {"resourceVersion": "7", "continue": "x"}});
-        let meta = read(&text.to_string(), |item| seen.push(item)).expect("a page");
+        let meta = read(text.to_string().as_bytes(), &mut |item| seen.push(item)).expect("a page");
         assert_eq!(meta, PageMeta { resource_version: "7".into(), r#continue: "x".into() });
         assert_eq!(seen, [json!({"a": 1}), json!({"b": 2})]);
-        assert_eq!(read(r#"{"items": null}"#, |_| panic!("there is none")).expect("a page"), PageMeta::default());
-        assert!(read(r#"{"items": [{"a": 1}, {"#, drop).is_err());
+        assert_eq!(read(br#"{"items": null}"#, &mut |_| panic!("there is none")).expect("a page"), PageMeta::default());
+        assert!(read(br#"{"items": [{"a": 1}, {"#, &mut drop).is_err());
     }
 }

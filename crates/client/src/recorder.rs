@@ -3,14 +3,16 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use http::Request;
+use http::Method;
 use jiff::Timestamp;
-use kube::Client;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::rush::Rush;
+use crate::{
+    api::{Client, JSON, MERGE_PATCH, METADATA},
+    error::{Error, Result},
+    rush::Rush,
+};
 
 /// Events that may wait to be recorded.
 const WAITING: usize = 4096;
@@ -25,9 +27,6 @@ const SERIES: Duration = Duration::from_secs(600);
 /// Events of one object at once, and how long until it may cause another.
 const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(300);
-
-/// An answer that is not read: as little of it as the server can send.
-const ANSWER: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// Something that happened to an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -183,7 +182,7 @@ impl Recording {
         enough
     }
 
-    async fn record(&mut self, event: Event, at: Timestamp) -> kube::Result<()> {
+    async fn record(&mut self, event: Event, at: Timestamp) -> Result<()> {
         let now = Instant::now();
         if self.series.len() >= REMEMBERED {
             self.series.retain(|_, series| now - series.last < SERIES);
@@ -198,10 +197,10 @@ impl Recording {
             series.count = series.count.saturating_add(1);
             series.last = now;
             let patch = json!({"count": series.count, "lastTimestamp": at});
-            let request = Request::patch(format!("{root}/{}", series.name));
-            match send(&self.client, request, "application/merge-patch+json", &patch).await {
+            let path = format!("{root}/{}", series.name);
+            match send(&self.client, Method::PATCH, &path, MERGE_PATCH, &patch).await {
                 // It expired: begin again.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(Error::Api(status)) if status.code == 404 => {}
                 result => return result,
             }
         }
@@ -209,7 +208,7 @@ impl Recording {
         let unique = Timestamp::now().as_nanosecond().wrapping_add(i128::from(self.serial));
         let name = format!("{}.{unique:x}", event.name);
         let body = body(&event, &self.source, namespace, &name, &at);
-        send(&self.client, Request::post(&root), "application/json", &body).await?;
+        send(&self.client, Method::POST, &root, JSON, &body).await?;
         self.series.insert(event, Series { name, count: 1, last: now });
         Ok(())
     }
@@ -237,22 +236,25 @@ fn body(event: &Event, source: &Source, namespace: &str, name: &str, at: &str) -
     body
 }
 
-async fn send(client: &Client, request: http::request::Builder, kind: &str, body: &Value) -> kube::Result<()> {
-    let request = request.header("accept", ANSWER).header("content-type", kind);
-    let request = request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
-    client.request(request).await.map(|IgnoredAny| ())
+/// Nothing of the answer is read.
+async fn send(client: &Client, method: Method, path: &str, media_type: &str, body: &Value) -> Result<()> {
+    let body = Some((media_type, body.to_string().into_bytes()));
+    client.call(method, path, METADATA, body).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::api::{Body, whole};
 
     #[tokio::test]
     async fn an_object_that_talks_much_is_heard_less() {
-        let service = tower::service_fn(|_request: Request<kube::client::Body>| async {
-            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-        });
-        let client = Client::new(service, "default");
+        let client = Client::new(|_| async { Ok::<_, Infallible>(Response::new(whole(""))) });
         let (_recorder, mut recording) = Recorder::new(client, Source::default(), Rush::default(), Arc::new(|_| {}));
         let event = |name: &str| Event { name: name.into(), ..Event::default() };
         let now = Instant::now();
@@ -265,20 +267,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_are_recorded_after_what_requests_wait_for_with_the_time_they_happened_at() {
         let (told, mut heard) = mpsc::unbounded_channel();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let client = Client::new(move |request: Request<Body>| {
             let told = told.clone();
             async move {
-                let body = request.into_body().collect_bytes().await.expect("a body");
+                let body = request.into_body().collect().await.expect("a body").to_bytes();
                 let event: Value = serde_json::from_slice(&body).expect("an event");
                 told.send((event, Instant::now())).expect("somebody listens");
-                let body = kube::client::Body::from(b"{}".to_vec());
-                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                Ok::<_, Infallible>(Response::new(whole("{}")))
             }
         });
         let rush = Rush::default();
         let source = Source::default();
-        let (recorder, mut recording) =
-            Recorder::new(Client::new(service, "default"), source, rush.clone(), Arc::new(|_| {}));
+        let (recorder, mut recording) = Recorder::new(client, source, rush.clone(), Arc::new(|_| {}));
         tokio::spawn(async move { recording.run().await });
         rush.begin("a/r");
         let (begun, before) = (Instant::now(), Timestamp::now());

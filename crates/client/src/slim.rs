@@ -10,14 +10,8 @@ use serde::{
 use serde_json::{Map, Value};
 
 /// An object as JSON, without `metadata.managedFields`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Slim(pub(crate) Value);
-
-impl From<Slim> for Value {
-    fn from(Slim(object): Slim) -> Self {
-        object
-    }
-}
 
 /// Its metadata.
 struct Metadata(Value);

@@ -4,16 +4,19 @@
 //! (so what vanished while nobody watched goes), a watch goes on where the listing or the last event ended. [`changes`] is
 //! for who wants to hear of changes alone: it tells none of what there is, and a listing costs one object.
 
-use std::{marker::PhantomData, pin::pin, time::Duration};
+use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use http::Request;
-use kube::{Client, core::WatchEvent};
-use serde::de::DeserializeOwned;
+use futures_util::future::BoxFuture;
+use http::Method;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{page, slim::Slim};
+use crate::{
+    api::{Client, JSON},
+    error::{Error, Result},
+    events::{Event, Events},
+    page,
+};
 
 /// Objects in one page of a listing: whoever follows many collections has a page of each in memory at once.
 const PAGE: usize = 200;
@@ -67,29 +70,60 @@ pub fn revision_of(object: &Value) -> &str {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whoever follows a collection whose objects are read as `O`.
-struct Follower<'a, T, F, O> {
-    client: &'a Client,
-    collection: &'a Collection,
-    read: F,
-    into: &'a mpsc::Sender<T>,
-    /// Whether listings tell what there is; otherwise they only find out the revision to watch from.
-    lists_objects: bool,
-    objects: PhantomData<fn() -> O>,
-    /// What broke last, since nothing was listed: it is logged once.
-    failure: Option<String>,
+/// Who hears of a collection. What follows one is compiled once, for whatever is made of what is seen.
+trait Listener: Send {
+    /// Makes of what is seen what is told.
+    fn see(&mut self, seen: Seen);
+
+    /// Tells what was made, in order; nothing where nothing is to be told. Whether somebody listens.
+    fn tell(&mut self) -> Option<BoxFuture<'_, bool>>;
+
+    /// Tells none of what was made and not told yet.
+    fn forget(&mut self);
 }
 
-impl<'a, T, F, O> Follower<'a, T, F, O> {
-    fn new(
-        client: &'a Client,
-        collection: &'a Collection,
-        into: &'a mpsc::Sender<T>,
-        read: F,
-        lists_objects: bool,
-    ) -> Self {
-        Follower { client, collection, read, into, lists_objects, objects: PhantomData, failure: None }
+/// Makes messages and sends them.
+struct Teller<'a, T, F> {
+    read: F,
+    into: &'a mpsc::Sender<T>,
+    made: Vec<T>,
+}
+
+impl<T: Send, F: FnMut(Seen) -> Option<T> + Send> Listener for Teller<'_, T, F> {
+    fn see(&mut self, seen: Seen) {
+        self.made.extend((self.read)(seen));
     }
+
+    fn tell(&mut self) -> Option<BoxFuture<'_, bool>> {
+        if self.made.is_empty() {
+            return None;
+        }
+        let (made, into) = (std::mem::take(&mut self.made), self.into);
+        Some(Box::pin(async move {
+            for message in made {
+                if into.send(message).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        }))
+    }
+
+    fn forget(&mut self) {
+        self.made = Vec::new();
+    }
+}
+
+/// Follows a collection.
+struct Follower<'a> {
+    client: &'a Client,
+    collection: &'a Collection,
+    listener: &'a mut dyn Listener,
+    /// Whether listings tell what there is, and objects come without the record of who manages which field; otherwise
+    /// listings only find out the revision to watch from.
+    lists_objects: bool,
+    /// What broke last, since nothing was listed: it is logged once.
+    failure: Option<String>,
 }
 
 /// How a watch ended.
@@ -110,8 +144,7 @@ pub async fn follow<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower = Follower::<_, _, Slim>::new(client, collection, into, read, true);
-    follower.until_unheard().await;
+    until_unheard(client, collection, into, read, true).await;
 }
 
 /// Watches a collection from now on until nobody listens to `into`, and tells none of what there is already: `read` hears
@@ -123,8 +156,7 @@ pub async fn changes<T: Send>(
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
 ) {
-    let follower = Follower::<_, _, Value>::new(client, collection, into, read, false);
-    follower.until_unheard().await;
+    until_unheard(client, collection, into, read, false).await;
 }
 
 /// Lists a collection once, as [`follow`] begins.
@@ -136,28 +168,35 @@ pub async fn list<T: Send>(
     collection: &Collection,
     into: &mpsc::Sender<T>,
     read: impl FnMut(Seen) -> Option<T> + Send,
-) -> kube::Result<()> {
-    let mut follower = Follower::<_, _, Slim>::new(client, collection, into, read, true);
-    follower.list().await.map(drop)
+) -> Result<()> {
+    let mut teller = Teller { read, into, made: Vec::new() };
+    let mut follower = Follower { client, collection, listener: &mut teller, lists_objects: true, failure: None };
+    follower.list_once().await.map(drop)
 }
 
-impl<T, F, O> Follower<'_, T, F, O>
-where
-    T: Send,
-    F: FnMut(Seen) -> Option<T> + Send,
-    O: DeserializeOwned + Clone + Into<Value>,
-{
-    async fn until_unheard(mut self) {
-        let into = self.into;
-        let closed = into.closed();
-        tokio::select! {
-            () = self.run() => {}
-            // While nothing happens, too.
-            () = closed => {}
-        }
+async fn until_unheard<T: Send>(
+    client: &Client,
+    collection: &Collection,
+    into: &mpsc::Sender<T>,
+    read: impl FnMut(Seen) -> Option<T> + Send,
+    lists_objects: bool,
+) {
+    let mut teller = Teller { read, into, made: Vec::new() };
+    let mut follower = Follower { client, collection, listener: &mut teller, lists_objects, failure: None };
+    tokio::select! {
+        () = follower.run() => {}
+        // While nothing happens, too.
+        () = into.closed() => {}
+    }
+}
+
+impl Follower<'_> {
+    /// Follows it for ever. Boxed, it is compiled here, once for everybody.
+    fn run(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(self.follow())
     }
 
-    async fn run(&mut self) {
+    async fn follow(&mut self) {
         let (mut pause, mut absent) = (PAUSE.0, false);
         let mut from: Option<String> = None;
         loop {
@@ -216,30 +255,32 @@ where
 
     /// Logs what broke, once until it is something else, and tells where the server does not let it. Whether somebody
     /// listens.
-    async fn failed(&mut self, doing: &str, error: &kube::Error) -> bool {
-        let text = match error {
-            kube::Error::Api(status) => format!("{}: {}", status.reason, status.message),
-            other => knoll_faults::chain(other),
-        };
+    async fn failed(&mut self, doing: &str, error: &Error) -> bool {
+        let text = knoll_faults::chain(error);
         if self.failure.as_ref() != Some(&text) {
             tracing::warn!(path = self.collection.path, error = text, "cannot {doing}");
             self.failure = Some(text);
         }
         match error {
-            kube::Error::Api(status) if status.code == 403 => self.tell(Seen::Forbidden(status.message.clone())).await,
+            Error::Api(status) if status.code == 403 => self.tell(Seen::Forbidden(status.message.clone())).await,
             _ => true,
         }
     }
 
     /// Whether somebody listens.
     async fn tell(&mut self, seen: Seen) -> bool {
-        match (self.read)(seen) {
-            Some(message) => self.into.send(message).await.is_ok(),
+        self.listener.see(seen);
+        self.told().await
+    }
+
+    async fn told(&mut self) -> bool {
+        match self.listener.tell() {
+            Some(telling) => telling.await,
             None => true,
         }
     }
 
-    fn request(&self, query: &str) -> kube::Result<Request<Vec<u8>>> {
+    fn path(&self, query: &str) -> String {
         let Collection { path, field_selector, label_selector } = self.collection;
         let mut uri = format!("{path}?{query}");
         for (name, selector) in [("fieldSelector", field_selector), ("labelSelector", label_selector)] {
@@ -247,20 +288,23 @@ where
                 uri.push_str(&format!("&{name}={}", encode(selector)));
             }
         }
-        let request = Request::get(uri).header("accept", "application/json");
-        request.body(Vec::new()).map_err(kube::Error::HttpError)
+        uri
     }
 
     /// Where to watch from, without a look at what there is; `None` when nobody listens.
-    async fn find_revision(&mut self) -> kube::Result<Option<String>> {
-        let text = self.client.request_text(self.request("limit=1")?).await?;
-        let page = page::read(&text, drop).map_err(kube::Error::SerdeError)?;
-        let at = page.resource_version;
+    async fn find_revision(&mut self) -> Result<Option<String>> {
+        let text = self.client.call(Method::GET, &self.path("limit=1"), JSON, None).await?;
+        let at = page::read(&text, &mut drop).map_err(Error::Answer)?.resource_version;
         Ok(self.tell(Seen::Listed(at.clone())).await.then_some(at))
     }
 
+    /// As [`Follower::run`], for one listing.
+    fn list_once(&mut self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(self.list())
+    }
+
     /// Reports everything there is. Where to watch from; `None` when nobody listens.
-    async fn list(&mut self) -> kube::Result<Option<String>> {
+    async fn list(&mut self) -> Result<Option<String>> {
         if !self.lists_objects {
             return self.find_revision().await;
         }
@@ -268,15 +312,16 @@ where
         let (mut token, mut at) = (String::new(), String::new());
         loop {
             let token_part = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
-            let text = self.client.request_text(self.request(&format!("limit={PAGE}{token_part}"))?).await?;
-            let mut messages = Vec::new();
-            let page = page::read(&text, |item| messages.extend((self.read)(Seen::Item(item))));
+            let path = self.path(&format!("limit={PAGE}{token_part}"));
+            let text = self.client.call(Method::GET, &path, JSON, None).await?;
+            let page = page::read(&text, &mut |item| self.listener.see(Seen::Item(item)));
             drop(text);
-            let page = page.map_err(kube::Error::SerdeError)?;
-            for message in messages {
-                if self.into.send(message).await.is_err() {
-                    return Ok(None);
-                }
+            let page = page.map_err(|error| {
+                self.listener.forget();
+                Error::Answer(error)
+            })?;
+            if !self.told().await {
+                return Ok(None);
             }
             at = if page.resource_version.is_empty() { at } else { page.resource_version };
             if page.r#continue.is_empty() {
@@ -287,25 +332,24 @@ where
     }
 
     /// Reports changes after `at` until the server ends the watch.
-    async fn watch(&mut self, mut at: String) -> Result<End, (String, kube::Error)> {
+    async fn watch(&mut self, mut at: String) -> std::result::Result<End, (String, Error)> {
         let query =
             format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}", encode(&at));
-        let request = self.request(&query).map_err(|error| (at.clone(), error))?;
-        let stream = self.client.request_events::<O>(request).await;
-        let mut stream = pin!(stream.map_err(|error| (at.clone(), error))?);
+        let body = self.client.stream(&self.path(&query)).await.map_err(|error| (at.clone(), error))?;
+        let mut events = Events::new(body, self.lists_objects);
         loop {
-            let event = stream.try_next().await.map_err(|error| (at.clone(), error))?;
-            let seen = match event {
-                None => return Ok(End::At(at)),
-                Some(WatchEvent::Added(object)) => Seen::Added(moved(object, &mut at)),
-                Some(WatchEvent::Modified(object)) => Seen::Modified(moved(object, &mut at)),
-                Some(WatchEvent::Deleted(object)) => Seen::Gone(moved(object, &mut at)),
-                Some(WatchEvent::Bookmark(bookmark)) => {
-                    at = bookmark.metadata.resource_version;
+            let seen = match events.next().await {
+                Err(error) => return Err((at, error)),
+                Ok(None) => return Ok(End::At(at)),
+                Ok(Some(Event::Added(object))) => Seen::Added(moved(object, &mut at)),
+                Ok(Some(Event::Modified(object))) => Seen::Modified(moved(object, &mut at)),
+                Ok(Some(Event::Deleted(object))) => Seen::Gone(moved(object, &mut at)),
+                Ok(Some(Event::Bookmark(revision))) => {
+                    at = revision;
                     Seen::Bookmark(at.clone())
                 }
-                Some(WatchEvent::Error(status)) if status.code == 410 => return Ok(End::Relist),
-                Some(WatchEvent::Error(status)) => return Err((at, kube::Error::Api(status))),
+                Ok(Some(Event::Error(status))) if status.code == 410 => return Ok(End::Relist),
+                Ok(Some(Event::Error(status))) => return Err((at, Error::Api(Box::new(status)))),
             };
             if !self.tell(seen).await {
                 return Ok(End::Unheard);
@@ -315,24 +359,23 @@ where
 }
 
 /// An object of a watch, which is then at that object's revision.
-fn moved(object: impl Into<Value>, at: &mut String) -> Value {
-    let object = object.into();
+fn moved(object: Value, at: &mut String) -> Value {
     revision_of(&object).clone_into(at);
     object
 }
 
 /// The code of a refusal; 0 when there was no answer.
-fn code(error: &kube::Error) -> u16 {
+fn code(error: &Error) -> u16 {
     match error {
-        kube::Error::Api(status) => status.code,
+        Error::Api(status) => status.code,
         _ => 0,
     }
 }
 
 /// Whether the server has not come to the revision asked for: where its store was set back, it never will, and what was seen
 /// is of another history.
-fn is_older(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
+fn is_older(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
 }

@@ -7,26 +7,29 @@ use std::{
 };
 
 use http::{Request, Response};
-use knoll_client::watch::{Collection, Seen, changes};
-use kube::client::Body;
+use knoll_client::{
+    Body, Client,
+    watch::{Collection, Seen, changes},
+    whole,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 /// Answers requests in turn, and then nothing for ever; keeps what was asked.
-fn server(answers: Vec<String>) -> (kube::Client, Arc<Mutex<Vec<String>>>) {
+fn server(answers: Vec<String>) -> (Client, Arc<Mutex<Vec<String>>>) {
     let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = asked.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
+    let client = Client::new(move |request: Request<Body>| {
         let (answers, kept) = (answers.clone(), kept.clone());
         async move {
             kept.lock().unwrap().push(request.uri().to_string());
             let answer = answers.lock().unwrap().pop_front();
             let Some(answer) = answer else { return std::future::pending().await };
-            Ok::<_, Infallible>(Response::new(Body::from(answer.into_bytes())))
+            Ok::<_, Infallible>(Response::new(whole(answer)))
         }
     });
-    (kube::Client::new(service, "default"), asked)
+    (client, asked)
 }
 
 fn object(name: &str, revision: u64) -> Value {

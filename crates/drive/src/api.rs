@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use http::{Method, Request};
+use http::Method;
 use knoll_api::{Key, Kind, Object};
-use kube::Client;
+use knoll_client::{Client, Error, JSON, MERGE_PATCH, METADATA};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-
-/// Objects without all but their metadata, where the server knows how.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
 
 /// A refusal or a broken connection.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +25,7 @@ pub(crate) enum ApiError {
     },
     /// There was no answer, or none that can be read.
     #[error("no usable answer")]
-    Broken(#[source] Box<kube::Error>),
+    Broken(#[source] Box<Error>),
 }
 
 impl ApiError {
@@ -48,10 +45,10 @@ impl ApiError {
     }
 }
 
-impl From<kube::Error> for ApiError {
-    fn from(error: kube::Error) -> Self {
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
         match error {
-            kube::Error::Api(status) => ApiError::Refused {
+            Error::Api(status) => ApiError::Refused {
                 code: status.code,
                 reason: status.reason.clone(),
                 message: status.message.clone(),
@@ -108,7 +105,7 @@ impl Api {
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<T, ApiError> {
-        self.call(method, path, "application/json", body).await
+        self.call(method, path, JSON, body).await
     }
 
     /// As [`Api::send`], for what is answered with an object of which only the metadata is read.
@@ -123,14 +120,9 @@ impl Api {
         accept: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<T, ApiError> {
-        let mut request = Request::builder().method(method).uri(path).header("accept", accept);
-        let mut bytes = Vec::new();
-        if let Some((content_type, value)) = body {
-            request = request.header("content-type", content_type);
-            bytes = value.to_string().into_bytes();
-        }
-        let request = request.body(bytes).map_err(|error| ApiError::Broken(Box::new(kube::Error::HttpError(error))))?;
-        Ok(self.client.request(request).await?)
+        let body = body.map(|(media_type, value)| (media_type, value.to_string().into_bytes()));
+        let answer = self.client.call(method, path, accept, body).await?;
+        Ok(serde_json::from_slice(&answer).map_err(Error::Answer)?)
     }
 
     pub(crate) async fn get(&self, kind: Kind, key: &Key) -> Result<Answer, ApiError> {
@@ -143,7 +135,7 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
-        self.answer(Method::POST, path, Some(("application/json", value))).await
+        self.answer(Method::POST, path, Some((JSON, value))).await
     }
 
     /// Replaces an object or, by its name, a subresource.
@@ -155,11 +147,11 @@ impl Api {
         value: &Value,
     ) -> Result<Answer, ApiError> {
         let path = kind.object_path(key) + subresource;
-        self.answer(Method::PUT, &path, Some(("application/json", value))).await
+        self.answer(Method::PUT, &path, Some((JSON, value))).await
     }
 
     pub(crate) async fn merge(&self, path: &str, value: &Value) -> Result<Answer, ApiError> {
-        self.answer(Method::PATCH, path, Some(("application/merge-patch+json", value))).await
+        self.answer(Method::PATCH, path, Some((MERGE_PATCH, value))).await
     }
 
     pub(crate) async fn delete(
@@ -177,6 +169,6 @@ impl Api {
         if let Some(seconds) = grace_seconds {
             options["gracePeriodSeconds"] = seconds.into();
         }
-        self.answer(Method::DELETE, &kind.object_path(key), Some(("application/json", &options))).await
+        self.answer(Method::DELETE, &kind.object_path(key), Some((JSON, &options))).await
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use knoll_client::{
+    Client,
     recorder::{Event, Outcome, Recorder, Recording, Source},
     rush::Rush,
 };
 use knoll_faults::caught;
 use knoll_plan::{EventRecord, EventType};
-use kube::Client;
 
 use crate::{counters::Counters, lives::Lives};
 

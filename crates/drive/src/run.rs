@@ -7,9 +7,8 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
-use knoll_client::rush::Rush;
+use knoll_client::{Client, rush::Rush};
 use knoll_faults::caught;
-use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,

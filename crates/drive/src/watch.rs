@@ -6,10 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use knoll_api::{Key, Kind, Object, labels};
-use knoll_client::watch::{self, Collection, revision_of};
+use knoll_client::{
+    Client,
+    watch::{self, Collection, revision_of},
+};
 use knoll_faults::caught;
 use knoll_plan::Change;
-use kube::Client;
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch as signal},

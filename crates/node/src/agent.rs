@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use knoll_api::clock::SteadyClock;
+use knoll_client::Client as ApiClient;
 use knoll_container::client::Client as MonitorClient;
 use knoll_container::protocol::{Listing, SandboxId};
 use knoll_oci::ImageStore;
-use kube::Client as KubeClient;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -97,7 +97,7 @@ impl Node {
     /// When the machine cannot be described or its directories cannot be made. Blocking for a few file accesses.
     pub fn new(
         config: Config,
-        client: KubeClient,
+        client: ApiClient,
         monitor: MonitorClient,
         images: ImageStore,
         callbacks: Callbacks,

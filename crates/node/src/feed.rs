@@ -4,8 +4,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use knoll_api::json;
-use knoll_client::watch::{self, Collection, Seen};
-use kube::Client;
+use knoll_client::{
+    Client,
+    watch::{self, Collection, Seen},
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 

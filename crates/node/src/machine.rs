@@ -218,9 +218,9 @@ async fn changed(pressure: &watch::Receiver<Pressure>) {
     }
 }
 
-async fn write_status(shared: &Shared, machine: &Machine, path: &str, pressure: Pressure) -> kube::Result<()> {
+async fn write_status(shared: &Shared, machine: &Machine, path: &str, pressure: Pressure) -> knoll_client::Result<()> {
     let object = machine.node(&shared.config);
-    let current: Value = match shared.api.get(path.to_owned()).await? {
+    let current: Value = match shared.api.get(path).await? {
         Some(current) => current,
         None => shared.api.create("/api/v1/nodes", &object).await?,
     };
@@ -246,13 +246,13 @@ fn images(shared: &Shared) -> Vec<Value> {
     images.iter().take(TOLD_IMAGES).map(tell).collect()
 }
 
-async fn renew(shared: &Shared) -> kube::Result<()> {
+async fn renew(shared: &Shared) -> knoll_client::Result<()> {
     let name = &shared.config.name;
     let now = jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%S%.6fZ", Timestamp::now()).unwrap_or_default();
     let seconds = shared.config.heartbeat.as_secs() * 4;
     let spec = json!({"holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": now});
     match shared.api.merge(&format!("{LEASES}/{name}"), &json!({"spec": spec})).await.map(drop) {
-        Err(kube::Error::Api(status)) if status.code == 404 => {
+        Err(knoll_client::Error::Api(status)) if status.code == 404 => {
             let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec});
             shared.api.create(LEASES, &lease).await.map(drop)

@@ -83,7 +83,7 @@ fn main() -> Result<(), Failure> {
 struct Site {
     dir: tempfile::TempDir,
     server: Arc<ApiServer>,
-    api: kube::Client,
+    api: knoll_client::Client,
     monitor: Monitor,
     launcher: Launcher,
     images: ImageStore,
@@ -200,9 +200,9 @@ impl Site {
     }
 
     async fn send_as(&self, kind: &str, method: &str, path: &str, body: Value) -> Result<Value, Failure> {
-        let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind).body(bytes)?;
-        Ok(self.api.request(request).await.map_err(|e| format!("{method} {path}: {e}"))?)
+        let content = (!body.is_null()).then(|| (kind, body.to_string().into_bytes()));
+        let answer = self.api.call(method.parse()?, path, knoll_client::JSON, content).await;
+        Ok(serde_json::from_slice(&answer.map_err(|e| format!("{method} {path}: {e}"))?)?)
     }
 
     /// Prints what is known, for a journey that failed.

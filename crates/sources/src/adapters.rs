@@ -21,7 +21,8 @@ use crate::{
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Makes a client of the API that is this namespace's ServiceAccount of this name.
-pub type Clients = Arc<dyn Fn(Arc<str>, Arc<str>) -> BoxFuture<'static, Result<kube::Client, String>> + Send + Sync>;
+pub type Clients =
+    Arc<dyn Fn(Arc<str>, Arc<str>) -> BoxFuture<'static, Result<knoll_client::Client, String>> + Send + Sync>;
 
 /// What others do for sources.
 #[derive(Clone)]

@@ -11,12 +11,11 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use knoll_api::{Key, Kind};
+use knoll_client::{Body, BoxError, Client, whole};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The status that makes the connection panic where it is awaited.
 pub(crate) const PANIC: u16 = 0;
@@ -54,9 +53,9 @@ pub(crate) struct Fake {
 
 impl Fake {
     /// A client of it.
-    pub(crate) fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> Client {
         let fake = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        Client::new(move |request| {
             let fake = fake.clone();
             async move {
                 let delay = fake.delay_of(request.method(), request.uri().path());
@@ -64,8 +63,7 @@ impl Fake {
                 tokio::time::sleep(delay).await;
                 Ok::<_, Infallible>(answer)
             }
-        });
-        kube::Client::new(service, "default")
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -221,9 +219,9 @@ impl Fake {
         object
     }
 
-    async fn handle(&self, request: Request<kube::client::Body>) -> Response<Body> {
+    async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let bytes = body.collect_bytes().await.unwrap_or_default();
+        let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
         let sent: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
@@ -428,13 +426,13 @@ fn watch(state: &mut State, kind: Kind, query: &str) -> Response<Body> {
     }
     let frames = stream::unfold(lines, |mut lines| async move {
         let line = lines.recv().await?;
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n")))), lines))
+        Some((Ok::<_, BoxError>(Frame::data(Bytes::from(format!("{line}\n")))), lines))
     });
     Response::new(StreamBody::new(frames).boxed_unsync())
 }
 
 fn answer(value: &Value) -> Response<Body> {
-    Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync())
+    Response::new(whole(value.to_string()))
 }
 
 fn refusal(code: u16, reason: &str) -> Response<Body> {
@@ -445,6 +443,5 @@ fn refusal(code: u16, reason: &str) -> Response<Body> {
 fn refusal_about(code: u16, reason: &str, name: &str) -> Response<Body> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
         "reason": reason, "message": format!("{reason} it was"), "details": {"name": name, "causes": [{"reason": reason}]}});
-    let body = Full::new(Bytes::from(status.to_string())).boxed_unsync();
-    Response::builder().status(code).body(body).expect("a status code in range")
+    Response::builder().status(code).body(whole(status.to_string())).expect("a status code in range")
 }

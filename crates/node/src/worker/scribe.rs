@@ -279,9 +279,9 @@ impl Writer {
                     return true;
                 }
                 // The pod is gone: there is nothing to write to.
-                Err(kube::Error::Api(status)) if status.code == 404 => return true,
-                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
-                    let now: Option<Pod> = self.shared.api.get(path.clone()).await.ok().flatten();
+                Err(knoll_client::Error::Api(status)) if status.code == 404 => return true,
+                Err(knoll_client::Error::Api(refusal)) if refusal.code == 409 => {
+                    let now: Option<Pod> = self.shared.api.get(&path).await.ok().flatten();
                     let Some(now) = now.filter(|n| n.metadata.uid == pod.metadata.uid) else { return true };
                     if !gated {
                         continue;

@@ -67,7 +67,7 @@ pub(super) async fn fill_volumes(shared: &Shared, pod: &Arc<Pod>) -> Result<Prep
         let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
         volumes.and_then(|list| list.first()).map(|v| v.name.clone()).unwrap_or_default()
     };
-    let api = |error: kube::Error| (first(), error.to_string());
+    let api = |error: knoll_client::Error| (first(), error.to_string());
     let sources = Arc::new(shared.api.sources(namespace(pod), &references(pod)).await.map_err(api)?);
     let (tokens, refresh_at) =
         fetch_tokens(shared, pod).await.map_err(|error| (first(), format!("failed to fetch token: {error}")))?;
@@ -102,7 +102,7 @@ fn stamp() -> String {
 async fn fetch_tokens(
     shared: &Shared,
     pod: &Pod,
-) -> kube::Result<(BTreeMap<volumes::TokenRequest, String>, Option<tokio::time::Instant>)> {
+) -> knoll_client::Result<(BTreeMap<volumes::TokenRequest, String>, Option<tokio::time::Instant>)> {
     let mut tokens = BTreeMap::new();
     let mut refresh_at = None;
     for request in volumes::tokens(pod) {
@@ -277,7 +277,7 @@ async fn keychain(shared: &Shared, pod: &Pod) -> Keychain {
     let names = pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).map(|r| r.name.as_str());
     for name in names {
         let path = format!("/api/v1/namespaces/{}/secrets/{name}", namespace(pod));
-        match shared.api.get::<Secret>(path).await {
+        match shared.api.get::<Secret>(&path).await {
             Ok(Some(secret)) => {
                 let data = secret.data.unwrap_or_default();
                 let added = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {

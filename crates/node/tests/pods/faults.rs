@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use knoll_client::Client;
 use knoll_node::InstanceEvent;
-use kube::client::Body;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -38,9 +38,9 @@ impl Faults {
     }
 
     /// A client whose requests panic in whoever waits for them.
-    pub(crate) fn client(self: &Arc<Self>, client: kube::Client) -> kube::Client {
+    pub(crate) fn client(self: &Arc<Self>, client: Client) -> Client {
         let faults = Arc::clone(self);
-        let service = tower::service_fn(move |request: http::Request<Body>| {
+        Client::new(move |request| {
             let (faults, client) = (Arc::clone(&faults), client.clone());
             async move {
                 let path = request.uri().path();
@@ -52,8 +52,7 @@ impl Faults {
                 }
                 client.send(request).await
             }
-        });
-        kube::Client::new(service, "default")
+        })
     }
 
     /// What the program logs goes to `self` and, when the environment asks for it, to the terminal.

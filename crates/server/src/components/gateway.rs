@@ -6,6 +6,7 @@ use std::{
 };
 
 use knoll_api::metrics::{MetricFamily, MetricKind};
+use knoll_client::Client;
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::{Counters, Inspect};
 use knoll_plan::{GatewayAddresses, Settings};
@@ -33,7 +34,7 @@ pub(crate) fn places(outside: &[SocketAddr], pods: &PodGatewayPorts) -> Result<P
 }
 
 /// Publishes the gateway in the API.
-pub(crate) async fn publish(client: &kube::Client, places: &Places) -> Result<(), kube::Error> {
+pub(crate) async fn publish(client: &Client, places: &Places) -> knoll_client::Result<()> {
     objects::publish_gateway(client, &place(places.outside.port()), places).await
 }
 

@@ -11,6 +11,7 @@ mod proxies;
 pub(crate) mod registry;
 pub(crate) mod resolver;
 pub(crate) mod sources;
+mod typed;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 

@@ -2,18 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use k8s_openapi::api::core::v1::{Endpoints, Service};
 use knoll_api::{
-    Key,
+    Key, Kind,
     eventing::services::{BROKER_INGRESS, CHANNEL_DISPATCHER, INTEGRATION_SINK, JOB_SINK, REQUEST_REPLY},
     labels,
 };
+use knoll_client::{Client, Result};
 use knoll_plan::GatewayAddresses;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
-};
 use serde_json::{Value, json};
+
+use super::typed::{merge, post};
 
 /// The Service of what holds requests back until there are instances. Here that is the gateway.
 const ACTIVATOR: &str = "activator-service";
@@ -37,11 +35,7 @@ pub(crate) struct Places {
 ///
 /// The load balancer's address is the one the gateway listens on, where that is one address and means the same to
 /// everybody. Loopback addresses mean the pod itself to a pod, so then it is the Service's own.
-pub(crate) async fn publish_gateway(
-    client: &Client,
-    gateway: &GatewayAddresses,
-    places: &Places,
-) -> Result<(), kube::Error> {
+pub(crate) async fn publish_gateway(client: &Client, gateway: &GatewayAddresses, places: &Places) -> Result<()> {
     let Places { outside, public, local } = places;
     let GatewayAddresses { service, local_service, .. } = gateway;
     let at = [("http2", outside.port(), public.port())];
@@ -52,11 +46,10 @@ pub(crate) async fn publish_gateway(
     let at = [("http", 80, local.port()), ("http2", 81, local.port())];
     publish(client, &activator, "activator", "ClusterIP", &at, local.ip()).await?;
     let everybodys = !outside.ip().is_loopback() && !outside.ip().is_unspecified();
-    let own = published.spec.and_then(|spec| spec.cluster_ip);
+    let own = published["spec"]["clusterIP"].as_str().map(str::to_owned);
     let address = own.filter(|_| !everybodys).unwrap_or_else(|| outside.ip().to_string());
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
-    let services: Api<Service> = Api::namespaced(client.clone(), &service.namespace);
-    services.patch_status(&service.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    merge(client, &(Kind::CoreService.object_path(service) + "/status"), &status).await?;
     Ok(())
 }
 
@@ -69,7 +62,7 @@ pub(crate) struct EventPlaces {
 }
 
 /// Publishes where brokers, channels and sinks take events. Whether both are answered is a feature.
-pub(crate) async fn publish_ingresses(client: &Client, to: EventPlaces) -> Result<(), kube::Error> {
+pub(crate) async fn publish_ingresses(client: &Client, to: EventPlaces) -> Result<()> {
     let at = [("http", 80, to.http), ("https", 443, to.https)];
     for name in EVENT_INGRESSES {
         let key = Key::new(labels::EVENTING_SYSTEM_NAMESPACE, name);
@@ -87,7 +80,7 @@ async fn publish(
     kind: &str,
     ports: &[(&str, u16, u16)],
     to: IpAddr,
-) -> Result<Service, kube::Error> {
+) -> Result<Value> {
     let leading = |(name, port, target): &(&str, u16, u16)| json!({"name": name, "port": port, "protocol": "TCP", "targetPort": target});
     let end = |(name, _, target): &(&str, u16, u16)| json!({"name": name, "port": target, "protocol": "TCP"});
     let spec = json!({"type": kind, "ports": ports.iter().map(leading).collect::<Vec<_>>()});
@@ -95,24 +88,20 @@ async fn publish(
     let subsets = json!([{"addresses": [{"ip": to}], "ports": ends}]);
     let labels = json!({"app.kubernetes.io/name": key.namespace, "app.kubernetes.io/component": component});
     let metadata = json!({"name": key.name, "namespace": key.namespace, "labels": labels});
-    let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
-    let service = if services.get_opt(&key.name).await?.is_none() {
+    let path = Kind::CoreService.object_path(key);
+    let service = if client.get(&path).await?.is_none() {
         let wanted = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec});
-        let wanted: Service = serde_json::from_value(wanted).expect("a Service by the book");
-        services.create(&PostParams::default(), &wanted).await?
+        post(client, &Kind::CoreService.collection_path(Some(&key.namespace)), &wanted).await?
     } else {
-        let ports = json!({"spec": {"ports": spec["ports"]}});
-        services.patch(&key.name, &PatchParams::default(), &Patch::Merge(ports)).await?
+        merge(client, &path, &json!({"spec": {"ports": spec["ports"]}})).await?
     };
-    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), &key.namespace);
-    if endpoints.get_opt(&key.name).await?.is_none() {
+    let path = Kind::Endpoints.object_path(key);
+    if client.get(&path).await?.is_none() {
         let metadata = json!({"name": key.name, "namespace": key.namespace});
         let wanted = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets});
-        let wanted: Endpoints = serde_json::from_value(wanted).expect("Endpoints by the book");
-        endpoints.create(&PostParams::default(), &wanted).await?;
+        post(client, &Kind::Endpoints.collection_path(Some(&key.namespace)), &wanted).await?;
     } else {
-        let subsets = json!({"subsets": subsets});
-        endpoints.patch(&key.name, &PatchParams::default(), &Patch::Merge(subsets)).await?;
+        merge(client, &path, &json!({"subsets": subsets})).await?;
     }
     Ok(service)
 }

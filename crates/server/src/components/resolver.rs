@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use knoll_client::Client;
 use knoll_drive::{ResolveDigest, Resolving};
 use knoll_oci::{ImageStore, Keychain, Reference};
 use knoll_plan::DigestRequest;
-use kube::{Api, Client};
 
+use super::typed::find;
 use crate::failure::chain;
 
 /// Asks the image store, which asks registries.
@@ -20,21 +21,21 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     /// The names of the secrets that count: the revision's, then its ServiceAccount's.
-    async fn secret_names(&self, request: &DigestRequest) -> Result<Vec<String>, kube::Error> {
+    async fn secret_names(&self, request: &DigestRequest) -> knoll_client::Result<Vec<String>> {
         let mut names = request.pull_secrets.clone();
         let account = if request.service_account.is_empty() { "default" } else { &request.service_account };
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &request.namespace);
-        let secrets = accounts.get_opt(account).await?.and_then(|account| account.image_pull_secrets);
+        let account: Option<ServiceAccount> = find(&self.client, &request.namespace, account).await?;
+        let secrets = account.and_then(|account| account.image_pull_secrets);
         names.extend(secrets.into_iter().flatten().map(|reference| reference.name));
         Ok(names)
     }
 
     async fn keychain(&self, request: &DigestRequest) -> Result<Keychain, String> {
         let mut keychain = Keychain::default();
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &request.namespace);
         for name in self.secret_names(request).await.map_err(|e| chain(&e))? {
             // A secret that is not there yet is passed over, as kubelets do.
-            let Some(secret) = secrets.get_opt(&name).await.map_err(|e| chain(&e))? else { continue };
+            let secret: Option<Secret> = find(&self.client, &request.namespace, &name).await.map_err(|e| chain(&e))?;
+            let Some(secret) = secret else { continue };
             for (key, value) in secret.data.into_iter().flatten() {
                 match key.as_str() {
                     ".dockerconfigjson" => keychain.add_docker_config(&value.0).map_err(|e| chain(&e))?,

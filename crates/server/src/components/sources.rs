@@ -1,6 +1,7 @@
 //! The sources of events that run in this process.
 
 use knoll_broker::{Sender, Transport, topology::Names};
+use knoll_client::Client;
 use knoll_drive::SourceLinks;
 use knoll_sources::{Adapters, Clients, Config, Hooks};
 use tokio::sync::watch;
@@ -14,7 +15,7 @@ use crate::{admin::Sources, failure::Failure, supervise::Tasks};
 pub(crate) fn start(
     tasks: &mut Tasks,
     names: &Names,
-    client: kube::Client,
+    client: Client,
     clients: Option<Clients>,
     transport: Transport,
     open_ports: Vec<u16>,

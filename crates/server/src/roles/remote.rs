@@ -8,9 +8,10 @@ use http::{
     header::{AUTHORIZATION, HOST},
     uri::{Authority, Scheme},
 };
-use hyper::{body::Incoming, client::conn::http2};
+use http_body_util::BodyExt as _;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kube::client::Body;
+use knoll_client::{Body, Client};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
@@ -94,16 +95,15 @@ impl Remote {
     }
 
     /// A client that asks it.
-    pub(super) fn client(self: &Arc<Self>) -> kube::Client {
+    pub(super) fn client(self: &Arc<Self>) -> Client {
         let remote = self.clone();
-        let service = tower::service_fn(move |request| {
+        Client::new(move |request| {
             let remote = remote.clone();
             async move { remote.send(request).await }
-        });
-        kube::Client::new(service, "default")
+        })
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, RemoteError> {
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, RemoteError> {
         // The semaphore is never closed.
         let _turn = if request.method().is_safe() { None } else { self.writes.acquire().await.ok() };
         let Connection { mut sender, authority, user } = self.connected().await?;
@@ -123,7 +123,7 @@ impl Remote {
             // The next request is sent as whoever the file then says.
             *self.connection.lock().await = None;
         }
-        Ok(response)
+        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
     }
 
     async fn connected(&self) -> Result<Connection, RemoteError> {

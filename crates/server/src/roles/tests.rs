@@ -7,6 +7,7 @@ use knoll_apiserver::{
     ApiServer,
     auth::{LocalAuthority, Pki, ServingCertificate, TokenKey, kubeconfig},
 };
+use knoll_client::{Client, JSON};
 use knoll_drive::{Links, ResolveDigest, Resolving, Role, run};
 use knoll_plan::{DigestRequest, Settings};
 use knoll_store::Store;
@@ -53,10 +54,10 @@ async fn api_server(directory: &Path) -> Source {
     Source::File(path)
 }
 
-async fn ask(client: &kube::Client, method: &str, path: &str, body: &Value) -> Value {
-    let request = http::Request::builder().method(method).uri(path).header("content-type", "application/json");
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    client.request(request.body(body).expect("a request")).await.unwrap_or_default()
+async fn ask(client: &Client, method: &str, path: &str, body: &Value) -> Value {
+    let body = (!body.is_null()).then(|| (JSON, body.to_string().into_bytes()));
+    let answer = client.call(method.parse().expect("a method"), path, JSON, body).await.unwrap_or_default();
+    serde_json::from_slice(&answer).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]

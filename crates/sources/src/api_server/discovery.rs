@@ -1,7 +1,7 @@
 //! Where in the API the objects of a kind are: asked from the server, since kinds may be of users' own making.
 
-use http::Request;
-use kube::Client;
+use http::Method;
+use knoll_client::{Client, Error, JSON};
 use serde::Deserialize;
 
 use crate::Resource;
@@ -50,11 +50,11 @@ struct Served {
 pub(super) async fn find(client: &Client, resource: &Resource) -> Result<Place, String> {
     let Resource { api_version, kind, .. } = resource;
     let root = if api_version.contains('/') { format!("/apis/{api_version}") } else { format!("/api/{api_version}") };
-    let request = Request::get(&root).header("accept", "application/json").body(Vec::new());
-    let request = request.map_err(|_| format!("{api_version:?} is no group and version"))?;
-    let listed = client.request::<Listed>(request).await.map_err(|error| match error {
-        kube::Error::Api(status) if status.code == 404 => format!("{api_version} is not served"),
-        kube::Error::Api(status) => format!("{api_version} cannot be looked up: {}: {}", status.reason, status.message),
+    let listed = client.call(Method::GET, &root, JSON, None).await;
+    let listed = listed.and_then(|answer| serde_json::from_slice::<Listed>(&answer).map_err(Error::Answer));
+    let listed = listed.map_err(|error| match error {
+        Error::Api(status) if status.code == 404 => format!("{api_version} is not served"),
+        Error::Request(_) => format!("{api_version:?} is no group and version"),
         other => format!("{api_version} cannot be looked up: {}", knoll_faults::chain(&other)),
     })?;
     let of_kind = |served: &&Served| *served.kind == **kind && !served.name.contains('/');

@@ -3,8 +3,10 @@
 
 use std::{pin::pin, sync::Arc};
 
-use knoll_client::watch::{self, Collection, Seen};
-use kube::Client;
+use knoll_client::{
+    Client,
+    watch::{self, Collection, Seen},
+};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch as signal};
 

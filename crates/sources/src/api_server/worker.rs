@@ -10,9 +10,8 @@ use std::{
 };
 
 use knoll_api::Kind;
-use knoll_client::watch::Collection;
+use knoll_client::{Client, watch::Collection};
 use knoll_faults::caught;
-use kube::Client;
 use tokio::{
     sync::{Notify, watch},
     task::{AbortHandle, Id as TaskId, JoinError, JoinSet},

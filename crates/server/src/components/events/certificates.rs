@@ -17,12 +17,18 @@ use knoll_api::{
 };
 use knoll_apiserver::auth::{Pki, PkiError};
 use knoll_broker::topology::Names;
-use knoll_client::watch::{Collection, Seen, follow};
-use kube::{Api, Client, api::PostParams};
+use knoll_client::{
+    Client,
+    watch::{Collection, Seen, follow},
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::{failure::chain, supervise::Tasks};
+use crate::{
+    components::typed::{create, find, replace},
+    failure::chain,
+    supervise::Tasks,
+};
 
 /// How often is looked whether one is to be made anew, though nothing changed.
 pub(super) const EVERY: Duration = Duration::from_secs(600);
@@ -119,19 +125,18 @@ impl Keeper {
     /// Makes what is missing and what is due.
     async fn look(&self, now: Timestamp) -> Result<(), String> {
         let namespace = &self.issuer.names.system_namespace;
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        if !encrypts(maps.get_opt(FEATURES).await.map_err(|e| chain(&e))?.as_ref()) {
+        let features: Option<ConfigMap> = find(&self.client, namespace, FEATURES).await.map_err(|e| chain(&e))?;
+        if !encrypts(features.as_ref()) {
             return Ok(());
         }
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         for (service, name) in CERTIFICATES {
-            let held = secrets.get_opt(name).await.map_err(|e| chain(&e))?;
+            let held: Option<Secret> = find(&self.client, namespace, name).await.map_err(|e| chain(&e))?;
             let place = Wanted { namespace, name, service, owner: None };
             let wanted = self.issuer.wanted(held.as_ref(), &place, now).map_err(|e| chain(&e))?;
             let Some(wanted) = wanted else { continue };
             match held {
-                None => secrets.create(&PostParams::default(), &wanted).await,
-                Some(_) => secrets.replace(name, &PostParams::default(), &wanted).await,
+                None => create(&self.client, namespace, &wanted).await,
+                Some(_) => replace(&self.client, namespace, &wanted).await,
             }
             .map_err(|e| chain(&e))?;
             tracing::info!(secret = name, "a Service of Eventing has a new certificate");

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode, header::CONTENT_TYPE};
+use http::StatusCode;
 use knoll_api::{Kind, Object, eventing::EventType};
 use knoll_broker::{EventTypes, Made, NewTypes};
-use kube::Client;
+use knoll_client::{Client, Error};
 
-use crate::supervise::{Stop, Tasks};
+use crate::{
+    components::typed::post,
+    supervise::{Stop, Tasks},
+};
 
 /// Makes EventTypes of what is noted, until the process ends.
 pub(super) fn make(tasks: &mut Tasks, client: Client) -> Arc<EventTypes> {
@@ -30,13 +33,9 @@ async fn run(types: Arc<EventTypes>, new: NewTypes, client: Client, stop: Stop) 
 async fn create(client: Client, event_type: EventType) -> Result<Made, String> {
     let namespace = event_type.metadata.namespace.clone().unwrap_or_default();
     let object = Object::EventType(Arc::new(event_type)).to_json();
-    let request = Request::post(Kind::EventType.collection_path(Some(&namespace)))
-        .header(CONTENT_TYPE, "application/json")
-        .body(object.to_string().into_bytes())
-        .map_err(|e| e.to_string())?;
-    match client.request::<serde_json::Value>(request).await {
+    match post(&client, &Kind::EventType.collection_path(Some(&namespace)), &object).await {
         Ok(_) => Ok(Made::New),
-        Err(kube::Error::Api(status)) if status.code == StatusCode::CONFLICT.as_u16() => Ok(Made::Known),
+        Err(Error::Api(status)) if status.code == StatusCode::CONFLICT.as_u16() => Ok(Made::Known),
         Err(error) => Err(error.to_string()),
     }
 }

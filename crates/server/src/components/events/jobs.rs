@@ -8,12 +8,15 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use knoll_api::{Resource, sinks::JobSink};
 use knoll_bounds::Turns;
 use knoll_broker::{Jobs, NoJob, Progress};
+use knoll_client::{Client, Error};
 use knoll_event::{Event, json};
 use knoll_plan::event_job::{self, Outcome};
-use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
 
-use crate::failure::chain;
+use crate::{
+    components::typed::{create, find},
+    failure::chain,
+};
 
 /// Jobs that are made at a time, and one part in so many of them, and one, for one namespace.
 const PLACES: usize = 64;
@@ -67,10 +70,13 @@ async fn make(client: &Client, sink: &JobSink, event: &Event) -> Result<(), NoJo
     let name = event_job::name(sink.name(), event.source(), event.id());
     let wanted = event_job::job(sink, &name);
     let wanted = wanted.ok_or_else(|| failed("the JobSink does not say what Jobs are made from"))?;
-    let jobs: Api<Job> = Api::namespaced(client.clone(), sink.namespace());
-    let job = match jobs.create(&PostParams::default(), &wanted).await {
+    let job = match create(client, sink.namespace(), &wanted).await {
         Ok(job) => job,
-        Err(error) if is_taken(&error) => jobs.get(&name).await.map_err(|e| refused("looked at", &e))?,
+        Err(error) if is_taken(&error) => {
+            let there: Option<Job> =
+                find(client, sink.namespace(), &name).await.map_err(|e| refused("looked at", &e))?;
+            there.ok_or_else(|| later(&format!("the Job {name} went away just now")))?
+        }
         Err(error) => return Err(refused("made", &error)),
     };
     if !job.is_controlled_by(sink) {
@@ -86,11 +92,12 @@ async fn make(client: &Client, sink: &JobSink, event: &Event) -> Result<(), NoJo
 
 /// Makes the Secret by which a Job gets its event.
 async fn hand_over(client: &Client, job: &Job, event: Vec<u8>) -> Result<(), NoJob> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), job.namespace());
-    match secrets.create(&PostParams::default(), &event_job::secret(job, event)).await {
+    match create(client, job.namespace(), &event_job::secret(job, event)).await {
         Ok(_) => Ok(()),
         Err(error) if is_taken(&error) => {
-            let there = secrets.get(job.name()).await.map_err(|e| refused("given its event", &e))?;
+            let there: Option<Secret> =
+                find(client, job.namespace(), job.name()).await.map_err(|e| refused("given its event", &e))?;
+            let there = there.ok_or_else(|| later(&format!("the Secret {} went away just now", job.name())))?;
             let owners = there.metadata.owner_references.iter().flatten();
             // The Secret of a Job of this name that there was before goes with that.
             let is_its = owners.into_iter().any(|owner| owner.uid == job.uid());
@@ -102,8 +109,7 @@ async fn hand_over(client: &Client, job: &Job, event: Vec<u8>) -> Result<(), NoJ
 
 async fn progress(client: &Client, sink: &JobSink, source: &str, id: &str) -> Result<Progress, NoJob> {
     let name = event_job::name(sink.name(), source, id);
-    let jobs: Api<Job> = Api::namespaced(client.clone(), sink.namespace());
-    let job = jobs.get_opt(&name).await.map_err(|e| refused("looked at", &e))?;
+    let job: Option<Job> = find(client, sink.namespace(), &name).await.map_err(|e| refused("looked at", &e))?;
     let job = job.filter(|job| job.is_controlled_by(sink));
     let job = job.ok_or_else(|| failed(&format!("there is no Job {name} of this event (any more)")))?;
     Ok(match event_job::outcome(&job) {
@@ -113,14 +119,14 @@ async fn progress(client: &Client, sink: &JobSink, source: &str, id: &str) -> Re
     })
 }
 
-fn is_taken(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == StatusCode::CONFLICT.as_u16())
+fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == StatusCode::CONFLICT.as_u16())
 }
 
 /// What the API server said no to is no better later; what it could not do may be.
-fn refused(doing: &str, error: &kube::Error) -> NoJob {
+fn refused(doing: &str, error: &Error) -> NoJob {
     match error {
-        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+        Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
             failed(&format!("the Job cannot be {doing}: {}", status.message))
         }
         error => {

@@ -24,12 +24,12 @@ use knoll_broker::{
     Adopted, Config, DataPlane, EventTypes, Hooks, Log, LogThread, Resolve, Topology, Transport,
     resolve_as_the_machine_does, serve, serve_tls, topology::Names,
 };
+use knoll_client::Client;
 use knoll_container::protocol::GATEWAY;
 use knoll_drive::EventLinks;
 use knoll_journal::{Directory, events::EventOptions};
 use knoll_node::network::dns::lookup;
 use knoll_plan::Settings;
-use kube::Client;
 use nix::sys::statvfs::statvfs;
 use tokio::{net::TcpListener, sync::watch};
 
@@ -128,7 +128,7 @@ struct Parts {
     /// Of the machine's own addresses, what events may be sent to.
     open_ports: Vec<u16>,
     transport: Transport,
-    client: kube::Client,
+    client: Client,
     event_types: Arc<EventTypes>,
     running: Running,
     /// The log's, of the life that is or was last.
@@ -163,7 +163,7 @@ pub(super) fn config(open_ports: Vec<u16>) -> Config {
 }
 
 /// How events are sent: names of this domain are found as pods find them, and `client` asks for tokens.
-pub(super) fn sending(domain: &str, client: kube::Client, transport: Transport) -> Hooks {
+pub(super) fn sending(domain: &str, client: Client, transport: Transport) -> Hooks {
     Hooks {
         resolve: resolve(domain),
         machine: Some(Arc::new(machine_addresses)),
@@ -188,7 +188,7 @@ pub(crate) fn places(ports: &EventPorts) -> Result<EventPlaces, Failure> {
 
 /// Publishes the Services that brokers and channels are reached by, beside what else starts: nobody's first answer waits for
 /// them.
-pub(crate) fn publish(tasks: &mut Tasks, client: kube::Client, at: EventPlaces) {
+pub(crate) fn publish(tasks: &mut Tasks, client: Client, at: EventPlaces) {
     tasks.restartable("the Services of brokers and channels", move || {
         let client = client.clone();
         async move { objects::publish_ingresses(&client, at).await.map_err(|e| chain(&e)) }
@@ -202,7 +202,7 @@ pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
     names: &Names,
-    client: kube::Client,
+    client: Client,
     ports: EventPorts,
     open_ports: Vec<u16>,
 ) -> Result<(EventLinks, Running), Failure> {
@@ -465,9 +465,7 @@ mod tests {
     /// What a life of the data plane needs, in this directory.
     async fn parts(directory: &Path, topology: Topology) -> (Arc<Parts>, watch::Sender<Option<Topology>>) {
         let topology = watch::Sender::new(Some(topology));
-        let nobody = tower::service_fn(|_: Request<kube::client::Body>| async {
-            Ok::<_, Infallible>(Response::new(kube::client::Body::empty()))
-        });
+        let nobody = Client::new(|_| async { Ok::<_, Infallible>(Response::new(knoll_client::whole(""))) });
         let socket = async || bound().await.into_std().expect("a socket");
         let parts = Parts {
             directory: directory.to_owned(),
@@ -478,7 +476,7 @@ mod tests {
             https: socket().await,
             open_ports: Vec::new(),
             transport: Transport::default(),
-            client: kube::Client::new(nobody, "default"),
+            client: nobody,
             event_types: EventTypes::new().0,
             running: Running::default(),
             thread: Mutex::default(),

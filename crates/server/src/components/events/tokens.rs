@@ -8,16 +8,13 @@ use std::{
 
 use http::{HeaderValue, header::InvalidHeaderValue};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::ServiceAccount,
-};
+use knoll_api::{Key, Kind};
 use knoll_broker::Tokens;
-use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
-};
+use knoll_client::Client;
+use serde_json::json;
 use tokio::time::Instant;
+
+use crate::components::typed::post;
 
 /// How long a token holds; upstream's.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -106,18 +103,16 @@ async fn ask(
     namespace: &str,
     account: &str,
 ) -> Result<(HeaderValue, Timestamp), String> {
-    let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
-    let spec = TokenRequestSpec {
-        audiences: vec![audience.to_owned()],
-        expiration_seconds: i64::try_from(LIFE.as_secs()).ok(),
-        ..TokenRequestSpec::default()
-    };
-    let request = TokenRequest { metadata: ObjectMeta::default(), spec, status: None };
-    let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [audience], "expirationSeconds": LIFE.as_secs()}});
+    let path = Kind::ServiceAccount.object_path(&Key::new(namespace, account)) + "/token";
+    let made = post(&client, &path, &request).await;
     let made = made.map_err(|e| format!("no token of ServiceAccount {namespace}/{account}: {e}"))?;
-    let status = made.status.ok_or_else(|| format!("no token of ServiceAccount {namespace}/{account} was made"))?;
-    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {}", status.token).try_into();
-    let value = value.map(|value| (value, status.expiration_timestamp.0));
+    let ends = made["status"]["expirationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let made = made["status"]["token"].as_str().zip(ends);
+    let (token, ends) = made.ok_or_else(|| format!("no token of ServiceAccount {namespace}/{account} was made"))?;
+    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {token}").try_into();
+    let value = value.map(|value| (value, ends));
     value.map_err(|e| format!("the token of ServiceAccount {namespace}/{account} cannot be sent: {e}"))
 }
 
@@ -129,9 +124,8 @@ mod tests {
     };
 
     use http::Response;
-    use http_body_util::Full;
     use jiff::SignedDuration;
-    use serde_json::json;
+    use knoll_client::whole;
 
     use super::*;
 
@@ -164,15 +158,15 @@ mod tests {
     fn fake(seconds: i64) -> (Client, Arc<AtomicUsize>) {
         let made = Arc::<AtomicUsize>::default();
         let counted = made.clone();
-        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+        let client = Client::new(move |_| {
             let number = counted.fetch_add(1, Relaxed);
             let ends = Timestamp::now() + SignedDuration::from_secs(seconds);
             let status = json!({"token": number.to_string(), "expirationTimestamp": ends.to_string()});
             let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {},
                 "spec": {"audiences": ["a"]}, "status": status});
-            async move { Ok::<_, Infallible>(Response::new(Full::new(bytes::Bytes::from(request.to_string())))) }
+            async move { Ok::<_, Infallible>(Response::new(whole(request.to_string()))) }
         });
-        (Client::new(service, "default"), made)
+        (client, made)
     }
 
     #[tokio::test]

@@ -11,14 +11,20 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use knoll_api::{Key, Kind};
 use knoll_apiserver::auth::Pki;
 use knoll_broker::topology::Names;
-use knoll_client::watch::{Collection, Seen, follow};
+use knoll_client::{
+    Client,
+    watch::{Collection, Seen, follow},
+};
 use knoll_plan::event_transform::{certificate_of, service_of};
-use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::certificates::{AGAIN, EVERY, FEATURES, Issuer, Wanted, encrypts};
-use crate::{failure::chain, supervise::Tasks};
+use crate::{
+    components::typed::{create, find, replace},
+    failure::chain,
+    supervise::Tasks,
+};
 
 /// What is to be looked at.
 enum Due {
@@ -89,8 +95,8 @@ impl Keeper {
     }
 
     async fn look(&self, due: &Due, now: Timestamp) -> Result<(), String> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.issuer.names.system_namespace);
-        if !encrypts(maps.get_opt(FEATURES).await.map_err(|e| chain(&e))?.as_ref()) {
+        let features = find::<ConfigMap>(&self.client, &self.issuer.names.system_namespace, FEATURES).await;
+        if !encrypts(features.map_err(|e| chain(&e))?.as_ref()) {
             return Ok(());
         }
         let keys: Vec<Key> = match due {
@@ -112,8 +118,7 @@ impl Keeper {
 
     async fn settle(&self, transform: &Key, uid: &str, now: Timestamp) -> Result<(), String> {
         let (secret, service) = (certificate_of(transform), service_of(transform));
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
-        let held = secrets.get_opt(&secret.name).await.map_err(|e| chain(&e))?;
+        let held: Option<Secret> = find(&self.client, &secret.namespace, &secret.name).await.map_err(|e| chain(&e))?;
         let owner = json!({
             "apiVersion": Kind::EventTransform.api_version(), "kind": Kind::EventTransform.kind(),
             "name": transform.name, "uid": uid, "controller": true, "blockOwnerDeletion": true,
@@ -130,14 +135,14 @@ impl Keeper {
         };
         let Some(wanted) = wanted else { return Ok(()) };
         let written = match held {
-            None => secrets.create(&PostParams::default(), &wanted).await,
-            Some(_) => secrets.replace(&secret.name, &PostParams::default(), &wanted).await,
+            None => create(&self.client, &secret.namespace, &wanted).await,
+            Some(_) => replace(&self.client, &secret.namespace, &wanted).await,
         };
         match written {
             Ok(_) => tracing::info!(secret = %secret, "an EventTransform has a new certificate"),
             // Its namespace goes, somebody else wrote, or a tenant made a Secret that takes no change: what is refused for
             // its own sake holds up none of the others. A change tells, or the next look at all of them.
-            Err(kube::Error::Api(refused)) if is_its_own(refused.code) => {
+            Err(knoll_client::Error::Api(refused)) if is_its_own(refused.code) => {
                 tracing::warn!(secret = %secret, error = refused.message, "the certificate of an EventTransform is not written");
             }
             Err(error) => return Err(chain(&error)),

@@ -5,7 +5,8 @@ use std::{
 };
 
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
+use knoll_client::{Body, whole};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -24,14 +25,13 @@ struct Fake {
 impl Fake {
     fn jobs(&self) -> ApiJobs {
         let fake = self.clone();
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        ApiJobs::new(Client::new(move |request| {
             let fake = fake.clone();
             async move { Ok::<_, Infallible>(fake.answer(request).await) }
-        });
-        ApiJobs::new(Client::new(service, "default"))
+        }))
     }
 
-    async fn answer(&self, request: Request<kube::client::Body>) -> Response<Full<bytes::Bytes>> {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let path = head.uri.path().to_owned();
@@ -40,7 +40,7 @@ impl Fake {
             gate.notified().await;
         }
         let (code, value) = self.decide(&head.method, &path, &body);
-        let mut response = Response::new(Full::from(value.to_string()));
+        let mut response = Response::new(whole(value.to_string()));
         *response.status_mut() = StatusCode::from_u16(code).expect("a status");
         response
     }
