@@ -5,6 +5,7 @@ mod access;
 mod archive;
 mod blobs;
 mod challenge;
+mod client;
 mod collect;
 mod config;
 mod digest;

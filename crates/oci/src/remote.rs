@@ -4,13 +4,12 @@
 //! another's credentials opened. What registries send is bounded in size and in time.
 
 use std::{
-    net::IpAddr,
     sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use reqwest::{NoProxy, Proxy, Response, Url, redirect};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use knoll_faults::chain;
@@ -18,6 +17,7 @@ use knoll_faults::chain;
 use crate::{
     Digest, LimitError, Limits, PullError, Reference,
     challenge::{Challenge, parse_challenges},
+    client::{Ask, Client, Proxies, Response, address, is_loopback, may_lead, origin},
     keychain::{Candidate, Login},
     local::Config,
     pace::{Average, Pace},
@@ -32,21 +32,14 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
 const SMALL: Duration = Duration::from_secs(60);
 /// Bytes of a token or of an error that are read.
 const SMALL_BYTES: u64 = 256 << 10;
-/// Redirects followed.
-const REDIRECTS: usize = 5;
 
 /// Clients are made when first needed: one cannot be made on a machine without CA certificates, which may never pull
 /// anything, or get them later.
 pub(crate) struct Remote {
-    https: OnceLock<reqwest::Client>,
-    http: OnceLock<reqwest::Client>,
+    https: OnceLock<Client>,
+    http: OnceLock<Client>,
     insecure: Vec<String>,
     limits: Limits,
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|ip| ip.is_loopback())
 }
 
 fn host_of(registry: &str) -> &str {
@@ -56,48 +49,8 @@ fn host_of(registry: &str) -> &str {
     }
 }
 
-/// Whether a registry that was reached at `from` may send us, or our credentials, on to `to`: never from an encrypted
-/// to a plain connection, and never to this machine's own services.
-fn may_lead(from: &Url, to: &Url) -> bool {
-    let (was, is) = (from.host_str().unwrap_or_default(), to.host_str().unwrap_or_default());
-    (to.scheme() == "https" || from.scheme() == "http" && to.scheme() == "http")
-        && (is_loopback(was) || !is_loopback(is))
-}
-
-fn client() -> reqwest::Result<reqwest::Client> {
-    let variable = |upper: &str, lower: &str| std::env::var(upper).or_else(|_| std::env::var(lower)).ok();
-    let no_proxy = no_proxy(variable("NO_PROXY", "no_proxy"));
-    let redirects = redirect::Policy::custom(|attempt| {
-        let Some(first) = attempt.previous().first() else { return attempt.stop() };
-        if attempt.previous().len() > REDIRECTS || !may_lead(first, attempt.url()) {
-            return attempt.error("the registry leads where it may not");
-        }
-        attempt.follow()
-    });
-    let mut builder = reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(15))
-        .read_timeout(Duration::from_secs(60))
-        .redirect(redirects)
-        .user_agent(concat!("knoll/", env!("CARGO_PKG_VERSION")));
-    if let Some(proxy) = variable("HTTPS_PROXY", "https_proxy").filter(|proxy| !proxy.is_empty()) {
-        builder = builder.proxy(Proxy::https(proxy)?.no_proxy(NoProxy::from_string(&no_proxy)));
-    }
-    if let Some(proxy) = variable("HTTP_PROXY", "http_proxy").filter(|proxy| !proxy.is_empty()) {
-        builder = builder.proxy(Proxy::http(proxy)?.no_proxy(NoProxy::from_string(&no_proxy)));
-    }
-    builder.build()
-}
-
-/// A registry on this machine is nothing that a proxy could reach.
-fn no_proxy(given: Option<String>) -> String {
-    let own = "localhost,127.0.0.0/8,::1".to_owned();
-    given.into_iter().filter(|names| !names.is_empty()).chain([own]).collect::<Vec<_>>().join(",")
-}
-
 impl Remote {
     pub(crate) fn new(config: &Config) -> Self {
-        // A process has one provider; whoever came first chose the same.
-        rustls::crypto::ring::default_provider().install_default().ok();
         let (insecure, limits) = (config.insecure_registries.clone(), config.limits.clone());
         Self { https: OnceLock::new(), http: OnceLock::new(), insecure, limits }
     }
@@ -114,17 +67,14 @@ impl Remote {
         let client = match kept.get() {
             Some(client) => client,
             None => {
-                let made = client().map_err(|error| {
-                    let hint = "does this machine have CA certificates (package ca-certificates)?";
-                    failed(format!("{}: {hint}", chain(&error)))
-                })?;
+                let made = Client::new(Proxies::of_environment()).map_err(|error| failed(chain(&error)))?;
                 kept.get_or_init(|| made)
             }
         };
         // The hub's API is at a host of its own.
         let host = if image.registry == "docker.io" { "registry-1.docker.io" } else { &image.registry };
         let base = format!("{scheme}://{host}/v2/{}", image.repository);
-        let base: Url = base.parse().map_err(|error| failed(format!("{base}: {error}")))?;
+        let base = address(&base).ok_or_else(|| failed(format!("{base} is no address")))?;
         let (authorization, average) = (Mutex::default(), Average::default());
         Ok(Session { client, image, base, candidate, authorization, limits: &self.limits, average })
     }
@@ -141,9 +91,10 @@ pub(crate) enum Proof {
 
 /// One image's conversation with its registry.
 pub(crate) struct Session<'a> {
-    client: &'a reqwest::Client,
+    client: &'a Client,
     image: &'a Reference,
-    base: Url,
+    /// Where the image is, without a slash at the end.
+    base: Uri,
     candidate: Option<Candidate<'a>>,
     /// What the registry asked us to present.
     authorization: Mutex<Option<HeaderValue>>,
@@ -160,9 +111,9 @@ pub(crate) struct Blob {
 
 impl Blob {
     /// The next piece; `None` at the end.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, String> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
         let chunk = self.pace.wait(self.response.chunk()).await.map_err(|e| e.to_string())?;
-        let chunk = chunk.map_err(|e| chain(&e.without_url()))?;
+        let chunk = chunk.map_err(|e| chain(&e))?;
         self.pace.moved(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
         Ok(chunk)
     }
@@ -199,28 +150,24 @@ impl<'a> Session<'a> {
 
     async fn attempt(&self, method: &Method, path: &str, within: Option<Duration>) -> Result<Response, PullError> {
         let url = format!("{}/{path}", self.base);
-        let mut request = self.client.request(method.clone(), url).header(header::ACCEPT, ACCEPT);
-        if let Some(within) = within {
-            request = request.timeout(within);
-        }
+        let to = address(&url).ok_or_else(|| self.failed(format!("{url} is no address")))?;
+        let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(ACCEPT))]);
         if let Some(authorization) = self.presented() {
-            request = request.header(header::AUTHORIZATION, authorization);
+            headers.insert(header::AUTHORIZATION, authorization);
         }
-        request
-            .send()
-            .await
-            .map_err(|error| self.failed(format!("{method} {}/{path}: {}", self.base, chain(&error.without_url()))))
+        let ask = Ask { method: method.clone(), to, headers, body: Bytes::new(), within };
+        self.client.send(ask).await.map_err(|error| self.failed(format!("{method} {url}: {}", chain(&error))))
     }
 
     /// Asks, and asks again when the registry wants to know who we are.
     async fn ask(&self, method: Method, path: &str, within: Option<Duration>) -> Result<Response, PullError> {
         let response = self.attempt(&method, path, within).await?;
         // Only the registry itself may ask for what belongs to it, not who it sent us to.
-        let is_registry = response.url().origin() == self.base.origin();
-        if response.status() != StatusCode::UNAUTHORIZED || !is_registry {
+        let is_registry = origin(&response.from) == origin(&self.base);
+        if response.status != StatusCode::UNAUTHORIZED || !is_registry {
             return self.accept(&method, path, response).await;
         }
-        match challenge_of(response.headers()) {
+        match challenge_of(&response.headers) {
             Some(challenge) => self.answer(challenge).await?,
             None => return self.accept(&method, path, response).await,
         }
@@ -231,7 +178,7 @@ impl<'a> Session<'a> {
 
     /// Takes success, and says what else it is.
     async fn accept(&self, method: &Method, path: &str, response: Response) -> Result<Response, PullError> {
-        let status = response.status();
+        let status = response.status;
         if status.is_success() {
             return Ok(response);
         }
@@ -263,40 +210,42 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn token(&self, realm: &str, service: Option<&str>, login: Option<&Login>) -> Result<String, PullError> {
-        let mut url: Url = realm.parse().map_err(|error| self.failed(format!("its realm {realm:?}: {error}")))?;
+    /// How a token is asked for.
+    fn question(&self, realm: &str, service: Option<&str>, login: Option<&Login>) -> Result<Ask, PullError> {
+        let no_address = || self.failed(format!("its realm {realm:?} is no address"));
+        let url = address(realm).ok_or_else(no_address)?;
         if !may_lead(&self.base, &url) {
             return Err(self.failed(format!("it asks for credentials at {realm}, where they may not go")));
         }
-        let mut query = url.clone();
-        query.set_query(None);
-        query.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.image.repository));
+        let mut pairs = form_urlencoded::Serializer::new(String::new());
+        pairs.append_pair("scope", &format!("repository:{}:pull", self.image.repository));
         if let Some(service) = service {
-            query.query_pairs_mut().append_pair("service", service);
+            pairs.append_pair("service", service);
         }
-        let request = match login {
-            Some(login) if login.is_identity_token => {
-                let mut pairs = query.query_pairs_mut();
-                pairs.append_pair("grant_type", "refresh_token").append_pair("client_id", "knoll");
-                pairs.append_pair("refresh_token", &login.secret);
-                drop(pairs);
-                let form = query.query().unwrap_or_default().to_owned();
-                let kind = "application/x-www-form-urlencoded";
-                self.client.post(url).header(header::CONTENT_TYPE, kind).body(form)
-            }
-            login => {
-                url.query_pairs_mut().extend_pairs(query.query_pairs());
-                let request = self.client.get(url);
-                match login {
-                    Some(login) => request.header(header::AUTHORIZATION, basic(login)),
-                    None => request,
-                }
-            }
-        };
-        let response = request.timeout(SMALL).send().await;
-        let response =
-            response.map_err(|e| self.failed(format!("ask {realm} for a token: {}", chain(&e.without_url()))))?;
-        let status = response.status();
+        let mut headers = HeaderMap::new();
+        if let Some(login) = login.filter(|login| login.is_identity_token) {
+            pairs.append_pair("grant_type", "refresh_token").append_pair("client_id", "knoll");
+            pairs.append_pair("refresh_token", &login.secret);
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            headers.insert(header::CONTENT_TYPE, kind);
+            let body = pairs.finish().into();
+            return Ok(Ask { method: Method::POST, to: url, headers, body, within: Some(SMALL) });
+        }
+        let joint = if url.query().is_some() { '&' } else { '?' };
+        let to = address(&format!("{url}{joint}{}", pairs.finish())).ok_or_else(no_address)?;
+        if let Some(login) = login {
+            let mut basic = HeaderValue::try_from(basic(login))
+                .map_err(|_| self.failed("the credentials hold what no header can"))?;
+            basic.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, basic);
+        }
+        Ok(Ask { method: Method::GET, to, headers, body: Bytes::new(), within: Some(SMALL) })
+    }
+
+    async fn token(&self, realm: &str, service: Option<&str>, login: Option<&Login>) -> Result<String, PullError> {
+        let response = self.client.send(self.question(realm, service, login)?).await;
+        let response = response.map_err(|e| self.failed(format!("ask {realm} for a token: {}", chain(&e))))?;
+        let status = response.status;
         if !status.is_success() {
             let said = message(response).await.map(|said| format!(": {said}")).unwrap_or_default();
             let reason = format!("ask {realm} for a token: {status}{said}");
@@ -316,7 +265,7 @@ impl<'a> Session<'a> {
     /// The digest that a tag or digest of the image stands for.
     pub(crate) async fn digest(&self, reference: &str) -> Result<Digest, PullError> {
         let response = self.ask(Method::HEAD, &format!("manifests/{reference}"), Some(SMALL)).await?;
-        match told_digest(response.headers()) {
+        match told_digest(&response.headers) {
             Some(digest) => self.expected(reference, digest),
             // Not every registry says; then the content does.
             None => self.manifest(reference).await.map(|(_, digest)| digest),
@@ -326,7 +275,7 @@ impl<'a> Session<'a> {
     /// The manifest that a tag or digest of the image stands for.
     pub(crate) async fn manifest(&self, reference: &str) -> Result<(Vec<u8>, Digest), PullError> {
         let response = self.ask(Method::GET, &format!("manifests/{reference}"), Some(SMALL)).await?;
-        let told = told_digest(response.headers());
+        let told = told_digest(&response.headers);
         let bytes = self.body(response, "bytes of a manifest", self.limits.manifest_bytes).await?;
         let digest = Digest::of(&bytes);
         if told.is_some_and(|told| told != digest) {
@@ -364,7 +313,7 @@ fn told_digest(headers: &HeaderMap) -> Option<Digest> {
 
 async fn bounded(mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| chain(&e.without_url()))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| chain(&e))? {
         LimitError::check(what, (bytes.len() + chunk.len()) as u64, limit).map_err(|e| e.to_string())?;
         bytes.extend_from_slice(&chunk);
     }
@@ -408,16 +357,5 @@ mod tests {
             error.to_string().ends_with("does this machine have CA certificates (package ca-certificates)?"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_registry_leads_neither_to_plain_connections_nor_to_this_machine() {
-        let may = |from: &str, to: &str| may_lead(&from.parse().expect("a URL"), &to.parse().expect("a URL"));
-        assert!(may("https://reg.io/v2/", "https://cdn.example/blob"));
-        assert!(may("http://localhost:5000/v2/", "http://127.0.0.1:5001/token"));
-        assert!(!may("https://reg.io/v2/", "http://reg.io/token"));
-        assert!(!may("https://reg.io/v2/", "https://127.0.0.1:6443/"));
-        assert!(!may("http://reg.io/v2/", "http://[::1]:6443/"));
-        assert!(!may("http://reg.io/v2/", "file:///etc/passwd"));
     }
 }

@@ -16,7 +16,7 @@ const MAP: &str = "ARCHITECTURE.md";
 
 /// Crates that decide and never act, and what they must never depend on, however indirectly.
 const PURE: &[&str] = &["event", "api", "faults", "scale", "plan", "schema"];
-const IMPURE: &[&str] = &["tokio", "hyper", "mio", "socket2", "reqwest"];
+const IMPURE: &[&str] = &["tokio", "hyper", "hyper-util", "mio", "socket2"];
 /// Crates to which the wall clock may do what it likes, because they do not look at it.
 const CLOCKLESS: &[&str] = &["journal", "store"];
 /// Crates whose modules need each other in no circle.
