@@ -1,13 +1,18 @@
 //! Channel → the channel behind it, of the kind that its template names. Reports what that one reports.
 
-use knoll_api::{Key, Kind, Resource, Timestamp, conditions::READY, duck::DeliveryStatus, messaging::Channel};
+use knoll_api::{Key, Kind, Resource, Timestamp, conditions::READY, duck::DeliveryStatus, messaging::Channel, names};
 
 use super::{
     ADDRESSABLE, DEAD_LETTER_SINK_RESOLVED, Stopped,
+    backing_policies::BackingPolicies,
     channelable::{self, Channelable},
     dead_letter_sink, dead_letters_not_configured, follow, policies,
 };
-use crate::{Absence, Plan, Row, SystemConfig, World, by_same_key, children::child_of, status::Reporting};
+use crate::{
+    Absence, Plan, Row, SystemConfig, World, by_controller, by_same_key,
+    children::{child_of, map},
+    status::Reporting,
+};
 
 const BACKING_CHANNEL_READY: &str = "BackingChannelReady";
 /// Kinds that may be behind a Channel: another Channel of its name would be itself.
@@ -17,7 +22,11 @@ const BEHIND: [Kind; 1] = [Kind::InMemoryChannel];
 pub(crate) const ROW: Row = Row {
     name: "channel",
     of: Kind::Channel,
-    wakes: &[(Kind::InMemoryChannel, by_same_key), (Kind::EventPolicy, policies::by_policy)],
+    wakes: &[
+        (Kind::InMemoryChannel, by_same_key),
+        (Kind::EventPolicy, policies::by_policy),
+        (Kind::EventPolicy, by_controller),
+    ],
     configs: &[SystemConfig::Eventing("config-features")],
     reads: &[],
     absence: Absence::IsEmpty,
@@ -48,6 +57,15 @@ fn reconcile(world: &World, next: &mut Channel, plan: &mut Plan, now: Timestamp)
     next.status.channelable.subscribers = behind.status.subscribers;
     follow_dead_letters(next, behind.status.delivery, now);
     policies::report(world, next, now, |next| &mut next.status.channelable.policies);
+    let of_channel = [
+        ("messaging.knative.dev/channel-group", kind.group()),
+        ("messaging.knative.dev/channel-version", kind.version()),
+        ("messaging.knative.dev/channel-kind", kind.kind()),
+        ("messaging.knative.dev/channel-name", next.name()),
+    ];
+    let mut backing = BackingPolicies::of(world, next, map(of_channel));
+    backing.admit_those_of_owner((kind, &next.key()), |policy| names::child(&format!("{policy}-"), next.name()));
+    backing.settle(plan);
     Ok(())
 }
 
@@ -89,9 +107,9 @@ fn follow_dead_letters(next: &mut Channel, behind: DeliveryStatus, now: Timestam
 mod tests {
     use expect_test::expect;
 
-    use super::super::fixture::{cluster, unhappy};
+    use super::super::fixture::{cluster, feature, unhappy};
     use super::*;
-    use crate::check::check_in;
+    use crate::check::{NOW, check_in, planned};
 
     const CHANNEL: &str = r#"
 apiVersion: messaging.knative.dev/v1
@@ -128,6 +146,28 @@ spec:
                   Ready=False Backing Channel c didn't set status.deadLetterSinkURI
             "#]],
         );
+    }
+
+    /// Whoever may not send to the Channel may not send past it.
+    #[test]
+    fn who_may_send_to_a_channel_may_send_to_the_one_behind_it() {
+        let policy = "apiVersion: eventing.knative.dev/v1alpha1\nkind: EventPolicy\nmetadata: {name: p}\nspec: {to: [{ref: \
+                      {apiVersion: messaging.knative.dev/v1, kind: Channel, name: c}}], from: [{sub: 'system:serviceaccount:\
+                      a:b'}], filters: [{prefix: {type: valid}}]}\n";
+        let behind = behind("address: {url: 'http://c'}");
+        let mut cluster = cluster(&[CHANNEL, &behind, policy], &[]);
+        feature(&mut cluster, "authentication-oidc", "enabled");
+        let key = Key::new("default", "p-c");
+        planned(&ROW, "default/c", &cluster).wants.iter().for_each(|want| cluster.carry_out(want, NOW));
+        let made = cluster.world.event_policies.get(&key).expect("a policy");
+        let of = cluster.world.event_policies.get(&Key::new("default", "p")).expect("it is there");
+        assert_eq!((&made.spec.from, &made.spec.filters), (&of.spec.from, &of.spec.filters));
+        let to = made.spec.to[0].ref_.as_ref().expect("by name");
+        assert_eq!((to.kind.as_str(), to.name.as_str()), ("InMemoryChannel", "c"));
+        // It goes with what it is made of.
+        cluster.delete(Kind::EventPolicy, &Key::new("default", "p"));
+        planned(&ROW, "default/c", &cluster).wants.iter().for_each(|want| cluster.carry_out(want, NOW));
+        assert!(cluster.world.event_policies.get(&key).is_none());
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(super) const WAKES: &[(Kind, Mapper)] = &[
     (Kind::Channel, by_controller),
     (Kind::Subscription, by_controller),
     (Kind::EventPolicy, policies::by_policy),
+    (Kind::EventPolicy, by_controller),
 ];
 
 /// Makes the children of a flow.

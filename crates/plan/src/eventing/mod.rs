@@ -8,6 +8,7 @@
 mod addresses;
 mod alias;
 mod api_server_source;
+mod backing_policies;
 mod broker;
 mod carried;
 mod channel;

@@ -6,15 +6,17 @@ use knoll_api::{
     conditions::is_true,
     duck::AddressStatus,
     flows::{Parallel, ParallelBranch, ParallelBranchStatus},
+    names,
     status::Condition,
 };
 
 use super::{
     ADDRESSABLE, Stopped,
+    backing_policies::BackingPolicies,
     flow::{self, CHANNELS_READY, Children, FlowChannel, FlowSubscription, SUBSCRIPTIONS_READY},
     policies,
 };
-use crate::{Absence, Plan, Row, SystemConfig, World, status::Reporting};
+use crate::{Absence, Plan, Row, SystemConfig, World, children::map, status::Reporting};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -49,6 +51,19 @@ fn plan(world: &World, key: &Key, now: Timestamp) -> Plan {
     plan
 }
 
+/// Who may send into the channels: into the Parallel's who may send to it, into that of a branch its filter.
+fn settle_policies(children: &mut Children<'_, Parallel>, ingress: &FlowChannel, branches: &[Branch]) {
+    let owner = children.owner;
+    let labels = map([("flows.knative.dev/parallel-name", owner.name())]);
+    let named = |of: &str| names::child(owner.name(), &format!("-ep-{of}"));
+    let mut backing = BackingPolicies::of(children.world, owner, labels);
+    backing.admit_those_of_owner((ingress.kind, &ingress.key), named);
+    for Branch { channel, filter, .. } in branches {
+        backing.admit_subscription((channel.kind, &channel.key), named(&channel.key.name), &filter.key);
+    }
+    backing.settle(children.plan);
+}
+
 fn reconcile(children: &mut Children<'_, Parallel>, next: &mut Parallel, now: Timestamp) -> Result<(), Stopped> {
     let (ingress, channels) = channels(children).map_err(|why| {
         next.conditions(now).mark_false(CHANNELS_READY, "ChannelsNotReady", &why);
@@ -64,6 +79,7 @@ fn reconcile(children: &mut Children<'_, Parallel>, next: &mut Parallel, now: Ti
     let subscribed: Vec<_> = branches.iter().flat_map(|branch| [&branch.filter, &branch.subscriber]).collect();
     children.remove_others(&kept, &subscribed);
     policies::report(children.world, next, now, |next| &mut next.status.policies);
+    settle_policies(children, &ingress, &branches);
     Ok(())
 }
 

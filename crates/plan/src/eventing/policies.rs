@@ -36,7 +36,7 @@ pub(super) fn by_policy(world: &World, object: &Object, of: Kind) -> Vec<Key> {
 }
 
 /// The policies that apply to an object, by name.
-fn applying<R: Resource>(world: &World, object: &R) -> Vec<Arc<EventPolicy>> {
+pub(super) fn applying<R: Resource>(world: &World, object: &R) -> Vec<Arc<EventPolicy>> {
     let (key, namespace) = (object.key(), object.namespace());
     let named = world.event_policies.find(leads_to(R::KIND, &key));
     let others = world.event_policies.find(Term::SelectsOtherwise { namespace });

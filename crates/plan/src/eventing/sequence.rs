@@ -5,15 +5,17 @@ use knoll_api::{
     conditions::is_true,
     duck::AddressStatus,
     flows::{FlowChannelStatus, Sequence},
+    names,
     status::Addressable,
 };
 
 use super::{
     ADDRESSABLE, Stopped,
+    backing_policies::BackingPolicies,
     flow::{self, CHANNELS_READY, Children, FlowChannel, FlowSubscription, SUBSCRIPTIONS_READY},
     policies,
 };
-use crate::{Absence, Plan, Row, SystemConfig, World, status::Reporting};
+use crate::{Absence, Plan, Row, SystemConfig, World, children::map, status::Reporting};
 
 /// The controller.
 pub(crate) const ROW: Row = Row {
@@ -57,6 +59,7 @@ fn reconcile(children: &mut Children<'_, Sequence>, next: &mut Sequence, now: Ti
     report_subscriptions(next, &subscriptions, now);
     children.remove_others(&channels.iter().collect::<Vec<_>>(), &subscriptions.iter().collect::<Vec<_>>());
     policies::report(children.world, next, now, |next| &mut next.status.policies);
+    settle_policies(children, &channels, &subscriptions);
     Ok(())
 }
 
@@ -83,6 +86,25 @@ fn subscriptions(
         children.subscription(name(owner, at), spec).map_err(failed)
     };
     steps.map(subscription).collect()
+}
+
+/// Who may send into the channels: into the first who may send to the Sequence, into each other one the step before it.
+fn settle_policies(
+    children: &mut Children<'_, Sequence>,
+    channels: &[FlowChannel],
+    subscriptions: &[FlowSubscription],
+) {
+    let owner = children.owner;
+    let labels = map([("flows.knative.dev/sequence-name", owner.name())]);
+    let named = |of: &str| names::child(owner.name(), &format!("-{of}"));
+    let mut backing = BackingPolicies::of(children.world, owner, labels);
+    if let Some(first) = channels.first() {
+        backing.admit_those_of_owner((first.kind, &first.key), named);
+    }
+    for (channel, before) in channels.iter().skip(1).zip(subscriptions) {
+        backing.admit_subscription((channel.kind, &channel.key), named(&channel.key.name), &before.key);
+    }
+    backing.settle(children.plan);
 }
 
 /// The first channel is where the Sequence takes events.
