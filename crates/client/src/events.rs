@@ -99,6 +99,7 @@ impl Events {
 
     /// The event of a last line without an end; none where it is not complete.
     fn last(&mut self) -> Result<Option<Event>> {
+        self.searched = 0;
         match read(&std::mem::take(&mut self.rest), self.slim) {
             Err(Error::Answer(error)) if error.is_eof() => Ok(None),
             event => event.map(Some),
