@@ -12,7 +12,9 @@
 //! | what deliveries send on | 19/20 | 7/8 | 7/8 | 7/15 |
 //! | what they put aside, and what they make | all | 15/16 | 15/16 | 15/31 |
 //!
-//! Deliveries may have more than senders, or nothing could go that must come somewhere else first. Nothing is taken back from who has more than
+//! Deliveries may have more than senders, or nothing could go that must come somewhere else first. One thing that they make is
+//! taken whole when there is any room at all; what is many, as one event is for all subscribers that are behind, comes in
+//! parts that each look for room. Nothing is taken back from who has more than
 //! its part because others came: it gets no more. What is being written counts as well. Looking at this costs the same however
 //! much there is.
 
@@ -88,14 +90,21 @@ impl From {
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes: u64,
+    /// Of one thing that is written.
+    longest: u64,
     all: Arc<Tally>,
     namespaces: RwLock<HashMap<Arc<str>, Arc<Tally>>>,
 }
 
 impl Budget {
-    /// Of a log of so many bytes.
-    pub(crate) fn new(bytes: u64) -> Self {
-        Self { bytes, all: Arc::default(), namespaces: RwLock::default() }
+    /// Of a log of so many bytes, which takes payloads of up to `longest`.
+    pub(crate) fn new(bytes: u64, longest: u64) -> Self {
+        Self { bytes, longest, all: Arc::default(), namespaces: RwLock::default() }
+    }
+
+    /// How many bytes the log may have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// With what the streams of a namespace are counted. Costs the namespaces there are where it is new.
@@ -124,8 +133,9 @@ impl Budget {
         // They change one after the other.
         let others = self.all.bytes().saturating_sub(with_it);
         let most = from.of_rest((self.bytes / 8 * 5).saturating_sub(others));
-        // What ends something else is let through whole.
-        if before >= most || (from != From::Delivery && with_it > most) {
+        // What ends something else is let through whole, if it is one thing.
+        let is_whole = from == From::Delivery && bytes <= self.longest;
+        if before >= most || (!is_whole && with_it > most) {
             return Err(NoRoom::Namespace { namespace: namespace.clone(), waiting: before, most });
         }
         Ok(counts)
@@ -172,7 +182,7 @@ mod tests {
         fn new() -> Self {
             let options = EventOptions { reserve_bytes: 0, ..EventOptions::default() };
             let (log, _) = EventLog::open(Arc::new(MemoryDisk::default()), options).expect("opens");
-            Self { log, budget: Budget::new(1 << 20) }
+            Self { log, budget: Budget::new(1 << 20, 64 << 10) }
         }
 
         fn write(&mut self, write: Write) -> Written {
@@ -239,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_being_written_counts() {
-        let (budget, part) = (Budget::new(1 << 20), (1 << 20) / 8 * 5 / 4 * 3);
+        let (budget, part) = (Budget::new(1 << 20, 64 << 10), (1 << 20) / 8 * 5 / 4 * 3);
         let ask = |bytes| budget.room(&"a".into(), From::Sender, bytes, 0);
         assert!(ask(part + 1).is_err(), "more than its part");
         let first = ask(part - 1000).expect("room");
@@ -252,8 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn what_deliveries_make_is_let_through_whole_if_it_is_one_thing() {
+        let (budget, part) = (Budget::new(1 << 20, 64 << 10), (1 << 20) / 8 * 5 / 16 * 15);
+        let ask = |bytes| budget.room(&"a".into(), From::Delivery, bytes, 0);
+        assert!(ask(part + 1).is_err(), "many things are no one thing");
+        let held = ask(part - 1).expect("room");
+        assert!(ask((64 << 10) + 1).is_err());
+        let one = ask(64 << 10).expect("there was room for some of it");
+        assert!(ask(0).is_err(), "there is none now");
+        drop((held, one));
+        assert_eq!(budget.all_waiting(), 0);
+    }
+
+    #[test]
     fn namespaces_without_a_stream_are_forgotten() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(1 << 20, 64 << 10);
         let kept = budget.tally("kept");
         (0..100).for_each(|number| drop(budget.tally(&format!("gone-{number}"))));
         assert!(budget.namespaces.read().unwrap().len() <= 2);

@@ -169,8 +169,8 @@ impl DataPlane {
     /// lets through now, of the ones that were taken before this was asked. How many they are.
     ///
     /// # Errors
-    /// When there is no such broker, channel or subscription, or the log cannot be read or written; what was read before
-    /// is delivered then.
+    /// When there is no such broker, channel or subscription, the log cannot be read or written, or the namespace has the part
+    /// of it that senders may have; what was read before is delivered then.
     pub async fn replay(&self, name: &Name, subscription: &str, start: Start) -> Result<u64, OperationError> {
         let stream = self.stream(name)?;
         let to = self.context.log.reader().end(stream).unwrap_or_default();

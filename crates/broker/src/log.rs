@@ -120,7 +120,7 @@ impl Log {
     /// # Errors
     /// When its files cannot be used.
     pub fn open_by_turns(disk: Arc<dyn Disk>, options: EventOptions) -> Result<(Self, Committer, Recovery), LogError> {
-        let budget = Budget::new(options.budget_bytes);
+        let budget = Budget::new(options.budget_bytes, options.payload_bytes as u64);
         let (log, recovery) = EventLog::open(disk, options)?;
         let reader = log.reader();
         for (stream, namespace) in streams::namespaces(&reader.streams()) {

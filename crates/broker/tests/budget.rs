@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use knoll_broker::{
-    Config, Hooks, Topology,
+    AskError, Config, Hooks, OperationError, Start, Topology,
     delivery::Destination,
     topology::{Addressable, Kind, Name, Subscriber, Subscription},
 };
@@ -180,5 +180,51 @@ async fn what_a_broker_sends_on_waits_where_it_is_until_there_is_room_and_no_ret
     sinks.on("stuck", |_, _| Act::Status(202));
     until("all come", || got(&sinks, "stuck", sent)).await;
     assert_eq!(world.plane.dead_letter_count(&source), 0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_event_that_is_put_aside_for_many_has_its_namespaces_part_and_each_gets_it_in_the_end() {
+    let (directory, sinks) = (tempfile::tempdir().expect("a directory"), Sinks::start().await);
+    let (evil, good) = (of("evil", "b"), of("good", "b"));
+    let names: Vec<String> = (0..100).map(|number| format!("t{number}")).collect();
+    let mut triggers: Vec<Subscription> = names.iter().map(|name| trigger(&sinks, name)).collect();
+    // One who keeps up does not wait for the others.
+    triggers.push(to(&sinks, "fast"));
+    let topology = with(Topology::default(), &evil, triggers);
+    let topology = topology.with(Addressable::new(good.clone(), "uid-good", None, vec![trigger(&sinks, "stuck")]));
+    names.iter().map(String::as_str).chain(["stuck"]).for_each(|name| sinks.on(name, |_, _| Act::Status(503)));
+    let config = Config { window: 1, ..Config::default() };
+    let world = World::start_with(directory.path(), topology, small_log(), config, Hooks::default());
+    world.ready(&["t0", "t99", "fast", "stuck"]).await;
+    let (part, large) = ((4 << 20) / 8 * 5 / 16 * 15, 64 << 10);
+    let mut last = event(2);
+    last.set_data("application/octet-stream", vec![7; large]).expect("data");
+    for number in 0..2 {
+        send_patiently(&world, &evil, number).await.expect("room");
+    }
+    assert_eq!(world.send(&evil, &last).await, StatusCode::ACCEPTED);
+    let waiting = || world.metric("broker_log_waiting_bytes");
+    until("as much is put aside as may be", || waiting() + (large as u64) > part).await;
+    assert!(waiting() <= part + 2 * large as u64, "{} of {part} bytes wait", waiting());
+    let (taken, said) = fill(&world, &good).await;
+    assert!(taken > 0 && said.contains("namespace good"), "{taken}: {said}");
+    names.iter().for_each(|name| sinks.on(name, |_, _| Act::Status(202)));
+    until("all have it", || names.iter().all(|name| got(&sinks, name, 3))).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replayed_has_the_room_that_senders_have() {
+    let (directory, sinks) = (tempfile::tempdir().expect("a directory"), Sinks::start().await);
+    let full = of("full", "b");
+    let topology = with(Topology::default(), &full, vec![to(&sinks, "fine"), trigger(&sinks, "stuck")]);
+    sinks.on("stuck", |_, _| Act::Status(503));
+    let world = start(directory.path(), &topology);
+    world.ready(&["fine", "stuck"]).await;
+    let (taken, _) = fill(&world, &full).await;
+    until("it is kept", || got(&sinks, "fine", taken)).await;
+    let refused = world.plane.replay(&full, "fine", Start::Offset(0)).await.expect_err("its namespace has its part");
+    assert!(matches!(refused, OperationError::Log(AskError::NoRoom(_))), "{refused}");
     world.finish().await;
 }

@@ -6,7 +6,7 @@ mod requests;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
     future::pending,
     hash::BuildHasher,
     io,
@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::aside::{Aside, Moved};
+use self::aside::{Aside, Put};
 use super::{
     Context,
     attempt::{Attempt, Ended, Made},
@@ -163,7 +163,9 @@ pub(crate) struct Worker {
     /// Whose progress is being told.
     being_told: Vec<Number>,
     telling: Option<BoxFuture<'static, (Vec<Write>, Told)>>,
-    moving: Option<BoxFuture<'static, Result<Vec<Moved>, AskError>>>,
+    /// Events that are to be put aside, ahead of whatever is read next; and those of them that are being.
+    asides: VecDeque<Aside>,
+    moving: Option<BoxFuture<'static, Result<Put, AskError>>>,
     /// The names of the streams that events are being put aside in.
     moving_to: HashSet<String>,
     /// Who has no room for the next event, and since when.
@@ -716,7 +718,7 @@ impl Worker {
         {
             self.turn(ended);
         }
-        if let Some(moving) = self.moving.take()
+        while let Some(moving) = self.moving.take()
             && let Ok(moved) = timeout_at(deadline, moving).await
         {
             self.moved(moved?);

@@ -1,7 +1,7 @@
 //! Putting events aside for subscribers that are behind.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -21,9 +21,12 @@ use crate::{Log, budget::From, log::AskError, streams};
 
 /// The cursor of a stream that is one subscriber's alone.
 const CURSOR: &str = "subscriber";
-/// Events that are put aside together.
+/// Events that are put aside together, one for each subscriber that is behind.
 const TOGETHER: usize = 1024;
 const TOGETHER_BYTES: usize = 4 << 20;
+/// Of the log's budget no more than one part in so many is put aside together: what the rest of a namespace's part is too
+/// small for waits.
+const TOGETHER_SHARE: u64 = 256;
 /// After the log refused some.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,7 +60,6 @@ pub(super) type Place = (StreamId, CursorId);
 pub(super) struct Moved {
     number: Number,
     offset: u64,
-    place: Place,
     to: u64,
 }
 
@@ -67,58 +69,80 @@ pub(super) async fn place(log: &Log, name: &str, namespace: &Arc<str>) -> Result
     Ok((stream, log.cursor(stream, CURSOR, None, Some(0)).await?))
 }
 
-/// Puts events of this namespace aside; tries until the log has taken all of them. Those of a subscriber that goes away
-/// meanwhile are not.
+/// What some events that were to be put aside came to.
+pub(super) struct Put {
+    moved: Vec<Moved>,
+    /// Where those of each subscriber stand.
+    places: HashMap<Number, Place>,
+    /// What the log refused, in order.
+    refused: Vec<Aside>,
+}
+
+/// Takes the first of those that are to be put aside and whose subscriber is there still: no more than go together within so
+/// many bytes, and one at least.
+fn take_together(asides: &mut VecDeque<Aside>, most: usize, is_there: impl Fn(Number) -> bool) -> Vec<Aside> {
+    let (mut together, mut bytes) = (Vec::new(), 0);
+    while let Some(aside) = asides.pop_front() {
+        if !is_there(aside.number) {
+            continue;
+        }
+        bytes += aside.payload.len();
+        if !together.is_empty() && (bytes > most || together.len() >= TOGETHER) {
+            asides.push_front(aside);
+            break;
+        }
+        together.push(aside);
+    }
+    together
+}
+
+/// Puts events of this namespace aside that go together, once there is room for them. Those of a subscriber that goes away
+/// meanwhile are not. Where the log refuses some, this takes a moment longer.
 async fn put(
     log: Log,
     namespace: Arc<str>,
     names: HashMap<Number, String>,
-    mut asides: Vec<Aside>,
-) -> Result<Vec<Moved>, AskError> {
+    asides: Vec<Aside>,
+) -> Result<Put, AskError> {
     let mut places: HashMap<Number, Place> = HashMap::new();
-    let mut moved = Vec::with_capacity(asides.len());
-    while !asides.is_empty() {
-        for (number, name) in &names {
-            if !places.contains_key(number) {
-                places.insert(*number, patiently(|| place(&log, name, &namespace)).await?);
+    for (number, name) in &names {
+        places.insert(*number, patiently(|| place(&log, name, &namespace)).await?);
+    }
+    let bytes = asides.iter().map(|aside| aside.payload.len()).sum();
+    let _room = room(&log, &namespace, bytes).await;
+    let (mut writes, mut of) = (Vec::new(), Vec::new());
+    for aside in asides {
+        let Some(place) = places.get(&aside.number).copied() else { continue };
+        let (key, payload) = (aside.key.clone(), aside.payload.clone());
+        writes.push(Write::Append { stream: place.0, time: aside.time, key, payload });
+        of.push(aside);
+    }
+    let outcomes = log.write(writes, Durability::Synced).await?;
+    let (mut moved, mut refused) = (Vec::with_capacity(of.len()), Vec::new());
+    let mut settled: BTreeMap<CursorId, Vec<(u64, u64)>> = BTreeMap::new();
+    for (aside, outcome) in of.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(Written::Appended(to)) => {
+                settled.entry(aside.cursor).or_default().push((aside.offset, aside.offset));
+                moved.push(Moved { number: aside.number, offset: aside.offset, to });
             }
-        }
-        let bytes = asides.iter().map(|aside| aside.payload.len()).sum();
-        let _room = room(&log, &namespace, bytes).await;
-        let (mut writes, mut of) = (Vec::new(), Vec::new());
-        for aside in asides {
-            let Some(place) = places.get(&aside.number).copied() else { continue };
-            let (key, payload) = (aside.key.clone(), aside.payload.clone());
-            writes.push(Write::Append { stream: place.0, time: aside.time, key, payload });
-            of.push((aside, place));
-        }
-        let outcomes = log.write(writes, Durability::Synced).await?;
-        asides = Vec::new();
-        let mut settled: BTreeMap<CursorId, Vec<(u64, u64)>> = BTreeMap::new();
-        for ((aside, place), outcome) in of.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(Written::Appended(to)) => {
-                    settled.entry(aside.cursor).or_default().push((aside.offset, aside.offset));
-                    moved.push(Moved { number: aside.number, offset: aside.offset, place, to });
+            Ok(_) | Err(WriteError::NoStream) => {}
+            Err(error @ WriteError::Stopped(_)) => return Err(error.into()),
+            Err(error) => {
+                if refused.is_empty() {
+                    tracing::warn!(%error, "put events aside for a subscriber that is behind");
                 }
-                Ok(_) | Err(WriteError::NoStream) => {}
-                Err(error @ WriteError::Stopped(_)) => return Err(error.into()),
-                Err(error) => {
-                    if asides.is_empty() {
-                        tracing::warn!(%error, "put events aside for a subscriber that is behind");
-                    }
-                    asides.push(aside);
-                }
+                refused.push(aside);
             }
-        }
-        // At once, since what a crash takes of it would be put aside a second time.
-        let settle = settled.into_iter().map(|(cursor, ranges)| Write::Settle { cursor, ranges }).collect();
-        log.write(settle, Durability::Written).await?;
-        if !asides.is_empty() {
-            sleep(PAUSE).await;
         }
     }
-    Ok(moved)
+    // At once, since what a crash takes of it would be put aside a second time.
+    let settle = settled.into_iter().map(|(cursor, ranges)| Write::Settle { cursor, ranges }).collect();
+    log.write(settle, Durability::Written).await?;
+    if !refused.is_empty() {
+        sleep(PAUSE).await;
+    }
+    Ok(Put { moved, places, refused })
 }
 
 /// Waits until there is room for so much that is put aside.
@@ -150,10 +174,22 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, AskError>>>(
 impl Worker {
     /// Begins to put these events aside.
     pub(super) fn put_aside(&mut self, asides: Vec<Aside>) {
+        self.context.metrics.put_aside.add(asides.len() as u64);
+        self.asides.extend(asides);
+        self.put_next();
+    }
+
+    /// Begins to put those aside that are next, if any are. What is one event for many subscribers goes in parts, each of
+    /// which waits for room of its own, and each goes on once it is through: what it makes room by may be what the next waits
+    /// for.
+    fn put_next(&mut self) {
+        let share = usize::try_from(self.context.log.budget().bytes() / TOGETHER_SHARE).unwrap_or(usize::MAX);
+        let subscribers = &self.subscribers;
+        let is_there = |number: Number| subscribers.contains_key(&number);
+        let asides = take_together(&mut self.asides, TOGETHER_BYTES.min(share), is_there);
         if asides.is_empty() {
             return;
         }
-        self.context.metrics.put_aside.add(asides.len() as u64);
         let of = |aside: &Aside| {
             let subscription = &self.subscribers.get(&aside.number)?.subscribed.subscription.uid;
             Some((aside.number, streams::backlog(self.addressable.uid(), subscription)))
@@ -164,20 +200,23 @@ impl Worker {
         self.moving = Some(Box::pin(put(self.context.log.clone(), namespace, names, asides)));
     }
 
-    /// Goes on with events that were put aside.
-    pub(super) fn moved(&mut self, moved: Vec<Moved>) {
+    /// Goes on with events that were put aside, and with those that are next.
+    pub(super) fn moved(&mut self, Put { moved, places, refused }: Put) {
         self.moving_to.clear();
-        for Moved { number, offset, place, to } in moved {
-            let Some(subscriber) = self.subscribers.get_mut(&number) else {
-                self.untold.delete_stream(place.0);
+        let gone = places.iter().filter(|(number, _)| !self.subscribers.contains_key(number));
+        gone.for_each(|(_, (stream, _))| self.untold.delete_stream(*stream));
+        for Moved { number, offset, to } in moved {
+            let (Some(subscriber), Some(place)) = (self.subscribers.get_mut(&number), places.get(&number)) else {
                 continue;
             };
-            subscriber.add_to_backlog(place, to);
+            subscriber.add_to_backlog(*place, to);
             subscriber.left();
             self.runnable.push(number);
             self.done(number, Item { stream: Stream::Main, offset });
         }
+        refused.into_iter().rev().for_each(|aside| self.asides.push_front(aside));
         self.more = true;
+        self.put_next();
     }
 }
 

@@ -70,6 +70,7 @@ impl Worker {
             unsaid: Vec::new(),
             being_told: Vec::new(),
             telling: None,
+            asides: Default::default(),
             moving: None,
             moving_to: Default::default(),
             held_up: None,

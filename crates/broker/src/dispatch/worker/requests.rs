@@ -14,6 +14,7 @@ use super::{
     aside::{Place, place},
 };
 use crate::{
+    budget::From,
     dead_letters::{OperationError, without_reasons},
     log::AskError,
     record::Record,
@@ -94,6 +95,11 @@ impl Worker {
             }
         }
         let count = again.len() as u64;
+        // More waits by it: it has the room that senders have. What is a dead letter waits already.
+        let bytes = again.iter().map(|again| again.payload.len()).sum();
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let namespace = &self.addressable.name().namespace;
+        let _room = self.context.log.room(namespace, From::Sender, bytes, now).map_err(AskError::from)?;
         self.give_again(again).await?;
         self.context.metrics.replayed.add(count);
         Ok((count, read.next))

@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::Full;
 use jiff::Timestamp;
 use knoll_broker::{
-    DataPlane, Kept, OperationError, Start,
+    AskError, DataPlane, Kept, OperationError, Start,
     topology::{Addressable, Kind, Name, Names},
 };
 use knoll_event::{Event, json as event_json};
@@ -259,6 +259,7 @@ fn refused(error: OperationError) -> Refused {
             StatusCode::NOT_FOUND
         }
         OperationError::Orphan { .. } => StatusCode::CONFLICT,
+        OperationError::Log(AskError::NoRoom(_)) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Log(_) | OperationError::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, error.to_string())
