@@ -1,6 +1,7 @@
 //! Names as the machine resolves them, in the threads that the system's resolver blocks: so many at a time, of which one
-//! namespace has a part, so that names whose servers do not answer take nobody else's threads. What failed is remembered for
-//! a moment.
+//! namespace has a part, so that names whose servers do not answer take nobody else's threads. What the resolver says of a name
+//! that it does not find is remembered for a moment, for everybody; that somebody waited in vain for a turn or an answer is not:
+//! it says nothing of the name.
 
 use std::{
     collections::HashMap,
@@ -69,27 +70,24 @@ struct Failed {
 }
 
 impl Names {
-    async fn look_up(&self, host: String, whose: Arc<str>) -> io::Result<Vec<SocketAddr>> {
+    async fn look_up(self: &Arc<Self>, host: String, whose: Arc<str>) -> io::Result<Vec<SocketAddr>> {
         if let Some(error) = self.remembered(&host) {
             return Err(error);
         }
         let until = Instant::now() + LONGEST;
-        let found = match timeout_at(until, self.found(host.clone(), whose)).await {
-            Ok(found) => found,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{host} is not found within {LONGEST:?}"))),
-        };
-        if let Err(error) = &found {
-            self.remember(&host, error);
-        }
-        found
+        let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("{host} is not found within {LONGEST:?}")));
+        timeout_at(until, self.found(host.clone(), whose)).await.unwrap_or_else(late)
     }
 
-    async fn found(&self, host: String, whose: Arc<str>) -> io::Result<Vec<SocketAddr>> {
+    async fn found(self: &Arc<Self>, host: String, whose: Arc<str>) -> io::Result<Vec<SocketAddr>> {
         let turn = self.turns.take(&whose, 1).await;
-        let find = self.find.clone();
+        let names = self.clone();
         // The thread has its turn until it is free, whoever still waits for it.
         let finding = tokio::task::spawn_blocking(move || {
-            let found = find(&host);
+            let found = (names.find)(&host);
+            if let Err(error) = &found {
+                names.remember(&host, error);
+            }
             drop(turn);
             found
         });
@@ -163,6 +161,31 @@ mod tests {
         while let Some(ended) = slow.join_next().await {
             assert!(ended.expect("no panic").is_ok());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_one_waited_for_in_vain_is_found_for_others() {
+        let (resolve, gone, busy) = slowly();
+        let look_up = |whose: &str, host: &str| {
+            let (resolve, host) = (resolve.clone(), host.to_owned());
+            for_namespace(whose.into(), async move { resolve(host).await })
+        };
+        let part = MOST / PARTS + 1;
+        let mut slow = JoinSet::new();
+        (0..part).for_each(|at| drop(slow.spawn(look_up("evil", &format!("slow{at}.example")))));
+        while busy.load(SeqCst) < part {
+            tokio::task::yield_now().await;
+        }
+        let waits = tokio::spawn(look_up("evil", "good.example"));
+        tokio::task::yield_now().await;
+        tokio::time::advance(LONGEST).await;
+        let late = waits.await.expect("no panic").expect_err("its turn did not come");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        while let Some(ended) = slow.join_next().await {
+            assert_eq!(ended.expect("no panic").expect_err("too late").kind(), io::ErrorKind::TimedOut);
+        }
+        assert!(look_up("good", "good.example").await.is_ok());
+        drop(gone);
     }
 
     #[tokio::test(start_paused = true)]
