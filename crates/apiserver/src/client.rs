@@ -15,4 +15,16 @@ impl ApiServer {
             async move { Ok::<_, Infallible>(server.handle(request, identity).await) }
         })
     }
+
+    /// A client for what is done in this process on behalf of `identity`, such as a user's ServiceAccount: it has the part of what
+    /// is in flight that this one has on sockets, together with what comes on those, and is refused beyond it with 429. Must be
+    /// called inside a tokio runtime.
+    pub fn bounded_client(self: &Arc<Self>, identity: UserInfo) -> kube::Client {
+        let server = self.clone();
+        let service = service_fn(move |request: Request<kube::client::Body>| {
+            let (server, identity) = (server.clone(), identity.clone());
+            async move { Ok::<_, Infallible>(server.inside(request.map(body::wrap), identity).await) }
+        });
+        kube::Client::new(service, "default")
+    }
 }

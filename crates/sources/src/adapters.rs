@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    Applied, Config, ConfigError, Snapshots, api_server::Watchers, applied::Board, metrics::Metrics,
-    schedules::Schedules, sending::Outlet,
+    Applied, Config, ConfigError, Snapshots, api_server::Watchers, applied::Board, schedules::Schedules,
+    sending::Outlet,
 };
 
 /// What the wall clock says.
@@ -54,7 +54,7 @@ impl Adapters {
     /// # Errors
     /// When a setting is out of its range.
     pub fn new(snapshots: Snapshots, sender: Sender, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
-        let outlet = Outlet { sender, config: config.checked()?, metrics: Arc::new(Metrics::default()) };
+        let outlet = Outlet::new(sender, config.checked()?);
         Ok(Self { outlet: Arc::new(outlet), snapshots, hooks, board: Board::new() })
     }
 

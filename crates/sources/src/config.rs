@@ -9,14 +9,15 @@ pub struct Config {
     pub attempt_timeout: Duration,
     /// Ticks of one source that wait or are being sent; those beyond are skipped.
     pub most_of_one: usize,
-    /// Ticks of all sources that are being sent at a time; those beyond wait.
+    /// Events of all sources that are being sent at a time, each of which has a connection; those beyond wait.
     pub most_at_once: usize,
-    /// Those of the sources of one namespace; a namespace whose sinks hang takes no places of others.
+    /// Those of the sources of one namespace, and one; a namespace whose sinks hang takes no places of others.
     pub most_of_namespace: usize,
     /// Ticks of a PingSource are sent up to so much later, each by chance, so that those of one instant do not all come at
     /// once.
     pub jitter: Duration,
-    /// Watches of one ApiServerSource; one that needs more is not carried out.
+    /// Watches of all ApiServerSources. Those of one namespace may have half of what the others leave; one for which there are not
+    /// enough is not carried out until there are.
     pub most_watches: usize,
     /// How long what is being sent is waited for at the end.
     pub grace: Duration,
@@ -30,7 +31,7 @@ impl Default for Config {
             most_at_once: 1024,
             most_of_namespace: 128,
             jitter: Duration::from_millis(500),
-            most_watches: 1024,
+            most_watches: 2048,
             grace: Duration::from_secs(10),
         }
     }

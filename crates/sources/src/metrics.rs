@@ -62,6 +62,7 @@ pub(crate) struct Metrics {
     pub(crate) skipped: ByKind,
     pub(crate) panics: ByKind,
     pub(crate) gaps: ByKind,
+    pub(crate) waiting: Gauge,
     pub(crate) in_flight: Gauge,
     pub(crate) watches: Gauge,
 }
@@ -75,6 +76,11 @@ impl Metrics {
             self.skipped.read("sources_ticks_skipped", "Ticks without an event, since as many as may were under way"),
             self.gaps.read("sources_watch_gaps", "Watches that began anew, and missed what happened in between"),
             self.panics.read("sources_panics", "Panics, each of which cost one event, one watch or one turn"),
+            MetricFamily::gauge(
+                "sources_events_waiting",
+                "Events that wait for those of their namespace, or of all, that are being sent",
+                self.waiting.read(),
+            ),
             MetricFamily::gauge("sources_events_in_flight", "Events being sent", self.in_flight.read()),
             MetricFamily::gauge("sources_watches", "Collections that are watched", self.watches.read()),
         ]

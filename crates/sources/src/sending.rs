@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use jiff::Timestamp;
+use knoll_bounds::Turns;
 use knoll_broker::{
     Origin, Sender,
     delivery::{
@@ -23,23 +24,28 @@ const BACKOFF: Backoff = Backoff { policy: BackoffPolicy::Exponential, delay: Du
 
 /// What sources send by.
 pub(crate) struct Outlet {
-    pub(crate) sender: Sender,
+    sender: Sender,
     pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
+    /// For [`Config::most_at_once`], by namespace.
+    turns: Turns,
 }
 
 impl Outlet {
-    /// Sends an event, and counts how that ended.
+    pub(crate) fn new(sender: Sender, config: Config) -> Self {
+        let turns = Turns::new(config.most_at_once, config.most_at_once.div_ceil(config.most_of_namespace));
+        Self { sender, config, metrics: Arc::new(Metrics::default()), turns }
+    }
+
+    /// Sends an event, whenever its namespace has a turn, and counts how that ended.
     ///
     /// # Errors
     /// When it was not taken: it is lost.
     pub(crate) async fn send(&self, source: &Source, event: &Event) -> Result<(), Failure> {
-        let _entered = self.metrics.in_flight.enter();
         let origin = Origin { namespace: source.id.namespace.clone(), service_account: source.service_account.clone() };
         let mut made = 0;
         loop {
-            let sent = self.sender.send(&source.sink, event, &origin, self.config.attempt_timeout).await;
-            match sent {
+            match self.attempt(source, event, &origin).await {
                 Ok(_) => {
                     self.metrics.sent.count(source.id.kind);
                     return Ok(());
@@ -55,6 +61,14 @@ impl Outlet {
                 }
             }
         }
+    }
+
+    async fn attempt(&self, source: &Source, event: &Event, origin: &Origin) -> Result<StatusCode, Failure> {
+        let waiting = self.metrics.waiting.enter();
+        let _turn = self.turns.take(&origin.namespace, 1).await;
+        drop(waiting);
+        let _entered = self.metrics.in_flight.enter();
+        self.sender.send(&source.sink, event, origin, self.config.attempt_timeout).await
     }
 }
 

@@ -16,6 +16,7 @@ use knoll_apiserver::{
     body,
     node_backend::NoNode,
 };
+use knoll_broker::delivery::Destination;
 use knoll_event::filter::Filter;
 use knoll_sources::{Clients, Config, Hooks, Id, Source, Sources, Work};
 use knoll_store::{Options, Store};
@@ -98,6 +99,12 @@ impl Api {
             Box::pin(async move { Ok(server.client(UserInfo::service_account(&namespace, &account))) })
         });
         Hooks { clients: Some(clients), ..Hooks::default() }
+    }
+
+    /// Clients that are of namespace "ns", whoever they are for.
+    fn hooks_of_one(&self) -> Hooks {
+        let clients = self.hooks().clients.expect("clients");
+        Hooks { clients: Some(Arc::new(move |_, account| clients("ns".into(), account))), ..Hooks::default() }
     }
 }
 
@@ -326,11 +333,76 @@ async fn a_panic_costs_one_source_a_moment() {
 async fn more_watches_than_there_may_be_are_refused_by_number() {
     let (sinks, api) = (Sinks::start().await, Api::start().await);
     let source = api_server(&sinks, "s", &["ns", "other"], maps(json!({})));
-    let bounded = Config { most_watches: 1, ..config() };
+    let bounded = Config { most_watches: 2, ..config() };
     let world = World::start(Sources::default().with(source), bounded, api.hooks());
     until("it says why", || matches!(world.carried(&source_id()), Some(Err(_)))).await;
     let why = world.carried(&source_id()).expect("told").expect_err("a problem");
-    assert_eq!(why, "2 watches would be needed, of resources times namespaces; at most 1 are");
+    assert_eq!(
+        why,
+        "2 watches would be needed, of resources times namespaces; namespace ns may have 1 more"
+    );
+    assert_eq!(world.metric("sources_watches"), 0);
+    world.finish().await;
+}
+
+/// ConfigMaps by so many selectors, all of which match each.
+fn many_selectors(count: usize) -> Value {
+    let resource = |number| {
+        let expressions = json!([{"key": format!("k{number}"), "operator": "DoesNotExist"}]);
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "selector": {"matchExpressions": expressions}})
+    };
+    maps(json!({"resources": (0..count).map(resource).collect::<Vec<_>>()}))
+}
+
+fn named(sinks: &Sinks, namespace: &str, name: &str, watched: &str, spec: Value) -> Source {
+    let source = api_server(sinks, name, &[watched], spec);
+    Source { id: Id::new(Kind::ApiServerSource, namespace, name), ..source }
+}
+
+#[tokio::test]
+async fn a_namespace_whose_sinks_hang_has_its_part_of_what_is_sent_and_the_others_theirs() {
+    let (sinks, api) = (Sinks::start().await, Api::start().await);
+    sinks.on("hangs", |_| None);
+    let evil = (0..4).map(|number| {
+        let source = named(&sinks, "ns", &format!("hangs{number}"), "ns", many_selectors(10));
+        Source { sink: Destination::new(sinks.uri("hangs").parse().expect("a URI")), ..source }
+    });
+    let sources = evil.fold(Sources::default(), Sources::with);
+    let good = named(&sinks, "good", "good", "other", maps(json!({})));
+    let good_id = good.id.clone();
+    let bounded = Config { most_at_once: 16, most_of_namespace: 4, ..config() };
+    let world = World::start(sources.with(good), bounded, api.hooks_of_one());
+    until("all are watched", || world.metric("sources_watches") == 41).await;
+    until("all are carried out", || world.metric("sources_carried") == 5).await;
+    api.map("ns", "a", json!({})).await;
+    until("each has its event", || world.metric("sources_events_in_flight") + world.metric("sources_events_waiting") == 40)
+        .await;
+    assert_eq!(world.metric("sources_events_in_flight"), 5, "a part, and one");
+    api.map("other", "a", json!({})).await;
+    sinks.wait("good", 1).await;
+    assert_eq!(world.carried(&good_id), Some(Ok(1)));
+    assert_eq!(sinks.seen("hangs").len(), 5);
+    world.kill().await;
+}
+
+#[tokio::test]
+async fn watches_of_one_namespace_leave_some_to_others_and_what_waits_has_what_comes_free() {
+    let (sinks, api) = (Sinks::start().await, Api::start().await);
+    let first = named(&sinks, "ns", "first", "ns", many_selectors(10));
+    let second = named(&sinks, "ns", "second", "ns", many_selectors(10));
+    let other = named(&sinks, "other", "third", "ns", many_selectors(5));
+    let (first_id, second_id, other_id) = (first.id.clone(), second.id.clone(), other.id.clone());
+    let bounded = Config { most_watches: 32, ..config() };
+    let world = World::start(Sources::default().with(first), bounded, api.hooks_of_one());
+    until("the first is carried out", || world.carried(&first_id) == Some(Ok(1))).await;
+    world.change(|sources| sources.with(second));
+    until("there is no room", || matches!(world.carried(&second_id), Some(Err(why)) if why.contains("may have 6 more")))
+        .await;
+    assert_eq!(world.metric("sources_watches"), 10);
+    world.change(|sources| sources.with(other));
+    until("others have room", || world.carried(&other_id) == Some(Ok(1))).await;
+    world.change(|sources| sources.without(&first_id));
+    until("it has what came free", || world.carried(&second_id) == Some(Ok(1))).await;
     world.finish().await;
 }
 

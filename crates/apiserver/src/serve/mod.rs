@@ -2,7 +2,8 @@
 //!
 //! What a client costs is bounded: connections by address, requests in flight by identity, and both in all. A client
 //! that shakes hands, sends or reads too slowly, or asks for nothing, is let go. The server's own parts come in process
-//! ([`ApiServer::client`]) and are not counted.
+//! ([`ApiServer::client`]) and are not counted; what they do for users counts as those users'
+//! ([`ApiServer::bounded_client`]).
 
 mod lasting;
 mod patience;
@@ -10,7 +11,7 @@ mod patience;
 use std::{
     convert::Infallible,
     future::Future,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -291,6 +292,20 @@ impl ApiServer {
             return response;
         }
         self.held(response, (place, under_way))
+    }
+
+    /// Answers a request from inside that counts as its sender's. Whoever sends it may take as long as it likes over the answer.
+    pub(crate) async fn inside(self: &Arc<Self>, request: Request<Body>, identity: UserInfo) -> http::Response<Body> {
+        let kind = RequestKind::of(&request);
+        let place = match self.flow.enter(kind, &who(&identity, Ipv4Addr::LOCALHOST.into())) {
+            Ok(place) => place,
+            Err(status) => {
+                self.counters.throttled.add();
+                return respond::failure(&status);
+            }
+        };
+        let response = self.handle(request, identity).await;
+        response.map(|inner| body::wrap(Kept::new(inner, place)))
     }
 
     /// Keeps `guard` until the answer was handed over.

@@ -15,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use knoll_apiserver::{Body, body};
+use knoll_apiserver::{Body, UserInfo, body};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
@@ -189,6 +189,31 @@ async fn a_client_has_its_share_of_watches_over_all_its_connections() {
     }
     drop(held);
     assert_eq!(until_watching(&connections[1], &watch).await, 200);
+}
+
+#[tokio::test]
+async fn what_is_done_inside_the_process_for_a_namespace_has_that_ones_share() {
+    let h = Harness::new().await;
+    let binding = json!({"metadata": {"name": "accounts"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "Group", "name": "system:serviceaccounts"}]});
+    h.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.expect(201);
+    let client = |namespace, name| h.server.bounded_client(UserInfo::service_account(namespace, name));
+    let watch = async |client: &kube::Client| {
+        let request = Request::get(format!("{MAPS}?watch=true")).body(kube::client::Body::empty()).unwrap();
+        client.send(request).await.unwrap()
+    };
+    let (one, another, other) = (client("a", "one"), client("a", "another"), client("b", "one"));
+    let mut held = Vec::new();
+    for at in 0..1024 {
+        let answer = watch(if at % 2 == 0 { &one } else { &another }).await;
+        assert_eq!(answer.status(), 200, "watch {at}");
+        held.push(answer);
+    }
+    assert_eq!(watch(&one).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(h.server.counters().throttled.get() > 0);
+    assert_eq!(watch(&other).await.status(), 200);
+    held.pop();
+    assert_eq!(watch(&one).await.status(), 200, "it is given back");
 }
 
 async fn until_watching(client: &SendRequest<Body>, watch: &str) -> StatusCode {

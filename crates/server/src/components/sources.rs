@@ -21,9 +21,10 @@ pub(crate) fn start(
     open_ports: Vec<u16>,
 ) -> Result<(SourceLinks, Adapters), Failure> {
     let (snapshots, newest) = watch::channel(None);
-    let sender = Sender::new(&events::config(open_ports), events::sending(&names.cluster_domain, client, transport));
+    let config = events::config(open_ports);
+    let sender = Sender::new(&config, events::sending(&names.cluster_domain, client, transport));
     let hooks = Hooks { clients, ..Hooks::default() };
-    let adapters = Adapters::new(newest, sender, Config::default(), hooks).map_err(system)?;
+    let adapters = Adapters::new(newest, sender, within(config.max_attempts), hooks).map_err(system)?;
     let (running, stop) = (adapters.clone(), tasks.stop());
     tasks.restartable("sources", move || {
         let (running, stop) = (running.clone(), stop.clone());
@@ -34,6 +35,13 @@ pub(crate) fn start(
     });
     let links = SourceLinks { snapshots, applied: adapters.applied() };
     Ok((links, adapters))
+}
+
+/// Settings with which so many events are sent at a time, and no more than usual.
+fn within(attempts: usize) -> Config {
+    let default = Config::default();
+    let most_at_once = default.most_at_once.min(attempts);
+    Config { most_at_once, most_of_namespace: default.most_of_namespace.min(most_at_once.div_ceil(8)), ..default }
 }
 
 /// Shows them to an operator.

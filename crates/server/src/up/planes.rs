@@ -105,7 +105,7 @@ impl Planes {
             events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports, open_ports.clone())?;
         let accounts = api.server.clone();
         let clients: Clients = Arc::new(move |namespace, name| {
-            let client = accounts.client(UserInfo::service_account(&namespace, &name));
+            let client = accounts.bounded_client(UserInfo::service_account(&namespace, &name));
             Box::pin(async move { Ok(client) })
         });
         let transport = event_links.transport.clone();

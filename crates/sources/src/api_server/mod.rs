@@ -1,11 +1,12 @@
 //! ApiServerSources: a worker for each, which watches what it names and sends an event for each change.
 //!
-//! `worker` decides what is watched, `discovery` finds out where that is in the API, `follower` watches one collection and
-//! sends, `event` says what.
+//! `worker` decides what is watched, `places` how much of it may be, `discovery` finds out where that is in the API, `follower`
+//! watches one collection and sends, `event` says what.
 
 mod discovery;
 mod event;
 mod follower;
+mod places;
 mod worker;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -17,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::worker::Worker;
+use self::{places::Places, worker::Worker};
 use crate::{Hooks, Id, Snapshots, Source, Sources, applied::Board, sending::Outlet, snapshot::Change};
 
 /// After a worker failed.
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) hooks: Hooks,
     pub(crate) board: Board,
+    /// For [`Config::most_watches`](crate::Config::most_watches).
+    places: Places,
 }
 
 struct Running {
@@ -49,8 +52,9 @@ pub(crate) struct Watchers {
 
 impl Watchers {
     pub(crate) fn new(outlet: Arc<Outlet>, hooks: Hooks, board: Board) -> Self {
+        let places = Places::new(outlet.config.most_watches);
         Self {
-            context: Arc::new(Context { outlet, hooks, board }),
+            context: Arc::new(Context { outlet, hooks, board, places }),
             seen: Sources::default(),
             running: HashMap::new(),
             workers: JoinSet::new(),

@@ -22,10 +22,11 @@ use super::{
     Context,
     discovery::{self, Place},
     follower::{Ended, Follower},
+    places::Held,
 };
 use crate::{ApiServer, Namespaces, Resource, Source, Work};
 
-/// Before what could not be found is looked for again: a kind, a client, or a watch that panicked.
+/// Before what could not be found is looked for again: a kind, a client, room for watches, or a watch that panicked.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// A kind: `apiVersion` and `kind`.
@@ -48,6 +49,8 @@ enum Sought<T> {
 enum Chore {
     Client(Arc<str>, Result<Client, String>),
     Place(KindName, Result<Place, String>),
+    /// There may be room for watches by now.
+    Room,
 }
 
 struct Following {
@@ -81,6 +84,10 @@ pub(super) struct Worker {
     account: Arc<str>,
     client: Sought<Client>,
     places: BTreeMap<KindName, Sought<Place>>,
+    /// The watches that it may have.
+    held: Held,
+    /// Whether it is to be asked again for more.
+    waits_for_room: bool,
     following: BTreeMap<Watched, Following>,
     followers: JoinSet<Ended>,
     by_task: HashMap<TaskId, Watched>,
@@ -92,6 +99,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(context: Arc<Context>, mut changed: watch::Receiver<Arc<Source>>) -> Self {
         let source = changed.borrow_and_update().clone();
+        let held = context.places.none(source.id.namespace.clone());
         Self {
             context,
             changed,
@@ -99,6 +107,8 @@ impl Worker {
             account: "".into(),
             client: Sought::Yet,
             places: BTreeMap::new(),
+            held,
+            waits_for_room: false,
             following: BTreeMap::new(),
             followers: JoinSet::new(),
             by_task: HashMap::new(),
@@ -158,6 +168,9 @@ impl Worker {
             Sought::Not(why) => return Some(Err(why.clone())),
             Sought::Found(client) => client.clone(),
         };
+        if let Err(why) = self.hold(work) {
+            return Some(Err(why));
+        }
         let kinds: BTreeSet<KindName> = work.resources.iter().map(kind_of).collect();
         self.places.retain(|kind, _| kinds.contains(kind));
         for resource in &work.resources {
@@ -167,13 +180,6 @@ impl Worker {
             }
         }
         let wanted = self.wanted(work);
-        let most = self.context.outlet.config.most_watches;
-        if wanted.len() > most {
-            self.end_all_but(&BTreeSet::new());
-            let why =
-                format!("{} watches would be needed, of resources times namespaces; at most {most} are", wanted.len());
-            return Some(Err(why.into()));
-        }
         self.end_all_but(&wanted);
         for watched in wanted {
             if !self.following.contains_key(&watched) {
@@ -200,6 +206,31 @@ impl Worker {
             }
         }
         is_known.then_some(Ok(()))
+    }
+
+    /// Holds as many watches as there are to be, as far as that is known: a kind that is looked for is one at least. Where there
+    /// are not so many, none is held and nothing is looked for, until it is asked again: why.
+    fn hold(&mut self, work: &ApiServer) -> Result<(), Arc<str>> {
+        let watches = |resource: &Resource| match (&work.namespaces, self.places.get(&kind_of(resource))) {
+            (Namespaces::Named(names), Some(Sought::Found(place))) if place.is_namespaced => names.len(),
+            _ => 1,
+        };
+        let needed = work.resources.iter().map(watches).sum();
+        let Err(most) = self.held.hold(needed) else { return Ok(()) };
+        self.end_all_but(&BTreeSet::new());
+        self.places.clear();
+        self.held.give_back();
+        if !std::mem::replace(&mut self.waits_for_room, true) {
+            self.chores.spawn(async {
+                sleep(AGAIN).await;
+                Chore::Room
+            });
+        }
+        let namespace = &self.source.id.namespace;
+        let why = format!(
+            "{needed} watches would be needed, of resources times namespaces; namespace {namespace} may have {most} more"
+        );
+        Err(why.into())
     }
 
     /// The collections of what was found.
@@ -326,6 +357,7 @@ impl Worker {
                 }
             },
             Ok(Chore::Place(kind, found)) if self.places.contains_key(&kind) => self.found(kind, found),
+            Ok(Chore::Room) => self.waits_for_room = false,
             Ok(Chore::Client(..) | Chore::Place(..)) => {}
             Err(error) => tracing::error!(%error, "looking for something ended badly"),
         }
