@@ -131,15 +131,8 @@ impl Client {
             Ok(false) => return Err(failure(to, Cause::Unsendable, REFUSED.to_owned())),
             Err(error) => return Err(failure(to, Cause::Transport, error.to_string())),
         }
-        let request = request(to, message).ok_or_else(|| {
-            failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
-        })?;
-        let exchange = self.exchange(to, request, &whose, reads_reply);
-        let timeout = timeout.unwrap_or(self.longest);
-        tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
-            let said = format!("no answer within {} milliseconds", timeout.as_millis());
-            Err(failure(to, Cause::Timeout, said))
-        })
+        let exchange = self.exchange(to, request(to, message)?, &whose, reads_reply);
+        within(to, timeout.unwrap_or(self.longest), exchange).await
     }
 
     async fn exchange(
@@ -200,7 +193,29 @@ pub(crate) fn failure(to: &Destination, cause: Cause, said: String) -> Failure {
     Failure { destination: to.to_string().into(), cause, data: said.into(), retry_after: None }
 }
 
-fn request(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>>> {
+/// Waits for an answer no longer than `timeout`.
+pub(crate) async fn within(
+    to: &Destination,
+    timeout: Duration,
+    exchange: impl Future<Output = Result<Answer, Failure>>,
+) -> Result<Answer, Failure> {
+    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
+        let said = format!("no answer within {} milliseconds", timeout.as_millis());
+        Err(failure(to, Cause::Timeout, said))
+    })
+}
+
+/// The request by which a message is sent.
+///
+/// # Errors
+/// When the address is none that can be sent to.
+pub(crate) fn request(to: &Destination, message: Message<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+    made(to, message).ok_or_else(|| {
+        failure(to, Cause::Unsendable, "only absolute http and https addresses can be sent to".to_owned())
+    })
+}
+
+fn made(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>>> {
     if !matches!(to.uri.scheme_str(), Some("http" | "https")) || to.uri.host().is_none_or(str::is_empty) {
         return None;
     }

@@ -7,8 +7,7 @@ use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
-    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
-    Transport,
+    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens, Transport,
     client::{Client, MachineAddresses, Resolve, resolve_as_the_machine_does},
     dead_letters::Letters,
     dispatch::{Command, Context, Room, Supervisor, UnderWay},
@@ -122,11 +121,6 @@ impl DataPlane {
     /// What answers senders; served by [`serve`](crate::serve()), or asked by whoever has their requests.
     pub fn ingress(&self) -> Ingress {
         self.ingress.clone()
-    }
-
-    /// What sends events that come from no broker or channel, over the same connections.
-    pub fn sender(&self) -> Sender {
-        Sender::over(self.context.client.clone(), self.context.tokens.clone())
     }
 
     /// Delivers until `end`, then finishes what is under way within [`Config::grace`]. Dropped, it ends at once, and loses

@@ -30,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ALLOW, CONTENT_TYPE, HOST, RETRY_AFTER},
     request::Parts,
 };
@@ -168,6 +168,25 @@ impl Ingress {
         B: Body<Data = Bytes>,
     {
         self.counted(self.inner.answer(request)).await
+    }
+
+    /// Whether an address is of something that is answered here.
+    pub(crate) fn is_at(&self, uri: &Uri) -> bool {
+        let Some((host, topology)) = uri.host().zip(self.inner.snapshots.borrow().clone()) else { return false };
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        topology.is_of_job_sinks(host) || !matches!(topology.look_up(host, target), Err(NotFound::Elsewhere))
+    }
+
+    /// Answers a request that this process makes for a namespace, which has its part of places and bytes, as an address has: all
+    /// that the process sends would be one sender's otherwise.
+    pub(crate) async fn answer_for(
+        &self,
+        namespace: Arc<str>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Response<Full<Bytes>> {
+        let wire = if request.uri().scheme_str() == Some("https") { Wire::Tls } else { Wire::Plain };
+        request.extensions_mut().insert(Peer::Namespace(namespace));
+        self.answer_by(wire, request).await
     }
 
     /// Answers a request that came so.
@@ -379,7 +398,7 @@ impl Inner {
     async fn counted(&self, bytes: Bytes, peer: Peer) -> Result<Bytes, Answer> {
         let (units, until) = (bytes.len().div_ceil(GRAIN), Instant::now() + self.config.body_read_timeout);
         loop {
-            if let Some(share) = self.bytes.take_many(peer, units) {
+            if let Some(share) = self.bytes.take_many(peer.clone(), units) {
                 return Ok(Bytes::from_owner(Counted { bytes, _share: share }));
             }
             if Instant::now() >= until {
@@ -407,7 +426,7 @@ impl Inner {
 
 /// Who sends a request.
 fn peer(head: &Parts) -> Peer {
-    head.extensions.get().copied().unwrap_or(Peer::NOBODY)
+    head.extensions.get().cloned().unwrap_or(Peer::NOBODY)
 }
 
 /// What a request asks for, as it stands there.

@@ -55,7 +55,7 @@ pub use history::{History, Kept, Start};
 pub use ingress::{Authorize, Denied, Ingress, serve, serve_tls};
 pub use intake::Taken;
 pub use log::{AskError, Log, LogThread, OpenError};
-pub use sender::{Origin, Sender};
+pub use sender::{Here, Origin, Sender};
 pub use sinks::{Jobs, NoJob, Progress};
 pub use topology::Topology;
 pub use transport::{CertificateError, Transport};

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -18,7 +18,10 @@ use knoll_journal::{
         ReadError, Recovery, StreamId, SubmitError, Write, WriteError, Written,
     },
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     budget::{Budget, From, NoRoom},
@@ -27,6 +30,9 @@ use crate::{
 
 /// Between two looks at whether the log takes writes again.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// Brokers and channels of which it is remembered since when they are asked for in vain; beyond that, as long.
+const MOST_AWAITED: usize = 1024;
+const AWAITED: Duration = Duration::from_secs(60);
 /// Between two looks for what nobody needs, while there is no room.
 const ROOM_PAUSE_MS: u64 = 1000;
 
@@ -76,6 +82,8 @@ struct Inner {
     /// Where events of brokers and channels go, by uid.
     streams: RwLock<HashMap<Arc<str>, StreamId>>,
     registered: Notify,
+    /// Since when those are asked for that are not registered.
+    awaited: Mutex<HashMap<Arc<str>, Instant>>,
     /// When what nobody needs was last looked for because there was no room, milliseconds since 1970.
     made_room: AtomicU64,
 }
@@ -130,7 +138,8 @@ impl Log {
         let published = signals.clone();
         let (writer, committer) = Committer::new(log, Box::new(move |streams| published.published(streams)));
         let (streams, registered, made_room) = (RwLock::default(), Notify::new(), AtomicU64::new(0));
-        let inner = Inner { writer, reader, budget, signals, streams, registered, made_room };
+        let awaited = Mutex::default();
+        let inner = Inner { writer, reader, budget, signals, streams, registered, awaited, made_room };
         Ok((Self { inner: Arc::new(inner) }, committer, recovery))
     }
 
@@ -257,12 +266,14 @@ impl Log {
 
     /// Says where the events of a broker or channel go.
     pub(crate) fn register(&self, uid: Arc<str>, stream: StreamId) {
+        self.awaited().remove(&uid);
         self.inner.streams.write().unwrap_or_else(PoisonError::into_inner).insert(uid, stream);
         self.inner.registered.notify_waiters();
     }
 
     /// Says that they go nowhere any more.
     pub(crate) fn unregister(&self, uid: &str) {
+        self.awaited().remove(uid);
         self.inner.streams.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
@@ -270,8 +281,27 @@ impl Log {
         self.inner.streams.read().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
     }
 
-    /// Where the events of a broker or channel go. One that was just made is waited for, up to `patience`.
-    pub(crate) async fn registered_within(&self, uid: &str, patience: Duration) -> Option<StreamId> {
+    fn awaited(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.inner.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since when it is asked where the events of one go that is not registered.
+    fn awaited_since(&self, uid: &Arc<str>) -> Instant {
+        let mut awaited = self.awaited();
+        if let Some(since) = awaited.get(uid) {
+            return *since;
+        }
+        if awaited.len() >= MOST_AWAITED {
+            awaited.retain(|_, since| since.elapsed() < AWAITED);
+        }
+        let now = Instant::now();
+        awaited.insert(uid.clone(), now);
+        now
+    }
+
+    /// Where the events of a broker or channel go. One that was just made is waited for, up to `patience` from when it was first
+    /// asked for: by one that does not come up nobody is held for long.
+    pub(crate) async fn registered_within(&self, uid: &Arc<str>, patience: Duration) -> Option<StreamId> {
         if let Some(stream) = self.registered(uid) {
             return Some(stream);
         }
@@ -284,7 +314,7 @@ impl Log {
                 next.await;
             }
         };
-        tokio::time::timeout(patience, waiting).await.ok()
+        timeout_at(self.awaited_since(uid) + patience, waiting).await.ok()
     }
 
     /// Asks for what nobody needs to be removed.
@@ -297,5 +327,28 @@ impl Log {
     /// Bytes of the log's segments.
     pub fn bytes(&self) -> u64 {
         self.inner.reader.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knoll_journal::MemoryDisk;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_come_up_is_waited_for_once() {
+        let (log, _thread, _) = Log::open(Arc::new(MemoryDisk::default()), EventOptions::default()).expect("opens");
+        let (uid, patience, begun): (Arc<str>, _, _) = ("uid".into(), Duration::from_secs(5), Instant::now());
+        assert_eq!(log.registered_within(&uid, patience).await, None);
+        assert_eq!(log.registered_within(&uid, patience).await, None);
+        assert_eq!(begun.elapsed().as_secs(), 5, "who comes later is told at once");
+        let stream = log.stream("s", &"ns".into()).await.expect("is made");
+        log.register(uid.clone(), stream);
+        assert_eq!(log.registered_within(&uid, patience).await, Some(stream));
+        log.unregister(&uid);
+        let waiting = async { log.registered_within(&uid, patience).await };
+        let coming = async { log.register(uid.clone(), stream) };
+        assert_eq!(tokio::join!(waiting, coming).0, Some(stream), "another time it is waited for again");
     }
 }

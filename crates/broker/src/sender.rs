@@ -1,14 +1,18 @@
-//! Sending an event that comes from no broker or channel, such as a source's: over the client that deliveries use, with its
-//! connections, bounds, certificates and tokens.
+//! Sending an event that comes from no broker or channel, such as a source's: over a client like that of deliveries, with its
+//! bounds, certificates and tokens; and to what is answered in this process without a connection, where each
+//! namespace is a sender of its own.
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header::AUTHORIZATION};
+use http_body_util::{BodyExt as _, Full};
 use knoll_event::{Event, mode::Format};
+use tokio::sync::watch;
 
 use crate::{
-    Config, Hooks, Tokens,
-    client::{Answer, Client, Message, failure, told},
+    Config, Hooks, Ingress, Tokens,
+    client::{self, Answer, Client, Message, failure, told},
     delivery::{
         Destination,
         retry::{Cause, Failure},
@@ -29,19 +33,24 @@ pub struct Origin {
 pub struct Sender {
     client: Arc<Client>,
     tokens: Option<Tokens>,
+    here: Option<Here>,
 }
 
+/// What answers senders in this process, while something does.
+pub type Here = watch::Receiver<Option<Ingress>>;
+
 impl Sender {
-    /// One with connections of its own, for a process without a [`DataPlane`](crate::DataPlane); where there is one, it
-    /// has a [sender](crate::DataPlane::sender). Of `config` the bounds of connections count, of `hooks` what finds, keeps from
-    /// and is let in by whom is sent to, and of their transport whom it trusts.
+    /// One with connections of its own. Of `config` the bounds of connections count, of `hooks` what finds, keeps from and is let
+    /// in by whom is sent to, and of their transport whom it trusts.
     pub fn new(config: &Config, hooks: Hooks) -> Self {
         let Hooks { resolve, machine, tokens, transport, .. } = hooks;
-        Self::over(Arc::new(Client::new(config, resolve, machine, transport)), tokens)
+        Self { client: Arc::new(Client::new(config, resolve, machine, transport)), tokens, here: None }
     }
 
-    pub(crate) fn over(client: Arc<Client>, tokens: Option<Tokens>) -> Self {
-        Self { client, tokens }
+    /// The same, which hands what goes to brokers, channels and sinks of this process over to `here`. Where that ends while it
+    /// answers, the attempt has failed.
+    pub fn beside(self, here: Here) -> Self {
+        Self { here: Some(here), ..self }
     }
 
     /// Sends an event once, with a token where the destination has an audience. The status of success; what is answered
@@ -80,8 +89,30 @@ impl Sender {
         let headers: HeaderMap = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
         let (format, namespace) = (Format::Binary, &origin.namespace);
         let message = Message { event, format, headers, namespace, wants_reply: false, reads_reply: false };
-        self.client.send(to, message, Some(timeout)).await
+        let mut here = self.here.clone();
+        let answers = here.as_mut().and_then(|here| {
+            let ingress = here.borrow_and_update().clone()?;
+            ingress.is_at(&to.uri).then_some((ingress, here))
+        });
+        let Some((ingress, ended)) = answers else { return self.client.send(to, message, Some(timeout)).await };
+        let request = client::request(to, message)?;
+        client::within(to, timeout, async {
+            tokio::select! {
+                answer = Box::pin(handed_over(ingress, namespace.clone(), request)) => Ok(answer),
+                _ = ended.changed() => {
+                    Err(failure(to, Cause::Transport, "what takes events ended before it answered".to_owned()))
+                }
+            }
+        })
+        .await
     }
+}
+
+/// The answer of what is here.
+async fn handed_over(ingress: Ingress, namespace: Arc<str>, request: Request<Full<Bytes>>) -> Answer {
+    let (head, body) = ingress.answer_for(namespace, request).await.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_else(|never| match never {});
+    Answer { status: head.status, headers: head.headers, body, room: None }
 }
 
 fn taken(to: &Destination, answer: &Answer) -> Result<StatusCode, Failure> {

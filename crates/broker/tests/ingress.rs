@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header::CONTENT_T
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
 use knoll_broker::{
-    Config, DataPlane, Denied, Hooks, Log, Topology, serve,
+    Config, DataPlane, Denied, Hooks, Log, Origin, Sender, Topology,
+    delivery::{Destination, retry::Cause},
+    serve,
     topology::{
-        Addressable,
+        Addressable, Subscription,
         access::{Access, Mode},
     },
 };
@@ -537,5 +539,67 @@ async fn one_client_has_a_part_of_the_connections_requests_and_bytes() -> Runs {
     assert_eq!(stalled.await?, StatusCode::ACCEPTED);
     assert_eq!(post(10 << 10).await, StatusCode::ACCEPTED);
     world.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_process_sends_for_one_namespace_takes_its_own_places() -> Runs {
+    let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
+    // No worker can make a cursor of this name: events for it wait.
+    let never = Subscription { uid: "x".repeat(2000).into(), ..to(&sinks, "never") };
+    let topology = with(Topology::default(), &broker("good"), vec![to(&sinks, "t")]);
+    let topology = with(topology, &channel("evil"), vec![never]);
+    let bounded = Config { max_requests: 16, ..Config::default() };
+    let world = World::start_with(directory.path(), topology, options(), bounded, Hooks::default());
+    world.ready(&["t"]).await;
+    let (here, ingress) = watch::channel(Some(world.plane.ingress()));
+    let sender = Sender::new(&Config::default(), Hooks::default()).beside(ingress);
+    let send = |namespace: &str, to: &str| {
+        let origin = Origin { namespace: namespace.into(), service_account: None };
+        let (sender, to) = (sender.clone(), Destination::new(to.parse().expect("a URI")));
+        let event = Event::new("1", "/s", "t").expect("an event");
+        async move { sender.send(&to, &event, &origin, Duration::from_secs(60)).await }
+    };
+    let evil = "http://evil-kn-channel.ns.svc.cluster.local/";
+    let waiting: Vec<_> = (0..4).map(|_| tokio::spawn(send("evil", evil))).collect();
+    until("they wait", || world.metric("broker_requests") == 4).await;
+    let refused = send("evil", evil).await.expect_err("its places are taken");
+    let said = String::from_utf8_lossy(&refused.data);
+    assert_eq!(
+        (refused.cause, said.contains("as many requests")),
+        (Cause::Status(StatusCode::SERVICE_UNAVAILABLE), true)
+    );
+    let good = "http://broker-ingress.knative-eventing.svc.cluster.local/ns/good";
+    assert_eq!(send("good", good).await.map_err(|failure| failure.cause), Ok(StatusCode::ACCEPTED));
+    sinks.wait("t", 1).await;
+    let missing = "http://broker-ingress.knative-eventing.svc.cluster.local/ns/missing";
+    let missing = send("good", missing).await.map_err(|failure| failure.cause);
+    assert_eq!(missing, Err(Cause::Status(StatusCode::NOT_FOUND)));
+    here.send_replace(None);
+    for waiting in waiting {
+        assert_eq!(waiting.await?.map_err(|failure| failure.cause), Err(Cause::Transport), "it ended");
+    }
+    world.kill().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_ends_with_what_it_was_handed_to() -> Runs {
+    let (directory, sinks) = (tempfile::tempdir()?, Sinks::start().await);
+    let never = Subscription { uid: "x".repeat(2000).into(), ..to(&sinks, "never") };
+    let world = World::start(directory.path(), with(Topology::default(), &channel("c"), vec![never]));
+    let (here, ingress) = watch::channel(Some(world.plane.ingress()));
+    let sender = Sender::new(&Config::default(), Hooks::default()).beside(ingress);
+    let origin = Origin { namespace: "ns".into(), service_account: None };
+    let to = Destination::new("http://c-kn-channel.ns.svc.cluster.local/".parse()?);
+    let event = Event::new("1", "/s", "t")?;
+    let sent = async { sender.send(&to, &event, &origin, Duration::from_secs(60)).await };
+    let ends = async {
+        until("it waits", || world.metric("broker_requests") == 1).await;
+        here.send_replace(None);
+    };
+    let (sent, ()) = tokio::join!(sent, ends);
+    assert_eq!(sent.map_err(|failure| failure.cause), Err(Cause::Transport));
+    world.kill().await;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr},
     pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,22 +44,27 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection on which nothing goes on may take to end in good order.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// Who sends a request: the address, of those that share one, whoever they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Peer(IpAddr);
+/// Who sends a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    /// An address, of those that share one, whoever they are.
+    Address(IpAddr),
+    /// A namespace for which this process sends: all that it sends comes from one address.
+    Namespace(Arc<str>),
+}
 
 impl Peer {
     /// Whoever hands over requests without a connection.
-    pub(super) const NOBODY: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    pub(super) const NOBODY: Self = Self::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
     /// All addresses of the loopback are one, and so are those of version 6 that begin with the same 64 bits, which whoever
     /// has one has.
     fn of(address: IpAddr) -> Self {
         const NETWORK: u128 = u128::MAX << 64;
         match address.to_canonical() {
-            address if address.is_loopback() => Self(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V4(address) => Self(address.into()),
-            IpAddr::V6(address) => Self(IpAddr::V6((address.to_bits() & NETWORK).into())),
+            address if address.is_loopback() => Self::Address(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V4(address) => Self::Address(address.into()),
+            IpAddr::V6(address) => Self::Address(IpAddr::V6((address.to_bits() & NETWORK).into())),
         }
     }
 }
@@ -103,7 +109,7 @@ async fn connections(all: Connections, listener: TcpListener, end: impl Future<O
             }
         };
         // One too many is closed at once, which its client sees before it has sent anything.
-        let Some(place) = inner.connections.take(peer) else { continue };
+        let Some(place) = inner.connections.take(peer.clone()) else { continue };
         let (all, builder, ending) = (all.clone(), builder.clone(), ending.subscribe());
         connections.spawn(async move {
             all.serve(builder, stream, peer, ending).await;
@@ -172,7 +178,7 @@ async fn requests(
     // other side may still be listened to.
     let (activity, stream) = (Activity::begin(), TokioIo::new(Patient::new(stream, patience.writing + LEAVE)));
     let service = service_fn(|mut request: Request<Incoming>| {
-        let (ingress, answering) = (ingress.clone(), activity.answer());
+        let (ingress, answering, peer) = (ingress.clone(), activity.answer(), peer.clone());
         async move {
             request.extensions_mut().insert(peer);
             Ok::<_, Infallible>(written(ingress.answer_by(wire, request).await, answering).await)

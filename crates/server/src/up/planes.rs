@@ -109,8 +109,15 @@ impl Planes {
             Box::pin(async move { Ok(client) })
         });
         let transport = event_links.transport.clone();
-        let (source_links, adapters) =
-            sources::start(tasks, &event_names, controllers.clone(), Some(clients), transport, open_ports)?;
+        let (source_links, adapters) = sources::start(
+            tasks,
+            &event_names,
+            events.here(),
+            controllers.clone(),
+            Some(clients),
+            transport,
+            open_ports,
+        )?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),

@@ -21,7 +21,7 @@ use std::{
 use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::auth::Pki;
 use knoll_broker::{
-    Adopted, Config, DataPlane, EventTypes, Hooks, Log, LogThread, Resolve, Topology, Transport,
+    Adopted, Config, DataPlane, EventTypes, Here, Hooks, Ingress, Log, LogThread, Resolve, Topology, Transport,
     resolve_as_the_machine_does, serve, serve_tls, topology::Names,
 };
 use knoll_client::Client;
@@ -72,6 +72,8 @@ pub(crate) fn keep_certificates(tasks: &mut Tasks, pki: Arc<Pki>, client: Client
 #[derive(Clone, Default)]
 pub(crate) struct Running {
     plane: Arc<Mutex<Option<DataPlane>>>,
+    /// What of it answers senders.
+    ingress: watch::Sender<Option<Ingress>>,
     event_types: Option<Arc<EventTypes>>,
 }
 
@@ -81,7 +83,13 @@ impl Running {
         self.plane.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What takes events in this process, while it does.
+    pub(crate) fn here(&self) -> Here {
+        self.ingress.subscribe()
+    }
+
     fn set(&self, plane: Option<DataPlane>) {
+        self.ingress.send_replace(plane.as_ref().map(DataPlane::ingress));
         *self.plane.lock().unwrap_or_else(PoisonError::into_inner) = plane;
     }
 
