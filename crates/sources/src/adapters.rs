@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use crate::{
-    Applied, Config, ConfigError, Snapshots, api_server::Watchers, applied::Board, schedules::Schedules,
+    Applied, Config, ConfigError, Snapshots,
+    api_server::{Memory, Watchers},
+    applied::Board,
+    schedules::Schedules,
     sending::Outlet,
 };
 
@@ -46,6 +49,7 @@ pub struct Adapters {
     snapshots: Snapshots,
     hooks: Hooks,
     board: Board,
+    memory: Memory,
 }
 
 impl Adapters {
@@ -55,7 +59,7 @@ impl Adapters {
     /// When a setting is out of its range.
     pub fn new(snapshots: Snapshots, sender: Sender, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let outlet = Outlet::new(sender, config.checked()?);
-        Ok(Self { outlet: Arc::new(outlet), snapshots, hooks, board: Board::new() })
+        Ok(Self { outlet: Arc::new(outlet), snapshots, hooks, board: Board::new(), memory: Memory::default() })
     }
 
     /// Carries sources out until `end`, then finishes what is being sent within [`Config::grace`]. Dropped, it ends at once.
@@ -73,7 +77,7 @@ impl Adapters {
         });
         let watchers = self.begin_again_and_again("watches", Kind::ApiServerSource, || {
             let (outlet, hooks) = (self.outlet.clone(), self.hooks.clone());
-            Watchers::new(outlet, hooks, self.board.clone()).run(self.snapshots.clone(), ended())
+            Watchers::new(outlet, hooks, self.board.clone(), self.memory.clone()).run(self.snapshots.clone(), ended())
         });
         let told = async {
             end.await;

@@ -7,7 +7,8 @@
 //! - A tick is one event, sent anew for a few seconds while its sink does not take it, and lost then. A tick that came while
 //!   this process did not run is not made up, and none is sent again after a restart.
 //! - Of changes in the API each is one event, in the order in which they happened to a collection. What there was before is
-//!   not told. What happened while a watch had to begin anew at another revision is not told either; such gaps are counted.
+//!   not told. What happened while a watch had to begin anew at another revision is not told either; such gaps are counted,
+//!   whatever made it begin anew, but for a restart of the process.
 //! - A sink that is slow or away costs bounded memory: a source has a bound of ticks under way, beyond which they are skipped,
 //!   counted and logged; a watch is not read on until the event before was sent or given up.
 //! - Between ticks nothing runs: all schedules share one timer, which looks at the wall clock once a minute at least.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use jiff::Timestamp;
+use knoll_api::Kind;
 use knoll_bounds::Turns;
 use knoll_broker::{
     Origin, Sender,
@@ -43,10 +44,11 @@ impl Outlet {
     /// When it was not taken: it is lost.
     pub(crate) async fn send(&self, source: &Source, event: &Event) -> Result<(), Failure> {
         let origin = Origin { namespace: source.id.namespace.clone(), service_account: source.service_account.clone() };
-        let mut made = 0;
+        let (mut unsent, mut made) = (Unsent { metrics: &self.metrics, kind: Some(source.id.kind) }, 0);
         loop {
             match self.attempt(source, event, &origin).await {
                 Ok(_) => {
+                    unsent.kind = None;
                     self.metrics.sent.count(source.id.kind);
                     return Ok(());
                 }
@@ -55,10 +57,7 @@ impl Outlet {
                     made += 1;
                     self.metrics.retried.count(source.id.kind);
                 }
-                Err(failure) => {
-                    self.metrics.failed.count(source.id.kind);
-                    return Err(failure);
-                }
+                Err(failure) => return Err(failure),
             }
         }
     }
@@ -69,6 +68,21 @@ impl Outlet {
         drop(waiting);
         let _entered = self.metrics.in_flight.enter();
         self.sender.send(&source.sink, event, origin, self.config.attempt_timeout).await
+    }
+}
+
+/// An event that is lost unless it is taken; also where whoever sends it is ended.
+struct Unsent<'a> {
+    metrics: &'a Metrics,
+    /// Of which kind its source is; nothing once it is taken.
+    kind: Option<Kind>,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if let Some(kind) = self.kind {
+            self.metrics.failed.count(kind);
+        }
     }
 }
 

@@ -111,7 +111,7 @@ pub struct ApiServer {
 }
 
 /// Objects of a kind.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resource {
     /// `group/version`, or `v1`.
     pub api_version: Box<str>,

@@ -274,6 +274,39 @@ async fn objects_of_users_own_kinds_and_of_none_are_watched_too() {
 }
 
 #[tokio::test]
+async fn what_is_watched_again_may_have_missed_something_and_that_is_counted() {
+    let (sinks, api) = (Sinks::start().await, Api::start().await);
+    let resources = json!([{"apiVersion": "v1", "kind": "ConfigMap"}, {"apiVersion": "v1", "kind": "Secret"}]);
+    let spec = maps(json!({"resources": resources}));
+    let world = start(&api, api_server(&sinks, "s", &["ns"], spec.clone())).await;
+    assert_eq!(world.metric("sources_watch_gaps"), 0);
+    // As another account, in the same namespaces: both.
+    let mut binding = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "ns", "name": "another"}]});
+    binding["metadata"] = json!({"name": "sees-all-too"});
+    api.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+    let mut other = spec.clone();
+    other["serviceAccountName"] = "another".into();
+    world.change(|sources| sources.with(at_generation(api_server(&sinks, "s", &["ns"], other.clone()), 2)));
+    ready(&world, 2).await;
+    assert_eq!(world.metric("sources_watch_gaps"), 2);
+    // It had no sink for a moment.
+    world.change(|sources| sources.without(&source_id()));
+    until("it ended", || world.metric("sources_watches") == 0).await;
+    world.change(|sources| sources.with(at_generation(api_server(&sinks, "s", &["ns"], other.clone()), 3)));
+    ready(&world, 3).await;
+    assert_eq!(world.metric("sources_watch_gaps"), 4);
+    // A namespace that is added, and one that was taken out meanwhile, miss nothing.
+    for (generation, namespaces) in [(4, &["ns", "other"][..]), (5, &["ns"]), (6, &["ns", "other"])] {
+        let changed = at_generation(api_server(&sinks, "s", namespaces, other.clone()), generation);
+        world.change(|sources| sources.with(changed));
+        ready(&world, generation).await;
+    }
+    assert_eq!(world.metric("sources_watch_gaps"), 4);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn who_may_not_watch_is_not_carried_out_until_it_may() {
     let (sinks, api) = (Sinks::start().await, Api::start().await);
     let source = api_server(&sinks, "s", &["ns"], maps(json!({"serviceAccountName": "nobody"})));
@@ -337,10 +370,7 @@ async fn more_watches_than_there_may_be_are_refused_by_number() {
     let world = World::start(Sources::default().with(source), bounded, api.hooks());
     until("it says why", || matches!(world.carried(&source_id()), Some(Err(_)))).await;
     let why = world.carried(&source_id()).expect("told").expect_err("a problem");
-    assert_eq!(
-        why,
-        "2 watches would be needed, of resources times namespaces; namespace ns may have 1 more"
-    );
+    assert_eq!(why, "2 watches would be needed, of resources times namespaces; namespace ns may have 1 more");
     assert_eq!(world.metric("sources_watches"), 0);
     world.finish().await;
 }
@@ -375,14 +405,22 @@ async fn a_namespace_whose_sinks_hang_has_its_part_of_what_is_sent_and_the_other
     until("all are watched", || world.metric("sources_watches") == 41).await;
     until("all are carried out", || world.metric("sources_carried") == 5).await;
     api.map("ns", "a", json!({})).await;
-    until("each has its event", || world.metric("sources_events_in_flight") + world.metric("sources_events_waiting") == 40)
-        .await;
+    until("each has its event", || {
+        world.metric("sources_events_in_flight") + world.metric("sources_events_waiting") == 40
+    })
+    .await;
     assert_eq!(world.metric("sources_events_in_flight"), 5, "a part, and one");
     api.map("other", "a", json!({})).await;
     sinks.wait("good", 1).await;
     assert_eq!(world.carried(&good_id), Some(Ok(1)));
     assert_eq!(sinks.seen("hangs").len(), 5);
-    world.kill().await;
+    assert_eq!(world.metric("sources_events_lost"), 0);
+    world.change(|sources| {
+        (0..4)
+            .fold(sources, |sources, at| sources.without(&Id::new(Kind::ApiServerSource, "ns", &format!("hangs{at}"))))
+    });
+    until("what was not taken is counted", || world.metric("sources_events_lost") == 40).await;
+    world.finish().await;
 }
 
 #[tokio::test]
@@ -396,8 +434,11 @@ async fn watches_of_one_namespace_leave_some_to_others_and_what_waits_has_what_c
     let world = World::start(Sources::default().with(first), bounded, api.hooks_of_one());
     until("the first is carried out", || world.carried(&first_id) == Some(Ok(1))).await;
     world.change(|sources| sources.with(second));
-    until("there is no room", || matches!(world.carried(&second_id), Some(Err(why)) if why.contains("may have 6 more")))
-        .await;
+    until(
+        "there is no room",
+        || matches!(world.carried(&second_id), Some(Err(why)) if why.contains("may have 6 more")),
+    )
+    .await;
     assert_eq!(world.metric("sources_watches"), 10);
     world.change(|sources| sources.with(other));
     until("others have room", || world.carried(&other_id) == Some(Ok(1))).await;

@@ -46,6 +46,8 @@ pub(super) struct Follower {
     pub(super) source: signal::Receiver<Arc<Source>>,
     pub(super) client: Client,
     pub(super) collection: Collection,
+    /// Notes that it is watched from now on: whether it was before, by this one or another.
+    pub(super) was_watched: Box<dyn Fn() -> bool + Send + Sync>,
     /// Has turned true when nothing more is to be read.
     pub(super) end: signal::Receiver<bool>,
 }
@@ -60,7 +62,7 @@ impl Follower {
         let (client, collection) = (self.client.clone(), self.collection.clone());
         let follow = watch::changes(&client, &collection, &into, read);
         let send = async {
-            let (mut was_listed, mut health) = (false, Health::default());
+            let mut health = Health::default();
             loop {
                 let next = tokio::select! {
                     // An error says that whoever could end it is gone.
@@ -71,7 +73,7 @@ impl Follower {
                     None => return Ended::Told,
                     Some(Heard::Absent) => return Ended::Absent,
                     Some(Heard::Listed) => {
-                        if std::mem::replace(&mut was_listed, true) {
+                        if (self.was_watched)() {
                             self.gap();
                         }
                         tell(Ok(()));

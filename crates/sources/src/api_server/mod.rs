@@ -1,11 +1,12 @@
 //! ApiServerSources: a worker for each, which watches what it names and sends an event for each change.
 //!
 //! `worker` decides what is watched, `places` how much of it may be, `discovery` finds out where that is in the API, `follower`
-//! watches one collection and sends, `event` says what.
+//! watches one collection and sends, `event` says what, and `memory` knows what was watched before.
 
 mod discovery;
 mod event;
 mod follower;
+mod memory;
 mod places;
 mod worker;
 
@@ -18,6 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use self::memory::Memory;
 use self::{places::Places, worker::Worker};
 use crate::{Hooks, Id, Snapshots, Source, Sources, applied::Board, sending::Outlet, snapshot::Change};
 
@@ -31,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) board: Board,
     /// For [`Config::most_watches`](crate::Config::most_watches).
     places: Places,
+    memory: Memory,
 }
 
 struct Running {
@@ -51,10 +54,10 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    pub(crate) fn new(outlet: Arc<Outlet>, hooks: Hooks, board: Board) -> Self {
+    pub(crate) fn new(outlet: Arc<Outlet>, hooks: Hooks, board: Board, memory: Memory) -> Self {
         let places = Places::new(outlet.config.most_watches);
         Self {
-            context: Arc::new(Context { outlet, hooks, board, places }),
+            context: Arc::new(Context { outlet, hooks, board, places, memory }),
             seen: Sources::default(),
             running: HashMap::new(),
             workers: JoinSet::new(),

@@ -22,6 +22,7 @@ use super::{
     Context,
     discovery::{self, Place},
     follower::{Ended, Follower},
+    memory::Listed,
     places::Held,
 };
 use crate::{ApiServer, Namespaces, Resource, Source, Work};
@@ -88,6 +89,8 @@ pub(super) struct Worker {
     held: Held,
     /// Whether it is to be asked again for more.
     waits_for_room: bool,
+    /// Which collections were watched before, and still would be.
+    listed: Listed,
     following: BTreeMap<Watched, Following>,
     followers: JoinSet<Ended>,
     by_task: HashMap<TaskId, Watched>,
@@ -100,6 +103,7 @@ impl Worker {
     pub(super) fn new(context: Arc<Context>, mut changed: watch::Receiver<Arc<Source>>) -> Self {
         let source = changed.borrow_and_update().clone();
         let held = context.places.none(source.id.namespace.clone());
+        let listed = context.memory.of(&source.id, &source.uid);
         Self {
             context,
             changed,
@@ -109,6 +113,7 @@ impl Worker {
             places: BTreeMap::new(),
             held,
             waits_for_room: false,
+            listed,
             following: BTreeMap::new(),
             followers: JoinSet::new(),
             by_task: HashMap::new(),
@@ -180,6 +185,9 @@ impl Worker {
             }
         }
         let wanted = self.wanted(work);
+        // What is meant and not there at the moment is missed as long.
+        let gone = self.following.keys().filter(|watched| !wanted.contains(watched) && !is_meant(work, watched));
+        gone.for_each(|watched| self.listed.forget(watched));
         self.end_all_but(&wanted);
         for watched in wanted {
             if !self.following.contains_key(&watched) {
@@ -267,11 +275,13 @@ impl Worker {
             label_selector: watched.0.label_selector.to_string(),
             ..Collection::default()
         };
+        let (listed, which) = (self.listed.clone(), watched.clone());
         let follower = Follower {
             context: self.context.clone(),
             source: self.changed.clone(),
             client: client.clone(),
             collection,
+            was_watched: Box::new(move || listed.note(&which)),
             end: end.clone(),
         };
         let state = State::default();
@@ -385,6 +395,16 @@ async fn guarded<T>(context: &Context, work: impl Future<Output = Result<T, Stri
         context.outlet.metrics.panics.count(Kind::ApiServerSource);
         Err(format!("it panicked: {panic}"))
     })
+}
+
+/// Whether a source still means a collection, whatever is served.
+fn is_meant(work: &ApiServer, (resource, namespace): &Watched) -> bool {
+    let is_there = match (&work.namespaces, namespace) {
+        (Namespaces::Named(names), Some(namespace)) => names.contains(namespace),
+        (Namespaces::All, Some(_)) => false,
+        (Namespaces::Named(_) | Namespaces::All, None) => true,
+    };
+    is_there && work.resources.contains(resource)
 }
 
 fn kind_of(resource: &Resource) -> KindName {
