@@ -42,8 +42,15 @@ pub enum Outcome {
     Failed,
 }
 
-/// Name of the Job of an event, and of its Secret. As upstream has it, nothing stands between source and id.
+/// Name of the Job of an event, and of its Secret: no other event's, which upstream's may be.
 pub fn name(sink: &str, source: &str, id: &str) -> String {
+    // A line break stands in no source.
+    names::child(&format!("{sink}-"), &names::md5_hex(&format!("{}\n{source}{id}", source.len())))
+}
+
+/// The name that it had before, as upstream's: of every two events whose source and id read the same one after the other. Whose it
+/// is, its Secret says.
+pub fn earlier_name(sink: &str, source: &str, id: &str) -> String {
     names::child(&format!("{sink}-"), &names::md5_hex(&format!("{source}{id}")))
 }
 
@@ -87,6 +94,13 @@ pub fn secret(job: &Job, event: Vec<u8>) -> Secret {
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }
+}
+
+/// The event that a Secret holds for this Job, as structured JSON; nothing where it is another Job's.
+pub fn event_of<'a>(secret: &'a Secret, job: &Job) -> Option<&'a [u8]> {
+    let mut owners = secret.metadata.owner_references.iter().flatten();
+    let is_its = job.metadata.uid.is_some() && owners.any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+    secret.data.as_ref().filter(|_| is_its)?.get(ENTRY).map(|entry| &entry.0[..])
 }
 
 /// How a Job ended; nothing before.
@@ -150,9 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_one_name_and_upstreams() {
+    fn an_event_has_one_name_and_no_other_has_it() {
         // echo -n /s1 | md5sum
-        assert_eq!(name("j", "/s", "1"), "j-b8a765b7041c79e3f785739f20361857");
+        assert_eq!(earlier_name("j", "/s", "1"), "j-b8a765b7041c79e3f785739f20361857");
+        assert_eq!(earlier_name("j", "/s", "11"), earlier_name("j", "/s1", "1"));
+        assert_ne!(name("j", "/s", "11"), name("j", "/s1", "1"));
+        assert_ne!(name("j", "/s", "1"), earlier_name("j", "/s", "1"));
         assert_ne!(name("j", "/s", "1"), name("j", "/s", "2"));
         assert_ne!(name("j", "/s", "1"), name("k", "/s", "1"));
         let long = name(&"x".repeat(60), "/s", "1");

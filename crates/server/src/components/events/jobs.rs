@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
@@ -67,6 +68,9 @@ async fn make(client: &Client, sink: &JobSink, event: &Event) -> Result<(), NoJo
         let reason = format!("{} bytes as JSON: a Job gets its event by a Secret of 1 MiB at most", bytes.len());
         return Err(NoJob { status: StatusCode::PAYLOAD_TOO_LARGE, reason });
     }
+    if earlier(client, sink, event.source(), event.id()).await?.is_some() {
+        return Ok(());
+    }
     let name = event_job::name(sink.name(), event.source(), event.id());
     let wanted = event_job::job(sink, &name);
     let wanted = wanted.ok_or_else(|| failed("the JobSink does not say what Jobs are made from"))?;
@@ -90,6 +94,17 @@ async fn make(client: &Client, sink: &JobSink, event: &Event) -> Result<(), NoJo
     hand_over(client, &job, bytes.to_vec()).await
 }
 
+/// The Job of an event under the name that it may have shared with other events, where the event is the one it was made of.
+async fn earlier(client: &Client, sink: &JobSink, source: &str, id: &str) -> Result<Option<Job>, NoJob> {
+    let name = event_job::earlier_name(sink.name(), source, id);
+    let job: Option<Job> = find(client, sink.namespace(), &name).await.map_err(|e| refused("looked at", &e))?;
+    let Some(job) = job.filter(|job| job.is_controlled_by(sink)) else { return Ok(None) };
+    let secret: Option<Secret> = find(client, sink.namespace(), &name).await.map_err(|e| refused("looked at", &e))?;
+    let made_of = secret.as_ref().and_then(|secret| event_job::event_of(secret, &job));
+    let made_of = made_of.and_then(|event| json::read(&Bytes::copy_from_slice(event)).ok());
+    Ok(made_of.filter(|event| (event.source(), event.id()) == (source, id)).map(|_| job))
+}
+
 /// Makes the Secret by which a Job gets its event.
 async fn hand_over(client: &Client, job: &Job, event: Vec<u8>) -> Result<(), NoJob> {
     match create(client, job.namespace(), &event_job::secret(job, event)).await {
@@ -98,10 +113,10 @@ async fn hand_over(client: &Client, job: &Job, event: Vec<u8>) -> Result<(), NoJ
             let there: Option<Secret> =
                 find(client, job.namespace(), job.name()).await.map_err(|e| refused("given its event", &e))?;
             let there = there.ok_or_else(|| later(&format!("the Secret {} went away just now", job.name())))?;
-            let owners = there.metadata.owner_references.iter().flatten();
             // The Secret of a Job of this name that there was before goes with that.
-            let is_its = owners.into_iter().any(|owner| owner.uid == job.uid());
-            is_its.then_some(()).ok_or_else(|| later(&format!("there is a Secret {} of another's", job.name())))
+            event_job::event_of(&there, job)
+                .map(drop)
+                .ok_or_else(|| later(&format!("there is a Secret {} of another's", job.name())))
         }
         Err(error) => Err(refused("given its event", &error)),
     }
@@ -110,7 +125,10 @@ async fn hand_over(client: &Client, job: &Job, event: Vec<u8>) -> Result<(), NoJ
 async fn progress(client: &Client, sink: &JobSink, source: &str, id: &str) -> Result<Progress, NoJob> {
     let name = event_job::name(sink.name(), source, id);
     let job: Option<Job> = find(client, sink.namespace(), &name).await.map_err(|e| refused("looked at", &e))?;
-    let job = job.filter(|job| job.is_controlled_by(sink));
+    let job = match job.filter(|job| job.is_controlled_by(sink)) {
+        Some(job) => Some(job),
+        None => earlier(client, sink, source, id).await?,
+    };
     let job = job.ok_or_else(|| failed(&format!("there is no Job {name} of this event (any more)")))?;
     Ok(match event_job::outcome(&job) {
         Some(Outcome::Complete) => Progress::Complete,

@@ -46,7 +46,12 @@ impl Fake {
     }
 
     fn decide(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
-        let status = |code: u16| (code, json!({"kind": "Status", "status": "Failure", "code": code, "message": "no"}));
+        let status = |code: u16| {
+            let reason = if code == 404 { "NotFound" } else { "" };
+            let status =
+                json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "no"});
+            (code, status)
+        };
         let mut faults = self.faults.lock().unwrap();
         if let Some(at) = faults.iter().position(|(end, _)| path.ends_with(end)) {
             return status(faults.remove(at).1);
@@ -117,6 +122,37 @@ async fn an_event_has_one_job_and_secret_however_often_it_comes() {
 }
 
 #[tokio::test]
+async fn events_that_read_the_same_when_source_and_id_are_joined_have_jobs_of_their_own() {
+    let fake = Fake::default();
+    let jobs = fake.jobs();
+    let of = |source: &str, id: &str| Event::new(id, source, "t").expect("an event");
+    for (source, id) in [("/s", "11"), ("/s1", "1"), ("/s", "11")] {
+        jobs.make(sink("1"), of(source, id)).await.expect("it is made");
+    }
+    assert_eq!(fake.shown(), ["secrets", "secrets", "jobs", "jobs"]);
+}
+
+#[tokio::test]
+async fn a_job_of_the_name_that_it_had_before_is_its_events_alone() {
+    let fake = Fake::default();
+    let jobs = fake.jobs();
+    let of = |source: &str, id: &str| Event::new(id, source, "t").expect("an event");
+    jobs.make(sink("1"), of("/s", "11")).await.expect("it is made");
+    let (now, before) = (event_job::name("j", "/s", "11"), event_job::earlier_name("j", "/s", "11"));
+    let objects = std::mem::take(&mut *fake.objects.lock().unwrap());
+    *fake.objects.lock().unwrap() =
+        objects.into_iter().map(|(path, object)| (path.replace(&now, &before), object)).collect();
+    fake.edit("", |object| object["metadata"]["name"] = before.as_str().into());
+    jobs.make(sink("1"), of("/s", "11")).await.expect("it has its Job");
+    assert_eq!(fake.shown(), ["secrets", "jobs"]);
+    assert_eq!(progress(&jobs, "11").await, Ok(Progress::Running));
+    let other = jobs.progress(sink("1"), "/s1".into(), "1".into()).await;
+    assert_eq!(other.map_err(|no| no.status.as_u16()), Err(500), "it is none of this one's");
+    jobs.make(sink("1"), of("/s1", "1")).await.expect("it is made");
+    assert_eq!(fake.shown(), ["secrets", "secrets", "jobs", "jobs"]);
+}
+
+#[tokio::test]
 async fn what_a_crash_left_out_is_made_up_for_when_the_event_comes_again() {
     let fake = Fake::default();
     let jobs = fake.jobs();
@@ -132,7 +168,7 @@ async fn what_the_api_server_refuses_is_told_and_what_it_cannot_do_now_may_come_
     let fake = Fake::default();
     let jobs = fake.jobs();
     for (code, expected) in [(422, 500), (403, 500), (429, 503), (500, 503), (504, 503)] {
-        fake.fail("jobs", code);
+        fake.fail("/jobs", code);
         assert_eq!(status(&jobs, "1").await, expected, "{code}");
     }
     fake.fail("jobs", 403);
