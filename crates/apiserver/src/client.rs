@@ -19,12 +19,11 @@ impl ApiServer {
     /// A client for what is done in this process on behalf of `identity`, such as a user's ServiceAccount: it has the part of what
     /// is in flight that this one has on sockets, together with what comes on those, and is refused beyond it with 429. Must be
     /// called inside a tokio runtime.
-    pub fn bounded_client(self: &Arc<Self>, identity: UserInfo) -> kube::Client {
+    pub fn bounded_client(self: &Arc<Self>, identity: UserInfo) -> Client {
         let server = self.clone();
-        let service = service_fn(move |request: Request<kube::client::Body>| {
+        Client::new(move |request| {
             let (server, identity) = (server.clone(), identity.clone());
-            async move { Ok::<_, Infallible>(server.inside(request.map(body::wrap), identity).await) }
-        });
-        kube::Client::new(service, "default")
+            async move { Ok::<_, Infallible>(server.inside(request, identity).await) }
+        })
     }
 }

@@ -145,7 +145,7 @@ impl Client {
         let broken = |error: &dyn std::error::Error| {
             failure(to, Cause::Transport, format!("dispatch error: {}", knoll_faults::chain(error)))
         };
-        let asking = self.pools.request(request, to.ca_certs.as_ref());
+        let asking = self.pools.request(request, to.ca_certs.as_ref(), whose);
         let response = names::for_namespace(whose.clone(), asking).await;
         let response = response.map_err(|error| match &error {
             PoolError::Exchange(error) => broken(error),

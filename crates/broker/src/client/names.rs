@@ -4,14 +4,13 @@
 //! it says nothing of the name.
 
 use std::{
-    collections::HashMap,
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use knoll_bounds::Turns;
+use knoll_bounds::{Cache, Turns};
 use tokio::time::{Instant, timeout_at};
 
 use super::Resolve;
@@ -23,8 +22,9 @@ const PARTS: usize = 8;
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long a name that was not found is not looked up again.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// Most names of which that is remembered.
+/// Most names of which that is remembered, and one part in so many of them for one namespace.
 const MOST_FAILED: usize = 1024;
+const FAILED_PARTS: usize = 4;
 
 tokio::task_local! {
     /// The namespace for which names are looked up.
@@ -45,7 +45,8 @@ pub fn resolve_as_the_machine_does() -> Resolve {
 }
 
 fn resolve_by(find: Find) -> Resolve {
-    let names = Arc::new(Names { find, turns: Turns::new(MOST, PARTS), failed: Mutex::default() });
+    let failed = Mutex::new(Cache::new(MOST_FAILED, FAILED_PARTS));
+    let names = Arc::new(Names { find, turns: Turns::new(MOST, PARTS), failed });
     Arc::new(move |host| {
         // A connection that is made for whoever comes next is nobody's.
         let whose = WHOSE.try_with(Arc::clone).unwrap_or_else(|_| "".into());
@@ -57,8 +58,8 @@ fn resolve_by(find: Find) -> Resolve {
 struct Names {
     find: Find,
     turns: Turns,
-    /// By name.
-    failed: Mutex<HashMap<Box<str>, Failed>>,
+    /// By name, each of the namespace for which it was looked up.
+    failed: Mutex<Cache<Arc<str>, Box<str>, Failed>>,
 }
 
 /// A name that was not found.
@@ -86,7 +87,7 @@ impl Names {
         let finding = tokio::task::spawn_blocking(move || {
             let found = (names.find)(&host);
             if let Err(error) = &found {
-                names.remember(&host, error);
+                names.remember(whose, &host, error);
             }
             drop(turn);
             found
@@ -95,21 +96,15 @@ impl Names {
     }
 
     fn remembered(&self, host: &str) -> Option<io::Error> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let Failed { until, kind, said } = failed.get(host)?;
         (*until > Instant::now()).then(|| io::Error::new(*kind, said.to_string()))
     }
 
-    fn remember(&self, host: &str, error: &io::Error) {
-        let now = Instant::now();
+    fn remember(&self, whose: Arc<str>, host: &str, error: &io::Error) {
+        let (kind, said) = (error.kind(), error.to_string().into());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.len() >= MOST_FAILED {
-            failed.retain(|_, failed| failed.until > now);
-        }
-        if failed.len() < MOST_FAILED {
-            let (kind, said) = (error.kind(), error.to_string().into());
-            failed.insert(host.into(), Failed { until: now + REMEMBERED, kind, said });
-        }
+        failed.keep(whose, host.into(), Failed { until: Instant::now() + REMEMBERED, kind, said });
     }
 }
 

@@ -2,7 +2,6 @@
 //! so that no connection is used by whom another trusts. When what everybody is to trust changes, all begin anew.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -16,6 +15,7 @@ use hyper_util::{
     client::legacy::{Client as Pool, Error, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use knoll_bounds::Cache;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -25,8 +25,9 @@ use rustls::{
 use super::{Resolver, reachable::ToPort};
 use crate::{Config, Transport, transport::Trusted};
 
-/// Bundles whose pools are kept; beyond them all begin anew.
+/// Bundles whose pools are kept, and one part in so many of them for those that one namespace was first to use.
 const MOST_BUNDLES: usize = 256;
+const BUNDLE_PARTS: usize = 8;
 
 /// Bytes of an answer that a connection holds of which nobody has read yet, and of its head.
 const UNREAD: u32 = 128 << 10;
@@ -64,7 +65,13 @@ pub(super) struct Pools {
 /// Pools by the bundle of the destination, all of which trust these besides.
 struct Trusting {
     trusted: Trusted,
-    pools: HashMap<Option<Arc<str>>, Secure>,
+    pools: Cache<Arc<str>, Option<Arc<str>>, Secure>,
+}
+
+impl Trusting {
+    fn new(trusted: Trusted) -> Self {
+        Self { trusted, pools: Cache::new(MOST_BUNDLES, BUNDLE_PARTS) }
+    }
 }
 
 impl Pools {
@@ -78,24 +85,25 @@ impl Pools {
         let plain = builder(config).build(ToPort(connector.clone()));
         connector.enforce_http(false);
         let connector = ToPort(connector);
-        let secure = Mutex::new(Trusting { trusted: transport.trusted(), pools: HashMap::new() });
+        let secure = Mutex::new(Trusting::new(transport.trusted()));
         Self { config: config.clone(), connector, plain, transport, secure }
     }
 
     /// Sends a request over TLS where its address says so, trusting the system's certificates, those that
-    /// everybody is to trust, and `bundle`.
+    /// everybody is to trust, and `bundle`; for a namespace.
     pub(super) async fn request(
         &self,
         request: Request<Full<Bytes>>,
         bundle: Option<&Arc<str>>,
+        whose: &Arc<str>,
     ) -> Result<Response<Incoming>, PoolError> {
         if request.uri().scheme_str() == Some("https") {
-            return Ok(self.secure(bundle.cloned()).await?.request(request).await?);
+            return Ok(self.secure(bundle.cloned(), whose).await?.request(request).await?);
         }
         Ok(self.plain.request(request).await?)
     }
 
-    async fn secure(&self, bundle: Option<Arc<str>>) -> Result<Secure, PoolError> {
+    async fn secure(&self, bundle: Option<Arc<str>>, whose: &Arc<str>) -> Result<Secure, PoolError> {
         let trusted = self.transport.trusted();
         if let Some(pool) = self.trusting(&trusted).pools.get(&bundle) {
             return Ok(pool.clone());
@@ -110,17 +118,20 @@ impl Pools {
             .enable_all_versions()
             .wrap_connector(self.connector.clone());
         let pools = &mut self.trusting(&trusted).pools;
-        if pools.len() >= MOST_BUNDLES {
-            pools.clear();
+        // Another one may have been as fast.
+        if let Some(pool) = pools.get(&bundle) {
+            return Ok(pool.clone());
         }
-        Ok(pools.entry(bundle).or_insert_with(|| builder(&self.config).build(connector)).clone())
+        let pool: Secure = builder(&self.config).build(connector);
+        pools.keep(whose.clone(), bundle, pool.clone());
+        Ok(pool)
     }
 
     /// The pools that trust these; those of others are left to whoever uses them still.
     fn trusting(&self, trusted: &Trusted) -> MutexGuard<'_, Trusting> {
         let mut secure = self.secure.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&secure.trusted, trusted) {
-            *secure = Trusting { trusted: trusted.clone(), pools: HashMap::new() };
+            *secure = Trusting::new(trusted.clone());
         }
         secure
     }
@@ -165,4 +176,30 @@ fn system() -> &'static RootCertStore {
         roots.add_parsable_certificates(found.certs);
         roots
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::{super::Reachable, *};
+
+    #[tokio::test]
+    async fn bundles_of_one_namespace_leave_the_pools_of_others_as_they_are() {
+        let config = Config::default();
+        let resolve: crate::Resolve = Arc::new(|_| Box::pin(async { Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))]) }));
+        let resolver = Resolver { resolve, reachable: Reachable::new(&config, None) };
+        let pools = Pools::new(&config, resolver, Transport::default());
+        let certificate = rcgen::generate_simple_self_signed(vec!["x".to_owned()]).expect("a certificate").cert.pem();
+        let bundle = |name: &str| Some(format!("{name}\n{certificate}").into());
+        pools.secure(bundle("good"), &"good".into()).await.expect("a pool");
+        pools.secure(None, &"good".into()).await.expect("a pool");
+        for number in 0..=MOST_BUNDLES {
+            pools.secure(bundle(&number.to_string()), &"evil".into()).await.expect("a pool");
+        }
+        let trusted = pools.transport.trusted();
+        let kept = &mut pools.trusting(&trusted).pools;
+        assert!(kept.get(&bundle("good")).is_some() && kept.get(&None).is_some());
+        assert_eq!(kept.len(), 2 + MOST_BUNDLES / BUNDLE_PARTS);
+    }
 }

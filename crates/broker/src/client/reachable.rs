@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::Uri;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::Config;
 
@@ -45,11 +45,13 @@ struct Machine {
     list: MachineAddresses,
     /// As they were at this time.
     known: RwLock<Option<(Instant, Arc<HashSet<IpAddr>>)>>,
+    /// Held while they are listed: once for all who find them old.
+    listing: Mutex<()>,
 }
 
 impl Reachable {
     pub(super) fn new(config: &Config, machine: Option<MachineAddresses>) -> Self {
-        let machine = machine.map(|list| Machine { list, known: RwLock::default() });
+        let machine = machine.map(|list| Machine { list, known: RwLock::default(), listing: Mutex::default() });
         let Config { loopback, gateway, open_ports, .. } = config;
         Self(Arc::new(Inner { all: *loopback, gateway: *gateway, ports: open_ports.clone(), machine }))
     }
@@ -105,11 +107,18 @@ impl Reachable {
 }
 
 impl Machine {
+    /// Those that are known and not old.
+    fn fresh(&self) -> Option<Arc<HashSet<IpAddr>>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, addresses)| addresses.clone())
+    }
+
     async fn addresses(&self) -> io::Result<Arc<HashSet<IpAddr>>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, addresses)) = known
-            && at.elapsed() < FRESH
-        {
+        if let Some(addresses) = self.fresh() {
+            return Ok(addresses);
+        }
+        let _listing = self.listing.lock().await;
+        if let Some(addresses) = self.fresh() {
             return Ok(addresses);
         }
         let (list, now) = (self.list.clone(), Instant::now());

@@ -28,6 +28,7 @@ mod attempt;
 mod fresh;
 mod lane;
 mod limit;
+mod retries;
 mod status;
 mod subscriber;
 mod supervisor;

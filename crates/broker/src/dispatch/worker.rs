@@ -5,8 +5,7 @@ mod open;
 mod requests;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     future::pending,
     hash::BuildHasher,
     io,
@@ -35,6 +34,7 @@ use super::{
     Context,
     attempt::{Attempt, Ended, Made},
     fresh::Fresh,
+    retries::Retries,
     subscriber::{Item, Stream, Subscriber},
     supervisor::Command,
     unread::Unread,
@@ -151,7 +151,7 @@ pub(crate) struct Worker {
     runnable: Vec<Number>,
     /// Events that were read; those of the broker or channel are [`EVERYBODYS`].
     fresh: Fresh<(Number, u64)>,
-    retries: BinaryHeap<Reverse<(Instant, Number, Item)>>,
+    retries: Retries<(Number, Item)>,
     tasks: JoinSet<Made>,
     running: HashMap<Id, (Number, Item)>,
     /// What else is to be told to the log: failed attempts, what goes, and what it refused.
@@ -232,7 +232,7 @@ impl Worker {
 
     /// When there is something to do by the clock.
     fn timer(&self) -> Option<Instant> {
-        let retry = self.retries.peek().map(|Reverse((due, ..))| *due);
+        let retry = self.retries.next();
         let (is_free, is_paused) = (self.moving.is_none(), self.unread.is_paused());
         let looks = is_free && !is_paused && self.subscribers.len() > 1;
         let look = self.held_up.map(|(_, since)| since + HOLD_UP).filter(|_| looks);
@@ -565,12 +565,12 @@ impl Worker {
             Ok(Ended::Unread) => {
                 self.context.metrics.unread.count();
                 subscriber.postpone(item);
-                self.retries.push(Reverse((Instant::now() + AFTER_UNREAD, number, item)));
+                self.retries.put(Instant::now() + AFTER_UNREAD, (number, item));
             }
             Ok(Ended::Held { wait }) => {
                 subscriber.limit.overloaded(in_flight);
                 subscriber.postpone(item);
-                self.retries.push(Reverse((Instant::now() + wait, number, item)));
+                self.retries.put(Instant::now() + wait, (number, item));
             }
             Ok(Ended::Retry { wait, overloaded }) => {
                 if overloaded {
@@ -596,7 +596,7 @@ impl Worker {
         if let Some((_, cursor)) = subscriber.place(item) {
             self.untold.attempted(cursor, item.offset, attempts);
         }
-        self.retries.push(Reverse((Instant::now() + wait(attempts), number, item)));
+        self.retries.put(Instant::now() + wait(attempts), (number, item));
     }
 
     /// A subscriber is done with an event.
@@ -630,10 +630,7 @@ impl Worker {
     /// Does again what is due.
     async fn due(&mut self) -> Result<(), WorkerError> {
         let now = Instant::now();
-        while let Some(Reverse((due, number, item))) = self.retries.peek().copied()
-            && due <= now
-        {
-            self.retries.pop();
+        while let Some((number, item)) = self.retries.take(now) {
             if let Some(subscriber) = self.subscribers.get_mut(&number) {
                 subscriber.due(item);
                 self.runnable.push(number);

@@ -239,6 +239,8 @@ impl Worker {
         let Some(subscriber) = self.subscribers.remove(&number) else { return };
         subscriber.abort();
         self.exhausted.remove(&number);
+        let subscribers = &self.subscribers;
+        self.retries.left(|(number, _)| subscribers.contains_key(number));
         self.fresh.retain(|(whose, _)| *whose != number);
         for offset in subscriber.main.offsets() {
             self.release(offset);

@@ -1,12 +1,12 @@
 //! Who may send events, where senders are to say who they are: whoever's token the API server knows, and policies let.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use knoll_bounds::Cache;
 use knoll_broker::{
     Authorize, Denied,
     topology::access::{Access, Allowed, Guard},
@@ -20,8 +20,11 @@ use crate::components::typed::post;
 
 /// How long it is remembered whose a token is: a token that is revoked is taken no longer than this.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// Most tokens that are remembered.
+/// Most tokens that are remembered, and one part in so many of them for the accounts of one namespace.
 const MOST: usize = 4096;
+const PARTS: usize = 4;
+/// What names of ServiceAccounts begin with.
+const ACCOUNTS: &str = "system:serviceaccount:";
 /// Longest token that is looked at.
 const LONGEST: usize = 16 << 10;
 
@@ -34,11 +37,15 @@ const AT_ONCE: usize = 2 * MOST_WORK;
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 /// Whose tokens are, by token and audience, and until when that is remembered.
-type Known = Mutex<HashMap<(Box<str>, Box<str>), (Arc<str>, Instant)>>;
+type Known = Mutex<Cache<Box<str>, (Box<str>, Box<str>), (Arc<str>, Instant)>>;
+
+fn nobody_known() -> Known {
+    Mutex::new(Cache::new(MOST, PARTS))
+}
 
 /// Lets senders in by what the API server says of their tokens.
 pub(super) fn authorize(client: Client) -> Authorize {
-    let known: Arc<Known> = Arc::default();
+    let known: Arc<Known> = Arc::new(nobody_known());
     Arc::new(move |guard, headers, events| {
         let (client, known) = (client.clone(), known.clone());
         Box::pin(async move {
@@ -99,13 +106,16 @@ async fn subject(client: Client, known: &Known, guard: &Guard, headers: &HeaderM
     }
     let subject = review(client, token, audience).await?;
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.len() >= MOST {
-        known.retain(|_, (_, until)| *until > now);
-    }
-    if known.len() < MOST {
-        known.insert(key, (subject.clone(), now + REMEMBERED));
-    }
+    known.keep(whose(&subject).into(), key, (subject.clone(), now + REMEMBERED));
     Ok(subject)
+}
+
+/// Whose part of what is remembered a subject has: that of its namespace, where it is a ServiceAccount.
+fn whose(subject: &str) -> &str {
+    subject
+        .strip_prefix(ACCOUNTS)
+        .and_then(|account| account.split_once(':'))
+        .map_or(subject, |(namespace, _)| namespace)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -136,6 +146,7 @@ fn denied(status: StatusCode, reason: impl Into<String>) -> Denied {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
     use knoll_event::filter::Filter;
 
     use super::*;
@@ -178,9 +189,45 @@ mod tests {
         let with_token = HeaderMap::from_iter([(AUTHORIZATION, "Bearer x".parse().expect("a header"))]);
         for (headers, status) in [(HeaderMap::new(), 401), (with_token, 500)] {
             let denied =
-                subject(client.clone(), &Known::default(), &guard, &headers).await.expect_err("nobody is let in");
+                subject(client.clone(), &nobody_known(), &guard, &headers).await.expect_err("nobody is let in");
             assert_eq!(denied.status.as_u16(), status);
         }
+    }
+
+    #[tokio::test]
+    async fn the_senders_of_one_namespace_are_remembered_whatever_another_ones_accounts_are() {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        let reviews = Arc::<AtomicUsize>::default();
+        let counted = reviews.clone();
+        // A token is the name of its account.
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            counted.fetch_add(1, Relaxed);
+            async move {
+                let body = request.into_body().collect().await.expect("a body").to_bytes();
+                let mut review: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+                review["status"] = serde_json::json!({"authenticated": true, "audiences": review["spec"]["audiences"],
+                    "user": {"username": format!("{ACCOUNTS}{}", review["spec"]["token"].as_str().expect("a token"))}});
+                let body = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        let (client, known, guard) =
+            (Client::new(service, "ns"), nobody_known(), Guard::new("ns".into()).for_audience("a"));
+        let ask = async |token: &str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))]);
+            subject(client.clone(), &known, &guard, &headers).await.expect("it is known")
+        };
+        let evil = |number: usize| {
+            let (key, until) = ((number.to_string().into(), "a".into()), Instant::now() + REMEMBERED * 60);
+            known.lock().unwrap().keep("evil".into(), key, ("evil".into(), until));
+        };
+        assert_eq!(whose(&ask("evil:one").await), "evil");
+        (0..MOST).for_each(evil);
+        ask("good:one").await;
+        (MOST..2 * MOST).for_each(evil);
+        let before = reviews.load(Relaxed);
+        assert_eq!(whose(&ask("good:one").await), "good");
+        assert_eq!(reviews.load(Relaxed), before);
     }
 
     #[tokio::test]

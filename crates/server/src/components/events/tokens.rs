@@ -1,7 +1,6 @@
 //! Tokens for subscribers that ask who sends: of the ServiceAccount of a Trigger or Subscription, made out to the subscriber.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,6 +8,7 @@ use std::{
 use http::{HeaderValue, header::InvalidHeaderValue};
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
+use knoll_bounds::Cache;
 use knoll_broker::Tokens;
 use knoll_client::Client;
 use serde_json::json;
@@ -20,8 +20,9 @@ use crate::components::typed::post;
 const LIFE: Duration = Duration::from_secs(3600);
 /// A token is made anew when it holds no longer than this.
 const LEFT: Duration = Duration::from_secs(5 * 60);
-/// Most tokens that are kept.
+/// Most tokens that are kept, and one part in so many of them for one namespace's.
 const MOST: usize = 10_000;
+const PARTS: usize = 4;
 
 /// A token that was refused is made anew unless it is younger than this: then another one is refused as well.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ const YOUNG: Duration = Duration::from_secs(10);
 type Whose = (Arc<str>, Arc<str>, Arc<str>);
 /// Held while it is asked for, so that many who want one ask once.
 type Kept = Arc<tokio::sync::Mutex<Option<Held>>>;
+/// By namespace; what goes is made again when somebody wants it.
+type All = Cache<Arc<str>, Whose, Kept>;
 
 /// A moment by both clocks: one stands still while the machine sleeps, and the other may be set.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +73,7 @@ impl Held {
 
 /// Makes tokens by asking the API server for them, and keeps them while they hold and are taken.
 pub(in crate::components) fn tokens(client: Client) -> Tokens {
-    let kept: Arc<Mutex<HashMap<Whose, Kept>>> = Arc::default();
+    let kept: Arc<Mutex<All>> = Arc::new(Mutex::new(Cache::new(MOST, PARTS)));
     Arc::new(move |audience, namespace, account, refused| {
         let (client, place) = (client.clone(), place(&kept, (audience.clone(), namespace.clone(), account.clone())));
         Box::pin(async move {
@@ -87,13 +90,14 @@ pub(in crate::components) fn tokens(client: Client) -> Tokens {
     })
 }
 
-fn place(kept: &Mutex<HashMap<Whose, Kept>>, whose: Whose) -> Kept {
+fn place(kept: &Mutex<All>, whose: Whose) -> Kept {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-    if kept.len() >= MOST && !kept.contains_key(&whose) {
-        // They are made again when somebody wants them.
-        kept.clear();
+    if let Some(place) = kept.get(&whose) {
+        return place.clone();
     }
-    kept.entry(whose).or_default().clone()
+    let place = Kept::default();
+    kept.keep(whose.1.clone(), whose, place.clone());
+    place
 }
 
 /// A token, and when it ends.
@@ -167,6 +171,15 @@ mod tests {
             async move { Ok::<_, Infallible>(Response::new(whole(request.to_string()))) }
         });
         (client, made)
+    }
+
+    #[test]
+    fn tokens_of_one_namespace_leave_those_of_others_kept() {
+        let kept = Mutex::new(Cache::new(MOST, PARTS));
+        let of = |audience: &str, namespace: &str| place(&kept, (audience.into(), namespace.into(), "account".into()));
+        let first = of("a", "good");
+        (0..=MOST).for_each(|number| drop(of(&number.to_string(), "evil")));
+        assert!(Arc::ptr_eq(&first, &of("a", "good")));
     }
 
     #[tokio::test]
