@@ -198,8 +198,8 @@ async fn what_is_done_inside_the_process_for_a_namespace_has_that_ones_share() {
         "subjects": [{"kind": "Group", "name": "system:serviceaccounts"}]});
     h.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.expect(201);
     let client = |namespace, name| h.server.bounded_client(UserInfo::service_account(namespace, name));
-    let watch = async |client: &kube::Client| {
-        let request = Request::get(format!("{MAPS}?watch=true")).body(kube::client::Body::empty()).unwrap();
+    let watch = async |client: &knoll_client::Client| {
+        let request = Request::get(format!("{MAPS}?watch=true")).body(knoll_client::whole("")).unwrap();
         client.send(request).await.unwrap()
     };
     let (one, another, other) = (client("a", "one"), client("a", "another"), client("b", "one"));
