@@ -200,19 +200,17 @@ mod tests {
         let reviews = Arc::<AtomicUsize>::default();
         let counted = reviews.clone();
         // A token is the name of its account.
-        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let client = Client::new(move |request| {
             counted.fetch_add(1, Relaxed);
             async move {
                 let body = request.into_body().collect().await.expect("a body").to_bytes();
                 let mut review: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
                 review["status"] = serde_json::json!({"authenticated": true, "audiences": review["spec"]["audiences"],
                     "user": {"username": format!("{ACCOUNTS}{}", review["spec"]["token"].as_str().expect("a token"))}});
-                let body = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
-                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                Ok::<_, std::convert::Infallible>(http::Response::new(knoll_client::whole(review.to_string())))
             }
         });
-        let (client, known, guard) =
-            (Client::new(service, "ns"), nobody_known(), Guard::new("ns".into()).for_audience("a"));
+        let (known, guard) = (nobody_known(), Guard::new("ns".into()).for_audience("a"));
         let ask = async |token: &str| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))]);
             subject(client.clone(), &known, &guard, &headers).await.expect("it is known")
