@@ -94,9 +94,9 @@ impl Client {
         }
     }
 
-    /// Gets what is at a path, as it comes.
-    pub(crate) async fn stream(&self, path: &str) -> Result<Body> {
-        let request = Request::get(path).header(ACCEPT, JSON).body(whole(Bytes::new()));
+    /// Gets what is at a path, as it comes, in one of the forms that `accept` names.
+    pub(crate) async fn stream(&self, path: &str, accept: &str) -> Result<Body> {
+        let request = Request::get(path).header(ACCEPT, accept).body(whole(Bytes::new()));
         self.accepted(request.map_err(Error::Request)?).await
     }
 

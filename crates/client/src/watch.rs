@@ -29,6 +29,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How often a collection that is not served is asked for again.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
 
+/// Objects without all but their metadata, and lists of them, where the server knows how.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,\
+                        application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
+
 /// What to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collection {
@@ -38,6 +42,8 @@ pub struct Collection {
     pub field_selector: String,
     /// Which of its objects, by their labels; all, when empty.
     pub label_selector: String,
+    /// Whether no more of its objects is wanted than their metadata.
+    pub metadata_only: bool,
 }
 
 /// What is seen of a collection. To [`follow`] objects come without the record of who manages which field.
@@ -281,7 +287,7 @@ impl Follower<'_> {
     }
 
     fn path(&self, query: &str) -> String {
-        let Collection { path, field_selector, label_selector } = self.collection;
+        let Collection { path, field_selector, label_selector, metadata_only: _ } = self.collection;
         let mut uri = format!("{path}?{query}");
         for (name, selector) in [("fieldSelector", field_selector), ("labelSelector", label_selector)] {
             if !selector.is_empty() {
@@ -291,9 +297,14 @@ impl Follower<'_> {
         uri
     }
 
+    /// In which form objects are asked for.
+    fn accept(&self) -> &'static str {
+        if self.collection.metadata_only { METADATA } else { JSON }
+    }
+
     /// Where to watch from, without a look at what there is; `None` when nobody listens.
     async fn find_revision(&mut self) -> Result<Option<String>> {
-        let text = self.client.call(Method::GET, &self.path("limit=1"), JSON, None).await?;
+        let text = self.client.call(Method::GET, &self.path("limit=1"), self.accept(), None).await?;
         let at = page::read(&text, &mut drop).map_err(Error::Answer)?.resource_version;
         Ok(self.tell(Seen::Listed(at.clone())).await.then_some(at))
     }
@@ -313,7 +324,7 @@ impl Follower<'_> {
         loop {
             let token_part = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
             let path = self.path(&format!("limit={PAGE}{token_part}"));
-            let text = self.client.call(Method::GET, &path, JSON, None).await?;
+            let text = self.client.call(Method::GET, &path, self.accept(), None).await?;
             let page = page::read(&text, &mut |item| self.listener.see(Seen::Item(item)));
             drop(text);
             let page = page.map_err(|error| {
@@ -335,7 +346,7 @@ impl Follower<'_> {
     async fn watch(&mut self, mut at: String) -> std::result::Result<End, (String, Error)> {
         let query =
             format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}", encode(&at));
-        let body = self.client.stream(&self.path(&query)).await.map_err(|error| (at.clone(), error))?;
+        let body = self.client.stream(&self.path(&query), self.accept()).await.map_err(|error| (at.clone(), error))?;
         let mut events = Events::new(body, self.lists_objects);
         loop {
             let seen = match events.next().await {

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use http::Method;
 use knoll_api::{Key, Kind, Object};
 use knoll_client::{Client, Error, JSON, MERGE_PATCH, METADATA};
+use knoll_plan::MetadataList;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+/// What is served, in one document.
+const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// A refusal or a broken connection.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,20 @@ pub(crate) struct AnswerMeta {
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) resource_version: String,
+    #[serde(default)]
+    pub(crate) owner_references: Vec<Value>,
+    #[serde(default)]
+    pub(crate) finalizers: Vec<Value>,
+}
+
+impl AnswerMeta {
+    /// The entries of a list.
+    pub(crate) fn list(&self, list: MetadataList) -> &[Value] {
+        match list {
+            MetadataList::OwnerReferences => &self.owner_references,
+            MetadataList::Finalizers => &self.finalizers,
+        }
+    }
 }
 
 /// A revision as a number; 0 when there is none.
@@ -108,6 +126,11 @@ impl Api {
         self.call(method, path, JSON, body).await
     }
 
+    /// What the server has below `/api` or `/apis`.
+    pub(crate) async fn discover<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.call(Method::GET, path, DISCOVERY, None).await
+    }
+
     /// As [`Api::send`], for what is answered with an object of which only the metadata is read.
     async fn answer(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Result<Answer, ApiError> {
         self.call(method, path, METADATA, body).await
@@ -126,7 +149,12 @@ impl Api {
     }
 
     pub(crate) async fn get(&self, kind: Kind, key: &Key) -> Result<Answer, ApiError> {
-        self.answer(Method::GET, &kind.object_path(key), None).await
+        self.look_up(&kind.object_path(key)).await
+    }
+
+    /// The object at a path.
+    pub(crate) async fn look_up(&self, path: &str) -> Result<Answer, ApiError> {
+        self.answer(Method::GET, path, None).await
     }
 
     pub(crate) async fn create(&self, object: &Object) -> Result<Answer, ApiError> {
@@ -154,21 +182,10 @@ impl Api {
         self.answer(Method::PATCH, path, Some((MERGE_PATCH, value))).await
     }
 
-    pub(crate) async fn delete(
-        &self,
-        kind: Kind,
-        key: &Key,
-        uid: &str,
-        grace_seconds: Option<i64>,
-        propagation: &str,
-    ) -> Result<Answer, ApiError> {
-        let mut options = json!({
-            "apiVersion": "v1", "kind": "DeleteOptions",
-            "preconditions": {"uid": uid}, "propagationPolicy": propagation,
-        });
-        if let Some(seconds) = grace_seconds {
-            options["gracePeriodSeconds"] = seconds.into();
-        }
-        self.answer(Method::DELETE, &kind.object_path(key), Some((JSON, &options))).await
+    /// Deletes the object at a path. `options` are those of `DeleteOptions`.
+    pub(crate) async fn delete(&self, path: &str, mut options: Value) -> Result<Answer, ApiError> {
+        options["apiVersion"] = "v1".into();
+        options["kind"] = "DeleteOptions".into();
+        self.answer(Method::DELETE, path, Some((JSON, &options))).await
     }
 }

@@ -14,7 +14,7 @@ use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
     Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
-    SystemConfig, Want, Woken, World,
+    Sighting, SystemConfig, Want, Woken, World,
 };
 use knoll_sources::Applied;
 use tokio::{
@@ -73,6 +73,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) reports: mpsc::Receiver<WatchReport>,
     pub(crate) decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
     pub(crate) digests: mpsc::Receiver<Observation>,
+    /// What is seen of kinds that controllers do not know as types; nothing where nobody collects garbage.
+    pub(crate) sightings: Option<mpsc::Receiver<Sighting>>,
     /// The table that the gateway routes by.
     pub(crate) applied: &'a mut watch::Receiver<Option<Arc<RoutingTable>>>,
     /// What the data plane of events acts on; nothing where it is not in this process.
@@ -164,8 +166,12 @@ impl ControlLoop {
 
     /// Runs until it is told to end, then lets what is under way end.
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
-        let Inputs { mut reports, decisions, mut digests, applied, adopted, mut running, mut shutdown } = inputs;
-        let mut batch = Vec::with_capacity(BATCH);
+        let Inputs { mut reports, decisions, mut digests, mut sightings, applied, adopted, mut running, mut shutdown } =
+            inputs;
+        let (mut batch, mut sighted) = (Vec::with_capacity(BATCH), Vec::new());
+        if sightings.is_some() {
+            self.world.untyped.await_kinds();
+        }
         let (mut tidy_at, mut age_at) = (Instant::now() + TIDY, Instant::now() + AGE);
         // What is shown is renewed a moment after the last event, too.
         let (mut show_at, mut stale) = (Instant::now(), true);
@@ -189,6 +195,9 @@ impl ControlLoop {
                         return End::Deaf;
                     }
                     self.reported(batch.drain(..));
+                }
+                () = next_sightings(sightings.as_mut(), &mut sighted) => {
+                    sighted.drain(..).for_each(|sighting| self.sighted(sighting));
                 }
                 Some(wanted) = self.inspect.wanted() => self.draw(wanted),
                 Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
@@ -289,7 +298,7 @@ impl ControlLoop {
             let least = if left == 0 { Lane::Hurried } else { self.least_urgent() };
             let Some((id, lane)) = self.queue.take(least) else { return };
             left = if lane == Lane::Hurried { left } else { left - 1 };
-            if !self.on[id.0] {
+            if !self.is_on(id.0) {
                 // Its kinds went away. When they come back, every key is looked at.
                 self.queue.ended(&id, Ended::Well { barriers: Vec::new(), recheck: None }, self.elapsed(), |_| true);
                 continue;
@@ -318,8 +327,15 @@ impl ControlLoop {
         }
     }
 
+    /// Whether a controller may plan. What comes after the last row is the garbage collector's.
+    fn is_on(&self, index: usize) -> bool {
+        let row = if index < self.on.len() { Some(index) } else { self.rows.collector() };
+        row.is_some_and(|row| self.on[row])
+    }
+
     /// Looks again at which controllers may plan; those that may from now on look at all their keys.
     fn switch(&mut self) {
+        let collected = self.is_on(self.on.len());
         for index in 0..self.on.len() {
             let row = self.rows.all()[index];
             let may = self.seen.may_plan(&row);
@@ -329,6 +345,11 @@ impl ControlLoop {
                 tracing::warn!(row = row.name, why = self.seen.hindrance(&row), "a controller rests");
             }
             self.on[index] = may;
+        }
+        if self.is_on(self.on.len()) && !collected {
+            for (kind, key) in self.world.untyped.concerned() {
+                self.queue.wake(&(self.rows.index_of(kind), key), Lane::Spread);
+            }
         }
         if self.is_scaling() {
             self.sweeps.begin(Whose::Autoscaler, Kind::PodAutoscaler, Lane::Normal);
@@ -367,9 +388,11 @@ impl ControlLoop {
         let lanes = [("hurried", Lane::Hurried), ("normal", Lane::Normal), ("spread", Lane::Spread)];
         let rows = self.rows.all().iter();
         let waiting = self.queue.waiting(SHOWN).into_iter();
+        let (_, others, other_bytes) = self.world.untyped.size();
         self.inspect.show(Moment {
             world: sizes
                 .map(|s| (name(s.kind), number(s.objects), number(s.packed_bytes), number(s.decoded)))
+                .chain([("other kinds".to_owned(), number(others), number(other_bytes), 0)])
                 .collect(),
             queued: lanes.into_iter().map(|(name, lane)| (name, number(self.queue.queued(lane)))).collect(),
             in_flight: number(self.queue.in_flight()),
@@ -380,7 +403,7 @@ impl ControlLoop {
                 .collect(),
             waiting: waiting
                 .map(|((row, key), why)| Waiting {
-                    controller: self.rows.all()[row].name,
+                    controller: self.rows.name(row),
                     key: key.to_string(),
                     why: format!("{why:?}"),
                 })
@@ -389,13 +412,12 @@ impl ControlLoop {
     }
 
     fn plan(&mut self, id: Id, lane: Lane, now: Timestamp) {
-        let row = self.rows.all()[id.0];
         count(&self.counters.planned);
         if lane == Lane::Hurried {
             count(&self.counters.hurried);
         }
         // A plan only reads: a panic leaves nothing half done.
-        let plan = match catch(|| (row.plan)(&self.world, &id.1, now)) {
+        let plan = match catch(|| self.rows.plan(id.0, &self.world, &id.1, now)) {
             Ok(plan) => plan,
             Err(panic) => return self.panicked(&id, &panic),
         };
@@ -411,8 +433,9 @@ impl ControlLoop {
         if lane == Lane::Hurried {
             self.hurry(&plan.wants);
         }
-        tracing::trace!(row = row.name, key = %id.1, wants = plan.wants.len(), ?lane, "acting");
-        let item = WorkItem { id, row: row.name, of: row.of, wants: plan.wants, recheck: plan.recheck };
+        let (row, of) = (self.rows.name(id.0), self.kind_of(&id));
+        tracing::trace!(row, key = %id.1, wants = plan.wants.len(), ?lane, "acting");
+        let item = WorkItem { id, row, of, wants: plan.wants, recheck: plan.recheck };
         let executor = self.executor.clone();
         self.running.spawn(async move {
             let id = item.id.clone();
@@ -427,26 +450,33 @@ impl ControlLoop {
         });
     }
 
+    /// The kind of a key, where controllers know it as a type.
+    fn kind_of(&self, id: &Id) -> Option<Kind> {
+        self.rows.all().get(id.0).map(|row| row.of)
+    }
+
     /// A panic costs its key: it is told, tried again later each time, and left alone in the end.
     fn panicked(&mut self, id: &Id, panic: &str) {
         count(&self.counters.plan_panics);
         let quarantined = self.queue.ended(id, Ended::Panicked, self.origin.elapsed(), |_| true);
-        let row = self.rows.all()[id.0];
+        let row = self.rows.name(id.0);
         let next = if quarantined {
             count(&self.counters.quarantined);
             "it is left alone until the object changes"
         } else {
             "it is tried again"
         };
-        tracing::error!(row = row.name, key = %id.1, panic, quarantined, "a controller panicked; {next}");
-        let uid = self.world.meta(row.of, &id.1).and_then(|meta| meta.uid.clone()).unwrap_or_default();
+        tracing::error!(row, key = %id.1, panic, quarantined, "a controller panicked; {next}");
+        let Some(kind) = self.kind_of(id) else { return };
+        let uid = self.world.meta(kind, &id.1).and_then(|meta| meta.uid.clone()).unwrap_or_default();
         self.executor.record(EventRecord {
-            kind: row.of,
+            api_version: kind.api_version(),
+            kind: kind.kind().to_owned(),
             key: id.1.clone(),
             uid,
             type_: EventType::Warning,
             reason: "ControllerPanicked".into(),
-            message: format!("The controller {} failed on this object ({panic}); {next}", row.name),
+            message: format!("The controller {row} failed on this object ({panic}); {next}"),
         });
     }
 
@@ -481,6 +511,19 @@ impl ControlLoop {
         }
     }
 
+    /// Takes in what is seen of kinds that controllers do not know as types.
+    fn sighted(&mut self, sighting: Sighting) {
+        let changes = catch(|| self.world.see(sighting)).unwrap_or_else(|panic| {
+            count(&self.counters.plan_panics);
+            tracing::error!(panic, "taking in an object of another kind panicked");
+            Vec::new()
+        });
+        for changed in changes {
+            let lane = if matches!(changed, Changed::Known(_)) { Lane::Spread } else { Lane::Normal };
+            self.changed(&changed, lane);
+        }
+    }
+
     fn done(&mut self, done: Done) {
         if done.ended == Ended::Panicked {
             return self.panicked(&done.id, &done.panic);
@@ -489,7 +532,7 @@ impl ControlLoop {
             self.observed(observation, Lane::Normal);
         }
         if self.failing.is_news(&done.id, done.failure.as_deref()) {
-            let (row, failure) = (self.rows.all()[done.id.0].name, done.failure.unwrap_or_default());
+            let (row, failure) = (self.rows.name(done.id.0), done.failure.unwrap_or_default());
             tracing::warn!(row, key = %done.id.1, error = failure, "a write failed: it is tried again, later each time");
         }
         let (world, seen) = (&self.world, &self.seen);
@@ -599,7 +642,7 @@ impl ControlLoop {
         self.pardon(changed);
         let woken = self.woken(changed);
         for id in &woken.keys {
-            let next = of == Some(self.rows.all()[id.0].of);
+            let next = of.is_some() && of == self.kind_of(id);
             self.queue.wake(id, if next { lane.min(hurried) } else { lane });
         }
         for row in woken.all {
@@ -624,6 +667,9 @@ impl ControlLoop {
 
     /// A key that was left alone for its panics is tried again when its object changed.
     fn pardon(&mut self, changed: &Changed) {
+        if let Changed::Untyped { kind, key, .. } = changed {
+            self.queue.pardon(&(self.rows.index_of(*kind), key.clone()));
+        }
         let Changed::Object { .. } = changed else { return };
         let Some((kind, key)) = changed.subject() else { return };
         for index in self.rows.of(kind) {
@@ -648,7 +694,7 @@ impl ControlLoop {
                 }
             }
         }
-        woken.keys.retain(|(index, _)| self.on[*index]);
+        woken.keys.retain(|(index, _)| self.is_on(*index));
         woken.all.retain(|index| self.on[*index]);
         woken
     }
@@ -708,6 +754,16 @@ async fn newly_applied(running: Option<&mut watch::Receiver<Applied>>) -> Applie
         && running.changed().await.is_ok()
     {
         return running.borrow_and_update().clone();
+    }
+    std::future::pending().await
+}
+
+/// What is seen of kinds that controllers do not know as types; never where nobody looks.
+async fn next_sightings(sightings: Option<&mut mpsc::Receiver<Sighting>>, into: &mut Vec<Sighting>) {
+    if let Some(sightings) = sightings
+        && sightings.recv_many(into, BATCH).await > 0
+    {
+        return;
     }
     std::future::pending().await
 }

@@ -8,12 +8,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
 use knoll_client::recorder::Recorder;
 use knoll_faults::chain;
-use knoll_plan::{AccessAnswer, DigestRequest, EventRecord, Observation, Propagation, Refusal, TokenSecret, Want};
+use knoll_plan::{
+    AccessAnswer, AnyKind, DigestRequest, EventRecord, MetadataList, Observation, Propagation, Refusal, Target,
+    TokenSecret, Want,
+};
 use serde_json::{Value, json};
 
 use crate::{
     access,
-    api::{Answer, Api, ApiError, revision},
+    api::{Answer, AnswerMeta, Api, ApiError, revision},
     coalescing::CoalescingQueue,
     counters::{Counters, count},
     namespace_content,
@@ -39,8 +42,8 @@ pub(crate) struct WorkItem {
     pub(crate) id: Id,
     /// Name of the row, for logs.
     pub(crate) row: &'static str,
-    /// Kind of the key.
-    pub(crate) of: Kind,
+    /// Kind of the key; nothing where controllers do not know it as a type.
+    pub(crate) of: Option<Kind>,
     pub(crate) wants: Vec<Want>,
     pub(crate) recheck: Option<Duration>,
 }
@@ -59,7 +62,7 @@ pub(crate) struct Done {
 /// One item under way.
 struct Execution<'a> {
     executor: &'a Executor,
-    asker: (Kind, Key),
+    asker: Option<(Kind, Key)>,
     barriers: Vec<Barrier>,
     observations: Vec<Observation>,
     /// Newest resourceVersion of what this item wrote: later wants of one plan were computed from the same state as
@@ -76,7 +79,7 @@ impl Executor {
     /// Carries an item out.
     pub(crate) async fn carry_out(self, item: WorkItem) -> Done {
         count(&self.counters.executed);
-        let asker = (item.of, item.id.1.clone());
+        let asker = item.of.map(|of| (of, item.id.1.clone()));
         let mut execution = Execution {
             executor: &self,
             asker,
@@ -129,18 +132,14 @@ impl Execution<'_> {
             Want::Delete { kind, key, uid, grace_seconds, propagation } => {
                 self.delete(kind, key, uid, grace_seconds, propagation).await
             }
-            Want::Collect { kind, key, uid, owners } => {
-                for (owner, name, uid) in owners {
-                    match within(api.get(owner, &name)).await {
-                        // It exists after all: the World will hear of it.
-                        Ok(answer) if answer.metadata.uid == uid => return Ok(()),
-                        Ok(_) => {}
-                        Err(error) if error.is_gone() => {}
-                        // A kind that is not served for a moment says nothing of its objects.
-                        Err(error) => return Err(error),
-                    }
+            Want::Collect { object, uid, owners, absent, propagation } => {
+                self.collect(object, uid, &owners, &absent, propagation).await
+            }
+            Want::Shrink { object, uid, list, without, absent } => {
+                if is_any(api, &absent).await? {
+                    return Ok(());
                 }
-                self.delete(kind, key, uid, None, Propagation::Background).await
+                self.shrink(object, uid, list, &without).await
             }
             Want::DeleteContent { namespace } => namespace_content::delete_content(api, &namespace).await,
             Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
@@ -181,13 +180,13 @@ impl Execution<'_> {
                 Ok(())
             }
             Err(error) => {
-                if let ApiError::Refused { code, reason, message, .. } = &error
+                if let (ApiError::Refused { code, reason, message, .. }, Some(asker)) = (&error, &self.asker)
                     && (400..500).contains(code)
                     && !matches!(code, 409 | 429)
                 {
                     let at = self.executor.clock.now();
                     let refusal = Refusal { reason: reason.clone(), message: message.clone(), at };
-                    let asker = self.asker.clone();
+                    let asker = asker.clone();
                     self.observations.push(Observation::Refused { asker, object: (kind, key), refusal });
                 }
                 Err(error)
@@ -231,17 +230,77 @@ impl Execution<'_> {
         grace_seconds: Option<i64>,
         propagation: Propagation,
     ) -> Result<(), ApiError> {
-        let policy = match propagation {
-            Propagation::Background => "Background",
-            Propagation::Foreground => "Foreground",
-            Propagation::Orphan => "Orphan",
-        };
-        match within(self.executor.api.delete(kind, &key, &uid, grace_seconds, policy)).await {
+        let mut options = json!({"preconditions": {"uid": uid}, "propagationPolicy": policy(propagation)});
+        if let Some(seconds) = grace_seconds {
+            options["gracePeriodSeconds"] = seconds.into();
+        }
+        self.remove(&kind.object_path(&key), options).await?;
+        self.barriers.push(Barrier::Going(kind, key, uid));
+        Ok(())
+    }
+
+    /// Deletes what is at a path, unless it is gone.
+    async fn remove(&self, path: &str, options: Value) -> Result<(), ApiError> {
+        match within(self.executor.api.delete(path, options)).await {
             Ok(_) => count(&self.executor.counters.written),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.barriers.push(Barrier::Going(kind, key, uid));
+        Ok(())
+    }
+
+    /// Deletes an object that no owner keeps, if it is as it was when that was found out.
+    async fn collect(
+        &mut self,
+        object: Target,
+        uid: String,
+        owners: &[String],
+        absent: &[(Target, String)],
+        propagation: Propagation,
+    ) -> Result<(), ApiError> {
+        if is_any(&self.executor.api, absent).await? {
+            return Ok(());
+        }
+        let Some(found) = find(&self.executor.api, &object.path, &uid).await? else { return Ok(()) };
+        let references = found.owner_references.iter();
+        if !references.map(|owner| owner["uid"].as_str().unwrap_or_default()).eq(owners) {
+            // The World will hear of these.
+            return Ok(());
+        }
+        let options = json!({
+            "preconditions": {"uid": uid, "resourceVersion": found.resource_version},
+            "propagationPolicy": policy(propagation),
+        });
+        self.remove(&object.path, options).await?;
+        if let AnyKind::Typed(kind) = object.kind {
+            self.barriers.push(Barrier::Going(kind, object.key, uid));
+        }
+        Ok(())
+    }
+
+    /// Takes entries off a list in an object's metadata, if it is the one that was meant.
+    async fn shrink(
+        &mut self,
+        object: Target,
+        uid: String,
+        list: MetadataList,
+        without: &[String],
+    ) -> Result<(), ApiError> {
+        let Some(found) = find(&self.executor.api, &object.path, &uid).await? else { return Ok(()) };
+        let entries = found.list(list);
+        let left: Vec<&Value> = entries.iter().filter(|entry| !list.is_of(entry, without)).collect();
+        if left.len() == entries.len() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": found.resource_version, list.field(): left}});
+        match within(self.executor.api.merge(&object.path, &patch)).await {
+            Ok(answer) => match object.kind {
+                AnyKind::Typed(kind) => self.wrote(kind, &object.key, &answer),
+                AnyKind::Untyped(_) => count(&self.executor.counters.written),
+            },
+            Err(error) if error.is_not_found() => return Err(vanished(error)),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -280,6 +339,33 @@ impl Execution<'_> {
             Some(earlier) => *earlier = at.max(*earlier),
             None => self.barriers.push(Barrier::Revision(kind, at)),
         }
+    }
+}
+
+fn policy(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Background => "Background",
+        Propagation::Foreground => "Foreground",
+        Propagation::Orphan => "Orphan",
+    }
+}
+
+/// Whether one of these exists after all. The World will hear of it.
+async fn is_any(api: &Api, owners: &[(Target, String)]) -> Result<bool, ApiError> {
+    for (owner, uid) in owners {
+        if find(api, &owner.path, uid).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Metadata of the object at a path, if it has this uid. A kind that is not served for a moment says nothing of its objects.
+async fn find(api: &Api, path: &str, uid: &str) -> Result<Option<AnswerMeta>, ApiError> {
+    match within(api.look_up(path)).await {
+        Ok(answer) => Ok(Some(answer.metadata).filter(|found| found.uid == uid)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -28,6 +28,7 @@ mod run;
 pub mod scaler;
 mod sweeps;
 mod token;
+mod untyped;
 mod watch;
 
 pub use counters::{Counters, Reading};

@@ -37,10 +37,10 @@ pub(crate) async fn run(mut recording: Recording, counters: Arc<Counters>) {
 
 /// An event as it is recorded.
 pub(crate) fn event(record: EventRecord) -> Event {
-    let EventRecord { kind, key, uid, type_, reason, message } = record;
+    let EventRecord { api_version, kind, key, uid, type_, reason, message } = record;
     Event {
-        api_version: kind.api_version(),
-        kind: kind.kind().to_owned(),
+        api_version,
+        kind,
         namespace: key.namespace,
         name: key.name,
         uid,

@@ -29,6 +29,7 @@ use crate::{
     recorder,
     resolve::{self, ResolveDigest},
     role::Role,
+    untyped::UntypedWatches,
     watch::{First, Watch},
 };
 
@@ -36,6 +37,8 @@ use crate::{
 const REPORTS: usize = 1024;
 /// Digests that may wait for the loop.
 const DIGESTS: usize = 64;
+/// The same of what is seen of kinds that controllers do not know as types.
+const SIGHTINGS: usize = 256;
 
 /// What connects the loop with the other planes.
 pub struct Links {
@@ -167,6 +170,12 @@ async fn live(
         };
         spawn(&mut tasks, "watch", watch.run());
     }
+    let sightings = role.rows.collector().map(|_| {
+        let (into, sightings) = mpsc::channel(SIGHTINGS);
+        let (api, after, counters) = (api.clone(), first.after(), counters.clone());
+        spawn(&mut tasks, "watches of other kinds", UntypedWatches { api, after, into, counters }.run());
+        sightings
+    });
     drop((first, reports_in));
 
     let (recorder, recording) = recorder::recorder(api.client().clone(), rush.clone(), counters.clone());
@@ -192,7 +201,7 @@ async fn live(
     let running = sources.as_ref().map(SourceLinks::running);
     let sources = sources.clone().map(|links| SourcePublisher::new(links, counters.clone()));
     let control = ControlLoop::new(role, executor, publisher, (events, sources), follow, rush.clone(), inspect.clone());
-    let inputs = Inputs { reports, decisions, digests, applied, adopted, running, shutdown };
+    let inputs = Inputs { reports, decisions, digests, sightings, applied, adopted, running, shutdown };
     tokio::select! {
         biased;
         ended = control.run(inputs) => match ended {

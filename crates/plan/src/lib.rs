@@ -13,6 +13,7 @@ mod eventing;
 mod indexer;
 mod instances;
 pub mod kube;
+mod lineage;
 mod networking;
 mod observed;
 mod packed;
@@ -26,6 +27,7 @@ mod status;
 mod system_config;
 mod terms;
 mod unreadable;
+mod untyped;
 mod world;
 
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};
@@ -36,14 +38,16 @@ pub use eventing::{
 };
 pub use indexer::Indexer;
 pub use instances::user_port;
+pub use lineage::{AnyKind, Lineage, Target};
 pub use networking::table;
 pub use observed::{
     Carried, DigestFailure, DigestOutcome, DigestRequest, Observation, Observed, Refusal, ScaleDecision,
 };
-pub use plan::{EventRecord, EventType, Plan, Propagation, Want};
+pub use plan::{EventRecord, EventType, MetadataList, Plan, Propagation, Want};
 pub use row::{Absence, Mapper, Row, RowGroup, by_controller, by_same_key, rows, rows_of};
 pub use rows::{Asked, Rows, Woken};
 pub use settings::{GatewayAddresses, QueuePlacement, Settings};
 pub use system_config::SystemConfig;
 pub use terms::{Indexed, Term};
+pub use untyped::{GroupKind, ServedKind, Sighting, Untyped, UntypedKind, UntypedSeen};
 pub use world::{Change, Changed, Meta, Size, World};

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use knoll_api::{Key, Kind, Object, Resource};
+use serde_json::Value;
 
-use crate::{AccessRequest, DigestRequest, TokenSecret};
+use crate::{AccessRequest, DigestRequest, Target, TokenSecret};
 
 /// What a controller wants done for one key. Empty when all is well.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,16 +47,32 @@ pub enum Want {
         /// What becomes of its dependents.
         propagation: Propagation,
     },
-    /// Delete an object whose owners the World does not hold, once the API server confirms that none of them exists.
+    /// Delete an object that no owner keeps, once the API server confirms that it has these owners and no others, and that
+    /// those which the World does not hold do not exist.
     Collect {
-        /// Kind of the object.
-        kind: Kind,
         /// The object.
-        key: Key,
+        object: Target,
         /// Its uid: a precondition.
         uid: String,
-        /// Kind, key and uid of each owner.
-        owners: Vec<(Kind, Key, String)>,
+        /// The uids of its owners.
+        owners: Vec<String>,
+        /// Owners that the World does not hold, and their uids.
+        absent: Vec<(Target, String)>,
+        /// What becomes of its dependents.
+        propagation: Propagation,
+    },
+    /// Take entries off a list in an object's metadata, once the API server confirms that these owners do not exist.
+    Shrink {
+        /// The object.
+        object: Target,
+        /// Its uid: a precondition.
+        uid: String,
+        /// Which list.
+        list: MetadataList,
+        /// The entries: uids of owners, or finalizers.
+        without: Vec<String>,
+        /// Owners that the World does not hold, and their uids.
+        absent: Vec<(Target, String)>,
     },
     /// Delete what a namespace holds of kinds that no controller knows. Fails while anything is left.
     DeleteContent {
@@ -97,6 +114,34 @@ pub enum Want {
     },
 }
 
+/// A list in an object's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataList {
+    /// `ownerReferences`.
+    OwnerReferences,
+    /// `finalizers`.
+    Finalizers,
+}
+
+impl MetadataList {
+    /// Its name.
+    pub fn field(self) -> &'static str {
+        match self {
+            MetadataList::OwnerReferences => "ownerReferences",
+            MetadataList::Finalizers => "finalizers",
+        }
+    }
+
+    /// Whether an entry is one of those that are named: owner references by their uid.
+    pub fn is_of(self, entry: &Value, named: &[String]) -> bool {
+        let name = match self {
+            MetadataList::OwnerReferences => &entry["uid"],
+            MetadataList::Finalizers => entry,
+        };
+        name.as_str().is_some_and(|name| named.iter().any(|one| one == name))
+    }
+}
+
 /// What becomes of the dependents of a deleted object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Propagation {
@@ -121,8 +166,10 @@ pub enum EventType {
 /// A Kubernetes Event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
+    /// `apiVersion` of the object it is about.
+    pub api_version: String,
     /// Kind of the object it is about.
-    pub kind: Kind,
+    pub kind: String,
     /// The object it is about.
     pub key: Key,
     /// Its uid.
@@ -179,7 +226,8 @@ impl Plan {
     /// Wants an event recorded about `object`.
     pub fn event<R: Resource>(&mut self, object: &R, type_: EventType, reason: &str, message: impl Into<String>) {
         self.wants.push(Want::RecordEvent(EventRecord {
-            kind: R::KIND,
+            api_version: R::KIND.api_version(),
+            kind: R::KIND.kind().to_owned(),
             key: object.key(),
             uid: object.uid().to_owned(),
             type_,

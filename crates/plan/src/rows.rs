@@ -2,15 +2,19 @@
 //!
 //! A change asks the rows that may be concerned and no other, and controllers that are a row for every kind all at once:
 //! what it costs does not grow with the number of kinds.
+//!
+//! Kinds that controllers do not know as types have no row of their own: garbage collection plans for their keys, and what
+//! comes after the last row stands for them ([`Rows::index_of`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 
-use crate::{Changed, Row, World, kube};
+use crate::{AnyKind, Changed, Lineage, Plan, Row, UntypedKind, World, kube};
 
 /// Whom a change to an object concerns, of whichever kind. Called with the object as it was and as it is.
-pub(crate) type Router = fn(world: &World, object: &Object) -> Vec<(Kind, Key)>;
+pub(crate) type Router = fn(world: &World, kind: AnyKind, key: &Key, lineage: &Lineage) -> Vec<(AnyKind, Key)>;
 
 /// Controllers that are a row for every kind: the name of their rows, and who is concerned by what.
 const FAMILIES: &[(&str, Router)] = &[(kube::GARBAGE_COLLECTION, kube::owners_and_dependents)];
@@ -34,7 +38,7 @@ struct Family {
     by_kind: BTreeMap<Kind, usize>,
 }
 
-/// What a change wakes. Rows are named by their index in [`Rows::all`].
+/// What a change wakes. Rows are named by their index in [`Rows::all`]; single keys may be of what comes after the last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Woken {
     /// Single keys, in order, each once.
@@ -79,6 +83,29 @@ impl Rows {
         &self.rows
     }
 
+    /// What stands for a kind that controllers do not know as a type, after the last row.
+    pub fn index_of(&self, kind: UntypedKind) -> usize {
+        self.rows.len() + kind.place()
+    }
+
+    /// Who collects garbage: the index of one row; nothing where none does.
+    pub fn collector(&self) -> Option<usize> {
+        self.rows.iter().position(|row| row.name == kube::GARBAGE_COLLECTION)
+    }
+
+    /// The controller's name, for logs.
+    pub fn name(&self, index: usize) -> &'static str {
+        self.rows.get(index).map_or(kube::GARBAGE_COLLECTION, |row| row.name)
+    }
+
+    /// Decides what is to be done for a key of a row, or of what comes after the last.
+    pub fn plan(&self, index: usize, world: &World, key: &Key, now: Timestamp) -> Plan {
+        match self.rows.get(index) {
+            Some(row) => (row.plan)(world, key, now),
+            None => kube::collect(world, AnyKind::Untyped(UntypedKind::at(index - self.rows.len())), key),
+        }
+    }
+
     /// Indices of those that plan for keys of a kind.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = usize> + '_ {
         let alone = self.by_kind.get(&kind).into_iter().flatten().copied();
@@ -95,6 +122,9 @@ impl Rows {
                 self.indices.iter().copied().filter(reads).map(alone).collect()
             }
             Changed::Observed(kind, _) => self.of(*kind).map(alone).collect(),
+            Changed::Untyped { .. } | Changed::Known(_) => {
+                self.families.iter().map(|family| Asked { rows: &family.rows, family: Some(family) }).collect()
+            }
             Changed::Object { .. } => {
                 let kind = changed.subject().map(|(kind, _)| kind);
                 let rows = kind.and_then(|kind| self.by_kind.get(&kind)).into_iter().flatten().copied().map(alone);
@@ -115,15 +145,45 @@ impl Rows {
                     woken.keys.extend(self.concerned(asked, world, object));
                 }
             }
+            Changed::Untyped { kind, key, before, after } => {
+                for lineage in before.iter().chain(after) {
+                    woken.keys.extend(self.related(asked, world, AnyKind::Untyped(*kind), key, lineage));
+                }
+            }
+            Changed::Known(name) => {
+                woken.keys.extend(self.places(asked, world.owned_by_kind(&name.group, &name.kind)));
+            }
         }
         woken
     }
 
+    /// Whom a change to an object concerns of a family.
+    fn related(
+        &self,
+        asked: Asked<'_>,
+        world: &World,
+        kind: AnyKind,
+        key: &Key,
+        lineage: &Lineage,
+    ) -> Vec<(usize, Key)> {
+        let concerned = asked.family.map(|family| (family.router)(world, kind, key, lineage));
+        self.places(asked, concerned.unwrap_or_default())
+    }
+
+    /// Who of a family plans for these.
+    fn places(&self, asked: Asked<'_>, objects: Vec<(AnyKind, Key)>) -> Vec<(usize, Key)> {
+        let place = |kind: AnyKind| match kind {
+            AnyKind::Typed(kind) => asked.family?.by_kind.get(&kind).copied(),
+            AnyKind::Untyped(kind) => Some(self.index_of(kind)),
+        };
+        objects.into_iter().filter_map(|(kind, key)| Some((place(kind)?, key))).collect()
+    }
+
     fn concerned(&self, asked: Asked<'_>, world: &World, object: &Object) -> Vec<(usize, Key)> {
         match asked.family {
-            Some(family) => {
-                let concerned = (family.router)(world, object).into_iter();
-                concerned.filter_map(|(kind, key)| Some((*family.by_kind.get(&kind)?, key))).collect()
+            Some(_) => {
+                let lineage = Lineage::of(object.meta());
+                self.related(asked, world, AnyKind::Typed(object.kind()), &object.key(), &lineage)
             }
             None => {
                 let rows = asked.rows.iter().copied();

@@ -295,11 +295,12 @@ impl Shelf {
 }
 
 /// A key as it is ordered: by namespace, then by name.
-fn name_of(key: &Key) -> String {
+pub(crate) fn name_of(key: &Key) -> String {
     format!("{}\0{}", key.namespace, key.name)
 }
 
-fn key_of(name: &str) -> Key {
+/// The key of such a name.
+pub(crate) fn key_of(name: &str) -> Key {
     let (namespace, name) = name.split_once('\0').unwrap_or(("", name));
     Key::new(namespace, name)
 }
@@ -313,7 +314,8 @@ pub(crate) fn hashes<R: Indexed>(object: &R) -> BTreeSet<u64> {
     hashes
 }
 
-fn hash(term: Term<'_>) -> u64 {
+/// What an index holds of a term.
+pub(crate) fn hash(term: Term<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     term.hash(&mut hasher);
     hasher.finish()

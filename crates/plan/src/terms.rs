@@ -24,7 +24,7 @@ use knoll_api::{
     sources::ContainerSource,
 };
 
-use crate::access::bound_role;
+use crate::{access::bound_role, untyped::owner_terms};
 
 /// Labels by whose values objects of every kind are found.
 pub(crate) const INDEXED: &[&str] = &[
@@ -43,6 +43,13 @@ pub(crate) const INDEXED: &[&str] = &[
 pub enum Term<'a> {
     /// Objects with an owner reference to this uid.
     Owner(&'a str),
+    /// Objects with an owner of a kind that controllers do not know.
+    OwnerKind {
+        /// Its API group.
+        group: &'a str,
+        /// Its kind.
+        kind: &'a str,
+    },
     /// Objects that carry a label.
     Label {
         /// Their namespace.
@@ -104,7 +111,9 @@ pub trait Indexed: Resource {
     /// Every term that the object is found by.
     fn every_term(&self, add: &mut dyn FnMut(Term<'_>)) {
         let namespace = self.namespace();
-        self.meta().owner_references.iter().flatten().for_each(|owner| add(Term::Owner(&owner.uid)));
+        for owner in self.meta().owner_references.iter().flatten() {
+            owner_terms(&owner.api_version, &owner.kind, &owner.uid, add);
+        }
         if self.controller().is_none() {
             add(Term::Uncontrolled { namespace });
         }

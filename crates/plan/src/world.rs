@@ -11,8 +11,8 @@ use knoll_api::{
 };
 
 use crate::{
-    Indexer, Observed, Settings, SystemConfig, access::is_rule, kube::NodeLoads, terms::leads_to,
-    unreadable::Unreadable,
+    GroupKind, Indexer, Lineage, Observed, Settings, SystemConfig, Term, UntypedKind, access::is_rule, kube::NodeLoads,
+    terms::leads_to, unreadable::Unreadable, untyped::Untyped,
 };
 
 /// What a watch reports.
@@ -44,6 +44,19 @@ pub enum Changed {
         /// As it is.
         after: Option<Object>,
     },
+    /// An object of a kind that controllers do not know as a type came, changed or went. At least one side is present.
+    Untyped {
+        /// Its kind.
+        kind: UntypedKind,
+        /// Its key.
+        key: Key,
+        /// As it was.
+        before: Option<Lineage>,
+        /// As it is.
+        after: Option<Lineage>,
+    },
+    /// All objects of a kind are known from now on that controllers do not know as a type.
+    Known(GroupKind),
     /// A fact beside the objects; concerns the rows of this kind, for this key.
     Observed(Kind, Key),
     /// The control plane's configuration: concerns every key of the rows that read it.
@@ -70,6 +83,8 @@ macro_rules! world {
             /// What pods ask of their nodes.
             pub(crate) node_loads: NodeLoads,
             pub(crate) unreadable: Unreadable,
+            /// Objects of other kinds, as far as garbage collection reads them.
+            pub untyped: Untyped,
         }
 
         impl World {
@@ -85,6 +100,7 @@ macro_rules! world {
                     settings,
                     node_loads: NodeLoads::default(),
                     unreadable: Unreadable::default(),
+                    untyped: Untyped::default(),
                 }
             }
 
@@ -139,9 +155,9 @@ macro_rules! world {
                 }
             }
 
-            /// Keys of the objects of kind `of` that may lead to the object of `kind` with this key, in order. Reads none.
-            pub(crate) fn leading_to(&self, of: Kind, kind: Kind, key: &Key) -> Vec<Key> {
-                match of { $(Kind::$variant => self.$field.find_keys(leads_to(kind, key)),)* }
+            /// Keys of the objects of a kind that a term may speak of, in order. Reads none.
+            pub(crate) fn find_keys(&self, of: Kind, term: Term<'_>) -> Vec<Key> {
+                match of { $(Kind::$variant => self.$field.find_keys(term),)* }
             }
 
             /// A listing of `kind` begins; one that has not ended is void.
@@ -215,6 +231,11 @@ impl Deref for Meta {
 }
 
 impl World {
+    /// Keys of the objects of kind `of` that may lead to the object of `kind` with this key, in order. Reads none.
+    pub(crate) fn leading_to(&self, of: Kind, kind: Kind, key: &Key) -> Vec<Key> {
+        self.find_keys(of, leads_to(kind, key))
+    }
+
     /// Metadata of the object of `kind` with this key.
     pub fn meta(&self, kind: Kind, key: &Key) -> Option<Meta> {
         self.object(kind, key).map(Meta)
@@ -282,14 +303,14 @@ impl World {
 }
 
 impl Changed {
-    /// Kind and key of the object or fact; `None` for configuration.
+    /// Kind and key of the object or fact; `None` for configuration and for what controllers do not know as a type.
     pub fn subject(&self) -> Option<(Kind, Key)> {
         match self {
             Changed::Object { before, after } => {
                 after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key()))
             }
             Changed::Observed(kind, key) => Some((*kind, key.clone())),
-            Changed::Config(_) => None,
+            Changed::Config(_) | Changed::Untyped { .. } | Changed::Known(_) => None,
         }
     }
 }

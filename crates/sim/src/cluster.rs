@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 use knoll_journal::MemoryDisk;
-use knoll_plan::{Change, Propagation, Want};
+use knoll_plan::{AnyKind, Change, Propagation, Target, Want};
 use knoll_store::{Durability, Expect, Options, Store, Watch};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -310,14 +310,23 @@ impl Cluster {
             Want::Delete { kind, key, uid, propagation, .. } => {
                 return self.delete_exactly(*kind, key, uid, *propagation, now);
             }
-            Want::Collect { kind, key, uid, owners } => {
-                let exists = |(kind, key, uid): &(Kind, Key, String)| {
-                    self.get(*kind, key).is_some_and(|owner| owner.meta().uid.as_ref() == Some(uid))
-                };
-                if owners.iter().any(exists) {
+            Want::Collect {
+                object: Target { kind: AnyKind::Typed(kind), key, .. }, uid, absent, propagation, ..
+            } => {
+                if self.is_any(absent) {
                     return Ok(None);
                 }
-                return self.delete_exactly(*kind, key, uid, Propagation::Background, now);
+                return self.delete_exactly(*kind, key, uid, *propagation, now);
+            }
+            Want::Shrink { object: Target { kind: AnyKind::Typed(kind), key, .. }, uid, list, without, absent } => {
+                if self.is_any(absent) {
+                    return Ok(None);
+                }
+                return self.shrink(*kind, key, uid, now, |metadata| {
+                    if let Some(entries) = metadata[list.field()].as_array_mut() {
+                        entries.retain(|entry| !list.is_of(entry, without));
+                    }
+                });
             }
             Want::Bind { pod, uid, node } => {
                 let fits = |object: &&Object| {
@@ -329,13 +338,44 @@ impl Cluster {
                 self.edit(Kind::Pod, pod, now, |value| value["spec"]["nodeName"] = node.clone().into());
                 (Kind::Pod, self.revision)
             }
-            Want::DeleteContent { .. }
+            // There is nothing here that controllers do not know.
+            Want::Collect { .. }
+            | Want::Shrink { .. }
+            | Want::DeleteContent { .. }
             | Want::RecordEvent(_)
             | Want::ReviewAccess { .. }
             | Want::IssueToken(_)
             | Want::ResolveDigest { .. } => return Ok(None),
         };
         Ok(Some(wrote))
+    }
+
+    /// Whether one of these exists.
+    fn is_any(&self, owners: &[(Target, String)]) -> bool {
+        owners.iter().any(|(owner, uid)| {
+            let AnyKind::Typed(kind) = owner.kind else { return false };
+            self.get(kind, &owner.key).is_some_and(|owner| owner.meta().uid.as_ref() == Some(uid))
+        })
+    }
+
+    /// Changes the metadata of the object with this uid, which goes where nothing holds it any more.
+    fn shrink(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        uid: &str,
+        now: Timestamp,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Option<(Kind, u64)>, Denied> {
+        let Some(object) = self.get(kind, key).filter(|object| object.meta().uid.as_deref() == Some(uid)) else {
+            return Ok(None);
+        };
+        let mut value = object.to_json();
+        change(&mut value["metadata"]);
+        let is_held = value["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        let is_released = value["metadata"]["deletionTimestamp"].is_string() && !is_held;
+        let revision = if is_released { self.remove(kind, key) } else { self.put(kind, value, now) };
+        Ok(Some((kind, revision)))
     }
 
     fn delete_exactly(

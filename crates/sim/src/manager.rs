@@ -208,9 +208,8 @@ impl ControllerManager {
         };
         if let Ok(Some((kind, revision))) = &result {
             item.barriers.push(match &want {
-                Want::Delete { kind, key, uid, .. } | Want::Collect { kind, key, uid, .. } => {
-                    Barrier::Going(*kind, key.clone(), uid.clone())
-                }
+                Want::Delete { kind, key, uid, .. } => Barrier::Going(*kind, key.clone(), uid.clone()),
+                Want::Collect { object, uid, .. } => Barrier::Going(*kind, object.key.clone(), uid.clone()),
                 Want::Bind { pod, .. } => Barrier::Bound(pod.clone()),
                 _ => Barrier::Revision(*kind, *revision),
             });

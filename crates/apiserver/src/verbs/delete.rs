@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::Response;
 use jiff::Timestamp;
-use knoll_api::Kind;
 use knoll_store::{Expect, WriteError};
 use serde_json::Value;
 
@@ -24,9 +23,6 @@ const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
 /// Told to whoever deletes Jobs and does not say what becomes of their pods.
 const KEPT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
                     remove them or set propagationPolicy=Orphan to suppress this warning";
-/// Told to whoever would have a collector see to what an object owns, of a kind that none knows.
-const UNCOLLECTED: &str =
-    "nothing collects what objects of this kind own, or holds them until that is done: delete it yourself";
 /// How often a deletion that lost a race is tried again.
 const ATTEMPTS: usize = 10;
 
@@ -115,9 +111,8 @@ impl DeleteOptions {
             options.propagation = Some(Propagation::Orphan);
             options.warnings.push(KEPT.to_owned());
         }
-        if !is_collected(call) && options.propagation.replace(Propagation::Background) == Some(Propagation::Foreground)
-        {
-            options.warnings.push(UNCOLLECTED.to_owned());
+        if !is_collected(call) {
+            options.propagation = Some(Propagation::Background);
         }
         if options.grace.is_some_and(|g| g < 0) {
             options.grace = Some(1);
@@ -201,9 +196,12 @@ fn marked(server: &ApiServer, call: &Call, options: &DeleteOptions, old: &Value)
     (!object::is_released(&new)).then_some(new)
 }
 
-/// Whether controllers see to what objects of the kind own. A finalizer for them would stay for ever on others.
+/// Whether the garbage collector sees to what objects of the kind own: it follows whatever can be watched, but for Events.
+/// A finalizer for it would stay for ever on others.
 fn is_collected(call: &Call) -> bool {
-    Kind::in_any_version(&call.resource.group, &call.resource.kind).is_some()
+    let can = |verb: &&str| call.resource.verbs.contains(verb);
+    let is_event = call.resource.kind == "Event" && matches!(call.resource.group.as_str(), "" | "events.k8s.io");
+    ["list", "watch"].iter().all(can) && !is_event
 }
 
 fn is_job(call: &Call) -> bool {

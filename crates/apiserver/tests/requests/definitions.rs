@@ -42,17 +42,40 @@ async fn a_definition_goes_after_its_objects_and_makes_room_for_another() {
 }
 
 #[tokio::test]
-async fn an_object_that_no_collector_knows_is_not_held_for_one() {
+async fn a_custom_resource_is_held_for_the_collector_as_others_are() {
     let h = Harness::new().await;
     h.post(DEFINITIONS, definition()).await.expect(201);
     let path = format!("{THINGS}/a");
-    for (policy, told) in [("Foreground", 1), ("Orphan", 0), ("Background", 0)] {
-        h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
+    for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
+        let made = h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
         let answer = h.send("DELETE", &path, json!({"propagationPolicy": policy})).await;
-        assert_eq!(answer.warnings().len(), told, "{policy}");
-        answer.expect(200);
+        assert!(answer.warnings().is_empty(), "{policy}");
+        assert_eq!(answer.expect(200)["metadata"]["finalizers"], json!([finalizer]));
+        // What the collector does once nothing is left to do.
+        let mut patch = json!({"metadata": {"finalizers": [], "uid": "another"}});
+        h.send("PATCH", &path, patch.clone()).await.expect(409);
+        patch["metadata"]["uid"] = made["metadata"]["uid"].clone();
+        h.send("PATCH", &path, patch).await.expect(200);
         h.get(&path).await.expect(404);
     }
+    h.post(THINGS, json!({"metadata": {"name": "a"}})).await.expect(201);
+    h.send("DELETE", &path, json!({"propagationPolicy": "Background"})).await.expect(200);
+    h.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_event_is_held_for_nobody() {
+    let h = Harness::new().await;
+    let events = "/api/v1/namespaces/default/events";
+    h.post(
+        events,
+        json!({"metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"namespace": "default"}, "reason": "Tested"}),
+    )
+    .await
+    .expect(201);
+    h.send("DELETE", &format!("{events}/e"), json!({"propagationPolicy": "Foreground"})).await.expect(200);
+    h.get(&format!("{events}/e")).await.expect(404);
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ impl EventPublisher {
                 transport::tell(&self.links.transport, world);
                 self.again = all(world).collect();
             }
-            Changed::Config(_) | Changed::Observed(..) => {}
+            Changed::Config(_) | Changed::Observed(..) | Changed::Untyped { .. } | Changed::Known(_) => {}
         }
     }
 

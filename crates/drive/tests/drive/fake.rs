@@ -17,6 +17,9 @@ use knoll_client::{Body, BoxError, Client, whole};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
+/// Where the definitions of kinds are.
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
 /// The status that makes the connection panic where it is awaited.
 pub(crate) const PANIC: u16 = 0;
 
@@ -42,6 +45,17 @@ struct State {
     leases: BTreeMap<String, Value>,
     /// Kubernetes Events: kept, never watched.
     events: Vec<Value>,
+    /// Custom resources by their plural.
+    customs: BTreeMap<&'static str, Custom>,
+    /// Whoever watches definitions.
+    definition_watchers: Vec<mpsc::UnboundedSender<Value>>,
+}
+
+/// A kind of custom resources of `example.com/v1`.
+struct Custom {
+    kind: &'static str,
+    objects: BTreeMap<Key, Value>,
+    watchers: Vec<mpsc::UnboundedSender<Value>>,
 }
 
 /// The server.
@@ -109,6 +123,46 @@ impl Fake {
     /// As a user would: deletes an object.
     pub(crate) fn delete(&self, kind: Kind, key: &Key) {
         self.store(&mut self.state(), kind, key.clone(), None);
+    }
+
+    /// Serves a kind of namespaced custom resources, of which there are none.
+    pub(crate) fn serve(&self, plural: &'static str, kind: &'static str) {
+        let mut state = self.state();
+        state.customs.insert(plural, Custom { kind, objects: BTreeMap::new(), watchers: Vec::new() });
+        state.tell_of_definitions();
+    }
+
+    /// Serves a kind no more.
+    pub(crate) fn unserve(&self, plural: &str) {
+        let mut state = self.state();
+        state.customs.remove(plural);
+        state.tell_of_definitions();
+    }
+
+    /// As a user would: creates or replaces a custom resource.
+    pub(crate) fn put_custom(&self, plural: &str, mut value: Value) {
+        let key = key_of(&value);
+        value["metadata"]["uid"] = format!("{plural}/{key}").into();
+        self.state().store_custom(plural, &key, Some(value));
+        self.changed.notify_waiters();
+    }
+
+    /// As a user would: deletes a custom resource.
+    pub(crate) fn delete_custom(&self, plural: &str, key: &Key, propagation: &str) {
+        let mut state = self.state();
+        state.delete_custom(plural, key, &json!({"propagationPolicy": propagation}));
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// A custom resource.
+    pub(crate) fn custom(&self, plural: &str, key: &Key) -> Option<Value> {
+        self.state().customs.get(plural)?.objects.get(key).cloned()
+    }
+
+    /// How many watches of a kind of custom resources are open.
+    pub(crate) fn watching_customs(&self, plural: &str) -> usize {
+        self.state().customs.get(plural).map_or(0, |custom| custom.watchers.len())
     }
 
     /// Takes an object away without telling any watch, and makes every watch list again.
@@ -239,10 +293,20 @@ impl Fake {
                 return refusal(code, reason);
             }
         }
+        let accept = parts.headers.get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or_default();
         match path.as_str() {
+            "/api" => return answer(&json!({"items": []})),
+            "/apis" if accept.contains("APIGroupDiscoveryList") => return answer(&state.discovery()),
             "/apis" => return answer(&json!({"groups": []})),
             "/api/v1" => return answer(&json!({"resources": []})),
+            DEFINITIONS if is_watch => return stream_to(&mut state.definition_watchers),
+            DEFINITIONS => return answer(&json!({"metadata": {"resourceVersion": "1"}, "items": []})),
             _ => {}
+        }
+        if let Some(rest) = path.strip_prefix("/apis/example.com/v1/") {
+            let answer = state.custom(&parts.method, rest, is_watch, &sent);
+            self.changed.notify_waiters();
+            return answer;
         }
         if parts.method == Method::POST && path.ends_with("/events") {
             state.events.push(sent.clone());
@@ -297,6 +361,14 @@ impl Fake {
                 }
                 return answer(&self.store(state, kind, key, None));
             }
+            ("PATCH", "") => {
+                if !merge(&mut current, &sent) {
+                    return refusal(409, "Conflict");
+                }
+                if is_released(&current) {
+                    return answer(&self.store(state, kind, key, None));
+                }
+            }
             ("PATCH", "scale") => {
                 current["spec"]["replicas"] = sent["spec"]["replicas"].clone();
                 bump_generation(&mut current);
@@ -329,6 +401,123 @@ impl Fake {
         }
         answer(&self.store(state, kind, key, Some(current)))
     }
+}
+
+impl State {
+    fn tell_of_definitions(&mut self) {
+        self.revision += 1;
+        let definition = json!({"metadata": {"name": "changed", "resourceVersion": self.revision.to_string()}});
+        let line = json!({"type": "MODIFIED", "object": definition});
+        self.definition_watchers.retain(|to| to.send(line.clone()).is_ok());
+    }
+
+    /// What is served beside the kinds that controllers know.
+    fn discovery(&self) -> Value {
+        let resource = |(plural, custom): (&&str, &Custom)| {
+            json!({"resource": plural, "responseKind": {"kind": custom.kind}, "scope": "Namespaced",
+                   "verbs": ["list", "watch", "delete"]})
+        };
+        let resources: Vec<Value> = self.customs.iter().map(resource).collect();
+        json!({"items": [{"metadata": {"name": "example.com"}, "versions": [{"version": "v1", "resources": resources}]}]})
+    }
+
+    /// Answers a request for custom resources: `plural`, or `namespaces/x/plural/name`.
+    fn custom(&mut self, method: &Method, path: &str, is_watch: bool, sent: &Value) -> Response<Body> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let (plural, key) = match parts.as_slice() {
+            [plural] => (*plural, None),
+            ["namespaces", namespace, plural, name] => (*plural, Some(Key::new(*namespace, *name))),
+            _ => return refusal(404, "NotFound"),
+        };
+        let revision = self.revision.to_string();
+        let Some(custom) = self.customs.get_mut(plural) else { return refusal(404, "NotFound") };
+        let Some(key) = key else {
+            let objects: Vec<&Value> = custom.objects.values().collect();
+            if !is_watch {
+                return answer(&json!({"metadata": {"resourceVersion": revision}, "items": objects}));
+            }
+            let lines: Vec<Value> = objects.iter().map(|object| json!({"type": "ADDED", "object": object})).collect();
+            let response = stream_to(&mut custom.watchers);
+            // What came since the listing is among these.
+            let to = custom.watchers.last().expect("it was just added");
+            lines.into_iter().for_each(|line| to.send(line).expect("the other end is the response"));
+            return response;
+        };
+        let Some(mut current) = custom.objects.get(&key).cloned() else {
+            return refusal_about(404, "NotFound", &key.name);
+        };
+        match method.as_str() {
+            "GET" => answer(&current),
+            "DELETE" if sent["preconditions"]["uid"] != current["metadata"]["uid"] => refusal(409, "Conflict"),
+            "DELETE" => {
+                self.delete_custom(plural, &key, sent);
+                answer(&current)
+            }
+            "PATCH" if merge(&mut current, sent) => {
+                let left = (!is_released(&current)).then(|| current.clone());
+                self.store_custom(plural, &key, left);
+                answer(&current)
+            }
+            _ => refusal(409, "Conflict"),
+        }
+    }
+
+    fn delete_custom(&mut self, plural: &str, key: &Key, options: &Value) {
+        let Some(mut object) = self.customs.get(plural).and_then(|custom| custom.objects.get(key)).cloned() else {
+            return;
+        };
+        let metadata = &mut object["metadata"];
+        let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+        match options["propagationPolicy"].as_str() {
+            Some("Foreground") => finalizers.push("foregroundDeletion".into()),
+            Some("Orphan") => finalizers.push("orphan".into()),
+            _ => {}
+        }
+        metadata["finalizers"] = finalizers.into();
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let left = (!is_released(&object)).then_some(object);
+        self.store_custom(plural, key, left);
+    }
+
+    /// Keeps a custom resource, or takes it away, and tells.
+    fn store_custom(&mut self, plural: &str, key: &Key, value: Option<Value>) {
+        self.revision += 1;
+        let revision = self.revision.to_string();
+        let custom = self.customs.get_mut(plural).expect("the kind is served");
+        let before = custom.objects.remove(key);
+        let type_ = match (&before, &value) {
+            (_, None) => "DELETED",
+            (None, _) => "ADDED",
+            _ => "MODIFIED",
+        };
+        let Some(mut object) = value.clone().or(before) else { return };
+        object["metadata"]["resourceVersion"] = revision.into();
+        if value.is_some() {
+            custom.objects.insert(key.clone(), object.clone());
+        }
+        let line = json!({"type": type_, "object": object});
+        custom.watchers.retain(|to| to.send(line.clone()).is_ok());
+    }
+}
+
+/// Merges lists of the metadata into an object; whether it is the one that was meant.
+fn merge(object: &mut Value, sent: &Value) -> bool {
+    let (metadata, sent) = (&mut object["metadata"], &sent["metadata"]);
+    for field in ["uid", "resourceVersion"] {
+        if sent[field].is_string() && sent[field] != metadata[field] {
+            return false;
+        }
+    }
+    for field in ["ownerReferences", "finalizers"].into_iter().filter(|field| sent[field].is_array()) {
+        metadata[field] = sent[field].clone();
+    }
+    true
+}
+
+/// Whether an object is being deleted, and nothing holds it.
+fn is_released(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    metadata["deletionTimestamp"].is_string() && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// Everybody may do everything where there is a binding.
@@ -424,6 +613,17 @@ fn watch(state: &mut State, kind: Kind, query: &str) -> Response<Body> {
         }
         state.watchers.push((kind, to));
     }
+    stream_of(lines)
+}
+
+/// A watch in which one more of these tells what comes.
+fn stream_to(watchers: &mut Vec<mpsc::UnboundedSender<Value>>) -> Response<Body> {
+    let (to, lines) = mpsc::unbounded_channel();
+    watchers.push(to);
+    stream_of(lines)
+}
+
+fn stream_of(lines: mpsc::UnboundedReceiver<Value>) -> Response<Body> {
     let frames = stream::unfold(lines, |mut lines| async move {
         let line = lines.recv().await?;
         Some((Ok::<_, BoxError>(Frame::data(Bytes::from(format!("{line}\n")))), lines))

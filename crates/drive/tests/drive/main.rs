@@ -5,6 +5,7 @@ mod access;
 mod applied;
 mod events;
 mod fake;
+mod garbage;
 mod idle;
 mod leases;
 mod listing;

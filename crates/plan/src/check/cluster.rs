@@ -6,7 +6,10 @@ use knoll_api::{Key, Kind, Object, Timestamp, kind::Scope};
 use serde_json::{Value, json};
 
 use super::NOW;
-use crate::{AccessAnswer, AccessRequest, Change, Changed, Denial, Observation, Settings, TokenSecret, Want, World};
+use crate::{
+    AccessAnswer, AccessRequest, AnyKind, Change, Changed, Denial, Observation, Settings, Target, TokenSecret, Want,
+    World,
+};
 
 /// An API server of a few rules, over a World.
 #[derive(Clone)]
@@ -106,12 +109,20 @@ impl Cluster {
                     self.delete(*kind, key);
                 }
             }
-            Want::Collect { kind, key, uid, owners } => {
-                let orphaned = !owners.iter().any(|(kind, key, uid)| self.world.holds(*kind, key, uid));
+            Want::Collect { object: Target { kind: AnyKind::Typed(kind), key, .. }, uid, absent, .. } => {
+                let orphaned = !absent.iter().any(|(owner, uid)| self.world.has(owner.kind, &owner.key, uid));
                 if orphaned && self.world.holds(*kind, key, uid) {
                     self.delete(*kind, key);
                 }
             }
+            Want::Shrink { object: Target { kind: AnyKind::Typed(kind), key, .. }, list, without, .. } => {
+                let mut value = self.world.object(*kind, key).expect("it exists").to_json();
+                if let Some(entries) = value["metadata"][list.field()].as_array_mut() {
+                    entries.retain(|entry| !list.is_of(entry, without));
+                }
+                self.update(&Object::from_json(*kind, value).expect("an object"));
+            }
+            Want::Collect { .. } | Want::Shrink { .. } => {}
             Want::DeleteContent { .. } => {}
             Want::Bind { pod, node, .. } => self.edit(Kind::Pod, pod, |value| {
                 value["spec"]["nodeName"] = json!(node);

@@ -23,7 +23,10 @@ fn one(world: &World, want: &Want) -> String {
         Want::Status(object) => format!("status {} {}\n{}", object.kind().kind(), object.key(), status(object)),
         Want::Scale { kind, key, replicas } => format!("scale {} {key} to {replicas}\n", kind.kind()),
         Want::Delete { kind, key, .. } => format!("delete {} {key}\n", kind.kind()),
-        Want::Collect { kind, key, .. } => format!("collect {} {key}\n", kind.kind()),
+        Want::Collect { object, .. } => format!("collect {}\n", object.path),
+        Want::Shrink { object, list, without, .. } => {
+            format!("{} of {} without {without:?}\n", list.field(), object.path)
+        }
         Want::DeleteContent { namespace } => format!("delete content of {namespace}\n"),
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}\n"),
         Want::Finalize(object) => format!("finalize {}\n", object.key()),

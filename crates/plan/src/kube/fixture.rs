@@ -3,7 +3,7 @@
 use knoll_api::{Key, Kind, Object, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{Change, Row, Settings, Want, World};
+use crate::{Change, Row, Settings, Target, Want, World};
 
 /// The time of every fixture.
 pub(super) const NOW: Timestamp = Timestamp::constant(1_750_000_000, 0);
@@ -86,9 +86,20 @@ pub(super) fn print(want: &Want) -> String {
         Want::Finalize(object) => of("finalize", object),
         Want::Scale { kind, key, replicas } => format!("scale {} {key} to {replicas}", kind.kind()),
         Want::Delete { kind, key, propagation, .. } => format!("delete {} {key} {propagation:?}", kind.kind()),
+        Want::Collect { object, absent, propagation, .. } => {
+            format!("collect {} {propagation:?}{}", object.path, unless(absent))
+        }
+        Want::Shrink { object, list, without, absent, .. } => {
+            format!("{} of {} without {without:?}{}", list.field(), object.path, unless(absent))
+        }
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}"),
         other => format!("{other:?}"),
     }
+}
+
+/// Owners that are to be confirmed absent.
+fn unless(absent: &[(Target, String)]) -> String {
+    absent.iter().map(|(owner, uid)| format!(" unless {} is {uid}", owner.path)).collect()
 }
 
 /// Does to `world` what the API server would do.

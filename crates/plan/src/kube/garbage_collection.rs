@@ -1,36 +1,38 @@
 //! Owners and dependents: what loses its last owner goes; an owner that was deleted in the foreground waits for its
 //! dependents, and one whose dependents are to be orphaned lets them go first.
 //!
-//! A row a kind, which are woken together ([`owners_and_dependents`]). An owner of a kind that controllers do not know counts as present. That an owner is absent is
-//! confirmed with the API server before anything is deleted: the World may hear of a dependent before its owner.
+//! A row a kind, which are woken together ([`owners_and_dependents`]), and [`collect`] for the kinds that controllers do not
+//! know as types. An owner is absent where the kind it is of is known and none has its name and uid; one of a kind that is not
+//! served, or whose objects cannot be listed, may exist, and what it owns stays as it is. That an owner is absent is confirmed
+//! with the API server before anything is deleted: the World may hear of a dependent before its owner.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use knoll_api::{
-    Key, Kind, Object, Timestamp, for_each_kind,
-    k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-    kind::Scope,
+    Key, Kind, Timestamp, for_each_kind, k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference, kind::Scope,
 };
-use serde_json::Value;
 
-use crate::{Absence, Plan, Propagation, Row, Want, World};
+use crate::{
+    Absence, AnyKind, EventRecord, EventType, Lineage, MetadataList, Plan, Propagation, Row, Target, Want, World,
+    lineage::group_of,
+};
 
 /// Name of the rows.
 pub(crate) const NAME: &str = "garbage-collection";
-/// Finalizer of an owner that waits for its dependents.
-const FOREGROUND: &str = "foregroundDeletion";
-/// Finalizer of an owner that lets its dependents go.
-const ORPHAN: &str = "orphan";
 /// Most dependents one plan acts on; the rest follows once these are seen.
 const BURST: usize = 500;
+/// How soon an object is looked at again whose owner is of a kind that controllers know and that is not served for now.
+const AWAY: Duration = Duration::from_secs(30);
+/// How soon an owner that waits is looked at again while it is not known yet what it may own.
+const AWAITED: Duration = Duration::from_secs(1);
 
 macro_rules! collectors {
     ($($variant:ident, $field:ident, $group:literal, $version:literal, $plural:literal, $kind:literal, $scope:ident, $ty:ty;)*) => {
         mod row {
-            use super::{Key, Kind, Plan, Timestamp, World, collect};
+            use super::{AnyKind, Key, Kind, Plan, Timestamp, World, collect};
             $(
                 pub(super) fn $field(world: &World, key: &Key, _now: Timestamp) -> Plan {
-                    collect(world, Kind::$variant, key)
+                    collect(world, AnyKind::Typed(Kind::$variant), key)
                 }
             )*
         }
@@ -53,299 +55,255 @@ for_each_kind!(collectors);
 
 /// An object concerns itself; an owner that goes concerns its dependents; a dependent that changes concerns owners that
 /// wait for it.
-pub(crate) fn owners_and_dependents(world: &World, object: &Object) -> Vec<(Kind, Key)> {
-    let (meta, kind, key) = (object.meta(), object.kind(), object.key());
+pub(crate) fn owners_and_dependents(world: &World, kind: AnyKind, key: &Key, lineage: &Lineage) -> Vec<(AnyKind, Key)> {
     let mut concerned = Vec::new();
-    if let Some(uid) = meta.uid.as_deref()
-        && (meta.deletion_timestamp.is_some() || !world.holds(kind, &key, uid))
-    {
-        concerned = world.dependents(uid);
+    if !lineage.uid.is_empty() && (lineage.is_deleting || !world.has(kind, key, &lineage.uid)) {
+        concerned = world.owned(&lineage.uid);
     }
-    for owner in meta.owner_references.iter().flatten() {
-        let Some(kind) = kind_of(owner) else { continue };
-        let key = key_of(kind, owner, meta);
-        if world.meta(kind, &key).is_some_and(|owner| owner.deletion_timestamp.is_some()) {
+    for owner in &lineage.owners {
+        let Place::At(kind, key) = place(world, owner, key) else { continue };
+        if world.lineage(kind, &key).is_some_and(|owner| owner.is_deleting) {
             concerned.push((kind, key));
         }
     }
-    concerned.push((kind, key));
+    concerned.push((kind, key.clone()));
     concerned
 }
 
-/// The kind of an owner, whichever of its versions the reference names.
-fn kind_of(owner: &OwnerReference) -> Option<Kind> {
-    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    Kind::in_any_version(group, &owner.kind)
+/// Where an owner is looked for.
+enum Place {
+    At(AnyKind, Key),
+    /// Its kind is not served, or its objects are not known. Who waits for that is woken.
+    Unknown,
+    /// The same of a kind that controllers know: it comes back.
+    Away,
+    /// It would be in a namespace, and what it is to own is in none.
+    Invalid(AnyKind),
 }
 
-fn key_of(kind: Kind, owner: &OwnerReference, dependent: &ObjectMeta) -> Key {
-    match kind.scope() {
-        Scope::Cluster => Key::new("", owner.name.clone()),
-        Scope::Namespaced => Key::new(dependent.namespace.clone().unwrap_or_default(), owner.name.clone()),
+/// Where the owner of an object is, whichever of its kind's versions the reference names: in the namespace of the object,
+/// if owners of the kind are in any.
+fn place(world: &World, owner: &OwnerReference, dependent: &Key) -> Place {
+    let group = group_of(&owner.api_version);
+    let (kind, is_namespaced) = match Kind::in_any_version(group, &owner.kind) {
+        Some(kind) if world.observed.absent.contains(&kind) => return Place::Away,
+        Some(kind) => (AnyKind::Typed(kind), kind.scope() == Scope::Namespaced),
+        None => match world.untyped.known(group, &owner.kind) {
+            Some((kind, is_namespaced)) => (AnyKind::Untyped(kind), is_namespaced),
+            None => return Place::Unknown,
+        },
+    };
+    match (is_namespaced, dependent.namespace.is_empty()) {
+        (false, _) => Place::At(kind, Key::new("", owner.name.clone())),
+        (true, false) => Place::At(kind, dependent.sibling(owner.name.clone())),
+        (true, true) => Place::Invalid(kind),
     }
 }
 
-fn has(meta: &ObjectMeta, finalizer: &str) -> bool {
-    meta.finalizers.iter().flatten().any(|one| one == finalizer)
-}
-
-fn collect(world: &World, kind: Kind, key: &Key) -> Plan {
+/// What is to be done for an object of any kind.
+pub(crate) fn collect(world: &World, kind: AnyKind, key: &Key) -> Plan {
     let mut plan = Plan::nothing();
-    let Some(meta) = world.meta(kind, key) else { return plan };
-    if meta.deletion_timestamp.is_some() {
-        if has(&meta, FOREGROUND) {
-            wait_for_dependents(&mut plan, world, kind, key, &meta);
-        } else if has(&meta, ORPHAN) {
-            orphan_dependents(&mut plan, world, kind, key, &meta);
+    let Some(lineage) = world.lineage(kind, key) else { return plan };
+    let node = Node { world, kind, key, lineage: &lineage };
+    if lineage.is_deleting {
+        if lineage.is_foreground {
+            node.wait_for_dependents(&mut plan);
+        } else if lineage.is_orphaning {
+            node.orphan_dependents(&mut plan);
         }
-    } else if meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
-        follow_owners(&mut plan, world, kind, key, &meta);
+    } else if !lineage.owners.is_empty() {
+        node.follow_owners(&mut plan);
     }
     plan
 }
 
 /// How an owner reference stands.
 enum Standing {
-    /// The owner exists, or may.
+    /// The owner exists.
     Solid,
-    /// The owner exists and waits for this dependent.
+    /// The owner exists and waits for its dependents.
     Waiting,
     /// The World does not hold the owner.
-    Absent(Kind, Key),
+    Absent(AnyKind, Key),
+    /// Nothing can be said of the owner.
+    Unknown,
+    /// Nothing can be said of the owner for now.
+    Away,
+    /// Such an owner cannot be, and that is nothing to delete an object for.
+    Invalid(AnyKind),
 }
 
-fn standing(world: &World, owner: &OwnerReference, dependent: &ObjectMeta) -> Standing {
-    let Some(kind) = kind_of(owner) else { return Standing::Solid };
-    let key = key_of(kind, owner, dependent);
-    match world.meta(kind, &key) {
-        Some(meta) if meta.uid.as_deref() == Some(owner.uid.as_str()) => {
-            let waits = meta.deletion_timestamp.is_some() && has(&meta, FOREGROUND);
-            if waits && owner.block_owner_deletion == Some(true) { Standing::Waiting } else { Standing::Solid }
-        }
-        _ => Standing::Absent(kind, key),
-    }
+/// An object that is planned for.
+struct Node<'a> {
+    world: &'a World,
+    kind: AnyKind,
+    key: &'a Key,
+    lineage: &'a Lineage,
 }
 
-/// Goes when every owner is absent or waits for it; leaves the waiting ones when another stays.
-fn follow_owners(plan: &mut Plan, world: &World, kind: Kind, key: &Key, meta: &ObjectMeta) {
-    let owners = meta.owner_references.as_deref().unwrap_or_default();
-    let (mut solid, mut waiting, mut absent) = (false, Vec::new(), Vec::new());
-    for owner in owners {
-        match standing(world, owner, meta) {
-            Standing::Solid => solid = true,
-            Standing::Waiting => waiting.push(owner.uid.as_str()),
-            Standing::Absent(kind, key) => absent.push((kind, key, owner.uid.clone())),
-        }
+impl Node<'_> {
+    fn target(&self) -> Target {
+        self.world.target(self.kind, self.key)
     }
-    let uid = meta.uid.clone().unwrap_or_default();
-    if solid {
-        if !waiting.is_empty() {
-            release(plan, world, kind, key, &waiting);
-        }
-    } else if !waiting.is_empty() {
-        let has_dependents = !world.dependents(&uid).is_empty();
-        let propagation = if has_dependents { Propagation::Foreground } else { Propagation::Background };
-        plan.wants.push(Want::Delete { kind, key: key.clone(), uid, grace_seconds: None, propagation });
-    } else {
-        plan.wants.push(Want::Collect { kind, key: key.clone(), uid, owners: absent });
-    }
-}
 
-/// Lets the owner go once nothing that blocks it is left. The dependents delete themselves, see [`follow_owners`].
-fn wait_for_dependents(plan: &mut Plan, world: &World, kind: Kind, key: &Key, meta: &ObjectMeta) {
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    let blocks = |dependent: &(Kind, Key)| {
-        let Some(meta) = world.meta(dependent.0, &dependent.1) else { return false };
-        let blocking = |owner: &&OwnerReference| owner.uid == uid && owner.block_owner_deletion == Some(true);
-        meta.owner_references.iter().flatten().any(|owner| blocking(&owner)) && !waits_for(world, &meta, uid)
-    };
-    if !world.dependents(uid).iter().any(blocks) {
-        drop_finalizer(plan, world, kind, key, FOREGROUND);
+    fn standing(&self, owner: &OwnerReference) -> Standing {
+        let (kind, key) = match place(self.world, owner, self.key) {
+            Place::At(kind, key) => (kind, key),
+            Place::Unknown => return Standing::Unknown,
+            Place::Away => return Standing::Away,
+            Place::Invalid(kind) => return Standing::Invalid(kind),
+        };
+        match self.world.lineage(kind, &key) {
+            Some(found) if found.uid == owner.uid => {
+                if found.is_deleting && found.is_foreground {
+                    Standing::Waiting
+                } else {
+                    Standing::Solid
+                }
+            }
+            _ => Standing::Absent(kind, key),
+        }
+    }
+
+    /// Goes when every owner is absent or waits for it; leaves those when another stays. As long as nothing can be said of
+    /// one of them, all stays as it is.
+    fn follow_owners(&self, plan: &mut Plan) {
+        let (mut is_solid, mut is_open, mut is_awaited) = (false, false, false);
+        let (mut lost, mut absent) = (Vec::new(), Vec::new());
+        for owner in &self.lineage.owners {
+            match self.standing(owner) {
+                Standing::Solid => is_solid = true,
+                Standing::Waiting => {
+                    is_awaited = true;
+                    lost.push(owner.uid.clone());
+                }
+                Standing::Absent(kind, key) => {
+                    if !key.namespace.is_empty() {
+                        self.report_elsewhere(plan, kind, owner);
+                    }
+                    lost.push(owner.uid.clone());
+                    absent.push((self.world.target(kind, &key), owner.uid.clone()));
+                }
+                Standing::Unknown => is_open = true,
+                Standing::Away => {
+                    plan.recheck_after(AWAY);
+                    is_open = true;
+                }
+                Standing::Invalid(kind) => {
+                    self.report_elsewhere(plan, kind, owner);
+                    is_open = true;
+                }
+            }
+        }
+        if is_open || (is_solid && lost.is_empty()) {
+            return;
+        }
+        let (object, uid) = (self.target(), self.lineage.uid.clone());
+        plan.wants.push(if is_solid {
+            Want::Shrink { object, uid, list: MetadataList::OwnerReferences, without: lost, absent }
+        } else {
+            let owners = self.lineage.owners.iter().map(|owner| owner.uid.clone()).collect();
+            Want::Collect { object, uid, owners, absent, propagation: self.propagation(is_awaited) }
+        });
+    }
+
+    /// What becomes of what this object owns when it goes: as its finalizers say, and before it where its owner waits.
+    fn propagation(&self, is_awaited: bool) -> Propagation {
+        if self.lineage.is_foreground || (is_awaited && !self.world.owned(&self.lineage.uid).is_empty()) {
+            Propagation::Foreground
+        } else if self.lineage.is_orphaning {
+            Propagation::Orphan
+        } else {
+            Propagation::Background
+        }
+    }
+
+    /// Says so where an owner is in another namespace. Looks into each of them.
+    fn report_elsewhere(&self, plan: &mut Plan, kind: AnyKind, owner: &OwnerReference) {
+        let own = &self.key.namespace;
+        let has = |namespace: Key| {
+            namespace.name != *own && self.world.has(kind, &Key::new(namespace.name, owner.name.clone()), &owner.uid)
+        };
+        if !self.world.namespaces.keys().any(has) {
+            return;
+        }
+        let OwnerReference { api_version: version, kind: owner_kind, name, uid, .. } = owner;
+        let shown = format!("[{version}/{owner_kind}, namespace: {own}, name: {name}, uid: {uid}]");
+        let (api_version, kind) = self.world.names(self.kind);
+        plan.wants.push(Want::RecordEvent(EventRecord {
+            api_version,
+            kind,
+            key: self.key.clone(),
+            uid: self.lineage.uid.clone(),
+            type_: EventType::Warning,
+            reason: "OwnerRefInvalidNamespace".to_owned(),
+            message: format!("ownerRef {shown} does not exist in namespace {own:?}"),
+        }));
+    }
+
+    /// Lets the owner go once nothing that blocks it is left. The dependents delete themselves, see
+    /// [`Self::follow_owners`].
+    fn wait_for_dependents(&self, plan: &mut Plan) {
+        let uid = self.lineage.uid.as_str();
+        let blocks = |(kind, key): &(AnyKind, Key)| {
+            let Some(dependent) = self.world.lineage(*kind, key) else { return false };
+            let blocking = |owner: &OwnerReference| owner.uid == uid && owner.block_owner_deletion == Some(true);
+            dependent.owners.iter().any(blocking) && !waits_for(self.world, &dependent, uid)
+        };
+        if !self.world.owned(uid).iter().any(blocks) {
+            self.drop_finalizer(plan);
+        }
+    }
+
+    fn orphan_dependents(&self, plan: &mut Plan) {
+        let dependents = self.world.owned(&self.lineage.uid);
+        if dependents.is_empty() {
+            self.drop_finalizer(plan);
+        }
+        for (kind, key) in dependents.into_iter().take(BURST) {
+            let Some(dependent) = self.world.lineage(kind, &key) else { continue };
+            plan.wants.push(Want::Shrink {
+                object: self.world.target(kind, &key),
+                uid: dependent.uid,
+                list: MetadataList::OwnerReferences,
+                without: vec![self.lineage.uid.clone()],
+                absent: Vec::new(),
+            });
+        }
+    }
+
+    /// Lets an owner go, once all is known that it may own.
+    fn drop_finalizer(&self, plan: &mut Plan) {
+        if !self.world.untyped.is_complete() {
+            plan.recheck_after(AWAITED);
+            return;
+        }
+        plan.wants.push(Want::Shrink {
+            object: self.target(),
+            uid: self.lineage.uid.clone(),
+            list: MetadataList::Finalizers,
+            without: vec![self.lineage.finalizer().to_owned()],
+            absent: Vec::new(),
+        });
     }
 }
 
 /// Whether a dependent that is being deleted waits, through others, for `uid` itself: a circle nobody would leave.
-fn waits_for(world: &World, dependent: &ObjectMeta, uid: &str) -> bool {
+fn waits_for(world: &World, dependent: &Lineage, uid: &str) -> bool {
     let mut seen = BTreeSet::new();
     let mut left = vec![dependent.clone()];
-    while let Some(meta) = left.pop() {
-        let own = meta.uid.clone().unwrap_or_default();
-        if own == uid {
+    while let Some(lineage) = left.pop() {
+        if lineage.uid == uid {
             return true;
         }
-        if meta.deletion_timestamp.is_none() || !has(&meta, FOREGROUND) || !seen.insert(own.clone()) {
+        if !lineage.is_deleting || !lineage.is_foreground || !seen.insert(lineage.uid.clone()) {
             continue;
         }
-        left.extend(
-            world
-                .dependents(&own)
-                .iter()
-                .filter_map(|(kind, key)| world.meta(*kind, key).map(|meta| ObjectMeta::clone(&meta))),
-        );
+        let owned = world.owned(&lineage.uid);
+        left.extend(owned.iter().filter_map(|(kind, key)| world.lineage(*kind, key)));
     }
     false
 }
 
-fn orphan_dependents(plan: &mut Plan, world: &World, kind: Kind, key: &Key, meta: &ObjectMeta) {
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    let dependents = world.dependents(uid);
-    if dependents.is_empty() {
-        drop_finalizer(plan, world, kind, key, ORPHAN);
-    }
-    for (kind, key) in dependents.into_iter().take(BURST) {
-        release(plan, world, kind, &key, &[uid]);
-    }
-}
-
-/// Takes the references to these owners off an object.
-fn release(plan: &mut Plan, world: &World, kind: Kind, key: &Key, owners: &[&str]) {
-    let stays = |owner: &Value| !owner["uid"].as_str().is_some_and(|uid| owners.contains(&uid));
-    rewrite(plan, world, kind, key, "ownerReferences", stays);
-}
-
-fn drop_finalizer(plan: &mut Plan, world: &World, kind: Kind, key: &Key, finalizer: &str) {
-    rewrite(plan, world, kind, key, "finalizers", |one| one.as_str() != Some(finalizer));
-}
-
-/// Keeps of a list in an object's metadata only what `stays`.
-fn rewrite(plan: &mut Plan, world: &World, kind: Kind, key: &Key, list: &str, stays: impl Fn(&Value) -> bool) {
-    let Some(object) = world.object(kind, key) else { return };
-    let mut value = object.to_json();
-    if let Some(items) = value.pointer_mut(&format!("/metadata/{list}")).and_then(Value::as_array_mut) {
-        items.retain(|item| stays(item));
-    }
-    let wanted = Object::from_json(kind, value).expect("an object stays well-formed when a list of it shrinks");
-    plan.wants.push(Want::Update(wanted));
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::super::fixture::{print, put, world};
-    use super::*;
-
-    fn owned_by(owners: &[(&str, &str)]) -> Value {
-        let refs = owners.iter().map(|(name, uid)| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid, "blockOwnerDeletion": true})
-        });
-        refs.collect()
-    }
-
-    fn object(w: &mut World, name: &str, uid: &str, owners: &[(&str, &str)], finalizers: &[&str]) {
-        let mut metadata = json!({
-            "namespace": "a", "name": name, "uid": uid,
-            "ownerReferences": owned_by(owners), "finalizers": finalizers,
-        });
-        if !finalizers.is_empty() {
-            metadata["deletionTimestamp"] = "2025-06-15T15:00:00Z".into();
-        }
-        put(w, Kind::ConfigMap, json!({"metadata": metadata}));
-    }
-
-    fn plan(w: &World, name: &str) -> Vec<String> {
-        collect(w, Kind::ConfigMap, &Key::new("a", name)).wants.iter().map(print).collect()
-    }
-
-    #[test]
-    fn an_object_with_a_live_owner_stays() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[], &[]);
-        object(&mut w, "d", "2", &[("o", "1")], &[]);
-        assert!(plan(&w, "d").is_empty() && plan(&w, "o").is_empty());
-    }
-
-    #[test]
-    fn a_change_concerns_the_object_its_waiting_owners_and_when_it_goes_its_dependents() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[], &[]);
-        object(&mut w, "d", "2", &[("o", "1")], &[]);
-        let concerned = |w: &World, name: &str| -> Vec<String> {
-            let object = w.object(Kind::ConfigMap, &Key::new("a", name)).expect("it is there");
-            owners_and_dependents(w, &object).into_iter().map(|(_, key)| key.name).collect()
-        };
-        assert_eq!(concerned(&w, "o"), ["o"]);
-        assert_eq!(concerned(&w, "d"), ["d"], "its owner waits for nothing");
-        let before = w.object(Kind::ConfigMap, &Key::new("a", "o")).expect("it is there");
-        object(&mut w, "o", "1", &[], &[FOREGROUND]);
-        assert_eq!(concerned(&w, "o"), ["d", "o"]);
-        assert_eq!(concerned(&w, "d"), ["o", "d"]);
-        w.apply(crate::Change::Gone(Kind::ConfigMap, Key::new("a", "o")));
-        let gone: Vec<_> = owners_and_dependents(&w, &before).into_iter().map(|(_, key)| key.name).collect();
-        assert_eq!(gone, ["d", "o"]);
-    }
-
-    #[test]
-    fn an_owner_is_known_by_any_of_its_versions() {
-        let mut w = world(&[]);
-        let metadata =
-            |name: &str, owners: Value| json!({"namespace": "a", "name": name, "uid": name, "ownerReferences": owners});
-        put(&mut w, Kind::PingSource, json!({"metadata": metadata("o", json!([])), "spec": {}}));
-        let owner =
-            json!([{"apiVersion": "sources.knative.dev/v1beta2", "kind": "PingSource", "name": "o", "uid": "o"}]);
-        put(&mut w, Kind::ConfigMap, json!({"metadata": metadata("d", owner)}));
-        assert!(plan(&w, "d").is_empty(), "its owner is there");
-        w.apply(crate::Change::Gone(Kind::PingSource, Key::new("a", "o")));
-        let owners = vec![(Kind::PingSource, Key::new("a", "o"), "o".to_owned())];
-        let wants = collect(&w, Kind::ConfigMap, &Key::new("a", "d")).wants;
-        assert_eq!(wants, [Want::Collect { kind: Kind::ConfigMap, key: Key::new("a", "d"), uid: "d".into(), owners }]);
-    }
-
-    #[test]
-    fn an_owner_of_another_uid_is_another_owner() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "new", &[], &[]);
-        object(&mut w, "d", "2", &[("o", "old")], &[]);
-        let wants = collect(&w, Kind::ConfigMap, &Key::new("a", "d")).wants;
-        let owners = vec![(Kind::ConfigMap, Key::new("a", "o"), "old".to_owned())];
-        assert_eq!(wants, [Want::Collect { kind: Kind::ConfigMap, key: Key::new("a", "d"), uid: "2".into(), owners }]);
-    }
-
-    #[test]
-    fn foreground_deletion_goes_from_the_leaves_up() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[], &[FOREGROUND]);
-        object(&mut w, "d", "2", &[("o", "1")], &[]);
-        object(&mut w, "e", "3", &[("d", "2")], &[]);
-        assert!(plan(&w, "o").is_empty(), "waits");
-        assert_eq!(plan(&w, "d"), ["delete ConfigMap a/d Foreground"]);
-        object(&mut w, "d", "2", &[("o", "1")], &[FOREGROUND]);
-        assert_eq!(plan(&w, "e"), ["delete ConfigMap a/e Background"]);
-        w.apply(crate::Change::Gone(Kind::ConfigMap, Key::new("a", "e")));
-        assert_eq!(plan(&w, "d"), ["update ConfigMap a/d"]);
-        w.apply(crate::Change::Gone(Kind::ConfigMap, Key::new("a", "d")));
-        assert_eq!(plan(&w, "o"), ["update ConfigMap a/o"]);
-    }
-
-    #[test]
-    fn a_circle_of_waiting_owners_comes_apart() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[("d", "2")], &[FOREGROUND]);
-        object(&mut w, "d", "2", &[("o", "1")], &[FOREGROUND]);
-        assert_eq!(plan(&w, "o"), ["update ConfigMap a/o"]);
-    }
-
-    #[test]
-    fn orphans_lose_their_owner_before_it_goes() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[], &[ORPHAN]);
-        object(&mut w, "d", "2", &[("o", "1")], &[]);
-        let wants = collect(&w, Kind::ConfigMap, &Key::new("a", "o")).wants;
-        let [Want::Update(Object::ConfigMap(d))] = wants.as_slice() else { panic!("{wants:?}") };
-        assert!(d.metadata.owner_references.iter().flatten().next().is_none());
-        object(&mut w, "d", "2", &[], &[]);
-        assert_eq!(plan(&w, "o"), ["update ConfigMap a/o"]);
-    }
-
-    #[test]
-    fn a_second_owner_keeps_an_object_and_the_waiting_one_is_let_go() {
-        let mut w = world(&[]);
-        object(&mut w, "o", "1", &[], &[FOREGROUND]);
-        object(&mut w, "p", "9", &[], &[]);
-        object(&mut w, "d", "2", &[("o", "1"), ("p", "9")], &[]);
-        let wants = collect(&w, Kind::ConfigMap, &Key::new("a", "d")).wants;
-        let [Want::Update(Object::ConfigMap(d))] = wants.as_slice() else { panic!("{wants:?}") };
-        let uids: Vec<_> = d.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).collect();
-        assert_eq!(uids, ["9"]);
-    }
-}
+mod tests;

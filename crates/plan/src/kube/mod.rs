@@ -21,7 +21,7 @@ mod service_account;
 mod fixture;
 
 pub(crate) use self::{
-    garbage_collection::{NAME as GARBAGE_COLLECTION, owners_and_dependents},
+    garbage_collection::{NAME as GARBAGE_COLLECTION, collect, owners_and_dependents},
     hash::fingerprint,
     node_load::NodeLoads,
     selector::matches,

@@ -162,7 +162,7 @@ impl Routing {
                     self.touch_object(object, touched);
                 }
             }
-            Changed::Config(_) | Changed::Observed(..) => {}
+            Changed::Config(_) | Changed::Observed(..) | Changed::Untyped { .. } | Changed::Known(_) => {}
         }
     }
 

@@ -117,7 +117,7 @@ impl Keeper {
         let of = |kind: Kind, field_selector: String| Collection {
             path: kind.collection_path(Some(&self.issuer.names.system_namespace)),
             field_selector,
-            label_selector: String::new(),
+            ..Collection::default()
         };
         [of(Kind::ConfigMap, format!("metadata.name={FEATURES}")), of(Kind::Secret, String::new())]
     }
