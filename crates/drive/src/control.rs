@@ -13,8 +13,8 @@ use knoll_broker::{Adopted, topology::Addressable};
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
-    Change, Changed, DECIDER_KINDS, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows, ScaleDecision,
-    Sighting, SystemConfig, Want, Woken, World,
+    Change, Changed, DECIDER_KINDS, DuckKind, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows,
+    ScaleDecision, Sighting, SystemConfig, Want, Woken, World,
 };
 use knoll_sources::Applied;
 use tokio::{
@@ -72,7 +72,8 @@ const AUTOSCALER_CONFIG: SystemConfig = SystemConfig::Serving("config-autoscaler
 pub(crate) struct Inputs<'a> {
     pub(crate) reports: mpsc::Receiver<WatchReport>,
     pub(crate) decisions: CoalescingQueue<Key, Option<ScaleDecision>>,
-    pub(crate) digests: mpsc::Receiver<Observation>,
+    /// Digests, and what is seen of kinds that objects of Eventing refer to and no controller knows.
+    pub(crate) observations: mpsc::Receiver<Observation>,
     /// What is seen of kinds that controllers do not know as types; nothing where nobody collects garbage.
     pub(crate) sightings: Option<mpsc::Receiver<Sighting>>,
     /// The table that the gateway routes by.
@@ -116,6 +117,8 @@ pub(crate) struct ControlLoop {
     publisher: Publisher,
     events: Option<EventPublisher>,
     sources: Option<SourcePublisher>,
+    /// Told which kinds are referred to that no controller knows.
+    ducks: watch::Sender<BTreeSet<DuckKind>>,
     executor: Executor,
     running: JoinSet<Done>,
     counters: Arc<Counters>,
@@ -128,7 +131,7 @@ impl ControlLoop {
         role: &Role,
         executor: Executor,
         publisher: Publisher,
-        (events, sources): (Option<EventPublisher>, Option<SourcePublisher>),
+        (events, sources, ducks): (Option<EventPublisher>, Option<SourcePublisher>, watch::Sender<BTreeSet<DuckKind>>),
         follow: CoalescingQueue<Key, Option<FollowedRevision>>,
         rush: Rush,
         inspect: Inspect,
@@ -152,6 +155,7 @@ impl ControlLoop {
             publisher,
             events,
             sources,
+            ducks,
             executor,
             running: JoinSet::new(),
             counters,
@@ -166,9 +170,18 @@ impl ControlLoop {
 
     /// Runs until it is told to end, then lets what is under way end.
     pub(crate) async fn run(mut self, inputs: Inputs<'_>) -> End {
-        let Inputs { mut reports, decisions, mut digests, mut sightings, applied, adopted, mut running, mut shutdown } =
-            inputs;
+        let Inputs {
+            mut reports,
+            decisions,
+            mut observations,
+            mut sightings,
+            applied,
+            adopted,
+            mut running,
+            mut shutdown,
+        } = inputs;
         let (mut batch, mut sighted) = (Vec::with_capacity(BATCH), Vec::new());
+        self.world.ducks.await_kinds();
         if sightings.is_some() {
             self.world.untyped.await_kinds();
         }
@@ -200,7 +213,7 @@ impl ControlLoop {
                     sighted.drain(..).for_each(|sighting| self.sighted(sighting));
                 }
                 Some(wanted) = self.inspect.wanted() => self.draw(wanted),
-                Some(observation) = digests.recv() => self.observed(observation, Lane::Normal),
+                Some(observation) = observations.recv() => self.observed(observation, Lane::Normal),
                 Ok(()) = applied.changed() => {
                     let table = applied.borrow_and_update().clone();
                     let observations = table.map(|table| self.publisher.applied(&table));
@@ -723,6 +736,9 @@ impl ControlLoop {
     }
 
     fn publish(&mut self, now: Instant) {
+        if let Some(kinds) = self.world.ducks.news() {
+            self.ducks.send_replace(kinds);
+        }
         if self.is_routing() {
             self.publisher.publish(&self.world, now);
         }

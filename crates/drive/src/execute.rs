@@ -141,6 +141,14 @@ impl Execution<'_> {
                 }
                 self.shrink(object, uid, list, &without).await
             }
+            Want::Patch { path, patch } => match within(api.merge(&path, &patch)).await {
+                Ok(_) => {
+                    count(&self.executor.counters.written);
+                    Ok(())
+                }
+                Err(error) if error.is_not_found() => Err(vanished(error)),
+                Err(error) => Err(error),
+            },
             Want::DeleteContent { namespace } => namespace_content::delete_content(api, &namespace).await,
             Want::Bind { pod, uid, node } => self.bind(pod, uid, node).await,
             Want::RecordEvent(event) => {

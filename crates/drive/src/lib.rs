@@ -10,6 +10,8 @@ mod autoscaler;
 mod coalescing;
 mod control;
 mod counters;
+mod discovery;
+mod ducks;
 mod events;
 mod execute;
 mod failing;

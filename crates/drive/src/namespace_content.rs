@@ -4,7 +4,10 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::{Answer, Api, ApiError};
+use crate::{
+    api::{Answer, Api, ApiError},
+    discovery::{ResourceRow, Resources},
+};
 
 #[derive(Deserialize)]
 struct Groups {
@@ -22,21 +25,6 @@ struct Group {
 #[serde(rename_all = "camelCase")]
 struct GroupVersion {
     group_version: String,
-}
-
-#[derive(Deserialize)]
-struct Resources {
-    #[serde(default)]
-    resources: Vec<ResourceRow>,
-}
-
-#[derive(Deserialize)]
-struct ResourceRow {
-    name: String,
-    #[serde(default)]
-    namespaced: bool,
-    #[serde(default)]
-    verbs: Vec<String>,
 }
 
 /// Deletes everything in `namespace` that can be deleted as a collection.

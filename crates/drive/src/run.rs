@@ -1,6 +1,7 @@
 //! Assembly and supervision: starts every task, and ends when one of them does.
 
 use std::{
+    collections::BTreeSet,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -21,6 +22,7 @@ use crate::{
     coalescing::CoalescingQueue,
     control::{ControlLoop, End, Inputs},
     counters::Counters,
+    ducks::DuckWatches,
     events::{EventLinks, EventPublisher, SourceLinks, SourcePublisher},
     execute::Executor,
     inspect::Inspect,
@@ -35,8 +37,8 @@ use crate::{
 
 /// Reports of all watches that may wait for the loop. A watch that finds no room waits.
 const REPORTS: usize = 1024;
-/// Digests that may wait for the loop.
-const DIGESTS: usize = 64;
+/// Digests, and what is seen of kinds that no controller knows, that may wait for the loop.
+const OBSERVATIONS: usize = 64;
 /// The same of what is seen of kinds that controllers do not know as types.
 const SIGHTINGS: usize = 256;
 
@@ -182,10 +184,13 @@ async fn live(
     spawn(&mut tasks, "event recorder", recorder::run(recording, counters.clone()));
 
     let asked = CoalescingQueue::new();
-    let (digests_in, digests) = mpsc::channel(DIGESTS);
+    let (observations_in, observations) = mpsc::channel(OBSERVATIONS);
+    let (ducks, wanted) = watch::channel(BTreeSet::new());
+    let duck_watches = DuckWatches::new(api.clone(), wanted, observations_in.clone());
+    spawn(&mut tasks, "watches of kinds that are referred to", duck_watches.run(counters.clone()));
     let clock = Arc::new(SteadyClock::new(|| (Instant::now().into_std(), Timestamp::now())));
     if let Some(resolver) = resolver {
-        let resolving = resolve::run(asked.clone(), resolver.clone(), digests_in, counters.clone(), clock.clone());
+        let resolving = resolve::run(asked.clone(), resolver.clone(), observations_in, counters.clone(), clock.clone());
         spawn(&mut tasks, "digest resolver", resolving);
     }
 
@@ -200,8 +205,9 @@ async fn live(
     let events = events.clone().map(|links| EventPublisher::new(links, counters.clone()));
     let running = sources.as_ref().map(SourceLinks::running);
     let sources = sources.clone().map(|links| SourcePublisher::new(links, counters.clone()));
-    let control = ControlLoop::new(role, executor, publisher, (events, sources), follow, rush.clone(), inspect.clone());
-    let inputs = Inputs { reports, decisions, digests, sightings, applied, adopted, running, shutdown };
+    let publishers = (events, sources, ducks);
+    let control = ControlLoop::new(role, executor, publisher, publishers, follow, rush.clone(), inspect.clone());
+    let inputs = Inputs { reports, decisions, observations, sightings, applied, adopted, running, shutdown };
     tokio::select! {
         biased;
         ended = control.run(inputs) => match ended {

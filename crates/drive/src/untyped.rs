@@ -5,7 +5,7 @@
 //! [`knoll_plan::Untyped`] keeps of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -13,11 +13,10 @@ use std::{
     time::Duration,
 };
 
-use knoll_api::{Key, Kind};
+use knoll_api::Key;
 use knoll_client::watch::{self, Collection, Seen};
 use knoll_faults::{caught, chain};
 use knoll_plan::{GroupKind, Lineage, ServedKind, Sighting, UntypedSeen};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
     sync::{Semaphore, mpsc, watch as signal},
@@ -25,11 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    api::{Api, ApiError},
-    counters::Counters,
-    lives::Lives,
-};
+use crate::{api::Api, counters::Counters, discovery::served, lives::Lives};
 
 /// Where the definitions of kinds are.
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -231,119 +226,7 @@ fn sighting(seen: Seen) -> Option<UntypedSeen> {
     })
 }
 
-fn key_of(object: &Value) -> Key {
+pub(crate) fn key_of(object: &Value) -> Key {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     Key::new(text("namespace"), text("name"))
-}
-
-/// Groups of a discovery document.
-#[derive(Default, Deserialize)]
-struct Groups {
-    items: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    #[serde(default)]
-    metadata: GroupMeta,
-    /// The preferred first.
-    #[serde(default)]
-    versions: Vec<Version>,
-}
-
-#[derive(Default, Deserialize)]
-struct GroupMeta {
-    #[serde(default)]
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: String,
-    #[serde(default)]
-    resources: Vec<ServedResource>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServedResource {
-    resource: String,
-    #[serde(default)]
-    response_kind: ResponseKind,
-    #[serde(default)]
-    scope: String,
-    #[serde(default)]
-    verbs: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct ResponseKind {
-    #[serde(default)]
-    kind: String,
-}
-
-/// Every kind that is served, that controllers do not know as a type and whose objects can be followed and deleted: those
-/// that Kubernetes brings first. Events own nothing, as elsewhere.
-async fn served(api: &Api) -> Result<Vec<ServedKind>, ApiError> {
-    let mut kinds = Vec::new();
-    for path in ["/api", "/apis"] {
-        let document: Groups = api.discover(path).await?;
-        document.items.into_iter().for_each(|group| kinds.extend(kinds_of(group)));
-    }
-    let is_custom = |kind: &ServedKind| kind.name.group.contains('.') && !kind.name.group.ends_with(".k8s.io");
-    kinds.sort_by_cached_key(|kind| (is_custom(kind), kind.name.clone()));
-    Ok(kinds)
-}
-
-/// The kinds of a group, each in the first version that has it.
-fn kinds_of(group: Group) -> Vec<ServedKind> {
-    let Group { metadata: GroupMeta { name: group }, versions } = group;
-    let mut seen = BTreeSet::new();
-    let mut kinds = Vec::new();
-    for Version { version, resources } in versions {
-        for resource in resources {
-            let kind = resource.response_kind.kind;
-            let can = |verb: &&str| resource.verbs.iter().any(|one| one == verb);
-            let is_event = kind == "Event" && matches!(group.as_str(), "" | "events.k8s.io");
-            let is_followed = ["list", "watch", "delete"].iter().all(can) && !is_event;
-            if is_followed && Kind::in_any_version(&group, &kind).is_none() && seen.insert(kind.clone()) {
-                kinds.push(ServedKind {
-                    name: GroupKind { group: group.clone(), kind },
-                    version: version.clone(),
-                    plural: resource.resource,
-                    is_namespaced: resource.scope == "Namespaced",
-                });
-            }
-        }
-    }
-    kinds
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn kinds_that_controllers_do_not_know_are_followed_in_their_first_version() {
-        let resource = |plural: &str, kind: &str, verbs: &[&str]| {
-            json!({"resource": plural, "scope": "Namespaced", "verbs": verbs,
-                   "responseKind": {"group": "example.com", "version": "v1", "kind": kind}})
-        };
-        let all = ["list", "watch", "delete"];
-        let group = json!({"metadata": {"name": "example.com"}, "versions": [
-            {"version": "v2", "resources": [resource("things", "Thing", &all), resource("reviews", "Review", &["create"])]},
-            {"version": "v1", "resources": [resource("things", "Thing", &all), resource("olds", "Old", &all)]}]});
-        let kinds = kinds_of(serde_json::from_value(group).expect("a group"));
-        let paths: Vec<String> = kinds.iter().map(|kind| kind.collection_path(None)).collect();
-        assert_eq!(paths, ["/apis/example.com/v2/things", "/apis/example.com/v1/olds"]);
-        let core = json!({"versions": [{"version": "v1", "resources": [
-            resource("pods", "Pod", &all), resource("events", "Event", &all), resource("podtemplates", "PodTemplate", &all)]}]});
-        let kinds = kinds_of(serde_json::from_value(core).expect("a group"));
-        assert_eq!(
-            kinds.iter().map(|kind| kind.collection_path(Some("a"))).collect::<Vec<_>>(),
-            ["/api/v1/namespaces/a/podtemplates"]
-        );
-    }
 }

@@ -9,6 +9,7 @@ mod autoscaling;
 #[cfg(test)]
 mod check;
 mod children;
+mod ducks;
 mod eventing;
 mod indexer;
 mod instances;
@@ -32,6 +33,7 @@ mod world;
 
 pub use access::{AccessAnswer, AccessOutcome, AccessRequest, Denial};
 pub use autoscaling::{DECIDER_KINDS, FollowedRevision, decider};
+pub use ducks::{DuckKind, DuckObject, DuckSeen, Ducks};
 pub use eventing::{
     CARRIED_KINDS, TokenSecret, broker_of, event_job, event_transform, graph, sender_account, served_broker,
     subscriptions, to_carry,

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use knoll_api::{Key, Kind};
 
-use crate::{AccessAnswer, Changed, World, serving::revision};
+use crate::{AccessAnswer, Changed, DuckKind, DuckSeen, World, serving::revision};
 
 /// Longest wait between two attempts to resolve a digest.
 const LONGEST_DIGEST_WAIT: Duration = Duration::from_secs(1000);
@@ -146,6 +146,13 @@ pub enum Observation {
         /// What it said.
         answer: AccessAnswer,
     },
+    /// Something is seen of a kind that no controller knows and objects of Eventing refer to.
+    Duck {
+        /// The kind.
+        kind: DuckKind,
+        /// What.
+        seen: DuckSeen,
+    },
     /// A [`crate::Want::Create`] was refused.
     Refused {
         /// Row's kind and key that wanted it.
@@ -209,6 +216,7 @@ impl World {
                 self.observed.access.insert(asker.clone(), answer);
                 vec![Changed::Observed(asker.0, asker.1)]
             }
+            Observation::Duck { kind, seen } => self.see_duck(kind, seen),
             Observation::Refused { asker, object, refusal } => {
                 self.note_refusal(object, refusal);
                 vec![Changed::Observed(asker.0, asker.1)]

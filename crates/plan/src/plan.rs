@@ -79,6 +79,13 @@ pub enum Want {
         /// The namespace.
         namespace: String,
     },
+    /// Merge a patch into an object of a kind that no controller knows. Carries the resourceVersion it was computed from.
+    Patch {
+        /// Path of the object in the API.
+        path: String,
+        /// The patch.
+        patch: Value,
+    },
     /// Bind a pod to a node through the binding subresource.
     Bind {
         /// The pod.

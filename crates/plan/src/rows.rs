@@ -122,6 +122,13 @@ impl Rows {
                 self.indices.iter().copied().filter(reads).map(alone).collect()
             }
             Changed::Observed(kind, _) => self.of(*kind).map(alone).collect(),
+            Changed::Duck(..) => {
+                let refers = |index: &usize| {
+                    let Row { name, of, .. } = self.rows[*index];
+                    of.group().ends_with("knative.dev") && name != kube::GARBAGE_COLLECTION
+                };
+                self.indices.iter().copied().filter(refers).map(alone).collect()
+            }
             Changed::Untyped { .. } | Changed::Known(_) => {
                 self.families.iter().map(|family| Asked { rows: &family.rows, family: Some(family) }).collect()
             }
@@ -139,6 +146,12 @@ impl Rows {
         let mut woken = Woken::default();
         match changed {
             Changed::Config(_) => woken.all.extend(asked.rows),
+            Changed::Duck(kind, object) => {
+                for row in asked.rows {
+                    let keys = world.leading_to_duck(self.rows[*row].of, kind, object.as_ref());
+                    woken.keys.extend(keys.into_iter().map(|key| (*row, key)));
+                }
+            }
             Changed::Observed(_, key) => woken.keys.extend(asked.rows.iter().map(|index| (*index, key.clone()))),
             Changed::Object { before, after } => {
                 for object in before.iter().chain(after) {

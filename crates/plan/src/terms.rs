@@ -80,6 +80,18 @@ pub enum Term<'a> {
     },
     /// Objects of this name in any namespace.
     Named(&'a str),
+    /// Objects that refer to one of a kind that no controller knows; to any of it where the name is empty, and to those that
+    /// they choose of a namespace where it is [`crate::ducks::CHOSEN`].
+    Duck {
+        /// Its `group/version`.
+        api_version: &'a str,
+        /// Its kind.
+        kind: &'a str,
+        /// Its namespace.
+        namespace: &'a str,
+        /// Its name.
+        name: &'a str,
+    },
     /// Objects that lead to another by its name.
     LeadsTo {
         /// Kind of the other.

@@ -11,8 +11,12 @@ use knoll_api::{
 };
 
 use crate::{
-    GroupKind, Indexer, Lineage, Observed, Settings, SystemConfig, Term, UntypedKind, access::is_rule, kube::NodeLoads,
-    terms::leads_to, unreadable::Unreadable, untyped::Untyped,
+    DuckKind, Ducks, GroupKind, Indexer, Lineage, Observed, Settings, SystemConfig, Term, UntypedKind,
+    access::is_rule,
+    kube::NodeLoads,
+    terms::{Indexed as _, leads_to},
+    unreadable::Unreadable,
+    untyped::Untyped,
 };
 
 /// What a watch reports.
@@ -57,6 +61,8 @@ pub enum Changed {
     },
     /// All objects of a kind are known from now on that controllers do not know as a type.
     Known(GroupKind),
+    /// An object of a kind that no controller knows, or what is known of all of the kind: concerns what refers to it.
+    Duck(DuckKind, Option<Key>),
     /// A fact beside the objects; concerns the rows of this kind, for this key.
     Observed(Kind, Key),
     /// The control plane's configuration: concerns every key of the rows that read it.
@@ -85,6 +91,8 @@ macro_rules! world {
             pub(crate) unreadable: Unreadable,
             /// Objects of other kinds, as far as garbage collection reads them.
             pub untyped: Untyped,
+            /// The same, as far as objects of Eventing refer to them.
+            pub ducks: Ducks,
         }
 
         impl World {
@@ -101,6 +109,7 @@ macro_rules! world {
                     node_loads: NodeLoads::default(),
                     unreadable: Unreadable::default(),
                     untyped: Untyped::default(),
+                    ducks: Ducks::default(),
                 }
             }
 
@@ -158,6 +167,11 @@ macro_rules! world {
             /// Keys of the objects of a kind that a term may speak of, in order. Reads none.
             pub(crate) fn find_keys(&self, of: Kind, term: Term<'_>) -> Vec<Key> {
                 match of { $(Kind::$variant => self.$field.find_keys(term),)* }
+            }
+
+            /// What an object of any kind is found by of its own.
+            pub(crate) fn terms_of(object: &Object, add: &mut dyn FnMut(Term<'_>)) {
+                match object { $(Object::$variant(object) => object.own_terms(add),)* }
             }
 
             /// A listing of `kind` begins; one that has not ended is void.
@@ -262,6 +276,7 @@ impl World {
             return Vec::new();
         }
         self.node_loads.change(before.as_ref(), after.as_ref());
+        self.ducks.count(before.as_ref(), after.as_ref());
         let config = after.as_ref().or(before.as_ref()).and_then(|object| {
             self.observed.rules += u64::from(is_rule(object.kind()));
             self.forget(object.kind(), &object.key());
@@ -310,7 +325,7 @@ impl Changed {
                 after.as_ref().or(before.as_ref()).map(|object| (object.kind(), object.key()))
             }
             Changed::Observed(kind, key) => Some((*kind, key.clone())),
-            Changed::Config(_) | Changed::Untyped { .. } | Changed::Known(_) => None,
+            Changed::Config(_) | Changed::Duck(..) | Changed::Untyped { .. } | Changed::Known(_) => None,
         }
     }
 }

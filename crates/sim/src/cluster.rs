@@ -341,6 +341,7 @@ impl Cluster {
             // There is nothing here that controllers do not know.
             Want::Collect { .. }
             | Want::Shrink { .. }
+            | Want::Patch { .. }
             | Want::DeleteContent { .. }
             | Want::RecordEvent(_)
             | Want::ReviewAccess { .. }

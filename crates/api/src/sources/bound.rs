@@ -9,6 +9,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 
+use serde::Deserialize as _;
+use serde_json::Value;
+
 use super::SinkBinding;
 use crate::{Kind, Resource};
 
@@ -103,6 +106,31 @@ impl Bound {
         let bundles = (!self.bundles.is_empty()).then(|| mount(VOLUME, FOLDER, Some(true)));
         let token = self.token.as_ref().map(|_| mount(TOKEN_VOLUME, TOKEN_FOLDER, None));
         bundles.into_iter().chain(token)
+    }
+}
+
+/// Changes what of a pod a binding changes, in the pod as JSON, of which all else stays as it is. Of one that cannot be read
+/// nothing changes.
+pub fn change(there: &mut Value, change: impl FnOnce(&mut PodSpec)) {
+    let Ok(mut pod) = PodSpec::deserialize(&*there) else { return };
+    change(&mut pod);
+    let changed = serde_json::to_value(pod).expect("a pod is JSON");
+    for list in ["initContainers", "containers"] {
+        let containers = there.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (container, changed) in containers.zip(changed[list].as_array().into_iter().flatten()) {
+            replace(container, changed, &["env", "volumeMounts"]);
+        }
+    }
+    replace(there, &changed, &["volumes"]);
+}
+
+fn replace(into: &mut Value, changed: &Value, fields: &[&str]) {
+    let Some(into) = into.as_object_mut() else { return };
+    for field in fields {
+        match changed.get(field) {
+            Some(value) => drop(into.insert((*field).to_owned(), value.clone())),
+            None => drop(into.remove(*field)),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use knoll_api::{
+    Kind,
     k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference},
     sources::{
         SinkBinding,
@@ -14,6 +15,7 @@ use knoll_api::{
     },
 };
 use knoll_store::Watch;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -26,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Binds what is written. A Job that is there stays bound as it was when it was made.
 pub(crate) async fn bind(admission: &Admission<'_>, object: &mut Value) {
     let resource = admission.resource;
-    let Some(template) = pod_security::template(&resource.group, &resource.plural) else { return };
+    let Some(template) = template(admission, object) else { return };
     if admission.subresource.is_some() || object::is_deleting(object) {
         return;
     }
@@ -37,14 +39,27 @@ pub(crate) async fn bind(admission: &Admission<'_>, object: &mut Value) {
         return;
     }
     if let (true, Operation::Update, Some(old)) = (is_job, admission.operation, admission.old) {
-        if let Some(there) = old.pointer(&pod).and_then(read) {
-            change(object, &pod, |pod| bound::keep(&there, pod));
+        let there = old.pointer(&pod).and_then(|there| PodSpec::deserialize(there).ok());
+        if let (Some(there), Some(pod)) = (there, object.pointer_mut(&pod)) {
+            bound::change(pod, |pod| bound::keep(&there, pod));
         }
         return;
     }
     let Some(binding) = resolved(admission, object, is_job).await else { return };
     let bound = Bound::of(&binding, bundles(admission.view, &binding));
-    change(object, &pod, |pod| bound.put(pod));
+    if let Some(pod) = object.pointer_mut(&pod) {
+        // One that cannot be read is refused later, with reasons.
+        bound::change(pod, |pod| bound.put(pod));
+    }
+}
+
+/// Where an object has a template of pods: custom resources of users' own where most have it.
+fn template(admission: &Admission<'_>, object: &Value) -> Option<&'static str> {
+    let resource = admission.resource;
+    let is_users = resource.is_custom() && Kind::in_any_version(&resource.group, &resource.kind).is_none();
+    let is_podspecable = || object.pointer("/spec/template/spec/containers").is_some_and(Value::is_array);
+    pod_security::template(&resource.group, &resource.plural)
+        .or_else(|| (is_users && is_podspecable()).then_some("/spec/template"))
 }
 
 /// The binding that counts, once it says where it leads and has its token: a new Job waits for that.
@@ -99,33 +114,4 @@ fn bundles(view: View<'_>, binding: &SinkBinding) -> Vec<String> {
     let meta = &binding.metadata;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     view.bindings().bundles(&text(&meta.namespace), &text(&meta.uid))
-}
-
-fn read(pod: &Value) -> Option<PodSpec> {
-    serde_json::from_value(pod.clone()).ok()
-}
-
-/// Changes what of a pod a binding changes. One that cannot be read is refused later, with reasons.
-fn change(object: &mut Value, pod: &str, change: impl FnOnce(&mut PodSpec)) {
-    let Some(there) = object.pointer_mut(pod) else { return };
-    let Some(mut pod) = read(there) else { return };
-    change(&mut pod);
-    let changed = serde_json::to_value(pod).unwrap_or_default();
-    for list in ["initContainers", "containers"] {
-        let containers = there.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
-        for (container, changed) in containers.zip(object::list(&changed, &format!("/{list}"))) {
-            put(container, changed, &["env", "volumeMounts"]);
-        }
-    }
-    put(there, &changed, &["volumes"]);
-}
-
-fn put(into: &mut Value, changed: &Value, fields: &[&str]) {
-    let Some(into) = into.as_object_mut() else { return };
-    for field in fields {
-        match changed.get(field) {
-            Some(value) => drop(into.insert((*field).to_owned(), value.clone())),
-            None => drop(into.remove(*field)),
-        }
-    }
 }

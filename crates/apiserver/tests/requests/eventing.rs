@@ -1,6 +1,9 @@
 //! Eventing's kinds through the API: what is filled in, refused, converted and shown.
 
-use crate::support::Harness;
+use crate::{
+    definitions::{DEFINITIONS, THINGS, definition},
+    support::Harness,
+};
 use knoll_apiserver::UserInfo;
 use serde_json::{Value, json};
 
@@ -340,4 +343,23 @@ async fn whatever_makes_pods_is_bound_by_the_oldest_binding_of_it() {
             assert_eq!(sink(&made["spec"]["template"]["spec"]), bound, "{kind} of {owner}");
         }
     }
+}
+
+#[tokio::test]
+async fn custom_resources_with_a_template_of_pods_are_bound_as_others_are() {
+    let h = Harness::new().await;
+    h.post(DEFINITIONS, definition()).await.expect(201);
+    binding(&h, "b", json!({"apiVersion": "example.com/v1", "kind": "Thing", "name": "it"})).await;
+    leads(&h, "b", "http://sink").await;
+    let mut thing = with_pod("it", json!({"spec": {"template": {}}}));
+    thing["spec"]["template"]["spec"]["containers"][0]["mine"] = 1.into();
+    let made = h.post(THINGS, thing).await.expect(201);
+    let pod = &made["spec"]["template"]["spec"];
+    assert_eq!((sink(pod).as_str(), &pod["containers"][0]["mine"]), ("http://sink", &json!(1)));
+    let other = h.post(THINGS, with_pod("other", json!({"spec": {"template": {}}}))).await.expect(201);
+    assert_eq!(sink(&other["spec"]["template"]["spec"]), "none");
+    h.send("DELETE", &format!("{THINGS}/it"), Value::Null).await.expect(200);
+    let plain =
+        h.post(THINGS, json!({"metadata": {"name": "it"}, "spec": {"template": {"spec": 7}}})).await.expect(201);
+    assert_eq!(plain["spec"]["template"]["spec"], 7, "it is of another shape");
 }

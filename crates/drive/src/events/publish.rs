@@ -142,7 +142,11 @@ impl EventPublisher {
                 transport::tell(&self.links.transport, world);
                 self.again = all(world).collect();
             }
-            Changed::Config(_) | Changed::Observed(..) | Changed::Untyped { .. } | Changed::Known(_) => {}
+            Changed::Config(_)
+            | Changed::Observed(..)
+            | Changed::Duck(..)
+            | Changed::Untyped { .. }
+            | Changed::Known(_) => {}
         }
     }
 

@@ -282,3 +282,44 @@ async fn who_is_subscribed_stays_so_while_the_subscription_cannot_be_read() {
         .await;
     drop(running.stop);
 }
+
+/// Custom resources that say in their status where they take events are sinks as any other.
+#[tokio::test(start_paused = true)]
+async fn a_custom_resource_with_an_address_is_sent_to() {
+    let fake = cluster();
+    let to = json!({"ref": {"apiVersion": "example.com/v1", "kind": "Thing", "name": "x"}, "uri": "/in"});
+    let source = |sink: &Value| {
+        json!({"metadata": {"namespace": NAMESPACE, "name": "p", "generation": 1},
+               "spec": {"schedule": "* * * * *", "sink": sink}})
+    };
+    fake.put(Kind::PingSource, source(&to));
+    let running = start(&fake);
+    let sink = |fake: &Fake| {
+        let source = fake.get(Kind::PingSource, &Key::new(NAMESPACE, "p")).unwrap_or_default();
+        let conditions = source["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let provided = conditions.into_iter().find(|one| one["type"] == "SinkProvided").unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&source["status"]["sinkUri"]), text(&provided["message"]))
+    };
+    fake.until("nobody serves it", |fake| sink(fake).1.contains("example.com/v1 is not served")).await;
+    fake.serve("things", "Thing");
+    fake.until("it is not there", |fake| sink(fake).1.contains("things.example.com \"x\" not found")).await;
+    let thing = |status: Value| json!({"metadata": {"namespace": NAMESPACE, "name": "x"}, "status": status});
+    fake.put_custom("things", thing(json!({"conditions": []})));
+    fake.until("it has no address", |fake| sink(fake).1.contains("address not set for Kind = Thing")).await;
+    for url in ["http://one.example", "http://other.example"] {
+        fake.put_custom("things", thing(json!({"address": {"url": url}})));
+        fake.until("it is sent to", |fake| sink(fake).0 == format!("{url}/in")).await;
+    }
+    // Nobody follows what nobody refers to any more, but for the garbage collector.
+    fake.put(Kind::PingSource, source(&json!({"uri": "http://elsewhere.example"})));
+    fake.until("it goes elsewhere", |fake| sink(fake).0 == "http://elsewhere.example").await;
+    let mut left = 100;
+    while fake.watching_customs("things") > 1 {
+        assert!(left > 0, "it is watched");
+        left -= 1;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        fake.put_custom("things", thing(json!({})));
+    }
+    drop(running.stop);
+}

@@ -303,6 +303,10 @@ impl Fake {
             DEFINITIONS => return answer(&json!({"metadata": {"resourceVersion": "1"}, "items": []})),
             _ => {}
         }
+        if path == "/apis/example.com/v1" && !state.customs.is_empty() {
+            let row = |(plural, custom): (&&str, &Custom)| json!({"name": plural, "kind": custom.kind, "namespaced": true, "verbs": ["list", "watch"]});
+            return answer(&json!({"resources": state.customs.iter().map(row).collect::<Vec<_>>()}));
+        }
         if let Some(rest) = path.strip_prefix("/apis/example.com/v1/") {
             let answer = state.custom(&parts.method, rest, is_watch, &sent);
             self.changed.notify_waiters();

@@ -123,7 +123,7 @@ impl Cluster {
                 self.update(&Object::from_json(*kind, value).expect("an object"));
             }
             Want::Collect { .. } | Want::Shrink { .. } => {}
-            Want::DeleteContent { .. } => {}
+            Want::DeleteContent { .. } | Want::Patch { .. } => {}
             Want::Bind { pod, node, .. } => self.edit(Kind::Pod, pod, |value| {
                 value["spec"]["nodeName"] = json!(node);
                 value["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);

@@ -27,6 +27,7 @@ fn one(world: &World, want: &Want) -> String {
         Want::Shrink { object, list, without, .. } => {
             format!("{} of {} without {without:?}\n", list.field(), object.path)
         }
+        Want::Patch { path, patch } => format!("patch {path} with {patch}\n"),
         Want::DeleteContent { namespace } => format!("delete content of {namespace}\n"),
         Want::Bind { pod, node, .. } => format!("bind {pod} to {node}\n"),
         Want::Finalize(object) => format!("finalize {}\n", object.key()),

@@ -11,10 +11,10 @@ use knoll_api::{
 };
 
 use super::{
-    terms::{key_of, kind_of},
+    terms::{duck_of, key_of, kind_of},
     uri::Reference,
 };
-use crate::{Mapper, World};
+use crate::{DuckKind, Mapper, World, ducks::Lookup};
 
 /// Kinds whose objects can be addressed.
 pub(super) const ADDRESSABLE: [Kind; 13] = [
@@ -92,13 +92,16 @@ fn of_reference(
     if let Some(url) = mapped(world, reference, &key) {
         return url.map(plain);
     }
-    let object = look_up(world, reference, &key)?;
-    if let Object::CoreService(_) = object {
-        let scheme = if to.ca_certs.as_deref().is_some_and(|bundle| !bundle.is_empty()) { "https" } else { "http" };
-        return Ok(plain(format!("{scheme}://{}", service_host(world, &key))));
-    }
+    let found = match look_up(world, reference, &key)? {
+        Some(Object::CoreService(_)) => {
+            let scheme = if to.ca_certs.as_deref().is_some_and(|bundle| !bundle.is_empty()) { "https" } else { "http" };
+            return Ok(plain(format!("{scheme}://{}", service_host(world, &key))));
+        }
+        Some(object) => addresses(&object).unwrap_or_default(),
+        None => look_up_duck(world, reference, &key)?,
+    };
     let shown = shown(reference, &key);
-    let mut address = select(reference, addresses(&object).unwrap_or_default(), &shown)?;
+    let mut address = select(reference, found, &shown)?;
     let url = address.url.as_deref().ok_or_else(|| format!("URL missing in address of {shown}"))?;
     if Reference::of(url).host().is_empty() {
         return Err(format!("hostname missing in address of {shown}"));
@@ -131,26 +134,40 @@ fn mapped(world: &World, reference: &KReference, key: &Key) -> Option<Result<Str
     Some(mapping.uri(&reference.api_version, &reference.kind, object)?.map_err(|error| error.to_string()))
 }
 
-/// The object that a reference means, if its kind can be addressed.
-fn look_up(world: &World, reference: &KReference, key: &Key) -> Result<Object, String> {
-    let kind = kind_of(reference).ok_or_else(|| {
+/// The object that a reference means, if its kind can be addressed; nothing where controllers do not know the kind.
+fn look_up(world: &World, reference: &KReference, key: &Key) -> Result<Option<Object>, String> {
+    let Some(kind) = kind_of(reference) else { return Ok(None) };
+    if !ADDRESSABLE.contains(&kind) {
+        // Whether it is there or not, it has none.
+        return Err(format!("address not set for {}", shown(reference, key)));
+    }
+    let found = world.object(kind, key);
+    found.map(Some).ok_or_else(|| format!("failed to get object {key}: {}", not_found(kind, &key.name)))
+}
+
+/// Where an object of somebody's own kind takes events.
+fn look_up_duck(world: &World, reference: &KReference, key: &Key) -> Result<AddressStatus, String> {
+    let no_lister = |why: &str| {
         let (group, version) = match reference.api_version.rsplit_once('/') {
             Some(both) => both,
             None if reference.api_version.is_empty() => (reference.group.as_str(), ""),
             None => ("", reference.api_version.as_str()),
         };
         let plural = plural(&reference.kind);
-        format!(
-            "failed to get lister for {group}/{version}, Resource={plural}: \
-             no kind {:?} that takes events is known here",
-            reference.kind
-        )
-    })?;
-    if !ADDRESSABLE.contains(&kind) {
-        // Whether it is there or not, it has none.
-        return Err(format!("address not set for {}", shown(reference, key)));
+        format!("failed to get lister for {group}/{version}, Resource={plural}: {why}")
+    };
+    let nobodys = || no_lister(&format!("no kind {:?} that takes events is known here", reference.kind));
+    let kind = duck_of(reference).ok_or_else(nobodys)?;
+    match world.ducks.look_up(&kind, key) {
+        Lookup::Found(object) => Ok(object.address.clone()),
+        Lookup::Unknown(why) => Err(no_lister(why)),
+        Lookup::Missing => Err(format!("failed to get object {key}: {}", duck_not_found(&kind, &key.name))),
     }
-    world.object(kind, key).ok_or_else(|| format!("failed to get object {key}: {}", not_found(kind, &key.name)))
+}
+
+/// The same of a kind that controllers do not know.
+pub(super) fn duck_not_found(kind: &DuckKind, name: &str) -> String {
+    format!("{}.{} {name:?} not found", plural(&kind.kind), kind.group())
 }
 
 /// How the API says that an object is not there.
@@ -221,8 +238,11 @@ mod tests {
 
     use knoll_api::config::{Data, eventing::KReferenceMapping};
 
+    use serde_json::json;
+
     use super::super::fixture::{cluster, feature};
     use super::*;
+    use crate::{DuckObject, DuckSeen};
 
     const OBJECTS: &str = r#"
 apiVersion: v1
@@ -273,7 +293,8 @@ status:
     fn a_destination_is_where_its_object_takes_events() {
         let world = cluster(&[OBJECTS], &[]).world;
         let broker = "ref: {apiVersion: eventing.knative.dev/v1, kind: Broker, name: b, namespace: other";
-        let absent = |kind: &str| format!("! failed to get lister for x.dev/v1, Resource={kind}: no kind ");
+        let absent =
+            |kind: &str| format!("! failed to get lister for x.dev/v1, Resource={kind}: it was not listed yet");
         for (to, expected) in [
             ("uri: http://example.com/a", "http://example.com/a"),
             ("{uri: 'https://e.com', CACerts: PEM, audience: me}", "https://e.com PEM me"),
@@ -334,7 +355,36 @@ status:
         for (kind, plural) in [("Thing", "things"), ("Box", "boxs"), ("Policy", "policies"), ("Bus", "buses")] {
             let found = told(&world, &format!("ref: {{apiVersion: x.dev/v1, kind: {kind}, name: a}}"));
             assert!(found.starts_with(&absent(plural)), "{found}");
+            let found = told(&world, &format!("ref: {{apiVersion: dev/v1, kind: {kind}, name: a}}"));
+            assert!(found.contains("no kind") && found.contains("is known here"), "{found}");
         }
+    }
+
+    #[test]
+    fn an_object_of_a_users_own_kind_takes_events_where_its_status_says() {
+        let mut world = cluster(&[], &[]).world;
+        let kind = DuckKind::of("example.com/v1", "Thing").expect("somebody's own");
+        let see = |world: &mut World, seen| world.see_duck(kind.clone(), seen);
+        let to = "{ref: {apiVersion: example.com/v1, kind: Thing, name: t}, uri: in}";
+        assert!(told(&world, to).ends_with("Resource=things: it was not listed yet"));
+        see(&mut world, DuckSeen::Unknown("example.com/v1 is not served".into()));
+        assert!(told(&world, to).ends_with("Resource=things: example.com/v1 is not served"));
+        see(&mut world, DuckSeen::Listed);
+        assert_eq!(told(&world, to), "! failed to get object default/t: things.example.com \"t\" not found");
+        let thing = |status| DuckObject::read(&json!({"status": status}));
+        for (status, expected) in [
+            (json!({"conditions": []}), "! address not set for Kind = Thing, Namespace = default, Name = t"),
+            (json!({"address": {"url": "http://t.example/a/"}}), "http://t.example/a/in"),
+            (
+                json!({"address": {"url": "http://no"}, "addresses": [{"url": "https://t", "CACerts": "PEM"}]}),
+                "https://t/in PEM",
+            ),
+        ] {
+            see(&mut world, DuckSeen::Put(Key::new("default", "t"), thing(status)));
+            assert!(told(&world, to).starts_with(expected), "{}", told(&world, to));
+        }
+        see(&mut world, DuckSeen::Gone(Key::new("default", "t")));
+        assert!(told(&world, to).ends_with("not found"));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use knoll_api::{Key, Kind, Resource, Timestamp, duck::KReference, eventing::Even
 
 use super::{
     destination,
-    terms::{is_decidable, key_of, kind_of},
+    terms::{duck_of, is_decidable, key_of, kind_of},
 };
-use crate::{Absence, Mapper, Plan, Row, World, status::Reporting};
+use crate::{Absence, Mapper, Plan, Row, World, ducks::Lookup, status::Reporting};
 
 const REFERENCE_EXISTS: &str = "ReferenceExists";
 
@@ -49,8 +49,17 @@ fn check_reference(world: &World, next: &mut EventType, now: Timestamp) {
         conditions.mark_true_with_reason(REFERENCE_EXISTS, "ReferenceNotSet", "spec.reference is not set");
         return;
     };
-    let kind = kind_of(&reference).filter(|kind| WAKES.iter().any(|(on, _)| on == kind));
-    match kind.map(|kind| world.contains(kind, &key_of(&reference, &namespace))) {
+    let (kind, key) = (kind_of(&reference), key_of(&reference, &namespace));
+    let exists = match (kind.filter(|kind| WAKES.iter().any(|(on, _)| on == kind)), duck_of(&reference)) {
+        (Some(kind), _) => Some(world.contains(kind, &key)),
+        (None, Some(duck)) => match world.ducks.look_up(&duck, &key) {
+            Lookup::Found(_) => Some(true),
+            Lookup::Missing => Some(false),
+            Lookup::Unknown(_) => None,
+        },
+        (None, None) => None,
+    };
+    match exists {
         Some(true) => conditions.mark_true(REFERENCE_EXISTS),
         Some(false) => {
             let text = "Resource in spec.reference does not exist";

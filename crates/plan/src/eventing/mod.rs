@@ -37,6 +37,7 @@ mod sink_binding;
 mod source;
 mod source_event_types;
 mod subscribers;
+mod subscribers_elsewhere;
 mod subscription;
 mod sugar;
 mod terms;

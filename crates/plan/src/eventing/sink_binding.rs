@@ -20,13 +20,15 @@ use knoll_api::{
     serving::{Configuration, Service},
     sources::{
         SinkBinding,
-        bound::{Bound, may_bind},
+        bound::{self, Bound, may_bind},
     },
 };
+use serde_json::{Value, json};
 
 use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, token_secret, trust_bundles};
 use crate::{
-    Absence, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller,
+    Absence, DuckKind, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, Want, World, by_controller,
+    ducks::{Lookup, PodSpecable},
     kube::matches,
     status::Reporting,
     terms::{leads_to, selectors_of},
@@ -218,15 +220,91 @@ fn bind(world: &World, binding: &SinkBinding, bound: &Bound, plan: &mut Plan) ->
         }),
         Some(Kind::Job) => check_job(world, binding, bound),
         _ if BOUND_WHEN_WRITTEN.contains(&(subject.api_version.as_str(), subject.kind.as_str())) => Ok(()),
-        _ => {
-            let (kind, api_version) = (&subject.kind, &subject.api_version);
-            let text = format!(
-                "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Job, a CronJob, \
-                 a StatefulSet, a DaemonSet, or a Service or Configuration of Serving"
-            );
-            Err(("SubjectUnavailable", text))
+        _ => match DuckKind::of(&subject.api_version, &subject.kind) {
+            Some(kind) => bind_ducks(world, &kind, binding, bound, plan),
+            None => {
+                let (kind, api_version) = (&subject.kind, &subject.api_version);
+                let text = format!(
+                    "nothing of kind {kind} ({api_version}) can be bound here; name a Deployment, a ReplicaSet, a Job, a \
+                     CronJob, a StatefulSet, a DaemonSet, a Service or Configuration of Serving, or a kind of your own"
+                );
+                Err(("SubjectUnavailable", text))
+            }
+        },
+    }
+}
+
+/// Tells the containers of subjects of a kind that controllers do not know, where those have a template of pods.
+fn bind_ducks(
+    world: &World,
+    kind: &DuckKind,
+    binding: &SinkBinding,
+    bound: &Bound,
+    plan: &mut Plan,
+) -> Result<(), (&'static str, String)> {
+    let (namespace, name) = (binding.namespace(), &binding.spec.subject.name);
+    let key = Key::new(namespace, name.clone());
+    if !name.is_empty() && world.ducks.look_up(kind, &key) == Lookup::Missing {
+        return Err(("SubjectMissing", destination::duck_not_found(kind, name)));
+    }
+    let all = world.ducks.podspecables(kind, namespace);
+    let all = all.map_err(|why| ("SubjectUnavailable", format!("nothing is known of {}: {why}", kind.kind)))?;
+    let subjects: Vec<(&Key, &PodSpecable)> = all.filter(|(key, one)| chooses_duck(binding, key, one)).collect();
+    if !name.is_empty() && subjects.is_empty() {
+        let text = format!("{} {name} has no containers in spec.template.spec", kind.kind);
+        return Err(("SubjectUnavailable", text));
+    }
+    let mut outcome = Ok(());
+    for (key, subject) in subjects.into_iter().filter(|(_, subject)| !subject.is_deleting) {
+        if let Some(older) = older_of_duck(world, kind, binding, key, subject) {
+            let text = format!("{} {} is bound by SinkBinding {older}, which is older", kind.kind, key.name);
+            outcome = Err(("SubjectTaken", text));
+            continue;
+        }
+        let there = subject.pod();
+        let mut wanted = there.clone();
+        bound::change(&mut wanted, |pod| bound.put(pod));
+        if wanted != there {
+            plan.wants.push(patch(world, kind, key, subject, wanted));
         }
     }
+    outcome
+}
+
+/// Puts a pod into the template of a subject.
+fn patch(world: &World, kind: &DuckKind, key: &Key, subject: &PodSpecable, mut pod: Value) -> Want {
+    let lists = ["initContainers", "containers", "volumes"].map(|list| (list.to_owned(), pod[list].take()));
+    let pod: serde_json::Map<String, Value> = lists.into_iter().collect();
+    let meta = json!({"uid": subject.uid, "resourceVersion": subject.resource_version});
+    let patch = json!({"metadata": meta, "spec": {"template": {"spec": pod}}});
+    Want::Patch { path: world.ducks.object_path(kind, key), patch }
+}
+
+/// An older binding that means the subject, too.
+fn older_of_duck(
+    world: &World,
+    kind: &DuckKind,
+    binding: &SinkBinding,
+    key: &Key,
+    subject: &PodSpecable,
+) -> Option<String> {
+    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
+    let others = world.leading_to_duck(Kind::SinkBinding, kind, Some(key)).into_iter();
+    let mut others = others.filter_map(|other| world.sink_bindings.get(&other)).filter(|other| {
+        let of = DuckKind::of(&other.spec.subject.api_version, &other.spec.subject.kind);
+        !other.is_deleting() && of.as_ref() == Some(kind) && chooses_duck(other, key, subject)
+    });
+    Some(others.find(|other| age(other) < age(binding))?.name().to_owned())
+}
+
+/// Whether a binding of this kind of subjects means this one.
+fn chooses_duck(binding: &SinkBinding, key: &Key, subject: &PodSpecable) -> bool {
+    let means = &binding.spec.subject;
+    let is_chosen = match means.name.as_str() {
+        "" => means.selector.as_ref().is_some_and(|selector| matches(selector, Some(&subject.labels))),
+        name => name == key.name,
+    };
+    is_chosen && binding.namespace() == key.namespace
 }
 
 /// The template of a Job does not change: the API server binds it when the Job is made.
@@ -378,7 +456,7 @@ mod tests {
     use super::super::fixture::{cluster, feature, unhappy};
     use super::*;
     use crate::{
-        Want,
+        DuckObject, DuckSeen,
         check::{Cluster, NOW, check_in, planned, shown},
     };
 
@@ -391,6 +469,50 @@ spec:
   ceOverrides: {extensions: {a: b}}
   subject: {apiVersion: apps/v1, kind: Deployment, namespace: default, name: d}
 "#;
+
+    #[test]
+    fn what_a_user_defined_is_bound_where_it_has_a_template_of_pods() {
+        let kind = DuckKind::of("example.com/v1", "Runner").expect("somebody's own");
+        let binding = BINDING.replace("apps/v1, kind: Deployment", "example.com/v1, kind: Runner");
+        let mut cluster = cluster(&[&binding], &[]);
+        let see = |cluster: &mut Cluster, seen| drop(cluster.world.see_duck(kind.clone(), seen));
+        // Nobody carries it out.
+        let wants = |cluster: &Cluster| (ROW.plan)(&cluster.world, &Key::new("default", "b"), NOW).wants;
+        let told = |cluster: &Cluster| unhappy(&ROW, "default/b", cluster);
+        see(&mut cluster, DuckSeen::Unknown("example.com/v1 is not served".into()));
+        assert!(told(&cluster).contains("SubjectUnavailable nothing is known of Runner: example.com/v1 is not served"));
+        see(&mut cluster, DuckSeen::Begins("runners".into()));
+        see(&mut cluster, DuckSeen::Listed);
+        assert!(told(&cluster).contains("SubjectMissing runners.example.com \"d\" not found"));
+        let meta = json!({"name": "d", "uid": "u", "resourceVersion": "7", "labels": {"team": "a"}});
+        let key = Key::new("default", "d");
+        let put = |spec: Value| DuckSeen::Put(key.clone(), DuckObject::read(&json!({"metadata": meta, "spec": spec})));
+        see(&mut cluster, put(json!({"template": {}})));
+        assert!(told(&cluster).contains("SubjectUnavailable Runner d has no containers in spec.template.spec"));
+        let pod = json!({"containers": [{"name": "c", "mine": 1, "env": [{"name": "X"}]}], "own": {"x": 1}});
+        see(&mut cluster, put(json!({"template": {"spec": pod}})));
+        let wanted = wants(&cluster);
+        let [Want::Patch { path, patch }, Want::Status(_)] = wanted.as_slice() else { panic!("{wanted:?}") };
+        assert_eq!(path, "/apis/example.com/v1/namespaces/default/runners/d");
+        assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
+        let bound = &patch["spec"]["template"]["spec"];
+        assert_eq!(bound["containers"][0]["mine"], 1, "what is its own stays");
+        assert_eq!(bound["containers"][0]["env"][1], json!({"name": "K_SINK", "value": "https://sink"}));
+        let mut there = pod.clone();
+        there["containers"] = bound["containers"].clone();
+        see(&mut cluster, put(json!({"template": {"spec": there}})));
+        let wanted = wants(&cluster);
+        assert!(matches!(wanted.as_slice(), [Want::Status(_)]), "{wanted:?}");
+        // By its labels it is bound as by its name.
+        let choosing = BINDING.replace(
+            "apps/v1, kind: Deployment, namespace: default, name: d",
+            "example.com/v1, kind: Runner, namespace: default, selector: {matchLabels: {team: a}}",
+        );
+        cluster.add(&choosing.replace("name: b,", "name: a,"));
+        assert!(unhappy(&ROW, "default/a", &cluster).is_empty());
+        let named = cluster.world.leading_to_duck(Kind::SinkBinding, &kind, Some(&key));
+        assert_eq!(named, [Key::new("default", "b"), Key::new("default", "a")], "both are told of it");
+    }
 
     fn deployment(name: &str, env: &str) -> String {
         format!(

@@ -11,7 +11,8 @@ use knoll_api::{
 
 use super::api_server_source::account_of;
 use crate::{
-    World,
+    DuckKind, World,
+    ducks::CHOSEN,
     status::Reporting,
     terms::{Indexed, Term, leads_to, select},
 };
@@ -23,15 +24,21 @@ pub(super) fn is_decidable<R: Indexed + Reporting>(world: &World, object: &R) ->
 }
 
 /// Whether an object of which there is a status refers to one of a kind that is not served now. It may be so for a moment
-/// only, and says nothing of the object that is referred to: "not yet" is no "no".
+/// only, and says nothing of the object that is referred to: "not yet" is no "no". Of kinds that no controller knows some are
+/// mistakes: of these what is written anew is told.
 pub(super) fn is_in_doubt<R: Indexed + Reporting>(world: &World, object: &R) -> bool {
-    let absent = &world.observed.absent;
-    if absent.is_empty() || object.common().conditions.is_empty() {
-        return false;
-    }
+    let (absent, has_status) = (&world.observed.absent, !object.common().conditions.is_empty());
     let mut is_in_doubt = false;
-    object.own_terms(&mut |term| {
-        is_in_doubt |= matches!(term, Term::LeadsTo { kind, .. } if absent.contains(&kind));
+    object.own_terms(&mut |term| match term {
+        Term::LeadsTo { kind, .. } => is_in_doubt |= has_status && absent.contains(&kind),
+        Term::Duck { api_version, kind, name: "", .. } => {
+            let kind = DuckKind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+            is_in_doubt |= match world.ducks.is_known(&kind) {
+                None => true,
+                Some(is_known) => !is_known && has_status && object.is_observed(),
+            };
+        }
+        _ => {}
     });
     is_in_doubt
 }
@@ -44,6 +51,11 @@ pub(super) fn kind_of(reference: &KReference) -> Option<Kind> {
     }
 }
 
+/// The kind that a reference means, if controllers do not know it and somebody may have made it.
+pub(super) fn duck_of(reference: &KReference) -> Option<DuckKind> {
+    DuckKind::of(&reference.api_version, &reference.kind)
+}
+
 /// Key of the object that a reference means; where it names no namespace, it means that of the object which refers.
 pub(super) fn key_of(reference: &KReference, namespace: &str) -> Key {
     let own = reference.namespace.is_empty();
@@ -51,8 +63,12 @@ pub(super) fn key_of(reference: &KReference, namespace: &str) -> Key {
 }
 
 fn reference(reference: &KReference, namespace: &str, add: &mut dyn FnMut(Term<'_>)) {
+    let key = key_of(reference, namespace);
     if let Some(kind) = kind_of(reference) {
-        add(leads_to(kind, &key_of(reference, namespace)));
+        add(leads_to(kind, &key));
+    } else if let Some(DuckKind { api_version, kind }) = &duck_of(reference) {
+        add(Term::Duck { api_version, kind, namespace: &key.namespace, name: &key.name });
+        add(Term::Duck { api_version, kind, namespace: "", name: "" });
     }
 }
 
@@ -175,7 +191,11 @@ impl Indexed for SinkBinding {
     fn own_terms(&self, add: &mut dyn FnMut(Term<'_>)) {
         let (namespace, subject) = (self.namespace(), &self.spec.subject);
         destination(&self.spec.source.sink, namespace, add);
-        if subject.name.is_empty() {
+        if let Some(DuckKind { api_version, kind }) = &DuckKind::of(&subject.api_version, &subject.kind) {
+            let name = if subject.name.is_empty() { CHOSEN } else { &subject.name };
+            add(Term::Duck { api_version, kind, namespace, name });
+            add(Term::Duck { api_version, kind, namespace: "", name: "" });
+        } else if subject.name.is_empty() {
             select(namespace, subject.selector.as_ref(), add);
         } else if let Some(kind) = Kind::from_api(&subject.api_version, &subject.kind) {
             add(leads_to(kind, &Key::new(namespace, subject.name.clone())));

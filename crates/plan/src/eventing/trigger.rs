@@ -11,15 +11,17 @@ use knoll_api::{
     duck::{DeliveryStatus, KReference},
     eventing::{Broker, Trigger},
     labels::eventing::DEPENDENCY,
-    status::DuckStatus,
+    status::{Condition, DuckStatus},
 };
 
 use super::{
     DEAD_LETTER_SINK_RESOLVED, Stopped, broker, dead_letter_sink, destination, follow, identity, is_carried,
     settle_dead_letters,
-    terms::{is_decidable, key_of, kind_of},
+    terms::{duck_of, is_decidable, key_of, kind_of},
 };
-use crate::{Absence, Mapper, Plan, Row, SystemConfig, World, by_controller, status::Reporting};
+use crate::{
+    Absence, DuckKind, Mapper, Plan, Row, SystemConfig, World, by_controller, ducks::Lookup, status::Reporting,
+};
 
 const BROKER_READY: &str = "BrokerReady";
 const SUBSCRIBER_RESOLVED: &str = "SubscriberResolved";
@@ -159,19 +161,25 @@ fn check_dependency(world: &World, next: &mut Trigger, now: Timestamp) {
     let known = |kind: &Kind| {
         WAKES.iter().any(|(on, _)| on == kind) && ![Kind::CoreService, Kind::ServiceAccount].contains(kind)
     };
-    let Some(kind) = kind_of(&reference).filter(known) else {
-        let (api_version, kind) = (&reference.api_version, &reference.kind);
-        let text = format!("Failed to retrieve lister: nothing of kind {kind} ({api_version}) can be waited for");
-        next.conditions(now).mark_unknown(DEPENDENCY_READY, "ListerDoesNotExist", &text);
-        return;
+    let found = match (kind_of(&reference).filter(known), duck_of(&reference)) {
+        (Some(kind), _) => dependency(world, kind, &key),
+        (None, Some(kind)) => duck_dependency(world, &kind, &key),
+        (None, None) => Err(None),
     };
-    let Some(object) = world.object(kind, &key) else {
-        let text = format!("Dependency does not exist: {}", destination::not_found(kind, &key.name));
-        next.conditions(now).mark_false(DEPENDENCY_READY, "DependencyDoesNotExist", &text);
-        return;
+    let Dependency { generations: (generation, observed), ready } = match found {
+        Ok(found) => found,
+        Err(None) => {
+            let (api_version, kind) = (&reference.api_version, &reference.kind);
+            let text = format!("Failed to retrieve lister: nothing of kind {kind} ({api_version}) can be waited for");
+            next.conditions(now).mark_unknown(DEPENDENCY_READY, "ListerDoesNotExist", &text);
+            return;
+        }
+        Err(Some(missing)) => {
+            let text = format!("Dependency does not exist: {missing}");
+            next.conditions(now).mark_false(DEPENDENCY_READY, "DependencyDoesNotExist", &text);
+            return;
+        }
     };
-    let (generation, status) = (object.meta().generation.unwrap_or_default(), common(&object));
-    let observed = status.observed_generation.unwrap_or_default();
     if generation != observed {
         let text = format!(
             "The dependency's metadata.generation, \"{generation}\", is not equal to its \
@@ -180,9 +188,33 @@ fn check_dependency(world: &World, next: &mut Trigger, now: Timestamp) {
         next.conditions(now).mark_unknown(DEPENDENCY_READY, "GenerationNotEqual", &text);
         return;
     }
-    let ready = knoll_api::conditions::find(&status.conditions, READY);
     let unknown = ("DependencyNotConfigured", "Dependency has not yet been reconciled.");
-    follow(next, DEPENDENCY_READY, ready, unknown, now);
+    follow(next, DEPENDENCY_READY, ready.as_ref(), unknown, now);
+}
+
+/// An object that a Trigger waits for.
+struct Dependency {
+    /// Its generation, and the one that its status speaks of.
+    generations: (i64, i64),
+    /// Whether it is ready, as it says.
+    ready: Option<Condition>,
+}
+
+/// The object of this kind; what is missing where there is none.
+fn dependency(world: &World, kind: Kind, key: &Key) -> Result<Dependency, Option<String>> {
+    let object = world.object(kind, key).ok_or_else(|| Some(destination::not_found(kind, &key.name)))?;
+    let status = common(&object);
+    let generations = (object.meta().generation.unwrap_or_default(), status.observed_generation.unwrap_or_default());
+    Ok(Dependency { generations, ready: knoll_api::conditions::find(&status.conditions, READY).cloned() })
+}
+
+/// The same of a kind that controllers do not know; nothing where the kind cannot be followed.
+fn duck_dependency(world: &World, kind: &DuckKind, key: &Key) -> Result<Dependency, Option<String>> {
+    match world.ducks.look_up(kind, key) {
+        Lookup::Found(object) => Ok(Dependency { generations: object.generations, ready: object.ready.clone() }),
+        Lookup::Missing => Err(Some(destination::duck_not_found(kind, &key.name))),
+        Lookup::Unknown(_) => Err(None),
+    }
 }
 
 /// The beginning of the status of an object that can be waited for; an empty one for others.

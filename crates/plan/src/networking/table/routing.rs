@@ -162,7 +162,11 @@ impl Routing {
                     self.touch_object(object, touched);
                 }
             }
-            Changed::Config(_) | Changed::Observed(..) | Changed::Untyped { .. } | Changed::Known(_) => {}
+            Changed::Config(_)
+            | Changed::Observed(..)
+            | Changed::Duck(..)
+            | Changed::Untyped { .. }
+            | Changed::Known(_) => {}
         }
     }
 
