@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object, labels, table::RoutingTable};
-use knoll_broker::{Adopted, topology::Addressable};
+use knoll_broker::Adopted;
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
@@ -29,6 +29,7 @@ use crate::{
     events::{self, EventPublisher, SourcePublisher},
     execute::{Done, Executor, WorkItem},
     failing::Failing,
+    hearing::{newly, newly_applied, next_sightings, ready},
     inspect::{Controller, Inspect, Moment, Waiting, WantedGraph},
     progress::Progress,
     publish::Publisher,
@@ -764,34 +765,6 @@ impl ControlLoop {
     }
 }
 
-/// Which sources run, once that is not as it was; never where none are in this process, or their part has ended.
-async fn newly_applied(running: Option<&mut watch::Receiver<Applied>>) -> Applied {
-    if let Some(running) = running
-        && running.changed().await.is_ok()
-    {
-        return running.borrow_and_update().clone();
-    }
-    std::future::pending().await
-}
-
-/// What is seen of kinds that controllers do not know as types; never where nobody looks.
-async fn next_sightings(sightings: Option<&mut mpsc::Receiver<Sighting>>, into: &mut Vec<Sighting>) {
-    if let Some(sightings) = sightings
-        && sightings.recv_many(into, BATCH).await > 0
-    {
-        return;
-    }
-    std::future::pending().await
-}
-
-/// Brokers and channels that the data plane acts on from now on; never without one.
-async fn newly(adopted: Option<&Adopted>) -> Vec<Arc<Addressable>> {
-    match adopted {
-        Some(adopted) => adopted.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Revisions whose decider may differ after a change of an object.
 fn measured(changed: &Changed) -> BTreeSet<Key> {
     let mut revisions = BTreeSet::new();
@@ -817,9 +790,4 @@ fn leave_reports(plan: &mut Plan) -> bool {
     let before = plan.wants.len();
     plan.wants.retain(|want| !matches!(want, Want::Status(_)));
     plan.wants.len() < before
-}
-
-/// Ends at once, or never.
-fn ready(now: bool) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    if now { Box::pin(tokio::task::yield_now()) } else { Box::pin(std::future::pending()) }
 }

@@ -15,6 +15,7 @@ mod ducks;
 mod events;
 mod execute;
 mod failing;
+mod hearing;
 mod inspect;
 mod lease;
 mod lives;
