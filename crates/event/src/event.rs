@@ -279,6 +279,24 @@ impl Event {
         self
     }
 
+    pub(crate) fn change_extensions(&mut self, change: impl Fn(Value) -> Value) {
+        for (_, value) in &mut self.extensions {
+            *value = change(std::mem::replace(value, Value::Boolean(false)));
+        }
+    }
+
+    /// Has the data be a part of these bytes where they end with it, and a copy of its own otherwise, so that it keeps
+    /// nothing else of the message that it came in from being given back. How many bytes it has of its own.
+    pub fn keep_data_in(&mut self, bytes: &Bytes) -> usize {
+        let Some(data) = &mut self.data else { return 0 };
+        let is_within = bytes.ends_with(data.bytes());
+        let length = data.bytes().len();
+        let own = || Bytes::copy_from_slice(data.bytes());
+        let kept = if is_within { bytes.slice(bytes.len() - length..) } else { own() };
+        *data = Data::new(kept, data.form());
+        if is_within { 0 } else { length }
+    }
+
     /// Whether its headers came without percent-encoding.
     pub(crate) const fn is_unencoded(&self) -> bool {
         self.is_unencoded

@@ -5,7 +5,7 @@
 
 mod scanner;
 
-use std::ops::Range;
+use std::{io::Write as _, ops::Range};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -98,7 +98,7 @@ fn read_event(scanner: &mut Scanner<'_>, body: &Bytes, room: &mut usize) -> Resu
 fn attribute(json: &str) -> Result<Value, Fault> {
     match json.as_bytes()[0] {
         // What the scanner let pass and is no string holds half of a surrogate pair.
-        b'"' => serde_json::from_str::<String>(json).map(Value::from).map_err(|_| Fault::Characters),
+        b'"' => scanner::text(json).map(|text| Value::from(&*text)).map_err(|_| Fault::Characters),
         b'{' | b'[' => Err(Fault::Structure),
         b't' => Ok(Value::Boolean(true)),
         b'f' => Ok(Value::Boolean(false)),
@@ -143,7 +143,7 @@ fn decoded(json: &[u8]) -> Result<Data, DataFault> {
 /// Writes one event.
 pub fn write(event: &Event) -> Bytes {
     let mut out = Vec::new();
-    write_event(event, &mut out);
+    write_to(event, &mut out);
     out.into()
 }
 
@@ -154,7 +154,7 @@ pub fn write_batch<'a>(events: impl IntoIterator<Item = &'a Event>) -> Bytes {
         if at > 0 {
             out.push(b',');
         }
-        write_event(event, &mut out);
+        write_to(event, &mut out);
     }
     out.push(b']');
     out.into()
@@ -167,7 +167,8 @@ enum Written<'a> {
     Base64(String),
 }
 
-fn write_event(event: &Event, out: &mut Vec<u8>) {
+/// Writes one event to the end of these bytes.
+pub(crate) fn write_to(event: &Event, out: &mut Vec<u8>) {
     out.reserve(512 + event.data().map_or(0, |data| data.bytes().len()));
     out.push(b'{');
     for (at, (name, value)) in event.attributes().enumerate() {
@@ -176,8 +177,8 @@ fn write_event(event: &Event, out: &mut Vec<u8>) {
         }
         write_member(name, out);
         match value {
-            Attribute::Boolean(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Attribute::Integer(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Attribute::Boolean(value) => out.extend_from_slice(if value { &b"true"[..] } else { b"false" }),
+            Attribute::Integer(value) => write!(out, "{value}").expect("memory takes it"),
             Attribute::String(text) => write_string(&text, out),
         }
     }
@@ -230,9 +231,11 @@ fn write_data(event: &Event, written: &Written<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Writes the name of a member, which is letters, digits and `_`.
 fn write_member(name: &str, out: &mut Vec<u8>) {
-    write_string(name, out);
-    out.push(b':');
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) {

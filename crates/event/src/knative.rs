@@ -59,12 +59,17 @@ pub fn take_hop(event: &mut Event, most: i32) -> Result<(), OutOfHops> {
     Ok(())
 }
 
+/// A time of arrival, for many events.
+pub fn arrival_time(now: Timestamp) -> Value {
+    Value::from(&*Value::Timestamp(now).text())
+}
+
 /// Says when the broker took the event, whatever it said before.
 ///
 /// # Errors
 /// When it is a time that RFC 3339 cannot write.
-pub fn set_arrival_time(event: &mut Event, now: Timestamp) -> Result<(), Invalid> {
-    event.set(ARRIVAL_TIME, now)
+pub fn set_arrival_time(event: &mut Event, time: impl Into<Value>) -> Result<(), Invalid> {
+    event.set(ARRIVAL_TIME, time)
 }
 
 /// Says why the event is a dead letter, where it does not say so already: the first failure is the one that counts.
@@ -165,7 +170,7 @@ mod tests {
     fn the_time_of_arrival_is_always_ours() {
         let mut event = Event::new("1", "/s", "t").expect("an event");
         event.set(ARRIVAL_TIME, "1999").expect("an extension");
-        set_arrival_time(&mut event, "2023-06-30T07:45:22.5Z".parse().unwrap()).expect("room");
+        set_arrival_time(&mut event, arrival_time("2023-06-30T07:45:22.5Z".parse().unwrap())).expect("room");
         assert_eq!(event.extension(ARRIVAL_TIME).expect("set").text(), "2023-06-30T07:45:22.5Z");
     }
 

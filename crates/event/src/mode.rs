@@ -13,15 +13,19 @@
 //! mode so leaves it as it came in either case. A sender that encodes more than it has to is the one that is misread: it
 //! must not, and upstream reads it the same.
 
+mod as_read;
 mod binary;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
+pub use self::as_read::as_read;
 use crate::{Event, ReadError, json, media_type};
 
 /// One event as JSON.
 const STRUCTURED: &str = "application/cloudevents+json";
+/// The same as it is written.
+const STRUCTURED_UTF8: &str = "application/cloudevents+json; charset=utf-8";
 /// Several.
 const BATCHED: &str = "application/cloudevents-batch+json";
 
@@ -61,6 +65,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// The mode that an event of this form goes in, if servers take its headers.
+    pub const fn mode(self) -> Mode {
+        match self {
+            Self::Binary => Mode::Binary,
+            Self::Json => Mode::Structured,
+        }
+    }
+
     /// What a DeliverySpec says; `None` for anything but `binary` and `json`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -90,13 +102,35 @@ pub fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
 /// goes in structured mode whatever the format: the specification wants every event of 64 KiB forwarded, whatever it is
 /// made of, and who reads one mode has to read the other.
 pub fn write(event: &Event, format: Format, headers: &mut HeaderMap) -> Bytes {
-    match format {
-        Format::Binary if binary::fits(event) => binary::write(event, headers),
-        Format::Binary | Format::Json => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cloudevents+json; charset=utf-8"));
-            json::write(event)
-        }
+    if let Some(lines) = lines(event, format) {
+        lines.write(headers);
+        return binary::body(event);
     }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(STRUCTURED_UTF8));
+    json::write(event)
+}
+
+/// Writes an event as [`write()`] does, for who keeps it as bytes: `line` puts the name and the value of each header to the
+/// end of `out`, and then the body is put there. In which mode that was.
+pub fn write_to(
+    event: &Event,
+    format: Format,
+    out: &mut Vec<u8>,
+    mut line: impl FnMut(&mut Vec<u8>, &str, &[u8]),
+) -> Mode {
+    if let Some(lines) = lines(event, format) {
+        lines.each(|name, value| line(out, name, value));
+        out.extend_from_slice(&binary::body(event));
+        return Mode::Binary;
+    }
+    line(out, CONTENT_TYPE.as_str(), STRUCTURED_UTF8.as_bytes());
+    json::write_to(event, out);
+    Mode::Structured
+}
+
+/// The headers of an event that goes in binary mode.
+fn lines(event: &Event, format: Format) -> Option<binary::Lines<'_>> {
+    (format == Format::Binary).then(|| binary::Lines::of(event)).filter(binary::Lines::fits)
 }
 
 /// Writes a batch of events of one version.

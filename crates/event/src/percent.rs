@@ -15,9 +15,14 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'"' && byte != b'%'
 }
 
+/// Whether a text is the value of a header as it stands.
+pub(crate) fn is_encoded(text: &str) -> bool {
+    text.bytes().all(is_plain)
+}
+
 /// A text as the value of a header.
 pub(crate) fn encode(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(is_plain) {
+    if is_encoded(text) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -99,6 +99,7 @@ proptest! {
     fn binary_mode_keeps_every_attribute_and_every_byte(event in events()) {
         let read = through(&event, Format::Binary);
         prop_assert_eq!(seen(&read), seen(&event));
+        prop_assert_eq!(mode::as_read(event, Mode::Binary), Ok(read.clone()));
         prop_assert_eq!(through(&read, Format::Binary), read);
     }
 
@@ -127,11 +128,39 @@ proptest! {
         if let Ok(event) = mode::read(&headers, Bytes::new()) {
             let mut written = HeaderMap::new();
             let body = mode::write(&event, Format::Binary, &mut written);
+            prop_assert_eq!(mode::as_read(event.clone(), Mode::Binary), Ok(event.clone()));
             prop_assert_eq!(mode::read(&written, body), Ok(event));
             for name in headers.keys().filter(|name| *name != "ce-source") {
                 prop_assert_eq!(&written[name], &headers[name]);
             }
         }
+    }
+
+    /// Also of events that changed modes before, and of what another mode than the last one kept of them.
+    #[test]
+    fn what_reading_makes_of_an_event_is_told_without_reading_it(event in events(), is_json: bool, formats in vec(any::<bool>(), 0..3)) {
+        let of = |is_json| if is_json { Format::Json } else { Format::Binary };
+        let event = formats.into_iter().fold(event, |event, is_json| through(&event, of(is_json)));
+        let read = through(&event, of(is_json));
+        match mode::as_read(event, if is_json { Mode::Structured } else { Mode::Binary }) {
+            Ok(told) => prop_assert_eq!(told, read),
+            // As what came in a body and says that it is JSON.
+            Err(_) => prop_assert!(is_json && read.data().is_some()),
+        }
+    }
+
+    /// What is kept as lines is what stands in a message.
+    #[test]
+    fn headers_are_told_as_they_are_written(event in events(), is_json: bool) {
+        let format = if is_json { Format::Json } else { Format::Binary };
+        let (mut written, mut told) = (HeaderMap::new(), HeaderMap::new());
+        let body = mode::write(&event, format, &mut written);
+        let mut again = Vec::new();
+        let mode = mode::write_to(&event, format, &mut again, |_, name, value| {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            told.append(name, HeaderValue::from_bytes(value).expect("a value"));
+        });
+        prop_assert_eq!((Some(mode), &told, &again[..]), (Mode::of(&written), &written, &body[..]));
     }
 
     #[test]

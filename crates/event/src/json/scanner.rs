@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
             }
             let range = scanner.value()?;
             let halved = |_| scanner.error("a name with half of a surrogate pair");
-            let name = string(scanner.text[range].as_bytes()).map_err(halved)?;
+            let name = text(&scanner.text[range]).map_err(halved)?;
             if !scanner.takes(b':') {
                 return Err(scanner.error("a colon was expected"));
             }
@@ -106,6 +106,11 @@ impl<'a> Scanner<'a> {
             member(&name, &scanner.text[range.clone()], range)
         })
     }
+}
+
+/// What a string of JSON says that was walked over. One without escapes stands there.
+pub(super) fn text(json: &str) -> serde_json::Result<Cow<'_, str>> {
+    if json.contains('\\') { string(json.as_bytes()) } else { Ok(Cow::Borrowed(&json[1..json.len() - 1])) }
 }
 
 /// A string of JSON, borrowed where it has no escapes.

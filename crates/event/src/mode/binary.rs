@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
 use crate::{
-    Data, Event, Fault, Invalid, ReadError, SpecVersion, UriReference, Value, data::Form, limits, percent,
+    Data, Event, Fault, Invalid, ReadError, SpecVersion, UriReference, Value, data::Form, knative, limits, percent,
     value::check_characters,
 };
 
@@ -15,6 +15,8 @@ use crate::{
 pub(super) const SPEC_VERSION: &str = "ce-specversion";
 const PREFIX: &str = "ce-";
 const CONTENT_TYPE_ATTRIBUTE: &str = "datacontenttype";
+/// What data is that came as a value of JSON and does not say so.
+pub(super) const IMPLIED: &str = "application/json";
 
 pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
     let is_unencoded = came_unencoded(headers);
@@ -69,7 +71,7 @@ fn is_unencoded(version: SpecVersion, name: &str, text: &str) -> bool {
 }
 
 /// Whether an event goes without encoding: it came so, and who reads it can tell.
-fn goes_unencoded(event: &Event) -> bool {
+pub(super) fn goes_unencoded(event: &Event) -> bool {
     let values = || event.attributes().filter(|(name, _)| *name != CONTENT_TYPE_ATTRIBUTE);
     event.is_unencoded()
         && values().any(|(name, value)| is_unencoded(event.version(), name, &value.into_text()))
@@ -77,46 +79,109 @@ fn goes_unencoded(event: &Event) -> bool {
         && values().all(|(_, value)| value.clone().into_text().trim_ascii().len() == value.into_text().len())
 }
 
-/// Whether servers take its attributes as headers.
-pub(super) fn fits(event: &Event) -> bool {
-    let is_unencoded = goes_unencoded(event);
-    let lengths = event.attributes().map(|(name, value)| {
-        let text = value.into_text();
-        let is_as_it_is = is_unencoded || name == CONTENT_TYPE_ATTRIBUTE;
-        // The colon, the space and the end of the line.
-        PREFIX.len() + name.len() + if is_as_it_is { text.len() } else { percent::encode(&text).len() } + 4
-    });
-    let (headers, bytes) = lengths.fold((0, 0), |(headers, bytes), length| (headers + 1, bytes + length));
-    headers <= limits::MOST_HEADERS && bytes <= limits::LONGEST_HEADERS
+/// What the header of an attribute is called.
+#[derive(Clone, Copy)]
+enum Header<'a> {
+    /// That of `datacontenttype`.
+    ContentType,
+    /// Of any other one, which has this name.
+    Attribute(&'a str),
 }
 
-pub(super) fn write(event: &Event, headers: &mut HeaderMap) -> Bytes {
-    let is_unencoded = goes_unencoded(event);
-    for (name, value) in event.attributes() {
-        let text = value.into_text();
-        let (header, text) = match name {
-            CONTENT_TYPE_ATTRIBUTE => (CONTENT_TYPE, text),
-            name => {
-                let header = HeaderName::try_from([PREFIX, name].concat());
-                let text = if is_unencoded { text } else { percent::encode(&text).into_owned().into() };
-                (header.expect("letters and digits name a header"), text)
+impl Header<'_> {
+    /// The name of one that nearly every event has: it needs no text to be put together.
+    fn common(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ContentType => "content-type",
+            Self::Attribute("specversion") => SPEC_VERSION,
+            Self::Attribute("id") => "ce-id",
+            Self::Attribute("source") => "ce-source",
+            Self::Attribute("type") => "ce-type",
+            Self::Attribute("time") => "ce-time",
+            Self::Attribute("subject") => "ce-subject",
+            Self::Attribute(knative::TTL) => "ce-knativebrokerttl",
+            Self::Attribute(knative::ARRIVAL_TIME) => "ce-knativearrivaltime",
+            Self::Attribute(_) => return None,
+        })
+    }
+
+    /// Tells its name as it stands in a message.
+    fn tell<T>(self, tell: impl FnOnce(&str) -> T) -> T {
+        match (self.common(), self) {
+            (Some(name), _) => tell(name),
+            (None, Self::Attribute(name)) => tell(&[PREFIX, name].concat()),
+            (None, Self::ContentType) => tell(CONTENT_TYPE.as_str()),
+        }
+    }
+
+    fn name(self) -> HeaderName {
+        match self.common() {
+            Some(name) => HeaderName::from_static(name),
+            None => {
+                self.tell(|name| HeaderName::from_bytes(name.as_bytes()).expect("letters and digits name a header"))
             }
-        };
-        let value = HeaderValue::from_bytes(text.as_bytes());
-        headers.insert(header, value.expect("no attribute holds a control character"));
+        }
     }
-    let Some(data) = event.data() else { return Bytes::new() };
-    // A value of JSON is one without saying so in JSON only (JSON format, section 3.1.2).
-    if data.form() == Form::Json && event.data_content_type().is_none() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+}
+
+/// An event as headers, each once.
+pub(super) struct Lines<'a>(Vec<(Header<'a>, Cow<'a, str>)>);
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(event: &'a Event) -> Self {
+        let is_unencoded = goes_unencoded(event);
+        let mut lines: Vec<(Header<'a>, Cow<'a, str>)> = Vec::with_capacity(16);
+        for (name, value) in event.attributes() {
+            let text = value.into_text();
+            lines.push(match name {
+                CONTENT_TYPE_ATTRIBUTE => (Header::ContentType, text),
+                name if is_unencoded || percent::is_encoded(&text) => (Header::Attribute(name), text),
+                name => (Header::Attribute(name), Cow::Owned(percent::encode(&text).into_owned())),
+            });
+        }
+        // A value of JSON is one without saying so in JSON only (JSON format, section 3.1.2).
+        if event.data().is_some_and(|data| data.form() == Form::Json) && event.data_content_type().is_none() {
+            lines.push((Header::ContentType, Cow::Borrowed(IMPLIED)));
+        }
+        Self(lines)
     }
-    data.bytes().clone()
+
+    /// Whether servers take them.
+    pub(super) fn fits(&self) -> bool {
+        // The colon, the space and the end of the line.
+        let line = |(header, text): &(Header<'_>, Cow<'_, str>)| header.tell(str::len) + text.len() + 4;
+        let bytes: usize = self.0.iter().map(line).sum();
+        self.0.len() <= limits::MOST_HEADERS && bytes <= limits::LONGEST_HEADERS
+    }
+
+    /// Tells each of them: name and value.
+    pub(super) fn each(&self, mut tell: impl FnMut(&str, &[u8])) {
+        self.0.iter().for_each(|(header, text)| header.tell(|name| tell(name, text.as_bytes())));
+    }
+
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        headers.reserve(self.0.len());
+        for (header, text) in &self.0 {
+            let value = HeaderValue::from_bytes(text.as_bytes());
+            headers.insert(header.name(), value.expect("no attribute holds a control character"));
+        }
+    }
+}
+
+/// The data as the body of a message.
+pub(super) fn body(event: &Event) -> Bytes {
+    event.data().map(|data| data.bytes().clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Attribute, SpecVersion, invalid::DataFault, json};
+
+    fn write(event: &Event, headers: &mut HeaderMap) -> Bytes {
+        Lines::of(event).write(headers);
+        body(event)
+    }
 
     fn message(lines: &[(&str, &str)]) -> HeaderMap {
         let line = |(name, value): &(&str, &str)| {
