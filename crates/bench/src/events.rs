@@ -126,7 +126,7 @@ fn plain_file(path: &Path, writers: usize) -> Result<Spread, Box<dyn Error>> {
 }
 
 fn event(stream: StreamId) -> Write {
-    Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from(vec![b'x'; SIZE]) }
+    Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from(vec![b'x'; SIZE]), decoded: None }
 }
 
 /// A log of one stream with one consumer, which has settled nothing.

@@ -201,7 +201,7 @@ mod tests {
                 if room.is_err() {
                     return self.budget.tally(namespace).bytes();
                 }
-                self.write(Write::Append { stream, time: 1, key: Bytes::new(), payload });
+                self.write(Write::Append { stream, time: 1, key: Bytes::new(), payload, decoded: None });
             }
         }
     }

@@ -14,10 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::dns::Name;
 use knoll_bounds::{Turn, Turns};
-use knoll_event::{
-    Event, knative,
-    mode::{self, Format},
-};
+use knoll_event::knative;
 
 pub use self::{names::resolve_as_the_machine_does, reachable::MachineAddresses};
 use self::{
@@ -67,10 +64,10 @@ impl tower::Service<Name> for Resolver {
 
 /// What is sent.
 pub(crate) struct Message<'a> {
-    pub(crate) event: &'a Event,
-    pub(crate) format: Format,
-    /// What travels beside it, and a token.
+    /// The headers of an event, what travels beside it, and a token.
     pub(crate) headers: HeaderMap,
+    /// The body that goes with them.
+    pub(crate) body: Bytes,
     /// Whose broker or channel sends it.
     pub(crate) namespace: &'a Arc<str>,
     /// Whether a reply is asked for.
@@ -219,8 +216,7 @@ fn made(to: &Destination, message: Message<'_>) -> Option<Request<Full<Bytes>>> 
     if !matches!(to.uri.scheme_str(), Some("http" | "https")) || to.uri.host().is_none_or(str::is_empty) {
         return None;
     }
-    let mut headers = message.headers;
-    let body = mode::write(message.event, message.format, &mut headers);
+    let Message { mut headers, body, .. } = message;
     headers.insert(NAMESPACE, (&**message.namespace).try_into().ok()?);
     if message.wants_reply {
         headers.insert(PREFER, REPLY);

@@ -110,7 +110,7 @@ impl Letters {
         let payload = letter.encode();
         let _room = self.log.room(&of.name().namespace, From::Delivery, payload.len(), time)?;
         let (stream, _) = self.made(of).await?;
-        let write = Write::Append { stream, time, key: Bytes::new(), payload };
+        let write = Write::Append { stream, time, key: Bytes::new(), payload, decoded: None };
         self.log.write_one(write).await.map(drop)
     }
 

@@ -239,7 +239,8 @@ impl Inner {
         let (head, body) = request.into_parts();
         let host = head.uri.host().or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
         let host = host.unwrap_or_default();
-        if self.snapshots.borrow().as_ref().is_some_and(|topology| topology.is_of_job_sinks(host)) {
+        let before = self.snapshots.borrow().clone();
+        if before.as_ref().is_some_and(|topology| topology.is_of_job_sinks(host)) {
             return Ok(self.answer_for_job_sinks(&head, body).await);
         }
         if head.method == Method::OPTIONS {
@@ -251,14 +252,16 @@ impl Inner {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "events are posted"));
         }
         let place = self.place(&head)?;
-        let topology = self.topology()?;
+        let before = before.map_or_else(|| self.topology(), Ok)?;
         // What names nothing whoever is there is told apart from what is not there (yet).
         let target = target(&head);
-        addressed(topology.look_up(host, target))?;
+        let found = before.look_up(host, target);
+        addressed(&found)?;
         let Message { events, beside, held } = self.message(&head, body).await?;
         // Whatever it was when the request began, it is now that the events are taken.
         let topology = self.topology()?;
-        match topology.look_up(host, target).map_err(not_found)? {
+        let found = if topology.is(&before) { found } else { topology.look_up(host, target) };
+        match found.map_err(not_found)? {
             Found::RequestReply(Asked::Reply(of)) => self.reply(&of, one(events, ONE_REQUEST)?.0),
             Found::RequestReply(Asked::Request(of)) => {
                 let event = one(events, ONE_REQUEST)?;
@@ -448,9 +451,9 @@ fn whole_seconds(span: Duration) -> u64 {
 }
 
 /// What is not there is looked for again once the message was read.
-fn addressed<T>(found: Result<T, NotFound>) -> Result<(), Answer> {
+fn addressed<T>(found: &Result<T, NotFound>) -> Result<(), Answer> {
     match found {
-        Err(error @ (NotFound::Malformed | NotFound::Elsewhere)) => Err(not_found(error)),
+        Err(error @ (NotFound::Malformed | NotFound::Elsewhere)) => Err(not_found(*error)),
         Ok(_) | Err(NotFound::Unknown | NotFound::NotYet) => Ok(()),
     }
 }

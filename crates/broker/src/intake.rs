@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use jiff::Timestamp;
-use knoll_event::{Event, Invalid, knative};
-use knoll_journal::events::{Durability, SubmitError, Write, WriteError};
+use knoll_event::{Event, Invalid, Value, knative};
+use knoll_journal::events::{Durability, StreamId, SubmitError, Write, WriteError};
 
 use crate::{
     Log,
     budget::{From, NoRoom},
     metrics::Metrics,
-    record::Record,
+    record::{Kept, Record},
     topology::{Addressable, Kind},
 };
 
@@ -69,9 +69,10 @@ impl Intake {
     /// Takes these events, and returns once all are on disk. Where it fails for want of room, some may have been taken.
     pub(crate) async fn take(&self, into: &Addressable, events: Vec<Record>, from: From) -> Result<(), Refused> {
         let now = Timestamp::now();
+        let arrival = knative::arrival_time(now);
         let mut prepared = Vec::with_capacity(events.len());
         for event in events {
-            prepared.push(self.prepared(into, event, now)?);
+            prepared.push(self.prepared(into, event, &arrival)?);
         }
         let time = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let room = |bytes| self.log.room(&into.name().namespace, from, bytes, time).map_err(|full| self.no_room(full));
@@ -79,9 +80,8 @@ impl Intake {
         let Some(stream) = self.log.registered_within(into.uid(), PATIENCE).await else {
             return Err(Refused::Unavailable(format!("the {} is being set up", into.name().kind.as_str())));
         };
-        let append = |record: &Record| Write::Append { stream, time, key: record.key(), payload: record.encode() };
-        let writes: Vec<Write> = prepared.iter().map(append).collect();
-        let count = writes.len() as u64;
+        let count = prepared.len() as u64;
+        let (writes, records) = self.writes(prepared, stream, time);
         let _room = room(writes.iter().map(length).sum())?;
         let outcomes = match from {
             From::Sender => self.log.try_write(writes, Durability::Synced).await,
@@ -95,13 +95,25 @@ impl Intake {
         }
         self.metrics.accepted.add(count);
         if let Some(taken) = &self.taken {
-            let told = knoll_faults::catch(|| prepared.iter().for_each(|record| taken(into, &record.event)));
+            let told = knoll_faults::catch(|| records.iter().for_each(|record| taken(into, &record.event)));
             if let Err(panic) = told {
                 self.metrics.panics.count();
                 tracing::error!(panic, "told of an event that was taken, somebody panicked");
             }
         }
         Ok(())
+    }
+
+    /// What is to be written, and the records where somebody is told of them.
+    fn writes(&self, records: Vec<Record>, stream: StreamId, time: u64) -> (Vec<Write>, Vec<Arc<Record>>) {
+        let (mut writes, mut told, mut scratch) = (Vec::with_capacity(records.len()), Vec::new(), Vec::new());
+        for record in records {
+            let key = record.key();
+            let Kept { payload, record, decoded } = record.into_kept(&mut scratch);
+            writes.push(Write::Append { stream, time, key, payload, decoded });
+            told.extend(self.taken.is_some().then_some(record));
+        }
+        (writes, told)
     }
 
     fn no_room(&self, no_room: NoRoom) -> Refused {
@@ -112,14 +124,14 @@ impl Intake {
     }
 
     /// What a broker adds; a channel changes nothing.
-    fn prepared(&self, into: &Addressable, mut record: Record, now: Timestamp) -> Result<Record, Refused> {
+    fn prepared(&self, into: &Addressable, mut record: Record, arrival: &Value) -> Result<Record, Refused> {
         if i32::from(record.hops) > self.max_hops {
             self.metrics.out_of_hops.count();
             return Err(Refused::Loop(record.hops));
         }
         if into.name().kind == Kind::Broker {
             knative::take_hop(&mut record.event, self.max_hops).inspect_err(|_| self.metrics.out_of_hops.count())?;
-            knative::set_arrival_time(&mut record.event, now)?;
+            knative::set_arrival_time(&mut record.event, arrival.clone())?;
         }
         Ok(record)
     }

@@ -241,8 +241,11 @@ impl Log {
         }
     }
 
-    /// Reads off the runtime's threads: what is not in memory any more comes from disk.
+    /// Reads: at once what is in memory yet, off the runtime's threads what comes from disk.
     pub(crate) async fn read(&self, stream: StreamId, from: u64, most: usize, bytes: usize) -> Result<Read, ReadError> {
+        if let Some(read) = self.reader().read_tail(stream, from, most, bytes)? {
+            return Ok(read);
+        }
         let reader = self.reader().clone();
         let reading = tokio::task::spawn_blocking(move || reader.read(stream, from, most, bytes));
         match reading.await {

@@ -5,16 +5,25 @@
 //! headers, in structured mode the body is the event, as in HTTP; so nothing of an event changes by being kept. Checksums
 //! are the log's.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use knoll_event::{
-    Event, Value,
+    Event, Value, knative,
     mode::{self, Format, Mode},
 };
+use knoll_journal::events::{self, Decoded};
 
 use crate::delivery::headers;
 
 const VERSION: u8 = 1;
+/// What a record in memory takes beside the bytes of its event, about.
+pub(crate) const RECORD_COST: usize = 1 << 10;
+/// What it takes besides while it is known what it is sent as.
+pub(crate) const OUTGOING_COST: usize = 1 << 10;
+/// Bytes that most records have beside their data.
+const HEAD: usize = 512;
 /// Whose dead letter it is: `<kind>/<namespace>/<name>/<uid>` of a Trigger or Subscription.
 const SUBSCRIPTION: HeaderName = HeaderName::from_static("knoll-subscription");
 /// Its [`Record::hops`], where there are some.
@@ -36,6 +45,48 @@ pub(crate) struct Record {
     /// How often it went from one broker or channel to another here, one that it became among them. Nobody is told: channels
     /// change no event, and so cannot count in it.
     pub(crate) hops: u16,
+    /// What it is sent as.
+    pub(crate) outgoing: Outgoing,
+}
+
+/// What an event is sent as in the form in which it came. Made for the first who sends it, and shared by all who do, until
+/// nobody does any more. A copy of a record begins without, since it is made to be changed.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing(Mutex<Option<Arc<Sent>>>);
+
+/// Headers, and the body.
+#[derive(Debug)]
+struct Sent {
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    body: Bytes,
+}
+
+impl Outgoing {
+    fn known(&self) -> MutexGuard<'_, Option<Arc<Sent>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for Outgoing {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Outgoing {
+    /// It follows from the rest of the record.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// A record as it goes into the log.
+pub(crate) struct Kept {
+    pub(crate) payload: Bytes,
+    /// It.
+    pub(crate) record: Arc<Record>,
+    /// The same for who reads it there, if it is what decoding makes of the payload.
+    pub(crate) decoded: Option<Decoded>,
 }
 
 /// Bytes that are no record of this version.
@@ -46,7 +97,7 @@ pub(crate) struct NoRecord;
 impl Record {
     /// An event that came in this form, with these headers beside it.
     pub(crate) fn new(event: Event, format: Format, headers: HeaderMap) -> Self {
-        Self { event, format, headers, subscription: None, hops: 0 }
+        Self { event, format, headers, subscription: None, hops: 0, outgoing: Outgoing::default() }
     }
 
     /// What orders the event; nothing for most.
@@ -56,27 +107,103 @@ impl Record {
     }
 
     pub(crate) fn encode(&self) -> Bytes {
-        let mut headers = self.headers.clone();
-        let body = mode::write(&self.event, self.format, &mut headers);
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out.into()
+    }
+
+    /// Encodes it into these bytes, in place of what they are. In which mode its event stands there.
+    fn write(&self, out: &mut Vec<u8>) -> Mode {
+        out.clear();
+        out.reserve(HEAD + self.event.data().map_or(0, |data| data.bytes().len()));
+        out.put_u8(VERSION);
+        out.put_u16_le(0);
+        let mut count = 0_u16;
+        let mut line = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+            count = count.checked_add(1).expect("headers are bounded");
+            out.put_u16_le(u16::try_from(name.len()).expect("a header's name is below 65536 bytes"));
+            out.put_slice(name.as_bytes());
+            out.put_u32_le(u32::try_from(value.len()).expect("a header's value is bounded"));
+            out.put_slice(value);
+        };
+        self.headers.iter().for_each(|(name, value)| line(out, name.as_str(), value.as_bytes()));
         if let Some(subscription) = &self.subscription {
-            let value = HeaderValue::try_from(&**subscription);
-            headers.insert(SUBSCRIPTION, value.expect("names of objects and uids are printable ASCII"));
+            line(out, SUBSCRIPTION.as_str(), subscription.as_bytes());
         }
         if self.hops > 0 {
-            headers.insert(HOPS, self.hops.into());
+            line(out, HOPS.as_str(), self.hops.to_string().as_bytes());
         }
-        let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 6).sum();
-        let mut out = BytesMut::with_capacity(3 + length + body.len());
-        out.put_u8(VERSION);
-        out.put_u16_le(u16::try_from(headers.len()).expect("a map of headers holds no more than 32768"));
-        for (name, value) in &headers {
-            out.put_u16_le(u16::try_from(name.as_str().len()).expect("a header's name is below 65536 bytes"));
-            out.put_slice(name.as_str().as_bytes());
-            out.put_u32_le(u32::try_from(value.len()).expect("a header's value is bounded"));
-            out.put_slice(value.as_bytes());
+        let mode = mode::write_to(&self.event, self.format, out, line);
+        out[1..3].copy_from_slice(&count.to_le_bytes());
+        mode
+    }
+
+    /// The headers and the body that subscribers are sent: the event in this form, without the hops it has left, and what
+    /// travels beside it.
+    pub(crate) fn outgoing(&self, format: Format) -> (HeaderMap, Bytes) {
+        if format != self.format {
+            return self.sent_as(format);
         }
-        out.put_slice(&body);
-        out.freeze()
+        let known = self.outgoing.known().clone();
+        let sent = known.unwrap_or_else(|| self.first_sent());
+        // Room for what is sent besides.
+        let mut headers = HeaderMap::with_capacity(sent.headers.len() + 4);
+        headers.extend(sent.headers.iter().cloned());
+        (headers, sent.body.clone())
+    }
+
+    fn first_sent(&self) -> Arc<Sent> {
+        let (headers, body) = self.sent_as(self.format);
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        // Of two who are the first at a time both are right.
+        self.outgoing.known().insert(Arc::new(Sent { headers, body })).clone()
+    }
+
+    /// Nobody is sent it any more, for all that is known.
+    pub(crate) fn forget_outgoing(&self) {
+        self.outgoing.known().take();
+    }
+
+    fn sent_as(&self, format: Format) -> (HeaderMap, Bytes) {
+        let (mut event, mut headers) = (self.event.clone(), self.headers.clone());
+        event.remove(knative::TTL);
+        let body = mode::write(&event, format, &mut headers);
+        (headers, body)
+    }
+
+    /// Encodes it for the log. With it goes what decoding makes of that, where that is told without: then it takes no memory
+    /// but its own, and nothing of the message that it came in. `scratch` is for the next one, too.
+    pub(crate) fn into_kept(mut self, scratch: &mut Vec<u8>) -> Kept {
+        let mode = self.write(scratch);
+        let payload = Bytes::copy_from_slice(scratch);
+        let is_in_its_form = mode == self.format.mode();
+        let (event, is_decoded) = match mode::as_read(self.event, mode) {
+            Ok(event) => (event, is_in_its_form),
+            Err(event) => (event, false),
+        };
+        self.event = event;
+        if !is_decoded {
+            return Kept { payload, record: Arc::new(self), decoded: None };
+        }
+        // What stands behind the data: the end of the object that the event is.
+        let behind = if mode == Mode::Structured { 1 } else { 0 };
+        let own = self.event.keep_data_in(&payload.slice(..payload.len() - behind));
+        let copy = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.clone(), HeaderValue::from_bytes(value.as_bytes()).expect("it was one"))
+        };
+        self.headers = self.headers.iter().map(copy).collect();
+        let bytes = RECORD_COST + own + headers::bytes(&self.headers);
+        let record = Arc::new(self);
+        Kept { payload, decoded: Some(Decoded::new(record.clone(), bytes)), record }
+    }
+
+    /// The record that an event of the log is: as it is at hand, or decoded, and then with memory of its own.
+    pub(crate) fn of(event: &events::Event) -> Result<Arc<Self>, NoRecord> {
+        if let Some(record) = event.decoded.as_ref().and_then(Decoded::get) {
+            return Ok(record);
+        }
+        // What was read shares its memory with its neighbours.
+        Self::decode(Bytes::copy_from_slice(&event.payload)).map(Arc::new)
     }
 
     pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, NoRecord> {
@@ -101,7 +228,7 @@ impl Record {
         let event = mode::read(&all, bytes).map_err(|_| NoRecord)?;
         let subscription = all.get(SUBSCRIPTION).and_then(|value| value.to_str().ok()).map(Into::into);
         let hops = all.get(HOPS).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-        Ok(Self { event, format, headers: headers::passing(&all), subscription, hops })
+        Ok(Self { subscription, hops, ..Self::new(event, format, headers::passing(&all)) })
     }
 }
 
@@ -127,6 +254,14 @@ mod tests {
         Record::decode(record.encode()).expect("a record")
     }
 
+    /// What a record is to who reads it out of memory, once it is seen that decoding says the same.
+    fn at_hand(record: Record) -> Option<Arc<Record>> {
+        let Kept { payload, decoded, .. } = record.into_kept(&mut Vec::new());
+        let record: Arc<Record> = decoded?.get().expect("a record");
+        assert_eq!(*record, Record::decode(payload).expect("a record"));
+        Some(record)
+    }
+
     #[test]
     fn an_event_is_kept_byte_for_byte_in_the_form_in_which_it_came() {
         let headers: HeaderMap =
@@ -141,6 +276,60 @@ mod tests {
             ..Record::new(event, Format::Json, headers)
         };
         assert_eq!(there_and_back(&structured), structured);
+    }
+
+    #[test]
+    fn a_record_at_hand_is_what_decoding_makes_of_it_and_keeps_nothing_of_its_message() {
+        let head = Bytes::from(vec![b'a'; 100]);
+        let beside = HeaderValue::from_maybe_shared(head.clone()).expect("a value");
+        let headers: HeaderMap = [(HeaderName::from_static("knative-a"), beside)].into_iter().collect();
+        let body = Bytes::from(vec![b'x'; 1000]);
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set_data("text/plain", body.clone()).expect("a content type");
+        // What a broker adds is a number until it is written.
+        event.set("knativebrokerttl", 255).expect("an extension");
+        let record = at_hand(Record { hops: 3, ..Record::new(event, Format::Binary, headers) }).expect("known");
+        assert!(head.is_unique() && body.is_unique());
+        assert_eq!(record.event.extension("knativebrokerttl"), Some(&Value::from("255")));
+        let body = Bytes::from(format!(
+            r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","n":5,"data":[{}1]}}"#,
+            "1,".repeat(500)
+        ));
+        let event = json::read(&body).expect("an event");
+        let record = at_hand(Record::new(event, Format::Json, HeaderMap::new())).expect("known");
+        assert!(body.is_unique() && record.event.extension("n") == Some(&Value::Integer(5)));
+    }
+
+    #[test]
+    fn all_are_sent_the_same_and_a_copy_that_was_changed_is_sent_as_it_is() {
+        let beside = [(HeaderName::from_static("traceparent"), HeaderValue::from_static("of-event"))];
+        let mut event = binary(b"{}");
+        event.set(knative::TTL, 7).expect("an extension");
+        let record = Record::new(event, Format::Binary, beside.into_iter().collect());
+        let sent: Vec<_> = (0..2).map(|_| record.outgoing(Format::Binary)).collect();
+        assert_eq!(sent[0], sent[1]);
+        let (headers, body) = &sent[0];
+        assert_eq!(
+            (&headers["ce-id"], &headers["traceparent"], &body[..]),
+            (&HeaderValue::from_static("1"), &HeaderValue::from_static("of-event"), &b"{}"[..])
+        );
+        assert!(!headers.contains_key("ce-knativebrokerttl"), "nobody is told how many hops are left");
+        record.forget_outgoing();
+        assert_eq!(record.outgoing(Format::Binary), sent[0]);
+        let (headers, _) = record.outgoing(Format::Json);
+        assert_eq!(Mode::of(&headers), Some(Mode::Structured));
+        let mut letter = record.clone();
+        letter.event.set("knativeerrorcode", 500).expect("an extension");
+        assert_eq!(letter.outgoing(Format::Binary).0["ce-knativeerrorcode"], "500");
+    }
+
+    #[test]
+    fn what_is_kept_in_another_form_than_it_came_in_is_decoded() {
+        let mut event = Event::new("1", "/s", "t").expect("an event");
+        event.set("long", "x".repeat(60_000)).expect("an extension");
+        let kept = Record::new(event, Format::Binary, HeaderMap::new()).into_kept(&mut Vec::new());
+        assert!(kept.decoded.is_none() && kept.record.format == Format::Binary);
+        assert_eq!(Record::decode(kept.payload).expect("a record").format, Format::Json);
     }
 
     #[test]
@@ -173,7 +362,9 @@ mod tests {
             let mut event = binary(&data);
             event.set("ext", &*text).expect("an extension");
             let format = if is_json { Format::Json } else { Format::Binary };
-            let kept = there_and_back(&Record::new(event.clone(), format, HeaderMap::new()));
+            let record = Record::new(event.clone(), format, HeaderMap::new());
+            let kept = there_and_back(&record);
+            prop_assert!(at_hand(record).is_some() || is_json);
             let attributes = |event: &Event| {
                 event.attributes().map(|(name, value)| (name.to_owned(), value.into_text().into_owned())).collect::<Vec<_>>()
             };

@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full};
-use knoll_event::{Event, mode::Format};
+use knoll_event::{
+    Event,
+    mode::{self, Format},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -86,9 +89,10 @@ impl Sender {
         token: Option<HeaderValue>,
         timeout: Duration,
     ) -> Result<Answer, Failure> {
-        let headers: HeaderMap = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
-        let (format, namespace) = (Format::Binary, &origin.namespace);
-        let message = Message { event, format, headers, namespace, wants_reply: false, reads_reply: false };
+        let namespace = &origin.namespace;
+        let mut headers: HeaderMap = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
+        let body = mode::write(event, Format::Binary, &mut headers);
+        let message = Message { headers, body, namespace, wants_reply: false, reads_reply: false };
         let mut here = self.here.clone();
         let answers = here.as_mut().and_then(|here| {
             let ingress = here.borrow_and_update().clone()?;

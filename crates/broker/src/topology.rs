@@ -369,6 +369,16 @@ impl Topology {
         !self.is_partial
     }
 
+    /// Whether it is the same snapshot as another, not only one that says the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.names, &other.names)
+            && self.addressables.ptr_eq(&other.addressables)
+            && self.request_replies.ptr_eq(&other.request_replies)
+            && self.job_sinks.ptr_eq(&other.job_sinks)
+            && self.log_sinks.ptr_eq(&other.log_sinks)
+            && self.is_partial == other.is_partial
+    }
+
     /// Why nothing is found under a name that could be somebody's.
     fn unknown(&self) -> NotFound {
         if self.is_partial { NotFound::NotYet } else { NotFound::Unknown }
@@ -388,6 +398,11 @@ impl Topology {
     pub fn addressables_after(&self, name: Option<&Name>) -> impl Iterator<Item = &Arc<Addressable>> {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         self.addressables.range::<_, Name>((from, Bound::Unbounded)).map(|(_, addressable)| addressable)
+    }
+
+    /// Whether a host is a name as those of brokers, channels, RequestReplies and sinks are. One that is none leads elsewhere.
+    pub(crate) fn may_have(&self, host: &str) -> bool {
+        self.names.is_service(host)
     }
 
     /// The broker or channel that a request is for, by the host it names and its target as it stands in the request.
@@ -488,6 +503,16 @@ mod tests {
         assert_eq!(changes(&now, &before), ["+b", "-c", "+a"]);
         assert_eq!(changes(&now, &now), [""; 0]);
         assert_eq!(changes(&before, &Topology::default()), ["+a", "+b", "+c"]);
+    }
+
+    #[test]
+    fn a_snapshot_is_itself_and_none_that_changed() {
+        let one = Topology::default().with(addressable(Kind::Broker, "a", vec![]));
+        let again = one.clone().with(addressable(Kind::Broker, "a", vec![]));
+        let gone = one.clone().without(&Name::new(Kind::Broker, "ns", "a"));
+        let partial = one.clone().complete(false);
+        assert!(one.is(&one.clone()));
+        assert!([again, gone, partial].iter().all(|other| !one.is(other)));
     }
 
     #[test]

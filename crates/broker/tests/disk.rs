@@ -2,14 +2,20 @@
 
 mod world;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    pin::pin,
+    sync::{Arc, Condvar, Mutex},
+};
 
+use futures_util::poll;
 use knoll_broker::{
     Config, Hooks, Start, Topology,
     topology::{Name, Subscription},
 };
 use knoll_journal::{
-    MemoryDisk,
+    Disk, DiskFile, MemoryDisk,
     events::{EventLog, EventOptions},
     segment_name,
 };
@@ -97,6 +103,147 @@ async fn where_the_process_may_open_no_more_files_events_wait_in_their_order() {
     disk.mend_reads();
     for name in ["one", "other"] {
         until("all of them come", || got(&sinks, name, count)).await;
+    }
+    world.finish().await;
+}
+
+/// Sends events to two triggers that each get all, with so much of the newest kept in memory: `each` in a message, `messages`
+/// one after the other. How many bytes were read for that.
+async fn read_for(tail_bytes: usize, messages: usize, each: usize) -> u64 {
+    let (disk, sinks, b) = (MemoryDisk::default(), Sinks::start().await, broker("b"));
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "one"), to(&sinks, "other")]);
+    let options = EventOptions { tail_bytes, reserve_bytes: 0, ..options() };
+    let world = World::start_on(Arc::new(disk.clone()), topology, options, Config::default(), Hooks::default());
+    world.ready(&["one", "other"]).await;
+    let before = disk.bytes_read();
+    for message in 0..messages {
+        world.numbers(&b, message * each..(message + 1) * each, "t").await;
+    }
+    for name in ["one", "other"] {
+        until("all of them come", || got(&sinks, name, messages * each)).await;
+        assert_eq!(sinks.seen(name).len(), messages * each, "once each");
+    }
+    let read = disk.bytes_read() - before;
+    world.finish().await;
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_is_delivered_out_of_memory_and_what_fell_out_of_it_comes_from_disk() {
+    assert_eq!(read_for(8 << 20, 50, 1).await, 0, "one after the other");
+    assert_eq!(read_for(8 << 20, 1, 500).await, 0, "all at once");
+    // Of a few hundred at once few are in memory when the first are looked at.
+    assert!(read_for(16 << 10, 1, 500).await > 0);
+}
+
+/// A gate before which syncs wait while it is shut.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<Before>, Condvar)>);
+
+#[derive(Default)]
+struct Before {
+    is_shut: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    fn set(&self, is_shut: bool) {
+        self.0.0.lock().unwrap().is_shut = is_shut;
+        self.0.1.notify_all();
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.0.lock().unwrap().waiting
+    }
+
+    fn pass(&self) {
+        let mut before = self.0.0.lock().unwrap();
+        before.waiting += 1;
+        let mut before = self.0.1.wait_while(before, |before| before.is_shut).unwrap();
+        before.waiting -= 1;
+    }
+}
+
+/// A disk with such a gate.
+struct Gated(MemoryDisk, Gate);
+
+struct GatedFile(Box<dyn DiskFile>, Gate);
+
+impl DiskFile for GatedFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.pass();
+        self.0.sync()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+}
+
+impl Disk for Gated {
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(GatedFile(self.0.create(name)?, self.1.clone())))
+    }
+
+    fn append_to(&self, name: &str, len: u64) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(GatedFile(self.0.append_to(name, len)?, self.1.clone())))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.0.read(name)
+    }
+
+    fn read_at(&self, name: &str, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        self.0.read_at(name, from, most)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_neither_acknowledged_nor_delivered_before_it_is_on_disk() {
+    let (disk, gate, sinks, b) = (MemoryDisk::default(), Gate::default(), Sinks::start().await, broker("b"));
+    let topology = with(Topology::default(), &b, vec![to(&sinks, "t")]);
+    let gated = Arc::new(Gated(disk.clone(), gate.clone()));
+    let world = World::start_on(gated, topology, options(), Config::default(), Hooks::default());
+    world.ready(&["t"]).await;
+    for number in 0..10 {
+        gate.set(true);
+        let mut sent = pin!(world.number(&b, number, "t"));
+        let before = until("the sync waits", || gate.waiting() > 0);
+        tokio::select! {
+            () = &mut sent => panic!("it is acknowledged while its sync waits"),
+            () = before => {}
+        }
+        // What was delivered before it was synced would be on its way.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(poll!(&mut sent).is_pending() && sinks.seen("t").len() == number);
+        gate.set(false);
+        sent.await;
+        let survives = EventLog::open(Arc::new(disk.after_power_cut()), options()).expect("opens").0.reader();
+        let (stream, _) = survives.streams()[0];
+        assert_eq!(survives.end(stream), Some(number as u64 + 1), "a power cut takes nothing of it");
+        sinks.wait("t", number + 1).await;
     }
     world.finish().await;
 }

@@ -55,6 +55,17 @@ pub(crate) fn claimed_end(bytes: &[u8], offset: usize) -> Option<usize> {
     (length > 0).then(|| offset + HEADER + length as usize)
 }
 
+/// The records of a batch that was just put together, each with where its frame begins and ends. Their checksums are not
+/// looked at: nobody else had them.
+pub(crate) fn records_of_batch(frames: &[u8]) -> impl Iterator<Item = (usize, usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let begin = at;
+        at = claimed_end(frames, begin)?;
+        Some((begin, at, frames.get(begin + HEADER..at)?))
+    })
+}
+
 /// The frame that starts at `offset`, and where the next one starts; `None` where no whole one stands.
 pub fn read_frame(bytes: &[u8], offset: usize) -> Option<(Frame<'_>, usize)> {
     let end = claimed_end(bytes, offset)?;
@@ -82,6 +93,19 @@ mod tests {
         assert_eq!(first, Frame::Synced(7));
         assert_eq!(read_frame(&bytes, next), Some((Frame::Record(b"record"), bytes.len())));
         assert_eq!(read_frame(&bytes, bytes.len()), None);
+    }
+
+    #[test]
+    fn a_batch_is_gone_through_as_it_is_read() {
+        let mut bytes = Vec::new();
+        [&b"one"[..], b"a longer one", b"3"].iter().for_each(|record| frame(record, &mut bytes));
+        let mut read = Vec::new();
+        let mut at = 0;
+        while let Some((Frame::Record(payload), end)) = read_frame(&bytes, at) {
+            read.push((at, end, payload));
+            at = end;
+        }
+        assert_eq!((read.len(), records_of_batch(&bytes).collect::<Vec<_>>()), (3, read));
     }
 
     #[test]

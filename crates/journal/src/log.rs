@@ -103,6 +103,11 @@ impl Batch {
         frame(payload, &mut self.bytes);
     }
 
+    /// Makes room for so many bytes more.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds a record that `fill` writes.
     pub(crate) fn push_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         frame_with(&mut self.bytes, fill);

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use knoll_journal::{
     Disk, DiskFile, MemoryDisk,
     events::{
-        CursorId, EventLog, EventOptions, Gap, GapCause, Retention, SCATTER, StreamId, Write, WriteError, Written,
+        CursorId, Decoded, EventLog, EventOptions, Gap, GapCause, Retention, SCATTER, StreamId, Write, WriteError,
+        Written,
     },
 };
 
@@ -48,7 +49,13 @@ fn cursor(log: &mut EventLog, stream: StreamId, name: &'static str, start: Optio
 }
 
 fn event(stream: StreamId, time: u64, length: usize) -> Write {
-    Write::Append { stream, time, key: Bytes::from_static(b"key"), payload: Bytes::from(vec![7; length]) }
+    Write::Append {
+        stream,
+        time,
+        key: Bytes::from_static(b"key"),
+        payload: Bytes::from(vec![7; length]),
+        decoded: None,
+    }
 }
 
 fn append(log: &mut EventLog, stream: StreamId, time: u64, length: usize) {
@@ -122,6 +129,47 @@ fn a_start_reads_the_last_segment_and_little_of_all_others() {
     assert!(read <= (640 << 10) + (2 << 20), "{read} bytes");
     assert_eq!(log.reader().seek(broker, u64::MAX).expect("finds"), 22_500);
     assert_eq!(log.reader().seek(broker, 0).expect("finds"), 0);
+}
+
+#[test]
+fn what_events_say_is_kept_within_the_bound_and_who_falls_behind_it_misses_nothing() {
+    const COUNT: u64 = 1000;
+    let options = EventOptions { tail_bytes: 64 << 10, ..options() };
+    let disk = MemoryDisk::default();
+    let mut log = open(&disk, options.clone());
+    let (id, mut said) = (stream(&mut log, "broker"), Vec::new());
+    for n in 0..COUNT {
+        let says = Arc::new(n);
+        said.push(Arc::downgrade(&says));
+        let (payload, decoded) = (Bytes::from(n.to_le_bytes().to_vec()), Some(Decoded::new(says, 1000)));
+        write(&mut log, Write::Append { stream: id, time: n, key: Bytes::new(), payload, decoded }).expect("writes");
+    }
+    let shown = |log: &EventLog| log.reader().read_tail(id, 990, 99, 9999).expect("there").expect("in memory").events;
+    assert_eq!(shown(&log), [], "nothing was synced");
+    log.sync().expect("syncs");
+    assert_eq!(shown(&log).len(), 10);
+    let kept = said.iter().filter(|said| said.strong_count() > 0).count();
+    assert!((50..=64).contains(&kept), "{kept} of a thousand bytes each, and more");
+    let reader = log.reader();
+    let (mut next, mut at_hand, mut from_disk) = (0, 0, 0);
+    while next < COUNT {
+        let from_memory = reader.read_tail(id, next, 7, 9999).expect("there");
+        from_disk += usize::from(from_memory.is_none());
+        let read = from_memory.unwrap_or_else(|| reader.read(id, next, 7, 9999).expect("reads"));
+        assert_eq!(read.gaps, []);
+        for event in read.events {
+            assert_eq!((event.offset, &event.payload[..]), (next, &next.to_le_bytes()[..]));
+            let says = event.decoded.map(|decoded| *decoded.get::<u64>().expect("a number"));
+            assert!(says.is_none_or(|says| says == next));
+            at_hand += usize::from(says.is_some());
+            next += 1;
+        }
+    }
+    assert!(from_disk > 100 && at_hand <= kept && at_hand + 7 > kept, "{from_disk}, {at_hand} of {kept}");
+    drop((log, reader));
+    assert!(said.iter().all(|said| said.strong_count() == 0));
+    let read = open(&disk, options).reader().read(id, COUNT - 1, 1, 1).expect("reads");
+    assert_eq!((read.events[0].offset, &read.events[0].decoded), (COUNT - 1, &None), "it is never written");
 }
 
 #[test]

@@ -56,7 +56,10 @@ fn filled() -> MemoryDisk {
         for stream in 0..STREAMS {
             let id = log.reader().stream(&name(stream)).expect("there");
             let payload = payload(stream, offset);
-            let at = write(&mut log, Write::Append { stream: id, time: offset * 10, key: Bytes::new(), payload });
+            let at = write(
+                &mut log,
+                Write::Append { stream: id, time: offset * 10, key: Bytes::new(), payload, decoded: None },
+            );
             assert_eq!(at, Written::Appended(offset));
         }
         log.sync().expect("syncs");
@@ -113,7 +116,13 @@ fn missing(disk: &MemoryDisk, what: &str) -> (usize, Recovery) {
         }
         count += EVENTS as usize - served.events.range(..EVENTS).count();
         // No offset is given twice, and what comes after is served.
-        let append = Write::Append { stream: id, time: 0, key: Bytes::new(), payload: Bytes::from_static(b"new") };
+        let append = Write::Append {
+            stream: id,
+            time: 0,
+            key: Bytes::new(),
+            payload: Bytes::from_static(b"new"),
+            decoded: None,
+        };
         let Written::Appended(offset) = write(&mut log, append) else { panic!("no event") };
         assert!(offset >= EVENTS || !recovery.damages.is_empty(), "{what}");
         assert!(served.events.last().is_none_or(|last| offset > *last), "{what}: {offset} again");
@@ -237,7 +246,8 @@ fn what_a_cursor_settled_beyond_a_damaged_end_is_not_given_to_new_events() {
     let last = files.keys().rfind(|file| file.ends_with(".log")).cloned().expect("there");
     files.remove(&last);
     let (mut log, _) = open(&MemoryDisk::holding(files));
-    let append = Write::Append { stream: id, time: 0, key: Bytes::new(), payload: Bytes::from_static(b"new") };
+    let append =
+        Write::Append { stream: id, time: 0, key: Bytes::new(), payload: Bytes::from_static(b"new"), decoded: None };
     let Written::Appended(offset) = write(&mut log, append) else { panic!("no event") };
     assert!(!log.reader().progress(cursor).expect("there").is_settled(offset) && offset >= EVENTS);
 }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use knoll_journal::{
     MemoryDisk,
     events::{
-        CursorId, EventLog, EventOptions, EventReader, Recovery, Retention, StreamId, Write, WriteError, Written,
+        CursorId, Decoded, EventLog, EventOptions, EventReader, Recovery, Retention, StreamId, Write, WriteError,
+        Written,
     },
 };
 
@@ -175,11 +176,15 @@ impl Model {
             let mut found = BTreeSet::new();
             let (mut next, mut time) = (0, 0);
             loop {
-                let read = reader.read(stream.id, next, 1 + random.below(9) as usize, random.below(900) as usize);
-                let read = read.expect("reads");
+                let (most, bytes) = (1 + random.below(9) as usize, random.below(900) as usize);
+                let from_memory = reader.read_tail(stream.id, next, most, bytes).expect("there");
+                let from_memory = from_memory.filter(|_| random.below(2) == 0);
+                let read = from_memory.unwrap_or_else(|| reader.read(stream.id, next, most, bytes).expect("reads"));
                 for event in read.events {
                     let (_, key, payload) = &stream.events[event.offset as usize];
                     assert_eq!((&event.key, &event.payload), (key, payload), "stream {at}, offset {}", event.offset);
+                    let said = event.decoded.as_ref().map(|said| said.get::<Bytes>().expect("bytes"));
+                    assert!(said.is_none_or(|said| *said == *payload), "stream {at}, offset {}", event.offset);
                     assert!(found.insert(event.offset) && event.time >= time);
                     time = event.time;
                 }
@@ -263,7 +268,10 @@ impl World {
             let longest = if self.random.below(8) == 0 { 2500 } else { 200 };
             let length = self.random.below(longest);
             let payload = Bytes::from(vec![self.random.next() as u8; length as usize]);
-            writes.push((at, Write::Append { stream: self.model.streams[at].id, time: self.now, key, payload }));
+            let says = |payload: &Bytes| Decoded::new(Arc::new(payload.clone()), 50);
+            let decoded = (self.random.below(2) == 0).then(|| says(&payload));
+            let (stream, time) = (self.model.streams[at].id, self.now);
+            writes.push((at, Write::Append { stream, time, key, payload, decoded }));
         }
         let outcomes = self.log.write(&writes.iter().map(|write| write.1.clone()).collect::<Vec<_>>());
         let mut goes_on = true;

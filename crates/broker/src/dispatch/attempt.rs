@@ -125,23 +125,32 @@ impl Attempt {
         if self.failed > 0 {
             self.context.metrics.retried.count();
         }
-        let (record, _room) = match self.record().await {
+        let (record, room) = match self.record().await {
             Ok(read) => read,
             Err(ended) => return ended,
         };
-        match self.to_subscriber(&record, capacity).await {
+        let ended = self.made_of(&record, capacity).await;
+        if room.is_some() {
+            // It was read for this one alone.
+            record.forget_outgoing();
+        }
+        ended
+    }
+
+    async fn made_of(&self, record: &Record, capacity: &mut Capacity) -> Ended {
+        match self.to_subscriber(record, capacity).await {
             Ok(None) => self.delivered(),
             Ok(Some(Reply { event, format, beside, room: _room })) => {
                 let reply = Record { hops: record.hops, ..Record::new(event, format, beside) };
-                match self.reply(&record, reply).await {
+                match self.reply(record, reply).await {
                     Ok(()) => self.delivered(),
                     Err(failure) => {
-                        self.dead_letter(&record, &failure).await;
+                        self.dead_letter(record, &failure).await;
                         Ended::Done { delivered: true, overloaded: false }
                     }
                 }
             }
-            Err(failure) => self.failed(&record, &failure).await,
+            Err(failure) => self.failed(record, &failure).await,
         }
     }
 
@@ -171,7 +180,7 @@ impl Attempt {
         let record = match found {
             Ok(Some(event)) => {
                 room.shrink_to_bytes(event.payload.len());
-                Record::decode(event.payload).map_err(|error| error.to_string())
+                Record::of(&event).map_err(|error| error.to_string())
             }
             Ok(None) => Err("it is not there any more".to_owned()),
             // Its broker or channel is being deleted.
@@ -182,7 +191,7 @@ impl Attempt {
                 return Err(Ended::Unread);
             }
         };
-        record.map(|record| (Arc::new(record), Some(room))).map_err(|error| {
+        record.map(|record| (record, Some(room))).map_err(|error| {
             self.context.lost(&self.addressable, self.offset, &error);
             nothing
         })
@@ -250,21 +259,19 @@ impl Attempt {
         leg: Leg,
         token: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let mut headers = record.headers.clone();
-        headers.extend(token.map(|token| (AUTHORIZATION, token)));
         let format = self.delivery().format.unwrap_or(record.format);
-        if let Some(answered) = self.send_within(to, record, (format, leg.from()), &headers).await {
+        if let Some(answered) = self.send_within(to, record, (format, leg.from()), token.as_ref()).await {
             return answered;
         }
-        let mut event = record.event.clone();
-        event.remove(knative::TTL);
+        let (mut headers, body) = record.outgoing(format);
+        headers.extend(token.map(|token| (AUTHORIZATION, token)));
         let namespace = match self.addressable.name().kind {
             Kind::Broker => &self.subscribed.subscription.namespace,
             Kind::Channel => &self.addressable.name().namespace,
         };
         let wants_reply = matches!(leg, Leg::Subscriber(_));
         let reads_reply = matches!(leg, Leg::Subscriber(Reading::Trigger | Reading::Subscription));
-        let message = Message { event: &event, format, headers, namespace, wants_reply, reads_reply };
+        let message = Message { headers, body, namespace, wants_reply, reads_reply };
         self.context.client.send(to, message, self.delivery().timeout).await
     }
 
@@ -276,10 +283,15 @@ impl Attempt {
         to: &Destination,
         record: &Record,
         (format, from): (Format, From),
-        headers: &HeaderMap,
+        token: Option<&HeaderValue>,
     ) -> Option<Result<Answer, Failure>> {
         let topology = self.context.snapshots.borrow().clone()?;
         let target = to.uri.path_and_query().map_or("/", |target| target.as_str());
+        if !topology.may_have(to.uri.host()?) {
+            return None;
+        }
+        let mut headers = record.headers.clone();
+        headers.extend(token.map(|token| (AUTHORIZATION, token.clone())));
         if let Some(Ok(Asked::Reply(of))) = topology.find_request_reply(to.uri.host()?, target) {
             let mut event = record.event.clone();
             event.remove(knative::TTL);
@@ -287,7 +299,7 @@ impl Attempt {
             let _ = self.context.waiting.answer(&of, event);
             return Some(Ok(said(StatusCode::ACCEPTED, &"")));
         }
-        if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, headers).await {
+        if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, &headers).await {
             return Some(Ok(answer));
         }
         let into = match topology.find(to.uri.host()?, target) {
@@ -301,10 +313,10 @@ impl Attempt {
         if into.name().kind == Kind::Channel {
             event.remove(knative::TTL);
         }
-        if let Err(denied) = self.context.sinks.authorized(into.guard(), headers, std::slice::from_ref(&event)).await {
+        if let Err(denied) = self.context.sinks.authorized(into.guard(), &headers, std::slice::from_ref(&event)).await {
             return Some(Ok(said(denied.status, &denied.reason)));
         }
-        let beside = headers::passing(headers);
+        let beside = headers::passing(&headers);
         let sent = Record { hops: record.hops.saturating_add(1), ..Record::new(event, format, beside) };
         Some(match self.context.intake.take(&into, vec![sent], from).await {
             Ok(()) => Ok(said(StatusCode::ACCEPTED, &"")),

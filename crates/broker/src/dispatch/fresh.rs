@@ -9,12 +9,15 @@ use std::{
     },
 };
 
-use crate::record::Record;
+use knoll_event::mode::Format;
+
+use crate::record::{OUTGOING_COST, RECORD_COST, Record};
 
 /// Bytes that are kept of all events.
 const MOST_BYTES: usize = 32 << 20;
+
 /// What an event costs beside its bytes, about.
-const EVENT_COST: usize = 1 << 10;
+const COST: usize = RECORD_COST + OUTGOING_COST;
 
 /// How much is kept by all.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +53,11 @@ impl<K: std::hash::Hash + Eq> Fresh<K> {
         Self { room, events: HashMap::new() }
     }
 
-    /// Keeps an event of so many bytes, if there is room.
+    /// Keeps an event of so many bytes, if there is room for it and for what it is sent as.
     pub(crate) fn keep(&mut self, at: K, record: Arc<Record>, bytes: usize) {
-        if let Some(taken) = self.room.take(bytes + EVENT_COST) {
+        // In binary mode what is sent is the event's own data.
+        let sent = if record.format == Format::Json { bytes } else { 0 };
+        if let Some(taken) = self.room.take(COST + bytes + sent) {
             self.events.insert(at, (record, taken));
         }
     }
@@ -62,19 +67,27 @@ impl<K: std::hash::Hash + Eq> Fresh<K> {
     }
 
     pub(crate) fn forget(&mut self, at: &K) {
-        self.events.remove(at);
+        if let Some((record, _)) = self.events.remove(at) {
+            record.forget_outgoing();
+        }
     }
 
     /// Forgets all that are not like this.
     pub(crate) fn retain(&mut self, like: impl Fn(&K) -> bool) {
-        self.events.retain(|at, _| like(at));
+        self.events.retain(|at, (record, _)| {
+            let stays = like(at);
+            if !stays {
+                record.forget_outgoing();
+            }
+            stays
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use knoll_event::{Event, mode::Format};
+    use knoll_event::Event;
 
     use super::*;
 
@@ -84,7 +97,7 @@ mod tests {
         let record = Arc::new(Record::new(event, Format::Binary, HeaderMap::new()));
         let room = Room::default();
         let (mut one, mut other) = (Fresh::new(room.clone()), Fresh::new(room.clone()));
-        let half = MOST_BYTES / 2 - EVENT_COST;
+        let half = MOST_BYTES / 2 - COST;
         one.keep(1, record.clone(), half);
         other.keep(1, record.clone(), half);
         other.keep(2, record.clone(), 1);

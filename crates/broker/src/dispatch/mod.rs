@@ -2,7 +2,8 @@
 //! subscribers that it is for.
 //!
 //! How progress is kept. A stream has a cursor of its own (`matched`), below which everything is done with, and a child of it
-//! for each subscriber, which says what that one is done with while others are not. What nobody gets is settled at once.
+//! for each subscriber, which says what that one is done with while others are not. What is delivered is said within two
+//! milliseconds and what nobody gets within a tenth of a second, with all that comes meanwhile.
 //! Attempts that failed are kept with the child, so that retries go on after a restart where they were, and the event is
 //! its subscriber's whatever the filter says meanwhile. The log is told in batches, one at a time, and without a sync: what
 //! a crash takes of that is delivered again: for each subscriber no more than it is sent at a time, and as much again, or 32.
@@ -17,11 +18,13 @@
 //! a stream of its own, from which it goes on. So it holds up nobody else, and pins nothing of the broker's stream. It reads
 //! there until it has caught up.
 //!
-//! What things cost, n being the subscribers of one broker: an event costs one read of up to 256 together, one walk through
-//! the index over filters, and for each subscriber that gets it about 100 bytes of memory until it is done with; a completed
-//! delivery 20 bytes of the log or less, since neighbours are said together. A subscriber that waits costs its entry. A
-//! change of one Trigger costs that Trigger. Filters are evaluated a few milliseconds at a time, between which others get
-//! the thread; what one filter may do for one event is bounded, and who asks for more is counted and told in the log.
+//! What things cost, n being the subscribers of one broker: an event costs one read of up to 256 together, out of the log's
+//! tail in memory where it has just come, and then it is not decoded again; one walk through the index over filters; what it
+//! is sent as, made once for all who are sent it in the form in which it came; and for each subscriber that gets it about 100
+//! bytes of memory until it is done with. A completed delivery costs 20 bytes of the log or less, since neighbours are said
+//! together. A subscriber that waits costs its entry. A change of one Trigger costs that Trigger. Filters are evaluated a few
+//! milliseconds at a time, between which others get the thread; what one filter may do for one event is bounded, and who asks
+//! for more is counted and told in the log.
 
 mod adopted;
 mod attempt;

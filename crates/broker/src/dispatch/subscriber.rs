@@ -171,9 +171,7 @@ impl Subscriber {
 
     /// The event whose turn it is, if there is room for one.
     pub(crate) fn next(&mut self) -> Option<Item> {
-        // What was done and not told is done again after a crash: no more of that than of what is under way.
-        let most_untold = self.limit.current().max(MOST_UNTOLD);
-        while self.in_flight < self.limit.current() && self.untold + self.telling < most_untold {
+        while self.in_flight < self.limit.current() && self.untold + self.telling < self.most_untold() {
             let item = self.ready.pop_front()?;
             let Some(held) = self.held(item) else { continue };
             let Some(key) = held.key.filter(|_| !held.has_turn) else { return Some(item) };
@@ -194,6 +192,17 @@ impl Subscriber {
             }
         }
         None
+    }
+
+    /// How many events may be done with before the log is told: what was done and not told is done again after a crash, so no
+    /// more than are under way.
+    fn most_untold(&self) -> usize {
+        self.limit.current().max(MOST_UNTOLD)
+    }
+
+    /// Whether the log is to be told, or it soon gets no event before that.
+    pub(crate) fn is_to_be_told_of(&self) -> bool {
+        2 * self.untold >= self.most_untold()
     }
 
     pub(crate) fn held(&mut self, item: Item) -> Option<&mut Held> {
@@ -401,6 +410,22 @@ mod tests {
         assert_eq!(deliver_all(&mut subscriber), 0);
         subscriber.told();
         assert_eq!(deliver_all(&mut subscriber), MOST_UNTOLD);
+    }
+
+    #[test]
+    fn the_log_is_to_be_told_before_anything_waits_for_that() {
+        let mut subscriber = subscriber(Ordering::Unordered, 4);
+        (0..100).for_each(|offset| subscriber.hold(offset, None));
+        let mut done = 0;
+        while !subscriber.is_to_be_told_of() {
+            let item = subscriber.next().expect("nothing waits yet");
+            subscriber.done(item);
+            done += 1;
+        }
+        assert!((8..MOST_UNTOLD).contains(&done), "{done}");
+        assert!(subscriber.next().is_some(), "and nothing does while it is told");
+        subscriber.tell();
+        assert!(!subscriber.is_to_be_told_of());
     }
 
     #[test]

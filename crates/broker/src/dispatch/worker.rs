@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use knoll_event::filter::Matching;
 use knoll_journal::{
@@ -65,6 +64,13 @@ const HOLD_UP: Duration = Duration::from_millis(100);
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Before the log is told again what it refused.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// How long it may be before the log is told of a delivery, so that many are said together; sooner where a subscriber would wait
+/// for that.
+const DELIVERED: Duration = Duration::from_millis(2);
+/// How long it may be before it is told of events that nobody gets: after a crash they are delivered to nobody either.
+const NOBODYS: Duration = Duration::from_millis(100);
+/// Of how many stretches of events that everybody is done with it is told at once.
+const MOST_SETTLED: usize = 64;
 /// Before an event that the system could not read is read again.
 const AFTER_UNREAD: Duration = Duration::from_secs(10);
 /// Attempts that are looked at in one turn.
@@ -162,6 +168,8 @@ pub(crate) struct Worker {
     unsaid: Vec<Number>,
     /// Whose progress is being told.
     being_told: Vec<Number>,
+    /// When the log is told at the latest of what is done with.
+    tell_due: Option<Instant>,
     telling: Option<BoxFuture<'static, (Vec<Write>, Told)>>,
     /// Events that are to be put aside, ahead of whatever is read next; and those of them that are being.
     asides: VecDeque<Aside>,
@@ -238,7 +246,8 @@ impl Worker {
         let look = self.held_up.map(|(_, since)| since + HOLD_UP).filter(|_| looks);
         let again = self.unread.timer().filter(|_| is_free && (is_paused || self.held_up.is_none()));
         let refused = self.refused.filter(|_| self.telling.is_none());
-        [retry, look, again, refused, self.arrive_again].into_iter().flatten().min()
+        let tell = self.tell_due.filter(|_| self.telling.is_none());
+        [retry, look, again, refused, tell, self.arrive_again].into_iter().flatten().min()
     }
 
     /// Reads and gives out events, up to a batch: those that could not be read before, when it is time for them, and
@@ -372,9 +381,8 @@ impl Worker {
         if self.recovered.is_settled(offset) {
             return None;
         }
-        // What was read shares its memory with its neighbours; this is kept, and alone.
-        let record = match Record::decode(Bytes::copy_from_slice(&event.payload)) {
-            Ok(record) => Arc::new(record),
+        let record = match Record::of(&event) {
+            Ok(record) => record,
             Err(error) => {
                 self.context.lost(&self.addressable, offset, &error.to_string());
                 self.settled.insert(offset, offset);
@@ -500,9 +508,9 @@ impl Worker {
             let key = event.filter(|event| !event.key.is_empty()).map(|event| self.hasher.hash_one(&event.key[..]));
             subscriber.hold_next(key);
             if let Some(event) = event
-                && let Ok(record) = Record::decode(Bytes::copy_from_slice(&event.payload))
+                && let Ok(record) = Record::of(event)
             {
-                self.fresh.keep((number, offset), Arc::new(record), event.payload.len());
+                self.fresh.keep((number, offset), record, event.payload.len());
             }
         }
     }
@@ -603,6 +611,9 @@ impl Worker {
     fn done(&mut self, number: Number, item: Item) {
         let Some(subscriber) = self.subscribers.get_mut(&number) else { return };
         subscriber.done(item);
+        let now = Instant::now();
+        let due = if subscriber.is_to_be_told_of() { now } else { now + DELIVERED };
+        self.tell_due = Some(self.tell_due.map_or(due, |before| before.min(due)));
         if item.stream == Stream::Backlog {
             self.fresh.forget(&(number, item.offset));
         }
@@ -643,16 +654,29 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the log how far things are, unless it is being told. What it refused is told with what is new, or after a
-    /// while.
+    /// Whether it is time to tell of what is done with, if something is.
+    fn is_time_to_tell(&mut self) -> bool {
+        let now = Instant::now();
+        let has_settled = !self.has_strangers && !self.settled.is_empty();
+        if !has_settled && self.unsaid.is_empty() {
+            self.tell_due = None;
+            return false;
+        }
+        *self.tell_due.get_or_insert(now + NOBODYS) <= now || self.settled.len() > MOST_SETTLED
+    }
+
+    /// Tells the log how far things are, unless it is being told, or it is not yet time for what there is to say. What it refused
+    /// is told with what is new, or after a while.
     fn tell(&mut self) {
-        let tells_settled = !self.has_strangers && !self.settled.is_empty();
-        let has_news = self.untold.has_news() || tells_settled || !self.unsaid.is_empty();
-        let is_due = self.refused.is_some_and(|due| due <= Instant::now());
-        if self.telling.is_some() || !(has_news || is_due) {
+        if self.telling.is_some() {
             return;
         }
-        if tells_settled {
+        let is_due = self.refused.is_some_and(|due| due <= Instant::now());
+        if !(self.untold.has_news() || is_due || self.is_time_to_tell()) {
+            return;
+        }
+        self.tell_due = None;
+        if !self.has_strangers {
             for (first, last) in std::mem::take(&mut self.settled).iter() {
                 self.untold.settle(self.root, first, last);
             }
@@ -726,7 +750,9 @@ impl Worker {
     /// Tells the log everything that there is now, and waits for its answer.
     async fn tell_all(&mut self) -> Result<(), WorkerError> {
         for _ in 0..2 {
-            self.refused = self.refused.map(|_| Instant::now());
+            let now = Instant::now();
+            self.refused = self.refused.map(|_| now);
+            self.tell_due = Some(now);
             self.tell();
             if let Some(telling) = self.telling.take() {
                 let told = telling.await;

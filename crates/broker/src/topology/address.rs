@@ -12,6 +12,8 @@
 //!
 //! Hosts may be as short as names of services are inside a cluster: without the domain, and without `svc`.
 
+use std::borrow::Cow;
+
 use knoll_api::eventing::services::{
     BROKER_INGRESS as BROKERS, CERTIFICATES, CHANNEL_DISPATCHER as CHANNELS, CHANNEL_SUFFIX as CHANNEL,
     INTEGRATION_SINK as INTEGRATION_SINKS, INTEGRATION_SINK_SUFFIX as INTEGRATION_SINK, JOB_SINK as JOB_SINKS,
@@ -76,9 +78,14 @@ impl Names {
         format!("{name}{INTEGRATION_SINK}.{namespace}.svc.{}", self.cluster_domain)
     }
 
+    /// Whether a host is the name of a Service.
+    pub(super) fn is_service(&self, host: &str) -> bool {
+        self.service(&small(without_port(host))).is_some()
+    }
+
     /// Whether a request is for JobSinks, by its host.
     pub(super) fn is_of_job_sinks(&self, host: &str) -> bool {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = small(without_port(host));
         self.service(&host) == Some((JOB_SINKS, &self.system_namespace))
     }
 
@@ -89,7 +96,7 @@ impl Names {
         host: &str,
         target: &'t str,
     ) -> Option<Result<(&'t str, &'t str), NotFound>> {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = small(without_port(host));
         if self.service(&host) != Some((INTEGRATION_SINKS, &self.system_namespace)) {
             return None;
         }
@@ -100,7 +107,7 @@ impl Names {
 
     /// Namespace and name of the IntegrationSink that a host may be that of.
     pub(super) fn integration_sink(&self, host: &str) -> Option<(String, String)> {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = small(without_port(host));
         let (service, namespace) = self.service(&host)?;
         let name = service.strip_suffix(INTEGRATION_SINK).filter(|name| !name.is_empty())?;
         Some((namespace.to_owned(), name.to_owned()))
@@ -113,7 +120,7 @@ impl Names {
         host: &str,
         target: &'t str,
     ) -> Option<Result<(&'t str, &'t str, bool), NotFound>> {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = small(without_port(host));
         if self.service(&host) != Some((REQUEST_REPLIES, &self.system_namespace)) {
             return None;
         }
@@ -131,7 +138,7 @@ impl Names {
     /// What a request is for. The target is taken as it stands: a query is part of the name, and nothing is decoded, as
     /// upstream has it.
     pub(super) fn name(&self, host: &str, target: &str) -> Result<Name, NotFound> {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = small(without_port(host));
         let (service, namespace) = self.service(&host).ok_or(NotFound::Elsewhere)?;
         if let Some(channel) = service.strip_suffix(CHANNEL)
             && !channel.is_empty()
@@ -160,7 +167,7 @@ impl Names {
     /// The Service whose certificate is presented where this host is asked for. What names none of them gets the one of
     /// brokers: who asks for no name, such as by an address, sends to those.
     pub(crate) fn presenter(&self, host: &str) -> &'static str {
-        let host = host.to_ascii_lowercase();
+        let host = small(host);
         match self.service(&host) {
             Some((service, _)) if service.ends_with(CHANNEL) => CHANNELS,
             Some((service, _)) if service.ends_with(INTEGRATION_SINK) => INTEGRATION_SINKS,
@@ -178,6 +185,11 @@ impl Names {
         let host = host.strip_suffix(".svc").unwrap_or(host);
         host.split_once('.').filter(|(_, namespace)| !namespace.is_empty() && !namespace.contains('.'))
     }
+}
+
+/// A host in small letters, as nearly all are.
+fn small(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
 fn without_port(host: &str) -> &str {

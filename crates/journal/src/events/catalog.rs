@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    CursorId, Event, EventRecord, Progress, Ranges, StreamId, Tally,
+    CursorId, Decoded, Event, EventRecord, Progress, Ranges, StreamId, Tally,
     index::{Run, SegmentIndex, StreamIndex},
     record::{self, Record},
     tally::Counts,
@@ -115,7 +115,7 @@ fn awaited(cursors: &BTreeMap<CursorId, Cursor>, roots: &[CursorId], first: u64,
 }
 
 fn cost(event: &Event) -> usize {
-    event.key.len() + event.payload.len() + EVENT_COST
+    event.key.len() + event.payload.len() + EVENT_COST + event.decoded.as_ref().map_or(0, Decoded::bytes)
 }
 
 impl Catalog {
@@ -456,13 +456,14 @@ pub(crate) fn shared(whole: &Bytes, event: &EventRecord<'_>) -> Event {
         time: event.time,
         key: whole.slice_ref(event.key),
         payload: whole.slice_ref(event.payload),
+        decoded: None,
     }
 }
 
 /// An event with bytes of its own.
 pub(crate) fn copied(event: &EventRecord<'_>) -> Event {
     let (key, payload) = (Bytes::copy_from_slice(event.key), Bytes::copy_from_slice(event.payload));
-    Event { offset: event.offset, time: event.time, key, payload }
+    Event { offset: event.offset, time: event.time, key, payload, decoded: None }
 }
 
 #[cfg(test)]
@@ -507,7 +508,7 @@ mod tests {
         for id in 0..100 {
             let stream = StreamId(id);
             apply(&mut catalog, &Record::Stream { stream, name: b"short-lived" });
-            let event = Event { offset: 0, time: 0, key: Bytes::new(), payload: Bytes::new() };
+            let event = Event { offset: 0, time: 0, key: Bytes::new(), payload: Bytes::new(), decoded: None };
             catalog.remember(stream, event, 1 << 20);
             apply(&mut catalog, &Record::StreamDeleted(stream));
         }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EventLog, StreamId, Write, WriteError, Written};
+use super::{Decoded, EventLog, StreamId, Write, WriteError, Written};
 
 /// Most requests that wait.
 const QUEUE: usize = 4096;
@@ -166,7 +166,9 @@ impl EventWriter {
 /// What a write counts towards the bytes that may wait.
 fn size(write: &Write) -> usize {
     match write {
-        Write::Append { key, payload, .. } => key.len() + payload.len(),
+        Write::Append { key, payload, decoded, .. } => {
+            key.len() + payload.len() + decoded.as_ref().map_or(0, Decoded::bytes)
+        }
         Write::CreateStream { name } | Write::CreateCursor { name, .. } => name.len(),
         Write::Settle { ranges, .. } => ranges.len() * 16,
         Write::DeleteStream(_) | Write::DeleteCursor(_) | Write::Attempted { .. } => 0,
@@ -332,7 +334,7 @@ mod tests {
     }
 
     fn event(stream: StreamId, payload: &'static [u8]) -> Write {
-        Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(payload) }
+        Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(payload), decoded: None }
     }
 
     fn asked(writer: &EventWriter, writes: Vec<Write>, durability: Durability) -> Outcomes {

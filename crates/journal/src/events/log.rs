@@ -1,21 +1,22 @@
 //! Writing: one owner, batches, one sync for all that was written before it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use bytes::Bytes;
 
 use super::{
-    CursorId, EventOptions, EventRecord, KEY_BYTES, NAME_BYTES, Ranges, SCATTER, StreamId, Write, WriteError, Written,
+    CursorId, Decoded, Event, EventOptions, EventRecord, KEY_BYTES, NAME_BYTES, Ranges, SCATTER, StreamId, Write,
+    WriteError, Written,
     catalog::{Catalog, Place, copied, shared},
     files,
     read::{EventReader, Shared},
     record::Record,
     retention::Cleaning,
 };
-use crate::{Batch, Claim, Disk, Frame, Log, LogError, Options, Scan};
+use crate::{Batch, Claim, Disk, Log, LogError, Options, frame::records_of_batch};
 
 /// A batch that has grown past this many bytes is written.
 const BATCH_BYTES: usize = 4 << 20;
@@ -69,8 +70,10 @@ pub(super) struct Staged {
     batch: Batch,
     /// Which outcomes depend on it.
     outcomes: Vec<usize>,
-    /// Bytes of new events' keys and payloads.
+    /// Bytes of new events' keys and payloads, but for those of `decoded`.
     event_bytes: usize,
+    /// New events of which it is known what they say, in the order of their records.
+    decoded: VecDeque<(StreamId, Event)>,
     /// The next offset and the newest time of streams, as they will be.
     ends: HashMap<StreamId, (u64, u64)>,
     /// Places at most by which each cursor's progress will be more scattered.
@@ -138,6 +141,7 @@ impl EventLog {
     pub fn write(&mut self, writes: &[Write]) -> Vec<Result<Written, WriteError>> {
         let mut outcomes = Vec::with_capacity(writes.len());
         let mut staged = Staged::default();
+        staged.batch.reserve(writes.iter().map(room).sum::<usize>().min(BATCH_BYTES));
         for write in writes {
             // What is there decides what these say, so what came before is put there first.
             let alone = !matches!(write, Write::Append { .. } | Write::Settle { .. } | Write::Attempted { .. });
@@ -240,8 +244,8 @@ impl EventLog {
         self.running()?;
         let catalog = self.shared.read();
         match write {
-            Write::Append { stream, time, key, payload } => {
-                return self.stage_event(&catalog, staged, (*stream, *time, key, payload));
+            Write::Append { stream, time, key, payload, decoded } => {
+                return self.stage_event(&catalog, staged, (*stream, *time, key, payload), decoded.as_ref());
             }
             Write::CreateStream { name } => {
                 within("the stream's name", name, NAME_BYTES)?;
@@ -292,6 +296,7 @@ impl EventLog {
         catalog: &Catalog,
         staged: &mut Staged,
         (id, time, key, payload): (StreamId, u64, &Bytes, &Bytes),
+        decoded: Option<&Decoded>,
     ) -> Result<Written, WriteError> {
         let stream = catalog.streams.get(&id).ok_or(WriteError::NoStream)?;
         within("the event's key", key, KEY_BYTES)?;
@@ -308,7 +313,12 @@ impl EventLog {
         let (offset, time) = (end.0, time.max(end.1));
         *end = (offset + 1, time);
         staged.push(&Record::Event(EventRecord { stream: id, offset, skipped: 0, time, key, payload }));
-        staged.event_bytes += key.len() + payload.len();
+        if let Some(decoded) = decoded {
+            let (key, payload, decoded) = (key.clone(), payload.clone(), Some(decoded.clone()));
+            staged.decoded.push_back((id, Event { offset, time, key, payload, decoded }));
+        } else {
+            staged.event_bytes += key.len() + payload.len();
+        }
         Ok(Written::Appended(offset))
     }
 
@@ -348,7 +358,7 @@ impl EventLog {
     }
 
     /// Applies the records just written.
-    fn take_in(&mut self, Staged { batch, event_bytes, .. }: Staged) {
+    fn take_in(&mut self, Staged { batch, event_bytes, mut decoded, .. }: Staged) {
         // The tail keeps the batch as it is, unless that is mostly something else.
         let keeps_batch = event_bytes * 2 >= batch.len();
         let segment = self.log.sequence();
@@ -356,17 +366,19 @@ impl EventLog {
         let frames = batch.into_frames();
         let mut catalog = self.shared.write();
         catalog.open_bytes = self.log.written();
-        let mut scan = Scan::new(&frames);
-        while let Some((at, frame)) = scan.next() {
-            let Frame::Record(payload) = frame else { continue };
+        for (at, end, payload) in records_of_batch(&frames) {
             let Some(record) = Record::decode(payload) else { continue };
-            let (at, bytes) = (start + at as u64, scan.offset() - at);
+            let (at, bytes) = (start + at as u64, end - at);
             let is_new = |event: &EventRecord<'_>| {
                 catalog.streams.get(&event.stream).is_some_and(|stream| event.offset >= stream.next)
             };
             let new = match &record {
-                Record::Event(event) if is_new(event) && keeps_batch => Some((event.stream, shared(&frames, event))),
-                Record::Event(event) if is_new(event) => Some((event.stream, copied(event))),
+                Record::Event(event) if is_new(event) => {
+                    let known =
+                        decoded.pop_front_if(|(stream, known)| *stream == event.stream && known.offset == event.offset);
+                    let taken = || if keeps_batch { shared(&frames, event) } else { copied(event) };
+                    Some((event.stream, known.map_or_else(taken, |(_, event)| event)))
+                }
                 _ => None,
             };
             let at = u32::try_from(at).expect("segments are bounded");
@@ -456,6 +468,16 @@ impl EventLog {
     }
 }
 
+/// About how many bytes of a batch a write takes.
+fn room(write: &Write) -> usize {
+    /// A frame, and numbers.
+    const AROUND: usize = 40;
+    match write {
+        Write::Append { key, payload, .. } => AROUND + key.len() + payload.len(),
+        _ => AROUND,
+    }
+}
+
 fn within(what: &'static str, bytes: &Bytes, limit: usize) -> Result<(), WriteError> {
     if bytes.len() <= limit { Ok(()) } else { Err(WriteError::TooLarge { what, bytes: bytes.len(), limit }) }
 }
@@ -541,7 +563,8 @@ mod tests {
         };
         let cursor = Write::CreateCursor { stream, name: Bytes::from_static(b"c"), parent: None, start: None };
         let Ok(Written::Cursor(cursor)) = log.write(&[cursor])[0] else { panic!("no cursor") };
-        let event = Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(b"small") };
+        let event =
+            Write::Append { stream, time: 1, key: Bytes::new(), payload: Bytes::from_static(b"small"), decoded: None };
         assert!(log.write(&vec![event.clone(); 2 * SCATTER]).iter().all(Result::is_ok));
         log.sync().expect("syncs");
         let ranges = (0..SCATTER as u64).map(|n| (2 * n + 1, 2 * n + 1)).collect();

@@ -18,7 +18,8 @@
 //!   failed write that is no want of room, nothing is acknowledged any more.
 //!
 //! What things cost: a write appends its bytes once, and a sync is one for all writes before it. Reading an event costs
-//! one read of 32 KiB, of many in order one for up to 1 MiB, and none where they are still in the tail kept in memory.
+//! one read of 32 KiB, of many in order one for up to 1 MiB, and none where they are still in the tail kept in memory, which
+//! keeps with them what whoever wrote them had made of them ([`Decoded`]).
 //! Memory holds eight bytes for each 32 KiB of a stream's events (at least an entry a segment), each cursor's ranges, and
 //! the tail. A start reads the last segment, and of each other one its index file, 2 KB or so. Copying forward writes an
 //! event again at most once for each time that half of its segment became superfluous, or a quarter while three quarters of
@@ -32,6 +33,7 @@
 
 mod catalog;
 mod commit;
+mod decoded;
 mod files;
 mod index;
 mod log;
@@ -48,6 +50,7 @@ mod varint;
 use bytes::Bytes;
 
 pub use commit::{Answer, Committer, Durability, EventWriter, GroupCommit, Published, SubmitError};
+pub use decoded::Decoded;
 pub use log::EventLog;
 pub use progress::Progress;
 pub use ranges::Ranges;
@@ -85,6 +88,8 @@ pub struct Event {
     pub key: Bytes,
     /// Its content.
     pub payload: Bytes,
+    /// What that says, where it is at hand.
+    pub decoded: Option<Decoded>,
 }
 
 /// How long events are kept that nobody waits for any more; shorter when the disk is full.
@@ -105,7 +110,7 @@ pub struct EventOptions {
     pub payload_bytes: usize,
     /// Events are refused while the segments are more bytes than this. Copying forward takes up to one segment more.
     pub budget_bytes: u64,
-    /// What of the newest events is kept in memory, bytes.
+    /// What of the newest events is kept in memory, bytes, with what they say.
     pub tail_bytes: usize,
     /// Room that is kept back on the disk once the log itself is as large, bytes; none with nought. When the disk is full, what consumers settle is
     /// written there, and so are copies out of segments of which no more than half as much is needed, so that something
@@ -123,7 +128,7 @@ impl Default for EventOptions {
             segment_bytes: 64 << 20,
             payload_bytes: 16 << 20,
             budget_bytes: 16 << 30,
-            tail_bytes: 8 << 20,
+            tail_bytes: 16 << 20,
             reserve_bytes: 16 << 20,
             retention: Retention { age_ms: 24 * 3600 * 1000, bytes: 4 << 30 },
             run: Vec::new(),
@@ -144,6 +149,9 @@ pub enum Write {
         key: Bytes,
         /// Its content.
         payload: Bytes,
+        /// What that says. With it the tail keeps key and payload as they are given, so that they have to be memory of their
+        /// own; without it they are copied.
+        decoded: Option<Decoded>,
     },
     /// A stream of this name, at most [`NAME_BYTES`]; the one that is there, if one is.
     CreateStream {

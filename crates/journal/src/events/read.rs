@@ -209,6 +209,25 @@ impl EventReader {
         Ok(read)
     }
 
+    /// The same, where that needs no disk: all that is there from `from` on is in the tail in memory, or nothing is there yet.
+    /// Otherwise nothing, at once.
+    ///
+    /// # Errors
+    /// When there is no such stream.
+    pub fn read_tail(&self, stream: StreamId, from: u64, most: usize, bytes: usize) -> Result<Option<Read>, ReadError> {
+        let catalog = self.shared.read();
+        let stream = catalog.streams.get(&stream).ok_or(ReadError::NoStream)?;
+        if from >= stream.synced {
+            return Ok(Some(Read { next: from, ..Read::default() }));
+        }
+        if stream.tail.front().is_none_or(|event| event.offset > from) {
+            return Ok(None);
+        }
+        let events = from_tail(stream, from, most, bytes);
+        let next = events.last().map_or(from, |event| event.offset + 1);
+        Ok(Some(Read { events, next, ..Read::default() }))
+    }
+
     /// Looks up what stands at `read.next`, and notes what does not stand before it.
     fn next(&self, id: StreamId, read: &mut Read, most: usize, left: usize) -> Result<Next, ReadError> {
         let catalog = self.shared.read();

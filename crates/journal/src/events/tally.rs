@@ -168,7 +168,7 @@ mod tests {
             match step {
                 Step::Append { stream, bytes, count } => {
                     let (stream, payload) = (self.stream(stream), Bytes::from(vec![7; bytes]));
-                    let event = Write::Append { stream, time: 1, key: Bytes::new(), payload };
+                    let event = Write::Append { stream, time: 1, key: Bytes::new(), payload, decoded: None };
                     self.log().write(&vec![event; count]);
                     self.log().sync().expect("syncs");
                 }

@@ -114,7 +114,7 @@ async fn put(
     for aside in asides {
         let Some(place) = places.get(&aside.number).copied() else { continue };
         let (key, payload) = (aside.key.clone(), aside.payload.clone());
-        writes.push(Write::Append { stream: place.0, time: aside.time, key, payload });
+        writes.push(Write::Append { stream: place.0, time: aside.time, key, payload, decoded: None });
         of.push(aside);
     }
     let outcomes = log.write(writes, Durability::Synced).await?;

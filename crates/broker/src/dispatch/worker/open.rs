@@ -69,6 +69,7 @@ impl Worker {
             refused: None,
             unsaid: Vec::new(),
             being_told: Vec::new(),
+            tell_due: None,
             telling: None,
             asides: Default::default(),
             moving: None,

@@ -118,7 +118,13 @@ impl Worker {
         let (mut writes, mut whose) = (Vec::new(), Vec::new());
         for Again { number, key, payload, .. } in again {
             let Some(place) = places.get(&number).copied() else { continue };
-            writes.push(Write::Append { stream: place.0, time: u64::try_from(time).unwrap_or(0), key, payload });
+            writes.push(Write::Append {
+                stream: place.0,
+                time: u64::try_from(time).unwrap_or(0),
+                key,
+                payload,
+                decoded: None,
+            });
             whose.push((number, place));
         }
         let outcomes = self.context.log.write(writes, Durability::Synced).await?;
