@@ -1,29 +1,41 @@
-//! The certificates that Eventing's Services present over https: made by the instance's own authority while the feature
-//! `transport-encryption` asks for them, and made anew long before they end. They live in Secrets, where controllers read
-//! whom senders are to trust, and the data plane what it presents. A Secret of such a name that somebody else made or
-//! changed is used as it is.
+//! The certificates that Eventing presents over https, its Services and the pods of EventTransforms: made by the instance's
+//! own authority while the feature `transport-encryption` asks for them, and made anew long before they end. They live in
+//! Secrets, where controllers read whom senders are to trust, and the data plane and the pods what they present. A Secret
+//! that cannot be written holds up none of the others.
 
-use std::{sync::Arc, time::Duration};
+mod issuer;
+mod known;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, Secret},
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use knoll_api::{
-    Kind,
+    Key, Kind,
     config::eventing::{EventingFeatures, TransportEncryption},
-    eventing::services::CERTIFICATES,
 };
-use knoll_apiserver::auth::{Pki, PkiError};
+use knoll_apiserver::auth::Pki;
 use knoll_broker::topology::Names;
 use knoll_client::{
-    Client,
+    Client, Error,
     watch::{Collection, Seen, follow},
 };
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 
+use self::{
+    issuer::{Issuer, Wanted},
+    known::{Due, Known},
+};
 use crate::{
     components::typed::{create, find, replace},
     failure::chain,
@@ -31,28 +43,18 @@ use crate::{
 };
 
 /// How often is looked whether one is to be made anew, though nothing changed.
-pub(super) const EVERY: Duration = Duration::from_secs(600);
-/// After one could not be made.
-pub(super) const AGAIN: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(600);
+/// After one could not be written.
+const AGAIN: Duration = Duration::from_secs(5);
 /// The ConfigMap of the feature.
-pub(super) const FEATURES: &str = "config-features";
-/// Annotation of a Secret that was made here: the end of its certificate, by which one that somebody put in its place is
-/// told from it.
-const MADE: &str = "knoll.dev/certificate";
-
-/// Characters of it: more than a collision by chance has.
-const MARK: usize = 64;
-
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
-const AUTHORITY: &str = "ca.crt";
+const FEATURES: &str = "config-features";
 
 /// Keeps them valid until the tasks are told to stop.
 pub(super) fn keep(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
-    let (stop, names) = (tasks.stop(), names.clone());
+    let (stop, names, encrypts) = (tasks.stop(), names.clone(), Arc::<AtomicBool>::default());
     tasks.restartable("certificates of Eventing", move || {
         let issuer = Issuer { pki: pki.clone(), names: names.clone() };
-        let (keeper, stop) = (Keeper { issuer, client: client.clone() }, stop.clone());
+        let (keeper, stop) = (Keeper::new(issuer, client.clone(), encrypts.clone()), stop.clone());
         async move {
             tokio::select! {
                 () = stop.wait() => Ok(()),
@@ -65,209 +67,219 @@ pub(super) fn keep(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Nam
 struct Keeper {
     issuer: Issuer,
     client: Client,
+    known: Known,
+    /// What the feature said when it was last there.
+    encrypts: Arc<AtomicBool>,
 }
 
-/// Decides what is made.
-pub(super) struct Issuer {
-    pub(super) pki: Arc<Pki>,
-    pub(super) names: Names,
+/// Why a Secret is not as it is to be.
+enum Failure {
+    /// It is refused for its own sake, and is once more until something changes.
+    Refused(String),
+    /// Nothing can be read or written now.
+    Passing(String),
 }
 
-/// A Secret that is to hold a certificate.
-pub(super) struct Wanted<'a> {
-    pub(super) namespace: &'a str,
-    /// Its name.
-    pub(super) name: &'a str,
-    /// The Service that presents the certificate.
-    pub(super) service: &'a str,
-    /// Who the Secret goes with, if with anybody.
-    pub(super) owner: Option<Value>,
+/// What is not as it is to be.
+#[derive(Default)]
+struct Failed {
+    /// Why, as it was told.
+    refused: BTreeMap<Key, String>,
+    /// The same of what passes.
+    passing: Option<String>,
+    /// To be tried again, though nothing changes.
+    again: BTreeSet<Key>,
+    /// When.
+    at: Option<Instant>,
 }
 
 impl Keeper {
-    /// Looks at the start, at every change of the feature or a Secret, and now and then.
+    fn new(issuer: Issuer, client: Client, encrypts: Arc<AtomicBool>) -> Self {
+        let known = Known::new(&issuer.names.system_namespace);
+        Self { issuer, client, known, encrypts }
+    }
+
+    /// Looks at a Secret when it, or who it is for, is new, changed or gone, and at all of them at the start, when the feature
+    /// changes, and now and then.
     async fn run(self) -> Result<(), String> {
-        let (into, mut changes) = mpsc::channel(1);
-        let [features, secrets] = self.followed();
-        let looking = async {
-            while changes.recv().await.is_some() {
-                while let Err(error) = self.look(Timestamp::now()).await {
-                    tracing::error!(error, "the certificates of Eventing cannot be seen to");
-                    tokio::time::sleep(AGAIN).await;
+        let (into, dues) = mpsc::channel(1);
+        let [features, secrets, transforms] = self.followed();
+        let now_and_then = async {
+            loop {
+                sleep(EVERY).await;
+                if into.send(Due::All).await.is_err() {
+                    return;
                 }
             }
         };
-        let now_and_then = async {
-            loop {
-                tokio::time::sleep(EVERY).await;
-                // Where it is full, a look is due already.
-                into.try_send(()).unwrap_or(());
-            }
-        };
         tokio::select! {
-            () = looking => {}
+            () = self.attend(dues) => {}
             () = now_and_then => {}
             () = follow(&self.client, &features, &into, is_change) => {}
-            () = follow(&self.client, &secrets, &into, is_change) => {}
+            () = follow(&self.client, &secrets, &into, |seen| self.known.saw_secret(seen)) => {}
+            () = follow(&self.client, &transforms, &into, |seen| self.known.saw_transform(seen)) => {}
         }
-        Err("the feature and the Secrets are not followed any more".to_owned())
+        Err("the feature, the Secrets and the EventTransforms are not followed any more".to_owned())
     }
 
-    fn followed(&self) -> [Collection; 2] {
-        let of = |kind: Kind, field_selector: String| Collection {
-            path: kind.collection_path(Some(&self.issuer.names.system_namespace)),
-            field_selector,
+    /// The feature, the Secrets and the transforms. Secrets of another type were made by others, and are used as they are.
+    fn followed(&self) -> [Collection; 3] {
+        let of = |kind: Kind, namespace: Option<&str>, field_selector: &str| Collection {
+            path: kind.collection_path(namespace),
+            field_selector: field_selector.to_owned(),
             ..Collection::default()
         };
-        [of(Kind::ConfigMap, format!("metadata.name={FEATURES}")), of(Kind::Secret, String::new())]
+        [
+            of(Kind::ConfigMap, Some(&self.issuer.names.system_namespace), &format!("metadata.name={FEATURES}")),
+            of(Kind::Secret, None, "type=kubernetes.io/tls"),
+            of(Kind::EventTransform, None, ""),
+        ]
     }
 
-    /// Makes what is missing and what is due.
-    async fn look(&self, now: Timestamp) -> Result<(), String> {
-        let namespace = &self.issuer.names.system_namespace;
-        let features: Option<ConfigMap> = find(&self.client, namespace, FEATURES).await.map_err(|e| chain(&e))?;
-        if !encrypts(features.as_ref()) {
-            return Ok(());
+    async fn attend(&self, mut dues: mpsc::Receiver<Due>) {
+        let mut failed = Failed::default();
+        loop {
+            let again = failed.at;
+            let secrets = tokio::select! {
+                due = dues.recv() => match due {
+                    Some(due) => self.known.secrets(due),
+                    None => return,
+                },
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => failed.due(),
+            };
+            self.look(&secrets, &mut failed, Timestamp::now()).await;
         }
-        for (service, name) in CERTIFICATES {
-            let held: Option<Secret> = find(&self.client, namespace, name).await.map_err(|e| chain(&e))?;
-            let place = Wanted { namespace, name, service, owner: None };
-            let wanted = self.issuer.wanted(held.as_ref(), &place, now).map_err(|e| chain(&e))?;
-            let Some(wanted) = wanted else { continue };
-            match held {
-                None => create(&self.client, namespace, &wanted).await,
-                Some(_) => replace(&self.client, namespace, &wanted).await,
+    }
+
+    /// Makes what is missing and what is due of these.
+    async fn look(&self, secrets: &[Key], failed: &mut Failed, now: Timestamp) {
+        let mut passing = None;
+        match self.encrypts().await {
+            Ok(true) => {
+                for secret in secrets {
+                    let settled = match self.known.wanted(secret) {
+                        Some(wanted) => self.settled(&wanted, now).await,
+                        None => Ok(()),
+                    };
+                    passing = failed.note(secret, settled).or(passing);
+                }
             }
-            .map_err(|e| chain(&e))?;
-            tracing::info!(secret = name, "a Service of Eventing has a new certificate");
+            Ok(false) => failed.refused.clear(),
+            Err(error) => {
+                let why = format!("{FEATURES}: {}", said(&error));
+                for secret in secrets {
+                    passing = failed.note(secret, Err(Failure::Passing(why.clone())));
+                }
+            }
         }
+        failed.tell(passing);
+    }
+
+    /// Whether the feature asks for https. While its map is gone or cannot be understood it says what it said, as controllers
+    /// have it: what it carried is not to go with it.
+    async fn encrypts(&self) -> Result<bool, Error> {
+        let map: Option<ConfigMap> = find(&self.client, &self.issuer.names.system_namespace, FEATURES).await?;
+        let data = map.map(|map| map.data.unwrap_or_default());
+        if let Some(Ok(features)) = data.map(|data| EventingFeatures::parse(&data)) {
+            self.encrypts.store(features.transport_encryption != TransportEncryption::Disabled, Relaxed);
+        }
+        Ok(self.encrypts.load(Relaxed))
+    }
+
+    /// Settles it; a panic costs this one.
+    async fn settled(&self, wanted: &Wanted, now: Timestamp) -> Result<(), Failure> {
+        let settled = knoll_faults::caught(Box::pin(self.settle(wanted, now))).await;
+        settled.unwrap_or_else(|panic| Err(Failure::Refused(format!("a panic: {panic}"))))
+    }
+
+    async fn settle(&self, wanted: &Wanted, now: Timestamp) -> Result<(), Failure> {
+        let Key { namespace, name } = &wanted.secret;
+        let held: Option<Secret> =
+            find(&self.client, namespace, name).await.map_err(|error| failure(wanted, &error))?;
+        let made = self.issuer.wanted(held.as_ref(), wanted, now).map_err(|error| Failure::Refused(chain(&error)))?;
+        let Some(made) = made else { return Ok(()) };
+        let written = match held {
+            None => create(&self.client, namespace, &made).await,
+            Some(_) => replace(&self.client, namespace, &made).await,
+        };
+        written.map_err(|error| failure(wanted, &error))?;
+        tracing::info!(secret = %wanted.secret, service = wanted.service, "a Service has a new certificate");
         Ok(())
     }
 }
 
-/// Whether the feature asks for https.
-pub(super) fn encrypts(features: Option<&ConfigMap>) -> bool {
-    let data = features.and_then(|map| map.data.clone()).unwrap_or_default();
-    EventingFeatures::parse(&data).is_ok_and(|f| f.transport_encryption != TransportEncryption::Disabled)
-}
+impl Failed {
+    /// What is to be tried again by now.
+    fn due(&mut self) -> Vec<Key> {
+        self.at = None;
+        std::mem::take(&mut self.again).into_iter().collect()
+    }
 
-impl Issuer {
-    /// The Secret that is to take the place of the one there is; nothing where that is to stay.
-    pub(super) fn wanted(
-        &self,
-        held: Option<&Secret>,
-        place: &Wanted<'_>,
-        now: Timestamp,
-    ) -> Result<Option<Secret>, PkiError> {
-        let Names { system_namespace, cluster_domain } = &self.names;
-        let host = format!("{}.{}.svc", place.service, place.namespace);
-        let hosts = [format!("{host}.{cluster_domain}"), host];
-        if held.is_some_and(|held| !is_made_here(held) || self.is_current(held, &hosts, now)) {
-            return Ok(None);
+    /// Notes what became of a Secret. What passes is returned: it is the same for many, and told once for all.
+    fn note(&mut self, secret: &Key, settled: Result<(), Failure>) -> Option<String> {
+        let refused = self.refused.remove(secret);
+        self.again.remove(secret);
+        match settled {
+            Ok(()) => None,
+            Err(Failure::Refused(why)) => {
+                if refused.as_ref() != Some(&why) {
+                    tracing::warn!(%secret, error = why, "a certificate is not written; it is looked at again when something changes");
+                }
+                self.refused.insert(secret.clone(), why);
+                None
+            }
+            Err(Failure::Passing(why)) => {
+                self.again.insert(secret.clone());
+                self.at.get_or_insert_with(|| Instant::now() + AGAIN);
+                Some(why)
+            }
         }
-        let (certificate, key) = self.pki.service(&hosts, now)?;
-        let metadata = json!({
-            "name": place.name,
-            "namespace": place.namespace,
-            "resourceVersion": held.and_then(|held| held.metadata.resource_version.as_deref()),
-            "labels": {"app.kubernetes.io/name": system_namespace, "app.kubernetes.io/component": place.service},
-            "annotations": {MADE: mark(&certificate)},
-            "ownerReferences": place.owner.iter().collect::<Vec<_>>(),
-        });
-        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-        let entries = [(CERTIFICATE, &*certificate), (KEY, &*key), (AUTHORITY, self.pki.ca_pem())];
-        Ok(Some(Secret {
-            metadata: serde_json::from_value(metadata).expect("metadata by the book"),
-            type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(entries.map(|(name, text)| (name.to_owned(), bytes(text))).into()),
-            ..Secret::default()
-        }))
     }
 
-    /// Whether a Secret that was made here is as it is to be.
-    fn is_current(&self, held: &Secret, hosts: &[String], now: Timestamp) -> bool {
-        let certificate = entry(held, CERTIFICATE).unwrap_or_default();
-        entry(held, KEY).is_some_and(|key| !key.is_empty())
-            && entry(held, AUTHORITY) == Some(self.pki.ca_pem())
-            && self.pki.vouches(certificate, hosts, now)
+    /// Tells what does not work now, once until it is something else.
+    fn tell(&mut self, passing: Option<String>) {
+        if let Some(why) = passing.as_ref().filter(|why| self.passing.as_ref() != Some(why)) {
+            tracing::error!(
+                error = why,
+                secrets = self.again.len(),
+                "certificates of Eventing cannot be seen to; they are again"
+            );
+        }
+        if passing.is_some() || self.again.is_empty() {
+            self.passing = passing;
+        }
     }
 }
 
-/// What is looked at once more for.
-fn is_change(seen: Seen) -> Option<()> {
-    matches!(seen, Seen::Listed(_) | Seen::Added(_) | Seen::Modified(_) | Seen::Gone(_)).then_some(())
+/// What a refusal means for a Secret. Of Services there are few, and all of Eventing waits for theirs: whatever keeps one from
+/// being written, such as a namespace that is not there yet, may pass. A tenant's waits until something changes: its namespace
+/// goes, or has no room, or there is a Secret that takes no change.
+fn failure(wanted: &Wanted, error: &Error) -> Failure {
+    match error {
+        Error::Api(refused) if wanted.owner.is_some() && is_its_own(refused.code) => {
+            Failure::Refused(refused.message.clone())
+        }
+        error => Failure::Passing(format!("{}: {}", wanted.secret, said(error))),
+    }
 }
 
-fn entry<'s>(secret: &'s Secret, name: &str) -> Option<&'s str> {
-    std::str::from_utf8(&secret.data.as_ref()?.get(name)?.0).ok()
+fn said(error: &Error) -> String {
+    match error {
+        Error::Api(refused) => refused.message.clone(),
+        error => chain(error),
+    }
 }
 
-fn is_made_here(secret: &Secret) -> bool {
-    let annotations = secret.metadata.annotations.as_ref();
-    let made = annotations.and_then(|annotations| annotations.get(MADE));
-    made.is_some_and(|made| entry(secret, CERTIFICATE).map(mark).as_ref() == Some(made))
+/// Whether a refusal is about the one object, not the server or who asks too often.
+fn is_its_own(code: u16) -> bool {
+    (400..500).contains(&code) && !matches!(code, 401 | 408 | 429)
 }
 
-/// By what a certificate's text is told from another: the end of it, which is of its signature.
-fn mark(certificate: &str) -> String {
-    let lines = certificate.lines().map(str::trim).filter(|line| !line.starts_with("-----"));
-    let text: Vec<char> = lines.flat_map(str::chars).collect();
-    text[text.len().saturating_sub(MARK)..].iter().collect()
+/// Whether something of the feature may be different.
+fn is_change(seen: Seen) -> Option<Due> {
+    let is_change = matches!(seen, Seen::Listed(_) | Seen::Added(_) | Seen::Modified(_) | Seen::Gone(_));
+    is_change.then_some(Due::All)
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::SignedDuration;
-    use knoll_api::eventing::services::{BROKER_INGRESS, BROKER_INGRESS_SECRET};
-
-    use super::*;
-
-    fn issuer(directory: &std::path::Path, now: Timestamp) -> Issuer {
-        Issuer { pki: Arc::new(Pki::open(directory, now).expect("keys")), names: Names::default() }
-    }
-
-    fn wanted(issuer: &Issuer, held: Option<&Secret>, now: Timestamp) -> Option<Secret> {
-        let (namespace, name) = ("knative-eventing", BROKER_INGRESS_SECRET);
-        let place = Wanted { namespace, name, service: BROKER_INGRESS, owner: None };
-        issuer.wanted(held, &place, now).expect("a certificate")
-    }
-
-    #[test]
-    fn a_secret_is_made_kept_and_made_anew_before_it_ends() {
-        let (directory, now) = (tempfile::tempdir().expect("a directory"), Timestamp::now());
-        let issuer = issuer(directory.path(), now);
-        let made = wanted(&issuer, None, now).expect("there is none");
-        let shown = serde_json::to_value(&made).expect("JSON");
-        assert_eq!(shown["type"], "kubernetes.io/tls");
-        assert_eq!(shown["metadata"]["name"], "mt-broker-ingress-server-tls");
-        assert_eq!(shown["metadata"]["labels"]["app.kubernetes.io/component"], "broker-ingress");
-        assert_eq!(entry(&made, AUTHORITY), Some(issuer.pki.ca_pem()));
-        let hosts = ["broker-ingress.knative-eventing.svc", "broker-ingress.knative-eventing.svc.cluster.local"];
-        let vouched = issuer.pki.vouches(entry(&made, CERTIFICATE).expect("one"), &hosts.map(str::to_owned), now);
-        assert!(vouched);
-        assert!(wanted(&issuer, Some(&made), now).is_none(), "nothing is due");
-        let later = now + SignedDuration::from_hours(300 * 24);
-        let renewed = wanted(&issuer, Some(&made), later).expect("it is due");
-        assert_ne!(renewed.data, made.data);
-        let mut moved = issuer;
-        moved.names.cluster_domain = "other.org".into();
-        assert!(wanted(&moved, Some(&made), now).is_some(), "its names are others");
-    }
-
-    #[test]
-    fn a_users_own_is_used_as_it_is() {
-        let (directory, now) = (tempfile::tempdir().expect("a directory"), Timestamp::now());
-        let issuer = issuer(directory.path(), now);
-        let own = |data: Value| -> Secret { serde_json::from_value(json!({"data": data})).expect("a Secret") };
-        assert!(wanted(&issuer, Some(&own(json!({}))), now).is_none());
-        let mut replaced = wanted(&issuer, None, now).expect("there is none");
-        let other = wanted(&issuer, None, now).expect("there is none");
-        // As `kubectl apply` leaves it, which keeps annotations.
-        replaced.data = other.data;
-        assert!(wanted(&issuer, Some(&replaced), now).is_none());
-        // A part of one that was made here is lost: it is mended.
-        let mut broken = wanted(&issuer, None, now).expect("there is none");
-        broken.data.as_mut().expect("data").remove(KEY);
-        assert!(wanted(&issuer, Some(&broken), now).is_some());
-    }
-}
+mod tests;

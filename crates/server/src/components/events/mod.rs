@@ -2,12 +2,13 @@
 
 mod certificates;
 mod event_types;
+#[cfg(test)]
+mod fake_api;
 pub(crate) mod graph;
 mod jobs;
 mod operations;
 mod senders;
 mod tokens;
-mod transform_certificates;
 
 use std::{
     fs, io,
@@ -64,8 +65,7 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// Keeps the certificates that Eventing presents valid until the tasks are told to stop: its Services', and those of pods that
 /// are made for it.
 pub(crate) fn keep_certificates(tasks: &mut Tasks, pki: Arc<Pki>, client: Client, names: &Names) {
-    certificates::keep(tasks, pki.clone(), client.clone(), names);
-    transform_certificates::keep(tasks, pki, client, names);
+    certificates::keep(tasks, pki, client, names);
 }
 
 /// The data plane as others see it: nothing while its log is not open.
