@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens, Transport,
     client::{Client, MachineAddresses, Resolve, resolve_as_the_machine_does},
-    dead_letters::Letters,
+    dead_letters::{Letters, Redriven, Undeliverable},
     dispatch::{Command, Context, Room, Supervisor, UnderWay},
     history::{self, History, Start},
     ingress::Authorize,
@@ -212,19 +212,27 @@ impl DataPlane {
     }
 
     /// Delivers dead letters again, each to the Trigger or Subscription it was for, with all its attempts: a batch at a time,
-    /// between which others are delivered. Those before the first that fails are under way.
+    /// between which others are delivered. What became of them.
     ///
     /// # Errors
-    /// When one is not there, or whom it was for.
-    pub async fn redrive(&self, name: &Name, offsets: Vec<u64>) -> Result<(), OperationError> {
-        let mut left = &offsets[..];
+    /// When one is not there, or whom it was for, unless such a one [stays](Undeliverable::Stays). Those before the first that
+    /// fails are under way.
+    pub async fn redrive(
+        &self,
+        name: &Name,
+        offsets: Vec<u64>,
+        undeliverable: Undeliverable,
+    ) -> Result<Redriven, OperationError> {
+        let (mut left, mut all) = (&offsets[..], Redriven::default());
         while !left.is_empty() {
             let (answer, answered) = oneshot::channel();
-            let batch = left[..left.len().min(REDRIVEN_TOGETHER)].to_vec();
-            let done = self.ask(name, Command::Redrive { offsets: batch, answer }, answered).await?;
-            left = &left[done.min(left.len())..];
+            let offsets = left[..left.len().min(REDRIVEN_TOGETHER)].to_vec();
+            let command = Command::Redrive { offsets, undeliverable, answer };
+            let (through, done) = self.ask(name, command, answered).await?;
+            all.add(done);
+            left = &left[through.min(left.len())..];
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Drops dead letters for good.

@@ -1,10 +1,12 @@
 //! The built-in dead letters: events that could not be delivered and that no dead letter sink took. They stay, whatever
 //! retention says, until they are delivered again or dropped on request, or their broker or channel is deleted.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use knoll_event::{Event, knative};
-use knoll_journal::events::{CursorId, Durability, GapCause, ReadError, StreamId, Write, WriteError, Written};
+use knoll_journal::events::{self, CursorId, Durability, ReadError, StreamId, Write, WriteError, Written};
 use tokio::time::{Duration, sleep};
 
 use crate::{Log, budget::From, log::AskError, record::Record, streams, topology::Addressable};
@@ -40,6 +42,50 @@ pub struct Page {
     pub next: Option<u64>,
 }
 
+/// What becomes of a dead letter that is to be delivered again and cannot be: it, or whom it was for, is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undeliverable {
+    /// It is said, and those behind it stay.
+    Stops,
+    /// It is counted and stays, and those behind it are delivered.
+    Stays,
+}
+
+/// What became of dead letters that were to be delivered again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redriven {
+    /// Those that are delivered again.
+    pub count: u64,
+    /// Those that stay because whom they were for is not there any more, by its uid.
+    pub orphans: BTreeMap<Box<str>, u64>,
+    /// Those that are not there, or cannot be read, any more.
+    pub missing: u64,
+}
+
+impl Redriven {
+    /// Adds what became of others.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.count += others.count;
+        self.missing += others.missing;
+        for (subscription, count) in others.orphans {
+            *self.orphans.entry(subscription).or_default() += count;
+        }
+    }
+
+    /// Counts one that is undeliverable; whether it is that by what was said.
+    pub(crate) fn stays(&mut self, why: &OperationError) -> bool {
+        match why {
+            OperationError::Orphan { subscription, .. } => *self.orphans.entry(subscription.clone()).or_default() += 1,
+            OperationError::NoLetter(_) | OperationError::Unreadable(_) => self.missing += 1,
+            OperationError::Log(_)
+            | OperationError::Read(_)
+            | OperationError::NoAddressable
+            | OperationError::NoSubscription(_) => return false,
+        }
+        true
+    }
+}
+
 /// Why something that was asked of a broker or channel was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
@@ -58,6 +104,9 @@ pub enum OperationError {
     /// There is no such dead letter (any more).
     #[error("there is no dead letter {0}")]
     NoLetter(u64),
+    /// What it was can not be read any more.
+    #[error("dead letter {0} cannot be read any more: drop it")]
+    Unreadable(u64),
     /// Whose it is, is not there any more.
     #[error(
         "dead letter {offset} is for the subscription {subscription}, which is not there any more: drop it, or send the event to the broker"
@@ -145,21 +194,20 @@ impl Letters {
             if read.next == next {
                 return Ok(page);
             }
-            for gap in read.gaps.iter().filter(|gap| matches!(gap.cause, GapCause::Damaged { .. })) {
-                page.unreadable
-                    .extend(progress.unsettled(gap.first, gap.last + 1).flat_map(|(first, last)| first..=last));
-            }
-            for event in read.events.into_iter().filter(|event| !progress.is_settled(event.offset)) {
-                match Record::decode(event.payload) {
-                    Ok(record) => page.letters.push(DeadLetter {
-                        offset: event.offset,
-                        time: event.time,
-                        subscription: record.subscription.unwrap_or_default(),
-                        event: record.event,
-                    }),
-                    Err(_) => page.unreadable.push(event.offset),
+            let left = most - page.letters.len() - page.unreadable.len();
+            // Whatever was removed, nobody settled these.
+            let gaps = read.gaps.iter().flat_map(|gap| progress.unsettled(gap.first.max(next), gap.last + 1));
+            let lost = gaps.flat_map(|(first, last)| first..=last).map(|offset| (offset, None));
+            let mut found: Vec<_> = lost.take(left).collect();
+            let kept = read.events.into_iter().filter(|event| !progress.is_settled(event.offset));
+            found.extend(kept.map(|event| (event.offset, letter(event))));
+            found.sort_by_key(|(offset, _)| *offset);
+            for (offset, letter) in found {
+                match letter {
+                    Some(letter) => page.letters.push(letter),
+                    None => page.unreadable.push(offset),
                 }
-                next = event.offset + 1;
+                next = offset + 1;
                 if page.letters.len() + page.unreadable.len() >= most {
                     page.next = Some(next);
                     return Ok(page);
@@ -180,7 +228,9 @@ impl Letters {
         let read = self.log.read(stream, offset, 1, 0).await?;
         let event = read.events.into_iter().find(|event| event.offset == offset);
         let record = event.and_then(|event| Record::decode(event.payload).ok());
-        record.ok_or(OperationError::NoLetter(offset))
+        let was_there = self.log.reader().end(stream).is_some_and(|end| offset < end);
+        let missing = if was_there { OperationError::Unreadable(offset) } else { OperationError::NoLetter(offset) };
+        record.ok_or(missing)
     }
 
     /// Forgets them.
@@ -201,6 +251,13 @@ impl Letters {
         }
         Ok(())
     }
+}
+
+/// A dead letter as it is shown, if it can be read.
+fn letter(event: events::Event) -> Option<DeadLetter> {
+    let Record { event: shown, subscription, .. } = Record::decode(event.payload).ok()?;
+    let subscription = subscription.unwrap_or_default();
+    Some(DeadLetter { offset: event.offset, time: event.time, subscription, event: shown })
 }
 
 fn no_letter(offsets: &[u64]) -> OperationError {
@@ -231,12 +288,77 @@ mod tests {
     use super::*;
     use crate::topology::{Kind, Name};
 
+    fn addressable() -> Addressable {
+        Addressable::new(Name::new(Kind::Broker, "ns", "b"), "uid", None, Vec::new())
+    }
+
+    fn record(id: &str) -> Record {
+        let event = Event::new(id, "/s", "t").expect("an event");
+        Record { subscription: Some("trigger".into()), ..Record::new(event, Format::Binary, HeaderMap::new()) }
+    }
+
+    /// Ids of letters, and offsets that cannot be read, page by page of so many.
+    async fn pages(letters: &Letters, most: usize) -> Vec<String> {
+        let (mut found, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let page = letters.page("uid", from, most).await.expect("is read");
+            assert!(page.letters.len() + page.unreadable.len() <= most);
+            found.extend(page.letters.iter().map(|letter| letter.event.id().to_owned()));
+            found.extend(page.unreadable.iter().map(|offset| format!("unreadable {offset}")));
+            next = page.next;
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_any_more_is_named_once_and_can_be_forgotten() {
+        let (disk, of) = (MemoryDisk::default(), addressable());
+        let (log, thread, _) = Log::open(Arc::new(disk.clone()), EventOptions::default()).expect("opens");
+        let letters = Letters { log };
+        for id in ["first", "bad-one", "bad-other", "last"] {
+            letters.keep(&of, &record(id)).await;
+        }
+        let (stream, _) = letters.made(&of).await.expect("is there");
+        let (time, key, payload) = (0, Bytes::new(), Bytes::from_static(b"no record"));
+        letters.log.write_one(Write::Append { stream, time, key, payload, decoded: None }).await.expect("is taken");
+        letters.keep(&of, &record("behind")).await;
+        drop(letters);
+        thread.join().expect("closes");
+        let mut files = disk.files();
+        for file in files.values_mut() {
+            for at in 0..file.len().saturating_sub(4) {
+                if &file[at..at + 4] == b"bad-" {
+                    file[at] ^= 1;
+                }
+            }
+        }
+        let (log, _thread, _) =
+            Log::open(Arc::new(MemoryDisk::holding(files)), EventOptions::default()).expect("opens");
+        let letters = Letters { log };
+        // After damage a stream goes on some offsets later: these are named as well, for they are counted.
+        for most in [1, 2, 100] {
+            let found = pages(&letters, most).await;
+            assert_eq!(found.len() as u64, letters.count("uid"), "{most}");
+            for one in ["behind", "first", "last", "unreadable 1", "unreadable 2", "unreadable 4"] {
+                assert_eq!(found.iter().filter(|found| *found == one).count(), 1, "{one} by {most}: {found:?}");
+            }
+        }
+        for offset in [1, 4] {
+            let unreadable = letters.get("uid", offset).await;
+            assert!(matches!(unreadable, Err(OperationError::Unreadable(of)) if of == offset), "{unreadable:?}");
+        }
+        assert!(matches!(letters.get("uid", 99_999).await, Err(OperationError::NoLetter(99_999))));
+        let before = letters.count("uid");
+        letters.forget("uid", &[1, 2, 4]).await.expect("they are forgotten");
+        assert_eq!(letters.count("uid"), before - 3);
+    }
+
     #[tokio::test]
     async fn a_letter_that_its_reasons_make_too_long_is_kept_without_them_and_says_whose_it_is() {
         let options = EventOptions { payload_bytes: 512, ..EventOptions::default() };
         let (log, _thread, _) = Log::open(Arc::new(MemoryDisk::default()), options).expect("opens");
         let letters = Letters { log };
-        let of = Addressable::new(Name::new(Kind::Broker, "ns", "b"), "uid", None, Vec::new());
+        let of = addressable();
         let mut event = Event::new("1", "/s", "t").expect("an event");
         event.set(knative::ERROR_DATA, &*"x".repeat(500)).expect("a reason");
         let mut letter = Record::new(event, Format::Binary, HeaderMap::new());

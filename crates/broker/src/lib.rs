@@ -48,7 +48,7 @@ pub use budget::NoRoom;
 pub use client::{MachineAddresses, Resolve, resolve_as_the_machine_does};
 pub use config::{Config, ConfigError};
 pub use data_plane::{DataPlane, Hooks};
-pub use dead_letters::{DeadLetter, OperationError, Page};
+pub use dead_letters::{DeadLetter, OperationError, Page, Redriven, Undeliverable};
 pub use dispatch::{Adopted, SubscriptionStatus, Tokens};
 pub use event_types::{EventTypes, Made, NewTypes};
 pub use history::{History, Kept, Start};

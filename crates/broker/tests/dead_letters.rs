@@ -5,7 +5,9 @@ mod world;
 use std::time::Duration;
 
 use http::StatusCode;
-use knoll_broker::{OperationError, Start, Topology, delivery::Delivery, topology::Subscription};
+use knoll_broker::{
+    OperationError, Redriven, Start, Topology, Undeliverable, delivery::Delivery, topology::Subscription,
+};
 use knoll_event::{Event, filter::Filter, knative};
 use tokio::time::sleep;
 use world::*;
@@ -50,12 +52,12 @@ async fn what_no_sink_takes_is_kept_shown_delivered_again_and_dropped_on_request
 
     let before = sinks.seen("sinkless").len();
     sinks.on("sinkless", |_, _| Act::Status(202));
-    world.plane.redrive(&b, vec![mine.offset]).await?;
+    world.plane.redrive(&b, vec![mine.offset], Undeliverable::Stops).await?;
     let seen = sinks.wait("sinkless", before + 1).await;
     let again = &seen[before].event;
     assert_eq!((again.id(), again.data(), again.extension(knative::ERROR_CODE)), ("1", event.data(), None));
     assert_eq!(world.plane.dead_letter_count(&b), 1);
-    let gone = world.plane.redrive(&b, vec![mine.offset]).await;
+    let gone = world.plane.redrive(&b, vec![mine.offset], Undeliverable::Stops).await;
     assert!(matches!(gone, Err(OperationError::NoLetter(offset)) if offset == mine.offset), "{gone:?}");
 
     world.plane.drop_dead_letters(&b, &[other.offset]).await?;
@@ -63,7 +65,10 @@ async fn what_no_sink_takes_is_kept_shown_delivered_again_and_dropped_on_request
     assert_eq!(world.plane.dead_letters(&b, 0, 10).await?.letters, []);
     let never = world.plane.drop_dead_letters(&b, &[99]).await;
     assert!(matches!(never, Err(OperationError::NoLetter(99))), "{never:?}");
-    assert!(matches!(world.plane.redrive(&broker("nope"), vec![1]).await, Err(OperationError::NoAddressable)));
+    assert!(matches!(
+        world.plane.redrive(&broker("nope"), vec![1], Undeliverable::Stays).await,
+        Err(OperationError::NoAddressable)
+    ));
     sleep(Duration::from_millis(100)).await;
     assert_eq!(sinks.seen("sinkless").len(), before + 1);
     world.finish().await;
@@ -109,7 +114,7 @@ async fn a_dead_letter_of_a_trigger_that_is_gone_says_so_and_stays() -> Runs {
     until("it is kept", || world.plane.dead_letter_count(&b) == 1).await;
     world.change(|topology| with(topology, &b, vec![to(&sinks, "u")]));
     world.ready(&["u"]).await;
-    let refused = world.plane.redrive(&b, vec![0]).await.expect_err("nobody to deliver to");
+    let refused = world.plane.redrive(&b, vec![0], Undeliverable::Stops).await.expect_err("nobody to deliver to");
     assert!(
         refused.to_string().starts_with("dead letter 0 is for the subscription t, which is not there"),
         "{refused}"
@@ -134,12 +139,12 @@ async fn many_are_delivered_again_up_to_the_first_that_cannot_be() -> Runs {
     sinks.on("two", |_, _| Act::Status(202));
     let mut offsets: Vec<u64> = (0..260).collect();
     offsets.insert(150, 9999);
-    let refused = world.plane.redrive(&b, offsets).await;
+    let refused = world.plane.redrive(&b, offsets, Undeliverable::Stops).await;
     assert!(matches!(refused, Err(OperationError::NoLetter(9999))), "{refused:?}");
     assert_eq!(world.plane.dead_letter_count(&b), 110);
-    let twice = world.plane.redrive(&b, vec![200, 201, 200]).await;
+    let twice = world.plane.redrive(&b, vec![200, 201, 200], Undeliverable::Stops).await;
     assert!(matches!(twice, Err(OperationError::NoLetter(200))), "{twice:?}");
-    world.plane.redrive(&b, (150..200).chain(202..260).collect()).await?;
+    world.plane.redrive(&b, (150..200).chain(202..260).collect(), Undeliverable::Stops).await?;
     assert_eq!(world.plane.dead_letter_count(&b), 0);
     until("each comes once more", || {
         let seen = ["one", "two"].map(|name| sinks.seen(name).len());
@@ -152,5 +157,30 @@ async fn many_are_delivered_again_up_to_the_first_that_cannot_be() -> Runs {
         let ids: std::collections::BTreeSet<String> = sinks.ids(name).split_off(before).into_iter().collect();
         assert_eq!((ids.len(), sinks.seen(name).len()), (130, before + 130), "{name}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_of_a_trigger_that_is_gone_keep_no_other_from_being_delivered_again() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    sinks.on("gone", |_, _| Act::Status(400));
+    let world = World::start(directory.path(), with(Topology::default(), &b, vec![to(&sinks, "gone")]));
+    world.ready(&["gone"]).await;
+    world.numbers(&b, 0..150, "t").await;
+    until("all are kept", || world.plane.dead_letter_count(&b) == 150).await;
+    sinks.on("stays", |_, _| Act::Status(400));
+    world.change(|topology| with(topology, &b, vec![to(&sinks, "stays")]));
+    world.ready(&["stays"]).await;
+    world.numbers(&b, 150..160, "t").await;
+    until("these as well", || world.plane.dead_letter_count(&b) == 160).await;
+    sinks.on("stays", |_, _| Act::Status(202));
+    let before = sinks.seen("stays").len();
+    let offsets: Vec<u64> = (0..160).chain([9999]).collect();
+    let redriven = world.plane.redrive(&b, offsets, Undeliverable::Stays).await?;
+    let orphans = [("gone".into(), 150)].into();
+    assert_eq!(redriven, Redriven { count: 10, orphans, missing: 1 });
+    until("each comes once more", || sinks.seen("stays").len() == before + 10).await;
+    assert_eq!(world.plane.dead_letter_count(&b), 150);
+    world.finish().await;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod build;
 mod graph;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::Path,
     time::Duration,
@@ -14,7 +15,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-pub use self::arguments::{EventArguments, EventCommand, Fields, LetterCommand, Since, Target};
+pub use self::arguments::{EventArguments, EventCommand, Fields, LetterCommand, Since, Target, Which};
 use crate::{
     admin::{self, AdminError, Asked},
     exit::Exit,
@@ -23,8 +24,10 @@ use crate::{
 
 /// How often it is looked for new events while they are followed.
 const LOOK: Duration = Duration::from_millis(250);
-/// Events and dead letters that are asked for at a time.
+/// Events and dead letters in one answer.
 const MOST: u64 = 100;
+/// Dead letters that something is asked for at a time.
+const AT_A_TIME: usize = 100;
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,18 +58,8 @@ pub fn run(arguments: &EventArguments, now: Timestamp, out: &mut dyn Write) -> R
         return print(out, &build::event(fields, now)?, *output);
     }
     let socket = RunningInstance::find(&arguments.data.data_dir)?.admin;
-    let asked = Endpoint { socket: &socket, namespace: &arguments.namespace };
-    match &arguments.command {
-        EventCommand::List => asked.list(out),
-        EventCommand::Build { .. } => Ok(()),
-        EventCommand::Send { to, fields } => asked.send(to, &build::event(fields, now)?, out),
-        EventCommand::Tail { of, since, follow, output } => {
-            asked.tail(of, since.given().unwrap_or(Since::Offset(0)), now, *follow, *output, out)
-        }
-        EventCommand::Replay { of, to, since } => asked.replay(of, to, since.given(), now, out),
-        EventCommand::Graph { all_namespaces, output } => asked.graph(*all_namespaces, *output, out),
-        EventCommand::Dlq { command } => asked.letters(command, out),
-    }
+    let endpoint = Endpoint { socket: &socket, namespace: &arguments.namespace };
+    endpoint.run(&arguments.command, now, out, &mut io::stderr())
 }
 
 /// How the program ends after this error.
@@ -93,6 +86,28 @@ struct Endpoint<'a> {
 }
 
 impl Endpoint<'_> {
+    /// Prints to `out`, and to `notes` what of all that is asked for cannot be had.
+    fn run(
+        &self,
+        command: &EventCommand,
+        now: Timestamp,
+        out: &mut dyn Write,
+        notes: &mut dyn Write,
+    ) -> Result<(), EventError> {
+        match command {
+            EventCommand::List => self.list(out),
+            EventCommand::Build { .. } => Ok(()),
+            EventCommand::Send { to, fields } => self.send(to, &build::event(fields, now)?, out),
+            EventCommand::Tail { of, since, follow, output } => {
+                let since = since.given().unwrap_or(Since::Offset(0));
+                self.tail(of, since, now, *follow, *output, out)
+            }
+            EventCommand::Replay { of, to, since } => self.replay(of, to, since.given(), now, out),
+            EventCommand::Graph { all_namespaces, output } => self.graph(*all_namespaces, *output, out),
+            EventCommand::Dlq { command } => self.letters(command, out, notes),
+        }
+    }
+
     fn path(&self, of: &Target, verb: &str) -> String {
         let Target { kind, name } = of;
         format!("/events/{kind}/{}/{name}{verb}", self.namespace)
@@ -193,63 +208,130 @@ impl Endpoint<'_> {
         Ok(())
     }
 
-    fn letters(&self, command: &LetterCommand, out: &mut dyn Write) -> Result<(), EventError> {
+    fn letters(&self, command: &LetterCommand, out: &mut dyn Write, notes: &mut dyn Write) -> Result<(), EventError> {
         match command {
             LetterCommand::List { of } => {
                 writeln!(out, "{:<8} {:<24} {:<24} {:<5} {:<28} ID", "OFFSET", "TIME", "FOR", "CODE", "TYPE")?;
-                self.each_letter(of, |letter| {
+                let unreadable = self.each_letter(of, |letter| {
                     let event = &letter["event"];
                     let (offset, time, whose) = (letter["offset"].to_string(), text(letter, "time"), whose(letter));
                     let code = event["knativeerrorcode"].to_string();
                     let (kind, id) = (text(event, "type"), text(event, "id"));
                     writeln!(out, "{offset:<8} {time:<24} {whose:<24} {code:<5} {kind:<28} {id}")
-                })
+                })?;
+                for offset in unreadable {
+                    writeln!(notes, "dead letter {offset} cannot be read any more: drop it")?;
+                }
+                Ok(())
             }
             LetterCommand::Show { of, offset } => {
                 let page =
                     self.ask("GET", &self.path(of, &format!("/dead-letters?offset={offset}&most=1")), &Value::Null)?;
                 let letter = list(&page["deadLetters"]).first().filter(|letter| letter["offset"] == *offset);
-                let missing = || EventError::Usage(format!("there is no dead letter {offset}"));
+                let is_unreadable = list(&page["unreadable"]).iter().any(|unreadable| unreadable == offset);
+                let missing = || {
+                    EventError::Usage(match is_unreadable {
+                        true => format!("dead letter {offset} cannot be read any more: drop it"),
+                        false => format!("there is no dead letter {offset}"),
+                    })
+                };
                 writeln!(out, "{:#}", letter.ok_or_else(missing)?)?;
                 Ok(())
             }
             LetterCommand::Redrive { of, which } => {
-                let count = self.for_letters(of, which, "/redrive")?;
-                writeln!(out, "{count} dead letters are delivered again")?;
-                Ok(())
+                let redriven = self.redrive(of, which)?;
+                writeln!(out, "{} dead letters are delivered again", redriven.count)?;
+                redriven.tell_what_stays(notes)
             }
             LetterCommand::Drop { of, which } => {
-                let count = self.for_letters(of, which, "/drop")?;
-                writeln!(out, "{count} dead letters are dropped")?;
+                let offsets = match which.all {
+                    true => self.letters_there_are(of)?,
+                    false => which.offsets.clone(),
+                };
+                for some in offsets.chunks(AT_A_TIME) {
+                    self.ask("POST", &self.path(of, "/drop"), &json!(some))?;
+                }
+                writeln!(out, "{} dead letters are dropped", offsets.len())?;
                 Ok(())
             }
         }
     }
 
-    /// Asks something for dead letters, as many as may be at a time. How many they were.
-    fn for_letters(&self, of: &Target, which: &arguments::Which, verb: &str) -> Result<usize, EventError> {
-        let mut offsets = which.offsets.clone();
-        if which.all {
-            self.each_letter(of, |letter| {
-                offsets.extend(letter["offset"].as_u64());
-                Ok(())
-            })?;
+    /// Has dead letters delivered again, as many as may be at a time. Of all those there are, some that cannot be hold up no
+    /// other.
+    fn redrive(&self, of: &Target, which: &Which) -> Result<Redriven, EventError> {
+        let (offsets, verb) = match which.all {
+            true => (self.letters_there_are(of)?, "/redrive?undeliverable=stays"),
+            false => (which.offsets.clone(), "/redrive"),
+        };
+        let mut redriven = Redriven::default();
+        for some in offsets.chunks(AT_A_TIME) {
+            redriven.add(&self.ask("POST", &self.path(of, verb), &json!(some))?);
         }
-        for some in offsets.chunks(usize::try_from(MOST).unwrap_or(usize::MAX)) {
-            self.ask("POST", &self.path(of, verb), &json!(some))?;
-        }
-        Ok(offsets.len())
+        Ok(redriven)
     }
 
-    fn each_letter(&self, of: &Target, mut each: impl FnMut(&Value) -> io::Result<()>) -> Result<(), EventError> {
-        let mut next = json!(0);
+    /// The offsets of all dead letters, also of those that cannot be read.
+    fn letters_there_are(&self, of: &Target) -> Result<Vec<u64>, EventError> {
+        let mut offsets = Vec::new();
+        let unreadable = self.each_letter(of, |letter| {
+            offsets.extend(letter["offset"].as_u64());
+            Ok(())
+        })?;
+        offsets.extend(unreadable);
+        Ok(offsets)
+    }
+
+    /// Goes through all dead letters. The offsets of those that cannot be read.
+    fn each_letter(&self, of: &Target, mut each: impl FnMut(&Value) -> io::Result<()>) -> Result<Vec<u64>, EventError> {
+        let (mut next, mut unreadable) = (json!(0), Vec::new());
         while !next.is_null() {
             let page =
                 self.ask("GET", &self.path(of, &format!("/dead-letters?offset={next}&most={MOST}")), &Value::Null)?;
             for letter in list(&page["deadLetters"]) {
                 each(letter)?;
             }
+            unreadable.extend(list(&page["unreadable"]).iter().filter_map(Value::as_u64));
             next = page["next"].clone();
+        }
+        Ok(unreadable)
+    }
+}
+
+/// What became of dead letters that were to be delivered again.
+#[derive(Default)]
+struct Redriven {
+    count: u64,
+    /// Those that stay, by the uid of the Trigger or Subscription that is not there any more.
+    orphans: BTreeMap<String, u64>,
+    /// Those that are not there, or cannot be read, any more.
+    missing: u64,
+}
+
+impl Redriven {
+    /// Adds what the endpoint answered.
+    fn add(&mut self, answer: &Value) {
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        self.count += number(&answer["redriven"]);
+        self.missing += number(&answer["missing"]);
+        for (uid, count) in answer["orphans"].as_object().into_iter().flatten() {
+            *self.orphans.entry(uid.clone()).or_default() += number(count);
+        }
+    }
+
+    fn tell_what_stays(&self, notes: &mut dyn Write) -> Result<(), EventError> {
+        for (uid, count) in &self.orphans {
+            let uid = shown(uid);
+            writeln!(
+                notes,
+                "{count} stay: the Trigger or Subscription they were for (uid {uid}) is not there any more"
+            )?;
+        }
+        if !self.orphans.is_empty() {
+            writeln!(notes, "`dlq list` shows them: drop them, or send their events to the broker")?;
+        }
+        if self.missing > 0 {
+            writeln!(notes, "{} are not there or cannot be read any more: see `dlq list`", self.missing)?;
         }
         Ok(())
     }
@@ -315,20 +397,4 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_strangers_do_nothing_to_a_terminal() {
-        assert_eq!(shown("s\u{1b}[2J\u{9b}1m-ö"), "s\u{fffd}[2J\u{fffd}1m-ö");
-    }
-
-    #[test]
-    fn a_span_is_before_now_and_a_time_is_itself() {
-        let now: Timestamp = "2026-01-02T03:04:05Z".parse().expect("a time");
-        let query = |text| since(text).expect("it is one").query(now).expect("it can be asked for");
-        assert_eq!(query("10m"), "since=2026-01-02T02:54:05Z");
-        assert_eq!(query("2026-01-01T00:00:00Z"), "since=2026-01-01T00:00:00Z");
-        assert!(since("yesterday").is_err());
-    }
-}
+mod tests;

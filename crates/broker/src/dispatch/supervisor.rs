@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     AskError, Log,
-    dead_letters::OperationError,
+    dead_letters::{OperationError, Redriven, Undeliverable},
     streams,
     topology::{Addressable, Change, Name, Topology},
 };
@@ -38,8 +38,10 @@ pub(crate) enum Command {
     Redrive {
         /// Which.
         offsets: Vec<u64>,
-        /// How many of them, from the first on, are under way; one at least.
-        answer: oneshot::Sender<Result<usize, OperationError>>,
+        /// What becomes of those that cannot be.
+        undeliverable: Undeliverable,
+        /// With how many of them, from the first on, it is through, one at least, and what became of these.
+        answer: oneshot::Sender<Result<(usize, Redriven), OperationError>>,
     },
     /// To deliver a batch of events that it keeps again.
     Replay {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     budget::From,
-    dead_letters::{OperationError, without_reasons},
+    dead_letters::{OperationError, Redriven, Undeliverable, without_reasons},
     log::AskError,
     record::Record,
     streams,
@@ -28,9 +28,9 @@ const MATCHED_TOGETHER: u64 = 8;
 impl Worker {
     pub(super) async fn command(&mut self, command: Command) {
         match command {
-            Command::Redrive { offsets, answer } => {
+            Command::Redrive { offsets, undeliverable, answer } => {
                 // Who asked may be gone.
-                drop(answer.send(self.redrive(&offsets).await));
+                drop(answer.send(self.redrive(&offsets, undeliverable).await));
             }
             Command::Replay { subscription, from, to, answer } => {
                 drop(answer.send(self.replay(&subscription, from, to).await));
@@ -39,30 +39,42 @@ impl Worker {
     }
 
     /// Gives the first of these dead letters to those they were for, as events that were put aside: so many as are not more
-    /// bytes than are read together, and up to the first that cannot be. How many they are.
-    async fn redrive(&mut self, offsets: &[u64]) -> Result<usize, OperationError> {
-        let (mut again, mut bytes) = (Vec::new(), 0);
+    /// bytes than are read together, and up to the first that cannot be unless those stay. With how many it is through.
+    async fn redrive(
+        &mut self,
+        offsets: &[u64],
+        undeliverable: Undeliverable,
+    ) -> Result<(usize, Redriven), OperationError> {
+        let (mut again, mut given, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut through, mut done) = (0, Redriven::default());
         for (at, offset) in offsets.iter().enumerate() {
             let letter = match offsets[..at].contains(offset) {
                 true => Err(OperationError::NoLetter(*offset)),
                 false => self.letter(*offset).await,
             };
             match letter {
-                Ok(letter) => again.push(letter),
-                Err(error) if again.is_empty() => return Err(error),
+                Ok(letter) => {
+                    bytes += letter.payload.len();
+                    again.push(letter);
+                    given.push(*offset);
+                }
+                Err(error) if undeliverable == Undeliverable::Stays && done.stays(&error) => {}
+                Err(error) if through == 0 => return Err(error),
                 // It is told of when it comes first.
                 Err(_) => break,
             }
-            bytes += again.last().map_or(0, |again: &Again| again.payload.len());
+            through = at + 1;
             if bytes >= READ_BYTES {
                 break;
             }
         }
-        let done = again.len();
-        self.give_again(again).await?;
-        self.context.letters.forget(self.addressable.uid(), &offsets[..done]).await?;
-        self.context.metrics.redriven.add(done as u64);
-        Ok(done)
+        if !again.is_empty() {
+            self.give_again(again).await?;
+            self.context.letters.forget(self.addressable.uid(), &given).await?;
+        }
+        done.count = given.len() as u64;
+        self.context.metrics.redriven.add(done.count);
+        Ok((through, done))
     }
 
     /// A dead letter as it is given to whom it was for.

@@ -8,6 +8,7 @@
 //! | `POST …/replay?subscription=NAME&offset=N` or `&since=TIME` | they are delivered once more to one of those who listen |
 //! | `GET …/dead-letters?offset=N&most=N` | what nobody took |
 //! | `POST …/redrive`, `POST …/drop` | dead letters whose offsets are in the body, a JSON list, are delivered again, or dropped |
+//! | `POST …/redrive?undeliverable=stays` | the same, but those that cannot be stay, and are counted, where the first of them is the answer else |
 //!
 //! Kinds are `broker` and `channel`, the latter for InMemoryChannels; times are RFC 3339.
 
@@ -16,7 +17,7 @@ use http::{Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::Full;
 use jiff::Timestamp;
 use knoll_broker::{
-    AskError, DataPlane, Kept, OperationError, Start,
+    AskError, DataPlane, Kept, OperationError, Start, Undeliverable,
     topology::{Addressable, Kind, Name, Names},
 };
 use knoll_event::{Event, json as event_json};
@@ -75,10 +76,11 @@ async fn act(plane: &DataPlane, names: &Names, operation: Operation) -> Result<R
         }
         (&Method::GET, ["dead-letters"]) => letters(plane, &of, &asked).await,
         (&Method::POST, ["redrive"]) => {
-            let offsets = offsets(&operation.body)?;
-            let count = offsets.len();
-            plane.redrive(&of, offsets).await.map_err(refused)?;
-            Ok(document(&json!({"redriven": count})))
+            let redriven =
+                plane.redrive(&of, offsets(&operation.body)?, asked.undeliverable()?).await.map_err(refused)?;
+            Ok(document(&json!({
+                "redriven": redriven.count, "orphans": redriven.orphans, "missing": redriven.missing,
+            })))
         }
         (&Method::POST, ["drop"]) => {
             let offsets = offsets(&operation.body)?;
@@ -226,6 +228,14 @@ impl Asked {
         Ok(Start::Time(u64::try_from(since.as_millisecond()).unwrap_or(0)))
     }
 
+    fn undeliverable(&self) -> Result<Undeliverable, Refused> {
+        match self.value("undeliverable").as_deref() {
+            None | Some("stops") => Ok(Undeliverable::Stops),
+            Some("stays") => Ok(Undeliverable::Stays),
+            Some(other) => Err(bad(format!("undeliverable: {other:?} is neither stops nor stays"))),
+        }
+    }
+
     /// How many are asked for: `usual` when nothing is said, and at most `at_all`.
     pub(super) fn most(&self, usual: usize, at_all: usize) -> Result<usize, Refused> {
         let Some(text) = self.value("most") else { return Ok(usual) };
@@ -258,7 +268,7 @@ fn refused(error: OperationError) -> Refused {
         OperationError::NoAddressable | OperationError::NoSubscription(_) | OperationError::NoLetter(_) => {
             StatusCode::NOT_FOUND
         }
-        OperationError::Orphan { .. } => StatusCode::CONFLICT,
+        OperationError::Orphan { .. } | OperationError::Unreadable(_) => StatusCode::CONFLICT,
         OperationError::Log(AskError::NoRoom(_)) => StatusCode::SERVICE_UNAVAILABLE,
         OperationError::Log(_) | OperationError::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
