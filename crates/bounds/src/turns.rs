@@ -1,6 +1,6 @@
 //! What many wait for: of everything there is a most, and each has at most a part of that, so that one cannot keep out the
-//! others. Who finds no room waits for its turn, in the order in which they came; who must not wait has
-//! [`Shares`](crate::Shares).
+//! others. A part of everything is kept for first turns: who has nothing finds room beside those who have their parts. Who finds
+//! no room waits for its turn, in the order in which they came; who must not wait has [`Shares`](crate::Shares).
 
 use std::{
     collections::HashMap,
@@ -11,6 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that one unit stands for, where bytes are counted.
 const GRAIN: usize = 1 << 10;
+/// One in so many units is kept for those who have nothing.
+const KEPT: usize = 4;
 
 /// See the module. Users are told apart by name, such as that of a namespace. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,7 +20,10 @@ pub struct Turns(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    all: Arc<Semaphore>,
+    /// Units that everybody may have, up to a part each.
+    shared: Arc<Semaphore>,
+    /// The others: of these everybody may have one turn, so that who has nothing waits for nobody who has much.
+    kept: Arc<Semaphore>,
     /// Most units of one.
     each: u32,
     /// Of those who have or want something.
@@ -30,26 +35,36 @@ struct Inner {
 struct Part {
     of: Turns,
     who: Arc<str>,
+    /// Of those that everybody may have.
     units: Arc<Semaphore>,
-    /// One turn that counts for nothing, so that nobody waits for others who has nothing.
+    /// The one turn of those that are kept.
     first: Arc<Semaphore>,
 }
 
 /// Units in use; given back when it is dropped.
 #[derive(Debug)]
 pub struct Turn {
-    /// Its units, of all and of the part; none of the turn that counts for nothing.
-    units: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
-    _first: Option<OwnedSemaphorePermit>,
+    /// Of all.
+    units: OwnedSemaphorePermit,
+    own: Own,
     _part: Arc<Part>,
 }
 
+/// What of a part is in use.
+#[derive(Debug)]
+enum Own {
+    First { _turn: OwnedSemaphorePermit },
+    Units(OwnedSemaphorePermit),
+}
+
 impl Turns {
-    /// So many units for all, and one in `parts` for each.
+    /// So many units for all, and one in `parts` for each. A fourth of all is kept for first turns.
     pub fn new(all: usize, parts: usize) -> Self {
         let all = all.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        let each = u32::try_from((all / parts).max(1)).unwrap_or(u32::MAX);
-        Self(Arc::new(Inner { all: Arc::new(Semaphore::new(all)), each, parts: Mutex::default() }))
+        let kept = all / KEPT;
+        let each = u32::try_from((all / parts).clamp(1, all - kept)).unwrap_or(u32::MAX);
+        let (shared, kept) = (Arc::new(Semaphore::new(all - kept)), Arc::new(Semaphore::new(kept)));
+        Self(Arc::new(Inner { shared, kept, each, parts: Mutex::default() }))
     }
 
     /// So many bytes for all, and one in `parts` for each.
@@ -65,15 +80,25 @@ impl Turns {
     /// Waits until there is room for so many units, or for a whole part if they are more.
     pub async fn take(&self, who: &Arc<str>, units: usize) -> Turn {
         let part = self.part(who);
-        if let Ok(first) = part.first.clone().try_acquire_owned() {
-            return Turn { units: None, _first: Some(first), _part: part };
-        }
         let units = u32::try_from(units).unwrap_or(u32::MAX).min(self.0.each);
-        let of = |semaphore: &Arc<Semaphore>| semaphore.clone().acquire_many_owned(units);
-        // First its own: who has no room there takes none from others while it waits.
-        let own = of(&part.units).await.expect("it is never closed");
-        let all = of(&self.0.all).await.expect("it is never closed");
-        Turn { units: Some((all, own)), _first: None, _part: part }
+        let of = |semaphore: &Arc<Semaphore>| {
+            let taking = semaphore.clone().acquire_many_owned(units);
+            async move { taking.await.expect("it is never closed") }
+        };
+        let shared = async {
+            // First its own: who has no room there takes none from others while it waits.
+            let own = of(&part.units).await;
+            (of(&self.0.shared).await, Own::Units(own))
+        };
+        let (units, own) = match part.first.clone().try_acquire_owned() {
+            Ok(turn) => tokio::select! {
+                biased;
+                units = of(&self.0.kept) => (units, Own::First { _turn: turn }),
+                taken = shared => taken,
+            },
+            Err(_) => shared.await,
+        };
+        Turn { units, own, _part: part }
     }
 
     fn part(&self, who: &Arc<str>) -> Arc<Part> {
@@ -104,8 +129,11 @@ impl Turn {
 
     /// Gives back what is more than so many units.
     fn shrink(&mut self, units: usize) {
-        let Some((all, own)) = &mut self.units else { return };
-        for permit in [all, own] {
+        let own = match &mut self.own {
+            Own::First { .. } => None,
+            Own::Units(own) => Some(own),
+        };
+        for permit in [&mut self.units].into_iter().chain(own) {
             let more = permit.num_permits().saturating_sub(units);
             drop(permit.split(more));
         }
@@ -132,43 +160,83 @@ mod tests {
         turns.take(&who.into(), units).now_or_never()
     }
 
+    /// What somebody who wants as much as there is gets of it now, a unit at a time.
+    fn all_now(turns: &Turns, who: &str) -> Vec<Turn> {
+        std::iter::from_fn(|| now(turns, who, 1)).collect()
+    }
+
     #[test]
     fn one_has_its_part_and_leaves_room_for_the_others() {
-        let turns = Turns::new(4, 2);
-        let mut held: Vec<Turn> = (0..4).filter_map(|_| now(&turns, "a", 1)).collect();
-        assert_eq!(held.len(), 3, "its part, and one that counts for nothing");
-        let others: Vec<Turn> = (0..4).filter_map(|_| now(&turns, "b", 1)).collect();
-        assert_eq!(others.len(), 3);
-        let first = now(&turns, "c", 1).expect("who has none has one turn");
-        assert!(now(&turns, "c", 1).is_none());
+        let turns = Turns::new(16, 4);
+        let mut held = all_now(&turns, "a");
+        assert_eq!(held.len(), 5, "its part, and one of those that are kept");
+        let others = ["b", "c"].map(|who| all_now(&turns, who));
+        assert_eq!(others.each_ref().map(Vec::len), [5, 5]);
+        let first = now(&turns, "d", 1).expect("who has none has one turn");
+        assert!(now(&turns, "d", 1).is_none());
+        assert!(now(&turns, "e", 1).is_none(), "all are in use");
         held.remove(1);
-        let second = now(&turns, "c", 1).expect("what one gives back is another's");
-        drop((held, others, first, second));
+        let second = now(&turns, "d", 1).expect("what one gives back is another's");
+        held.remove(0);
+        let third = now(&turns, "e", 1).expect("and so is a turn of those that are kept");
+        drop((held, others, first, second, third));
         assert!(turns.parts().is_empty());
     }
 
     #[test]
+    fn however_many_come_they_have_no_more_than_all() {
+        for (all, parts) in [(1, 1), (3, 4), (4, 1), (16, 4), (100, 8)] {
+            let turns = Turns::new(all, parts);
+            let held: Vec<Turn> = (0..3 * all).flat_map(|who| all_now(&turns, &who.to_string())).collect();
+            assert_eq!(held.len(), all, "{all} for {parts}");
+            drop(held);
+            let whole = now(&turns, "one", all).expect("it waits for nobody");
+            assert!(whole.units.num_permits() >= (all / parts).min(all - all / KEPT).max(1), "{all} for {parts}");
+        }
+    }
+
+    #[test]
     fn more_than_a_part_is_a_part_and_what_is_not_used_is_given_back() {
-        let turns = Turns::new(8, 2);
-        let first = now(&turns, "a", 100).expect("it counts for nothing");
+        let turns = Turns::new(16, 4);
+        let mut first = now(&turns, "a", 100).expect("as much as a part, of those that are kept");
         let mut second = now(&turns, "a", 100).expect("a whole part");
         assert!(now(&turns, "a", 1).is_none());
+        assert!(now(&turns, "b", 100).is_some(), "of those that everybody may have");
         second.shrink(3);
         second.shrink(4);
+        first.shrink(1);
         let third = now(&turns, "a", 1).expect("what was given back");
         assert!(now(&turns, "a", 1).is_none());
-        drop((first, second, third));
-        assert_eq!((turns.0.all.available_permits(), turns.parts().len()), (8, 0));
+        let others = now(&turns, "b", 3).expect("what was given back of those that are kept");
+        drop((first, second, third, others));
+        let left = [&turns.0.shared, &turns.0.kept].map(|of| of.available_permits());
+        assert_eq!((left, turns.parts().len()), ([12, 4], 0));
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_waits_for_whatever_comes_back_first() {
+        let turns = Turns::new(4, 4);
+        let mut held: Vec<Turn> = ["a", "b", "c"].iter().flat_map(|who| all_now(&turns, who)).collect();
+        assert_eq!(held.len(), 4);
+        let mut taken = Vec::new();
+        // One of those that are kept, and one of the others.
+        for who in ["d", "e"] {
+            let who: Arc<str> = who.into();
+            let mut waiting = Box::pin(turns.take(&who, 1));
+            assert!((&mut waiting).now_or_never().is_none());
+            drop(held.remove(0));
+            taken.push(waiting.await);
+        }
     }
 
     #[tokio::test]
     async fn who_waits_has_its_turn_when_somebody_gives_back() {
         let turns = Turns::new(1, 1);
         let who: Arc<str> = "a".into();
-        let (first, second) = (turns.take(&who, 1).await, turns.take(&who, 1).await);
+        let first = turns.take(&who, 1).await;
         let mut waiting = Box::pin(turns.take(&who, 1));
         assert!((&mut waiting).now_or_never().is_none());
-        drop(second);
-        drop((waiting.await, first));
+        drop(first);
+        drop(waiting.await);
     }
 }

@@ -24,7 +24,8 @@ pub struct Config {
     /// room waits.
     pub max_delivery_bytes: usize,
     /// Of what all have together, one may have one part in so many: a client of connections, requests and bytes that are
-    /// taken in, a namespace of attempts, their bytes and requests that wait. Who has nothing gets what it needs.
+    /// taken in, a namespace of attempts, their bytes and requests that wait. Of attempts and their bytes a fourth is kept for
+    /// namespaces that have nothing.
     pub parts: usize,
     /// Most time for an attempt of a delivery that says nothing of it; upstream waits for ever.
     pub attempt_timeout: Duration,

@@ -145,7 +145,7 @@ mod tests {
         };
         let mut slow = JoinSet::new();
         (0..100).for_each(|at| drop(slow.spawn(look_up("evil", format!("slow{at}.example")))));
-        // One turn counts for nothing.
+        // And a first turn, for which some are kept.
         let part = MOST / PARTS + 1;
         while busy.load(SeqCst) < part {
             tokio::time::sleep(Duration::from_millis(1)).await;
