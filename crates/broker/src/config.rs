@@ -23,6 +23,9 @@ pub struct Config {
     /// Most bytes of events that are read for attempts, and the same again of replies that are being read; what finds no
     /// room waits.
     pub max_delivery_bytes: usize,
+    /// Most bytes that IntegrationSinks write into the log in ten seconds, of one namespace a part of what the others leave;
+    /// beyond them senders are answered 503, and deliveries wait.
+    pub max_log_bytes: usize,
     /// Of what all have together, one may have one part in so many: a client of connections, requests and bytes that are
     /// taken in, a namespace of attempts, their bytes and requests that wait. Of attempts and their bytes a fourth is kept for
     /// namespaces that have nothing.
@@ -73,6 +76,7 @@ impl Default for Config {
             max_waiting: 4096,
             max_attempts: 8192,
             max_delivery_bytes: 256 << 20,
+            max_log_bytes: 2 << 20,
             parts: 4,
             attempt_timeout: Duration::from_secs(600),
             max_header_bytes: 128 << 10,
@@ -129,6 +133,7 @@ impl Config {
             (self.max_waiting > 0, "max_waiting", "at least 1"),
             (self.max_attempts > 0, "max_attempts", "at least 1"),
             (self.max_delivery_bytes >= self.max_event_bytes, "max_delivery_bytes", "at least max_event_bytes"),
+            (self.max_log_bytes > 0, "max_log_bytes", "at least 1"),
             (self.parts > 0, "parts", "at least 1"),
             (!self.attempt_timeout.is_zero(), "attempt_timeout", "more than nothing"),
             (self.max_header_bytes >= 8 << 10, "max_header_bytes", "at least 8192"),

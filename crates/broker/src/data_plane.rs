@@ -16,7 +16,7 @@ use crate::{
     intake::{Intake, Taken},
     metrics::Metrics,
     request_reply::Waiting,
-    sinks::{Jobs, Sinks},
+    sinks::{self, Jobs, Sinks},
     streams,
     topology::{Addressable, Name, Snapshots},
 };
@@ -86,7 +86,8 @@ impl DataPlane {
         let Hooks { resolve, machine, tokens, authorize, jobs, adopted, taken, transport } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, config.part(config.max_waiting), metrics.clone());
-        let sinks = Sinks { jobs, authorize, metrics: metrics.clone() };
+        let lines = sinks::lines(config.max_log_bytes, config.parts);
+        let sinks = Sinks { jobs, authorize, metrics: metrics.clone(), lines };
         let ingress = Ingress::new(
             intake.clone(),
             snapshots.clone(),

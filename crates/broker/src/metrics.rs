@@ -78,7 +78,7 @@ counters! {
     delivered: "events_delivered", "Deliveries that a subscriber took";
     replies: "replies_delivered", "Replies that were sent on or kept";
     failed: "attempts_failed", "Attempts of deliveries that failed";
-    held_back: "deliveries_held_back", "Times that a delivery to a broker or channel waited for room in the event log";
+    held_back: "deliveries_held_back", "Times that a delivery to a broker or channel waited for room in the event log, or in that of this process";
     retried: "attempts_repeated", "Attempts of deliveries that followed a failed one";
     dead_letters: "dead_letters_sent", "Events that a dead letter sink took";
     kept_dead_letters: "dead_letters_kept", "Dead letters without a sink that took them, kept in the stream for those";
@@ -89,6 +89,7 @@ counters! {
     requests_unanswered: "requests_unanswered", "Requests to RequestReplies that no event answered in time";
     jobs: "job_sink_events", "Events that a JobSink took: each has its Job";
     logged: "log_sink_events", "Events that an IntegrationSink wrote into the log";
+    logs_over_part: "log_sink_over_part", "Messages of events that were refused because the IntegrationSinks of their namespace had written their part into the log";
     answers_late: "answers_late", "Events that answer a request to a RequestReply for which nobody waits any more";
     out_of_hops: "events_out_of_hops", "Events refused because they went through brokers and channels too often";
     lost: "events_lost", "Kept events that are damaged; each is named in the log";

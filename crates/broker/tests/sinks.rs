@@ -4,7 +4,7 @@ mod world;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use knoll_broker::{
     delivery::Destination,
     serve,
     topology::{
-        JobSink, LogSink, Subscriber, Subscription,
+        self, JobSink, LogSink, Subscription,
         access::{Access, Guard, Mode},
     },
 };
@@ -27,7 +27,9 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    task::yield_now,
 };
+use tracing::{Metadata, Subscriber, span};
 use world::*;
 
 type Runs = Result<(), Box<dyn std::error::Error>>;
@@ -86,7 +88,11 @@ fn job_sink(topology: Topology) -> Topology {
 }
 
 fn log_sink(topology: Topology) -> Topology {
-    let (namespace, log) = ("ns".into(), sinks::LogSink::default());
+    log_sink_of(topology, "ns")
+}
+
+fn log_sink_of(topology: Topology, namespace: &str) -> Topology {
+    let (namespace, log) = (namespace.into(), sinks::LogSink::default());
     let guard = guarded(Arc::clone(&namespace));
     topology.with_log_sink(LogSink { namespace, name: "l".into(), log, guard })
 }
@@ -96,7 +102,40 @@ fn job_address() -> Uri {
 }
 
 fn log_address() -> Uri {
-    Topology::default().log_sink_address("ns", "l").expect("a URI")
+    log_address_of("ns")
+}
+
+fn log_address_of(namespace: &str) -> Uri {
+    Topology::default().log_sink_address(namespace, "l").expect("a URI")
+}
+
+/// Where lines of every level are written to, and nobody reads them.
+struct Unread;
+
+impl Subscriber for Unread {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Has what this process logs written from now on.
+fn log_is_written() {
+    static IS_SET: Once = Once::new();
+    IS_SET.call_once(|| tracing::subscriber::set_global_default(Unread).expect("nobody else set one"));
 }
 
 fn hooks(made: &Made) -> Hooks {
@@ -119,8 +158,12 @@ struct Served {
 
 impl Served {
     async fn start(topology: Topology, hooks: Hooks) -> Self {
+        Self::start_with(topology, hooks, Config::default()).await
+    }
+
+    async fn start_with(topology: Topology, hooks: Hooks, config: Config) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let world = World::start_with(directory.path(), topology, options(), Config::default(), hooks);
+        let world = World::start_with(directory.path(), topology, options(), config, hooks);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (end, ended) = oneshot::channel::<()>();
@@ -128,13 +171,13 @@ impl Served {
         Self { world, address, end, serving, _directory: directory }
     }
 
-    async fn ask(&self, method: Method, uri: &Uri, headers: HeaderMap, body: &'static str) -> Response<Bytes> {
+    async fn ask(&self, method: Method, uri: &Uri, headers: HeaderMap, body: impl Into<Bytes>) -> Response<Bytes> {
         let stream = TcpStream::connect(self.address).await.expect("a connection");
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let mut request =
-            Request::builder().method(method).uri(target).body(Full::<Bytes>::from(body)).expect("a request");
+            Request::builder().method(method).uri(target).body(Full::new(body.into())).expect("a request");
         *request.headers_mut() = headers;
         request.headers_mut().insert("host", uri.host().expect("a host").parse().expect("a value"));
         let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
@@ -272,7 +315,10 @@ async fn a_trigger_delivers_to_sinks_and_again_until_there_is_a_job() -> Runs {
     *made.fault.lock().unwrap() = Some(NoJob { status: StatusCode::SERVICE_UNAVAILABLE, reason: "not now".into() });
     let to = |name: &str, uri: Uri| {
         let delivery = Some(retries(3, 5));
-        Subscription { delivery, ..Subscription::new("ns", name, name, Subscriber::At(Destination::new(uri))) }
+        Subscription {
+            delivery,
+            ..Subscription::new("ns", name, name, topology::Subscriber::At(Destination::new(uri)))
+        }
     };
     let all = vec![to("job", job_address()), to("log", log_address())];
     let topology = log_sink(job_sink(with(Topology::default(), &broker("b"), all)));
@@ -304,5 +350,85 @@ async fn every_event_of_a_message_is_logged_and_a_service_of_such_a_name_is_left
     assert_eq!(served.post(&other, "1").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(served.ask(Method::GET, &log_address(), HeaderMap::new(), "").await.status().as_u16(), 405);
     served.finish().await;
+    Ok(())
+}
+
+/// A message of so many events with so many bytes of data each.
+fn batch(events: usize, bytes: usize) -> (HeaderMap, String) {
+    let event = |id| json!({"specversion": "1.0", "id": format!("{id}"), "source": "/s", "type": "t", "data": "x".repeat(bytes)});
+    let kind =
+        ("content-type".parse().expect("a name"), "application/cloudevents-batch+json".parse().expect("a value"));
+    (HeaderMap::from_iter([kind]), json!((0..events).map(event).collect::<Vec<_>>()).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_writes_its_part_into_the_log_and_others_theirs() -> Runs {
+    log_is_written();
+    let delivery = Some(retries(0, 0));
+    let to_log = Subscription {
+        delivery,
+        ..Subscription::new("ns", "t", "t", topology::Subscriber::At(Destination::new(log_address())))
+    };
+    let topology = with(log_sink_of(log_sink(Topology::default()), "other"), &broker("b"), vec![to_log]);
+    let config = Config { max_log_bytes: 40_000, parts: 4, ..Config::default() };
+    let served = Served::start_with(topology, Hooks::default(), config).await;
+    served.world.ready(&["t"]).await;
+    let log = async |namespace: &str, events: usize| {
+        let (headers, body) = batch(events, 2000);
+        served.ask(Method::POST, &log_address_of(namespace), headers, body).await
+    };
+    let mut taken = 0;
+    let refused = loop {
+        let answer = log("ns", 1).await;
+        if answer.status() != StatusCode::NO_CONTENT {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 20, "there is no end to it");
+    };
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, "1"));
+    let why = String::from_utf8(refused.body().to_vec())?;
+    assert!(why.starts_with("IntegrationSinks of ns have written as much as they may into the log: send"), "{why}");
+    assert!(taken >= 4, "{taken}");
+    assert_eq!(log("other", 3).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(log("other", 10).await.status(), StatusCode::PAYLOAD_TOO_LARGE, "whatever there is room for");
+    // What is delivered waits, and uses none of its retries.
+    let (_, body) = batch(1, 2000);
+    let mut event = Event::new("1", "/s", "t")?;
+    event.set_data("text/plain", body)?;
+    assert_eq!(served.world.send(&broker("b"), &event).await, StatusCode::ACCEPTED);
+    until("it waits", || served.world.metric("broker_deliveries_held_back") > 0).await;
+    assert_eq!(served.world.plane.dead_letter_count(&broker("b")), 0);
+    assert_eq!(served.world.metric("broker_log_sink_events"), taken + 3);
+    assert!(served.world.metric("broker_log_sink_over_part") >= 2);
+    drop(served.end);
+    served.serving.await?;
+    served.world.kill().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_a_large_message_is_written_others_have_the_thread() -> Runs {
+    log_is_written();
+    let directory = tempfile::tempdir()?;
+    let config = Config { max_log_bytes: 8 << 20, parts: 1, ..Config::default() };
+    let topology = log_sink(Topology::default());
+    let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
+    let (headers, body) = batch(500, 2000);
+    let mut request = Request::post(log_address()).body(Full::new(Bytes::from(body)))?;
+    *request.headers_mut() = headers;
+    let ingress = world.plane.ingress();
+    let mut answering = std::pin::pin!(ingress.answer(request));
+    let mut turns = 0;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answering => break answer,
+            () = yield_now() => turns += 1,
+        }
+    };
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    assert!(turns > 8, "{turns} turns for a megabyte");
+    world.finish().await;
     Ok(())
 }

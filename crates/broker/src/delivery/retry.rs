@@ -32,7 +32,7 @@ pub enum Cause {
     Unresolved,
     /// Its address cannot be sent to.
     Unsendable,
-    /// It is a broker or channel here, and the event log has no room for more of it.
+    /// It is a broker or channel here, and the event log has no room for more of it, or a sink that has written its part.
     NoRoom,
 }
 

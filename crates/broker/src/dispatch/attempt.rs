@@ -26,6 +26,7 @@ use crate::{
     intake::Refused,
     record::Record,
     sender,
+    sinks::NotLogged,
     topology::{Addressable, Asked, Kind, NotFound, Subscribed, Subscriber, Subscription, Topology},
 };
 
@@ -299,8 +300,8 @@ impl Attempt {
             let _ = self.context.waiting.answer(&of, event);
             return Some(Ok(said(StatusCode::ACCEPTED, &"")));
         }
-        if let Some(answer) = self.send_to_sink(&topology, to.uri.host()?, target, record, &headers).await {
-            return Some(Ok(answer));
+        if let Some(answered) = self.send_to_sink(&topology, to, target, record, &headers).await {
+            return Some(answered);
         }
         let into = match topology.find(to.uri.host()?, target) {
             Ok(into) => into.clone(),
@@ -329,32 +330,37 @@ impl Attempt {
     async fn send_to_sink(
         &self,
         topology: &Topology,
-        host: &str,
+        to: &Destination,
         target: &str,
         record: &Record,
         headers: &HeaderMap,
-    ) -> Option<Answer> {
+    ) -> Option<Result<Answer, Failure>> {
+        let host = to.uri.host()?;
         let mut event = record.event.clone();
         event.remove(knative::TTL);
         let sinks = &self.context.sinks;
         let taken = if topology.is_of_job_sinks(host) {
             match topology.job_sink_at(target) {
                 Ok(sink) => sinks.make_job(sink, headers, event).await,
-                Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
-                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+                Err(error @ NotFound::NotYet) => return Some(Ok(said(StatusCode::SERVICE_UNAVAILABLE, &error))),
+                Err(error) => return Some(Ok(said(StatusCode::BAD_REQUEST, &error))),
             }
         } else {
             match topology.find_log_sink(host, target)? {
-                Ok(sink) => sinks.log(&sink, headers, &[event]).await,
-                Err(error @ NotFound::Unknown) => return Some(said(StatusCode::NOT_FOUND, &error)),
-                Err(error @ NotFound::NotYet) => return Some(said(StatusCode::SERVICE_UNAVAILABLE, &error)),
-                Err(error) => return Some(said(StatusCode::BAD_REQUEST, &error)),
+                Ok(sink) => match sinks.log(&sink, headers, &[event]).await {
+                    Ok(()) => Ok(()),
+                    Err(NotLogged::Refused(refused)) => Err(refused),
+                    Err(NotLogged::NoRoom(full)) => return Some(Err(failure(to, Cause::NoRoom, full.reason))),
+                },
+                Err(error @ NotFound::Unknown) => return Some(Ok(said(StatusCode::NOT_FOUND, &error))),
+                Err(error @ NotFound::NotYet) => return Some(Ok(said(StatusCode::SERVICE_UNAVAILABLE, &error))),
+                Err(error) => return Some(Ok(said(StatusCode::BAD_REQUEST, &error))),
             }
         };
-        Some(match taken {
+        Some(Ok(match taken {
             Ok(()) => said(StatusCode::ACCEPTED, &""),
             Err(refused) => said(refused.status, &refused.reason),
-        })
+        }))
     }
 
     /// Sends where only the status counts, and again as the delivery says.

@@ -5,6 +5,7 @@
 
 use knoll_api::sinks;
 use knoll_event::{Attribute, Event};
+use tracing::Level;
 
 use super::mask::masked;
 use crate::topology::LogSink;
@@ -14,24 +15,67 @@ const LOGGER: &str = "log-sink";
 /// Most bytes of a part of an event that are written, before characters are escaped; upstream's.
 const MOST: usize = 10_000;
 
-/// Writes an event at the sink's level, `INFO` where that is none; nothing when it is `OFF`.
-pub(super) fn write(sink: &LogSink, event: &Event) {
-    let LogSink { namespace, name, log, .. } = sink;
-    let (namespace, sink) = (&**namespace, &**name);
-    let logger = log.logger_name.as_deref().unwrap_or(LOGGER);
-    let marker = log.marker.as_deref().filter(|marker| !marker.is_empty());
-    macro_rules! write {
-        ($level:ident) => {
-            tracing::$level!(namespace, sink, logger, marker, "{}", line(log, event))
-        };
+/// What stands in a line beside what it says: its time, its level, and what its fields are called.
+const AROUND: usize = 128;
+
+/// What is written of an event.
+pub(super) struct Line(String);
+
+impl Line {
+    /// Of an event, for this sink; nothing when nothing is written at its level.
+    pub(super) fn of(sink: &LogSink, event: &Event) -> Option<Self> {
+        is_written(sink).then(|| Self(line(&sink.log, event)))
     }
-    match log.level.as_deref().unwrap_or_default().to_ascii_uppercase().as_str() {
-        "OFF" => {}
-        "TRACE" => write!(trace),
-        "DEBUG" => write!(debug),
-        "WARN" => write!(warn),
-        "ERROR" => write!(error),
-        _ => write!(info),
+
+    /// Bytes of the log that it takes, at most.
+    pub(super) fn bytes(&self, LogSink { namespace, name, log, .. }: &LogSink) -> usize {
+        let said = [&log.logger_name, &log.marker].into_iter().flatten().map(String::len).sum::<usize>();
+        AROUND + self.0.len() + namespace.len() + name.len() + said
+    }
+
+    /// Writes it at the sink's level.
+    pub(super) fn write(&self, sink: &LogSink) {
+        let LogSink { namespace, name, log, .. } = sink;
+        let (namespace, sink) = (&**namespace, &**name);
+        let logger = log.logger_name.as_deref().unwrap_or(LOGGER);
+        let marker = log.marker.as_deref().filter(|marker| !marker.is_empty());
+        macro_rules! write {
+            ($level:expr) => {
+                tracing::event!($level, namespace, sink, logger, marker, "{}", self.0)
+            };
+        }
+        match level(log) {
+            None => {}
+            Some(Level::TRACE) => write!(Level::TRACE),
+            Some(Level::DEBUG) => write!(Level::DEBUG),
+            Some(Level::INFO) => write!(Level::INFO),
+            Some(Level::WARN) => write!(Level::WARN),
+            Some(Level::ERROR) => write!(Level::ERROR),
+        }
+    }
+}
+
+/// The level that a sink says, `INFO` where that is none; nothing when it is `OFF`.
+fn level(log: &sinks::LogSink) -> Option<Level> {
+    Some(match log.level.as_deref().unwrap_or_default().to_ascii_uppercase().as_str() {
+        "OFF" => return None,
+        "TRACE" => Level::TRACE,
+        "DEBUG" => Level::DEBUG,
+        "WARN" => Level::WARN,
+        "ERROR" => Level::ERROR,
+        _ => Level::INFO,
+    })
+}
+
+/// Whether lines of a sink's level are written at all.
+fn is_written(sink: &LogSink) -> bool {
+    match level(&sink.log) {
+        None => false,
+        Some(Level::TRACE) => tracing::enabled!(Level::TRACE),
+        Some(Level::DEBUG) => tracing::enabled!(Level::DEBUG),
+        Some(Level::INFO) => tracing::enabled!(Level::INFO),
+        Some(Level::WARN) => tracing::enabled!(Level::WARN),
+        Some(Level::ERROR) => tracing::enabled!(Level::ERROR),
     }
 }
 
@@ -217,7 +261,11 @@ mod tests {
             let namespace: Arc<str> = "ns".into();
             let guard = Guard::new(namespace.clone());
             let sink = LogSink { namespace, name: "l".into(), log: log(spec), guard };
-            with_default(written.clone(), || write(&sink, &event(None, "hello")));
+            with_default(written.clone(), || {
+                if let Some(line) = Line::of(&sink, &event(None, "hello")) {
+                    line.write(&sink);
+                }
+            });
             written.0.lock().expect("nobody panics").join("\n")
         };
         let only = |mut spec: Value| {
