@@ -91,8 +91,6 @@ pub(crate) struct Client {
     pools: Pools,
     most_bytes: usize,
     reachable: Reachable,
-    /// For [`Config::attempt_timeout`].
-    longest: Duration,
     /// For [`Config::max_delivery_bytes`], by namespace.
     replies: Turns,
 }
@@ -109,27 +107,20 @@ impl Client {
             pools: Pools::new(config, Resolver { resolve, reachable: reachable.clone() }, transport),
             most_bytes: config.max_event_bytes,
             reachable,
-            longest: config.attempt_timeout,
             replies: Turns::of_bytes(config.max_delivery_bytes, config.parts),
         }
     }
 
-    /// Posts an event and reads what comes back, within `timeout`, or the longest that an attempt takes. The body is whole
-    /// where it may be a reply; otherwise only the beginning of one that is long is read.
-    pub(crate) async fn send(
-        &self,
-        to: &Destination,
-        message: Message<'_>,
-        timeout: Option<Duration>,
-    ) -> Result<Answer, Failure> {
+    /// Posts an event and reads what comes back; how long that may take is up to who asks. The body is whole where it may be a
+    /// reply; otherwise only the beginning of one that is long is read.
+    pub(crate) async fn send(&self, to: &Destination, message: Message<'_>) -> Result<Answer, Failure> {
         let (whose, reads_reply) = (message.namespace.clone(), message.reads_reply);
         match self.reachable.has_literal(&to.uri).await {
             Ok(true) => {}
             Ok(false) => return Err(failure(to, Cause::Unsendable, REFUSED.to_owned())),
             Err(error) => return Err(failure(to, Cause::Transport, error.to_string())),
         }
-        let exchange = self.exchange(to, request(to, message)?, &whose, reads_reply);
-        within(to, timeout.unwrap_or(self.longest), exchange).await
+        self.exchange(to, request(to, message)?, &whose, reads_reply).await
     }
 
     async fn exchange(
@@ -190,16 +181,9 @@ pub(crate) fn failure(to: &Destination, cause: Cause, said: String) -> Failure {
     Failure { destination: to.to_string().into(), cause, data: said.into(), retry_after: None }
 }
 
-/// Waits for an answer no longer than `timeout`.
-pub(crate) async fn within(
-    to: &Destination,
-    timeout: Duration,
-    exchange: impl Future<Output = Result<Answer, Failure>>,
-) -> Result<Answer, Failure> {
-    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
-        let said = format!("no answer within {} milliseconds", timeout.as_millis());
-        Err(failure(to, Cause::Timeout, said))
-    })
+/// An attempt that took longer than it may.
+pub(crate) fn timed_out(to: &Destination, most: Duration) -> Failure {
+    failure(to, Cause::Timeout, format!("no answer within {} milliseconds", most.as_millis()))
 }
 
 /// The request by which a message is sent.

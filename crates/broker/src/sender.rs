@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     Config, Hooks, Ingress, Tokens,
-    client::{self, Answer, Client, Message, failure, told},
+    client::{self, Answer, Client, Message, failure, timed_out, told},
     delivery::{
         Destination,
         retry::{Cause, Failure},
@@ -68,16 +68,25 @@ impl Sender {
         origin: &Origin,
         timeout: Duration,
     ) -> Result<StatusCode, Failure> {
+        let sending = self.send_until_taken(to, event, origin);
+        let answer = tokio::time::timeout(timeout, sending).await.unwrap_or_else(|_| Err(timed_out(to, timeout)))?;
+        if answer.status.is_success() {
+            return Ok(answer.status);
+        }
+        Err(Failure { data: told(&answer.body), ..failure(to, Cause::Status(answer.status), String::new()) })
+    }
+
+    /// Sends, and once more with another token where that is not taken: it may have been revoked.
+    async fn send_until_taken(&self, to: &Destination, event: &Event, origin: &Origin) -> Result<Answer, Failure> {
         let token = |refused| token(&self.tokens, to, &origin.namespace, origin.service_account.as_ref(), refused);
         let first = token(None).await?;
-        let answer = self.send_with(to, event, origin, first.clone(), timeout).await?;
+        let answer = self.send_with(to, event, origin, first.clone()).await?;
         if answer.status != StatusCode::UNAUTHORIZED || first.is_none() {
-            return taken(to, &answer);
+            return Ok(answer);
         }
-        // It may have been revoked.
         match token(first.clone()).await {
-            Ok(another) if another != first => taken(to, &self.send_with(to, event, origin, another, timeout).await?),
-            Ok(_) | Err(_) => taken(to, &answer),
+            Ok(another) if another != first => self.send_with(to, event, origin, another).await,
+            Ok(_) | Err(_) => Ok(answer),
         }
     }
 
@@ -87,7 +96,6 @@ impl Sender {
         event: &Event,
         origin: &Origin,
         token: Option<HeaderValue>,
-        timeout: Duration,
     ) -> Result<Answer, Failure> {
         let namespace = &origin.namespace;
         let mut headers: HeaderMap = token.map(|token| (AUTHORIZATION, token)).into_iter().collect();
@@ -98,17 +106,14 @@ impl Sender {
             let ingress = here.borrow_and_update().clone()?;
             ingress.is_at(&to.uri).then_some((ingress, here))
         });
-        let Some((ingress, ended)) = answers else { return self.client.send(to, message, Some(timeout)).await };
+        let Some((ingress, ended)) = answers else { return self.client.send(to, message).await };
         let request = client::request(to, message)?;
-        client::within(to, timeout, async {
-            tokio::select! {
-                answer = Box::pin(handed_over(ingress, namespace.clone(), request)) => Ok(answer),
-                _ = ended.changed() => {
-                    Err(failure(to, Cause::Transport, "what takes events ended before it answered".to_owned()))
-                }
+        tokio::select! {
+            answer = Box::pin(handed_over(ingress, namespace.clone(), request)) => Ok(answer),
+            _ = ended.changed() => {
+                Err(failure(to, Cause::Transport, "what takes events ended before it answered".to_owned()))
             }
-        })
-        .await
+        }
     }
 }
 
@@ -117,13 +122,6 @@ async fn handed_over(ingress: Ingress, namespace: Arc<str>, request: Request<Ful
     let (head, body) = ingress.answer_for(namespace, request).await.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_else(|never| match never {});
     Answer { status: head.status, headers: head.headers, body, room: None }
-}
-
-fn taken(to: &Destination, answer: &Answer) -> Result<StatusCode, Failure> {
-    if answer.status.is_success() {
-        return Ok(answer.status);
-    }
-    Err(Failure { data: told(&answer.body), ..failure(to, Cause::Status(answer.status), String::new()) })
 }
 
 /// The `Authorization` of a request, where the destination has an audience: another than one that was refused, if one can be

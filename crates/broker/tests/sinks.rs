@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use knoll_api::{Resource, sinks};
 use knoll_broker::{
     Authorize, Config, Denied, Hooks, Jobs, NoJob, Progress, Topology,
-    delivery::Destination,
+    delivery::{Delivery, Destination},
     serve,
     topology::{
         self, JobSink, LogSink, Subscription,
@@ -350,6 +350,53 @@ async fn every_event_of_a_message_is_logged_and_a_service_of_such_a_name_is_left
     assert_eq!(served.post(&other, "1").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(served.ask(Method::GET, &log_address(), HeaderMap::new(), "").await.status().as_u16(), 405);
     served.finish().await;
+    Ok(())
+}
+
+/// Jobs that are never made.
+struct Hangs;
+
+impl Jobs for Hangs {
+    fn make(&self, _: Arc<sinks::JobSink>, _: Event) -> BoxFuture<'static, Result<(), NoJob>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn progress(&self, _: Arc<sinks::JobSink>, _: String, _: String) -> BoxFuture<'static, Result<Progress, NoJob>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_has_as_much_time_as_a_delivery_says_or_as_attempts_have() -> Runs {
+    let short = std::time::Duration::from_millis(50);
+    for (timeout, config) in
+        [(Some(short), Config::default()), (None, Config { attempt_timeout: short, ..Config::default() })]
+    {
+        // One makes no Job, and the other is not told who may send.
+        let hooks = Hooks {
+            jobs: Some(Arc::new(Hangs)),
+            authorize: Some(Arc::new(|guard, _, _| {
+                let hangs = guard.audience().is_none();
+                Box::pin(async move { if hangs { std::future::pending().await } else { Ok(()) } })
+            })),
+            ..Hooks::default()
+        };
+        let to = |name: &str, uri: Uri| {
+            let delivery = Some(Delivery { timeout, ..retries(0, 0) });
+            let at = topology::Subscriber::At(Destination::new(uri));
+            Subscription { delivery, ..Subscription::new("ns", name, name, at) }
+        };
+        let all = vec![to("job", job_address()), to("log", log_address())];
+        let topology = log_sink(job_sink(with(Topology::default(), &broker("b"), all)));
+        let served = Served::start_with(topology, hooks, config).await;
+        served.world.ready(&["job", "log"]).await;
+        served.world.number(&broker("b"), 1, "t").await;
+        until("both are dead letters", || served.world.plane.dead_letter_count(&broker("b")) == 2).await;
+        for letter in served.world.plane.dead_letters(&broker("b"), 0, 9).await?.letters {
+            assert_eq!(text(&letter.event, "knativeerrorcode").as_deref(), Some("500"), "{letter:?}");
+        }
+        served.finish().await;
+    }
     Ok(())
 }
 

@@ -11,12 +11,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION};
 use knoll_bounds::Turn;
 use knoll_event::{Event, Value, knative, mode::Format};
 use knoll_journal::events::{ReadError, StreamId};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Context, limit::Capacity};
 use crate::{
     budget::From,
-    client::{Answer, Message, failure, told},
+    client::{Answer, Message, failure, timed_out, told},
     delivery::{
         Delivery, Destination, dead_letter, headers,
         reply::{Meaning, Reading, meaning},
@@ -234,8 +234,14 @@ impl Attempt {
         }
     }
 
-    /// Sends, with a token where one is asked for; once more with another where that is not taken: it may have been revoked.
+    /// Sends, within the time that an attempt has, wherever it goes and whatever it waits for.
     async fn send(&self, to: &Destination, record: &Record, leg: Leg) -> Result<Answer, Failure> {
+        let most = self.delivery().timeout.unwrap_or(self.context.config.attempt_timeout);
+        timeout(most, self.send_until_taken(to, record, leg)).await.unwrap_or_else(|_| Err(timed_out(to, most)))
+    }
+
+    /// Sends, with a token where one is asked for; once more with another where that is not taken: it may have been revoked.
+    async fn send_until_taken(&self, to: &Destination, record: &Record, leg: Leg) -> Result<Answer, Failure> {
         let token = self.token(to, None).await?;
         let answer = self.send_with(to, record, leg, token.clone()).await?;
         if answer.status != StatusCode::UNAUTHORIZED || token.is_none() {
@@ -273,7 +279,7 @@ impl Attempt {
         let wants_reply = matches!(leg, Leg::Subscriber(_));
         let reads_reply = matches!(leg, Leg::Subscriber(Reading::Trigger | Reading::Subscription));
         let message = Message { headers, body, namespace, wants_reply, reads_reply };
-        self.context.client.send(to, message, self.delivery().timeout).await
+        self.context.client.send(to, message).await
     }
 
     /// The answer of a broker, channel or sink of ours; nothing when the address is nobody's here. Hops are counted on, so that
