@@ -7,8 +7,9 @@ use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::{
-    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, SubscriptionStatus, Tokens, Transport,
-    client::{Client, MachineAddresses, Resolve, resolve_as_the_machine_does},
+    Adopted, AskError, Config, ConfigError, Ingress, Log, OperationError, Page, Sender, SubscriptionStatus, Tokens,
+    Transport,
+    client::{MachineAddresses, Resolve, resolve_as_the_machine_does},
     dead_letters::{Letters, Redriven, Undeliverable},
     dispatch::{Command, Context, Room, Supervisor, UnderWay},
     history::{self, History, Start},
@@ -48,6 +49,8 @@ pub struct Hooks {
     pub taken: Option<Taken>,
     /// How events travel.
     pub transport: Transport,
+    /// What events are sent over, shared with others in this process; without it one is made of the above.
+    pub sender: Option<Sender>,
 }
 
 impl Default for Hooks {
@@ -61,6 +64,7 @@ impl Default for Hooks {
             adopted: Adopted::default(),
             taken: None,
             transport: Transport::default(),
+            sender: None,
         }
     }
 }
@@ -83,20 +87,14 @@ impl DataPlane {
     pub fn new(log: Log, snapshots: Snapshots, config: Config, hooks: Hooks) -> Result<Self, ConfigError> {
         let config = config.checked()?;
         let metrics = Arc::new(Metrics::default());
-        let Hooks { resolve, machine, tokens, authorize, jobs, adopted, taken, transport } = hooks;
+        let Sender { client, tokens, .. } = hooks.sender.clone().unwrap_or_else(|| Sender::new(&config, hooks.clone()));
+        let Hooks { authorize, jobs, adopted, taken, transport, .. } = hooks;
         let intake = Intake { log: log.clone(), metrics: metrics.clone(), max_hops: config.max_hops, taken };
         let waiting = Waiting::new(config.max_waiting, config.part(config.max_waiting), metrics.clone());
         let lines = sinks::lines(config.max_log_bytes, config.parts);
         let sinks = Sinks { jobs, authorize, metrics: metrics.clone(), lines };
-        let ingress = Ingress::new(
-            intake.clone(),
-            snapshots.clone(),
-            sinks.clone(),
-            config.clone(),
-            waiting.clone(),
-            transport.clone(),
-        );
-        let client = Arc::new(Client::new(&config, resolve, machine, transport));
+        let ingress =
+            Ingress::new(intake.clone(), snapshots.clone(), sinks.clone(), config.clone(), waiting.clone(), transport);
         let letters = Letters { log: log.clone() };
         let (views, room, under_way) = (Arc::default(), Room::default(), UnderWay::new(&config));
         let context = Context {

@@ -1,5 +1,5 @@
-//! Sending an event that comes from no broker or channel, such as a source's: over a client like that of deliveries, with its
-//! bounds, certificates and tokens; and to what is answered in this process without a connection, where each
+//! Sending an event that comes from no broker or channel, such as a source's: over the client that deliveries use, with its
+//! connections, bounds, certificates and tokens; and to what is answered in this process without a connection, where each
 //! namespace is a sender of its own.
 
 use std::{sync::Arc, time::Duration};
@@ -34,8 +34,8 @@ pub struct Origin {
 /// Sends single events in binary mode. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
 pub struct Sender {
-    client: Arc<Client>,
-    tokens: Option<Tokens>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) tokens: Option<Tokens>,
     here: Option<Here>,
 }
 
@@ -43,15 +43,17 @@ pub struct Sender {
 pub type Here = watch::Receiver<Option<Ingress>>;
 
 impl Sender {
-    /// One with connections of its own. Of `config` the bounds of connections count, of `hooks` what finds, keeps from and is let
-    /// in by whom is sent to, and of their transport whom it trusts.
+    /// One with connections of its own, and look-ups of names and tokens that are bounded and kept on their own: a process needs
+    /// one, which its [`DataPlane`](crate::DataPlane) delivers over as well ([`Hooks::sender`]). Of `config` the bounds of
+    /// connections count, of `hooks` what finds, keeps from and is let in by whom is sent to, and of their transport whom it
+    /// trusts.
     pub fn new(config: &Config, hooks: Hooks) -> Self {
         let Hooks { resolve, machine, tokens, transport, .. } = hooks;
         Self { client: Arc::new(Client::new(config, resolve, machine, transport)), tokens, here: None }
     }
 
-    /// The same, which hands what goes to brokers, channels and sinks of this process over to `here`. Where that ends while it
-    /// answers, the attempt has failed.
+    /// The same, over the same connections, which hands what goes to brokers, channels and sinks of this process over to `here`.
+    /// Where that ends while it answers, the attempt has failed.
     pub fn beside(self, here: Here) -> Self {
         Self { here: Some(here), ..self }
     }

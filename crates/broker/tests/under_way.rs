@@ -11,7 +11,7 @@ use std::{
 };
 
 use knoll_broker::{
-    Config, Hooks, Topology,
+    Config, Hooks, Origin, Sender, Topology,
     delivery::Destination,
     topology::{Subscriber, Subscription},
 };
@@ -139,5 +139,46 @@ async fn events_that_are_read_again_take_a_part_of_the_memory_for_events() -> Ru
     until("the rest waits", || world.metric("broker_deliveries_waiting") == 32 - 22).await;
     until("they are with the sink", || sinks.seen("hangs").len() == 22).await;
     world.kill().await;
+    Ok(())
+}
+
+/// A subscriber that takes everything, and how often somebody connected to it.
+async fn counts_connections() -> std::io::Result<(SocketAddr, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, count) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, SeqCst);
+            tokio::spawn(async move {
+                let mut request = [0; 64 << 10];
+                while stream.read(&mut request).await? > 0 {
+                    stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    Ok((address, count))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_process_sends_goes_over_the_same_connections() -> Runs {
+    let (directory, (address, count), b) = (tempfile::tempdir()?, counts_connections().await?, broker("b"));
+    let to = Destination::new(format!("http://{address}/").parse()?);
+    let topology = with(Topology::default(), &b, vec![Subscription::new("ns", "t", "t", Subscriber::At(to.clone()))]);
+    let sender = Sender::new(&Config::default(), Hooks::default());
+    let origin = Origin { namespace: "ns".into(), service_account: None };
+    let event = Event::new("1", "/s", "t")?;
+    for _ in 0..2 {
+        let hooks = Hooks { sender: Some(sender.clone()), ..Hooks::default() };
+        let world = World::start_with(directory.path(), topology.clone(), options(), Config::default(), hooks);
+        world.ready(&["t"]).await;
+        sender.send(&to, &event, &origin, std::time::Duration::from_secs(10)).await.expect("it is taken");
+        world.number(&b, 1, "t").await;
+        until("it is delivered", || world.metric("broker_events_delivered") == 1).await;
+        world.finish().await;
+    }
+    assert_eq!(count.load(SeqCst), 1);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! The sources of events that run in this process.
 
-use knoll_broker::{Here, Sender, Transport, topology::Names};
-use knoll_client::Client;
+use knoll_broker::Sender;
 use knoll_drive::SourceLinks;
 use knoll_sources::{Adapters, Clients, Config, Hooks};
 use tokio::sync::watch;
@@ -9,24 +8,16 @@ use tokio::sync::watch;
 use super::{events, system};
 use crate::{admin::Sources, failure::Failure, supervise::Tasks};
 
-/// Runs sources until the process ends; the other end of the links is the control loop's. What goes to brokers, channels and
-/// sinks of this process is handed over `here`. Sinks are trusted as `transport` is told, and asked at the machine's own
-/// addresses on `open_ports` alone. `client` asks for tokens, and
-/// `clients` makes those that ApiServerSources watch with; without it none of them runs.
+/// Runs sources until the process ends; the other end of the links is the control loop's. `sender` sends their events, and
+/// `clients` makes the clients that ApiServerSources watch with; without it none of them runs.
 pub(crate) fn start(
     tasks: &mut Tasks,
-    names: &Names,
-    here: Here,
-    client: Client,
+    sender: Sender,
     clients: Option<Clients>,
-    transport: Transport,
-    open_ports: Vec<u16>,
 ) -> Result<(SourceLinks, Adapters), Failure> {
     let (snapshots, newest) = watch::channel(None);
-    let config = events::config(open_ports);
-    let sender = Sender::new(&config, events::sending(&names.cluster_domain, client, transport)).beside(here);
     let hooks = Hooks { clients, ..Hooks::default() };
-    let adapters = Adapters::new(newest, sender, within(config.max_attempts), hooks).map_err(system)?;
+    let adapters = Adapters::new(newest, sender, within(events::max_attempts()), hooks).map_err(system)?;
     let (running, stop) = (adapters.clone(), tasks.stop());
     tasks.restartable("sources", move || {
         let (running, stop) = (running.clone(), stop.clone());

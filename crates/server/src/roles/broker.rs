@@ -40,10 +40,9 @@ async fn live(arguments: &BrokerArguments, paths: &Paths, level: LogLevel) -> Re
     let settings = standalone();
     let names = events::names(&settings);
     // The gateway is another process's: it is reached by its Services.
-    let (event_links, running) = events::start(&mut tasks, paths.events(), &names, client.clone(), ports, Vec::new())?;
-    let (here, transport) = (running.here(), event_links.transport.clone());
-    let (source_links, adapters) =
-        sources::start(&mut tasks, &names, here, client.clone(), None, transport, Vec::new())?;
+    let (event_links, running, sender) =
+        events::start(&mut tasks, paths.events(), &names, client.clone(), ports, Vec::new())?;
+    let (source_links, adapters) = sources::start(&mut tasks, sender, None)?;
     let links = Links { events: Some(event_links), sources: Some(source_links), ..Links::default() };
     let mut sources = gateway::loop_sources(links.counters.clone(), links.inspect.clone(), tasks.restarts());
     running.attend(&mut sources, names);

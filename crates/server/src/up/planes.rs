@@ -101,23 +101,14 @@ impl Planes {
         let event_names = events::names(&settings);
         events::keep_certificates(tasks, pki.clone(), controllers.clone(), &event_names);
         let open_ports: Vec<u16> = outside.iter().map(std::net::SocketAddr::port).collect();
-        let (event_links, events) =
-            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports, open_ports.clone())?;
+        let (event_links, events, sender) =
+            events::start(tasks, paths.events(), &event_names, controllers.clone(), event_ports, open_ports)?;
         let accounts = api.server.clone();
         let clients: Clients = Arc::new(move |namespace, name| {
             let client = accounts.bounded_client(UserInfo::service_account(&namespace, &name));
             Box::pin(async move { Ok(client) })
         });
-        let transport = event_links.transport.clone();
-        let (source_links, adapters) = sources::start(
-            tasks,
-            &event_names,
-            events.here(),
-            controllers.clone(),
-            Some(clients),
-            transport,
-            open_ports,
-        )?;
+        let (source_links, adapters) = sources::start(tasks, sender, Some(clients))?;
         let links = Links {
             table: table_in,
             applied: gateway.applied(),

@@ -22,7 +22,7 @@ use std::{
 use knoll_api::metrics::MetricFamily;
 use knoll_apiserver::auth::Pki;
 use knoll_broker::{
-    Adopted, Config, DataPlane, EventTypes, Here, Hooks, Ingress, Log, LogThread, Resolve, Topology, Transport,
+    Adopted, Config, DataPlane, EventTypes, Here, Hooks, Ingress, Log, LogThread, Resolve, Sender, Topology, Transport,
     resolve_as_the_machine_does, serve, serve_tls, topology::Names,
 };
 use knoll_client::Client;
@@ -84,7 +84,7 @@ impl Running {
     }
 
     /// What takes events in this process, while it does.
-    pub(crate) fn here(&self) -> Here {
+    fn here(&self) -> Here {
         self.ingress.subscribe()
     }
 
@@ -130,11 +130,10 @@ struct Parts {
     directory: PathBuf,
     snapshots: watch::Receiver<Option<Topology>>,
     adopted: Adopted,
-    domain: String,
+    config: Config,
+    sender: Sender,
     http: std::net::TcpListener,
     https: std::net::TcpListener,
-    /// Of the machine's own addresses, what events may be sent to.
-    open_ports: Vec<u16>,
     transport: Transport,
     client: Client,
     event_types: Arc<EventTypes>,
@@ -154,31 +153,42 @@ impl Parts {
     }
 }
 
+/// Attempts of deliveries at a time.
+pub(super) fn max_attempts() -> usize {
+    Config::default().max_attempts.min(files())
+}
+
+/// The part of the files that the process may open that is for senders' connections, and the same for deliveries'.
+fn files() -> usize {
+    usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX).max(1)
+}
+
 /// The data plane's settings: who may say where events go is not trusted with the machine, and senders and deliveries leave
 /// files for the rest of the process. At the machine's own addresses everybody may ask the gateway, on `open_ports`.
-pub(super) fn config(open_ports: Vec<u16>) -> Config {
+fn config(open_ports: Vec<u16>) -> Config {
     let default = Config::default();
-    let share = usize::try_from(open_files() / FILES_SHARE).unwrap_or(usize::MAX).max(1);
     Config {
         loopback: false,
         gateway: Some(GATEWAY.into()),
         open_ports,
-        max_connections: default.max_connections.min(share),
-        max_attempts: default.max_attempts.min(share),
+        max_connections: default.max_connections.min(files()),
+        max_attempts: max_attempts(),
         grace: GRACE,
         ..default
     }
 }
 
-/// How events are sent: names of this domain are found as pods find them, and `client` asks for tokens.
-pub(super) fn sending(domain: &str, client: Client, transport: Transport) -> Hooks {
-    Hooks {
+/// What sends events, all that this process sends: names of this domain are found as pods find them, and `client` asks for
+/// tokens.
+fn sender(config: &Config, domain: &str, client: Client, transport: Transport) -> Sender {
+    let hooks = Hooks {
         resolve: resolve(domain),
         machine: Some(Arc::new(machine_addresses)),
         tokens: Some(tokens(client)),
         transport,
         ..Hooks::default()
-    }
+    };
+    Sender::new(config, hooks)
 }
 
 /// What addresses of brokers and channels are made of.
@@ -205,7 +215,8 @@ pub(crate) fn publish(tasks: &mut Tasks, client: Client, at: EventPlaces) {
 
 /// Takes events from these sockets and delivers them, until the process ends. A log that fails is opened again: nothing
 /// was acknowledged that it does not hold. `client` asks for tokens, and whose those of senders are, and makes Jobs. Of the
-/// machine's own addresses `open_ports` may be sent to. The other end of the links is the control loop's.
+/// machine's own addresses `open_ports` may be sent to. The other end of the links is the control loop's, and the sender is for
+/// whoever else sends events: what goes to brokers, channels and sinks of this process it hands over to them.
 pub(crate) fn start(
     tasks: &mut Tasks,
     directory: PathBuf,
@@ -213,21 +224,23 @@ pub(crate) fn start(
     client: Client,
     ports: EventPorts,
     open_ports: Vec<u16>,
-) -> Result<(EventLinks, Running), Failure> {
+) -> Result<(EventLinks, Running, Sender), Failure> {
     let (topology, snapshots) = watch::channel(None);
     let adopted = Adopted::default();
     let kept = |listener: TcpListener| listener.into_std().map_err(|e| Failure::io("hand a socket over", &e));
     let transport = Transport::new(names.clone());
     let event_types = event_types::make(tasks, client.clone());
     let running = Running { event_types: Some(event_types.clone()), ..Running::default() };
+    let config = config(open_ports);
+    let sender = sender(&config, &names.cluster_domain, client.clone(), transport.clone());
     let parts = Parts {
         directory,
         snapshots,
         adopted: adopted.clone(),
-        domain: names.cluster_domain.to_string(),
+        config,
+        sender: sender.clone(),
         http: kept(ports.http)?,
         https: kept(ports.https)?,
-        open_ports,
         transport: transport.clone(),
         client,
         event_types: event_types.clone(),
@@ -236,7 +249,8 @@ pub(crate) fn start(
     };
     let (parts, stop) = (Arc::new(parts), tasks.stop());
     tasks.restartable("events", move || live(parts.clone(), stop.clone()));
-    Ok((EventLinks { topology, adopted, event_types, transport, names: names.clone() }, running))
+    let sender = sender.beside(running.here());
+    Ok((EventLinks { topology, adopted, event_types, transport, names: names.clone() }, running, sender))
 }
 
 /// A life of the data plane. One that breaks off leaves its log to the next, which waits for the last of its writes.
@@ -254,10 +268,11 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
         jobs: Some(Arc::new(ApiJobs::new(parts.client.clone()))),
         adopted: parts.adopted.clone(),
         taken: Some(parts.event_types.taken()),
-        ..sending(&parts.domain, parts.client.clone(), parts.transport.clone())
+        transport: parts.transport.clone(),
+        sender: Some(parts.sender.clone()),
+        ..Hooks::default()
     };
-    let config = config(parts.open_ports.clone());
-    let plane = DataPlane::new(log, parts.snapshots.clone(), config, hooks).map_err(|e| chain(&e))?;
+    let plane = DataPlane::new(log, parts.snapshots.clone(), parts.config.clone(), hooks).map_err(|e| chain(&e))?;
     let listen = |kept: &std::net::TcpListener| kept.try_clone().and_then(TcpListener::from_std).map_err(|e| chain(&e));
     let sockets = (listen(&parts.http)?, listen(&parts.https)?);
     let shown = parts.running.show(plane.clone());
@@ -479,10 +494,10 @@ mod tests {
             directory: directory.to_owned(),
             snapshots: topology.subscribe(),
             adopted: Adopted::default(),
-            domain: "cluster.local".to_owned(),
+            config: config(Vec::new()),
+            sender: Sender::new(&config(Vec::new()), Hooks::default()),
             http: socket().await,
             https: socket().await,
-            open_ports: Vec::new(),
             transport: Transport::default(),
             client: nobody,
             event_types: EventTypes::new().0,
