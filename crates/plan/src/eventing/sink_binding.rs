@@ -764,6 +764,8 @@ spec:
     #[test]
     fn containers_of_the_subject_have_a_token_where_the_sink_asks_who_sends() {
         let mut cluster = asked(&[]);
+        let account = carry_out(&mut cluster, NOW);
+        assert!(account.contains("create ServiceAccount") && !account.contains("issue"), "{account}");
         let first = carry_out(&mut cluster, NOW);
         let issued = "issue a token of default/b-oidc-sources.knative.dev-sinkbinding for me\n";
         assert!(first.contains(issued) && !first.contains("update Deployment"), "{first}");
@@ -780,6 +782,11 @@ spec:
         assert!(carry_out(&mut cluster, after(51)).contains("issue"), "it is renewed before it ends");
         assert!(!carry_out(&mut cluster, after(51)).contains("issue"));
         assert!(carry_out(&mut cluster, after(-60)).contains("issue"), "the clock was set back");
+        // Somebody deleted the account, and it is made again: nobody takes the old one's token.
+        let account = Key::new("default", "b-oidc-sources.knative.dev-sinkbinding");
+        cluster.edit(Kind::ServiceAccount, &account, |account| account["metadata"]["uid"] = "another".into());
+        assert!(carry_out(&mut cluster, after(-60)).contains("issue"), "it is another account's");
+        assert!(!carry_out(&mut cluster, after(-60)).contains("issue"));
         // Nobody asks any more.
         feature(&mut cluster, "authentication-oidc", "disabled");
         let last = carry_out(&mut cluster, after(0));

@@ -26,6 +26,8 @@ const TOKEN: &str = "token";
 const ENDS: &str = "knoll.dev/token-ends";
 /// Annotation: whom it is made out to.
 const AUDIENCE: &str = "knoll.dev/token-audience";
+/// Annotation: the uid of the ServiceAccount whose it is. Of one that is made again under its name it is not.
+const ACCOUNT: &str = "knoll.dev/token-account";
 /// A token is made anew when it holds no longer than this.
 const LEFT: Duration = Duration::from_secs(600);
 /// How far clocks may differ.
@@ -38,6 +40,8 @@ pub struct TokenSecret {
     pub account: Key,
     /// Whom it is made out to.
     pub audience: String,
+    /// The account's uid.
+    uid: String,
     secret: Secret,
 }
 
@@ -51,13 +55,14 @@ impl TokenSecret {
         let annotations = secret.metadata.annotations.get_or_insert_default();
         annotations.insert(ENDS.to_owned(), ends.to_string());
         annotations.insert(AUDIENCE.to_owned(), self.audience);
+        annotations.insert(ACCOUNT.to_owned(), self.uid);
         secret.data = Some(BTreeMap::from([(TOKEN.to_owned(), ByteString(token.into_bytes()))]));
         secret
     }
 }
 
 /// Sees to it that a binding's Secret holds a token of this ServiceAccount for this audience, and for a while yet. Its name
-/// when it holds one; nothing while that is issued.
+/// when it holds one; nothing while that is issued, or there is no such account.
 ///
 /// # Errors
 /// When the Secret is another's; in words for the user.
@@ -77,7 +82,11 @@ pub(super) fn settle(
             "Secret {name} is not of SinkBinding {binding}: delete it, or give the binding another name"
         ));
     }
-    let left = existing.as_ref().and_then(|secret| left(secret, audience, now));
+    let account = key.sibling(account);
+    let Some(uid) = world.service_accounts.get(&account).and_then(|account| account.metadata.uid.clone()) else {
+        return Ok(None);
+    };
+    let left = existing.as_ref().and_then(|secret| left(secret, audience, &uid, now));
     if let Some(due) = left.and_then(|left| left.checked_sub(LEFT)).filter(|due| !due.is_zero()) {
         plan.recheck_after(due);
     } else {
@@ -85,7 +94,7 @@ pub(super) fn settle(
         let mut secret = Secret { metadata, ..Secret::default() };
         secret.metadata.resource_version = existing.and_then(|secret| secret.metadata.resource_version.clone());
         let audience = audience.to_owned();
-        let order = TokenSecret { account: key.sibling(account), audience, secret };
+        let order = TokenSecret { account, audience, uid, secret };
         plan.wants.push(Want::IssueToken(Box::new(order)));
     }
     Ok(left.map(|_| key.name))
@@ -101,12 +110,13 @@ fn secret_of(binding: &SinkBinding) -> Key {
     binding.key().sibling(names::child(binding.name(), SUFFIX))
 }
 
-/// How long the token holds; nothing when there is none for this audience.
-fn left(secret: &Secret, audience: &str, now: Timestamp) -> Option<Duration> {
+/// How long the token holds; nothing when there is none for this audience, of the account of this uid.
+fn left(secret: &Secret, audience: &str, account: &str, now: Timestamp) -> Option<Duration> {
     let ends: Timestamp = secret.annotation(ENDS)?.parse().ok()?;
     let left = Duration::try_from(ends.duration_since(now)).ok()?;
     let holds = secret.data.as_ref().is_some_and(|data| data.contains_key(TOKEN));
     // A clock that was set back makes a token old, not young.
     let longest = Duration::from_secs(TokenSecret::SECONDS.into()) + SLACK;
-    (holds && left <= longest && secret.annotation(AUDIENCE) == Some(audience)).then_some(left)
+    let is_of = secret.annotation(AUDIENCE) == Some(audience) && secret.annotation(ACCOUNT) == Some(account);
+    (holds && left <= longest && is_of).then_some(left)
 }
