@@ -132,10 +132,15 @@ impl DataPlane {
         Supervisor::new(self.context.clone()).run(&mut asked, end).await
     }
 
-    /// Brokers and channels of the newest snapshot behind this one, or from the first on, at most `most`.
-    pub fn addressables(&self, after: Option<&Name>, most: usize) -> Vec<Arc<Addressable>> {
+    /// Brokers and channels of the newest snapshot, of one namespace or of all, behind this one, or from the first on, at most
+    /// `most`.
+    pub fn addressables(&self, namespace: Option<&str>, after: Option<&Name>, most: usize) -> Vec<Arc<Addressable>> {
         let snapshot = self.context.snapshots.borrow();
-        snapshot.iter().flat_map(|topology| topology.addressables_after(after)).take(most).cloned().collect()
+        let Some(topology) = snapshot.as_ref() else { return Vec::new() };
+        match namespace {
+            Some(namespace) => topology.addressables_of(namespace, after).take(most).cloned().collect(),
+            None => topology.addressables_after(after).take(most).cloned().collect(),
+        }
     }
 
     /// A broker or channel of the newest snapshot.

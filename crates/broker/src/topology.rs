@@ -400,6 +400,21 @@ impl Topology {
         self.addressables.range::<_, Name>((from, Bound::Unbounded)).map(|(_, addressable)| addressable)
     }
 
+    /// The same of one namespace.
+    pub fn addressables_of<'a>(
+        &'a self,
+        namespace: &'a str,
+        after: Option<&'a Name>,
+    ) -> impl Iterator<Item = &'a Arc<Addressable>> {
+        [Kind::Broker, Kind::Channel].into_iter().flat_map(move |kind| {
+            let first = Name::new(kind, namespace, "");
+            let first = after.filter(|after| **after > first).cloned().unwrap_or(first);
+            let is_of = move |of: &&Arc<Addressable>| of.name().kind == kind && *of.name().namespace == *namespace;
+            let range = (Bound::Excluded(first), Bound::Unbounded);
+            self.addressables.range::<_, Name>(range).map(|(_, addressable)| addressable).take_while(is_of)
+        })
+    }
+
     /// Whether a host is a name as those of brokers, channels, RequestReplies and sinks are. One that is none leads elsewhere.
     pub(crate) fn may_have(&self, host: &str) -> bool {
         self.names.is_service(host)

@@ -95,7 +95,7 @@ impl Endpoint<'_> {
         notes: &mut dyn Write,
     ) -> Result<(), EventError> {
         match command {
-            EventCommand::List => self.list(out),
+            EventCommand::List { all_namespaces } => self.list(*all_namespaces, out),
             EventCommand::Build { .. } => Ok(()),
             EventCommand::Send { to, fields } => self.send(to, &build::event(fields, now)?, out),
             EventCommand::Tail { of, since, follow, output } => {
@@ -120,27 +120,28 @@ impl Endpoint<'_> {
         Ok(if answer.is_empty() { Value::Null } else { serde_json::from_str(&answer)? })
     }
 
-    fn list(&self, out: &mut dyn Write) -> Result<(), EventError> {
+    fn list(&self, all_namespaces: bool, out: &mut dyn Write) -> Result<(), EventError> {
         let row = |of: &str, to: &str, numbers: [String; 4]| {
             let [lag, under_way, delivered, dead] = numbers;
             format!("{of:<40} {to:<32} {lag:>9} {under_way:>9} {delivered:>10} {dead:>8}")
         };
         writeln!(out, "{}", row("OF", "TO", ["LAG", "IN FLIGHT", "DELIVERED", "DEAD"].map(str::to_owned)))?;
-        let mut path = "/events".to_owned();
+        let of = if all_namespaces { String::new() } else { format!("namespace={}&", self.namespace) };
+        let mut path = format!("/events?{of}most={MOST}");
         loop {
             let page = self.ask("GET", &path, &Value::Null)?;
-            for of in list(&page["items"]) {
-                let name = format!("{}:{}/{}", text(of, "kind"), text(of, "namespace"), text(of, "name"));
-                let dead = of["deadLetters"].to_string();
+            for item in list(&page["items"]) {
+                let name = format!("{}:{}/{}", text(item, "kind"), text(item, "namespace"), text(item, "name"));
+                let dead = item["deadLetters"].to_string();
                 writeln!(out, "{}", row(&name, "", [String::new(), String::new(), String::new(), dead]))?;
-                for to in list(&of["subscriptions"]) {
+                for to in list(&item["subscriptions"]) {
                     let numbers = ["lag", "inFlight", "delivered", "deadLetters"].map(|field| to[field].to_string());
                     writeln!(out, "{}", row("", &shown(text(to, "name")), numbers))?;
                 }
             }
             // Names of objects need no escapes.
             let Some(next) = page["next"].as_str() else { return Ok(()) };
-            path = format!("/events?after={next}");
+            path = format!("/events?{of}most={MOST}&after={next}");
         }
     }
 

@@ -105,7 +105,7 @@ fn send(place: &Place, next: &AtomicU64, end: &AtomicBool) -> Vec<u64> {
 
 /// Whether no Trigger has anything on its way or before it, and the broker keeps no dead letter of its own.
 fn is_at_rest(own: &Own) -> bool {
-    let listed = succeed(own.data(), &["event", "list"]);
+    let listed = succeed(own.data(), &["event", "list", "-A"]);
     let rows: Vec<Vec<&str>> = listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     // A broker's row has its name and its dead letters, a Trigger's its name, lag, what is on its way, and what was done.
     let at_rest = |row: &Vec<&str>| {

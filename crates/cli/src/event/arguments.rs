@@ -25,8 +25,12 @@ pub struct EventArguments {
 /// What to do with events.
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
-    /// Every broker and channel, who listens, and how far behind each of them is.
-    List,
+    /// Every broker and channel of the namespace, who listens, and how far behind each of them is.
+    List {
+        /// Of every namespace.
+        #[arg(long, short = 'A')]
+        all_namespaces: bool,
+    },
     /// Make an event and print it.
     Build {
         /// What it says.

@@ -122,6 +122,23 @@ fn of_all_that_are_delivered_again_it_is_said_which_are_not() {
 }
 
 #[test]
+fn brokers_are_listed_of_the_namespace_or_of_all() {
+    let item = |name: &str| json!({"items": [{"kind": "broker", "namespace": "ns", "name": name, "deadLetters": 3}], "next": null});
+    for (all_namespaces, paths) in [
+        (false, ["GET /events?namespace=ns&most=100", "GET /events?namespace=ns&most=100&after=broker/ns/a"]),
+        (true, ["GET /events?most=100", "GET /events?most=100&after=broker/ns/a"]),
+    ] {
+        let mut first = item("a");
+        first["next"] = json!("broker/ns/a");
+        let script = vec![(paths[0], Value::Null, first), (paths[1], Value::Null, item("b"))];
+        let (out, _) =
+            Script::begin(&format!("brokers-{all_namespaces}"), script).run(&EventCommand::List { all_namespaces });
+        let names: Vec<&str> = out.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(names, ["broker:ns/a", "broker:ns/b"]);
+    }
+}
+
+#[test]
 fn names_of_strangers_do_nothing_to_a_terminal() {
     assert_eq!(shown("s\u{1b}[2J\u{9b}1m-ö"), "s\u{fffd}[2J\u{fffd}1m-ö");
 }

@@ -549,7 +549,7 @@ mod tests {
         let life = tokio::spawn(live(parts.clone(), tasks.stop()));
         until("it runs again", || parts.running.get().is_some()).await;
         let plane = parts.running.get().expect("it runs");
-        until("the broker", || plane.addressables(None, 2).len() == 1).await;
+        until("the broker", || plane.addressables(None, None, 2).len() == 1).await;
         let (mut kept, mut next) = (BTreeSet::new(), 0);
         loop {
             let page = plane.history(&broker(), Start::Offset(next), 1000).await.expect("is read");

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `GET /events?most=N&after=KIND/NAMESPACE/NAME` | brokers and channels, with who listens and how that goes; `next` is where to go on |
+//! | `GET /events?namespace=NAME&most=N&after=KIND/NAMESPACE/NAME` | brokers and channels, with who listens and how that goes; `next` is where to go on |
 //! | `POST /events/<kind>/<namespace>/<name>` | an event is taken, as by its address |
 //! | `GET …/history?offset=N` or `?since=TIME`, `&most=N` | events that are kept |
 //! | `POST …/replay?subscription=NAME&offset=N` or `&since=TIME` | they are delivered once more to one of those who listen |
@@ -124,9 +124,9 @@ fn listed(plane: &DataPlane, asked: &Asked) -> Result<Response<Full<Bytes>>, Ref
         [kind, namespace, name] => named(kind, namespace, name),
         _ => Err(bad(format!("after: {after:?} is not of the form KIND/NAMESPACE/NAME"))),
     });
-    let (after, most) = (after.transpose()?, asked.most(MOST, MOST_AT_ALL)?);
+    let (after, most, namespace) = (after.transpose()?, asked.most(MOST, MOST_AT_ALL)?, asked.value("namespace"));
     let (mut items, mut listeners, mut next) = (Vec::new(), 0, None);
-    let mut found = plane.addressables(after.as_ref(), most + 1).into_iter().peekable();
+    let mut found = plane.addressables(namespace.as_deref(), after.as_ref(), most + 1).into_iter().peekable();
     while let Some(addressable) = found.next() {
         items.push(shown(plane, &addressable));
         listeners += addressable.subscribed().count();
@@ -298,7 +298,8 @@ mod tests {
 
     use super::*;
 
-    /// A page of a data plane of three brokers, of which the second has many Triggers: the names, and where to go on.
+    /// A page of a data plane of three brokers, of which the second has many Triggers, and of a channel there and two elsewhere:
+    /// the names, and where to go on.
     async fn page(query: &str) -> Result<(Vec<String>, Option<String>), Refused> {
         let (log, _thread, _) = Log::open(Arc::new(MemoryDisk::default()), EventOptions::default()).expect("opens");
         let trigger = |at: usize| Subscription::new("ns", "t", &at.to_string(), Subscriber::Unresolved);
@@ -306,6 +307,10 @@ mod tests {
             let triggers = if name == "b" { (0..LISTENERS).map(trigger).collect() } else { Vec::new() };
             topology.with(Addressable::new(Name::new(Kind::Broker, "ns", name), name, None, triggers))
         });
+        let topology =
+            [("ms", "x"), ("ns", "y"), ("nt", "z")].into_iter().fold(topology, |topology, (namespace, name)| {
+                topology.with(Addressable::new(Name::new(Kind::Channel, namespace, name), name, None, Vec::new()))
+            });
         let snapshots = tokio::sync::watch::Sender::new(Some(topology));
         let plane = DataPlane::new(log, snapshots.subscribe(), Config::default(), Hooks::default()).expect("starts");
         let answer = listed(&plane, &Asked::of(query))?.into_body().collect().await.expect("a body").to_bytes();
@@ -321,10 +326,19 @@ mod tests {
             Ok((names.iter().map(|name| (*name).to_owned()).collect(), next.map(str::to_owned)))
         };
         assert_eq!(page("").await, is(&["a", "b"], Some("broker/ns/b")), "so many listen");
-        assert_eq!(page("after=broker/ns/b").await, is(&["c"], None));
+        assert_eq!(page("after=broker/ns/b").await, is(&["c", "x", "y", "z"], None));
         assert_eq!(page("most=1").await, is(&["a"], Some("broker/ns/a")));
         assert_eq!(page("after=broker/ns/aa&most=1").await, is(&["b"], Some("broker/ns/b")));
-        assert_eq!(page("after=channel/ns/a").await, is(&[], None));
+        assert_eq!(page("after=channel/ns/a").await, is(&["y", "z"], None));
+        for (query, names, next) in [
+            ("namespace=ns&most=1", &["a"][..], Some("broker/ns/a")),
+            ("namespace=ns&after=broker/ns/b", &["c", "y"], None),
+            ("namespace=ns&after=channel/ns/x", &["y"], None),
+            ("namespace=nt", &["z"], None),
+            ("namespace=n", &[], None),
+        ] {
+            assert_eq!(page(query).await, is(names, next), "{query}");
+        }
         for query in ["after=b", "after=queue/ns/a", "most=0", "most=1001"] {
             assert_eq!(page(query).await.map_err(|(status, _)| status), Err(StatusCode::BAD_REQUEST), "{query}");
         }
