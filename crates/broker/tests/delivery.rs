@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use knoll_broker::{
     Config, Hooks, Topology,
     delivery::{Delivery, Destination},
-    topology::{Ordering, Subscriber, Subscription},
+    topology::{Addressable, Ordering, Subscriber, Subscription},
 };
 use knoll_event::{Event, cesql::Expression, filter::Filter, knative, mode::Format};
 use tokio::time::{Instant, sleep};
@@ -527,4 +527,39 @@ async fn what_goes_round_and_multiplies_leaves_room_for_the_replies_of_others() 
     sinks.wait("hears", 1).await;
     world.kill().await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_triggers_format_is_what_its_subscriber_gets_and_nobody_else() -> Runs {
+    let (directory, sinks, b) = (tempfile::tempdir()?, Sinks::start().await, broker("b"));
+    let json = |name: &str, sink: &str| Subscription {
+        delivery: Some(Delivery {
+            format: Some(Format::Json),
+            dead_letter_sink: Some(sinks.at(sink)),
+            ..Delivery::default()
+        }),
+        filter: Filter::exact([("type", "t")]),
+        ..to(&sinks, name)
+    };
+    // The dead letter, and the reply, which comes to the broker and on from there, are as they came.
+    let hears = Subscription { filter: Filter::exact([("type", "reply")]), ..to(&sinks, "hears") };
+    let all = vec![json("replies", "unused"), json("fails", "dead"), hears];
+    sinks.on("replies", |_, _| Act::Reply("reply"));
+    sinks.on("fails", |_, _| Act::Status(400));
+    // A broker's counts for nothing.
+    let above = Delivery { format: Some(Format::Json), ..Delivery::default() };
+    let topology = Topology::default().with(Addressable::new(b.clone(), "b", Some(&above), all));
+    let world = World::start(directory.path(), topology);
+    world.ready(&["replies", "fails", "hears"]).await;
+    assert_eq!(world.send(&b, &event("1")).await, StatusCode::ACCEPTED);
+    for (name, is_json) in [("replies", true), ("fails", true), ("dead", false), ("hears", false)] {
+        let seen = sinks.wait(name, 1).await.remove(0);
+        assert_eq!(is_structured(&seen), is_json, "{name}: {:?}", seen.headers);
+    }
+    world.finish().await;
+    Ok(())
+}
+
+fn is_structured(seen: &Seen) -> bool {
+    seen.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/cloudevents+json"))
 }

@@ -87,7 +87,7 @@ pub struct Delivery {
     pub timeout: Option<Duration>,
     /// The longest wait that an answer's `Retry-After` may ask for; without it answers are not listened to.
     pub retry_after_max: Option<Duration>,
-    /// In which form events are sent; as they came where nothing is said.
+    /// In which form the subscriber is sent events; as they came where nothing is said. What goes elsewhere keeps its form.
     pub format: Option<Format>,
     /// Who gets what could not be delivered.
     pub dead_letter_sink: Option<Destination>,
@@ -96,12 +96,13 @@ pub struct Delivery {
 impl Delivery {
     /// What counts for a Trigger or a Subscription: its own delivery as a whole, or else that of its broker or channel.
     /// Only the dead letter sink is looked for in both (upstream's `resolveDeadLetterSink`), so that a Trigger that says
-    /// how often to retry keeps its broker's sink, and loses its broker's backoff.
+    /// how often to retry keeps its broker's sink, and loses its broker's backoff. The format is a Trigger's own alone.
     pub fn effective(own: Option<&Self>, above: Option<&Self>) -> Self {
         let mut delivery = own.or(above).cloned().unwrap_or_default();
         if delivery.dead_letter_sink.is_none() {
             delivery.dead_letter_sink = above.and_then(|above| above.dead_letter_sink.clone());
         }
+        delivery.format = own.and_then(|own| own.format);
         delivery
     }
 }
@@ -153,5 +154,13 @@ mod tests {
         let broker = Delivery { retry: 10, backoff, ..Delivery::default() };
         let effective = Delivery::effective(Some(&with_sink(1, None)), Some(&broker));
         assert_eq!((effective.retry, effective.backoff), (1, None));
+    }
+    #[test]
+    fn a_format_is_the_triggers_own() {
+        let with_format = |format| Delivery { format: Some(format), ..Delivery::default() };
+        let (own, above) = (with_format(Format::Json), with_format(Format::Binary));
+        assert_eq!(Delivery::effective(Some(&own), Some(&above)).format, Some(Format::Json));
+        assert_eq!(Delivery::effective(Some(&Delivery::default()), Some(&above)).format, None);
+        assert_eq!(Delivery::effective(None, Some(&above)).format, None);
     }
 }

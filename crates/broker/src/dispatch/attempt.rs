@@ -266,7 +266,10 @@ impl Attempt {
         leg: Leg,
         token: Option<HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let format = self.delivery().format.unwrap_or(record.format);
+        let format = match leg {
+            Leg::Subscriber(_) => self.delivery().format.unwrap_or(record.format),
+            Leg::Forward | Leg::Made => record.format,
+        };
         if let Some(answered) = self.send_within(to, record, (format, leg.from()), token.as_ref()).await {
             return answered;
         }
