@@ -454,7 +454,7 @@ async fn a_namespace_writes_its_part_into_the_log_and_others_theirs() -> Runs {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn while_a_large_message_is_written_others_have_the_thread() -> Runs {
     log_is_written();
     let directory = tempfile::tempdir()?;
@@ -464,14 +464,16 @@ async fn while_a_large_message_is_written_others_have_the_thread() -> Runs {
     let (headers, body) = batch(500, 2000);
     let mut request = Request::post(log_address()).body(Full::new(Bytes::from(body)))?;
     *request.headers_mut() = headers;
-    let ingress = world.plane.ingress();
-    let mut answering = std::pin::pin!(ingress.answer(request));
     let mut turns = 0;
-    let answer = loop {
-        tokio::select! {
-            biased;
-            answer = &mut answering => break answer,
-            () = yield_now() => turns += 1,
+    let answer = {
+        let ingress = world.plane.ingress();
+        let mut answering = std::pin::pin!(ingress.answer(request));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => break answer,
+                () = yield_now() => turns += 1,
+            }
         }
     };
     assert_eq!(answer.status(), StatusCode::NO_CONTENT);

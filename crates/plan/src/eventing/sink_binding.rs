@@ -765,11 +765,11 @@ spec:
     fn containers_of_the_subject_have_a_token_where_the_sink_asks_who_sends() {
         let mut cluster = asked(&[]);
         let account = carry_out(&mut cluster, NOW);
-        assert!(account.contains("create ServiceAccount") && !account.contains("issue"), "{account}");
+        assert!(account.contains("create ServiceAccount") && !account.contains("issue a token"), "{account}");
         let first = carry_out(&mut cluster, NOW);
         let issued = "issue a token of default/b-oidc-sources.knative.dev-sinkbinding for me\n";
         assert!(first.contains(issued) && !first.contains("update Deployment"), "{first}");
-        assert!(first.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."), "{first}");
+        assert!(account.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."), "{account}");
         let second = carry_out(&mut cluster, NOW);
         let mounted = r#""volumeMounts":[{"mountPath":"/oidc","name":"oidc-token"}]"#;
         let volume =
