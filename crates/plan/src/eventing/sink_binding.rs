@@ -769,7 +769,10 @@ spec:
         let first = carry_out(&mut cluster, NOW);
         let issued = "issue a token of default/b-oidc-sources.knative.dev-sinkbinding for me\n";
         assert!(first.contains(issued) && !first.contains("update Deployment"), "{first}");
-        assert!(account.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."), "{account}");
+        assert!(
+            account.contains("OIDCTokenSecretCreated=Unknown TokenPending The token is not issued yet."),
+            "{account}"
+        );
         let second = carry_out(&mut cluster, NOW);
         let mounted = r#""volumeMounts":[{"mountPath":"/oidc","name":"oidc-token"}]"#;
         let volume =
