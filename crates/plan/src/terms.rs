@@ -81,7 +81,7 @@ pub enum Term<'a> {
     /// Objects of this name in any namespace.
     Named(&'a str),
     /// Objects that refer to one of a kind that no controller knows; to any of it where the name is empty, and to those that
-    /// they choose of a namespace where it is [`crate::ducks::CHOSEN`].
+    /// they choose of a namespace where it is `*`.
     Duck {
         /// Its `group/version`.
         api_version: &'a str,
