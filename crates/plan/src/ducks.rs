@@ -11,6 +11,7 @@ use knoll_api::{
     Key, Kind, Object,
     conditions::{READY, find},
     duck::{AddressStatus, ChannelableStatus, DeliverySpec},
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
     labels::eventing::SUBSCRIBABLE,
     status::{Condition, DuckStatus},
 };
@@ -105,6 +106,8 @@ pub(crate) struct PodSpecable {
     pub(crate) resource_version: String,
     pub(crate) is_deleting: bool,
     pub(crate) labels: BTreeMap<String, String>,
+    /// What makes it, where something does.
+    pub(crate) controller: Option<OwnerReference>,
     /// The pod in it, as JSON.
     pod: Box<str>,
 }
@@ -115,7 +118,9 @@ impl PodSpecable {
         let meta = &object["metadata"];
         let text = |field: &str| meta[field].as_str().unwrap_or_default().to_owned();
         let labels = meta["labels"].as_object().into_iter().flatten();
+        let owners: Vec<OwnerReference> = part(&meta["ownerReferences"]);
         Some(Box::new(PodSpecable {
+            controller: owners.into_iter().find(|owner| owner.controller == Some(true)),
             uid: text("uid"),
             resource_version: text("resourceVersion"),
             is_deleting: meta["deletionTimestamp"].is_string(),

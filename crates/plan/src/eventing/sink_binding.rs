@@ -15,7 +15,7 @@ use knoll_api::{
             batch::v1::{CronJob, Job},
             core::v1::PodSpec,
         },
-        apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time},
+        apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time},
     },
     serving::{Configuration, Service},
     sources::{
@@ -249,16 +249,20 @@ fn bind_ducks(
     }
     let all = world.ducks.podspecables(kind, namespace);
     let all = all.map_err(|why| ("SubjectUnavailable", format!("nothing is known of {}: {why}", kind.kind)))?;
-    let subjects: Vec<(&Key, &PodSpecable)> = all.filter(|(key, one)| chooses_duck(binding, key, one)).collect();
-    if !name.is_empty() && subjects.is_empty() {
+    let looked_at: Vec<(&Key, &PodSpecable)> = match name.as_str() {
+        "" => all.take(MOST_LOOKED_AT + 1).collect(),
+        name => all.filter(|(key, _)| key.name == name).collect(),
+    };
+    if !name.is_empty() && looked_at.is_empty() {
         let text = format!("{} {name} has no containers in spec.template.spec", kind.kind);
         return Err(("SubjectUnavailable", text));
     }
-    let mut outcome = Ok(());
-    for (key, subject) in subjects.into_iter().filter(|(_, subject)| !subject.is_deleting) {
-        if let Some(older) = older_of_duck(world, kind, binding, key, subject) {
-            let text = format!("{} {} is bound by SinkBinding {older}, which is older", kind.kind, key.name);
-            outcome = Err(("SubjectTaken", text));
+    let subjects = looked_at.iter().take(MOST_LOOKED_AT).filter(|(key, one)| chooses_duck(binding, key, one));
+    let (mut outcome, older) = (Ok(()), older_of_ducks(world, kind, binding));
+    for (key, subject) in subjects.filter(|(_, subject)| !subject.is_deleting) {
+        let first = older.iter().find(|other| chooses_duck(other, key, subject)).map(|other| other.name());
+        if let Err(why) = may_write(binding, (&kind.kind, &key.name), subject.controller.as_ref(), first) {
+            outcome = Err(why);
             continue;
         }
         let there = subject.pod();
@@ -268,7 +272,7 @@ fn bind_ducks(
             plan.wants.push(patch(world, kind, key, subject, wanted));
         }
     }
-    outcome
+    if looked_at.len() > MOST_LOOKED_AT { Err(too_many(&kind.kind)) } else { outcome }
 }
 
 /// Puts a pod into the template of a subject.
@@ -280,21 +284,44 @@ fn patch(world: &World, kind: &DuckKind, key: &Key, subject: &PodSpecable, mut p
     Want::Patch { path: world.ducks.object_path(kind, key), patch }
 }
 
-/// An older binding that means the subject, too.
-fn older_of_duck(
-    world: &World,
-    kind: &DuckKind,
-    binding: &SinkBinding,
-    key: &Key,
-    subject: &PodSpecable,
-) -> Option<String> {
-    let age = |binding: &SinkBinding| (binding.metadata.creation_timestamp.clone(), binding.key());
-    let others = world.leading_to_duck(Kind::SinkBinding, kind, Some(key)).into_iter();
-    let mut others = others.filter_map(|other| world.sink_bindings.get(&other)).filter(|other| {
+/// The bindings of subjects of this kind that count before one, each read once.
+fn older_of_ducks(world: &World, kind: &DuckKind, binding: &SinkBinding) -> Vec<Arc<SinkBinding>> {
+    let mine = (binding.metadata.creation_timestamp.clone(), binding.key());
+    let mut others = world.leading_to_duck(Kind::SinkBinding, kind, None);
+    others.retain(|other| other.namespace == binding.namespace());
+    let others = others.iter().filter_map(|other| world.sink_bindings.get(other)).filter(|other| {
         let of = DuckKind::of(&other.spec.subject.api_version, &other.spec.subject.kind);
-        !other.is_deleting() && of.as_ref() == Some(kind) && chooses_duck(other, key, subject)
+        !other.is_deleting() && of.as_ref() == Some(kind) && age(other) < mine
     });
-    Some(others.find(|other| age(other) < age(binding))?.name().to_owned())
+    others.collect()
+}
+
+/// Whether a binding may write to a subject, by its kind and name, what makes it, and an older binding that means it, too. Two
+/// writers that each put back what the other wrote never end: what a controller here makes of something else is bound by
+/// that, and of several bindings the oldest counts.
+fn may_write(
+    binding: &SinkBinding,
+    (kind, name): (&str, &str),
+    controller: Option<&OwnerReference>,
+    older: Option<&str>,
+) -> Result<(), (&'static str, String)> {
+    if let Some(owner) = controller.filter(|owner| !may_bind(owner, binding)) {
+        let text = format!("{kind} {name} is made of {} {}: bind that", owner.kind, owner.name);
+        return Err(("SubjectUnavailable", text));
+    }
+    match older {
+        Some(older) => Err(("SubjectTaken", format!("{kind} {name} is bound by SinkBinding {older}, which is older"))),
+        None => Ok(()),
+    }
+}
+
+/// That a selector may mean more than are looked at.
+fn too_many(kind: &str) -> (&'static str, String) {
+    let text = format!(
+        "the selector may mean more than {MOST_LOOKED_AT} objects of kind {kind}: the others are bound when they are next \
+         written; use matchLabels that few have, or name them"
+    );
+    ("SubjectUnavailable", text)
 }
 
 /// Whether a binding of this kind of subjects means this one.
@@ -351,15 +378,7 @@ fn bind_in<R: Indexed + Into<Object>>(
         pod(&mut next).into_iter().for_each(|pod| bound.put(pod));
         plan.update(one.as_ref(), next);
     }
-    if is_all {
-        return outcome;
-    }
-    let kind = R::KIND.kind();
-    let text = format!(
-        "the selector may mean more than {MOST_LOOKED_AT} objects of kind {kind}: the others are bound when they are next \
-         written; use matchLabels that few have, or name them"
-    );
-    Err(("SubjectUnavailable", text))
+    if is_all { outcome } else { Err(too_many(R::KIND.kind())) }
 }
 
 /// Objects of a namespace that a selector means, and whether those are all.
@@ -391,22 +410,10 @@ impl<'a> Older<'a> {
         Self { binding, choosing: BTreeMap::new() }
     }
 
-    /// Whether the binding may write to a subject. Two writers that each put back what the other wrote never end: what a
-    /// controller here makes of something else is bound by that, and of several bindings the oldest counts.
+    /// Whether the binding may write to a subject.
     fn may_bind<R: Resource>(&mut self, world: &World, subject: &R) -> Result<(), (&'static str, String)> {
-        let (kind, binding) = (R::KIND.kind(), self.binding);
-        if let Some(owner) = subject.controller().filter(|owner| !may_bind(owner, binding)) {
-            let (owner_kind, owner) = (&owner.kind, &owner.name);
-            let text = format!("{kind} {} is made of {owner_kind} {owner}: bind that", subject.name());
-            return Err(("SubjectUnavailable", text));
-        }
-        match self.of(world, subject) {
-            Some(older) => {
-                let text = format!("{kind} {} is bound by SinkBinding {older}, which is older", subject.name());
-                Err(("SubjectTaken", text))
-            }
-            None => Ok(()),
-        }
+        let older = self.of(world, subject);
+        may_write(self.binding, (R::KIND.kind(), subject.name()), subject.controller(), older.as_deref())
     }
 
     /// Name of one that means the subject, too.
@@ -512,6 +519,27 @@ spec:
         assert!(unhappy(&ROW, "default/a", &cluster).is_empty());
         let named = cluster.world.leading_to_duck(Kind::SinkBinding, &kind, Some(&key));
         assert_eq!(named, [Key::new("default", "b"), Key::new("default", "a")], "both are told of it");
+        // Of two the older counts; what Knoll makes of something else is that something's to bind, as at admission.
+        cluster.add(&choosing.replace("name: b,", "name: c,"));
+        assert!(unhappy(&ROW, "default/c", &cluster).contains("SubjectTaken Runner d is bound by SinkBinding a"));
+        for (owner, is_bound) in [("apps/v1 Deployment", false), ("example.com/v1 Fleet", true)] {
+            let (api_version, kind) = owner.split_once(' ').expect("both");
+            let mut made = json!({"metadata": meta, "spec": {"template": {"spec": pod}}});
+            made["metadata"]["ownerReferences"] =
+                json!([{"apiVersion": api_version, "kind": kind, "name": "o", "uid": "o", "controller": true}]);
+            see(&mut cluster, DuckSeen::Put(key.clone(), DuckObject::read(&made)));
+            let plan = plan(&cluster.world, &Key::new("default", "a"), NOW);
+            assert_eq!(plan.wants.iter().any(|want| matches!(want, Want::Patch { .. })), is_bound, "{owner}");
+        }
+        for at in 0..MOST_LOOKED_AT {
+            let another =
+                json!({"metadata": {"uid": "u", "labels": {"team": "a"}}, "spec": {"template": {"spec": pod}}});
+            let key = Key::new("default", format!("e-{at:04}"));
+            see(&mut cluster, DuckSeen::Put(key, DuckObject::read(&another)));
+        }
+        let plan = plan(&cluster.world, &Key::new("default", "a"), NOW);
+        assert!(format!("{:?}", plan.wants).contains("may mean more than 1024 objects of kind Runner"));
+        assert_eq!(plan.wants.iter().filter(|want| matches!(want, Want::Patch { .. })).count(), MOST_LOOKED_AT);
     }
 
     fn deployment(name: &str, env: &str) -> String {
