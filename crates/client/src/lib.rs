@@ -1,5 +1,5 @@
 //! What the control loop and the node share as clients of the Kubernetes API: how it is asked, how a collection is listed
-//! and watched, how Events are recorded, and what goes first when requests wait. It knows no kinds; objects are JSON.
+//! and watched, how Events are recorded, how tokens are asked for, and what goes first when requests wait. It knows no kinds; objects are JSON.
 
 mod api;
 mod error;
@@ -8,6 +8,7 @@ mod page;
 pub mod recorder;
 pub mod rush;
 mod slim;
+pub mod token;
 pub mod watch;
 
 pub use api::{Body, Client, JSON, MERGE_PATCH, METADATA, whole};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use knoll_client::{Client, Error, JSON, MERGE_PATCH, METADATA, Result};
+use knoll_client::{Client, Error, JSON, MERGE_PATCH, METADATA, Result, token};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -30,19 +30,6 @@ struct Answer {
 #[serde(default, rename_all = "camelCase")]
 struct Version {
     resource_version: Option<String>,
-}
-
-/// What is read of a token that was issued.
-#[derive(Deserialize)]
-struct Issued {
-    status: IssuedStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct IssuedStatus {
-    token: String,
-    expiration_timestamp: Timestamp,
 }
 
 /// The API, as a node uses it.
@@ -94,14 +81,10 @@ impl Api {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
-        let audiences: Vec<&str> = Some(audience).filter(|a| !a.is_empty()).into_iter().collect();
-        let body = json!({
-            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-            "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef":
-                {"kind": "Pod", "apiVersion": "v1", "name": meta.name, "uid": meta.uid}},
-        });
+        let mut body = token::request(audience, seconds);
+        body["spec"]["boundObjectRef"] = json!({"kind": "Pod", "apiVersion": "v1", "name": meta.name, "uid": meta.uid});
         let body = Some((JSON, body.to_string().into_bytes()));
-        let Issued { status } = read(&self.0.call(Method::POST, &path, JSON, body).await?)?;
+        let token::Issued { status } = read(&self.0.call(Method::POST, &path, JSON, body).await?)?;
         Ok(Token { text: status.token, expires: status.expiration_timestamp })
     }
 

@@ -10,14 +10,18 @@ use jiff::Timestamp;
 use knoll_api::{Key, Kind};
 use knoll_bounds::Cache;
 use knoll_broker::Tokens;
-use knoll_client::Client;
-use serde_json::json;
+use knoll_client::{
+    Client,
+    token::{self, Issued},
+};
+use serde::Deserialize as _;
 use tokio::time::Instant;
 
 use crate::components::typed::post;
 
 /// How long a token holds; upstream's.
-const LIFE: Duration = Duration::from_secs(3600);
+const LIFE: Duration = Duration::from_secs(SECONDS as u64);
+const SECONDS: i64 = 3600;
 /// A token is made anew when it holds no longer than this.
 const LEFT: Duration = Duration::from_secs(5 * 60);
 /// Most tokens that are kept, and one part in so many of them for one namespace's.
@@ -107,16 +111,14 @@ async fn ask(
     namespace: &str,
     account: &str,
 ) -> Result<(HeaderValue, Timestamp), String> {
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": {"audiences": [audience], "expirationSeconds": LIFE.as_secs()}});
+    let request = token::request(audience, SECONDS);
     let path = Kind::ServiceAccount.object_path(&Key::new(namespace, account)) + "/token";
     let made = post(&client, &path, &request).await;
     let made = made.map_err(|e| format!("no token of ServiceAccount {namespace}/{account}: {e}"))?;
-    let ends = made["status"]["expirationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-    let made = made["status"]["token"].as_str().zip(ends);
-    let (token, ends) = made.ok_or_else(|| format!("no token of ServiceAccount {namespace}/{account} was made"))?;
-    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {token}").try_into();
-    let value = value.map(|value| (value, ends));
+    let Issued { status } = Issued::deserialize(&made)
+        .map_err(|e| format!("no token of ServiceAccount {namespace}/{account} was made: {e}"))?;
+    let value: Result<HeaderValue, InvalidHeaderValue> = format!("Bearer {}", status.token).try_into();
+    let value = value.map(|value| (value, status.expiration_timestamp));
     value.map_err(|e| format!("the token of ServiceAccount {namespace}/{account} cannot be sent: {e}"))
 }
 
@@ -130,6 +132,7 @@ mod tests {
     use http::Response;
     use jiff::SignedDuration;
     use knoll_client::whole;
+    use serde_json::json;
 
     use super::*;
 
