@@ -2,6 +2,8 @@
 //! certificates to trust, and a token that says who sends. What is written while there is a binding, the API server binds at once; here that follows which was
 //! there before, and every change of the binding.
 
+mod ducks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -20,15 +22,13 @@ use knoll_api::{
     serving::{Configuration, Service},
     sources::{
         SinkBinding,
-        bound::{self, Bound, may_bind},
+        bound::{Bound, may_bind},
     },
 };
-use serde_json::{Value, json};
 
 use super::{Stopped, destination, identity, source::settle_sink, terms::is_in_doubt, token_secret, trust_bundles};
 use crate::{
-    Absence, DuckKind, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, Want, World, by_controller,
-    ducks::{Lookup, PodSpecable},
+    Absence, DuckKind, Indexed, Indexer, Mapper, Plan, Row, SystemConfig, Term, World, by_controller,
     kube::matches,
     status::Reporting,
     terms::{leads_to, selectors_of},
@@ -221,7 +221,7 @@ fn bind(world: &World, binding: &SinkBinding, bound: &Bound, plan: &mut Plan) ->
         Some(Kind::Job) => check_job(world, binding, bound),
         _ if BOUND_WHEN_WRITTEN.contains(&(subject.api_version.as_str(), subject.kind.as_str())) => Ok(()),
         _ => match DuckKind::of(&subject.api_version, &subject.kind) {
-            Some(kind) => bind_ducks(world, &kind, binding, bound, plan),
+            Some(kind) => ducks::bind(world, &kind, binding, bound, plan),
             None => {
                 let (kind, api_version) = (&subject.kind, &subject.api_version);
                 let text = format!(
@@ -232,68 +232,6 @@ fn bind(world: &World, binding: &SinkBinding, bound: &Bound, plan: &mut Plan) ->
             }
         },
     }
-}
-
-/// Tells the containers of subjects of a kind that controllers do not know, where those have a template of pods.
-fn bind_ducks(
-    world: &World,
-    kind: &DuckKind,
-    binding: &SinkBinding,
-    bound: &Bound,
-    plan: &mut Plan,
-) -> Result<(), (&'static str, String)> {
-    let (namespace, name) = (binding.namespace(), &binding.spec.subject.name);
-    let key = Key::new(namespace, name.clone());
-    if !name.is_empty() && world.ducks.look_up(kind, &key) == Lookup::Missing {
-        return Err(("SubjectMissing", destination::duck_not_found(kind, name)));
-    }
-    let all = world.ducks.podspecables(kind, namespace);
-    let all = all.map_err(|why| ("SubjectUnavailable", format!("nothing is known of {}: {why}", kind.kind)))?;
-    let looked_at: Vec<(&Key, &PodSpecable)> = match name.as_str() {
-        "" => all.take(MOST_LOOKED_AT + 1).collect(),
-        name => all.filter(|(key, _)| key.name == name).collect(),
-    };
-    if !name.is_empty() && looked_at.is_empty() {
-        let text = format!("{} {name} has no containers in spec.template.spec", kind.kind);
-        return Err(("SubjectUnavailable", text));
-    }
-    let subjects = looked_at.iter().take(MOST_LOOKED_AT).filter(|(key, one)| chooses_duck(binding, key, one));
-    let (mut outcome, older) = (Ok(()), older_of_ducks(world, kind, binding));
-    for (key, subject) in subjects.filter(|(_, subject)| !subject.is_deleting) {
-        let first = older.iter().find(|other| chooses_duck(other, key, subject)).map(|other| other.name());
-        if let Err(why) = may_write(binding, (&kind.kind, &key.name), subject.controller.as_ref(), first) {
-            outcome = Err(why);
-            continue;
-        }
-        let there = subject.pod();
-        let mut wanted = there.clone();
-        bound::change(&mut wanted, |pod| bound.put(pod));
-        if wanted != there {
-            plan.wants.push(patch(world, kind, key, subject, wanted));
-        }
-    }
-    if looked_at.len() > MOST_LOOKED_AT { Err(too_many(&kind.kind)) } else { outcome }
-}
-
-/// Puts a pod into the template of a subject.
-fn patch(world: &World, kind: &DuckKind, key: &Key, subject: &PodSpecable, mut pod: Value) -> Want {
-    let lists = ["initContainers", "containers", "volumes"].map(|list| (list.to_owned(), pod[list].take()));
-    let pod: serde_json::Map<String, Value> = lists.into_iter().collect();
-    let meta = json!({"uid": subject.uid, "resourceVersion": subject.resource_version});
-    let patch = json!({"metadata": meta, "spec": {"template": {"spec": pod}}});
-    Want::Patch { path: world.ducks.object_path(kind, key), patch }
-}
-
-/// The bindings of subjects of this kind that count before one, each read once.
-fn older_of_ducks(world: &World, kind: &DuckKind, binding: &SinkBinding) -> Vec<Arc<SinkBinding>> {
-    let mine = (binding.metadata.creation_timestamp.clone(), binding.key());
-    let mut others = world.leading_to_duck(Kind::SinkBinding, kind, None);
-    others.retain(|other| other.namespace == binding.namespace());
-    let others = others.iter().filter_map(|other| world.sink_bindings.get(other)).filter(|other| {
-        let of = DuckKind::of(&other.spec.subject.api_version, &other.spec.subject.kind);
-        !other.is_deleting() && of.as_ref() == Some(kind) && age(other) < mine
-    });
-    others.collect()
 }
 
 /// Whether a binding may write to a subject, by its kind and name, what makes it, and an older binding that means it, too. Two
@@ -322,16 +260,6 @@ fn too_many(kind: &str) -> (&'static str, String) {
          written; use matchLabels that few have, or name them"
     );
     ("SubjectUnavailable", text)
-}
-
-/// Whether a binding of this kind of subjects means this one.
-fn chooses_duck(binding: &SinkBinding, key: &Key, subject: &PodSpecable) -> bool {
-    let means = &binding.spec.subject;
-    let is_chosen = match means.name.as_str() {
-        "" => means.selector.as_ref().is_some_and(|selector| matches(selector, Some(&subject.labels))),
-        name => name == key.name,
-    };
-    is_chosen && binding.namespace() == key.namespace
 }
 
 /// The template of a Job does not change: the API server binds it when the Job is made.
@@ -459,11 +387,12 @@ fn chooses(binding: &SinkBinding, kind: Kind, object: &ObjectMeta) -> bool {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use serde_json::{Value, json};
 
     use super::super::fixture::{cluster, feature, unhappy};
     use super::*;
     use crate::{
-        DuckObject, DuckSeen,
+        DuckObject, DuckSeen, Want,
         check::{Cluster, NOW, check_in, planned, shown},
     };
 
