@@ -76,8 +76,8 @@ async fn there_is_nothing_in_the_holder_of_a_shared_namespace() {
         ( echo b > /proc/sysrq-trigger ) 2>/dev/null && echo sysrq
         head -c 1 /proc/keys | wc -c
         sh -c 'true & exit 0'
-        while grep -q '^PPid:.1$' /proc/[0-9]*/status; do sleep 0.01; done
-        grep -l 'State:.Z' /proc/[0-9]*/status | wc -l
+        while grep -qs '^PPid:.1$' /proc/[0-9]*/status; do sleep 0.01; done
+        grep -ls 'State:.Z' /proc/[0-9]*/status | wc -l
         exit 0
     "#;
     let (_, output) = site.run(&client, spying(&site, "holder", "holder", script)).await;
