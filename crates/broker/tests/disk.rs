@@ -27,7 +27,7 @@ const EMFILE: i32 = 24;
 
 /// Small segments, nothing of which is kept in memory.
 fn from_disk() -> EventOptions {
-    EventOptions { segment_bytes: 4 << 10, tail_bytes: 0, reserve_bytes: 0, ..options() }
+    EventOptions { segment_bytes: 4 << 10, tail_bytes: 0, reserve_bytes: 0, room_bytes: 0, ..options() }
 }
 
 fn start(disk: &MemoryDisk, topology: &Topology) -> World {
@@ -136,6 +136,31 @@ async fn what_comes_is_delivered_out_of_memory_and_what_fell_out_of_it_comes_fro
     assert!(read_for(16 << 10, 1, 500).await > 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_subscribes_to_is_passed_by_unread_and_who_comes_then_gets_what_comes_then() {
+    let (disk, sinks, b) = (MemoryDisk::default(), Sinks::start().await, broker("b"));
+    let world = start(&disk, &with(Topology::default(), &b, vec![]));
+    let read = disk.bytes_read();
+    for message in 0..20 {
+        world.numbers(&b, message * 10..(message + 1) * 10, "t").await;
+    }
+    let is_passed = || {
+        let log = EventLog::open(Arc::new(disk.after_kill()), from_disk()).expect("opens").0.reader();
+        let (stream, _) = log.streams()[0];
+        let root = log.cursor(stream, b"matched").expect("it is there");
+        log.progress(root).expect("it is there").unsettled(0, log.end(stream).expect("there")).next().is_none()
+    };
+    until("the log knows that nobody waits", is_passed).await;
+    assert_eq!(disk.bytes_read(), read);
+    world.change(|topology| with(topology, &b, vec![to(&sinks, "late")]));
+    world.ready(&["late"]).await;
+    world.numbers(&b, 200..203, "t").await;
+    sinks.wait("late", 3).await;
+    let got: BTreeSet<String> = sinks.ids("late").into_iter().collect();
+    assert_eq!(got, ["200", "201", "202"].map(str::to_owned).into());
+    world.finish().await;
+}
+
 /// A gate before which syncs wait while it is shut.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<Before>, Condvar)>);
@@ -181,6 +206,10 @@ impl DiskFile for GatedFile {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.0.truncate(len)
+    }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        self.0.make_room(bytes)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -144,6 +144,11 @@ impl DiskFile for fs::File {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)?;
         self.seek(io::SeekFrom::End(0)).map(drop)
+    }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        let at = self.stream_position()?;
+        self.write_all_at(&vec![0; bytes], at)
     }
 }
 

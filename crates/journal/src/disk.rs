@@ -73,6 +73,12 @@ pub trait DiskFile: Send {
     /// # Errors
     /// Any I/O error.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+    /// Writes this many zeros behind what was appended, which what is appended next takes the place of: where a file does not
+    /// grow and its blocks have been written before, a sync has nothing to write but the data.
+    ///
+    /// # Errors
+    /// Any I/O error; part of the zeros may have been written.
+    fn make_room(&mut self, bytes: usize) -> io::Result<()>;
 }
 
 /// Linux's `ENFILE` and `EMFILE`: no more files may be open.

@@ -17,6 +17,38 @@ const BLOCK: usize = 512;
 struct MemoryFile {
     bytes: Vec<u8>,
     synced: Vec<u8>,
+    /// Zeros at the end, which what is appended takes the place of.
+    room: usize,
+}
+
+impl MemoryFile {
+    fn append(&mut self, bytes: &[u8]) {
+        let at = self.bytes.len() - self.room;
+        let end = self.bytes.len().max(at + bytes.len());
+        self.bytes.resize(end, 0);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self.room = end - at - bytes.len();
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        let grows = bytes.saturating_sub(self.room);
+        self.bytes.resize(self.bytes.len() + grows, 0);
+        self.room += grows;
+    }
+
+    /// As it may be found after a power cut: of what was not synced, each block got there or not, as `kept` says.
+    fn after_power_cut(&self, mut kept: impl FnMut() -> bool) -> Vec<u8> {
+        let mut found = self.synced.clone();
+        for start in (0..self.bytes.len()).step_by(BLOCK) {
+            let end = self.bytes.len().min(start + BLOCK);
+            let block = &self.bytes[start..end];
+            if self.synced.get(start..end) != Some(block) && kept() {
+                found.resize(found.len().max(end), 0);
+                found[start..end].copy_from_slice(block);
+            }
+        }
+        found
+    }
 }
 
 type Files = BTreeMap<String, Arc<Mutex<MemoryFile>>>;
@@ -46,7 +78,7 @@ pub struct MemoryDisk {
 }
 
 fn file(bytes: Vec<u8>) -> Arc<Mutex<MemoryFile>> {
-    Arc::new(Mutex::new(MemoryFile { synced: bytes.clone(), bytes }))
+    Arc::new(Mutex::new(MemoryFile { synced: bytes.clone(), bytes, room: 0 }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,23 +109,15 @@ impl MemoryDisk {
     /// bits of `seed` say.
     pub fn after_power_cut_with(&self, mut seed: u64) -> MemoryDisk {
         let durable = lock(&self.state).durable.clone();
-        let mut kept = |file: &Mutex<MemoryFile>| {
-            let MemoryFile { bytes, synced } = lock(file).clone();
-            let mut found = synced.clone();
-            for start in (synced.len()..bytes.len()).step_by(BLOCK) {
-                // xorshift: any sequence of bits will do.
-                seed ^= seed << 13;
-                seed ^= seed >> 7;
-                seed ^= seed << 17;
-                if seed & 1 == 1 {
-                    let end = bytes.len().min(start + BLOCK);
-                    found.resize(start, 0);
-                    found.extend_from_slice(&bytes[start..end]);
-                }
-            }
-            found
+        let mut kept = || {
+            // xorshift: any sequence of bits will do.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed & 1 == 1
         };
-        MemoryDisk::holding(durable.into_iter().map(|(name, file)| (name, kept(&file))).collect())
+        let found = |(name, file): (String, Arc<Mutex<MemoryFile>>)| (name, lock(&file).after_power_cut(&mut kept));
+        MemoryDisk::holding(durable.into_iter().map(found).collect())
     }
 
     /// The disk as it would be found after the process died: everything written is there.
@@ -198,13 +222,14 @@ impl DiskFile for MemoryHandle {
         if let Err(error) = state.change() {
             // The last operation of all may be cut short.
             if state.allowed == Some(before) {
-                lock(&self.file).bytes.extend_from_slice(&bytes[..bytes.len() / 2]);
+                lock(&self.file).append(&bytes[..bytes.len() / 2]);
             }
             return Err(error);
         }
         let room = state.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used(&state)));
-        let taken = bytes.len().min(room);
-        lock(&self.file).bytes.extend_from_slice(&bytes[..taken]);
+        let mut file = lock(&self.file);
+        let taken = bytes.len().min(room.saturating_add(file.room));
+        file.append(&bytes[..taken]);
         if taken < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
@@ -222,8 +247,20 @@ impl DiskFile for MemoryHandle {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         lock(&self.disk.state).change()?;
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        lock(&self.file).bytes.truncate(len);
+        let mut file = lock(&self.file);
+        file.bytes.truncate(len);
+        file.room = 0;
         Ok(())
+    }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        let mut state = lock(&self.disk.state);
+        state.change()?;
+        let left = state.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used(&state)));
+        let mut file = lock(&self.file);
+        let made = bytes.min(left.saturating_add(file.room));
+        file.make_room(made);
+        if made < bytes { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 

@@ -64,7 +64,7 @@ pub enum Remains<'a> {
 }
 
 fn remains(bytes: &[u8], bad: usize) -> Remains<'_> {
-    if bad >= bytes.len() {
+    if bad >= written(bytes) {
         return Remains::Nothing;
     }
     let mut budget = SEARCH_BUDGET;
@@ -92,15 +92,24 @@ fn remains(bytes: &[u8], bad: usize) -> Remains<'_> {
     }
 }
 
-/// Whether the bytes from `bad` on can be the beginning of a longer frame.
+/// Where the zeros at the end of a file begin. They are room for what comes next
+/// ([`DiskFile::make_room`](crate::DiskFile::make_room)), or a frame's own: no frame begins with eight of them.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// Whether the bytes from `bad` on can be the beginning of a longer frame, behind which stands nothing or room.
 fn is_beginning(bytes: &[u8], bad: usize) -> bool {
     let rest = &bytes[bad..];
     if rest.len() < HEADER {
         return true;
     }
+    let written = written(bytes);
     // Where the content is that of a whole frame, it is the length that is wrong.
-    let whole = crc32fast::hash(&rest[HEADER..]).to_le_bytes() == rest[4..HEADER];
-    claimed_end(bytes, bad).is_some_and(|end| end > bytes.len()) && !whole
+    let content = bytes.get(bad + HEADER..written).unwrap_or_default();
+    let whole = !content.is_empty() && crc32fast::hash(content).to_le_bytes() == rest[4..HEADER];
+    let is_cut = |end: usize| end > bytes.len() || (end < bytes.len() && end > written);
+    claimed_end(bytes, bad).is_some_and(is_cut) && !whole
 }
 
 struct BudgetSpent;
@@ -111,7 +120,7 @@ fn next_frame<'a>(
     from: usize,
     budget: &mut usize,
 ) -> Result<Option<(usize, Frame<'a>, usize)>, BudgetSpent> {
-    for at in from..bytes.len() {
+    for at in from..written(bytes) {
         let Some(end) = claimed_end(bytes, at).filter(|end| *end <= bytes.len()) else { continue };
         *budget = budget.checked_sub(end - at).ok_or(BudgetSpent)?;
         if let Some((frame, end)) = read_frame(bytes, at) {
@@ -150,8 +159,8 @@ pub enum Survey<'a> {
 pub fn survey(bytes: &[u8]) -> Vec<Survey<'_>> {
     let mut found = Vec::new();
     let mut budget = SEARCH_BUDGET;
-    let mut offset = 0;
-    while offset < bytes.len() {
+    let (mut offset, end) = (0, written(bytes));
+    while offset < end {
         if let Some((frame, next)) = read_frame(bytes, offset) {
             if let Frame::Record(payload) = frame {
                 found.push(Survey::Record { offset, payload });
@@ -161,7 +170,7 @@ pub fn survey(bytes: &[u8]) -> Vec<Survey<'_>> {
         }
         let next = match next_frame(bytes, offset + 1, &mut budget) {
             Ok(Some((at, _, _))) => at,
-            Ok(None) | Err(BudgetSpent) => bytes.len(),
+            Ok(None) | Err(BudgetSpent) => end,
         };
         found.push(Survey::Unreadable { offset, bytes: &bytes[offset..next] });
         offset = next;
@@ -206,6 +215,34 @@ mod tests {
             let expected = if ends.contains(&end) { Remains::Nothing } else { Remains::Torn };
             assert_eq!((remains, offset <= end), (expected, true), "cut at {end}");
         }
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_room_and_a_frame_that_was_cut_before_them_is_torn() {
+        let whole = file();
+        let ends: Vec<usize> = Scan::new(&whole).map(|(at, _)| at).chain([whole.len()]).collect();
+        for cut in 0..=whole.len() {
+            let mut bytes = whole[..cut].to_vec();
+            bytes.resize(whole.len() + 100, 0);
+            let (offset, remains) = remains_of(&bytes);
+            let frame = ends.iter().copied().filter(|end| *end <= cut).max().unwrap_or_default();
+            // A frame of which only zeros are missing is whole.
+            assert!(offset >= frame && [Remains::Nothing, Remains::Torn].contains(&remains), "{cut}: {remains:?}");
+            assert_eq!(remains == Remains::Nothing, bytes[offset..].iter().all(|byte| *byte == 0), "{cut}");
+            assert!(survey(&bytes).iter().all(|stretch| match stretch {
+                Survey::Record { offset, payload } => offset + payload.len() <= cut,
+                Survey::Unreadable { offset: at, bytes } => *at == offset && at + bytes.len() <= cut,
+            }));
+        }
+        let mut bytes = whole.clone();
+        bytes[16 + 8] ^= 1;
+        bytes.truncate(54);
+        bytes.resize(1000, 0);
+        assert_eq!(
+            remains_of(&bytes).1,
+            Remains::Followed { next: (27, Frame::Record(b"two")), synced: 27 },
+            "a mark ends with zeros of its own"
+        );
     }
 
     #[test]

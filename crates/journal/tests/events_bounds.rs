@@ -484,6 +484,7 @@ fn settles_on_a_full_disk(options: EventOptions, share: u64) {
 #[test]
 fn a_log_keeps_room_back_once_it_is_as_large_and_finds_it_again() {
     let disk = MemoryDisk::default();
+    let options = || EventOptions { room_bytes: 0, ..options() };
     let mut log = open(&disk, options());
     let id = stream(&mut log, "broker");
     let kept = || disk.files().get("events.reserve").map(Vec::len);

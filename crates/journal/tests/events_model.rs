@@ -217,6 +217,7 @@ fn options(run: u64) -> EventOptions {
         budget_bytes: 60_000,
         tail_bytes: 700,
         reserve_bytes: 400,
+        room_bytes: 600,
         retention: Retention { age_ms: 300, bytes: 5000 },
         run: run.to_le_bytes().to_vec(),
     }

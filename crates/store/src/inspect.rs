@@ -163,6 +163,10 @@ impl DiskFile for NoFile {
     fn truncate(&mut self, _: u64) -> io::Result<()> {
         Ok(())
     }
+
+    fn make_room(&mut self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Disk for ReadOnly {

@@ -51,7 +51,7 @@ impl Default for Options {
             history_bytes: 16 << 20,
             checkpoint_bytes: 16 << 20,
             cold_after: Duration::from_secs(30),
-            log: knoll_journal::Options { segment_bytes: 64 << 20, record_bytes: 16 << 20 },
+            log: knoll_journal::Options { record_bytes: 16 << 20, ..knoll_journal::Options::default() },
         }
     }
 }

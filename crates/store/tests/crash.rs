@@ -18,7 +18,7 @@ fn options(boot_id: &str) -> Options {
     Options {
         boot_id: boot_id.into(),
         checkpoint_bytes: 16 << 10,
-        log: knoll_journal::Options { segment_bytes: 8 << 10, record_bytes: 1 << 20 },
+        log: knoll_journal::Options { segment_bytes: 8 << 10, record_bytes: 1 << 20, room_bytes: 2 << 10 },
         ..Options::default()
     }
 }

@@ -23,7 +23,7 @@ fn options(boot_id: &str) -> Options {
         boot_id: boot_id.into(),
         checkpoint_bytes: 1 << 10,
         cold_after: Duration::ZERO,
-        log: knoll_journal::Options { segment_bytes: 1 << 10, record_bytes: 1 << 20 },
+        log: knoll_journal::Options { segment_bytes: 1 << 10, record_bytes: 1 << 20, room_bytes: 100 },
         ..Options::default()
     }
 }
@@ -308,6 +308,10 @@ impl DiskFile for PanickingFile {
     }
     fn truncate(&mut self, len: u64) -> std::io::Result<()> {
         self.0.truncate(len)
+    }
+    fn make_room(&mut self, bytes: usize) -> std::io::Result<()> {
+        self.1.step();
+        self.0.make_room(bytes)
     }
 }
 

@@ -270,10 +270,10 @@ impl Committer {
             requests.iter().map(|request| outcomes.by_ref().take(request.count).collect()).collect();
         let waits = |request: &Request| request.durability == Durability::Synced;
         let synced = if requests.iter().any(waits) {
-            self.sync()
+            self.synced()
         } else {
             self.lazy = self.lazy.or_else(|| (!requests.is_empty()).then(|| now + LAZY));
-            Ok(())
+            Ok(Vec::new())
         };
         for (request, mut outcomes) in requests.into_iter().zip(outcomes) {
             if let (Err(error), true) = (&synced, waits(&request)) {
@@ -281,16 +281,27 @@ impl Committer {
             }
             request.answer(outcomes);
         }
+        // Who asked waits for this alone; who reads has other work.
+        self.publish(&synced.unwrap_or_default());
     }
 
     /// Syncs all that was written, and tells of it.
     fn sync(&mut self) -> Result<(), WriteError> {
-        self.lazy = None;
-        let streams = self.log.sync()?;
-        if !streams.is_empty() {
-            contained("who reads", || (self.published)(&streams));
-        }
+        let streams = self.synced()?;
+        self.publish(&streams);
         Ok(())
+    }
+
+    /// Syncs all that was written: the streams that have more to read now.
+    fn synced(&mut self) -> Result<Vec<StreamId>, WriteError> {
+        self.lazy = None;
+        self.log.sync()
+    }
+
+    fn publish(&self, streams: &[StreamId]) {
+        if !streams.is_empty() {
+            contained("who reads", || (self.published)(streams));
+        }
     }
 
     fn tidy_step(&mut self) {
@@ -321,7 +332,7 @@ mod tests {
     type Outcomes = Vec<Result<Written, WriteError>>;
 
     fn options() -> EventOptions {
-        EventOptions { reserve_bytes: 0, ..EventOptions::default() }
+        EventOptions { reserve_bytes: 0, room_bytes: 0, ..EventOptions::default() }
     }
 
     fn started(disk: &MemoryDisk) -> (EventWriter, GroupCommit, EventReader, StreamId) {

@@ -61,6 +61,7 @@ pub(crate) fn log_options(options: &EventOptions) -> Options {
     Options {
         segment_bytes: options.segment_bytes.min(LARGEST_SEGMENT),
         record_bytes: options.payload_bytes + KEY_BYTES + NAME_BYTES,
+        room_bytes: options.room_bytes,
     }
 }
 

@@ -116,6 +116,8 @@ pub struct EventOptions {
     /// written there, and so are copies out of segments of which no more than half as much is needed, so that something
     /// may go. No event is taken before the room is kept back again, which [`EventLog::tidy`] sees to.
     pub reserve_bytes: usize,
+    /// As of [`Options`](crate::Options).
+    pub room_bytes: usize,
     /// How long events stay that were settled.
     pub retention: Retention,
     /// Names the present run of the machine, as its boot id does: between two runs lies what a power cut may have done.
@@ -130,6 +132,7 @@ impl Default for EventOptions {
             budget_bytes: 16 << 30,
             tail_bytes: 16 << 20,
             reserve_bytes: 16 << 20,
+            room_bytes: crate::Options::default().room_bytes,
             retention: Retention { age_ms: 24 * 3600 * 1000, bytes: 4 << 30 },
             run: Vec::new(),
         }

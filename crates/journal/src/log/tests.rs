@@ -20,7 +20,7 @@ impl Replay for Seen {
     }
 }
 
-const OPTIONS: Options = Options { segment_bytes: 64, record_bytes: 1024 };
+const OPTIONS: Options = Options { segment_bytes: 64, record_bytes: 1024, room_bytes: 40 };
 const FIRST: &str = "t-0000000000000001.log";
 
 fn try_open(disk: &MemoryDisk, same_run: bool) -> Result<(Log, Vec<Vec<u8>>), LogError> {
@@ -190,7 +190,7 @@ fn a_changed_byte_anywhere_is_refused_in_the_same_run_and_after_a_clean_end_in_a
 #[test]
 fn records_are_read_across_windows_and_damage_is_told_with_its_place() {
     let disk = MemoryDisk::default();
-    let options = Options { segment_bytes: 64 << 20, record_bytes: 8 << 20 };
+    let options = Options { segment_bytes: 64 << 20, record_bytes: 8 << 20, ..Options::default() };
     let open = |disk: &MemoryDisk| {
         let mut seen = Seen { records: Vec::new(), same_run: true };
         Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).map(|log| (log, seen.records))
@@ -217,4 +217,68 @@ fn records_are_read_across_windows_and_damage_is_told_with_its_place() {
     assert!(offset > begins - 30 && offset < begins + 100, "{offset}");
     let follows: u64 = reason.rsplit(' ').next().and_then(|at| at.parse().ok()).expect("where records follow");
     assert!(follows > offset + 3 * begins, "{reason}");
+}
+
+#[test]
+fn short_batches_find_room_ahead_and_a_closed_segment_has_none() {
+    let options = Options { segment_bytes: 4 << 10, record_bytes: 8 << 10, room_bytes: 1 << 10 };
+    let disk = MemoryDisk::default();
+    let length = |name| disk.read(name).expect("is there").len() as u64;
+    let mut seen = Seen { records: Vec::new(), same_run: true };
+    let mut log = Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).expect("opens");
+    write(&mut log, &[1; 100]).expect("writes");
+    let first = log.written() + 1024;
+    assert_eq!(length(FIRST), first);
+    log.sync().expect("syncs");
+    write(&mut log, &[2; 100]).expect("writes");
+    assert_eq!(length(FIRST), first, "it is written into the room");
+    log.sync().expect("syncs");
+    write(&mut log, &[3; 2000]).expect("writes");
+    assert_eq!(length(FIRST), log.written(), "long batches are written once");
+    log.sync().expect("syncs");
+    write(&mut log, &[4; 100]).expect("writes");
+    assert_eq!(length(FIRST), log.written() + 1024);
+    log.rotate(b"head").expect("rotates");
+    let second = segment_name("t", 2);
+    assert_eq!(disk.after_power_cut().read(FIRST).expect("is there").last(), Some(&4), "no room is left behind");
+    disk.set_capacity(Some(disk.used() + 500));
+    write(&mut log, &[5; 100]).expect("writes, though there is no room ahead");
+    log.sync().expect("syncs");
+    assert_eq!(disk.read(&second).expect("is there").len() as u64, log.written());
+    disk.set_capacity(None);
+    write(&mut log, &[6; 100]).expect("writes");
+    log.close().expect("closes");
+    assert_eq!(disk.read(&second).expect("is there").len() as u64, log.written(), "no more is made in this segment");
+    let mut seen = Seen { records: Vec::new(), same_run: true };
+    Log::open(Arc::new(disk.after_kill()), "t", options, 0, b"head", &mut seen).expect("opens");
+    assert_eq!(seen.records.iter().map(|record| record[0]).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn whatever_a_kill_or_a_power_cut_leaves_in_the_room_is_explained() {
+    let options = Options { segment_bytes: 64 << 10, record_bytes: 8 << 10, room_bytes: 4 << 10 };
+    let open = |disk: MemoryDisk, same_run| {
+        let mut seen = Seen { records: Vec::new(), same_run };
+        let log = Log::open(Arc::new(disk), "t", options, 0, b"head", &mut seen);
+        log.map(|log| (log, seen.records))
+    };
+    for operations in 4..60 {
+        let disk = MemoryDisk::default();
+        let (mut log, _) = open(disk.clone(), true).expect("opens");
+        disk.allow_operations(operations);
+        let (mut written, mut synced) = (0, 0);
+        for n in 1..40 {
+            let done = write(&mut log, &[n; 700]).map(|()| written = n).and_then(|()| log.sync());
+            if done.is_err() {
+                break;
+            }
+            synced = n;
+        }
+        let (_, seen) = open(disk.after_kill(), true).expect("a kill is explained");
+        assert!([written, written + 1].contains(&(seen.len() as u8)), "{operations}: {} of {written}", seen.len());
+        for seed in 1..50 {
+            let (_, seen) = open(disk.after_power_cut_with(seed), false).expect("a power cut is explained");
+            assert!(seen.len() as u8 >= synced, "{operations}, {seed}: {} of {synced}", seen.len());
+        }
+    }
 }

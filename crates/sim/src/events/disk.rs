@@ -50,6 +50,10 @@ impl DiskFile for SkippingFile {
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.file.truncate(len)
     }
+
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        self.file.make_room(bytes)
+    }
 }
 
 impl Disk for SkippingDisk {

@@ -39,6 +39,7 @@ impl Worker {
         let mut worker = Self {
             next: recovered.watermark(),
             more: true,
+            rest: None,
             context,
             addressable: Arc::new(nobody),
             stream,
@@ -106,7 +107,7 @@ impl Worker {
             self.arriving.insert(subscribed.subscription.uid.clone(), (place, subscribed.clone()));
         }
         self.addressable = now.clone();
-        self.more = true;
+        (self.more, self.rest) = (true, None);
         self.arrive().await
     }
 
