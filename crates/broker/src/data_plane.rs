@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use knoll_api::metrics::{MetricFamily, MetricKind};
 use knoll_journal::events::StreamId;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -127,9 +128,13 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the event log has stopped: nothing is delivered or acknowledged until it is opened again.
-    pub async fn deliver(&self, end: impl Future<Output = ()>) -> Result<(), AskError> {
-        let mut asked = self.asked.lock().await;
-        Supervisor::new(self.context.clone()).run(&mut asked, end).await
+    //
+    // Boxed, as `serve` is, and for the same reason.
+    pub fn deliver(&self, end: BoxFuture<'static, ()>) -> BoxFuture<'_, Result<(), AskError>> {
+        Box::pin(async move {
+            let mut asked = self.asked.lock().await;
+            Supervisor::new(self.context.clone()).run(&mut asked, end).await
+        })
     }
 
     /// Brokers and channels of the newest snapshot, of one namespace or of all, behind this one, or from the first on, at most

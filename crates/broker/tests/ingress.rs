@@ -314,7 +314,7 @@ async fn connections_are_served_bounded_and_ended_in_good_order() -> Runs {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let (end, ended) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(world.plane.ingress(), listener, async { drop(ended.await) }));
+    let serving = tokio::spawn(serve(world.plane.ingress(), listener, Box::pin(async { drop(ended.await) })));
     let connect = async || -> Result<_, Box<dyn std::error::Error>> {
         let stream = TcpStream::connect(address).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -373,7 +373,7 @@ async fn who_is_refused_before_the_body_has_come_reads_why() -> Runs {
     let world = World::start(directory.path(), Topology::default());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut sender = TcpStream::connect(listener.local_addr()?).await?;
-    let serving = tokio::spawn(serve(world.plane.ingress(), listener, std::future::pending()));
+    let serving = tokio::spawn(serve(world.plane.ingress(), listener, Box::pin(std::future::pending())));
     let length = 4 << 20;
     let head =
         format!("GET /ns/b HTTP/1.1\r\nhost: broker-ingress.knative-eventing\r\ncontent-length: {length}\r\n\r\n");
@@ -448,7 +448,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_deliveries_end_with_the
     let topology = watch::Sender::new(Some(with(Topology::default(), &b, vec![to(&sinks, "t")])));
     let plane = DataPlane::new(log, topology.subscribe(), Config::default(), Hooks::default())?;
     let delivering = plane.clone();
-    let delivering = tokio::spawn(async move { delivering.deliver(std::future::pending()).await });
+    let delivering = tokio::spawn(async move { delivering.deliver(Box::pin(std::future::pending())).await });
     until("the subscription", || plane.status("t").is_some()).await;
     disk.fail_syncs();
     let post = async || {
@@ -477,7 +477,7 @@ async fn who_connects_and_asks_nothing_gives_the_place_back() -> Runs {
     let world = World::start_with(directory.path(), topology, options(), config, Hooks::default());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let serving = tokio::spawn(serve(world.plane.ingress(), listener, std::future::pending()));
+    let serving = tokio::spawn(serve(world.plane.ingress(), listener, Box::pin(std::future::pending())));
     // One says nothing, one the beginning of HTTP/2's first words, and one speaks HTTP/2 and answers when it is asked whether it
     // is there.
     let mut silent = [TcpStream::connect(address).await?, TcpStream::connect(address).await?];

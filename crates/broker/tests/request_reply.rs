@@ -265,7 +265,7 @@ async fn an_answer_that_its_client_does_not_read_holds_room_and_is_given_up() ->
     world.ready(&["t"]).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let mut stream = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
-    let serving = tokio::spawn(knoll_broker::serve(world.plane.ingress(), listener, std::future::pending()));
+    let serving = tokio::spawn(knoll_broker::serve(world.plane.ingress(), listener, Box::pin(std::future::pending())));
     let uri = address("rr");
     let (path, host) = (uri.path(), uri.host().unwrap_or_default());
     let head = "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\nce-type: request\r\ncontent-length: 0\r\n\r\n";

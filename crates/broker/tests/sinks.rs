@@ -167,7 +167,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (end, ended) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(world.plane.ingress(), listener, async { drop(ended.await) }));
+        let serving = tokio::spawn(serve(world.plane.ingress(), listener, Box::pin(async { drop(ended.await) })));
         Self { world, address, end, serving, _directory: directory }
     }
 

@@ -192,8 +192,8 @@ async fn senders_are_answered_over_what_the_feature_says_with_the_newest_certifi
     let serving = tokio::spawn(async move {
         let both = async {
             tokio::join!(
-                serve(ingress.clone(), http, std::future::pending()),
-                serve_tls(ingress, https, std::future::pending())
+                serve(ingress.clone(), http, Box::pin(std::future::pending())),
+                serve_tls(ingress, https, Box::pin(std::future::pending()))
             )
         };
         tokio::select! { _ = both => {} _ = ended => {} }

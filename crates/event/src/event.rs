@@ -73,16 +73,16 @@ impl Event {
     /// When one of them breaks a rule.
     pub fn new(id: &str, source: &str, kind: &str) -> Result<Self, Invalid> {
         let given = [("id", id), ("source", source), ("type", kind)];
-        Self::assemble(SpecVersion::V1, given.map(|(name, text)| (name.into(), text.into())).into())
+        Self::assemble(SpecVersion::V1, given.map(|(name, text)| (Cow::Borrowed(name), text.into())).into())
     }
 
     /// An event of everything that a message gives, `specversion` among it.
-    pub(crate) fn of(given: Vec<(Box<str>, Value)>) -> Result<Self, Invalid> {
+    pub(crate) fn of(given: Vec<(Cow<'_, str>, Value)>) -> Result<Self, Invalid> {
         let version = version(&given)?;
         Self::assemble(version, given)
     }
 
-    fn assemble(version: SpecVersion, mut given: Vec<(Box<str>, Value)>) -> Result<Self, Invalid> {
+    fn assemble(version: SpecVersion, mut given: Vec<(Cow<'_, str>, Value)>) -> Result<Self, Invalid> {
         given.sort_by(|(one, _), (other, _)| one.cmp(other));
         if let Some([(name, _), _]) = given.array_windows().find(|[(one, _), (other, _)]| one == other) {
             return Err(Invalid::new(name, Fault::Twice));
@@ -106,7 +106,7 @@ impl Event {
             if event.extension(&small(&name)).is_some() {
                 return Err(Invalid::new(&name, Fault::Twice));
             }
-            if *name != *"specversion" {
+            if name != "specversion" {
                 event.set(&name, value)?;
             }
         }
@@ -190,11 +190,19 @@ impl Event {
 
     /// Every attribute that is there, those of the specification first.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, Attribute<'_>)> {
-        let schema = self.version.schema_name();
-        let own = ["specversion", "id", "source", "type", "subject", "datacontenttype", schema, "time"];
-        let encoding = self.is_encoded.then_some("datacontentencoding");
-        let names = own.into_iter().chain(encoding).chain(self.extension_names());
-        names.filter_map(|name| self.attribute(name).map(|value| (name, value)))
+        let own = [
+            ("specversion", Some(self.version.as_str())),
+            ("id", Some(self.id())),
+            ("source", Some(self.source())),
+            ("type", Some(self.kind())),
+            ("subject", self.subject()),
+            ("datacontenttype", self.data_content_type()),
+            (self.version.schema_name(), self.data_schema()),
+            ("time", self.time.as_deref()),
+            ("datacontentencoding", self.is_encoded.then_some("base64")),
+        ];
+        let own = own.into_iter().filter_map(|(name, text)| Some((name, Attribute::String(Cow::Borrowed(text?)))));
+        own.chain(self.extensions.iter().map(|(name, value)| (&**name, value.borrowed())))
     }
 
     /// Sets an attribute, of the specification or an extension. Capitals in the name of an extension become small, as
@@ -211,31 +219,32 @@ impl Event {
     fn set_checked(&mut self, name: &str, value: Value) -> Result<(), Fault> {
         match name {
             "specversion" => return Err(Fault::Fixed),
-            "id" => self.id = required(&value)?.into(),
-            "source" => self.source = UriReference::parse(required(&value)?)?,
-            "type" => self.kind = required(&value)?.into(),
-            "subject" => self.subject = optional(&value, |text| Ok(text.into()))?,
+            "id" => self.id = required(value)?,
+            "source" => self.source = UriReference::of(required(value)?)?,
+            "type" => self.kind = required(value)?,
+            "subject" => self.subject = optional(value, Ok)?,
             "time" => {
                 let time = match value {
                     Value::Timestamp(instant) => Some(Time::of(instant)?),
-                    value => optional(&value, Time::parse)?,
+                    value => optional(value, |text| Time::parse(&text))?,
                 };
                 self.time = time.map(|time| time.text().into());
             }
             "datacontenttype" => {
-                let checked = |text: &str| media_type::check(text).map(|()| text.trim_ascii().into());
-                self.data_content_type = optional(&value, checked)?;
+                let checked = |text: Box<str>| media_type::check(&text).map(|()| text.trim_ascii().into());
+                self.data_content_type = optional(value, checked)?;
             }
             _ if name == self.version.schema_name() => {
-                self.data_schema = optional(&value, |text| match self.version {
-                    SpecVersion::V03 => UriReference::parse(text),
-                    SpecVersion::V1 => Uri::parse(text).map(UriReference::from),
+                let version = self.version;
+                self.data_schema = optional(value, |text| match version {
+                    SpecVersion::V03 => UriReference::of(text),
+                    SpecVersion::V1 => Uri::parse(&text).map(UriReference::from),
                 })?;
             }
             "datacontentencoding" if self.version == SpecVersion::V03 => {
                 let is_base64 = |text: &str| text.trim_ascii().eq_ignore_ascii_case("base64");
-                let checked = |text: &str| if is_base64(text) { Ok(()) } else { Err(Fault::ContentEncoding) };
-                self.is_encoded = optional(&value, checked)?.is_some();
+                let checked = |text: Box<str>| if is_base64(&text) { Ok(()) } else { Err(Fault::ContentEncoding) };
+                self.is_encoded = optional(value, checked)?.is_some();
             }
             _ => self.set_extension(name, value)?,
         }
@@ -320,17 +329,24 @@ impl fmt::Debug for Event {
 }
 
 /// What a required attribute holds.
-fn required(value: &Value) -> Result<&str, Fault> {
-    let text = string(value)?;
+fn required(value: Value) -> Result<Box<str>, Fault> {
+    let text = owned(value)?;
     if text.trim().is_empty() { Err(Fault::Empty) } else { Ok(text) }
 }
 
 /// What an optional attribute holds, unless it is empty.
-fn optional<T>(value: &Value, read: impl FnOnce(&str) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
-    match string(value)? {
-        "" => Ok(None),
+fn optional<T>(value: Value, read: impl FnOnce(Box<str>) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match owned(value)? {
+        text if text.is_empty() => Ok(None),
         text if text.trim().is_empty() => Err(Fault::Empty),
         text => read(text).map(Some),
+    }
+}
+
+fn owned(value: Value) -> Result<Box<str>, Fault> {
+    match value {
+        Value::String(text) => Ok(text),
+        value => string(&value).map(Into::into),
     }
 }
 
@@ -343,9 +359,9 @@ fn string(value: &Value) -> Result<&str, Fault> {
     }
 }
 
-fn version(given: &[(Box<str>, Value)]) -> Result<SpecVersion, Invalid> {
+fn version(given: &[(Cow<'_, str>, Value)]) -> Result<SpecVersion, Invalid> {
     let invalid = |fault| Invalid::new("specversion", fault);
-    let (_, value) = given.iter().find(|(name, _)| **name == *"specversion").ok_or_else(|| invalid(Fault::Missing))?;
+    let (_, value) = given.iter().find(|(name, _)| name == "specversion").ok_or_else(|| invalid(Fault::Missing))?;
     string(value).and_then(SpecVersion::parse).map_err(invalid)
 }
 

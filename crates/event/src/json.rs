@@ -5,7 +5,7 @@
 
 mod scanner;
 
-use std::{io::Write as _, ops::Range};
+use std::{borrow::Cow, io::Write as _, ops::Range};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -70,20 +70,20 @@ struct Payload {
 
 /// Reads one event, of no more attributes than there is room for.
 fn read_event(scanner: &mut Scanner<'_>, body: &Bytes, room: &mut usize) -> Result<Event, ReadError> {
-    let mut given: Vec<(Box<str>, Value)> = Vec::new();
+    let mut given: Vec<(Cow<'_, str>, Value)> = Vec::with_capacity(8);
     let mut payload = Payload::default();
     scanner.object(|name, value, range| {
-        let place = match name {
+        let place = match &*name {
             "data" => &mut payload.data,
             "data_base64" => &mut payload.base64,
             // Unset, section 2.2.
             _ if value == "null" => return Ok(()),
             // More than any version has of its own, and refused before they take more memory than the body.
-            _ if given.len() > limits::MOST_EXTENSIONS + 15 => return Err(Invalid::new(name, Fault::TooMany).into()),
-            name => {
+            _ if given.len() > limits::MOST_EXTENSIONS + 15 => return Err(Invalid::new(&name, Fault::TooMany).into()),
+            _ => {
                 *room = room.checked_sub(1).ok_or(ReadError::LargeBatch)?;
-                let value = attribute(value).map_err(|fault| Invalid::new(name, fault))?;
-                given.push((name.into(), value));
+                let value = attribute(value).map_err(|fault| Invalid::new(&name, fault))?;
+                given.push((name, value));
                 return Ok(());
             }
         };

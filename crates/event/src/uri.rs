@@ -31,7 +31,12 @@ impl UriReference {
     /// # Errors
     /// When no percent-encoding makes one of it, or a longer one than [`limits::LONGEST_VALUE`].
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        let end_of_scheme = scheme(text);
+        Self::of(text.into())
+    }
+
+    /// The same of a text that is nobody else's.
+    pub(crate) fn of(text: Box<str>) -> Result<Self, Fault> {
+        let end_of_scheme = scheme(&text);
         if let Some(end) = end_of_scheme {
             check_scheme(&text[..end])?;
         }
@@ -127,11 +132,11 @@ fn check_escapes(text: &[u8]) -> Result<(), Fault> {
     Err(Fault::UriReference("% is followed by two hexadecimal digits; write %25 for the sign itself"))
 }
 
-fn encoded(text: &str) -> Box<str> {
+fn encoded(text: Box<str>) -> Box<str> {
     let fragment = text.find('#').map_or(text.len(), |at| at + 1);
     let is_kept = |at: usize, byte: u8| is_plain(byte) || byte == b'%' || (byte == b'#' && at < fragment);
     if text.bytes().enumerate().all(|(at, byte)| is_kept(at, byte)) {
-        return text.into();
+        return text;
     }
     let mut out = String::with_capacity(text.len() + 16);
     for (at, byte) in text.bytes().enumerate() {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use knoll_journal::events::{Durability, Write, WriteError};
 use tokio::{
@@ -130,10 +131,9 @@ impl Supervisor {
     pub(crate) async fn run(
         mut self,
         asked: &mut mpsc::Receiver<Asked>,
-        end: impl Future<Output = ()>,
+        mut end: BoxFuture<'static, ()>,
     ) -> Result<(), AskError> {
         let mut snapshots = self.context.snapshots.clone();
-        let mut end = std::pin::pin!(end);
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut has_snapshots, mut is_asked) = (true, true);

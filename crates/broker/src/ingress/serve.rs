@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
     net::{IpAddr, Ipv4Addr},
     pin::pin,
     sync::Arc,
@@ -10,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
@@ -71,15 +71,18 @@ impl Peer {
 
 /// Serves senders that connect here over http, until `end`. Requests that began before are then answered within
 /// [`Config::grace`], and what is left is cut off; when this is dropped, at once.
-pub async fn serve(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
-    connections(Connections { ingress, acceptor: None }, listener, end).await;
+//
+// Boxed on both sides, or all that a request passes through would be made anew where this is called, as little optimized as
+// that is.
+pub fn serve(ingress: Ingress, listener: TcpListener, end: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+    Box::pin(connections(Connections { ingress, acceptor: None }, listener, end))
 }
 
 /// Serves senders that connect here over https, in the same way, and within the same bounds together with [`serve`]. They
 /// are presented the certificates of the data plane's [`Transport`](crate::Transport); without one their handshakes fail.
-pub async fn serve_tls(ingress: Ingress, listener: TcpListener, end: impl Future<Output = ()>) {
+pub fn serve_tls(ingress: Ingress, listener: TcpListener, end: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
     let acceptor = Some(ingress.inner.transport.acceptor());
-    connections(Connections { ingress, acceptor }, listener, end).await;
+    Box::pin(connections(Connections { ingress, acceptor }, listener, end))
 }
 
 /// What every connection needs.
@@ -89,11 +92,10 @@ struct Connections {
     acceptor: Option<TlsAcceptor>,
 }
 
-async fn connections(all: Connections, listener: TcpListener, end: impl Future<Output = ()>) {
+async fn connections(all: Connections, listener: TcpListener, mut end: BoxFuture<'static, ()>) {
     let inner = &all.ingress.inner;
     let (ending, builder) = (watch::Sender::new(false), builder(&inner.config));
     let mut connections = JoinSet::new();
-    let mut end = pin!(end);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -249,7 +249,7 @@ impl World {
         let plane = DataPlane::new(log, topology.subscribe(), config, hooks).expect("settings");
         let (end, ended) = oneshot::channel::<()>();
         let delivering = plane.clone();
-        let delivering = tokio::spawn(async move { delivering.deliver(async { drop(ended.await) }).await });
+        let delivering = tokio::spawn(async move { delivering.deliver(Box::pin(async { drop(ended.await) })).await });
         Self { plane, topology, thread: Some(thread), delivering, end: Some(end) }
     }
 

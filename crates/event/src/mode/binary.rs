@@ -20,7 +20,7 @@ pub(super) const IMPLIED: &str = "application/json";
 
 pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError> {
     let is_unencoded = came_unencoded(headers);
-    let mut given: Vec<(Box<str>, Value)> = Vec::new();
+    let mut given: Vec<(Cow<'_, str>, Value)> = Vec::with_capacity(8);
     for (header, value) in headers {
         let (name, text) = match header.as_str().strip_prefix(PREFIX) {
             Some(CONTENT_TYPE_ATTRIBUTE) => {
@@ -36,7 +36,7 @@ pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<Event, ReadError>
             return Err(Invalid::new(name, Fault::TooMany).into());
         }
         let text = text.map_err(|fault| Invalid::new(name, fault))?;
-        given.push((name.into(), text.into()));
+        given.push((Cow::Borrowed(name), text.into()));
     }
     // A body of no bytes and none are one and the same in HTTP.
     let data = (!body.is_empty()).then(|| Data::new(body, Form::Plain));

@@ -92,7 +92,7 @@ impl Life {
         let config = Config { window: 8, max_concurrency: subscribers::MOST_UNDER_WAY, ..Config::default() };
         let plane = DataPlane::new(log, snapshots, config, hooks).map_err(|error| error.to_string())?;
         let delivering = plane.clone();
-        tokio::spawn(async move { delivering.deliver(pending()).await });
+        tokio::spawn(async move { delivering.deliver(Box::pin(pending())).await });
         let outcome = self.take_turns(committer, &plane, tally, fails).await;
         tally.put_aside += metric(&plane, "broker_events_put_aside");
         match metric(&plane, "broker_events_lost") + metric(&plane, "broker_panics") {

@@ -288,11 +288,11 @@ async fn live(parts: Arc<Parts>, stop: Stop) -> Result<(), String> {
 /// Takes events and delivers them until `stop`, and then what is under way, within the grace period: neither senders nor
 /// subscribers are cut off because the others are through.
 async fn run(plane: &DataPlane, (http, https): (TcpListener, TcpListener), stop: Stop) -> Result<(), String> {
-    let plain = serve(plane.ingress(), http, stop.clone().wait());
-    let secure = serve_tls(plane.ingress(), https, stop.clone().wait());
+    let plain = serve(plane.ingress(), http, Box::pin(stop.clone().wait()));
+    let secure = serve_tls(plane.ingress(), https, Box::pin(stop.clone().wait()));
     let serving = async { tokio::join!(plain, secure) };
-    let delivering = plane.deliver(stop.wait());
-    let (mut serving, mut delivering) = (pin!(serving), pin!(delivering));
+    let delivering = plane.deliver(Box::pin(stop.wait()));
+    let (mut serving, mut delivering) = (pin!(serving), delivering);
     let delivered = tokio::select! {
         delivered = &mut delivering => {
             // Where the log has stopped nobody is answered any more.
