@@ -39,7 +39,9 @@ pub struct Cluster {
 
 /// A power cut is known by the name of the machine's run.
 fn options(boots: u64) -> Options {
-    Options { boot_id: format!("boot-{boots}"), ..Options::default() }
+    let mut options = Options { boot_id: format!("boot-{boots}"), ..Options::default() };
+    options.log.room_bytes = 4 << 10;
+    options
 }
 
 /// The store's key of an object.

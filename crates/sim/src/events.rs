@@ -127,6 +127,7 @@ fn options(run: u64) -> EventOptions {
         budget_bytes: 320 << 10,
         tail_bytes: 2 << 10,
         reserve_bytes: 8 << 10,
+        room_bytes: 1 << 10,
         retention: Retention { age_ms: 0, bytes: 16 << 10 },
         run: run.to_le_bytes().to_vec(),
         ..EventOptions::default()

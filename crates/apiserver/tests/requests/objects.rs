@@ -173,7 +173,9 @@ async fn a_collection_is_deleted_by_selector() {
 #[tokio::test]
 async fn a_full_disk_is_answered_507_and_writes_go_on_when_there_is_room() {
     let disk = MemoryDisk::default();
-    let store = Store::open_on(Arc::new(disk.clone()), Options::default()).unwrap();
+    let mut options = Options::default();
+    options.log.room_bytes = 0;
+    let store = Store::open_on(Arc::new(disk.clone()), options).unwrap();
     let h = Harness::with(tempfile::tempdir().unwrap(), store, Arc::new(NoNode)).await;
     h.post(MAPS, config_map("before", json!({"k": "v"}))).await.expect(201);
     disk.set_capacity(Some(disk.used() + 10));
