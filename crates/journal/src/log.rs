@@ -147,12 +147,14 @@ pub struct Log {
     written: u64,
     /// Bytes of its file, with the room that was made.
     length: u64,
-    /// Whether no more room is made in this segment, since there was none.
-    is_short: bool,
-    /// How many of them were synced.
+    /// How many bytes of frames were synced.
     synced: u64,
     /// How many of them the last mark says were synced.
     marked: u64,
+    /// Whether no more room is made in this segment: there was none, or it is to be closed.
+    is_short: bool,
+    /// Whether something was cut off the file since it was synced.
+    was_cut: bool,
 }
 
 /// The file name of a segment.
@@ -238,8 +240,9 @@ impl Log {
         let name = segment_name(prefix, sequence);
         let file = disk.append_to(&name, end).map_err(io_error(&name))?;
         let (written, length) = (end, end);
+        let (is_short, was_cut) = (false, true);
         let mut log =
-            Log { disk, prefix, options, sequence, file, written, length, is_short: false, synced: 0, marked: 0 };
+            Log { disk, prefix, options, sequence, file, written, length, is_short, was_cut, synced: 0, marked: 0 };
         log.sync()?;
         Ok(log)
     }
@@ -262,7 +265,8 @@ impl Log {
         named.map_err(|error| LogError::Io { name, source: io::Error::other(error) })?;
         let written = bytes.len() as u64;
         let (length, synced) = (written, written);
-        Ok(Log { disk, prefix, options, sequence, file, written, length, is_short: false, synced, marked: 0 })
+        let (is_short, was_cut) = (false, false);
+        Ok(Log { disk, prefix, options, sequence, file, written, length, is_short, was_cut, synced, marked: 0 })
     }
 
     /// Longest record the log takes, bytes.
@@ -292,6 +296,10 @@ impl Log {
         let marks = self.written == 0 || self.synced != self.marked;
         batch.bytes[..MARK_BYTES].copy_from_slice(&mark(self.synced));
         let bytes = &batch.bytes[if marks { 0 } else { MARK_BYTES }..];
+        // A frame that would end where the file does is damaged, not cut short: none is to end where the room does.
+        if self.has_room() && self.written + bytes.len() as u64 >= self.length {
+            self.cut()?;
+        }
         if let Err(error) = self.file.append(bytes) {
             self.cut()?;
             return Err(self.error(error));
@@ -307,7 +315,7 @@ impl Log {
     /// until the next segment.
     fn make_room(&mut self) -> Result<(), LogError> {
         let room = self.options.room_bytes;
-        let has_room = self.written < self.length;
+        let has_room = self.has_room();
         self.length = self.length.max(self.written);
         let is_long = self.written - self.synced > room as u64 / LONG;
         if has_room || is_long || self.is_short || room == 0 {
@@ -324,21 +332,23 @@ impl Log {
         Ok(())
     }
 
+    fn has_room(&self) -> bool {
+        self.written < self.length
+    }
+
     /// Cuts off what stands behind the last frame.
     fn cut(&mut self) -> Result<(), LogError> {
         // Nobody knows what is there now: not even a full disk is only that.
         self.file.truncate(self.written).map_err(|error| self.error(io::Error::other(error)))?;
         self.length = self.written;
+        self.was_cut = true;
         Ok(())
     }
 
-    /// Takes back the room that was made, for good.
+    /// Takes back the room that was made, and makes no more: the segment is to be closed.
     fn give_room_back(&mut self) -> Result<(), LogError> {
-        if self.length > self.written {
-            self.cut()?;
-            self.sync_file()?;
-        }
-        Ok(())
+        self.is_short = true;
+        if self.has_room() { self.cut() } else { Ok(()) }
     }
 
     /// Makes everything written survive a power cut. After an error the log must not be used any more.
@@ -346,13 +356,12 @@ impl Log {
     /// # Errors
     /// When the system cannot tell that the bytes are on disk.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        if self.synced != self.written { self.sync_file() } else { Ok(()) }
-    }
-
-    fn sync_file(&mut self) -> Result<(), LogError> {
+        if self.synced == self.written && !self.was_cut {
+            return Ok(());
+        }
         // Whatever the reason, nobody knows what is on disk now: not even a full disk is only that.
         self.file.sync().map_err(|error| self.error(io::Error::other(error)))?;
-        self.synced = self.written;
+        (self.synced, self.was_cut) = (self.written, false);
         Ok(())
     }
 
@@ -362,6 +371,7 @@ impl Log {
     /// When the system cannot tell that the bytes are on disk.
     pub fn close(&mut self) -> Result<(), LogError> {
         self.sync()?;
+        self.give_room_back()?;
         if self.synced != self.marked {
             let marked = self.file.append(&mark(self.synced));
             match marked {
@@ -372,7 +382,6 @@ impl Log {
                 Err(_) => self.cut()?,
             }
         }
-        self.give_room_back()?;
         self.sync()
     }
 
@@ -452,7 +461,8 @@ fn replay_segment(disk: &dyn Disk, name: &str, last: bool, replay: &mut dyn Repl
         bytes.drain(..handed_over);
     }
     let refusal = match Scan::new(&bytes).remains() {
-        Remains::Nothing => return Ok(begin),
+        Remains::Nothing if last || bytes.is_empty() => return Ok(begin),
+        Remains::Nothing => Some("it ends with zeros, and later segments follow".to_owned()),
         Remains::Unsearched => Some("too much of it is unreadable".to_owned()),
         Remains::Followed { next: (at, _), synced } => {
             let explained = last && marks && !replay.same_run() && synced <= begin;

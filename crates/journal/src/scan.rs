@@ -94,7 +94,7 @@ fn remains(bytes: &[u8], bad: usize) -> Remains<'_> {
 
 /// Where the zeros at the end of a file begin. They are room for what comes next
 /// ([`DiskFile::make_room`](crate::DiskFile::make_room)), or a frame's own: no frame begins with eight of them.
-fn written(bytes: &[u8]) -> usize {
+pub(crate) fn written(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 

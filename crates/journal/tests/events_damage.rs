@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use knoll_journal::{
-    LogError, MemoryDisk,
+    LogError, MemoryDisk, Scan,
     events::{CursorId, EventLog, EventOptions, EventReader, GapCause, ReadError, Recovery, StreamId, Write, Written},
 };
 
@@ -17,6 +17,7 @@ fn options() -> EventOptions {
         run: b"a run".to_vec(),
         tail_bytes: 0,
         reserve_bytes: 9,
+        room_bytes: 2000,
         ..EventOptions::default()
     }
 }
@@ -184,6 +185,45 @@ fn a_damaged_place_of_a_closed_segment_is_named_by_file_and_byte() {
     let (_, recovery) = open(&MemoryDisk::holding(files));
     assert!(matches!(&recovery.damages[..], [damage] if damage.file == file && named(damage.at)), "{recovery:?}");
     assert!(matches!(&recovery.lost[..], [lost] if lost.first == lost.last), "{recovery:?}");
+}
+
+/// A log as a kill leaves it: as [`filled`], with the last segment open and with room.
+fn killed() -> MemoryDisk {
+    let disk = filled();
+    let (mut log, _) = open(&disk);
+    for stream in 0..STREAMS {
+        let stream = log.reader().stream(&name(stream)).expect("there");
+        let payload = Bytes::from_static(b"the last one");
+        write(&mut log, Write::Append { stream, time: 0, key: Bytes::new(), payload, decoded: None });
+    }
+    log.sync().expect("syncs");
+    disk.after_kill()
+}
+
+#[test]
+fn room_behind_a_damaged_end_is_not_counted_as_events() {
+    let mut files = killed().files();
+    let (file, bytes) = files.iter_mut().rfind(|(file, _)| file.ends_with(".log")).expect("there");
+    let (file, last) = (file.clone(), bytes.windows(12).rposition(|bytes| bytes == b"the last one").expect("an event"));
+    assert!(bytes.len() > last + 1000, "there is room");
+    bytes[last] ^= 1;
+    let (_, recovery) = open(&MemoryDisk::holding(files));
+    assert!(matches!(&recovery.damages[..], [damage] if damage.file == file), "{recovery:?}");
+    let named: u64 = recovery.lost.iter().map(|lost| lost.last - lost.first + 1).sum();
+    assert!((1..200).contains(&named), "{recovery:?}");
+}
+
+#[test]
+fn zeros_at_the_end_of_a_closed_segment_are_damage() {
+    let disk = filled();
+    let mut files = disk.files();
+    let (file, bytes) = files.iter_mut().find(|(file, _)| file.ends_with("2.log")).expect("there");
+    let file = file.clone();
+    let (last, _) = Scan::new(bytes).last().expect("a record");
+    bytes[last..].fill(0);
+    files.retain(|file, _| !file.ends_with("2.index"));
+    let (_, recovery) = open(&MemoryDisk::holding(files));
+    assert!(matches!(&recovery.damages[..], [damage] if damage.file == file), "{recovery:?}");
 }
 
 #[test]

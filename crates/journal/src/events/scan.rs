@@ -1,7 +1,7 @@
 //! Reading a segment from its beginning to its end, past what cannot be read.
 
 use super::{PREFIX, files::io_error, record::Record};
-use crate::{Disk, Frame, LogError, Remains, Scan, segment_name};
+use crate::{Disk, Frame, LogError, Remains, Scan, scan::written, segment_name};
 
 /// Bytes that are read at once.
 const WINDOW: usize = 1 << 20;
@@ -78,11 +78,13 @@ fn unreadable(rest: &[u8], scanned: &Scanned, last: bool) -> Option<usize> {
     // A segment has its head before it has its name, so a crash explains nothing of one without.
     let same_run = scanned.same_run.unwrap_or(true);
     match Scan::new(rest).remains() {
-        Remains::Nothing => None,
+        Remains::Nothing if last || rest.is_empty() => None,
         Remains::Torn if last && scanned.same_run.is_some() => None,
         Remains::Broken if last && !same_run => None,
         Remains::Followed { synced, .. } if last && !same_run && synced <= scanned.end => None,
         Remains::Followed { next: (at, _), .. } => Some(at),
-        Remains::Torn | Remains::Broken | Remains::Unsearched => Some(rest.len()),
+        // What follows is room.
+        Remains::Torn | Remains::Broken | Remains::Unsearched if last => Some(written(rest)),
+        Remains::Nothing | Remains::Torn | Remains::Broken | Remains::Unsearched => Some(rest.len()),
     }
 }

@@ -282,3 +282,67 @@ fn whatever_a_kill_or_a_power_cut_leaves_in_the_room_is_explained() {
         }
     }
 }
+
+#[test]
+fn a_batch_that_would_have_filled_the_room_to_its_end_may_be_cut_short_too() {
+    let options = Options { segment_bytes: 64 << 10, record_bytes: 8 << 10, room_bytes: 1 << 10 };
+    let open = |disk: &MemoryDisk| {
+        let mut seen = Seen { records: Vec::new(), same_run: true };
+        Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).map(|log| (log, seen.records.len()))
+    };
+    // With its frame and a mark it ends before the room does, with it, and behind it.
+    for (length, operations) in (990..1030).flat_map(|length| [(length, 0), (length, 1)]) {
+        let disk = MemoryDisk::default();
+        let (mut log, _) = open(&disk).expect("opens");
+        write(&mut log, &[1; 100]).expect("writes");
+        log.sync().expect("syncs");
+        disk.allow_operations(disk.operations() + operations);
+        let is_written = write(&mut log, &vec![2; length]).is_ok();
+        let (_, records) = open(&disk.after_kill()).unwrap_or_else(|error| panic!("{length}: {error}"));
+        assert_eq!((records, is_written && operations == 0), (1 + usize::from(is_written), false), "{length}");
+    }
+}
+
+#[test]
+fn no_power_cut_brings_back_what_a_full_disk_had_cut_off_a_segment_that_is_closed() {
+    let options = Options { segment_bytes: 64 << 10, record_bytes: 8 << 10, room_bytes: 1 << 10 };
+    let disk = MemoryDisk::default();
+    let mut seen = Seen { records: Vec::new(), same_run: true };
+    let mut log = Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).expect("opens");
+    write(&mut log, &[1; 100]).expect("writes");
+    log.sync().expect("syncs");
+    disk.set_capacity(Some(disk.used()));
+    assert!(write(&mut log, &[2; 2000]).is_err_and(|error| error.is_full()));
+    let written = log.written();
+    log.rotate(b"head").expect("there is room for a head");
+    assert_eq!(disk.after_power_cut().read(FIRST).expect("is there").len() as u64, written);
+}
+
+#[test]
+fn zeros_at_the_end_of_a_closed_segment_are_no_room() {
+    let disk = MemoryDisk::default();
+    let (mut log, _) = open(&disk);
+    write(&mut log, &[1; 80]).expect("writes");
+    let written = usize::try_from(log.written()).expect("short");
+    log.rotate(b"head").expect("rotates");
+    let mut bytes = disk.read(FIRST).expect("is there");
+    bytes[written - 88..].fill(0);
+    disk.append_to(FIRST, 0).and_then(|mut file| file.append(&bytes)).expect("writes");
+    let refused = try_open(&disk, false).map(drop);
+    assert!(matches!(&refused, Err(LogError::Damaged { name, offset: 44, .. }) if name == FIRST), "{refused:?}");
+}
+
+#[test]
+fn a_segment_that_is_to_be_closed_gets_no_more_room() {
+    let options = Options { segment_bytes: 64, record_bytes: 1 << 10, room_bytes: 1 << 10 };
+    let disk = MemoryDisk::default();
+    let mut seen = Seen { records: Vec::new(), same_run: true };
+    let mut log = Log::open(Arc::new(disk.clone()), "t", options, 0, b"head", &mut seen).expect("opens");
+    write(&mut log, &[1; 100]).expect("writes");
+    // As too many open files do, this leaves no room for a head, and then there is as much as before.
+    disk.set_capacity(Some(usize::try_from(log.written()).expect("short") + 5));
+    assert!(log.rotate(b"head").is_err_and(|error| error.is_full()));
+    disk.set_capacity(None);
+    write(&mut log, &[2; 100]).expect("writes");
+    assert_eq!(disk.read(FIRST).expect("is there").len() as u64, log.written());
+}
