@@ -170,7 +170,8 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
         let store = Store::open_on(Arc::new(disk.clone()), options("one")).expect("opens");
         store.put("/a/b/kept", Bytes::from_static(b"v"), Expect::Any, Durability::Durable).await.expect("writes");
         disk.set_capacity(Some(300));
-        let large = Bytes::from(vec![0; 1000]);
+        // More than the log has made room for.
+        let large = Bytes::from(vec![0; 3000]);
         let refused = store.put("/a/b/large", large.clone(), Expect::Any, Durability::Durable).await;
         assert_eq!(refused, Err(WriteError::Full));
         assert!(store.get("/a/b/large").is_none());
