@@ -8,6 +8,9 @@ use crate::{
 
 /// Most bytes that are checked for frames behind a damaged place, so that no content makes the search endless.
 const SEARCH_BUDGET: usize = 1 << 30;
+/// Zeros at the end of a file that a frame which is searched for may end with: were it all of the room, the search in what a
+/// kill left of numbers that are small would cost the budget.
+const MOST_ZEROS: usize = 4096;
 
 /// The frames of a file, up to the first place where none can be read.
 pub struct Scan<'a> {
@@ -120,8 +123,10 @@ fn next_frame<'a>(
     from: usize,
     budget: &mut usize,
 ) -> Result<Option<(usize, Frame<'a>, usize)>, BudgetSpent> {
-    for at in from..written(bytes) {
-        let Some(end) = claimed_end(bytes, at).filter(|end| *end <= bytes.len()) else { continue };
+    let written = written(bytes);
+    let longest = bytes.len().min(written + MOST_ZEROS);
+    for at in from..written {
+        let Some(end) = claimed_end(bytes, at).filter(|end| *end <= longest) else { continue };
         *budget = budget.checked_sub(end - at).ok_or(BudgetSpent)?;
         if let Some((frame, end)) = read_frame(bytes, at) {
             return Ok(Some((at, frame, end)));
@@ -243,6 +248,17 @@ mod tests {
             Remains::Followed { next: (27, Frame::Record(b"two")), synced: 27 },
             "a mark ends with zeros of its own"
         );
+    }
+
+    #[test]
+    fn what_is_left_of_small_numbers_before_room_is_searched() {
+        let mut bytes = file();
+        let at = bytes.len();
+        let numbers: Vec<u8> = (0..16_384_u32).flat_map(|n| (300_000 + n).to_le_bytes()).collect();
+        frame(&numbers, &mut bytes);
+        bytes.truncate(at + 40_000);
+        bytes.resize(at + (512 << 10), 0);
+        assert_eq!(remains_of(&bytes), (at, Remains::Torn));
     }
 
     #[test]
