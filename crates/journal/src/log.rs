@@ -29,8 +29,8 @@ pub struct Options {
     /// Longest record, bytes.
     pub record_bytes: usize,
     /// Zeros that are written behind a batch for which there was no room, so that it and those after it can be synced without
-    /// the file growing: a third to a half of what a sync takes. None are while batches are long
-    /// (a quarter of this), since every byte is written twice then.
+    /// the file growing: a third to a half of what a sync takes. None are where much awaits the sync already (a quarter of this),
+    /// since every byte is written twice then.
     pub room_bytes: usize,
 }
 

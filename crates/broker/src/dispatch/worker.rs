@@ -58,7 +58,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// How long it may be before the log is told of a delivery, so that many are said together; sooner where a subscriber would wait
 /// for that.
 const DELIVERED: Duration = Duration::from_millis(2);
-/// How long it may be before it is told of events that nobody gets: after a crash they are delivered to nobody either.
+/// How long it may be before it is told of events that nobody gets, and without subscribers before it is seen that there are
+/// some: after a crash they are delivered to nobody either.
 const NOBODYS: Duration = Duration::from_millis(100);
 /// Of how many stretches of events that everybody is done with it is told at once.
 const MOST_SETTLED: usize = 64;
