@@ -50,7 +50,7 @@ impl Endpoint {
     /// Takes a place under `limit`; false when all are taken.
     pub(crate) fn take(&self, limit: u32) -> bool {
         // Sequentially consistent with the count of waiters: see `endpoint_pool.rs`.
-        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
+        self.used.try_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
     }
 
     /// Gives back a place taken with [`Endpoint::take`].

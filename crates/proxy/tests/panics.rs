@@ -21,7 +21,7 @@ static TABLE: AtomicUsize = AtomicUsize::new(0);
 static ACCEPT: AtomicUsize = AtomicUsize::new(0);
 
 fn armed(mine: &AtomicUsize) -> bool {
-    mine.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    mine.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 impl Visit for Mines {

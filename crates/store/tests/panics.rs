@@ -26,7 +26,7 @@ struct Mines;
 impl Visit for Mines {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" && format!("{value:?}") == "pack what has grown cold" {
-            let hit = ARMED.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            let hit = ARMED.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             assert!(!hit, "a mine went off");
         }
     }

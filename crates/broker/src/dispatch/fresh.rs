@@ -30,7 +30,7 @@ struct Taken(Room, usize);
 impl Room {
     fn take(&self, bytes: usize) -> Option<Taken> {
         let take = |used: usize| Some(used + bytes).filter(|used| *used <= MOST_BYTES);
-        self.0.fetch_update(Relaxed, Relaxed, take).ok()?;
+        self.0.try_update(Relaxed, Relaxed, take).ok()?;
         Some(Taken(self.clone(), bytes))
     }
 }

@@ -186,7 +186,7 @@ async fn conflicts_are_planned_again() {
     let left = AtomicUsize::new(7);
     fake.set_fault(move |method, _, _| {
         let writes = *method == Method::PUT || *method == Method::POST;
-        let hit = writes && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let hit = writes && left.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         hit.then_some((409, "Conflict"))
     });
     let running = start(&fake);

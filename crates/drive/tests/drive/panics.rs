@@ -100,7 +100,7 @@ async fn a_write_that_panics_is_tried_again() {
     let left = AtomicUsize::new(2);
     fake.set_fault(move |method, path, _| {
         let create = *method == Method::POST && path.ends_with("/pods");
-        let hit = create && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let hit = create && left.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         hit.then_some((PANIC, "the connection fell over"))
     });
     let running = start(&fake);
@@ -114,7 +114,7 @@ async fn a_watch_that_panics_lists_again() {
     let fake = cluster();
     let left = AtomicUsize::new(2);
     fake.set_fault(move |_, path, _| {
-        let hit = path.ends_with("/deployments") && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let hit = path.ends_with("/deployments") && left.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         hit.then_some((PANIC, "the watch fell over"))
     });
     let running = start(&fake);
@@ -128,7 +128,7 @@ async fn an_event_recorder_that_panics_loses_that_event_alone() {
     let fake = cluster();
     let left = AtomicUsize::new(2);
     fake.set_fault(move |_, path, _| {
-        let hit = path.ends_with("/events") && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let hit = path.ends_with("/events") && left.try_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
         hit.then_some((PANIC, "the recorder fell over"))
     });
     let running = start(&fake);

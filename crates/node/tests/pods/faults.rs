@@ -23,7 +23,7 @@ pub(crate) struct Faults {
 }
 
 fn strike(left: &AtomicU32, what: &str) {
-    let struck = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    let struck = left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     assert!(struck.is_err(), "{what}");
 }
 
