@@ -119,8 +119,8 @@ fn plain_string(inside: &[u8]) -> Option<usize> {
     /// As many as are looked at together, so that there is no branch for each.
     const TOGETHER: usize = 32;
     let is_special = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < b' ';
-    let is_plain = |part: &&[u8]| !part.iter().fold(false, |found, byte| found | is_special(byte));
-    let begin = inside.chunks_exact(TOGETHER).take_while(is_plain).count() * TOGETHER;
+    let is_plain = |part: &&[u8; TOGETHER]| !part.iter().fold(false, |found, byte| found | is_special(byte));
+    let begin = inside.as_chunks().0.iter().take_while(is_plain).count() * TOGETHER;
     let at = begin + inside[begin..].iter().position(is_special)?;
     (inside[at] == b'"').then_some(at)
 }
