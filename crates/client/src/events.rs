@@ -181,7 +181,7 @@ mod tests {
     use bytes::Bytes;
     use futures_util::{FutureExt as _, StreamExt as _, stream};
     use http_body::Frame;
-    use http_body_util::{BodyExt as _, StreamBody};
+    use http_body_util::StreamBody;
     use serde_json::json;
 
     use super::*;

@@ -18,7 +18,7 @@ use crate::{
 const HEAD_BYTES: usize = 4096;
 /// Bytes of a segment that are read at once: memory that is used again for what follows costs nothing to get.
 const WINDOW: usize = 1 << 20;
-/// A batch of more than this part of the room that is made is long.
+/// No room is made while more than this part of it awaits a sync.
 const LONG: u64 = 4;
 
 /// Sizes of a log.

@@ -73,7 +73,7 @@ pub enum PullError {
         /// The image.
         image: Reference,
         /// What the registry says.
-        reason: String,
+        reason: Box<str>,
     },
     /// The registry does not answer as it should.
     #[error("{image}: {reason}")]
@@ -81,7 +81,7 @@ pub enum PullError {
         /// The image.
         image: Reference,
         /// What went wrong.
-        reason: String,
+        reason: Box<str>,
     },
     /// The image arrived but cannot be used.
     #[error(transparent)]
@@ -316,8 +316,10 @@ impl ImageStore {
         chosen: &Descriptor,
         hold: &mut Hold,
     ) -> Result<(Digest, Manifest), PullError> {
-        let digest: Digest =
-            chosen.digest.parse().map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}") })?;
+        let digest: Digest = chosen
+            .digest
+            .parse()
+            .map_err(|e| PullError::Registry { image: image.clone(), reason: format!("{e}").into() })?;
         hold.add([digest.clone()]);
         let manifest = if self.blobs().has(&digest) && self.inner.access.may_reuse(&digest, &image.registry) {
             self.manifest(&digest)?
@@ -372,10 +374,11 @@ impl ImageStore {
             return Ok(());
         }
         let limit = if size > 0 { size.min(self.limits().blob_bytes) } else { self.limits().blob_bytes };
-        let failed = |reason| PullError::Registry { image: image.clone(), reason: format!("blob {digest}: {reason}") };
+        let failed =
+            |reason| PullError::Registry { image: image.clone(), reason: format!("blob {digest}: {reason}").into() };
         let mut blob = session.blob(&digest).await?;
         let mut incoming = self.blobs().begin().map_err(|source| io("store a layer", source))?;
-        while let Some(chunk) = blob.chunk().await.map_err(&failed)? {
+        while let Some(chunk) = blob.chunk().await.map_err(failed)? {
             LimitError::check("bytes of a blob", incoming.length() + chunk.len() as u64, limit)
                 .map_err(|error| failed(error.to_string()))?;
             // Blocking, but a page-cache write of one network chunk.

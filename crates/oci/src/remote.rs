@@ -63,7 +63,7 @@ impl Remote {
     ) -> Result<Session<'a>, PullError> {
         let plain = is_loopback(host_of(&image.registry)) || self.insecure.contains(&image.registry);
         let (kept, scheme) = if plain { (&self.http, "http") } else { (&self.https, "https") };
-        let failed = |reason| PullError::Registry { image: image.clone(), reason };
+        let failed = |reason: String| PullError::Registry { image: image.clone(), reason: reason.into() };
         let client = match kept.get() {
             Some(client) => client,
             None => {
@@ -128,11 +128,11 @@ struct Token {
 }
 
 impl<'a> Session<'a> {
-    fn failed(&self, reason: impl Into<String>) -> PullError {
+    fn failed(&self, reason: impl Into<Box<str>>) -> PullError {
         PullError::Registry { image: self.image.clone(), reason: reason.into() }
     }
 
-    fn unauthorized(&self, reason: impl Into<String>) -> PullError {
+    fn unauthorized(&self, reason: impl Into<Box<str>>) -> PullError {
         PullError::Unauthorized { image: self.image.clone(), reason: reason.into() }
     }
 

@@ -372,6 +372,10 @@ impl PooledConnection {
     }
 
     /// Sends a request. An error holds the request when none of it was sent.
+    #[allow(
+        clippy::result_large_err,
+        reason = "it is hyper's, with the request; only newer compilers see it in an async fn"
+    )]
     pub(crate) async fn send(
         &mut self,
         request: Request<Outbound>,

@@ -33,6 +33,7 @@ pub(crate) struct Unanswered {
 }
 
 /// Sends `request` to `endpoint` and waits for the head of the response.
+#[allow(clippy::result_large_err, reason = "it holds the request; only newer compilers see it in an async fn")]
 pub(crate) async fn forward(
     thread: &Thread,
     endpoint: &Endpoint,

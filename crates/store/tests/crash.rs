@@ -36,7 +36,7 @@ fn child_that_writes_until_killed() {
         let writers = (0..4_u64).map(|writer| {
             let store = store.clone();
             tokio::spawn(async move {
-                for n in 0.. {
+                for n in 0..u64::MAX {
                     let key = format!("/test/things/{writer}/{}", n % KEYS);
                     let durability = if n % 3 == 0 { Durability::Relaxed } else { Durability::Durable };
                     let value = Bytes::from(format!("{n}"));

@@ -431,7 +431,8 @@ async fn what_a_damaged_log_lost_is_told_before_a_repair_and_all_else_is_saved_b
     assert!(matches!(&found.refusal, Some(OpenError::Log(LogError::Damaged { name: named, .. })) if *named == name));
     assert!(found.problems.iter().all(|problem| problem.file == name), "{:?}", found.problems);
     let [(key, revision)] = &found.loss.keys[..] else { panic!("{:?}", found.loss) };
-    assert_eq!(found.loss.revisions, [*revision..=*revision]);
+    let one = *revision..=*revision;
+    assert_eq!(found.loss.revisions, [one]);
     assert_eq!(*key, format!("/test/things/{}", revision % 8));
     assert!(*revision < 22, "the key was written again later");
 

@@ -187,7 +187,7 @@ impl View<'_> {
         Verdicts::new(
             "Initialized",
             incomplete.is_empty(),
-            Some(("ContainersNotInitialized", why)).filter(|_| !incomplete.is_empty()),
+            (!incomplete.is_empty()).then_some(("ContainersNotInitialized", why)),
         )
     }
 
@@ -206,7 +206,7 @@ impl View<'_> {
         Verdicts::new(
             "ContainersReady",
             unready.is_empty(),
-            Some(("ContainersNotReady", why)).filter(|_| !unready.is_empty()),
+            (!unready.is_empty()).then_some(("ContainersNotReady", why)),
         )
     }
 

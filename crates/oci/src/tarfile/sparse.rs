@@ -14,7 +14,7 @@ pub struct Segment {
 
 /// GNU's table of 24-byte entries; an empty one ends it.
 pub(super) fn from_table(table: &[u8], into: &mut Vec<Segment>) -> Option<()> {
-    for entry in table.chunks_exact(24) {
+    for entry in table.as_chunks::<24>().0 {
         if entry[0] == 0 {
             break;
         }

@@ -1,7 +1,5 @@
 //! Against archives of the `tar` crate's writer, and ones that no writer writes.
 
-use std::io::Read as _;
-
 use super::*;
 
 fn raw(kind: u8, name: &str, size: &[u8]) -> [u8; BLOCK] {

@@ -93,7 +93,7 @@ impl Indexed for Trigger {
         let namespace = self.namespace();
         // Which of the two counts is a feature's business.
         let elsewhere = self.spec.broker_ref.as_ref().map(|broker| key_of(broker, namespace));
-        let here = Some(self.key().sibling(self.spec.broker.clone())).filter(|_| !self.spec.broker.is_empty());
+        let here = (!self.spec.broker.is_empty()).then(|| self.key().sibling(self.spec.broker.clone()));
         elsewhere.iter().chain(&here).for_each(|broker| add(leads_to(Kind::Broker, broker)));
         destination(&self.spec.subscriber, namespace, add);
         delivery(self.spec.delivery.as_ref(), namespace, add);

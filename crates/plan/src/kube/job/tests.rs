@@ -363,7 +363,7 @@ fn each_index_has_attempts_and_pauses_of_its_own() {
     let mut scene = Scene::new(indexed(spec));
     let of = |scene: &Scene, index: i32| {
         let pods = scene.pods().into_iter();
-        pods.filter(|pod| attempt::index(pod) == Some(index) && pods::is_active(pod)).map(|pod| pod.key()).last()
+        pods.filter(|pod| attempt::index(pod) == Some(index) && pods::is_active(pod)).map(|pod| pod.key()).next_back()
     };
     let first = of(&scene, 1).expect("one");
     scene.end(&first, 1);
@@ -412,7 +412,7 @@ fn a_failure_policy_ends_the_job_or_an_index_or_lets_a_failure_pass() {
     let mut scene = Scene::new(indexed(spec));
     let index = |scene: &Scene, index: i32| {
         let pods = scene.pods().into_iter();
-        pods.filter(|pod| attempt::index(pod) == Some(index) && pods::is_active(pod)).map(|pod| pod.key()).last()
+        pods.filter(|pod| attempt::index(pod) == Some(index) && pods::is_active(pod)).map(|pod| pod.key()).next_back()
     };
     for pause in [10, 20] {
         let pod = index(&scene, 0).expect("one");

@@ -517,7 +517,7 @@ mod tests {
             .map(|sender| {
                 let (running, accepted) = (parts.running.clone(), accepted.clone());
                 tokio::spawn(async move {
-                    for number in 0.. {
+                    for number in 0..u64::MAX {
                         let Some(plane) = running.get() else {
                             sleep(Duration::from_millis(1)).await;
                             continue;
