@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use knoll_event::{Event, Invalid, Value, knative};
@@ -67,12 +68,11 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// Takes these events, and returns once all are on disk. Where it fails for want of room, some may have been taken.
-    pub(crate) async fn take(&self, into: &Addressable, events: Vec<Record>, from: From) -> Result<(), Refused> {
+    pub(crate) async fn take(&self, into: &Addressable, mut events: Vec<Record>, from: From) -> Result<(), Refused> {
         let now = Timestamp::now();
         let arrival = knative::arrival_time(now);
-        let mut prepared = Vec::with_capacity(events.len());
-        for event in events {
-            prepared.push(self.prepared(into, event, &arrival)?);
+        for event in &mut events {
+            self.prepare(into, event, &arrival)?;
         }
         let time = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let room = |bytes| self.log.room(&into.name().namespace, from, bytes, time).map_err(|full| self.no_room(full));
@@ -80,8 +80,8 @@ impl Intake {
         let Some(stream) = self.log.registered_within(into.uid(), PATIENCE).await else {
             return Err(Refused::Unavailable(format!("the {} is being set up", into.name().kind.as_str())));
         };
-        let count = prepared.len() as u64;
-        let (writes, records) = self.writes(prepared, stream, time);
+        let count = events.len() as u64;
+        let (writes, records) = self.writes(events, stream, time);
         let _room = room(writes.iter().map(length).sum())?;
         let outcomes = match from {
             From::Sender => self.log.try_write(writes, Durability::Synced).await,
@@ -105,15 +105,26 @@ impl Intake {
     }
 
     /// What is to be written, and the records where somebody is told of them.
-    fn writes(&self, records: Vec<Record>, stream: StreamId, time: u64) -> (Vec<Write>, Vec<Arc<Record>>) {
-        let (mut writes, mut told, mut scratch) = (Vec::with_capacity(records.len()), Vec::new(), Vec::new());
-        for record in records {
+    //
+    // One by itself goes on to who delivers it as it is. Those of a batch are written into one piece of memory that nobody
+    // keeps, and are decoded by who delivers them, which is little beside a request for each.
+    fn writes(&self, mut records: Vec<Record>, stream: StreamId, time: u64) -> (Vec<Write>, Vec<Arc<Record>>) {
+        if records.len() == 1 {
+            let record = records.remove(0);
             let key = record.key();
-            let Kept { payload, record, decoded } = record.into_kept(&mut scratch);
-            writes.push(Write::Append { stream, time, key, payload, decoded });
-            told.extend(self.taken.is_some().then_some(record));
+            let Kept { payload, record, decoded } = record.into_kept();
+            let write = Write::Append { stream, time, key, payload, decoded };
+            return (vec![write], self.taken.is_some().then_some(record).into_iter().collect());
         }
-        (writes, told)
+        let mut all = Vec::with_capacity(records.iter().map(Record::length).sum());
+        let ends: Vec<usize> = records.iter().map(|record| record.written_to(&mut all)).collect();
+        let (all, mut begin) = (Bytes::from(all), 0);
+        let write = |(record, end): (&Record, usize)| {
+            let payload = all.slice(std::mem::replace(&mut begin, end)..end);
+            Write::Append { stream, time, key: record.key(), payload, decoded: None }
+        };
+        let writes = records.iter().zip(ends).map(write).collect();
+        (writes, if self.taken.is_some() { records.into_iter().map(Arc::new).collect() } else { Vec::new() })
     }
 
     fn no_room(&self, no_room: NoRoom) -> Refused {
@@ -124,7 +135,7 @@ impl Intake {
     }
 
     /// What a broker adds; a channel changes nothing.
-    fn prepared(&self, into: &Addressable, mut record: Record, arrival: &Value) -> Result<Record, Refused> {
+    fn prepare(&self, into: &Addressable, record: &mut Record, arrival: &Value) -> Result<(), Refused> {
         if i32::from(record.hops) > self.max_hops {
             self.metrics.out_of_hops.count();
             return Err(Refused::Loop(record.hops));
@@ -133,7 +144,7 @@ impl Intake {
             knative::take_hop(&mut record.event, self.max_hops).inspect_err(|_| self.metrics.out_of_hops.count())?;
             knative::set_arrival_time(&mut record.event, arrival.clone())?;
         }
-        Ok(record)
+        Ok(())
     }
 }
 

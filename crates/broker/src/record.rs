@@ -112,10 +112,21 @@ impl Record {
         out.into()
     }
 
-    /// Encodes it into these bytes, in place of what they are. In which mode its event stands there.
+    /// About as many bytes as it takes in the log.
+    pub(crate) fn length(&self) -> usize {
+        HEAD + self.event.data().map_or(0, |data| data.bytes().len())
+    }
+
+    /// Encodes it to the end of these bytes. Where they end then.
+    pub(crate) fn written_to(&self, out: &mut Vec<u8>) -> usize {
+        self.write(out);
+        out.len()
+    }
+
+    /// Encodes it to the end of these bytes. In which mode its event stands there.
     fn write(&self, out: &mut Vec<u8>) -> Mode {
-        out.clear();
-        out.reserve(HEAD + self.event.data().map_or(0, |data| data.bytes().len()));
+        out.reserve(self.length());
+        let begin = out.len();
         out.put_u8(VERSION);
         out.put_u16_le(0);
         let mut count = 0_u16;
@@ -134,7 +145,7 @@ impl Record {
             line(out, HOPS.as_str(), self.hops.to_string().as_bytes());
         }
         let mode = mode::write_to(&self.event, self.format, out, line);
-        out[1..3].copy_from_slice(&count.to_le_bytes());
+        out[begin + 1..begin + 3].copy_from_slice(&count.to_le_bytes());
         mode
     }
 
@@ -172,10 +183,12 @@ impl Record {
     }
 
     /// Encodes it for the log. With it goes what decoding makes of that, where that is told without: then it takes no memory
-    /// but its own, and nothing of the message that it came in. `scratch` is for the next one, too.
-    pub(crate) fn into_kept(mut self, scratch: &mut Vec<u8>) -> Kept {
-        let mode = self.write(scratch);
-        let payload = Bytes::copy_from_slice(scratch);
+    /// but its own, and nothing of the message that it came in.
+    pub(crate) fn into_kept(mut self) -> Kept {
+        let mut out = Vec::new();
+        let mode = self.write(&mut out);
+        // Kept as it is, without the room that is left.
+        let payload = Bytes::copy_from_slice(&out);
         let is_in_its_form = mode == self.format.mode();
         let (event, is_decoded) = match mode::as_read(self.event, mode) {
             Ok(event) => (event, is_in_its_form),
@@ -256,7 +269,7 @@ mod tests {
 
     /// What a record is to who reads it out of memory, once it is seen that decoding says the same.
     fn at_hand(record: Record) -> Option<Arc<Record>> {
-        let Kept { payload, decoded, .. } = record.into_kept(&mut Vec::new());
+        let Kept { payload, decoded, .. } = record.into_kept();
         let record: Arc<Record> = decoded?.get().expect("a record");
         assert_eq!(*record, Record::decode(payload).expect("a record"));
         Some(record)
@@ -327,7 +340,7 @@ mod tests {
     fn what_is_kept_in_another_form_than_it_came_in_is_decoded() {
         let mut event = Event::new("1", "/s", "t").expect("an event");
         event.set("long", "x".repeat(60_000)).expect("an extension");
-        let kept = Record::new(event, Format::Binary, HeaderMap::new()).into_kept(&mut Vec::new());
+        let kept = Record::new(event, Format::Binary, HeaderMap::new()).into_kept();
         assert!(kept.decoded.is_none() && kept.record.format == Format::Binary);
         assert_eq!(Record::decode(kept.payload).expect("a record").format, Format::Json);
     }

@@ -42,6 +42,44 @@ impl SpecVersion {
     }
 }
 
+/// An attribute of the specification.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    SpecVersion,
+    Id,
+    Source,
+    Type,
+    Subject,
+    Time,
+    DataContentType,
+    /// `schemaurl` in 0.3.
+    DataSchema,
+    /// Of 0.3 alone.
+    DataContentEncoding,
+}
+
+impl Own {
+    /// The one that has this name in this version.
+    fn of(name: &str, version: SpecVersion) -> Option<Self> {
+        Some(match name {
+            "specversion" => Self::SpecVersion,
+            "id" => Self::Id,
+            "source" => Self::Source,
+            "type" => Self::Type,
+            "subject" => Self::Subject,
+            "time" => Self::Time,
+            "datacontenttype" => Self::DataContentType,
+            _ if name == version.schema_name() => Self::DataSchema,
+            "datacontentencoding" if version == SpecVersion::V03 => Self::DataContentEncoding,
+            _ => return None,
+        })
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
 /// A CloudEvent. Every rule of the specification holds for it that can be checked on one event alone.
 ///
 /// An optional attribute of the specification that is given empty is one that is not given, as upstream's SDK has it.
@@ -82,15 +120,11 @@ impl Event {
         Self::assemble(version, given)
     }
 
-    fn assemble(version: SpecVersion, mut given: Vec<(Cow<'_, str>, Value)>) -> Result<Self, Invalid> {
-        given.sort_by(|(one, _), (other, _)| one.cmp(other));
-        if let Some([(name, _), _]) = given.array_windows().find(|[(one, _), (other, _)]| one == other) {
-            return Err(Invalid::new(name, Fault::Twice));
-        }
+    fn assemble(version: SpecVersion, given: Vec<(Cow<'_, str>, Value)>) -> Result<Self, Invalid> {
         let mut event = Self {
             version,
             id: Box::default(),
-            source: UriReference::parse("").expect("the empty reference is one"),
+            source: UriReference::default(),
             kind: Box::default(),
             subject: None,
             time: None,
@@ -101,19 +135,34 @@ impl Event {
             extensions: Vec::new(),
             data: None,
         };
+        let mut seen = 0;
         for (name, value) in given {
-            // Names that differ in capitals alone are one.
-            if event.extension(&small(&name)).is_some() {
-                return Err(Invalid::new(&name, Fault::Twice));
-            }
-            if name != "specversion" {
-                event.set(&name, value)?;
-            }
+            event.give(&name, value, &mut seen).map_err(|fault| Invalid::new(&name, fault))?;
         }
         let required = [("id", &*event.id), ("source", event.source.as_str()), ("type", &*event.kind)];
         match required.iter().find(|(_, text)| text.is_empty()) {
             Some((name, _)) => Err(Invalid::new(name, Fault::Missing)),
             None => Ok(event),
+        }
+    }
+
+    /// Sets what a message gives, once. `seen` has a bit for each attribute of the specification that came before.
+    fn give(&mut self, name: &str, value: Value, seen: &mut u16) -> Result<(), Fault> {
+        let own = Own::of(name, self.version);
+        let is_again = match own {
+            // Names that differ in capitals alone are one.
+            None => self.extension(&small(name)).is_some(),
+            Some(own) => std::mem::replace(seen, *seen | own.bit()) & own.bit() != 0,
+        };
+        if is_again {
+            return Err(Fault::Twice);
+        }
+        value.check()?;
+        match own {
+            None => self.set_extension(name, value),
+            // That is what the event was begun with.
+            Some(Own::SpecVersion) => Ok(()),
+            Some(own) => self.set_own(own, value),
         }
     }
 
@@ -217,36 +266,42 @@ impl Event {
     }
 
     fn set_checked(&mut self, name: &str, value: Value) -> Result<(), Fault> {
-        match name {
-            "specversion" => return Err(Fault::Fixed),
-            "id" => self.id = required(value)?,
-            "source" => self.source = UriReference::of(required(value)?)?,
-            "type" => self.kind = required(value)?,
-            "subject" => self.subject = optional(value, Ok)?,
-            "time" => {
+        match Own::of(name, self.version) {
+            Some(own) => self.set_own(own, value),
+            None => self.set_extension(name, value),
+        }
+    }
+
+    fn set_own(&mut self, own: Own, value: Value) -> Result<(), Fault> {
+        match own {
+            Own::SpecVersion => return Err(Fault::Fixed),
+            Own::Id => self.id = required(value)?,
+            Own::Source => self.source = UriReference::of(required(value)?)?,
+            Own::Type => self.kind = required(value)?,
+            Own::Subject => self.subject = optional(value, Ok)?,
+            Own::Time => {
                 let time = match value {
                     Value::Timestamp(instant) => Some(Time::of(instant)?),
                     value => optional(value, |text| Time::parse(&text))?,
                 };
                 self.time = time.map(|time| time.text().into());
             }
-            "datacontenttype" => {
+            Own::DataContentType => {
                 let checked = |text: Box<str>| media_type::check(&text).map(|()| text.trim_ascii().into());
                 self.data_content_type = optional(value, checked)?;
             }
-            _ if name == self.version.schema_name() => {
+            Own::DataSchema => {
                 let version = self.version;
                 self.data_schema = optional(value, |text| match version {
                     SpecVersion::V03 => UriReference::of(text),
                     SpecVersion::V1 => Uri::parse(&text).map(UriReference::from),
                 })?;
             }
-            "datacontentencoding" if self.version == SpecVersion::V03 => {
+            Own::DataContentEncoding => {
                 let is_base64 = |text: &str| text.trim_ascii().eq_ignore_ascii_case("base64");
                 let checked = |text: Box<str>| if is_base64(&text) { Ok(()) } else { Err(Fault::ContentEncoding) };
                 self.is_encoded = optional(value, checked)?.is_some();
             }
-            _ => self.set_extension(name, value)?,
         }
         Ok(())
     }
@@ -331,16 +386,20 @@ impl fmt::Debug for Event {
 /// What a required attribute holds.
 fn required(value: Value) -> Result<Box<str>, Fault> {
     let text = owned(value)?;
-    if text.trim().is_empty() { Err(Fault::Empty) } else { Ok(text) }
+    if is_blank(&text) { Err(Fault::Empty) } else { Ok(text) }
 }
 
 /// What an optional attribute holds, unless it is empty.
 fn optional<T>(value: Value, read: impl FnOnce(Box<str>) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
     match owned(value)? {
         text if text.is_empty() => Ok(None),
-        text if text.trim().is_empty() => Err(Fault::Empty),
+        text if is_blank(&text) => Err(Fault::Empty),
         text => read(text).map(Some),
     }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim_start().is_empty()
 }
 
 fn owned(value: Value) -> Result<Box<str>, Fault> {
@@ -382,12 +441,7 @@ fn extension_name(name: &str, version: SpecVersion) -> Result<Cow<'_, str>, Faul
         return Err(Fault::Name);
     }
     let small = small(name);
-    let of_version = match version {
-        SpecVersion::V03 => &["schemaurl", "datacontentencoding"][..],
-        SpecVersion::V1 => &["dataschema"],
-    };
-    let own = ["specversion", "id", "source", "type", "subject", "time", "datacontenttype"];
-    if own.iter().chain(of_version).any(|own| *own == small) {
+    if Own::of(&small, version).is_some() {
         return Err(Fault::Name);
     }
     if small == "data" { Err(Fault::Reserved) } else { Ok(small) }

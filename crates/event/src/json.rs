@@ -1,7 +1,7 @@
 //! The JSON format: one event, and batches of them (JSON event format 1.0).
 //!
-//! Data is kept as the bytes it is written in, shared with the body unless that would hold more than twice of it in memory:
-//! numbers keep their digits, members their order, and JSON that nests however deep costs nothing. Whatever has no string or value in JSON goes as base64.
+//! Data is kept as the bytes it is written in, shared with the body unless that would hold more than twice of it in memory,
+//! and among the events of a batch always: numbers keep their digits, members their order, and JSON that nests however deep costs nothing. Whatever has no string or value in JSON goes as base64.
 
 mod scanner;
 
@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use self::scanner::Scanner;
+use self::scanner::{Found, Scanner};
 use crate::{
     Attribute, Data, Event, Fault, Invalid, ReadError, SpecVersion, Value, data::Form, invalid::DataFault, limits,
     media_type,
@@ -23,12 +23,12 @@ use crate::{
 /// When the body is no event.
 pub fn read(body: &Bytes) -> Result<Event, ReadError> {
     let mut scanner = Scanner::new(text(body)?);
-    let event = read_event(&mut scanner, body, &mut { limits::MOST_BATCHED_ATTRIBUTES })?;
+    let event = read_event(&mut scanner, (body, kept), &mut { limits::MOST_BATCHED_ATTRIBUTES })?;
     scanner.end()?;
     Ok(event)
 }
 
-/// Reads a batch, which may be empty.
+/// Reads a batch, which may be empty. Each of its events keeps the whole body in memory: together they are no more than it.
 ///
 /// # Errors
 /// When the body is no batch, or one of its events is none: none of them is taken then.
@@ -45,7 +45,7 @@ pub fn read_batch(body: &Bytes) -> Result<Vec<Event>, ReadError> {
             ReadError::LargeBatch => error,
             error => ReadError::Batched { index, error: Box::new(error) },
         };
-        let event = read_event(scanner, body, &mut room).map_err(batched)?;
+        let event = read_event(scanner, (body, shared), &mut room).map_err(batched)?;
         // HTTP binding, section 3.3.2.
         if events.first().is_some_and(|first| first.version() != event.version()) {
             return Err(batched(Invalid::new("specversion", Fault::MixedVersions).into()));
@@ -68,26 +68,29 @@ struct Payload {
     base64: Option<Range<usize>>,
 }
 
+/// A body, and what is made of a part of it.
+type Body<'a> = (&'a Bytes, fn(&Bytes, Range<usize>) -> Bytes);
+
 /// Reads one event, of no more attributes than there is room for.
-fn read_event(scanner: &mut Scanner<'_>, body: &Bytes, room: &mut usize) -> Result<Event, ReadError> {
+fn read_event(scanner: &mut Scanner<'_>, body: Body<'_>, room: &mut usize) -> Result<Event, ReadError> {
     let mut given: Vec<(Cow<'_, str>, Value)> = Vec::with_capacity(8);
     let mut payload = Payload::default();
-    scanner.object(|name, value, range| {
+    scanner.object(|name, value| {
         let place = match &*name {
             "data" => &mut payload.data,
             "data_base64" => &mut payload.base64,
             // Unset, section 2.2.
-            _ if value == "null" => return Ok(()),
+            _ if value.json == "null" => return Ok(()),
             // More than any version has of its own, and refused before they take more memory than the body.
             _ if given.len() > limits::MOST_EXTENSIONS + 15 => return Err(Invalid::new(&name, Fault::TooMany).into()),
             _ => {
                 *room = room.checked_sub(1).ok_or(ReadError::LargeBatch)?;
-                let value = attribute(value).map_err(|fault| Invalid::new(&name, fault))?;
+                let value = attribute(&value).map_err(|fault| Invalid::new(&name, fault))?;
                 given.push((name, value));
                 return Ok(());
             }
         };
-        if place.replace(range).is_some() { Err(ReadError::Data(DataFault::Twice)) } else { Ok(()) }
+        if place.replace(value.range()).is_some() { Err(ReadError::Data(DataFault::Twice)) } else { Ok(()) }
     })?;
     let event = Event::of(given)?;
     let data = payload.read(&event, body).map_err(ReadError::Data)?;
@@ -95,20 +98,20 @@ fn read_event(scanner: &mut Scanner<'_>, body: &Bytes, room: &mut usize) -> Resu
 }
 
 /// An attribute's value, from valid JSON (section 2.2).
-fn attribute(json: &str) -> Result<Value, Fault> {
-    match json.as_bytes()[0] {
+fn attribute(found: &Found<'_>) -> Result<Value, Fault> {
+    match found.json.as_bytes()[0] {
         // What the scanner let pass and is no string holds half of a surrogate pair.
-        b'"' => scanner::text(json).map(|text| Value::from(&*text)).map_err(|_| Fault::Characters),
+        b'"' => found.text().map(|text| Value::from(&*text)).map_err(|_| Fault::Characters),
         b'{' | b'[' => Err(Fault::Structure),
         b't' => Ok(Value::Boolean(true)),
         b'f' => Ok(Value::Boolean(false)),
-        _ => json.parse().map(Value::Integer).map_err(|_| Fault::NotInteger),
+        _ => found.json.parse().map(Value::Integer).map_err(|_| Fault::NotInteger),
     }
 }
 
 impl Payload {
     /// The data (section 3.1.2).
-    fn read(self, event: &Event, body: &Bytes) -> Result<Option<Data>, DataFault> {
+    fn read(self, event: &Event, (body, part): Body<'_>) -> Result<Option<Data>, DataFault> {
         let is_json = !event.is_encoded() && event.data_content_type().is_none_or(media_type::is_json);
         let is_null = |range: &Range<usize>| body[range.clone()] == *b"null";
         let base64 = self.base64.filter(|range| !is_null(range));
@@ -120,13 +123,17 @@ impl Payload {
             (None, Some(_)) if event.version() == SpecVersion::V03 => Err(DataFault::Member),
             (None, Some(base64)) => decoded(&body[base64]).map(Some),
             (Some(data), None) if event.is_encoded() => decoded(&body[data]).map(Some),
-            (Some(data), None) if is_json => Ok(Some(Data::new(kept(body, data), Form::Json))),
+            (Some(data), None) if is_json => Ok(Some(Data::new(part(body, data), Form::Json))),
             (Some(data), None) => {
                 let text: String = serde_json::from_slice(&body[data]).map_err(|_| DataFault::NotString)?;
                 Ok(Some(Data::new(text.into(), Form::Plain)))
             }
         }
     }
+}
+
+fn shared(body: &Bytes, range: Range<usize>) -> Bytes {
+    body.slice(range)
 }
 
 /// A part of the body. Shared, it keeps all of the body in memory, so small parts are copied.
@@ -171,17 +178,17 @@ enum Written<'a> {
 pub(crate) fn write_to(event: &Event, out: &mut Vec<u8>) {
     out.reserve(512 + event.data().map_or(0, |data| data.bytes().len()));
     out.push(b'{');
-    for (at, (name, value)) in event.attributes().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+    event.attributes().for_each(|(name, value)| {
         write_member(name, out);
         match value {
             Attribute::Boolean(value) => out.extend_from_slice(if value { &b"true"[..] } else { b"false" }),
             Attribute::Integer(value) => write!(out, "{value}").expect("memory takes it"),
             Attribute::String(text) => write_string(&text, out),
         }
-    }
+        out.push(b',');
+    });
+    // Every event has attributes.
+    out.pop();
     if let Some(data) = event.data() {
         write_data(event, &written(event, data), out);
     }
@@ -239,6 +246,11 @@ fn write_member(name: &str, out: &mut Vec<u8>) {
 }
 
 fn write_string(text: &str, out: &mut Vec<u8>) {
+    if scanner::special(text.as_bytes()).is_none() {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        return out.push(b'"');
+    }
     serde_json::to_writer(out, text).expect("a string has a form in JSON, and memory takes it");
 }
 
@@ -339,9 +351,22 @@ mod tests {
         let body = Bytes::from(text.clone());
         let one = read(&body).expect("an event");
         assert!(body.is_unique() && *one.data().expect("data").bytes() == *"[1]");
-        let batch = Bytes::from(format!("[{}]", vec![event("[1, 2, 3]", ""); 100].join(",")));
-        let events = read_batch(&batch).expect("a batch");
-        assert!(batch.is_unique() && events.len() == 100);
+    }
+
+    #[test]
+    fn events_of_a_batch_share_its_body() {
+        let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":[1, 2]}"#;
+        let body = Bytes::from(format!("[{event},{event}]"));
+        let events = read_batch(&body).expect("a batch");
+        for (event, at) in events.iter().zip([0, event.len() + 1]) {
+            let data = event.data().expect("data").bytes();
+            assert_eq!((&data[..], data.as_ptr()), (&b"[1, 2]"[..], body[at + event_data(&body[at..])..].as_ptr()));
+        }
+    }
+
+    /// Where data stands that begins with a bracket.
+    fn event_data(body: &[u8]) -> usize {
+        body.windows(2).position(|pair| pair == b":[").expect("it has data") + 1
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::{Fault, limits};
 
 /// A URI, or one relative to where it is said.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UriReference(Box<str>);
 
 /// An absolute one.
@@ -16,13 +16,25 @@ pub struct UriReference(Box<str>);
 pub struct Uri(UriReference);
 
 /// What may stand in one as it is, but for `%` and `#`.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=".contains(&byte)
+const fn is_plain(byte: u8) -> bool {
+    /// A bit for each byte.
+    const PLAIN: [u64; 4] = {
+        let mut plain = [0; 4];
+        let signs = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?[]@!$&'()*+,;=";
+        let mut at = 0;
+        while at < signs.len() {
+            plain[(signs[at] / 64) as usize] |= 1_u64 << (signs[at] % 64);
+            at += 1;
+        }
+        plain
+    };
+    PLAIN[(byte / 64) as usize] & 1 << (byte % 64) != 0
 }
 
 /// Where the scheme ends, when there is one: a colon before any slash, question mark or hash.
 fn scheme(text: &str) -> Option<usize> {
-    text.find([':', '/', '?', '#']).filter(|at| text.as_bytes()[*at] == b':')
+    let bytes = text.as_bytes();
+    bytes.iter().position(|byte| matches!(byte, b':' | b'/' | b'?' | b'#')).filter(|at| bytes[*at] == b':')
 }
 
 impl UriReference {
@@ -44,8 +56,11 @@ impl UriReference {
         if let Some(rest) = rest.strip_prefix("//") {
             check_authority(&rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())])?;
         }
-        check_escapes(text.as_bytes())?;
-        let encoded = encoded(text);
+        let is_as_it_is = text.bytes().all(is_plain);
+        if !is_as_it_is {
+            check_escapes(text.as_bytes())?;
+        }
+        let encoded = if is_as_it_is { text } else { encoded(text) };
         if encoded.len() > limits::LONGEST_VALUE { Err(Fault::LongValue) } else { Ok(Self(encoded)) }
     }
 

@@ -13,6 +13,27 @@ pub(super) struct Scanner<'a> {
     at: usize,
 }
 
+/// A value, as it stands.
+#[derive(Clone)]
+pub(super) struct Found<'a> {
+    pub(super) json: &'a str,
+    /// Where it begins.
+    at: usize,
+    /// Whether it is a string that says what stands between its quotes.
+    is_plain: bool,
+}
+
+impl<'a> Found<'a> {
+    pub(super) const fn range(&self) -> Range<usize> {
+        self.at..self.at + self.json.len()
+    }
+
+    /// What a string says.
+    pub(super) fn text(&self) -> serde_json::Result<Cow<'a, str>> {
+        if self.is_plain { Ok(Cow::Borrowed(&self.json[1..self.json.len() - 1])) } else { string(self.json.as_bytes()) }
+    }
+}
+
 impl<'a> Scanner<'a> {
     pub(super) const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
@@ -24,9 +45,12 @@ impl<'a> Scanner<'a> {
 
     /// The next byte that is no white space.
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-        self.text.as_bytes().get(self.at).copied()
+        loop {
+            match self.text.as_bytes().get(self.at) {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                next => return next.copied(),
+            }
+        }
     }
 
     /// Takes this byte, if it is the next one.
@@ -44,21 +68,26 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where the next value stands.
-    fn value(&mut self) -> Result<Range<usize>, ReadError> {
+    /// What stands up to here from there on.
+    fn found(&self, at: usize, is_plain: bool) -> Found<'a> {
+        Found { json: &self.text[at..self.at], at, is_plain }
+    }
+
+    /// The next value.
+    fn value(&mut self) -> Result<Found<'a>, ReadError> {
         if self.peek() == Some(b'"')
             && let Some(length) = plain_string(&self.text.as_bytes()[self.at + 1..])
         {
             let from = self.at;
             self.at += length + 2;
-            return Ok(from..self.at);
+            return Ok(self.found(from, true));
         }
         let mut values = serde_json::Deserializer::from_str(&self.text[self.at..]).into_iter::<IgnoredAny>();
         match values.next() {
             Some(Ok(_)) => {
                 let from = self.at;
                 self.at += values.byte_offset();
-                Ok(from..self.at)
+                Ok(self.found(from, false))
             }
             Some(Err(error)) if error.is_eof() => Err(self.error("a value that does not end")),
             Some(Err(_)) | None => Err(self.error("a value was expected")),
@@ -93,41 +122,39 @@ impl<'a> Scanner<'a> {
         self.sequence(*b"[]", element)
     }
 
-    /// Every member of an object: its name, its value, and where that stands.
+    /// Every member of an object: its name and its value.
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(Cow<'a, str>, &'a str, Range<usize>) -> Result<(), ReadError>,
+        mut member: impl FnMut(Cow<'a, str>, Found<'a>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         self.sequence(*b"{}", |scanner| {
             if scanner.peek() != Some(b'"') {
                 return Err(scanner.error("a member's name was expected"));
             }
-            let range = scanner.value()?;
-            let halved = |_| scanner.error("a name with half of a surrogate pair");
-            let name = text(&scanner.text[range]).map_err(halved)?;
+            let name = scanner.value()?.text();
+            let name = name.map_err(|_| scanner.error("a name with half of a surrogate pair"))?;
             if !scanner.takes(b':') {
                 return Err(scanner.error("a colon was expected"));
             }
-            let range = scanner.value()?;
-            member(name, &scanner.text[range.clone()], range)
+            member(name, scanner.value()?)
         })
     }
 }
 
 /// The length of the string of JSON whose inside begins here, if it has no escapes and no control characters.
 fn plain_string(inside: &[u8]) -> Option<usize> {
+    let at = special(inside)?;
+    (inside[at] == b'"').then_some(at)
+}
+
+/// Where the first byte stands that strings of JSON have to escape, or that begins an escape.
+pub(super) fn special(inside: &[u8]) -> Option<usize> {
     /// As many as are looked at together, so that there is no branch for each.
     const TOGETHER: usize = 32;
     let is_special = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < b' ';
     let is_plain = |part: &&[u8; TOGETHER]| !part.iter().fold(false, |found, byte| found | is_special(byte));
     let begin = inside.as_chunks().0.iter().take_while(is_plain).count() * TOGETHER;
-    let at = begin + inside[begin..].iter().position(is_special)?;
-    (inside[at] == b'"').then_some(at)
-}
-
-/// What a string of JSON says that was walked over. One without escapes stands there.
-pub(super) fn text(json: &str) -> serde_json::Result<Cow<'_, str>> {
-    if json.contains('\\') { string(json.as_bytes()) } else { Ok(Cow::Borrowed(&json[1..json.len() - 1])) }
+    inside[begin..].iter().position(is_special).map(|at| begin + at)
 }
 
 /// A string of JSON, borrowed where it has no escapes.
@@ -144,9 +171,9 @@ mod tests {
     fn members(text: &str) -> Result<Vec<(String, String)>, ReadError> {
         let mut scanner = Scanner::new(text);
         let mut found = Vec::new();
-        scanner.object(|name, value, range| {
-            assert_eq!(&text[range], value);
-            found.push((name.into_owned(), value.to_owned()));
+        scanner.object(|name, value| {
+            assert_eq!(&text[value.range()], value.json);
+            found.push((name.into_owned(), value.json.to_owned()));
             Ok(())
         })?;
         scanner.end()?;
@@ -202,7 +229,7 @@ mod tests {
                     let text = format!("\"{inside}\" ");
                     let walked = Scanner::new(&text).value().ok();
                     let is_one = serde_json::from_str::<String>(&text).is_ok();
-                    assert_eq!(walked, is_one.then(|| 0..text.len() - 1), "{text:?}");
+                    assert_eq!(walked.map(|found| found.range()), is_one.then(|| 0..text.len() - 1), "{text:?}");
                 }
             }
         }
