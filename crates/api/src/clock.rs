@@ -63,6 +63,11 @@ impl SteadyClock {
         shown
     }
 
+    /// What the clocks themselves say: for what goes by dates, such as the times of a schedule and the ends of tokens.
+    pub fn reading(&self) -> Reading {
+        (self.read)()
+    }
+
     /// The time to decide by at which something happened that the wall clock says was `at`: never later than now.
     pub fn translate(&self, at: Timestamp) -> Timestamp {
         let (now, (_, wall)) = (self.now(), (self.read)());

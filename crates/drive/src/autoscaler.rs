@@ -1,12 +1,12 @@
 //! The autoscaler's task: carries what is followed, statistics and wake-ups to the deciders, and their decisions back.
 //! Their windows never enter the World.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use knoll_api::{Key, stats::RevisionStat};
+use knoll_api::{Key, Object, labels, stats::RevisionStat};
 use knoll_client::rush::Rush;
-use knoll_plan::{FollowedRevision, ScaleDecision};
+use knoll_plan::{Changed, FollowedRevision, ScaleDecision};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -97,4 +97,24 @@ async fn until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// Revisions whose decider may differ after a change of an object.
+pub(crate) fn measured(changed: &Changed) -> BTreeSet<Key> {
+    let mut revisions = BTreeSet::new();
+    let Changed::Object { before, after } = changed else { return revisions };
+    for object in before.iter().chain(after) {
+        match object {
+            Object::PodAutoscaler(_) | Object::ServerlessService(_) => {
+                revisions.insert(object.key());
+            }
+            Object::Pod(pod) => {
+                let labels = pod.metadata.labels.as_ref();
+                let name = labels.and_then(|labels| labels.get(labels::serving::REVISION));
+                revisions.extend(name.map(|name| object.key().sibling(name.clone())));
+            }
+            _ => {}
+        }
+    }
+    revisions
 }

@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use knoll_api::{Key, Kind, Object, labels, table::RoutingTable};
+use knoll_api::{Key, Kind, Object, table::RoutingTable};
 use knoll_broker::Adopted;
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
@@ -24,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    autoscaler::measured,
     coalescing::CoalescingQueue,
     counters::{Counters, count},
     events::{self, EventPublisher, SourcePublisher},
@@ -36,6 +36,7 @@ use crate::{
     queue::{Ended, Id, Lane, Queue},
     role::Role,
     sweeps::{Sweeps, Whose},
+    times::{DateWatch, Now},
     watch::{Seen, WatchReport},
 };
 
@@ -105,6 +106,7 @@ pub(crate) struct ControlLoop {
     /// Which rows may plan, by index.
     on: Vec<bool>,
     sweeps: Sweeps,
+    dates: DateWatch,
     routes: bool,
     scales: bool,
     inspect: Inspect,
@@ -145,6 +147,7 @@ impl ControlLoop {
             seen: Progress::default(),
             on: vec![false; role.rows.all().len()],
             sweeps: Sweeps::default(),
+            dates: DateWatch::new(&executor.clock),
             routes: role.routes,
             scales: role.scales,
             inspect,
@@ -248,6 +251,7 @@ impl ControlLoop {
             if now >= age_at {
                 age_at = now + AGE;
                 self.world.age();
+                self.look_at_dates();
             }
             if now >= tidy_at {
                 tidy_at = now + TIDY;
@@ -306,7 +310,7 @@ impl ControlLoop {
         if self.may_sweep() {
             self.sweep();
         }
-        let now = self.executor.clock.now();
+        let now = Now::by(&self.executor.clock);
         let mut left = PLANS;
         loop {
             let least = if left == 0 { Lane::Hurried } else { self.least_urgent() };
@@ -425,17 +429,17 @@ impl ControlLoop {
         });
     }
 
-    fn plan(&mut self, id: Id, lane: Lane, now: Timestamp) {
+    fn plan(&mut self, id: Id, lane: Lane, now: Now) {
         count(&self.counters.planned);
         if lane == Lane::Hurried {
             count(&self.counters.hurried);
         }
         // A plan only reads: a panic leaves nothing half done.
-        let plan = match catch(|| self.rows.plan(id.0, &self.world, &id.1, now)) {
+        let now = now.of(&self.rows, id.0);
+        let mut plan = match catch(|| self.rows.plan(id.0, &self.world, &id.1, now)) {
             Ok(plan) => plan,
             Err(panic) => return self.panicked(&id, &panic),
         };
-        let mut plan = plan;
         if lane == Lane::Hurried && self.rushed.is_some() && leave_reports(&mut plan) {
             self.queue.wake(&id, Lane::Normal);
         }
@@ -756,6 +760,15 @@ impl ControlLoop {
         }
     }
 
+    /// Has whoever goes by dates look again where the wall clock was set.
+    fn look_at_dates(&mut self) {
+        for index in self.dates.look(&self.executor.clock, &self.rows) {
+            if self.on[index] {
+                self.sweeps.begin(Whose::Row(index), self.rows.all()[index].of, Lane::Normal);
+            }
+        }
+    }
+
     fn tidy(&mut self, now: Instant) {
         self.hurried.retain(|_, until| *until >= now);
         let failing = self.queue.failing();
@@ -763,26 +776,6 @@ impl ControlLoop {
             tracing::info!(failing, "keys that wait to be tried again");
         }
     }
-}
-
-/// Revisions whose decider may differ after a change of an object.
-fn measured(changed: &Changed) -> BTreeSet<Key> {
-    let mut revisions = BTreeSet::new();
-    let Changed::Object { before, after } = changed else { return revisions };
-    for object in before.iter().chain(after) {
-        match object {
-            Object::PodAutoscaler(_) | Object::ServerlessService(_) => {
-                revisions.insert(object.key());
-            }
-            Object::Pod(pod) => {
-                let labels = pod.metadata.labels.as_ref();
-                let name = labels.and_then(|labels| labels.get(labels::serving::REVISION));
-                revisions.extend(name.map(|name| object.key().sibling(name.clone())));
-            }
-            _ => {}
-        }
-    }
-    revisions
 }
 
 /// Takes what only reports out of a plan: it is said once, when there is time, as it is then. Whether there was any.

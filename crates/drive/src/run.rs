@@ -7,7 +7,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use knoll_api::{Key, clock::SteadyClock, stats::RevisionStat, table::RoutingTable};
+use knoll_api::{
+    Key,
+    clock::{Reading, SteadyClock},
+    stats::RevisionStat,
+    table::RoutingTable,
+};
 use knoll_client::{Client, rush::Rush};
 use knoll_faults::caught;
 use tokio::{
@@ -42,6 +47,14 @@ const OBSERVATIONS: usize = 64;
 /// The same of what is seen of kinds that controllers do not know as types.
 const SIGHTINGS: usize = 256;
 
+/// What the machine's clocks say whenever it is called.
+pub type Clocks = Arc<dyn Fn() -> Reading + Send + Sync>;
+
+/// The clocks of this machine.
+pub fn clocks() -> Clocks {
+    Arc::new(|| (Instant::now().into_std(), Timestamp::now()))
+}
+
 /// What connects the loop with the other planes.
 pub struct Links {
     /// The gateway's table; `None` until everything a table is made of was listed.
@@ -64,6 +77,8 @@ pub struct Links {
     pub counters: Arc<Counters>,
     /// Where to show how things stand.
     pub inspect: Inspect,
+    /// What time it is.
+    pub clocks: Clocks,
 }
 
 impl Default for Links {
@@ -82,6 +97,7 @@ impl Default for Links {
             resolver: None,
             counters: Arc::default(),
             inspect: Inspect::default(),
+            clocks: clocks(),
         }
     }
 }
@@ -154,7 +170,7 @@ async fn live(
     links: &mut Links,
     shutdown: Pin<&mut (dyn Future<Output = ()> + Send)>,
 ) -> Result<(), DriveError> {
-    let Links { table, applied, stats, wakes, events, sources, rush, resolver, counters, inspect } = links;
+    let Links { table, applied, stats, wakes, events, sources, rush, resolver, counters, inspect, clocks } = links;
     let counters = counters.clone();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -188,7 +204,8 @@ async fn live(
     let (ducks, wanted) = watch::channel(BTreeSet::new());
     let duck_watches = DuckWatches::new(api.clone(), wanted, observations_in.clone());
     spawn(&mut tasks, "watches of kinds that are referred to", duck_watches.run(counters.clone()));
-    let clock = Arc::new(SteadyClock::new(|| (Instant::now().into_std(), Timestamp::now())));
+    let clocks = clocks.clone();
+    let clock = Arc::new(SteadyClock::new(move || clocks()));
     if let Some(resolver) = resolver {
         let resolving = resolve::run(asked.clone(), resolver.clone(), observations_in, counters.clone(), clock.clone());
         spawn(&mut tasks, "digest resolver", resolving);

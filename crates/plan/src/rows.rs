@@ -11,13 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use knoll_api::{Key, Kind, Object};
 
-use crate::{AnyKind, Changed, Lineage, Plan, Row, UntypedKind, World, kube};
+use crate::{AnyKind, Changed, Lineage, Plan, Row, UntypedKind, World, eventing, kube};
 
 /// Whom a change to an object concerns, of whichever kind. Called with the object as it was and as it is.
 pub(crate) type Router = fn(world: &World, kind: AnyKind, key: &Key, lineage: &Lineage) -> Vec<(AnyKind, Key)>;
 
 /// Controllers that are a row for every kind: the name of their rows, and who is concerned by what.
 const FAMILIES: &[(&str, Router)] = &[(kube::GARBAGE_COLLECTION, kube::owners_and_dependents)];
+
+/// Controllers that go by dates: by the times of schedules, and by when tokens end that the API server issued. All others
+/// ask for how long something has been so.
+const BY_DATES: [&str; 2] = [kube::CRON_JOB, eventing::SINK_BINDING];
 
 /// A set of controllers.
 #[derive(Clone)]
@@ -96,6 +100,12 @@ impl Rows {
     /// The controller's name, for logs.
     pub fn name(&self, index: usize) -> &'static str {
         self.rows.get(index).map_or(kube::GARBAGE_COLLECTION, |row| row.name)
+    }
+
+    /// Whether a controller goes by dates: then `now` is what the wall clock says, and its keys are planned again when that is
+    /// set. To all others `now` is a time that does not jump.
+    pub fn goes_by_dates(&self, index: usize) -> bool {
+        self.rows.get(index).is_some_and(|row| BY_DATES.contains(&row.name))
     }
 
     /// Decides what is to be done for a key of a row, or of what comes after the last.

@@ -47,6 +47,8 @@ struct State {
     events: Vec<Value>,
     /// Custom resources by their plural.
     customs: BTreeMap<&'static str, Custom>,
+    /// When the tokens end that are issued.
+    tokens_end: &'static str,
     /// Whoever watches definitions.
     definition_watchers: Vec<mpsc::UnboundedSender<Value>>,
 }
@@ -99,6 +101,11 @@ impl Fake {
 
     fn delay_of(&self, method: &Method, path: &str) -> Duration {
         self.state().delay.as_mut().map_or(Duration::ZERO, |delay| delay(method, path))
+    }
+
+    /// Issues tokens that end then.
+    pub(crate) fn issue_tokens(&self, end: &'static str) {
+        self.state().tokens_end = end;
     }
 
     /// As a user would: creates or replaces an object.
@@ -376,6 +383,9 @@ impl Fake {
             ("PATCH", "scale") => {
                 current["spec"]["replicas"] = sent["spec"]["replicas"].clone();
                 bump_generation(&mut current);
+            }
+            ("POST", "token") => {
+                return answer(&json!({"status": {"token": "t", "expirationTimestamp": state.tokens_end}}));
             }
             ("POST", "binding") => current["spec"]["nodeName"] = sent["target"]["name"].clone(),
             ("PUT", _) if sent["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"] => {

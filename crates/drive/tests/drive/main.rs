@@ -3,6 +3,7 @@
 mod absence;
 mod access;
 mod applied;
+mod dates;
 mod events;
 mod fake;
 mod garbage;
@@ -22,7 +23,9 @@ use http::Method;
 use knoll_api::{Key, Kind, stats::RevisionStat, table::RoutingTable};
 use knoll_broker::{Adopted, EventTypes, Topology, Transport, topology::Names};
 use knoll_client::rush::Rush;
-use knoll_drive::{Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, SourceLinks, run};
+use knoll_drive::{
+    Clocks, Counters, DriveError, EventLinks, Inspect, Links, ResolveDigest, Resolving, Role, SourceLinks, clocks, run,
+};
 use knoll_plan::{DigestRequest, Settings};
 use knoll_sources::Sources;
 use serde_json::{Value, json};
@@ -58,12 +61,27 @@ fn start(fake: &Fake) -> Running {
     start_with(fake, Role::everything(Settings::default()), Arc::new(Registry), |_| {})
 }
 
+/// By these clocks.
+fn start_by(fake: &Fake, clocks: Clocks) -> Running {
+    begin(fake, Role::everything(Settings::default()), Arc::new(Registry), |_| {}, clocks)
+}
+
 /// `at_poll` is called whenever the loop looks whether it is to end.
 fn start_with(
     fake: &Fake,
     role: Role,
     resolver: Arc<dyn ResolveDigest>,
     at_poll: impl Fn(&Counters) + Send + 'static,
+) -> Running {
+    begin(fake, role, resolver, at_poll, clocks())
+}
+
+fn begin(
+    fake: &Fake,
+    role: Role,
+    resolver: Arc<dyn ResolveDigest>,
+    at_poll: impl Fn(&Counters) + Send + 'static,
+    clocks: Clocks,
 ) -> Running {
     let (table_in, table) = watch::channel(None);
     let (stats, stats_out) = mpsc::channel(16);
@@ -90,6 +108,7 @@ fn start_with(
         resolver: Some(resolver),
         counters: counters.clone(),
         inspect: inspect.clone(),
+        clocks,
     };
     let (mut stopped, polled) = (stopped, counters.clone());
     let shutdown = std::future::poll_fn(move |context| {

@@ -58,6 +58,7 @@ use crate::{Row, World, status::Reporting};
 pub use carried::{CARRIED_KINDS, served_broker, to_carry};
 use carried::{carried, hindrance, is_carried};
 pub use identity::sender_account;
+pub(crate) use sink_binding::NAME as SINK_BINDING;
 pub use subscribers::subscriptions;
 pub use token_secret::TokenSecret;
 pub use trigger::broker_of;

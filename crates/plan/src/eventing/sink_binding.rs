@@ -58,9 +58,12 @@ const WAKES: [(Kind, Mapper); 25] = destination::wakes([
     (Kind::Service, by_labels),
 ]);
 
+/// The controller's name.
+pub(crate) const NAME: &str = "sink-binding";
+
 /// The controller.
 pub(crate) const ROW: Row = Row {
-    name: "sink-binding",
+    name: NAME,
     of: Kind::SinkBinding,
     wakes: &WAKES,
     configs: &[SystemConfig::Eventing("config-features"), SystemConfig::Eventing("config-kreference-mapping")],

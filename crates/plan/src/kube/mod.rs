@@ -21,6 +21,7 @@ mod service_account;
 mod fixture;
 
 pub(crate) use self::{
+    cron_job::NAME as CRON_JOB,
     garbage_collection::{NAME as GARBAGE_COLLECTION, collect, owners_and_dependents},
     hash::fingerprint,
     node_load::NodeLoads,

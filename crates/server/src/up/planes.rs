@@ -120,6 +120,7 @@ impl Planes {
             resolver: Some(Arc::new(resolver)),
             counters: counters.clone(),
             inspect: inspect.clone(),
+            clocks: knoll_drive::clocks(),
         };
         let stop = tasks.stop();
         tasks.critical("controllers", async move {

@@ -28,9 +28,12 @@ use self::schedule::{Clockwork, Missed};
 use super::job;
 use crate::{Absence, EventType, Plan, Row, World, by_controller};
 
+/// The controller's name.
+pub(crate) const NAME: &str = "cron-job";
+
 /// See the module.
 pub(super) const ROW: Row = Row {
-    name: "cron-job",
+    name: NAME,
     of: Kind::CronJob,
     wakes: &[(Kind::Job, by_controller)],
     configs: &[],
