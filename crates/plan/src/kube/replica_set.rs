@@ -173,8 +173,7 @@ fn missing(world: &World, set: &ReplicaSet, count: usize) -> Vec<Pod> {
 /// made, because one served, are history.
 fn pause(owned: &[&Pod], now: Timestamp) -> Option<Duration> {
     let failed = owned.iter().filter(|pod| pods::phase(pod) == "Failed" && !pod.is_deleting());
-    let mut made: Vec<Timestamp> =
-        failed.filter_map(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)).collect();
+    let mut made: Vec<Timestamp> = failed.filter_map(|pod| taken_in(pod)).collect();
     made.sort_unstable_by(|a, b| b.cmp(a));
     let newest = made.first().copied();
     let later = std::iter::once(now).chain(made.iter().copied());
@@ -187,6 +186,13 @@ fn pause(owned: &[&Pod], now: Timestamp) -> Option<Duration> {
     let left = newest?.checked_add(pause).ok()?.duration_since(now);
     // A clock that was set back does not make it longer.
     Duration::try_from(left).ok().filter(|left| !left.is_zero()).map(|left| left.min(pause))
+}
+
+/// When a node took a pod in, by the time that decisions are made by; the time of its creation is of the wall clock, and that
+/// may have been set.
+fn taken_in(pod: &Pod) -> Option<Timestamp> {
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    started.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 fn refusal(world: &World, pod: &Pod) -> Option<String> {
@@ -360,6 +366,24 @@ mod tests {
         assert!(!created(&calm.wants).is_empty(), "failures of long ago hold nothing up");
         let before = (ROW.plan)(&w, &key, NOW - Duration::from_secs(86_400));
         assert_eq!(before.recheck, Some(FAILED.1), "a clock that was set back makes no pause longer");
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_it_is_wherever_the_wall_clock_was_set() {
+        for stamp in ["2020-01-01T00:00:00Z", "2030-01-01T00:00:00Z"] {
+            let mut w = world(&[]);
+            set(&mut w, 1);
+            plan_of(&ROW, &mut w, "a/r");
+            let first = w.pods.keys().next().expect("a pod").clone();
+            let mut pod = w.object(Kind::Pod, &first).expect("it exists").to_json();
+            pod["metadata"]["creationTimestamp"] = stamp.into();
+            pod["status"] = json!({"phase": "Failed", "startTime": NOW.to_string()});
+            put(&mut w, Kind::Pod, pod);
+            let made = |millis: u64| {
+                !created(&(ROW.plan)(&w, &Key::new("a", "r"), NOW + Duration::from_millis(millis)).wants).is_empty()
+            };
+            assert_eq!([made(999), made(1000)], [false, true], "created {stamp}");
+        }
     }
 
     #[test]
