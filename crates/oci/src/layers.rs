@@ -96,10 +96,14 @@ impl ImageStore {
         let layer = match self.trusted(&wanted) {
             Some(layer) => layer,
             None => {
-                let lock = self.lock_for(wanted.diff_id.hex());
-                let _unpacking = lock.lock().await;
+                let unpacking = self.lock_for(wanted.diff_id.hex()).lock_owned().await;
                 let (store, wanted) = (self.clone(), wanted.clone());
-                let joined = tokio::task::spawn_blocking(move || store.unpack_layer(&wanted)).await;
+                let unpack = move || {
+                    // Held until the thread is done, whether anybody still waits for it or not.
+                    let _unpacking = unpacking;
+                    store.unpack_layer(&wanted)
+                };
+                let joined = tokio::task::spawn_blocking(unpack).await;
                 joined.map_err(|e| StoreError::Io { what: "unpack a layer".into(), source: io::Error::other(e) })??
             }
         };
@@ -206,5 +210,37 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
 fn forget(temporary: &Path) {
     if let Err(error) = knoll_tree::remove(temporary) {
         tracing::warn!(path = %temporary.display(), %error, "what was unpacked in vain cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn a_layer_is_unpacked_by_one_at_a_time_though_who_waited_for_it_is_gone() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let store = ImageStore::open(&scratch.path().join("images"), Config::default()).expect("opens");
+        let (blob, diff_id) = (Digest::of(b"blob"), Digest::of(b"layer"));
+        // Whoever unpacks it waits for what comes through the pipe.
+        let path = store.blobs().path(&blob);
+        mkfifo(&path, Mode::S_IRWXU).expect("makes a pipe");
+        let wanted = WantedLayer { image: "i".into(), blob, diff_id: diff_id.clone(), budget: u64::MAX };
+        let held = store.clone();
+        let waiting = tokio::spawn(async move { held.unpacked_layer(wanted).await.map(|layer| layer.bytes) });
+        let pipe = path.clone();
+        let opened = tokio::task::spawn_blocking(move || fs::OpenOptions::new().write(true).open(pipe));
+        let writer = opened.await.expect("no panic").expect("somebody reads");
+        waiting.abort();
+        assert!(waiting.await.expect_err("is given up").is_cancelled());
+        let lock = store.lock_for(diff_id.hex());
+        let is_held = lock.try_lock().is_err();
+        fs::remove_file(path).expect("is there");
+        drop(writer);
+        assert!(is_held, "it is being unpacked");
+        drop(lock.lock().await);
     }
 }

@@ -1,9 +1,6 @@
 //! From a reference to an image on this machine.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 
@@ -366,8 +363,7 @@ impl ImageStore {
         tally: &Tally<'_>,
     ) -> Result<(), PullError> {
         // By registry, too: a slow one must not hold up who gets the same from another.
-        let lock: Arc<_> = self.lock_for(&format!("{} {digest}", image.registry));
-        let _fetching = lock.lock().await;
+        let fetching = self.lock_for(&format!("{} {digest}", image.registry)).lock_owned().await;
         let access = &self.inner.access;
         if self.blobs().has(&digest) && access.may_reuse(&digest, &image.registry) {
             tally.add(size);
@@ -387,6 +383,8 @@ impl ImageStore {
         }
         let (store, registry, proof) = (self.clone(), image.registry.clone(), session.proof());
         let keep = move || {
+            // Held until it is kept, whether anybody still waits for it or not.
+            let _fetching = fetching;
             incoming.commit(&digest)?;
             store.inner.access.saw(&digest, &registry, &proof)
         };
