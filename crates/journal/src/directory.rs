@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use crate::{Claim, Disk, DiskFile};
@@ -18,12 +19,15 @@ const OWNER_FILE: u32 = 0o600;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// The directory itself, open for as long as this is used: where no more files may be open, what was renamed or removed
+    /// could not be made durable otherwise, and a log would have to stop.
+    itself: OnceLock<fs::File>,
 }
 
 impl Directory {
     /// Uses `path`, which must exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), itself: OnceLock::new() }
     }
 
     /// Uses `path`, making it, and its parents where they are missing, each durable in its parent. The directory is for
@@ -41,7 +45,16 @@ impl Directory {
                 close_to_others(&entry.path(), OWNER_FILE)?;
             }
         }
-        Ok(Self { path })
+        let itself = fs::File::open(&path)?.into();
+        Ok(Self { path, itself })
+    }
+
+    fn itself(&self) -> io::Result<&fs::File> {
+        if let Some(itself) = self.itself.get() {
+            return Ok(itself);
+        }
+        let opened = fs::File::open(&self.path)?;
+        Ok(self.itself.get_or_init(|| opened))
     }
 }
 
@@ -118,7 +131,7 @@ impl Disk for Directory {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        fs::File::open(&self.path)?.sync_all()
+        self.itself()?.sync_all()
     }
 
     fn claim(&self) -> io::Result<Claim> {
