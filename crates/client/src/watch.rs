@@ -24,6 +24,8 @@ const PAGE: usize = 200;
 const WATCH_SECONDS: u32 = 290;
 /// A watch that ends sooner has not been watching.
 const QUICK: Duration = Duration::from_secs(1);
+/// A watch that was open for so long was a good one, however it ended.
+const LASTING: Duration = Duration::from_secs(30);
 /// First and longest pause after something broke.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How often a collection that is not served is asked for again.
@@ -233,7 +235,12 @@ impl Follower<'_> {
             absent = false;
             self.failure = None;
             let (begun_at, begun) = (at.clone(), Instant::now());
-            match self.watch(at).await {
+            let ended = self.watch(at).await;
+            // However it ended: what comes now is not one of those that end at once.
+            if begun.elapsed() >= LASTING {
+                pause = PAUSE.0;
+            }
+            match ended {
                 Ok(End::At(at)) => {
                     // A watch that ended at once may do so again; one in which nothing happened was merely quiet.
                     if at == begun_at && begun.elapsed() < QUICK {
@@ -408,4 +415,70 @@ fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use bytes::Bytes;
+    use futures_util::{TryStreamExt as _, stream};
+    use http::{Request, Response};
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+    use crate::api::{Body, whole};
+
+    /// A server whose watches break after a while, and when each was begun.
+    fn breaking(after: Duration) -> (Client, Arc<Mutex<Vec<Instant>>>) {
+        let begun: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let kept = begun.clone();
+        let client = Client::new(move |request: Request<Body>| {
+            let kept = kept.clone();
+            async move {
+                if !request.uri().to_string().contains("watch=1") {
+                    return Ok::<_, Infallible>(Response::new(whole(
+                        r#"{"metadata":{"resourceVersion":"5"},"items":[]}"#,
+                    )));
+                }
+                kept.lock().unwrap().push(Instant::now());
+                let broken = stream::once(async move {
+                    tokio::time::sleep(after).await;
+                    Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+                });
+                let body = StreamBody::new(broken.map_ok(http_body::Frame::data).map_err(Into::into));
+                Ok(Response::new(body.boxed_unsync()))
+            }
+        });
+        (client, begun)
+    }
+
+    /// How long nobody watched between the tenth watch and the next.
+    async fn blind(after: Duration) -> Duration {
+        let (client, begun) = breaking(after);
+        let (into, _heard) = mpsc::channel(100);
+        let collection = Collection { path: "/api/v1/pods".into(), ..Collection::default() };
+        let follow = changes(&client, &collection, &into, |_| None::<()>);
+        let enough = async {
+            while begun.lock().unwrap().len() < 11 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = follow => panic!("it goes on while it is heard"),
+            () = enough => {}
+        }
+        let begun = begun.lock().unwrap();
+        begun[10] - begun[9] - after
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_break_now_and_then_are_replaced_at_once_and_those_that_break_at_once_are_not() {
+        let quiet = blind(Duration::from_secs(240)).await;
+        assert!(quiet < Duration::from_millis(100), "{quiet:?}");
+        assert!(blind(Duration::from_millis(5)).await >= PAUSE.1);
+    }
 }
