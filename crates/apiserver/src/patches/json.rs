@@ -2,7 +2,7 @@
 //! are not moved about without end.
 
 use json_patch::{Patch, PatchOperation, patch_unsafe};
-use knoll_schema::limits::{self, DEPTH};
+use knoll_schema::limits::{self, DEPTH, Measure};
 use serde_json::Value;
 
 use crate::{body, status::Status};
@@ -11,6 +11,8 @@ use crate::{body, status::Status};
 const OPERATIONS: usize = 10_000;
 /// Most bytes that copies make together, as JSON: what a request may bring.
 const COPIED: usize = body::LIMIT;
+/// Most memory, by estimate, of what moves carry together: each is looked at whole, for how deep it becomes.
+const MOVED: usize = 8 * limits::WEIGHT;
 /// Most list items that operations on lists pass over together.
 const SHIFTED: usize = 20_000_000;
 
@@ -50,6 +52,7 @@ pub(crate) fn apply(object: &mut Value, patch: &Patch) -> Result<(), Status> {
 struct Spent {
     copied: usize,
     weight: usize,
+    moved: usize,
     shifted: usize,
 }
 
@@ -59,23 +62,30 @@ impl Spent {
         match operation {
             PatchOperation::Test(_) => return Ok(()),
             PatchOperation::Remove(_) => {}
-            PatchOperation::Add(add) => nest(path, &add.value)?,
-            PatchOperation::Replace(replace) => nest(path, &replace.value)?,
+            PatchOperation::Add(add) => drop(nest(path, &add.value)?),
+            PatchOperation::Replace(replace) => drop(nest(path, &replace.value)?),
             PatchOperation::Move(moved) => {
                 self.shift(object, moved.from.as_str())?;
-                nest(path, find(object, moved.from.as_str())?)?;
+                let measure = nest(path, find(object, moved.from.as_str())?)?;
+                self.carry(&measure)?;
             }
             PatchOperation::Copy(copy) => {
-                let source = find(object, copy.from.as_str())?;
-                nest(path, source)?;
-                self.copy(source)?;
+                let measure = nest(path, find(object, copy.from.as_str())?)?;
+                self.copy(&measure)?;
             }
         }
         self.shift(object, path)
     }
 
-    fn copy(&mut self, source: &Value) -> Result<(), Status> {
-        let measure = limits::measure(source);
+    fn carry(&mut self, measure: &Measure) -> Result<(), Status> {
+        self.moved = self.moved.saturating_add(measure.weight);
+        if self.moved > MOVED {
+            return Err(Status::too_large("the operations of a JSON patch move too much"));
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, measure: &Measure) -> Result<(), Status> {
         self.copied = self.copied.saturating_add(measure.bytes);
         self.weight = self.weight.saturating_add(measure.weight);
         if self.copied > COPIED || self.weight > limits::WEIGHT {
@@ -102,13 +112,13 @@ fn find<'a>(object: &'a Value, path: &str) -> Result<&'a Value, Status> {
     object.pointer(path).ok_or_else(Status::unprocessable)
 }
 
-/// Refuses to put a value where it would reach deeper than an object may.
-fn nest(path: &str, value: &Value) -> Result<(), Status> {
-    let above = path.matches('/').count();
-    if above.saturating_add(limits::measure(value).depth) > DEPTH {
+/// What a value comes to. Refuses to put it where it would reach deeper than an object may.
+fn nest(path: &str, value: &Value) -> Result<Measure, Status> {
+    let (above, measure) = (path.matches('/').count(), limits::measure(value));
+    if above.saturating_add(measure.depth) > DEPTH {
         return Err(Status::bad_request(format!("the patched object {}", limits::Exceeded::Depth)));
     }
-    Ok(())
+    Ok(measure)
 }
 
 #[cfg(test)]
@@ -156,6 +166,20 @@ mod tests {
         let shift: Vec<Value> = (0..300).map(|_| json!({"op": "add", "path": "/l/0", "value": 1})).collect();
         assert!(apply_all(object.clone(), Value::Array(shift[..100].to_vec())).is_ok());
         assert_eq!(apply_all(object, Value::Array(shift)), Err(413));
+    }
+
+    /// Each move looks at all that it carries: a large value and many of them took a processor for minutes.
+    #[test]
+    fn a_large_value_is_not_carried_about_without_end() {
+        let object = json!({"a": vec![0; 400_000]});
+        let moves = |count: usize| {
+            let way = |(from, to): (&str, &str)| json!({"op": "move", "from": from, "path": to});
+            Value::Array((0..count).map(|at| way(if at % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") })).collect())
+        };
+        assert_eq!(apply_all(object.clone(), moves(40)), Ok(object.clone()));
+        assert_eq!(apply_all(object, moves(OPERATIONS)), Err(413));
+        // Small ones may go where they like.
+        assert_eq!(apply_all(json!({"a": 1}), moves(OPERATIONS)), Ok(json!({"a": 1})));
     }
 
     #[test]
