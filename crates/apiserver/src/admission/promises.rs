@@ -3,7 +3,7 @@
 //! Accepting a field is a promise. What this build does not carry out stands in one of the two tables here, and in
 //! `docs/limits.md`, which a test compares with them.
 
-use knoll_api::labels::EVENTING_SYSTEM_NAMESPACE;
+use knoll_api::labels::{EVENTING_SYSTEM_NAMESPACE as EVENTING, SYSTEM_NAMESPACE as SERVING};
 use serde_json::Value;
 
 use super::{Admission, pod_security};
@@ -44,8 +44,8 @@ enum Of {
     Pod,
     /// In objects of one resource, by group and plural.
     Kind(&'static str, &'static str),
-    /// In this ConfigMap of Eventing's.
-    Settings(&'static str),
+    /// In this ConfigMap of Knative's, by namespace and name.
+    Settings(&'static str, &'static str),
 }
 
 /// A field that nothing here acts on.
@@ -87,13 +87,51 @@ fn is_request_reply(kind: &Value) -> bool {
     kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("RequestReply"))
 }
 
+/// Whether one of the settings in `data` would have an effect, by its key and what it says.
+fn any_of(data: &Value, acts: impl Fn(&str, &str) -> bool) -> bool {
+    let settings = data.as_object().into_iter().flatten();
+    settings.filter_map(|(key, value)| Some((key, value.as_str()?))).any(|(key, value)| acts(key, value))
+}
+
 /// Settings beside the example that explains them.
 fn any_setting(data: &Value) -> bool {
-    data.as_object().is_some_and(|data| data.keys().any(|key| key != "_example"))
+    any_of(data, |key, _| key != "_example")
 }
 
 fn any_of_adapters(data: &Value) -> bool {
-    data.as_object().is_some_and(|data| data.keys().any(|key| key.starts_with("apiserversources-nodeselector-")))
+    any_of(data, |key, _| key.starts_with("apiserversources-nodeselector-"))
+}
+
+/// What `config-network` says of https.
+fn any_of_certificates(data: &Value) -> bool {
+    any_of(data, |key, value| match key {
+        "autoTLS" | "auto-tls" | "external-domain-tls" | "cluster-local-domain-tls" | "system-internal-tls" => {
+            value.eq_ignore_ascii_case("enabled")
+        }
+        "internal-encryption" => value.eq_ignore_ascii_case("true"),
+        "namespace-wildcard-cert-selector" => !value.is_empty(),
+        _ => false,
+    })
+}
+
+/// What Serving's `config-observability` says beside the address of logs and a volume for them.
+fn any_of_reports(data: &Value) -> bool {
+    const MADE: &[&str] = &["_example", "logging.enable-var-log-collection", "logging.revision-url-template"];
+    any_of(data, |key, _| !MADE.contains(&key))
+}
+
+/// What `config-deployment` says of the queue container, but for its image, which it has to name.
+fn any_of_queue(data: &Value) -> bool {
+    const IMAGE: &[&str] = &["queue-sidecar-image", "queueSidecarImage"];
+    let is_queues = |key: &str| key.starts_with("queue-sidecar-") || key.starts_with("queueSidecar");
+    any_of(data, |key, _| is_queues(key) && !IMAGE.contains(&key))
+}
+
+/// The features that upstream's queue container carries out.
+fn any_queue_feature(data: &Value) -> bool {
+    const FEATURES: &[&str] = &["autodetect-http2", "queueproxy.mount-podinfo", "queueproxy.resource-defaults"];
+    let is_on = |value: &str| value.eq_ignore_ascii_case("enabled") || value.eq_ignore_ascii_case("allowed");
+    any_of(data, |key, value| FEATURES.contains(&key) && is_on(value))
 }
 
 const SERVICES: Of = Of::Kind("", "services");
@@ -101,6 +139,10 @@ const INTEGRATION_SOURCES: Of = Of::Kind("sources.knative.dev", "integrationsour
 const INTEGRATION_SINKS: Of = Of::Kind("sinks.knative.dev", "integrationsinks");
 const EVENT_POLICIES: Of = Of::Kind("eventing.knative.dev", "eventpolicies");
 const OF_REQUEST_REPLIES: &str = "a RequestReply lets in whom its Broker lets in: name that";
+const LEASES: &str = "roles have their leases by their own settings";
+const LEVELS: &str = "the level is that of `--log` and `knoll admin log-level`";
+const NO_QUEUE: &str = "no container stands beside that of the user";
+const NO_CERTIFICATES: &str = "no certificates are issued: the gateway serves plain http";
 const DEFINITIONS: Of = Of::Kind("apiextensions.k8s.io", "customresourcedefinitions");
 
 /// Fields that nothing here acts on.
@@ -122,6 +164,12 @@ const FIELDS: &[Field] = &[
         &["affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution"],
         given,
         "affinities between pods are not evaluated",
+    ),
+    field(
+        Of::Pod,
+        &["containers", "[]", "env", "[]", "valueFrom", "fileKeyRef"],
+        given,
+        "files are not read for variables: the variable is empty",
     ),
     field(
         Of::Pod,
@@ -152,6 +200,8 @@ const FIELDS: &[Field] = &[
     ),
     field(Of::Pod, &["ephemeralContainers"], given, "containers added to a running pod are not started"),
     field(Of::Pod, &["hostnameOverride"], given, "the host name is that of hostname, or the pod's name"),
+    field(Of::Pod, &["resourceClaims"], given, "devices are not claimed: pods start without them"),
+    field(Of::Pod, &["resources"], given, "a pod as a whole has no limits of its own: limit its containers"),
     field(Of::Pod, &["runtimeClassName"], given, "every pod runs with the one runtime there is"),
     field(
         Of::Pod,
@@ -174,10 +224,17 @@ const FIELDS: &[Field] = &[
     field(Of::Pod, &["setHostnameAsFQDN"], given, "the host name is the short one"),
     field(
         Of::Pod,
+        &["topologySpreadConstraints", "[]", "whenUnsatisfiable"],
+        |value| value == "DoNotSchedule",
+        "constraints are not evaluated: there is one node",
+    ),
+    field(
+        Of::Pod,
         &["volumes", "[]"],
         is_unserved_volume,
         "this type of volume is not served: pods that use it do not start",
     ),
+    field(Of::Pod, &["workloadRef"], given, "pods are bound one by one"),
     field(SERVICES, &["spec", "healthCheckNodePort"], given, "no port answers for the health of a Service"),
     field(SERVICES, &["spec", "loadBalancerClass"], given, "there is no load balancer but the gateway's"),
     field(SERVICES, &["spec", "loadBalancerIP"], given, "no load balancer takes that address"),
@@ -209,26 +266,38 @@ const FIELDS: &[Field] = &[
         "rules in CEL are not evaluated",
     ),
     field(DEFINITIONS, &["spec", "versions", "**", "pattern"], Value::is_string, "patterns of text are not evaluated"),
+    field(Of::Settings(SERVING, "config-certmanager"), &["data"], any_setting, NO_CERTIFICATES),
+    field(Of::Settings(SERVING, "config-deployment"), &["data"], any_of_queue, NO_QUEUE),
+    field(Of::Settings(SERVING, "config-features"), &["data"], any_queue_feature, NO_QUEUE),
+    field(Of::Settings(SERVING, "config-leader-election"), &["data"], any_setting, LEASES),
+    field(Of::Settings(SERVING, "config-logging"), &["data"], any_setting, LEVELS),
+    field(Of::Settings(SERVING, "config-network"), &["data"], any_of_certificates, NO_CERTIFICATES),
     field(
-        Of::Settings("config-features"),
+        Of::Settings(SERVING, "config-observability"),
+        &["data"],
+        any_of_reports,
+        "requests are not logged, nothing is traced, and metrics are those of `knoll admin metrics`",
+    ),
+    field(
+        Of::Settings(EVENTING, "config-features"),
         &["data", "oidc-discovery-base-url"],
         given,
         "tokens of this instance's own issuer count",
     ),
-    field(Of::Settings("config-features"), &["data"], any_of_adapters, "ApiServerSources have no pods to be placed"),
     field(
-        Of::Settings("config-leader-election"),
+        Of::Settings(EVENTING, "config-features"),
+        &["data"],
+        any_of_adapters,
+        "ApiServerSources have no pods to be placed",
+    ),
+    field(Of::Settings(EVENTING, "config-leader-election"), &["data"], any_setting, LEASES),
+    field(Of::Settings(EVENTING, "config-logging"), &["data"], any_setting, LEVELS),
+    field(
+        Of::Settings(EVENTING, "config-observability"),
         &["data"],
         any_setting,
-        "roles have their leases by their own settings",
+        "metrics are those of `knoll admin metrics`",
     ),
-    field(
-        Of::Settings("config-logging"),
-        &["data"],
-        any_setting,
-        "the level is that of `--log` and `knoll admin log-level`",
-    ),
-    field(Of::Settings("config-observability"), &["data"], any_setting, "metrics are those of `knoll admin metrics`"),
     field(
         Of::Kind("", "resourcequotas"),
         &["spec", "scopes", "[]"],
@@ -267,13 +336,13 @@ pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
     }
     let pod = match row {
         ("", "pods") => Some("/spec".to_owned()),
-        (group, plural) => pod_security::template(group, plural).map(|pointer| format!("{pointer}/spec")),
+        (group, plural) => pod_security::any_template(group, plural).map(|pointer| format!("{pointer}/spec")),
     };
     for field in FIELDS {
         let (root, prefix) = match (field.of, &pod) {
             (Of::Pod, Some(pointer)) => (pointer.as_str(), pointer[1..].replace('/', ".") + "."),
             (Of::Kind(group, plural), _) if row == (group, plural) => ("", String::new()),
-            (Of::Settings(name), _) if is_settings(admission, new, name) => ("", String::new()),
+            (Of::Settings(namespace, name), _) if is_settings(admission, new, namespace, name) => ("", String::new()),
             _ => continue,
         };
         for path in places(field.path) {
@@ -286,11 +355,11 @@ pub(crate) fn warn(admission: &mut Admission<'_>, new: &Value) {
     }
 }
 
-/// Whether an object is this ConfigMap of Eventing's.
-fn is_settings(admission: &Admission<'_>, object: &Value, name: &str) -> bool {
+/// Whether an object is this ConfigMap of Knative's.
+fn is_settings(admission: &Admission<'_>, object: &Value, namespace: &str, name: &str) -> bool {
     let resource = admission.resource;
     let is_map = resource.group.is_empty() && resource.plural == "configmaps";
-    is_map && admission.namespace == EVENTING_SYSTEM_NAMESPACE && object::name(object) == name
+    is_map && admission.namespace == namespace && object::name(object) == name
 }
 
 /// Where a field stands: what is said of containers is said of those that run before them, too.
@@ -360,7 +429,7 @@ mod tests {
             let of = match field.of {
                 Of::Pod => "pods and their templates".to_owned(),
                 Of::Kind(_, plural) => plural.to_owned(),
-                Of::Settings(name) => format!("`{name}` in `{EVENTING_SYSTEM_NAMESPACE}`"),
+                Of::Settings(namespace, name) => format!("`{name}` in `{namespace}`"),
             };
             text += &format!("| `{}` of {of} | {} |\n", shown(field.path), field.sentence);
         }

@@ -112,10 +112,32 @@ fn choices(new: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::not_supported(format!("spec.{field}"), &value.into(), known));
         }
     }
+    families(new, causes);
     let seconds = object::integer(new, "/spec/sessionAffinityConfig/clientIP/timeoutSeconds");
     if let Some(seconds) = seconds.filter(|seconds| !(1..=LONGEST_AFFINITY).contains(seconds)) {
         let why = format!("must be greater than 0 && less than {LONGEST_AFFINITY}");
         causes.push(Cause::invalid("spec.sessionAffinityConfig.clientIP.timeoutSeconds", &seconds.into(), &why));
+    }
+}
+
+/// There are addresses of version 4 alone. A headless Service without a selector has none of ours: what its writer lists counts.
+fn families(new: &Value, causes: &mut Vec<Cause>) {
+    let headless = object::text(new, "/spec/clusterIP") == "None";
+    if object::text(new, "/spec/type") == "ExternalName" || headless && object::is_empty(new.pointer("/spec/selector"))
+    {
+        return;
+    }
+    if object::text(new, "/spec/ipFamilyPolicy") == "RequireDualStack" {
+        let why = "this cluster is not configured for dual-stack services";
+        causes.push(Cause::invalid("spec.ipFamilyPolicy", &"RequireDualStack".into(), why));
+    }
+    for (at, family) in object::list(new, "/spec/ipFamilies").iter().enumerate() {
+        let field = format!("spec.ipFamilies[{at}]");
+        match family.as_str() {
+            Some("IPv4") => {}
+            Some("IPv6") => causes.push(Cause::invalid(field, family, "not configured on this cluster")),
+            _ => causes.push(Cause::not_supported(field, family, &["IPv4", "IPv6"])),
+        }
     }
 }
 

@@ -130,6 +130,18 @@ async fn services_are_checked_as_kubernetes_checks_them() {
         (json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 80}]}), "may not be set to 'None'"),
         (json!({"ports": [{"port": 80}], "sessionAffinity": "Sticky"}), "spec.sessionAffinity: Unsupported value"),
         (
+            json!({"ports": [{"port": 80}], "ipFamilyPolicy": "RequireDualStack"}),
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services",
+        ),
+        (
+            json!({"ports": [{"port": 80}], "ipFamilies": ["IPv6"]}),
+            "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
+        ),
+        (
+            json!({"ports": [{"port": 80}], "ipFamilies": ["IPv4", "IPX"]}),
+            "spec.ipFamilies[1]: Unsupported value: \"IPX\": supported values: \"IPv4\", \"IPv6\"",
+        ),
+        (
             json!({"type": "LoadBalancer", "ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0/33"]}),
             "must be a valid CIDR value",
         ),
@@ -137,6 +149,12 @@ async fn services_are_checked_as_kubernetes_checks_them() {
         let message = h.post(SERVICES, json!({"metadata": {"name": "s"}, "spec": spec})).await.failure(422);
         assert!(message.contains(why), "{message}");
     }
+    // Whoever would like both versions gets what there is; and what others answer for is theirs to say.
+    let wishes = json!({"ipFamilyPolicy": "PreferDualStack", "ports": [{"port": 80}]});
+    let made = h.post(SERVICES, json!({"metadata": {"name": "s"}, "spec": wishes})).await.expect(201);
+    assert_eq!(made["spec"]["ipFamilies"], json!(["IPv4"]));
+    let theirs = json!({"clusterIP": "None", "ipFamilies": ["IPv6"], "ports": [{"port": 80}]});
+    h.post(SERVICES, json!({"metadata": {"name": "headless"}, "spec": theirs})).await.expect(201);
 }
 
 #[tokio::test]
