@@ -183,10 +183,14 @@ async fn uploads_are_bounded_and_belong_to_their_repository() {
     let tall = json!({"layers": vec![json!({"digest": Digest::of(b"b").to_string()}); 3]}).to_string();
     let (status, message) = code(ask.send("PUT", "/v2/a/manifests/v1", tall).await);
     assert_eq!((status, message.as_str()), (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"));
-    for _ in 0..128 {
-        assert_eq!(ask.send("POST", "/v2/a/blobs/uploads/", "").await.0, StatusCode::ACCEPTED);
+    for namespace in ["a", "b", "c", "d"] {
+        let begin = format!("/v2/{namespace}/blobs/uploads/");
+        for _ in 0..32 {
+            assert_eq!(ask.send("POST", &begin, "").await.0, StatusCode::ACCEPTED);
+        }
+        assert_eq!(code(ask.send("POST", &begin, "").await).1, "TOOMANYREQUESTS");
     }
-    assert_eq!(code(ask.send("POST", "/v2/a/blobs/uploads/", "").await).1, "TOOMANYREQUESTS");
+    assert_eq!(code(ask.send("POST", "/v2/e/blobs/uploads/", "").await).1, "TOOMANYREQUESTS", "128 are all");
     let left = std::fs::read_dir(scratch.path().join("incoming")).expect("reads").count();
     assert_eq!(left, 128, "what was refused leaves nothing");
 }

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::{Answer, Body, Refusal, Registry, counts::Count, empty, query};
 use crate::{Digest, LimitError, blobs::Incoming, holds::Hold, pace::Pace};
 
-/// Uploads that may be open at once.
+/// Uploads that may be open at once, and of them those to the repositories of one namespace.
 const OPEN: usize = 128;
+const OF_ONE: usize = 32;
 /// An upload nobody touched for this long is dropped.
 const IDLE: Duration = Duration::from_secs(600);
 /// How long a blob waits for a manifest that names it.
@@ -40,16 +41,25 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    fn put(&mut self, id: String, repository: &str, incoming: Incoming) -> Result<(), Refusal> {
-        if self.open.len() >= OPEN {
+    fn begin(&mut self, id: String, repository: &str, incoming: Incoming) -> Result<(), Refusal> {
+        if !self.has_room(repository) {
             self.expire(Instant::now());
         }
-        if self.open.len() >= OPEN {
+        if !self.has_room(repository) {
             return Err(Refusal::too_many());
         }
-        let repository = repository.to_owned();
-        self.open.insert(id, Upload { repository, touched: Instant::now(), incoming });
+        self.put_back(id, repository, incoming);
         Ok(())
+    }
+
+    fn has_room(&self, repository: &str) -> bool {
+        let of_one = self.open.values().filter(|upload| namespace(&upload.repository) == namespace(repository)).count();
+        self.open.len() < OPEN && of_one < OF_ONE
+    }
+
+    /// One that was begun, between its requests: whoever began meanwhile does not cost what has come of it.
+    fn put_back(&mut self, id: String, repository: &str, incoming: Incoming) {
+        self.open.insert(id, Upload { repository: repository.to_owned(), touched: Instant::now(), incoming });
     }
 
     fn find(&self, id: &str, repository: &str) -> Result<&Upload, Refusal> {
@@ -75,6 +85,11 @@ impl Uploads {
             self.waiting.pop_front();
         }
     }
+}
+
+/// Whose a repository is: its first part.
+fn namespace(repository: &str) -> &str {
+    repository.split('/').next().unwrap_or_default()
 }
 
 async fn append<B>(incoming: &mut Incoming, limit: u64, mut body: B, received: &Count) -> Result<(), Refusal>
@@ -143,7 +158,7 @@ impl Registry {
             return self.finish(name, incoming, digest).await;
         }
         let id = uuid::Uuid::new_v4().to_string();
-        self.uploads().put(id.clone(), name, incoming)?;
+        self.uploads().begin(id.clone(), name, incoming)?;
         Ok(progress(StatusCode::ACCEPTED, name, &id, 0))
     }
 
@@ -157,12 +172,12 @@ impl Registry {
         let start = range.and_then(|range| range.split_once('-')?.0.parse::<u64>().ok());
         if start.is_some_and(|start| start != incoming.length()) {
             let at = incoming.length();
-            self.uploads().put(id.to_owned(), name, incoming)?;
+            self.uploads().put_back(id.to_owned(), name, incoming);
             return Err(Refusal::out_of_order(at));
         }
         append(&mut incoming, self.store.limits().blob_bytes, body, &self.counters.received).await?;
         let length = incoming.length();
-        self.uploads().put(id.to_owned(), name, incoming)?;
+        self.uploads().put_back(id.to_owned(), name, incoming);
         Ok(progress(StatusCode::ACCEPTED, name, id, length))
     }
 
@@ -218,12 +233,33 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a directory");
         let store = ImageStore::open(scratch.path(), Config::default()).expect("opens");
         let mut uploads = Uploads::default();
-        uploads.put("id".into(), "a", store.blobs().begin().expect("begins")).ok().expect("has room");
+        uploads.begin("id".into(), "a", store.blobs().begin().expect("begins")).ok().expect("has room");
         assert!(uploads.find("id", "b").is_err() && uploads.find("id", "a").is_ok());
         tokio::time::advance(IDLE).await;
         uploads.expire(Instant::now());
         assert!(uploads.find("id", "a").is_err());
         let left = std::fs::read_dir(scratch.path().join("incoming")).expect("reads").count();
         assert_eq!(left, 0, "its bytes went with it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_namespace_leaves_others_room_and_what_was_begun_goes_on() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let store = ImageStore::open(scratch.path(), Config::default()).expect("opens");
+        let mut uploads = Uploads::default();
+        let begin = |uploads: &mut Uploads, id: &str, repository: &str| {
+            uploads.begin(id.into(), repository, store.blobs().begin().expect("begins")).is_ok()
+        };
+        let begun = (0..100).filter(|at| begin(&mut uploads, &format!("a{at}"), &format!("team/app{at}"))).count();
+        assert_eq!(begun, 32);
+        assert!(begin(&mut uploads, "other", "teams/app"), "another namespace has room");
+        // While a part of one comes, another takes its place among those that wait for theirs.
+        let Ok(incoming) = uploads.take("a0", "team/app0") else { panic!("it is there") };
+        assert!(begin(&mut uploads, "more", "team/more"));
+        uploads.put_back("a0".into(), "team/app0", incoming);
+        assert!(uploads.find("a0", "team/app0").is_ok());
+        assert!(!begin(&mut uploads, "even-more", "team/more"));
+        tokio::time::advance(IDLE).await;
+        assert!(begin(&mut uploads, "late", "team/app"), "those that were left have gone");
     }
 }
