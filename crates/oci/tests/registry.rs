@@ -1,6 +1,6 @@
 //! The embedded registry: who may do what, how much of it, and what nobody gets by asking.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -8,6 +8,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use knoll_oci::{Action, Authorize, Config, Digest, ImageStore, Limits, Locality, Registry, RegistryPolicy, Verdict};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 /// Knows one token, whose owner may push below `team/`.
 struct Authority;
@@ -155,6 +159,47 @@ async fn web_pages_other_names_and_other_machines_get_nothing() {
     assert_eq!(outside.send("GET", read, "").await.0, StatusCode::UNAUTHORIZED);
     let known = Ask { side: Locality::Remote, ..as_user(&registry, "knoll", "password") };
     assert_eq!(known.send("GET", read, "").await.0, StatusCode::OK);
+}
+
+/// A connection from an address of the loopback, `127.0.0.<last>`.
+async fn from_loopback(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("all of them are this machine's");
+    socket.connect(to).await.expect("connects")
+}
+
+/// What is answered on a connection to the question whether this is a registry; nothing when it was closed.
+async fn greeted(connection: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    if connection.write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost:5000\r\nconnection: close\r\n\r\n").await.is_ok() {
+        // Reset, when it was closed while this was on its way.
+        drop(connection.read_to_string(&mut answer).await);
+    }
+    answer
+}
+
+#[tokio::test]
+async fn all_addresses_of_the_loopback_are_one_client_and_get_their_connections_back() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (registry, _) = registry(scratch.path(), Limits::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let address = listener.local_addr().expect("bound");
+    let asking = async {
+        let mut held = Vec::new();
+        for at in 0..64 {
+            held.push(from_loopback(2 + at, address).await);
+        }
+        assert_eq!(greeted(&mut from_loopback(200, address).await).await, "", "64 are all that one client has");
+        let mut one = held.pop().expect("there are some");
+        assert!(greeted(&mut one).await.starts_with("HTTP/1.1 401 "));
+        // Its place is free once the server has seen its end.
+        while !greeted(&mut from_loopback(201, address).await).await.starts_with("HTTP/1.1 401 ") {}
+        drop(held);
+    };
+    tokio::select! {
+        served = registry.serve(&listener, false, std::future::pending()) => panic!("it ended: {served:?}"),
+        () = asking => {}
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use knoll_api::Key;
 use knoll_api::metrics::MetricFamily;
 use knoll_api::stats::RevisionStat;
 use knoll_api::table::{Backend, Instance, RoutingTable};
+use knoll_bounds::network;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -417,16 +418,6 @@ impl Shared {
             }
             ended.await;
         }
-    }
-}
-
-/// Whose connections are counted together: an IPv6 client commands a whole /64, and every user of this machine all addresses
-/// of its loopback.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        loopback if loopback.is_loopback() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        four @ IpAddr::V4(_) => four,
     }
 }
 

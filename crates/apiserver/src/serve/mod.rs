@@ -26,7 +26,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use knoll_bounds::{Lingering, Patient, Shares};
+use knoll_bounds::{Lingering, Patient, Shares, network};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -48,7 +48,7 @@ use crate::{
     status::Status,
 };
 
-/// Most connections at once, and most from one address.
+/// Most connections at once, and most of one client, by address.
 const CONNECTIONS: (usize, usize) = (4096, 1024);
 /// Most requests at once on one connection: as many as one client may have in flight for long.
 const STREAMS: u32 = 1024;
@@ -152,7 +152,7 @@ impl ApiServer {
                     continue;
                 }
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => (stream, address.ip()),
+                    Ok((stream, address)) => (stream, network(address.ip())),
                     Err(error) => {
                         // Out of descriptors, most likely: others must close first.
                         debug!(%error, "accept a connection");

@@ -16,10 +16,11 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use knoll_apiserver::{Body, UserInfo, body};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -226,6 +227,29 @@ async fn until_watching(client: &SendRequest<Body>, watch: &str) -> StatusCode {
         }
     })
     .await
+}
+
+/// A connection from an address of the loopback, `127.0.0.<last>`.
+async fn from_loopback(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+    soon(socket.connect(to)).await.unwrap()
+}
+
+#[tokio::test]
+async fn all_addresses_of_the_loopback_are_one_client() {
+    let (h, address) = served().await;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let mut held = Vec::new();
+    for at in 0..1024_u16 {
+        held.push(from_loopback(2 + (at % 200) as u8, address).await);
+    }
+    let mut more = from_loopback(250, address).await;
+    // Hung up on at once, and not because it did not begin to shake hands.
+    assert!(!matches!(soon(more.read(&mut [0])).await, Ok(1..)));
+    assert_eq!(h.server.counters().connections_refused.get(), 1);
+    drop(held);
 }
 
 /// `GET https://api/version`.

@@ -1,12 +1,11 @@
 //! Connections: how many, how slow, how long.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use knoll_bounds::Lingering;
+use knoll_bounds::{Lingering, Share, Shares, network};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, UnixListener},
@@ -28,7 +27,7 @@ use super::{Locality, Registry};
 
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 256;
-/// Of them, to one address.
+/// Of them, to one client, by address.
 const PER_PEER: usize = 64;
 /// Connections of the machine's own command line.
 const COMMANDS: usize = 16;
@@ -38,40 +37,6 @@ const HEAD: Duration = Duration::from_secs(30);
 const LEAST: usize = 64 << 10;
 /// How long it may take for them.
 const STALL: Duration = Duration::from_secs(60);
-
-/// Connections by address.
-#[derive(Clone, Default)]
-struct Peers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One of an address's connections.
-struct Peer {
-    peers: Peers,
-    address: IpAddr,
-}
-
-impl Peers {
-    fn enter(&self, address: IpAddr) -> Option<Peer> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= PER_PEER {
-            return None;
-        }
-        *count += 1;
-        Some(Peer { peers: self.clone(), address })
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
 
 /// A connection whose peer must keep reading what is sent: slowly, but not at a pace that holds it for ever.
 struct Paced<S> {
@@ -163,7 +128,7 @@ impl Registry {
         shutdown: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         let (graceful, slots, peers) =
-            (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS)), Peers::default());
+            (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS)), Shares::new(CONNECTIONS, PER_PEER));
         let mut shutdown = std::pin::pin!(shutdown);
         let expiring = self.expire_uploads();
         let mut expiring = std::pin::pin!(expiring);
@@ -185,7 +150,7 @@ impl Registry {
                     continue;
                 }
             };
-            match peers.enter(peer.ip()) {
+            match peers.take(network(peer.ip())) {
                 Some(entered) => self.run(stream, side_of(peer, local, inside), &graceful, (slot, Some(entered))),
                 None => tracing::debug!(%peer, "a client has too many connections to the registry"),
             }
@@ -235,7 +200,7 @@ impl Registry {
         stream: tokio::net::TcpStream,
         side: Locality,
         graceful: &GracefulShutdown,
-        kept: (OwnedSemaphorePermit, Option<Peer>),
+        kept: (OwnedSemaphorePermit, Option<Share<IpAddr>>),
     ) {
         let registry = self.clone();
         let service = hyper::service::service_fn(move |request| {
@@ -298,18 +263,6 @@ mod tests {
         };
         let (outcome, ()) = tokio::join!(sent, sips);
         assert_eq!(outcome.expect_err("is too slow").kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn one_address_has_its_share_of_connections_and_gets_it_back() {
-        let (peers, address) = (Peers::default(), IpAddr::from([10, 0, 0, 1]));
-        let mut held: Vec<_> = (0..PER_PEER).map(|_| peers.enter(address).expect("has room")).collect();
-        assert!(peers.enter(address).is_none());
-        assert!(peers.enter(IpAddr::from([10, 0, 0, 2])).is_some());
-        held.pop();
-        assert!(peers.enter(address).is_some());
-        held.clear();
-        assert!(peers.0.lock().expect("nobody panics").is_empty());
     }
 
     #[test]

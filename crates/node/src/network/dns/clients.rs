@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use knoll_bounds::network;
+
 /// Questions a second that one client may ask for long, and at once.
 const RATE: f64 = 2000.0;
 const BURST: f64 = 4000.0;
@@ -15,7 +17,7 @@ const CONNECTIONS: u32 = 32;
 /// Clients that are known at a time; more than a machine has pods.
 const KNOWN: usize = 32_768;
 
-/// Everybody who has asked lately.
+/// Everybody who has asked lately, by what counts as one client ([`network`]).
 #[derive(Default)]
 pub(super) struct Clients(Mutex<HashMap<IpAddr, Client>>);
 
@@ -86,7 +88,7 @@ impl Clients {
     /// Whether a client may ask one more question now.
     pub(super) fn may_ask(&self, client: IpAddr, now: Instant) -> bool {
         let mut all = self.lock();
-        let Some(client) = known(&mut all, client, now) else { return false };
+        let Some(client) = known(&mut all, network(client), now) else { return false };
         client.refill(now);
         let may = client.tokens >= 1.0;
         if may {
@@ -101,7 +103,7 @@ impl Clients {
             Share::Asking => ASKING,
             Share::Connection => CONNECTIONS,
         };
-        let mut all = self.lock();
+        let (mut all, client) = (self.lock(), network(client));
         let held = known(&mut all, client, now)?.held(share);
         if *held >= most {
             return None;
@@ -150,6 +152,19 @@ mod tests {
         );
         drop(held);
         assert!(clients.take(ONE, Share::Connection, now).is_some());
+    }
+
+    /// The machine's users have millions of addresses on its loopback, from which they can ask here.
+    #[test]
+    fn all_addresses_of_the_loopback_are_one_client() {
+        let (clients, now) = (Arc::new(Clients::default()), Instant::now());
+        let user = |n: u32| IpAddr::V4(Ipv4Addr::from(0x7f00_0001 + n));
+        let held: Vec<_> = (0..100).filter_map(|n| clients.take(user(n), Share::Connection, now)).collect();
+        assert_eq!(held.len(), 32);
+        assert_eq!((0..100_000).filter(|&n| clients.may_ask(user(n), now)).count(), 4000);
+        assert_eq!(clients.lock().len(), 1, "nobody else is refused for want of room");
+        drop(held);
+        assert!(clients.take(user(7), Share::Connection, now).is_some(), "it is given back");
     }
 
     #[test]
