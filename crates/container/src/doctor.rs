@@ -1,5 +1,5 @@
-//! What a machine lacks to run containers, found by trying. Nothing is changed: what has to be made is made in a
-//! network namespace that is thrown away.
+//! What a machine lacks to run containers, found by trying. Nothing is changed: what has to be made is made in
+//! namespaces that are thrown away.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,8 @@ use std::path::Path;
 use std::thread;
 
 use knoll_faults::chain;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::capability::CapabilitySet;
@@ -38,18 +40,15 @@ pub struct Check {
 pub fn examine(state_dir: &Path, ports: &[u16]) -> Vec<Check> {
     let mut checks = vec![kernel(), root(), cgroups(), devices(), overlay(state_dir), seccomp()];
     let scratch = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok::<_, nix::errno::Errno>((veths(), tables()))
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+        Ok::<_, Errno>([mounts(), veths(), tables()])
     });
     match scratch.join() {
-        Ok(Ok((veths, tables))) => checks.extend([veths, tables]),
-        Ok(Err(errno)) => checks.push(failed("network namespaces", &io::Error::from(errno), "run as root")),
-        Err(_) => checks.push(Check {
-            name: "network namespaces",
-            ok: false,
-            found: "the check failed".into(),
-            fix: String::new(),
-        }),
+        Ok(Ok(tried)) => checks.extend(tried),
+        Ok(Err(errno)) => checks.push(failed("namespaces", &io::Error::from(errno), "run as root")),
+        Err(_) => {
+            checks.push(Check { name: "namespaces", ok: false, found: "the check failed".into(), fix: String::new() })
+        }
     }
     checks.extend(ports.iter().map(|port| self::port(*port)));
     checks
@@ -165,6 +164,21 @@ fn seccomp() -> Check {
     }
 }
 
+/// Whether mounts can be made that nobody else sees, which every container begins with.
+fn mounts() -> Check {
+    const NAME: &str = "mounts";
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    match mount(None::<&str>, "/", None::<&str>, private, None::<&str>) {
+        Ok(()) => good(NAME, "/ is a mount point"),
+        Err(Errno::EINVAL) => bad(
+            NAME,
+            "/ is no mount point, as in a plain chroot",
+            "mount the directory onto itself before you change into it: mount --bind DIR DIR, chroot DIR",
+        ),
+        Err(errno) => failed(NAME, &io::Error::from(errno), "run as root, outside a restricted container"),
+    }
+}
+
 fn veths() -> Check {
     let make = || -> io::Result<()> {
         let here = fs::File::open("/proc/thread-self/ns/net")?;
@@ -218,6 +232,21 @@ mod tests {
         assert_eq!(version("5.4.0"), Some((5, 4)));
         assert!(version("5.4.0").unwrap() < OLDEST_KERNEL && version("5.15").unwrap() > OLDEST_KERNEL);
         assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn a_root_that_is_no_mount_point_is_told_with_what_to_do() {
+        let plain = tempfile::tempdir().unwrap();
+        // Another root, and mounts, of this thread alone.
+        let changed = || {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).expect("mounts of its own, as root");
+            let before = mounts();
+            nix::unistd::chroot(plain.path()).expect("changes its root");
+            (before, mounts())
+        };
+        let (before, after) = std::thread::scope(|threads| threads.spawn(changed).join()).unwrap();
+        assert!(before.ok, "{before:?}");
+        assert!(!after.ok && after.found.contains("no mount point") && after.fix.contains("mount --bind"), "{after:?}");
     }
 
     #[test]
