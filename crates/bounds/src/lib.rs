@@ -3,7 +3,7 @@
 //!
 //! [`Shares`] refuse who finds no room, [`Turns`] let them wait, [`Rates`] refuse who has had its part of a while, a [`Cache`]
 //! forgets their own, [`Patient`] gives up a client that does not read, [`Lingering`] one that goes on sending after its answer.
-//! None of them knows whose users they are; where clients are told apart by address, [`network`] says who is one.
+//! None of them knows whose users they are; where clients are told apart by address, [`network()`] says who is one.
 
 mod cache;
 mod lingering;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
+use knoll_faults::chain;
 use knoll_oci::{Config, Digest, ImageStore, Keychain, Progress, PullError, PullPolicy, Registry, RegistryPolicy};
 use serde_json::json;
 
@@ -154,11 +155,6 @@ fn one_image(path: &Path, name: &str, layers: &[(Vec<u8>, Digest)]) {
 
 async fn open(store: &ImageStore, name: &str) -> Result<knoll_oci::Image, PullError> {
     store.pull(name, PullPolicy::Never, &Keychain::default(), &|_| {}).await
-}
-
-/// An error with all that led to it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(|e| format!("{e}: ")).collect()
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    error::Error,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use knoll_faults::chain;
 use knoll_oci::{Config, Digest, Image, ImageStore, Keychain, Limits, PullError, PullPolicy};
 use serde_json::json;
 
@@ -166,11 +166,6 @@ async fn pull(store: &ImageStore, name: &str, policy: PullPolicy, keychain: &Key
 
 fn is_unauthorized(outcome: &Result<Image, PullError>) -> bool {
     matches!(outcome, Err(PullError::Unauthorized { .. }))
-}
-
-/// An error with all that led to it.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| (*error).source()).map(|e| format!("{e}: ")).collect()
 }
 
 #[tokio::test]
