@@ -33,13 +33,6 @@ pub struct TriggerSpec {
     pub delivery: Option<DeliverySpec>,
 }
 
-impl TriggerSpec {
-    /// Name of the Broker, however it is given.
-    pub fn broker_name(&self) -> &str {
-        self.broker_ref.as_ref().map_or(&self.broker, |reference| &reference.name)
-    }
-}
-
 /// Observed state of a Trigger.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TriggerStatus {

@@ -5,32 +5,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Container;
 
 use super::{Revision, RevisionSpec};
-use crate::{Resource, conditions, config::DefaultsConfig, labels::serving, table::Protocol};
+use crate::{conditions, config::DefaultsConfig, table::Protocol};
 
 /// The port that a container listens on when it does not say.
 pub const DEFAULT_USER_PORT: i32 = 8080;
-
-/// Whether routes reach a Revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoutingState {
-    /// Nobody knows yet.
-    Pending,
-    /// Some route does.
-    Active,
-    /// None does.
-    Reserve,
-}
-
-impl RoutingState {
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RoutingState::Pending => "pending",
-            RoutingState::Active => "active",
-            RoutingState::Reserve => "reserve",
-        }
-    }
-}
 
 impl RevisionSpec {
     /// The container that serves: the only one, or the one with a port.
@@ -86,16 +64,6 @@ fn seconds(count: Option<i64>) -> Option<Duration> {
 }
 
 impl Revision {
-    /// Whether routes reach it; nothing without the label.
-    pub fn routing_state(&self) -> Option<RoutingState> {
-        match self.label(serving::ROUTING_STATE)? {
-            "pending" => Some(RoutingState::Pending),
-            "active" => Some(RoutingState::Active),
-            "reserve" => Some(RoutingState::Reserve),
-            _ => None,
-        }
-    }
-
     /// Whether it is ready for its own generation.
     pub fn is_ready(&self) -> bool {
         conditions::is_ready(self.metadata.generation, &self.status.common)
