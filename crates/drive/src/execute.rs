@@ -3,7 +3,11 @@
 //! The World does not keep what kubectl applied last, only that there is such an annotation: before an object that has it
 //! is replaced, the annotation is read again. The resourceVersion guards against a change in between.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use knoll_api::{Key, Kind, Object, clock::SteadyClock, labels};
 use knoll_client::recorder::Recorder;
@@ -358,20 +362,30 @@ fn policy(propagation: Propagation) -> &'static str {
     }
 }
 
-/// Whether one of these exists after all. The World will hear of it.
+/// Whether one of these exists after all. The World will hear of it. However many uids are sought at a path, it is asked
+/// about once.
 async fn is_any(api: &Api, owners: &[(Target, String)]) -> Result<bool, ApiError> {
+    let mut sought: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (owner, uid) in owners {
-        if find(api, &owner.path, uid).await?.is_some() {
+        sought.entry(&owner.path).or_default().insert(uid);
+    }
+    for (path, uids) in sought {
+        if find_any(api, path).await?.is_some_and(|found| uids.contains(found.uid.as_str())) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Metadata of the object at a path, if it has this uid. A kind that is not served for a moment says nothing of its objects.
+/// Metadata of the object at a path, if it has this uid.
 async fn find(api: &Api, path: &str, uid: &str) -> Result<Option<AnswerMeta>, ApiError> {
+    Ok(find_any(api, path).await?.filter(|found| found.uid == uid))
+}
+
+/// Metadata of the object at a path. A kind that is not served for a moment says nothing of its objects.
+async fn find_any(api: &Api, path: &str) -> Result<Option<AnswerMeta>, ApiError> {
     match within(api.look_up(path)).await {
-        Ok(answer) => Ok(Some(answer.metadata).filter(|found| found.uid == uid)),
+        Ok(answer) => Ok(Some(answer.metadata)),
         Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error),
     }

@@ -9,7 +9,8 @@ use std::{any::Any, collections::BTreeSet, marker::PhantomData, sync::Arc};
 use knoll_api::Key;
 
 use crate::{
-    shelf::{At, Coming, Shelf, hashes},
+    lineage::Marks,
+    shelf::{At, Coming, Shelf, hash, hashes},
     terms::{INDEXED, Indexed, Term},
 };
 
@@ -124,7 +125,17 @@ impl<R: Indexed> Indexer<R> {
 
     /// Keys of the objects that a term may speak of, in order. Reads none.
     pub(crate) fn find_keys(&self, term: Term<'_>) -> Vec<Key> {
-        self.shelf.found_keys(term)
+        self.find_keys_of(hash(term))
+    }
+
+    /// The same for a term of which only the hash is known.
+    pub(crate) fn find_keys_of(&self, hash: u64) -> Vec<Key> {
+        self.shelf.found_keys(hash)
+    }
+
+    /// Who the object with this key is, and whether it goes. Reads none.
+    pub(crate) fn marks(&self, key: &Key) -> Option<Marks> {
+        self.shelf.marks(key)
     }
 
     /// The resourceVersion of an object as a number; nothing when there is no such object.
@@ -148,7 +159,8 @@ impl<R: Indexed> Indexer<R> {
         let version = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
         let before = self.shelf.place(&key).map(|at| self.read(at));
         let was = before.as_ref().map_or_else(BTreeSet::new, |before| hashes(before.as_ref()));
-        self.shelf.insert(Coming { key, version, terms: hashes(object.as_ref()), object }, &was);
+        let (marks, terms) = (Marks::of(object.meta()), hashes(object.as_ref()));
+        self.shelf.insert(Coming { key, version, marks, terms, object }, &was);
         before
     }
 

@@ -6,7 +6,7 @@ use knoll_api::{
 };
 use serde_json::Value;
 
-use crate::{World, untyped::UntypedKind};
+use crate::{World, shelf::hash, terms::Term, untyped::UntypedKind};
 
 /// Finalizer of an owner that waits for its dependents.
 const FOREGROUND: &str = "foregroundDeletion";
@@ -31,6 +31,39 @@ pub struct Target {
     pub key: Key,
     /// Its path in the API.
     pub path: String,
+}
+
+/// Who an object is, and whether it goes: what is known of it without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// By which what it owns is found: the hash of its uid.
+    uid: u64,
+    /// Whether it is being deleted.
+    pub(crate) is_deleting: bool,
+    /// Whether it then waits for what it owns.
+    pub(crate) is_foreground: bool,
+}
+
+impl Marks {
+    /// Those of an object with this metadata.
+    pub(crate) fn of(meta: &ObjectMeta) -> Marks {
+        let is_foreground = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
+        Marks::new(meta.uid.as_deref().unwrap_or_default(), meta.deletion_timestamp.is_some(), is_foreground)
+    }
+
+    pub(crate) fn new(uid: &str, is_deleting: bool, is_foreground: bool) -> Marks {
+        Marks { uid: hash(Term::Owner(uid)), is_deleting, is_foreground }
+    }
+
+    /// Whether it is the object of this uid. That of another may have the same hash, which nobody can bring about.
+    pub(crate) fn are_of(&self, uid: &str) -> bool {
+        !uid.is_empty() && self.uid == hash(Term::Owner(uid))
+    }
+
+    /// Whether it is being deleted and waits for what it owns.
+    pub(crate) fn waits(&self) -> bool {
+        self.is_deleting && self.is_foreground
+    }
 }
 
 /// What garbage collection reads of an object.
@@ -103,18 +136,32 @@ impl World {
         }
     }
 
-    /// Whether an object of any kind with this key and this uid exists.
-    pub(crate) fn has(&self, kind: AnyKind, key: &Key, uid: &str) -> bool {
+    /// Who an object is, and whether it goes; nothing where there is none. Reads none.
+    pub(crate) fn marks(&self, kind: AnyKind, key: &Key) -> Option<Marks> {
         match kind {
-            AnyKind::Typed(kind) => self.holds(kind, key, uid),
-            AnyKind::Untyped(kind) => self.untyped.lineage(kind, key).is_some_and(|lineage| lineage.uid == uid),
+            AnyKind::Typed(kind) => self.marks_of(kind, key),
+            AnyKind::Untyped(kind) => self.untyped.marks(kind, key),
         }
     }
 
-    /// Objects of all kinds with an owner reference to this uid, ordered by kind and key.
-    pub(crate) fn owned(&self, uid: &str) -> Vec<(AnyKind, Key)> {
-        let typed = self.dependents(uid).into_iter().map(|(kind, key)| (AnyKind::Typed(kind), key));
-        typed.chain(self.untyped.dependents(uid)).collect()
+    /// Whether an object of any kind with this key and this uid exists. Reads none.
+    pub(crate) fn has(&self, kind: AnyKind, key: &Key, uid: &str) -> bool {
+        self.marks(kind, key).is_some_and(|marks| marks.are_of(uid))
+    }
+
+    /// Objects of all kinds that may have an owner reference to the object of this uid, ordered by kind and key. Reads none.
+    pub(crate) fn may_be_owned(&self, uid: &str) -> Vec<(AnyKind, Key)> {
+        self.found_by(hash(Term::Owner(uid)))
+    }
+
+    /// The same for an object of which no more is known.
+    pub(crate) fn may_be_owned_by(&self, marks: Marks) -> Vec<(AnyKind, Key)> {
+        self.found_by(marks.uid)
+    }
+
+    fn found_by(&self, hash: u64) -> Vec<(AnyKind, Key)> {
+        let of = |kind: Kind| self.find_keys_of(kind, hash).into_iter().map(move |key| (AnyKind::Typed(kind), key));
+        Kind::ALL.iter().copied().flat_map(of).chain(self.untyped.find_by(hash)).collect()
     }
 
     /// Objects of all kinds with an owner of a kind that controllers do not know.

@@ -13,6 +13,7 @@ use std::{
 use knoll_api::Key;
 
 use crate::{
+    lineage::Marks,
     packed::{Packed, Packer},
     terms::{Indexed, Term},
 };
@@ -32,6 +33,7 @@ struct Slot {
     name: Arc<str>,
     /// The resourceVersion, as a number where it is one.
     version: u64,
+    marks: Marks,
     /// Nothing while only the decoded object exists.
     packed: Option<Packed>,
 }
@@ -65,6 +67,8 @@ pub(crate) struct Coming {
     pub(crate) key: Key,
     /// The resourceVersion, as a number where it is one.
     pub(crate) version: u64,
+    /// Who it is, and whether it goes.
+    pub(crate) marks: Marks,
     /// Hashes of the terms that it is found by.
     pub(crate) terms: BTreeSet<u64>,
     pub(crate) object: Stored,
@@ -150,16 +154,15 @@ impl Shelf {
 
     /// Places of the objects that a term may speak of, in order of their names.
     pub(crate) fn found(&self, term: Term<'_>) -> Vec<At> {
-        self.named(term).into_iter().map(|(_, at)| at).collect()
+        self.named(hash(term)).into_iter().map(|(_, at)| at).collect()
     }
 
-    /// Keys of the objects that a term may speak of, in order.
-    pub(crate) fn found_keys(&self, term: Term<'_>) -> Vec<Key> {
-        self.named(term).into_iter().map(|(name, _)| self.visited(key_of(name))).collect()
+    /// Keys of the objects that a term of this hash may speak of, in order.
+    pub(crate) fn found_keys(&self, hash: u64) -> Vec<Key> {
+        self.named(hash).into_iter().map(|(name, _)| self.visited(key_of(name))).collect()
     }
 
-    fn named(&self, term: Term<'_>) -> Vec<(&Arc<str>, At)> {
-        let hash = hash(term);
+    fn named(&self, hash: u64) -> Vec<(&Arc<str>, At)> {
         let found = self.by_term.range((hash, At::MIN)..=(hash, At::MAX));
         let mut found: Vec<(&Arc<str>, At)> =
             found.filter_map(|(_, at)| Some((&self.slots[*at as usize].as_ref()?.name, *at))).collect();
@@ -171,6 +174,12 @@ impl Shelf {
     pub(crate) fn version(&self, key: &Key) -> Option<u64> {
         let at = self.place(key)?;
         Some(self.slots[at as usize].as_ref()?.version)
+    }
+
+    /// Who the object with this key is, and whether it goes. Reads none.
+    pub(crate) fn marks(&self, key: &Key) -> Option<Marks> {
+        let at = self.place(key)?;
+        Some(self.slots[at as usize].as_ref()?.marks)
     }
 
     pub(crate) fn visits(&self) -> u64 {
@@ -190,7 +199,7 @@ impl Shelf {
 
     /// Puts an object in place of the one with its key, which was found by the terms `was`.
     pub(crate) fn insert(&mut self, coming: Coming, was: &BTreeSet<u64>) {
-        let Coming { key, version, terms, object } = coming;
+        let Coming { key, version, marks, terms, object } = coming;
         let name: Arc<str> = name_of(&key).into();
         let (at, name) = match self.by_name.get_key_value(&name) {
             Some((name, at)) => (*at, name.clone()),
@@ -204,7 +213,7 @@ impl Shelf {
             self.by_term.remove(&(*hash, at));
         }
         self.by_term.extend(terms.difference(was).map(|hash| (*hash, at)));
-        let slot = Some(Slot { name, version, packed: None });
+        let slot = Some(Slot { name, version, marks, packed: None });
         match self.slots.get_mut(at as usize) {
             Some(place) => {
                 self.packed_bytes -= std::mem::replace(place, slot).as_ref().map_or(0, Slot::packed_bytes);

@@ -13,7 +13,7 @@ use knoll_api::{Key, Kind};
 
 use crate::{
     Changed, Lineage, World,
-    lineage::{AnyKind, group_of},
+    lineage::{AnyKind, Marks, group_of},
     shelf::{hash, key_of, name_of},
     terms::Term,
 };
@@ -155,6 +155,10 @@ impl Packed {
         }
     }
 
+    fn marks(&self) -> Marks {
+        Marks::new(&self.uid, self.marks & DELETING != 0, self.marks & FOREGROUND != 0)
+    }
+
     fn bytes(&self) -> usize {
         self.uid.len() + self.owners.len()
     }
@@ -220,18 +224,18 @@ impl Untyped {
         self.tracked(kind)?.objects.get(&*name_of(key)).map(Packed::unpack)
     }
 
-    pub(crate) fn dependents(&self, uid: &str) -> Vec<(AnyKind, Key)> {
-        let mut found = self.find(Term::Owner(uid));
-        found.retain(|(kind, key)| {
-            let AnyKind::Untyped(kind) = *kind else { return false };
-            self.lineage(kind, key).is_some_and(|lineage| lineage.owners.iter().any(|owner| owner.uid == uid))
-        });
-        found
+    /// Who an object is, and whether it goes.
+    pub(crate) fn marks(&self, kind: UntypedKind, key: &Key) -> Option<Marks> {
+        self.tracked(kind)?.objects.get(&*name_of(key)).map(Packed::marks)
     }
 
     /// The objects that a term may speak of, in order.
     pub(crate) fn find(&self, term: Term<'_>) -> Vec<(AnyKind, Key)> {
-        let hash = hash(term);
+        self.find_by(hash(term))
+    }
+
+    /// The same for a term of which only the hash is known.
+    pub(crate) fn find_by(&self, hash: u64) -> Vec<(AnyKind, Key)> {
         let from = (hash, UntypedKind(0), Arc::from(""));
         let found = self.by_term.range(from..).take_while(|(other, ..)| *other == hash);
         found.map(|(_, kind, name)| (AnyKind::Untyped(*kind), key_of(name))).collect()

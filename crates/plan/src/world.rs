@@ -14,6 +14,7 @@ use crate::{
     DuckKind, Ducks, GroupKind, Indexer, Lineage, Observed, Settings, SystemConfig, Term, UntypedKind,
     access::is_rule,
     kube::NodeLoads,
+    lineage::Marks,
     terms::{Indexed as _, leads_to},
     unreadable::Unreadable,
     untyped::Untyped,
@@ -169,6 +170,16 @@ macro_rules! world {
                 match of { $(Kind::$variant => self.$field.find_keys(term),)* }
             }
 
+            /// The same for a term of which only the hash is known.
+            pub(crate) fn find_keys_of(&self, of: Kind, hash: u64) -> Vec<Key> {
+                match of { $(Kind::$variant => self.$field.find_keys_of(hash),)* }
+            }
+
+            /// Who the object of `kind` with this key is, and whether it goes. Reads none.
+            pub(crate) fn marks_of(&self, kind: Kind, key: &Key) -> Option<Marks> {
+                match kind { $(Kind::$variant => self.$field.marks(key),)* }
+            }
+
             /// What an object of any kind is found by of its own.
             pub(crate) fn terms_of(object: &Object, add: &mut dyn FnMut(Term<'_>)) {
                 match object { $(Object::$variant(object) => object.own_terms(add),)* }
@@ -311,9 +322,9 @@ impl World {
         changed
     }
 
-    /// Whether an object of `kind` with this key and this uid exists.
+    /// Whether an object of `kind` with this key and this uid exists. Reads none.
     pub fn holds(&self, kind: Kind, key: &Key, uid: &str) -> bool {
-        self.meta(kind, key).is_some_and(|meta| meta.uid.as_deref() == Some(uid))
+        self.marks_of(kind, key).is_some_and(|marks| marks.are_of(uid))
     }
 }
 

@@ -14,7 +14,7 @@ use knoll_api::{
 
 use crate::{
     Absence, AnyKind, EventRecord, EventType, Lineage, MetadataList, Plan, Propagation, Row, Target, Want, World,
-    lineage::group_of,
+    lineage::{Marks, group_of},
 };
 
 /// Name of the rows.
@@ -25,6 +25,12 @@ const BURST: usize = 500;
 const AWAY: Duration = Duration::from_secs(30);
 /// How soon an owner that waits is looked at again while it is not known yet what it may own.
 const AWAITED: Duration = Duration::from_secs(1);
+/// Owners of one object that are sought in other namespaces, to say so.
+const MOST_SOUGHT: usize = 8;
+/// Objects that are looked through for a circle of owners that wait for each other, and what they own together: users draw
+/// such graphs as dense as they like. A circle that is larger is none.
+const MOST_WAITING: usize = 128;
+const MOST_OWNED: usize = 4096;
 
 macro_rules! collectors {
     ($($variant:ident, $field:ident, $group:literal, $version:literal, $plural:literal, $kind:literal, $scope:ident, $ty:ty;)*) => {
@@ -58,11 +64,11 @@ for_each_kind!(collectors);
 pub(crate) fn owners_and_dependents(world: &World, kind: AnyKind, key: &Key, lineage: &Lineage) -> Vec<(AnyKind, Key)> {
     let mut concerned = Vec::new();
     if !lineage.uid.is_empty() && (lineage.is_deleting || !world.has(kind, key, &lineage.uid)) {
-        concerned = world.owned(&lineage.uid);
+        concerned = world.may_be_owned(&lineage.uid);
     }
     for owner in &lineage.owners {
         let Place::At(kind, key) = place(world, owner, key) else { continue };
-        if world.lineage(kind, &key).is_some_and(|owner| owner.is_deleting) {
+        if world.marks(kind, &key).is_some_and(|owner| owner.is_deleting) {
             concerned.push((kind, key));
         }
     }
@@ -153,16 +159,22 @@ impl Node<'_> {
             Place::Away => return Standing::Away,
             Place::Invalid(kind) => return Standing::Invalid(kind),
         };
-        match self.world.lineage(kind, &key) {
-            Some(found) if found.uid == owner.uid => {
-                if found.is_deleting && found.is_foreground {
-                    Standing::Waiting
-                } else {
-                    Standing::Solid
-                }
-            }
-            _ => Standing::Absent(kind, key),
+        match self.world.marks(kind, &key).filter(|found| found.are_of(&owner.uid)) {
+            Some(found) if found.waits() => Standing::Waiting,
+            Some(_) => Standing::Solid,
+            None => Standing::Absent(kind, key),
         }
+    }
+
+    /// What it owns, read one after the other. As its owner is sought in the namespace of what it owns, nothing of another
+    /// namespace is.
+    fn dependents(&self) -> impl Iterator<Item = (AnyKind, Key, Lineage)> {
+        let uid = self.lineage.uid.as_str();
+        let found = self.world.may_be_owned(uid).into_iter().filter(|(_, key)| may_own(self.key, key));
+        found.filter_map(move |(kind, key)| {
+            let lineage = self.world.lineage(kind, &key)?;
+            lineage.owners.iter().any(|owner| owner.uid == uid).then_some((kind, key, lineage))
+        })
     }
 
     /// Goes when every owner is absent or waits for it; leaves those when another stays. As long as nothing can be said of
@@ -170,6 +182,7 @@ impl Node<'_> {
     fn follow_owners(&self, plan: &mut Plan) {
         let (mut is_solid, mut is_open, mut is_awaited) = (false, false, false);
         let (mut lost, mut absent) = (Vec::new(), Vec::new());
+        let mut sought = 0..MOST_SOUGHT;
         for owner in &self.lineage.owners {
             match self.standing(owner) {
                 Standing::Solid => is_solid = true,
@@ -178,7 +191,7 @@ impl Node<'_> {
                     lost.push(owner.uid.clone());
                 }
                 Standing::Absent(kind, key) => {
-                    if !key.namespace.is_empty() {
+                    if !key.namespace.is_empty() && sought.next().is_some() {
                         self.report_elsewhere(plan, kind, owner);
                     }
                     lost.push(owner.uid.clone());
@@ -190,7 +203,9 @@ impl Node<'_> {
                     is_open = true;
                 }
                 Standing::Invalid(kind) => {
-                    self.report_elsewhere(plan, kind, owner);
+                    if sought.next().is_some() {
+                        self.report_elsewhere(plan, kind, owner);
+                    }
                     is_open = true;
                 }
             }
@@ -209,7 +224,7 @@ impl Node<'_> {
 
     /// What becomes of what this object owns when it goes: as its finalizers say, and before it where its owner waits.
     fn propagation(&self, is_awaited: bool) -> Propagation {
-        if self.lineage.is_foreground || (is_awaited && !self.world.owned(&self.lineage.uid).is_empty()) {
+        if self.lineage.is_foreground || (is_awaited && self.dependents().next().is_some()) {
             Propagation::Foreground
         } else if self.lineage.is_orphaning {
             Propagation::Orphan
@@ -245,23 +260,22 @@ impl Node<'_> {
     /// [`Self::follow_owners`].
     fn wait_for_dependents(&self, plan: &mut Plan) {
         let uid = self.lineage.uid.as_str();
-        let blocks = |(kind, key): &(AnyKind, Key)| {
-            let Some(dependent) = self.world.lineage(*kind, key) else { return false };
+        let own = (self.kind, self.key.clone());
+        let blocks = |(kind, key, dependent): (AnyKind, Key, Lineage)| {
             let blocking = |owner: &OwnerReference| owner.uid == uid && owner.block_owner_deletion == Some(true);
-            dependent.owners.iter().any(blocking) && !waits_for(self.world, &dependent, uid)
+            dependent.owners.iter().any(blocking) && !waits_for(self.world, (kind, key), &own)
         };
-        if !self.world.owned(uid).iter().any(blocks) {
+        if !self.dependents().any(blocks) {
             self.drop_finalizer(plan);
         }
     }
 
     fn orphan_dependents(&self, plan: &mut Plan) {
-        let dependents = self.world.owned(&self.lineage.uid);
-        if dependents.is_empty() {
+        let mut dependents = self.dependents().take(BURST).peekable();
+        if dependents.peek().is_none() {
             self.drop_finalizer(plan);
         }
-        for (kind, key) in dependents.into_iter().take(BURST) {
-            let Some(dependent) = self.world.lineage(kind, &key) else { continue };
+        for (kind, key, dependent) in dependents {
             plan.wants.push(Want::Shrink {
                 object: self.world.target(kind, &key),
                 uid: dependent.uid,
@@ -288,19 +302,35 @@ impl Node<'_> {
     }
 }
 
-/// Whether a dependent that is being deleted waits, through others, for `uid` itself: a circle nobody would leave.
-fn waits_for(world: &World, dependent: &Lineage, uid: &str) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut left = vec![dependent.clone()];
-    while let Some(lineage) = left.pop() {
-        if lineage.uid == uid {
-            return true;
+/// Whether an owner of this key may own what is at another.
+fn may_own(owner: &Key, owned: &Key) -> bool {
+    owner.namespace.is_empty() || owner.namespace == owned.namespace
+}
+
+/// Whether a dependent that is being deleted waits, through others, for `owner` itself: a circle nobody would leave. Reads
+/// no object.
+fn waits_for(world: &World, dependent: (AnyKind, Key), owner: &(AnyKind, Key)) -> bool {
+    if dependent == *owner {
+        return true;
+    }
+    let (mut seen, mut left, mut owned) = (BTreeSet::from([dependent.clone()]), vec![dependent], 0);
+    while let Some((kind, key)) = left.pop() {
+        let Some(marks) = world.marks(kind, &key).filter(Marks::waits) else { continue };
+        for next in world.may_be_owned_by(marks) {
+            owned += 1;
+            if !may_own(&key, &next.1) {
+                continue;
+            }
+            if next == *owner {
+                return true;
+            }
+            if owned == MOST_OWNED || seen.len() == MOST_WAITING {
+                return false;
+            }
+            if world.marks(next.0, &next.1).is_some_and(|marks| marks.waits()) && seen.insert(next.clone()) {
+                left.push(next);
+            }
         }
-        if !lineage.is_deleting || !lineage.is_foreground || !seen.insert(lineage.uid.clone()) {
-            continue;
-        }
-        let owned = world.owned(&lineage.uid);
-        left.extend(owned.iter().filter_map(|(kind, key)| world.lineage(*kind, key)));
     }
     false
 }

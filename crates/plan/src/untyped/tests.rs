@@ -41,10 +41,10 @@ fn a_listing_replaces_what_was_known() {
     assert_eq!(see(&mut world, "Thing", item("new", "2")), 1);
     assert_eq!(see(&mut world, "Thing", item("new", "2")), 0, "it is as it was");
     assert_eq!(see(&mut world, "Thing", UntypedSeen::Listed), 2, "one is gone, and all is known");
-    assert_eq!(world.untyped.dependents("o").len(), 1);
+    assert_eq!(world.untyped.find(Term::Owner("o")).len(), 1);
     assert_eq!(see(&mut world, "Thing", UntypedSeen::Listed), 0, "it was known");
     assert_eq!(put(&mut world, "new", "2", &[]), 1);
-    assert!(world.untyped.dependents("o").is_empty() && world.untyped.by_term.is_empty());
+    assert!(world.untyped.find(Term::Owner("o")).is_empty() && world.untyped.by_term.is_empty());
 }
 
 #[test]

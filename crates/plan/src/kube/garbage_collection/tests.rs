@@ -178,6 +178,64 @@ fn a_circle_of_waiting_owners_comes_apart() {
 }
 
 #[test]
+fn a_dense_graph_of_owners_that_wait_is_looked_through_within_bounds_and_read_by_nobody() {
+    let mut w = world(&[]);
+    // What users draw: each waits for all that come before it in order, and none goes.
+    let names: Vec<String> = (0..400).rev().map(|at| format!("d{at:03}")).collect();
+    object(&mut w, "o", &[], &[FOREGROUND]);
+    for (at, name) in names.iter().enumerate() {
+        let owners: Vec<&str> = names[..at].iter().map(String::as_str).chain((at == 0).then_some("o")).collect();
+        object(&mut w, name, &owners, &[FOREGROUND]);
+    }
+    w.age();
+    w.age();
+    let before = w.visits();
+    assert!(plan(&w, "o").is_empty(), "it waits");
+    let looked_at = w.visits() - before;
+    let most = (MOST_OWNED + names.len() + 10) as u64;
+    assert!(looked_at <= most, "{looked_at} of {most}");
+    let (kind, last) = (AnyKind::Typed(Kind::ConfigMap), Key::new("a", "d000"));
+    let lineage = w.lineage(kind, &last).expect("it is there");
+    let before = w.visits();
+    owners_and_dependents(&w, kind, &last, &lineage);
+    assert_eq!(w.visits() - before, 0, "whom a change concerns is found without reading its owners");
+}
+
+#[test]
+fn a_circle_beside_much_else_comes_apart() {
+    let mut w = world(&[]);
+    object(&mut w, "o", &["z"], &[FOREGROUND]);
+    object(&mut w, "z", &["y"], &[FOREGROUND]);
+    object(&mut w, "y", &["o"], &[FOREGROUND]);
+    (0..100).for_each(|at| object(&mut w, &format!("p{at}"), &["y"], &[]));
+    assert_eq!(plan(&w, "o"), [format!("finalizers of {MAPS}/o without [{FOREGROUND:?}]")]);
+}
+
+#[test]
+fn what_names_an_owner_in_another_namespace_holds_it_up_and_is_changed_by_nobody() {
+    for finalizer in [FOREGROUND, ORPHAN] {
+        let mut w = world(&["Namespace a", "Namespace b"]);
+        object(&mut w, "o", &[], &[finalizer]);
+        let mut elsewhere = metadata("d", &["o"], &["example.com/stays"]);
+        elsewhere["namespace"] = "b".into();
+        put(&mut w, Kind::ConfigMap, json!({"metadata": elsewhere}));
+        assert_eq!(plan(&w, "o"), [format!("finalizers of {MAPS}/o without [{finalizer:?}]")]);
+    }
+}
+
+#[test]
+fn of_many_owners_few_are_sought_in_other_namespaces() {
+    let namespaces: Vec<String> = (0..200).map(|at| format!("Namespace n{at}")).collect();
+    let mut w = world(&namespaces.iter().map(String::as_str).collect::<Vec<_>>());
+    let owners: Vec<String> = (0..1000).map(|at| format!("gone{at}")).collect();
+    object(&mut w, "d", &owners.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let before = w.visits();
+    assert_eq!(plan(&w, "d").len(), 1, "it goes");
+    let looked_at = w.visits() - before;
+    assert!(looked_at <= (MOST_SOUGHT * namespaces.len()) as u64 + 10, "{looked_at}");
+}
+
+#[test]
 fn orphans_lose_their_owner_before_it_goes() {
     let mut w = world(&[]);
     object(&mut w, "o", &[], &[ORPHAN]);
