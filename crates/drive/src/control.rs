@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     autoscaler::measured,
+    brake::Brake,
     coalescing::CoalescingQueue,
     counters::{Counters, count},
     events::{self, EventPublisher, SourcePublisher},
@@ -102,6 +103,7 @@ pub(crate) struct ControlLoop {
     world: World,
     rows: Rows,
     queue: Queue,
+    brake: Brake,
     seen: Progress,
     /// Which rows may plan, by index.
     on: Vec<bool>,
@@ -144,6 +146,7 @@ impl ControlLoop {
             world: World::new(role.settings.clone()),
             rows: role.rows.clone(),
             queue: Queue::default(),
+            brake: Brake::default(),
             seen: Progress::default(),
             on: vec![false; role.rows.all().len()],
             sweeps: Sweeps::default(),
@@ -299,7 +302,7 @@ impl ControlLoop {
             under_way if self.rushed.is_some_and(|since| under_way >= UNDER_WAY_IN_RUSH || since.elapsed() < HELD) => {
                 Lane::Hurried
             }
-            0..SPREAD_UNDER_WAY => Lane::Spread,
+            0..SPREAD_UNDER_WAY => Lane::Resting,
             SPREAD_UNDER_WAY..UNDER_WAY => Lane::Normal,
             _ => Lane::Hurried,
         }
@@ -315,16 +318,28 @@ impl ControlLoop {
         loop {
             let least = if left == 0 { Lane::Hurried } else { self.least_urgent() };
             let Some((id, lane)) = self.queue.take(least) else { return };
-            left = if lane == Lane::Hurried { left } else { left - 1 };
+            if matches!(lane, Lane::Normal | Lane::Spread) && self.brake.holds(&id.1.namespace, self.elapsed()) {
+                count(&self.counters.held);
+                self.queue.rest(&id);
+                continue;
+            }
+            left = match lane {
+                Lane::Hurried => left,
+                Lane::Normal | Lane::Spread => left - 1,
+                // By itself: others may have come meanwhile.
+                Lane::Resting => 0,
+            };
             if !self.is_on(id.0) {
                 // Its kinds went away. When they come back, every key is looked at.
                 self.queue.ended(&id, Ended::Well { barriers: Vec::new(), recheck: None }, self.elapsed(), |_| true);
                 continue;
             }
-            let begun = Instant::now();
+            let (begun, namespace) = (Instant::now(), id.1.namespace.clone());
             self.plan(id, lane, now);
+            let took = begun.elapsed();
+            self.brake.spent(&namespace, took, self.elapsed());
             if lane == Lane::Spread {
-                self.sweeps.spent(begun.elapsed());
+                self.sweeps.spent(took);
             }
         }
     }
@@ -403,7 +418,12 @@ impl ControlLoop {
             if kind.group().is_empty() { kind.plural().into() } else { format!("{}.{}", kind.plural(), kind.group()) }
         };
         let sizes = self.world.sizes().into_iter();
-        let lanes = [("hurried", Lane::Hurried), ("normal", Lane::Normal), ("spread", Lane::Spread)];
+        let lanes = [
+            ("hurried", Lane::Hurried),
+            ("normal", Lane::Normal),
+            ("spread", Lane::Spread),
+            ("resting", Lane::Resting),
+        ];
         let rows = self.rows.all().iter();
         let waiting = self.queue.waiting(SHOWN).into_iter();
         let (_, others, other_bytes) = self.world.untyped.size();

@@ -41,6 +41,7 @@ counters! {
     unreadable: "Objects that could not be read and count as they were",
     planned: "Keys planned",
     hurried: "Keys planned ahead of others, because a request waits for them",
+    held: "Keys put back because plans for their namespace take more than its part of the time",
     executed: "Plans that wanted something",
     written: "Writes that succeeded",
     conflicts: "Writes refused because the object had changed",

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod autoscaler;
+mod brake;
 mod coalescing;
 mod control;
 mod counters;

@@ -40,9 +40,11 @@ pub enum Lane {
     Normal,
     /// Everything is to be looked at again; no hurry.
     Spread,
+    /// It has had more than its part: when nothing else is to be done.
+    Resting,
 }
 
-const LANES: [Lane; 3] = [Lane::Hurried, Lane::Normal, Lane::Spread];
+const LANES: [Lane; 4] = [Lane::Hurried, Lane::Normal, Lane::Spread, Lane::Resting];
 
 /// What the World must show before a key is planned again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +173,7 @@ impl Queue {
 
     /// Whether nothing is in line, in flight or waiting for the World. Rechecks may be due later.
     pub fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.behind_until.is_empty() && !self.is_ready(Lane::Spread)
+        self.in_flight == 0 && self.behind_until.is_empty() && !self.is_ready(Lane::Resting)
     }
 
     /// Whether the key is under way, or waits for the World to show what it wrote.
@@ -228,6 +230,16 @@ impl Queue {
             }
         }
         None
+    }
+
+    /// A key that was taken is not to be planned now, but when nothing else is.
+    pub fn rest(&mut self, id: &Id) {
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.in_flight) else { return };
+        slot.in_flight = false;
+        slot.taken = None;
+        slot.again = Some(slot.again.unwrap_or(Lane::Resting));
+        self.in_flight -= 1;
+        self.settle(id);
     }
 
     /// The key's work ended. `reached` says whether the World already shows something. Whether the key is left alone
@@ -449,6 +461,21 @@ mod tests {
         queue.wake(&id("second"), Lane::Normal);
         queue.wake(&id("spread"), Lane::Hurried);
         assert_eq!(drain(&mut queue), ["spread", "first", "second"]);
+    }
+
+    #[test]
+    fn a_key_that_rests_comes_when_no_other_does() {
+        let mut queue = Queue::default();
+        queue.wake(&id("x"), Lane::Normal);
+        let (taken, _) = queue.take(Lane::Resting).expect("a key");
+        queue.rest(&taken);
+        queue.wake(&id("y"), Lane::Spread);
+        assert!(queue.take(Lane::Normal).is_none(), "it is as urgent as nothing else");
+        assert_eq!(queue.take(Lane::Resting), Some((id("y"), Lane::Spread)));
+        assert_eq!(queue.take(Lane::Resting), Some((id("x"), Lane::Resting)));
+        queue.wake(&id("x"), Lane::Normal);
+        queue.ended(&taken, well(), Duration::from_secs(9), never);
+        assert_eq!(queue.take(Lane::Resting), Some((id("x"), Lane::Normal)), "what is woken is woken as it was");
     }
 
     #[test]
