@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use knoll_api::labels::eventing::TRUST_BUNDLE;
+use knoll_api::{labels::eventing::TRUST_BUNDLE, sources::bound::MOST_BUNDLES};
 use serde_json::Value;
 
 use crate::{label_selector::LabelSelector, object};
@@ -110,14 +110,14 @@ impl Bindings {
     }
 
     /// Names of the ConfigMaps of a namespace whose certificates who is bound by the binding of this uid is to trust: the
-    /// binding's own copies, else what the namespace has itself.
+    /// binding's own copies, else what the namespace has itself, [`MOST_BUNDLES`] at most.
     pub(crate) fn bundles(&self, namespace: &str, uid: &str) -> Vec<String> {
         let (prefix, known) = (format!("{namespace}/"), self.read());
         let here = known.bundles.range::<str, _>(from(&prefix)).take_while(|(key, _)| key.starts_with(&prefix));
         let here: Vec<_> = here.map(|(key, owners)| (key[prefix.len()..].to_owned(), owners)).collect();
         let own = here.iter().filter(|(_, owners)| owners.iter().any(|owner| **owner == *uid));
         let own: Vec<String> = own.map(|(name, _)| name.clone()).collect();
-        if own.is_empty() { here.into_iter().map(|(name, _)| name).collect() } else { own }
+        if own.is_empty() { here.into_iter().map(|(name, _)| name).take(MOST_BUNDLES).collect() } else { own }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
@@ -186,6 +186,8 @@ mod tests {
         assert_eq!(bindings.bundles("ns", "another"), ["all", "mine"]);
         bindings.take_map(&format!("{MAPS}ns/mine"), None);
         assert_eq!(bindings.bundles("ns", "u"), ["all"]);
+        (0..100).for_each(|at| bindings.take_map(&format!("{MAPS}ns/more{at:02}"), Some(&map("somebody"))));
+        assert_eq!(bindings.bundles("ns", "u").len(), MOST_BUNDLES);
         assert!(may_be_bundle(&Bytes::from(map("u").to_string())) && !may_be_bundle(&Bytes::from_static(b"{}")));
     }
 }

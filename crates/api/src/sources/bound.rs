@@ -28,6 +28,10 @@ const TOKEN_FOLDER: &str = "/oidc";
 /// Of a file's mode, as the API server fills it in.
 const READABLE: i32 = 0o644;
 
+/// ConfigMaps of a namespace's own with certificates to trust that count: the first, by their names. Each may be as long as an
+/// object can be, and every binding of the namespace looks at them.
+pub const MOST_BUNDLES: usize = 64;
+
 /// Whether a binding may write to what this controller makes. Two writers that each put back what the other wrote never end: what
 /// Knoll makes of something else is bound by that, unless the same made the binding. Another's controller has what it writes
 /// bound as it is written.

@@ -14,7 +14,7 @@ use knoll_api::{
     },
     labels::eventing::TRUST_BUNDLE,
     names,
-    sources::SinkBinding,
+    sources::{SinkBinding, bound::MOST_BUNDLES},
 };
 
 use crate::{Plan, World, children::map};
@@ -39,7 +39,7 @@ const END: &str = "-----END CERTIFICATE-----";
 pub(super) fn propagate(world: &World, binding: &SinkBinding, plan: &mut Plan) -> Result<Vec<String>, String> {
     let system = world.settings.eventing_namespace.as_str();
     let originals = world.config_maps.labelled(system, TRUST_BUNDLE, "true");
-    let there = world.config_maps.labelled(binding.namespace(), TRUST_BUNDLE, "true");
+    let there = of_namespace(world, binding.namespace());
     let named = |maps: &[Arc<ConfigMap>]| maps.iter().map(|map| map.name().to_owned()).collect();
     if binding.namespace() == system {
         return Ok(named(&originals));
@@ -57,6 +57,13 @@ pub(super) fn propagate(world: &World, binding: &SinkBinding, plan: &mut Plan) -
         settle(world, binding, copy, plan)?;
     }
     Ok(names)
+}
+
+/// What a namespace has itself, copies among it: the first of them.
+fn of_namespace(world: &World, namespace: &str) -> Vec<Arc<ConfigMap>> {
+    let keys = world.config_maps.keys_labelled(namespace, TRUST_BUNDLE, "true");
+    let found = keys.iter().take(MOST_BUNDLES).filter_map(|key| world.config_maps.get(key));
+    found.filter(|map| map.namespace() == namespace && is_bundle(map.as_ref())).collect()
 }
 
 fn settle(world: &World, binding: &SinkBinding, wanted: ConfigMap, plan: &mut Plan) -> Result<(), String> {
@@ -145,6 +152,29 @@ pub(super) fn is_bundle(map: &impl Resource) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_namespaces_own_bundles_few_are_read_for_each_binding() {
+        let mut world = World::new(crate::Settings::default());
+        for at in 0..300 {
+            let metadata = ObjectMeta {
+                name: Some(format!("own{at:03}")),
+                namespace: Some("a".to_owned()),
+                labels: Some(map([(TRUST_BUNDLE, "true")])),
+                ..ObjectMeta::default()
+            };
+            world.apply(crate::Change::Put(ConfigMap { metadata, ..ConfigMap::default() }.into()));
+        }
+        let mut binding = SinkBinding::default();
+        (binding.metadata.name, binding.metadata.namespace) = (Some("b".to_owned()), Some("a".to_owned()));
+        let (before, mut plan) = (world.config_maps.visits(), Plan::nothing());
+        let names = propagate(&world, &binding, &mut plan).expect("there is nothing in the way");
+        assert_eq!((names.len(), names[0].as_str()), (MOST_BUNDLES, "own000"));
+        let read = world.config_maps.visits() - before;
+        // Finding a key counts as much as reading its object.
+        assert!(read <= 300 + MOST_BUNDLES as u64, "{read}");
+        assert!(plan.wants.is_empty());
+    }
 
     #[test]
     fn only_whole_blocks_of_certificates_are_combined_as_far_as_there_is_room() {
