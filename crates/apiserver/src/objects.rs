@@ -67,10 +67,10 @@ pub(crate) struct Stored {
     pub(crate) revision: u64,
 }
 
-/// Most trees that are kept: readers of a write come within milliseconds of it, and a tree weighs ten times its bytes.
+/// Most trees that are kept: readers of a write come within milliseconds of it.
 const KEPT: usize = 256;
-/// Largest object whose tree is kept, in bytes.
-const LARGEST: usize = 64 * 1024;
+/// Most bytes of the objects that they are of, together: a tree weighs ten times its object and more.
+const KEPT_BYTES: usize = 8 << 20;
 
 /// How long a tree is kept: nobody comes for it later, and an instance at rest holds none.
 const KEPT_FOR: Duration = Duration::from_secs(10);
@@ -86,17 +86,19 @@ struct Shared {
     some: Notify,
 }
 
-/// Trees by revision, and the revisions in the order they came, with when that was.
+/// Trees by revision, and the revisions in the order they came, with when that was and how many bytes their objects have.
 #[derive(Default)]
 struct Kept {
     trees: HashMap<u64, Arc<Value>>,
-    order: VecDeque<(Instant, u64)>,
+    order: VecDeque<(Instant, u64, usize)>,
+    bytes: usize,
 }
 
 impl Kept {
     fn drop_oldest(&mut self) {
-        if let Some((_, oldest)) = self.order.pop_front() {
+        if let Some((_, oldest, bytes)) = self.order.pop_front() {
             self.trees.remove(&oldest);
+            self.bytes -= bytes;
         }
     }
 }
@@ -111,19 +113,18 @@ impl Trees {
             serde_json::from_slice(bytes).map_err(|e| Status::internal(format!("read a stored object: {e}")))?;
         stamp(&mut value, revision);
         let tree = Arc::new(value);
-        if bytes.len() <= LARGEST {
-            self.keep(revision, tree.clone());
-        }
+        self.keep(revision, tree.clone(), bytes.len());
         Ok(tree)
     }
 
-    /// Keeps the tree of a revision.
-    pub(crate) fn keep(&self, revision: u64, tree: Arc<Value>) {
+    /// Keeps the tree of a revision, whose object has so many bytes.
+    pub(crate) fn keep(&self, revision: u64, tree: Arc<Value>, bytes: usize) {
         let mut kept = self.kept();
         if kept.trees.insert(revision, tree).is_none() {
-            kept.order.push_back((Instant::now(), revision));
+            kept.order.push_back((Instant::now(), revision, bytes));
+            kept.bytes += bytes;
         }
-        while kept.order.len() > KEPT {
+        while kept.order.len() > KEPT || kept.bytes > KEPT_BYTES {
             kept.drop_oldest();
         }
         drop(kept);
@@ -139,7 +140,7 @@ impl Trees {
                 let mut kept = self.kept();
                 // All that are due within a second: what comes one by one wakes nobody one by one.
                 let due = Instant::now() + Duration::from_secs(1);
-                while kept.order.front().is_some_and(|(came, _)| *came + KEPT_FOR <= due) {
+                while kept.order.front().is_some_and(|(came, ..)| *came + KEPT_FOR <= due) {
                     kept.drop_oldest();
                 }
             }
@@ -147,7 +148,7 @@ impl Trees {
     }
 
     fn oldest(&self) -> Option<Instant> {
-        self.kept().order.front().map(|(came, _)| *came)
+        self.kept().order.front().map(|(came, ..)| *came)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -230,6 +231,20 @@ mod tests {
         stamp(&mut expected, 42);
         assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
         assert_eq!(*Trees::default().of(&bytes, 42).unwrap(), expected);
+    }
+
+    #[test]
+    fn trees_of_large_objects_are_shared_and_few_are_kept() {
+        let trees = Trees::default();
+        let bytes = encode(&json!({"metadata": {"name": "a"}, "data": {"a": "x".repeat(1 << 20)}}));
+        for revision in 1..100 {
+            let read = trees.of(&bytes, revision).unwrap();
+            assert!(Arc::ptr_eq(&read, &trees.of(&bytes, revision).unwrap()), "readers share it");
+            trees.keep(1000 + revision, read, bytes.len());
+        }
+        let kept = trees.kept();
+        assert!(kept.bytes <= KEPT_BYTES && kept.trees.len() == kept.order.len(), "{} bytes", kept.bytes);
+        assert_eq!(kept.bytes, kept.trees.len() * bytes.len());
     }
 
     #[tokio::test(start_paused = true)]

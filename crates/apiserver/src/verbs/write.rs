@@ -82,8 +82,9 @@ async fn create_named(
         return Ok(Done { object: Arc::new(object), warnings });
     }
     check_served(server, resource)?;
-    let mut writes =
-        vec![Write { key, value: Some(objects::to_store(resource, &object).await?), expect: Expect::Absent }];
+    let value = objects::to_store(resource, &object).await?;
+    let bytes = value.len();
+    let mut writes = vec![Write { key, value: Some(value), expect: Expect::Absent }];
     writes.extend(companions(server, resource, &object));
     let name = object::name(&object).to_owned();
     match server.store.commit(writes, resource.durability).await {
@@ -94,7 +95,7 @@ async fn create_named(
                     server.store.delete(&changes[0].key, Expect::Revision(changes[0].revision), resource.durability);
                 return Err(undo.await.err().and_then(|error| stopped(resource, &name, error)).unwrap_or(status));
             }
-            let object = published(server, resource, object, changes[0].revision);
+            let object = published(server, resource, object, changes[0].revision, bytes);
             server.catch_up();
             Ok(Done { object, warnings })
         }
@@ -291,8 +292,9 @@ async fn commit(
         Arc::new(last)
     } else {
         let value = objects::to_store(resource, &new).await.map_err(Failed::Refused)?;
+        let bytes = value.len();
         let revision = server.store.put(key, value, expect, durability).await?;
-        published(server, resource, new, revision)
+        published(server, resource, new, revision, bytes)
     };
     server.catch_up();
     Ok(object)
@@ -313,12 +315,12 @@ pub(crate) async fn put(
     }
 }
 
-/// Keeps the tree of a committed write for its readers, and returns it with its version.
-fn published(server: &ApiServer, resource: &Resource, mut object: Value, revision: u64) -> Arc<Value> {
+/// Keeps the tree of a committed write, which has so many bytes, for its readers, and returns it with its version.
+fn published(server: &ApiServer, resource: &Resource, mut object: Value, revision: u64, bytes: usize) -> Arc<Value> {
     objects::stamp(&mut object, revision);
     let tree = Arc::new(object);
     if !objects::converts(resource) {
-        server.trees.keep(revision, tree.clone());
+        server.trees.keep(revision, tree.clone(), bytes);
     }
     tree
 }
