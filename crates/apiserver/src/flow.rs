@@ -1,12 +1,13 @@
 //! How many requests are in flight: as kube-apiserver bounds them, and of that a part for each client.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::Request;
-use knoll_bounds::{Share, Shares};
+use knoll_bounds::{Share, Shares, Turn, Turns};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    attributes::UserInfo,
     query::{self, Query},
     status::Status,
 };
@@ -19,6 +20,13 @@ const WRITING: (usize, usize) = (200, 50);
 const LONG: (usize, usize) = (4096, 1024);
 /// Most memory of long answers that wait for their clients to take them, and of those of one client, in MiB.
 const ANSWERS: (usize, usize) = (1024, 256);
+/// Most bytes of stored objects that are read for long lists at a time, and one part in so many of them for one client.
+const READ: (usize, usize) = (512 << 20, 4);
+/// How many bytes a list may read without waiting for its turn.
+const SHORT: usize = 1 << 20;
+/// How the users begin that are ServiceAccounts.
+const ACCOUNTS: &str = "system:serviceaccount:";
+
 /// How long a request may take that is not made to last.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
@@ -62,6 +70,7 @@ pub(crate) struct Flow {
     writing: Arc<Shares<String>>,
     long: Arc<Shares<String>>,
     answers: Arc<Shares<String>>,
+    lists: Turns,
     turns: Arc<Semaphore>,
 }
 
@@ -74,6 +83,7 @@ impl Default for Flow {
             writing: shares(WRITING),
             long: shares(LONG),
             answers: shares(ANSWERS),
+            lists: Turns::of_bytes(READ.0, READ.1),
             turns: Arc::new(Semaphore::new(cores)),
         }
     }
@@ -102,6 +112,15 @@ impl Flow {
         self.turns.clone().acquire_owned().await.map_err(|_| Status::unavailable("the server is stopping"))
     }
 
+    /// A turn for a list of `who` that reads so many bytes; nothing where it is short. Waits for its turn, as others of this
+    /// client do, and whoever waits has a place in flight.
+    pub(crate) async fn list(&self, bytes: usize, who: &str) -> Option<Turn> {
+        if bytes <= SHORT {
+            return None;
+        }
+        Some(self.lists.take_bytes(&who.into(), bytes).await)
+    }
+
     /// Room for an answer of `bytes` to `who`, until it is handed over.
     ///
     /// # Errors
@@ -109,6 +128,18 @@ impl Flow {
     pub(crate) fn answer(&self, bytes: u64, who: &str) -> Result<Place, Status> {
         let units = usize::try_from(bytes.div_ceil(1 << 20)).unwrap_or(usize::MAX);
         self.answers.take_many(who.to_owned(), units).map(Arc::new).ok_or_else(too_many)
+    }
+}
+
+/// Whose part of what is in flight a request takes. Who nobody knows is told apart by address, and ServiceAccounts by
+/// their namespace: whoever may make one may make a thousand.
+pub(crate) fn who(identity: &UserInfo, address: IpAddr) -> String {
+    if identity.user == "system:anonymous" {
+        return address.to_string();
+    }
+    match identity.user.strip_prefix(ACCOUNTS).and_then(|account| account.split_once(':')) {
+        Some((namespace, _)) => format!("{ACCOUNTS}{namespace}:*"),
+        None => identity.user.clone(),
     }
 }
 

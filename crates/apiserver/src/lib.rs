@@ -14,6 +14,7 @@ pub mod authority;
 mod bindings;
 pub mod body;
 mod bootstrap;
+mod breath;
 mod call;
 mod claims;
 mod client;

@@ -76,6 +76,12 @@ impl Snapshot {
         self.slots(prefix, None).map(|(key, slot)| (key, slot.revision))
     }
 
+    /// How many bytes each value has whose key starts with `prefix`, in key order, after the key `start_after` where given.
+    /// Reads no values.
+    pub fn lengths<'a>(&'a self, prefix: &'a str, start_after: Option<&str>) -> impl Iterator<Item = usize> + 'a {
+        self.slots(prefix, start_after).map(|(_, slot)| slot.value.length())
+    }
+
     /// How many keys start with `prefix`, after the key `start_after` where given. Reads no values.
     pub fn count_after(&self, prefix: &str, start_after: Option<&str>) -> usize {
         self.slots(prefix, start_after).count()

@@ -39,9 +39,14 @@ thread_local! {
 }
 
 impl Packed {
+    /// How long it is unpacked; nothing where that cannot be told.
+    fn length(&self) -> Option<usize> {
+        let length = get_frame_content_size(&self.bytes).ok().flatten().filter(|length| *length <= LONGEST)?;
+        usize::try_from(length).ok()
+    }
+
     fn unpack(&self) -> Result<Bytes, Unreadable> {
-        let length = get_frame_content_size(&self.bytes).ok().flatten().filter(|length| *length <= LONGEST);
-        let length = usize::try_from(length.ok_or(Unreadable)?).map_err(|_| Unreadable)?;
+        let length = self.length().ok_or(Unreadable)?;
         let mut plain = Vec::with_capacity(length);
         let unpacked = UNPACKER
             .with_borrow_mut(|unpacker| unpacker.decompress_using_dict(&mut plain, &self.bytes, &self.dictionary.0));
@@ -58,6 +63,14 @@ impl Value {
         match self {
             Value::Plain(bytes) => Ok(bytes.clone()),
             Value::Packed(packed) => packed.unpack(),
+        }
+    }
+
+    /// Bytes it has, without reading it.
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Value::Plain(bytes) => bytes.len(),
+            Value::Packed(packed) => packed.length().unwrap_or_default(),
         }
     }
 

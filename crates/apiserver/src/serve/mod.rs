@@ -43,7 +43,7 @@ use self::{
 use crate::{
     ApiServer, UserInfo, auth,
     body::{self, Body},
-    flow::{LONGEST, RequestKind},
+    flow::{LONGEST, RequestKind, who},
     panics, respond,
     status::Status,
 };
@@ -65,9 +65,6 @@ const IDLE: Duration = Duration::from_secs(90);
 const PING: Duration = Duration::from_secs(30);
 /// How long connections may finish what they began.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// How the users begin that are ServiceAccounts.
-const ACCOUNTS: &str = "system:serviceaccount:";
 
 /// What happens on one connection.
 struct Traffic {
@@ -322,18 +319,6 @@ impl ApiServer {
 async fn told(stopped: &mut watch::Receiver<bool>) {
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         debug!("the listener is gone");
-    }
-}
-
-/// Whose part of what is in flight a request takes. Who nobody knows is told apart by address, and ServiceAccounts by
-/// their namespace: whoever may make one may make a thousand.
-fn who(identity: &UserInfo, address: IpAddr) -> String {
-    if identity.user == "system:anonymous" {
-        return address.to_string();
-    }
-    match identity.user.strip_prefix(ACCOUNTS).and_then(|account| account.split_once(':')) {
-        Some((namespace, _)) => format!("{ACCOUNTS}{namespace}:*"),
-        None => identity.user.clone(),
     }
 }
 

@@ -6,23 +6,26 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::{delete, list};
-use crate::{ApiServer, body::Body, call::Call, object, respond, selectors::Selectors, status::Status};
+use crate::{ApiServer, body::Body, call::Call, respond, selectors::Selectors, status::Status};
 
 /// Deletes what matches, each as a single deletion would; answers with the list.
 pub(crate) async fn delete_collection(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
     let options = delete::DeleteOptions::read(call).await?;
     let selectors = Selectors::parse(&call.query, &call.resource)?;
     let found = list::matching(server, call, &selectors).await?;
-    let all = call.namespace.is_empty();
-    let mut items: Vec<Value> = Vec::with_capacity(found.len());
-    for entry in found {
-        let stored = server.trees.stored(&call.resource, &entry).await?;
-        object::name(&stored.object).clone_into(&mut call.name);
-        if all {
-            object::namespace(&stored.object).clone_into(&mut call.namespace);
-        }
+    let mut items: Vec<Value> = Vec::new();
+    let mut told = 0_usize;
+    for key in found {
+        let mut parts = key.rsplit('/');
+        parts.next().unwrap_or_default().clone_into(&mut call.name);
+        parts.next().unwrap_or_default().clone_into(&mut call.namespace);
         match delete::run(server, call, &options).await {
-            Ok(deleted) => items.push((*deleted.object).clone()),
+            // Of many large ones, the first.
+            Ok(deleted) if told <= list::PAGE => {
+                told = told.saturating_add(knoll_schema::limits::measure(&deleted.object).bytes);
+                items.push((*deleted.object).clone());
+            }
+            Ok(_) => tokio::task::yield_now().await,
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }

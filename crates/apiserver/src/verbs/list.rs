@@ -1,6 +1,6 @@
 //! GET of a collection.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Response;
@@ -12,13 +12,18 @@ use crate::{
     ApiServer,
     accept::{Format, Representation},
     body::Body,
+    breath::Breath,
     call::Call,
-    objects, respond,
+    flow, objects, respond,
     selectors::Selectors,
     status::{Cause, Status},
     tables::{self, Include},
 };
 
+/// Bytes of objects after which a page of a list ends, though it has fewer than were asked for.
+pub(super) const PAGE: usize = 16 << 20;
+/// Most bytes of the objects of a list that is asked for in one piece.
+const WHOLE: usize = 256 << 20;
 /// How long a list waits for a revision that does not exist yet.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
@@ -29,10 +34,27 @@ struct Page {
     limit: usize,
 }
 
+impl Page {
+    /// How many bytes of objects are read for it, where none is left out.
+    fn bytes(&self, prefix: &str, selectors: &Selectors) -> usize {
+        let (most, mut bytes) = (if self.limit == 0 { usize::MAX } else { self.limit }, 0_usize);
+        let lengths = self.snapshot.lengths(prefix, self.start_after.as_deref());
+        for (count, length) in lengths.enumerate() {
+            if bytes > WHOLE || (selectors.is_empty() && (count >= most || (self.limit > 0 && bytes > PAGE))) {
+                break;
+            }
+            bytes = bytes.saturating_add(length);
+        }
+        bytes
+    }
+}
+
 /// Answers with the objects of a collection, or a page of them.
 pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Response<Body>, Status> {
     let selectors = Selectors::parse(&call.query, &call.resource)?;
     let page = page(server, call).await?;
+    let bytes = page.bytes(&call.resource.prefix_in(&call.namespace), &selectors);
+    let _turn = server.flow.list(bytes, &flow::who(&call.identity, Ipv4Addr::LOCALHOST.into())).await;
     let found = collect(server, call, &page, &selectors).await?;
     let mut metadata = json!({"resourceVersion": page.snapshot.revision.to_string()});
     if let Some(last) = &found.more_after {
@@ -44,21 +66,23 @@ pub(crate) async fn list(server: &Arc<ApiServer>, call: &Call) -> Result<Respons
     }
     match (call.accept.view, call.accept.format) {
         (Representation::Plain, Format::Json) => {
-            Ok(respond::bytes(200, plain(server, call, &metadata, &found.entries).await?))
+            Ok(respond::bytes(200, plain(server, call, &metadata, found.entries).await?))
         }
         (Representation::Plain, Format::Yaml) => {
-            let bytes = plain(server, call, &metadata, &found.entries).await?;
+            let bytes = plain(server, call, &metadata, found.entries).await?;
             let value = serde_json::from_slice(&bytes).map_err(Status::internal)?;
             Ok(respond::value(200, &value, Format::Yaml))
         }
         (Representation::Table(version), format) => {
-            Ok(respond::value(200, &table(server, call, version, metadata, &found.entries).await?, format))
+            Ok(respond::value(200, &table(server, call, version, metadata, found.entries).await?, format))
         }
         (Representation::Partial(version), format) => {
             let mut items = Vec::with_capacity(found.entries.len());
-            for entry in &found.entries {
-                let stored = server.trees.stored(&call.resource, entry).await?;
+            let mut breath = Breath::default();
+            for entry in found.entries {
+                let stored = server.trees.stored(&call.resource, &entry).await?;
                 items.push(tables::partial(&stored.object, version));
+                breath.after(entry.value.len()).await;
             }
             let api_version = format!("meta.k8s.io/{version}");
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items});
@@ -72,20 +96,22 @@ async fn table(
     call: &Call,
     version: &str,
     metadata: Value,
-    entries: &[Entry],
+    entries: Vec<Entry>,
 ) -> Result<Value, Status> {
     let (printer, now) = (&call.resource.printer, Timestamp::now());
     let include = Include::parse(call.query.get("includeObject"));
     let mut rows = Vec::with_capacity(entries.len());
+    let mut breath = Breath::default();
     for entry in entries {
-        let stored = server.trees.stored(&call.resource, entry).await?;
+        let stored = server.trees.stored(&call.resource, &entry).await?;
         rows.push(tables::row(printer, &stored.object, include, version, now));
+        breath.after(entry.value.len()).await;
     }
     Ok(tables::table(version, metadata, printer.columns(), rows))
 }
 
 /// The list as JSON, objects copied as they are stored where their form allows it.
-async fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: &[Entry]) -> Result<Vec<u8>, Status> {
+async fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: Vec<Entry>) -> Result<Vec<u8>, Status> {
     let resource = &call.resource;
     let total: usize = entries.iter().map(|e| e.value.len() + 48).sum();
     let mut out = Vec::with_capacity(total + 256);
@@ -93,12 +119,14 @@ async fn plain(server: &ApiServer, call: &Call, metadata: &Value, entries: &[Ent
     let head = head.to_string();
     out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
     out.extend_from_slice(b",\"items\":[");
-    for (at, entry) in entries.iter().enumerate() {
+    let mut breath = Breath::default();
+    for (at, entry) in entries.into_iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
+        breath.after(entry.value.len()).await;
         if objects::converts(resource) {
-            let stored = server.trees.stored(resource, entry).await?;
+            let stored = server.trees.stored(resource, &entry).await?;
             serde_json::to_writer(&mut out, &*stored.object).map_err(Status::internal)?;
         } else {
             objects::write_stamped(&mut out, &entry.value, entry.revision);
@@ -127,13 +155,22 @@ async fn collect(server: &ApiServer, call: &Call, page: &Page, selectors: &Selec
         return Ok(Found { entries, more_after: None });
     }
     let prefix = resource.prefix_in(&call.namespace);
+    let (mut bytes, mut breath) = (0_usize, Breath::default());
     for entry in page.snapshot.range(&prefix, page.start_after.as_deref()) {
+        breath.after(entry.value.len()).await;
         if !selectors.is_empty() && !selectors.matches(&server.trees.stored(resource, &entry).await?.object) {
             continue;
         }
-        if page.limit > 0 && entries.len() == page.limit {
+        bytes = bytes.saturating_add(entry.value.len());
+        let is_full = entries.len() == page.limit || (bytes > PAGE && !entries.is_empty());
+        if page.limit > 0 && is_full {
             let more_after = entries.last().map(|last| last.key.to_string());
             return Ok(Found { entries, more_after });
+        }
+        if bytes > WHOLE {
+            let why =
+                format!("the objects of this list have more than {WHOLE} bytes: ask for them in pages, with limit");
+            return Err(Status::too_large(&why));
         }
         entries.push(entry);
     }
@@ -147,10 +184,20 @@ fn single_key(call: &Call, selectors: &Selectors) -> Option<String> {
     located.then(|| call.resource.key(&call.namespace, name))
 }
 
-/// Objects of a collection at this moment that match; for deletions of many.
-pub(crate) async fn matching(server: &ApiServer, call: &Call, selectors: &Selectors) -> Result<Vec<Entry>, Status> {
-    let page = Page { snapshot: server.store.snapshot(), start_after: None, limit: 0 };
-    Ok(collect(server, call, &page, selectors).await?.entries)
+/// Keys of the objects of a collection at this moment that match; for deletions of many.
+pub(crate) async fn matching(server: &ApiServer, call: &Call, selectors: &Selectors) -> Result<Vec<Arc<str>>, Status> {
+    let (snapshot, prefix) = (server.store.snapshot(), call.resource.prefix_in(&call.namespace));
+    let (mut keys, mut breath) = (Vec::new(), Breath::default());
+    if selectors.is_empty() {
+        return Ok(snapshot.keys(&prefix).map(|(key, _)| key.clone()).collect());
+    }
+    for entry in snapshot.range(&prefix, None) {
+        breath.after(entry.value.len()).await;
+        if selectors.matches(&server.trees.stored(&call.resource, &entry).await?.object) {
+            keys.push(entry.key);
+        }
+    }
+    Ok(keys)
 }
 
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Page, Status> {

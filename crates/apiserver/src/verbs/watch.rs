@@ -1,12 +1,12 @@
 //! GET with `watch`: changes as they happen.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use http::Response;
 use jiff::Timestamp;
-use knoll_store::{Change, Entry, Lagged, Watch};
+use knoll_store::{Change, Lagged, Snapshot, Watch};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::{
     ApiServer,
     accept::Representation,
     body::{self, Body, BodyError},
+    breath::Breath,
     call::Call,
     objects, panics,
     resources::Resource,
@@ -54,7 +55,7 @@ pub(crate) async fn watch(server: &Arc<ApiServer>, call: &Call) -> Result<Respon
         shape: Shape::of(call),
         selectors,
         bookmarks,
-        initial: VecDeque::new(),
+        initial: None,
         end_of_initial: false,
         watch: None,
         seen: 0,
@@ -123,6 +124,14 @@ enum State {
     Closed,
 }
 
+/// What was there when a watch began. It is read as it is sent: whole, it may be more than there is room for.
+struct Initial {
+    snapshot: Snapshot,
+    prefix: String,
+    /// Up to here it was sent.
+    after: Option<Arc<str>>,
+}
+
 /// What one watcher gets.
 struct Feed {
     server: Arc<ApiServer>,
@@ -130,8 +139,8 @@ struct Feed {
     shape: Shape,
     selectors: Selectors,
     bookmarks: bool,
-    /// Objects that were there at the start and are still to be sent.
-    initial: VecDeque<Entry>,
+    /// What was there at the start, while something of it is still to be sent.
+    initial: Option<Initial>,
     /// Whether the end of the initial objects is still to be marked.
     end_of_initial: bool,
     watch: Option<Watch>,
@@ -156,11 +165,12 @@ impl Feed {
     fn start(&mut self, prefix: &str, with_objects: bool) {
         let snapshot = self.server.store.snapshot();
         self.seen = snapshot.revision;
+        let revision = snapshot.revision;
         if with_objects {
-            self.initial = snapshot.range(prefix, None).collect();
+            self.initial = Some(Initial { snapshot, prefix: prefix.to_owned(), after: None });
             self.end_of_initial = self.bookmarks;
         }
-        self.resume(prefix, snapshot.revision);
+        self.resume(prefix, revision);
     }
 
     /// Starts after a revision.
@@ -168,7 +178,7 @@ impl Feed {
         self.seen = self.seen.max(after);
         self.watch = self.server.store.watch(prefix, after).ok();
         if self.watch.is_none() {
-            self.initial.clear();
+            self.initial = None;
         }
     }
 
@@ -216,14 +226,23 @@ impl Feed {
     }
 
     async fn send_initial(&mut self, out: &mut Vec<u8>) {
-        while let Some(entry) = self.initial.pop_front() {
-            match self.admits(&entry.value, entry.revision).await {
-                Ok(true) => self.event(out, "ADDED", &entry.value, entry.revision).await,
-                Ok(false) => {}
-                Err(status) => self.fail(out, &status),
-            }
-            if out.len() > PIECE || self.state == State::Closed {
-                return;
+        if let Some(Initial { snapshot, prefix, after }) = self.initial.take() {
+            let mut breath = Breath::default();
+            for entry in snapshot.range(&prefix, after.as_deref()) {
+                match self.admits(&entry.value, entry.revision).await {
+                    Ok(true) => self.event(out, "ADDED", &entry.value, entry.revision).await,
+                    Ok(false) => {}
+                    Err(status) => self.fail(out, &status),
+                }
+                if self.state == State::Closed {
+                    return;
+                }
+                if out.len() > PIECE {
+                    let (snapshot, prefix) = (snapshot.clone(), prefix.clone());
+                    self.initial = Some(Initial { snapshot, prefix, after: Some(entry.key) });
+                    return;
+                }
+                breath.after(entry.value.len()).await;
             }
         }
         if std::mem::take(&mut self.end_of_initial) {
@@ -233,10 +252,14 @@ impl Feed {
 
     /// Takes a change, and those that wait behind it. Whether none waits any more.
     async fn take(&mut self, out: &mut Vec<u8>, first: Result<Option<Arc<Change>>, Lagged>) -> bool {
-        let mut result = first;
+        let (mut result, mut breath) = (first, Breath::default());
         for _ in 0..BATCH {
             match result {
-                Ok(Some(change)) => self.change(out, &change).await,
+                Ok(Some(change)) => {
+                    self.change(out, &change).await;
+                    let previous = change.previous.as_ref().map(|entry| &entry.value);
+                    breath.after(change.value.iter().chain(previous).map(Bytes::len).sum()).await;
+                }
                 Ok(None) => {
                     self.state = State::Closed;
                     return false;

@@ -11,6 +11,7 @@ mod flow;
 mod frames;
 mod idle;
 mod jobs;
+mod large;
 mod limits;
 mod lists_and_watches;
 mod mines;
