@@ -1,12 +1,13 @@
 //! What writes on their way will use of their namespaces' quotas.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use knoll_api::quantity::Quantity;
 use knoll_store::Snapshot;
+use tokio::sync::OwnedMutexGuard;
 
 /// Amounts by name, as in a quota's `spec.hard`.
 pub(crate) type Amounts = BTreeMap<String, Quantity>;
@@ -20,6 +21,8 @@ struct Book {
     /// By the keys of their objects, and a number each: several may write one object at a time.
     reserved: BTreeMap<(String, u64), Reserved>,
     claims: u64,
+    /// By namespace: held while something is decided on there.
+    deciding: HashMap<String, Weak<tokio::sync::Mutex<()>>>,
 }
 
 /// What one write will use.
@@ -41,10 +44,11 @@ impl Drop for Claim {
     }
 }
 
-/// The claims while one is decided on: nobody else takes the same room meanwhile.
+/// The claims of a namespace while one is decided on: nobody else takes the same room meanwhile. What is counted for that may
+/// be all of a tenant's objects, so others of its namespace wait without holding a thread, and those of others not at all.
 pub(crate) struct Deciding<'a> {
     of: &'a Claims,
-    book: MutexGuard<'a, Book>,
+    _alone: OwnedMutexGuard<()>,
 }
 
 impl Claims {
@@ -52,31 +56,42 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the others waiting until it is known whether there is room.
-    pub(crate) fn decide(&self) -> Deciding<'_> {
-        Deciding { of: self, book: self.lock() }
+    /// Keeps the others of a namespace waiting until it is known whether there is room.
+    pub(crate) async fn decide(&self, namespace: &str) -> Deciding<'_> {
+        let turn = self.turn(namespace);
+        Deciding { of: self, _alone: turn.lock_owned().await }
+    }
+
+    fn turn(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let deciding = &mut self.lock().deciding;
+        if let Some(turn) = deciding.get(namespace).and_then(Weak::upgrade) {
+            return turn;
+        }
+        deciding.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        deciding.insert(namespace.to_owned(), Arc::downgrade(&turn));
+        turn
     }
 }
 
 impl Deciding<'_> {
     /// What objects below `prefix` will use that `snapshot` does not show.
-    pub(crate) fn under_way<'a>(
-        &'a self,
-        prefix: &'a str,
-        snapshot: &'a Snapshot,
-    ) -> impl Iterator<Item = &'a Amounts> + 'a {
-        let below = self.book.reserved.range((prefix.to_owned(), 0)..);
+    pub(crate) fn under_way(&self, prefix: &str, snapshot: &Snapshot) -> Vec<Amounts> {
+        let book = self.of.lock();
+        let below = book.reserved.range((prefix.to_owned(), 0)..);
         below
-            .take_while(move |((key, _), _)| key.starts_with(prefix))
+            .take_while(|((key, _), _)| key.starts_with(prefix))
             .filter(|((key, _), reserved)| snapshot.get(key).map(|entry| entry.revision) == reserved.over)
-            .map(|(_, reserved)| &reserved.amounts)
+            .map(|(_, reserved)| reserved.amounts.clone())
+            .collect()
     }
 
     /// Claims `amounts` for the object of `key`, which replaces the one of revision `over`.
-    pub(crate) fn claim(mut self, key: String, over: Option<u64>, amounts: Amounts) -> Claim {
-        self.book.claims += 1;
-        let key = (key, self.book.claims);
-        self.book.reserved.insert(key.clone(), Reserved { over, amounts });
+    pub(crate) fn claim(self, key: String, over: Option<u64>, amounts: Amounts) -> Claim {
+        let mut book = self.of.lock();
+        book.claims += 1;
+        let key = (key, book.claims);
+        book.reserved.insert(key.clone(), Reserved { over, amounts });
         Claim { of: self.of.clone(), key }
     }
 }

@@ -87,6 +87,15 @@ impl ApiServer {
 const HEAVY: usize = 64 * 1024;
 
 impl ApiServer {
+    /// Bytes that are read beside the object: every budget of its namespace may be about a pod that is to be evicted.
+    fn read_beside(&self, call: &Call) -> usize {
+        if call.subresource != Some(Subresource::Eviction) {
+            return 0;
+        }
+        let budgets = format!("{}{}/", subresources::BUDGETS, call.namespace);
+        self.store.snapshot().lengths(&budgets, None).fold(0, usize::saturating_add)
+    }
+
     /// Whether a write is one to compute apart. Reads its body.
     async fn is_heavy(&self, call: &mut Call) -> Result<bool, Status> {
         if call.subresource.is_some_and(Subresource::streams) {
@@ -94,7 +103,7 @@ impl ApiServer {
         }
         let sent = call.gather().await?;
         let stored = || self.store.get(&call.key()).map_or(0, |entry| entry.value.len());
-        Ok(sent >= HEAVY || stored() >= HEAVY)
+        Ok(sent >= HEAVY || stored() >= HEAVY || self.read_beside(call) >= HEAVY)
     }
 }
 

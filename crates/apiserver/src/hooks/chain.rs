@@ -33,7 +33,7 @@ pub(crate) async fn admit(admission: &mut Admission<'_>, object: &mut Value) -> 
     promises::warn(admission, object);
     if admission.resource.namespaced {
         let Admission { view, resource, namespace, old, .. } = admission;
-        admission.claim = quota::check(*view, resource, namespace, *old, object)?;
+        admission.claim = quota::check(*view, resource, namespace, *old, object).await?;
     }
     Ok(())
 }

@@ -52,6 +52,25 @@ pub(super) fn concerns(resource: &Resource, hard: &Amounts) -> bool {
     })
 }
 
+/// Whether these limits are, for objects of this row, of nothing but how many there are.
+pub(super) fn is_number(resource: &Resource, hard: &Amounts) -> bool {
+    let number = number(resource, 0);
+    hard.iter()
+        .filter(|(name, most)| concerns(resource, &Amounts::from([((*name).clone(), **most)])))
+        .all(|(name, _)| number.contains_key(name))
+}
+
+/// What so many objects of this row count, by their number.
+pub(super) fn number(resource: &Resource, count: usize) -> Amounts {
+    let count = amount(&count.to_string());
+    let plain = resource.group.is_empty() && PLAIN.contains(&resource.plural.as_str());
+    [Some(count_name(resource)), plain.then(|| resource.plural.clone())]
+        .into_iter()
+        .flatten()
+        .map(|name| (name, count))
+        .collect()
+}
+
 /// The name under which quotas count objects of this row.
 fn count_name(resource: &Resource) -> String {
     let dot = if resource.group.is_empty() { "" } else { "." };

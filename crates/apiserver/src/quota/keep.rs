@@ -128,7 +128,7 @@ impl ApiServer {
             let hard = hard(&quota);
             let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
             for resource in registry.rows().filter(|row| row.namespaced && charge::concerns(row, &hard)) {
-                for (name, amount) in used_by(&self.trees, &snapshot, resource, namespace, &quota) {
+                for (name, amount) in used_by(&self.trees, &snapshot, resource, namespace, (&quota, &hard)).await {
                     used.entry(name).and_modify(|sum| *sum = sum.plus(amount));
                 }
             }

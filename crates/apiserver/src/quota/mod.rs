@@ -12,6 +12,7 @@ use knoll_store::Snapshot;
 use serde_json::Value;
 
 use crate::{
+    breath::Breath,
     claims::{Amounts, Claim},
     object,
     objects::Trees,
@@ -32,12 +33,12 @@ fn hard(quota: &Value) -> Amounts {
 }
 
 /// Refuses a write that a quota of its namespace has no room for: a new object, or a change that uses more. What it
-/// returns stands for the object until it is written. In a namespace with a quota it looks at the objects of that kind
-/// there, in others at nothing.
+/// returns stands for the object until it is written. In a namespace with a quota it counts the objects of that kind
+/// there, and reads them where the quota is of more than their number; in others it looks at nothing.
 ///
 /// # Errors
 /// 403 that names the quota, what is asked for, used and allowed.
-pub(crate) fn check(
+pub(crate) async fn check(
     view: View<'_>,
     resource: &Resource,
     namespace: &str,
@@ -45,11 +46,11 @@ pub(crate) fn check(
     object: &Value,
 ) -> Result<Option<Claim>, Status> {
     let wanted = increase(resource, old, object);
-    if wanted.is_empty() {
+    if wanted.is_empty() || !is_limited(view, namespace) {
         return Ok(None);
     }
     // Held until the claim is made, so that two objects cannot take the same room.
-    let claims = view.claims().decide();
+    let claims = view.claims().decide(namespace).await;
     let (trees, snapshot) = (view.trees(), view.snapshot());
     let mut counted = false;
     for (quota, _) in quotas_in(trees, &snapshot, namespace) {
@@ -63,9 +64,9 @@ pub(crate) fn check(
             return refuse(format!("failed quota: {}: must specify {}", object::name(&quota), unsaid.join("; ")));
         }
         counted = true;
-        let mut used = used_by(trees, &snapshot, resource, namespace, &quota);
+        let mut used = used_by(trees, &snapshot, resource, namespace, (&quota, &hard)).await;
         let prefix = resource.key(namespace, "");
-        claims.under_way(&prefix, &snapshot).for_each(|amounts| add(&mut used, amounts));
+        claims.under_way(&prefix, &snapshot).iter().for_each(|amounts| add(&mut used, amounts));
         if let Some(why) = excess(&quota, &hard, &wanted, &used) {
             return refuse(why);
         }
@@ -75,6 +76,11 @@ pub(crate) fn check(
     }
     let over = old.and_then(|old| object::resource_version(old).parse().ok());
     Ok(Some(claims.claim(resource.key(namespace, object::name(object)), over, wanted)))
+}
+
+/// Whether a namespace has a quota.
+fn is_limited(view: View<'_>, namespace: &str) -> bool {
+    view.snapshot().keys(&format!("/core/resourcequotas/{namespace}/")).next().is_some()
 }
 
 /// What the object counts beyond what it counted before.
@@ -122,10 +128,21 @@ fn add(sum: &mut Amounts, more: &Amounts) {
     }
 }
 
-/// What the stored objects of a row count against a quota.
-fn used_by(trees: &Trees, snapshot: &Snapshot, resource: &Resource, namespace: &str, quota: &Value) -> Amounts {
-    let mut used = Amounts::new();
-    for entry in snapshot.range(&resource.key(namespace, ""), None) {
+/// What the stored objects of a row count against a quota, whose hard limits these are. Lets others have the thread.
+async fn used_by(
+    trees: &Trees,
+    snapshot: &Snapshot,
+    resource: &Resource,
+    namespace: &str,
+    (quota, hard): (&Value, &Amounts),
+) -> Amounts {
+    let prefix = resource.key(namespace, "");
+    if scope::covers_all(quota) && charge::is_number(resource, hard) {
+        return charge::number(resource, snapshot.count(&prefix));
+    }
+    let (mut used, mut breath) = (Amounts::new(), Breath::default());
+    for entry in snapshot.range(&prefix, None) {
+        breath.after(entry.value.len()).await;
         let Ok(object) = trees.of(&entry.value, entry.revision) else { continue };
         if scope::covers(quota, &resource.plural, &object) {
             add(&mut used, &charge::of(resource, &object));

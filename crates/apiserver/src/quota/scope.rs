@@ -4,13 +4,19 @@ use serde_json::Value;
 
 use crate::object;
 
+/// Whether the quota counts every object.
+pub(super) fn covers_all(quota: &Value) -> bool {
+    object::list(quota, "/spec/scopes").is_empty()
+        && object::list(quota, "/spec/scopeSelector/matchExpressions").is_empty()
+}
+
 /// Whether the quota counts the object.
 pub(super) fn covers(quota: &Value, plural: &str, object: &Value) -> bool {
-    let plain = object::list(quota, "/spec/scopes");
-    let selected = object::list(quota, "/spec/scopeSelector/matchExpressions");
-    if plain.is_empty() && selected.is_empty() {
+    if covers_all(quota) {
         return true;
     }
+    let plain = object::list(quota, "/spec/scopes");
+    let selected = object::list(quota, "/spec/scopeSelector/matchExpressions");
     plural == "pods"
         && plain.iter().all(|scope| is_in(scope.as_str().unwrap_or_default(), object))
         && selected.iter().all(|expression| is_selected(expression, object))

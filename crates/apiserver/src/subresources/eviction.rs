@@ -15,6 +15,9 @@ use crate::{
     verbs::delete::{self, DeleteOptions},
 };
 
+/// Where disruption budgets are kept, by namespace.
+pub(crate) const BUDGETS: &str = "/policy/poddisruptionbudgets/";
+
 pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<Response<Body>, Status> {
     let options = call.write_options()?;
     let eviction = call.read_object().await?;
@@ -38,7 +41,7 @@ pub(super) async fn create(server: &Arc<ApiServer>, call: &mut Call) -> Result<R
 /// 429 when a budget that covers the pod allows no disruption.
 fn ask_budgets(server: &ApiServer, namespace: &str, pod: &Value) -> Result<(), Status> {
     let snapshot = server.store.snapshot();
-    for entry in snapshot.range(&format!("/policy/poddisruptionbudgets/{namespace}/"), None) {
+    for entry in snapshot.range(&format!("{BUDGETS}{namespace}/"), None) {
         let budget = server.trees.of(&entry.value, entry.revision)?;
         let covers = LabelSelector::from_object(&budget["spec"]["selector"])
             .is_some_and(|s| s.matches(&pod["metadata"]["labels"]));

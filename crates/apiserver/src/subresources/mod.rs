@@ -9,6 +9,8 @@ mod narrowed;
 mod scale;
 mod token;
 
+pub(crate) use self::eviction::BUDGETS;
+
 use std::sync::Arc;
 
 use http::Response;
