@@ -324,7 +324,7 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(2 * HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -292,6 +292,31 @@ async fn a_head_that_never_ends_costs_its_connection() {
     others_are_served(&h, address).await;
 }
 
+#[tokio::test]
+async fn a_head_has_the_same_most_over_either_version() {
+    let (h, address) = served().await;
+    for (length, code) in [(60_000, "200"), (100_000, "431")] {
+        let mut stream = connected(&h, address, "jane").await;
+        let long = "x".repeat(length);
+        let head = format!("GET /version HTTP/1.1\r\nhost: api\r\nx-long: {long}\r\nconnection: close\r\n\r\n");
+        soon(stream.write_all(head.as_bytes())).await.unwrap();
+        let mut answer = Vec::new();
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{length}: {answer}");
+        let joe = client(&h, address, "joe", 1 << 16).await;
+        let request = Request::get("https://api/version").header("x-long", &long).body(body::empty()).unwrap();
+        let mut sender = joe.clone();
+        let answered = soon(async {
+            sender.ready().await.unwrap();
+            sender.send_request(request).await
+        })
+        .await;
+        let told = answered.map_or_else(|_| "431".to_owned(), |answer| answer.status().as_str().to_owned());
+        assert_eq!(told, code, "{length} over HTTP/2");
+    }
+}
+
 /// Each is to be answered: an answer that its client does not take stops the reading, so that nothing piles up.
 #[tokio::test]
 async fn floods_of_settings_and_pings_pile_up_nothing() {
