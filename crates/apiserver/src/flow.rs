@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use knoll_bounds::{Share, Shares, Turn, Turns};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     attributes::UserInfo,
@@ -71,7 +70,7 @@ pub(crate) struct Flow {
     long: Arc<Shares<String>>,
     answers: Arc<Shares<String>>,
     lists: Turns,
-    turns: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl Default for Flow {
@@ -84,7 +83,7 @@ impl Default for Flow {
             long: shares(LONG),
             answers: shares(ANSWERS),
             lists: Turns::of_bytes(READ.0, READ.1),
-            turns: Arc::new(Semaphore::new(cores)),
+            turns: Turns::new(cores, 2),
         }
     }
 }
@@ -103,13 +102,10 @@ impl Flow {
         shares.take(who.to_owned()).map(Arc::new).ok_or_else(too_many)
     }
 
-    /// A turn to compute something large: as many at once as there are cores, so that they leave the half of each to
-    /// everybody else. Waits for its turn; whoever waits has a place in flight.
-    ///
-    /// # Errors
-    /// 503 when the server stops.
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Status> {
-        self.turns.clone().acquire_owned().await.map_err(|_| Status::unavailable("the server is stopping"))
+    /// A turn of `who` to compute something large: as many at once as there are cores, of one client half of that, so that they
+    /// leave the half of each to everybody else. Waits for its turn; whoever waits has a place in flight.
+    pub(crate) async fn turn(&self, who: &str) -> Turn {
+        self.turns.take(&who.into(), 1).await
     }
 
     /// A turn for a list of `who` that reads so many bytes; nothing where it is short. Waits for its turn, as others of this
@@ -185,5 +181,30 @@ mod tests {
         assert_eq!(kind("GET", "/api/v1/%77atch/pods"), RequestKind::Long);
         assert_eq!(kind("GET", "/api/v1/namespaces/a/pods/p"), RequestKind::Reading);
         assert_eq!(kind("DELETE", "/api/v1/namespaces/a/pods?watch=true"), RequestKind::Writing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_many_large_writes_waits_behind_himself() {
+        let flow = Flow { turns: Turns::new(2, 2), ..Flow::default() };
+        let first = flow.turn("many").await;
+        let soon = Duration::from_secs(1);
+        assert!(tokio::time::timeout(soon, flow.turn("many")).await.is_err(), "it has its part");
+        let other = tokio::time::timeout(soon, flow.turn("other")).await.expect("another has a turn");
+        drop(first);
+        tokio::time::timeout(soon, flow.turn("many")).await.expect("one after the other");
+        drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_lists_of_one_client_leave_room_to_others() {
+        let flow = Flow::default();
+        let soon = Duration::from_secs(1);
+        assert!(flow.list(SHORT, "many").await.is_none(), "a short one takes none");
+        let mut held = Vec::new();
+        while let Ok(turn) = tokio::time::timeout(soon, flow.list(READ.0, "many")).await {
+            held.push(turn);
+            assert!(held.len() <= READ.1, "there is an end");
+        }
+        tokio::time::timeout(soon, flow.list(READ.0, "other")).await.expect("another has a turn");
     }
 }
