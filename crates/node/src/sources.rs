@@ -39,7 +39,8 @@ struct Meta {
     name: String,
 }
 
-/// Tells every source that changes, for ever. After a gap in the watch all of them are told.
+/// Tells every source that changes, for ever. After a gap in the watch all of them are told, and at the beginning: pods may
+/// have read some of them before that.
 pub(crate) async fn follow(shared: Arc<Shared>, kind: SourceKind, changed: mpsc::Sender<SourceName>) {
     let path = match kind {
         SourceKind::ConfigMap => "/api/v1/configmaps",
@@ -49,11 +50,8 @@ pub(crate) async fn follow(shared: Arc<Shared>, kind: SourceKind, changed: mpsc:
     let (sender, mut changes) = mpsc::channel(QUEUE);
     let follow = feed::follow(shared.api.0.clone(), subject, Arc::clone(&shared.counters), sender);
     let tell = async {
-        let mut first = true;
         while let Some(change) = changes.recv().await {
             let known: Vec<Known> = match change {
-                // At the start every pod reads its sources anyway.
-                Change::All { .. } if std::mem::take(&mut first) => Vec::new(),
                 Change::All { items, .. } => items,
                 Change::Put(one) | Change::Gone(one) => vec![one],
             };

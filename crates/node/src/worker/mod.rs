@@ -151,6 +151,8 @@ struct Worker {
     turn: u64,
     refresh_at: Option<Instant>,
     refreshing: bool,
+    /// Whether what the volumes are being filled from has changed since that began.
+    is_stale: bool,
     check_disk_at: Option<Instant>,
 }
 
@@ -241,6 +243,7 @@ impl Worker {
             turn: 0,
             refresh_at: None,
             refreshing: false,
+            is_stale: false,
             check_disk_at: limited.then(|| Instant::now() + DISK_CHECK),
             seen,
             shared,
@@ -378,6 +381,8 @@ impl Worker {
                 self.shared.recorder.normal(&self.pod, None, reason, message);
                 self.seen.verdict = Some(EndReason { reason: reason.into(), message: message.into() });
             }
+            // What is filled at the moment would be left behind; when that has ended, this is said again.
+            Act::TearDown if self.refreshing => {}
             Act::TearDown => {
                 self.seen.teardown = Step::Doing;
                 self.tasks.spawn(async move { Outcome::TornDown(tasks::tear_down(&shared, &pod).await) });
@@ -481,6 +486,7 @@ impl Worker {
                         Step::Failed(self.failed("volumes", "FailedMount", text, now))
                     }
                 };
+                self.refresh_stale();
             }
             Outcome::Refreshed(result) => {
                 self.refreshing = false;
@@ -496,6 +502,7 @@ impl Worker {
                         self.refresh_at = Some(Instant::now() + RETRY.1);
                     }
                 }
+                self.refresh_stale();
             }
             Outcome::Sandbox(result) => {
                 self.seen.sandbox = match result {
@@ -644,12 +651,22 @@ impl Worker {
         }
         match self.seen.volumes {
             Step::Failed(_) => self.seen.volumes = Step::Todo,
-            Step::Done(()) if !self.refreshing && matches!(self.seen.teardown, Step::Todo) => {
+            // They may be filled from what was there before.
+            Step::Doing => self.is_stale = true,
+            Step::Done(()) if self.refreshing => self.is_stale = true,
+            Step::Done(()) if matches!(self.seen.teardown, Step::Todo) => {
                 self.refreshing = true;
                 let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&self.pod));
                 self.tasks.spawn(async move { Outcome::Refreshed(tasks::fill_volumes(&shared, &pod).await) });
             }
-            _ => {}
+            Step::Todo | Step::Done(()) => {}
+        }
+    }
+
+    /// Fills the volumes once more if what they were filled from has changed meanwhile.
+    fn refresh_stale(&mut self) {
+        if std::mem::take(&mut self.is_stale) {
+            self.refresh();
         }
     }
 

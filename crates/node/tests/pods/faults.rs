@@ -1,10 +1,11 @@
 //! Faults of parts of the node that a test cannot reach otherwise: what they call panics, a number of times.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use knoll_client::Client;
 use knoll_node::InstanceEvent;
+use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -20,6 +21,40 @@ pub(crate) struct Faults {
     pub(crate) statuses: AtomicU32,
     /// Asking the container `asked`.
     pub(crate) probes: AtomicU32,
+    /// Reading the ConfigMap `changing`.
+    pub(crate) reads: Slow,
+}
+
+/// Holds one answer back.
+#[derive(Default)]
+pub(crate) struct Slow {
+    is_next: AtomicBool,
+    held: Notify,
+    go_on: Notify,
+}
+
+impl Slow {
+    /// Holds the next answer back.
+    pub(crate) fn hold_next(&self) {
+        self.is_next.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until one is held back.
+    pub(crate) async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    /// Lets it go.
+    pub(crate) fn let_go(&self) {
+        self.go_on.notify_one();
+    }
+
+    async fn pass(&self) {
+        if self.is_next.swap(false, Ordering::Relaxed) {
+            self.held.notify_one();
+            self.go_on.notified().await;
+        }
+    }
 }
 
 fn strike(left: &AtomicU32, what: &str) {
@@ -50,7 +85,12 @@ impl Faults {
                 if request.method() == "PATCH" && path.ends_with("/pods/written/status") {
                     strike(&faults.statuses, "a status cannot be written");
                 }
-                client.send(request).await
+                let is_slow = request.method() == "GET" && path.ends_with("/configmaps/changing");
+                let answer = client.send(request).await;
+                if is_slow {
+                    faults.reads.pass().await;
+                }
+                answer
             }
         })
     }

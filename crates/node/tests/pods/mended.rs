@@ -1,8 +1,10 @@
 //! What goes wrong beside a pod's containers, and is put right.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use super::{Failure, IMAGE, Running, Site, ready};
+use super::{Failure, IMAGE, PATIENCE, Running, Site, ready};
 
 /// What a container does right after its start holds back its readiness and nothing else: its end is noticed, its
 /// failure ends it, and the pod can be deleted.
@@ -56,4 +58,46 @@ pub(crate) async fn statuses(site: &Site) -> Result<(), Failure> {
     site.until("changed", "is ready again", |pod| ready(pod) && pod["status"]["phase"] == "Running").await?;
     site.delete("changed").await?;
     site.until_gone("changed").await
+}
+
+/// A ConfigMap that changes while a pod's volume is being filled from what it was before is in the volume in the end.
+pub(crate) async fn sources(site: &Site, node: &Running) -> Result<(), Failure> {
+    site.create("configmaps", json!({"metadata": {"name": "changing"}, "data": {"k": "one"}})).await?;
+    let spec = json!({"terminationGracePeriodSeconds": 0, "volumes": [{"name": "v", "configMap": {"name": "changing"}}],
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sleep", "600"],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
+    let pods = [site.pod("reads", spec.clone()).await?, site.pod("reads-too", spec).await?];
+    for name in ["reads", "reads-too"] {
+        site.until(name, "is ready", ready).await?;
+    }
+    let path = "/api/v1/namespaces/default/configmaps/changing";
+    // Whoever is held up has read the second and not the third; the other one shows when both were told of that.
+    site.faults.reads.hold_next();
+    site.send("PATCH", path, json!({"data": {"k": "two"}})).await?;
+    site.faults.reads.held().await;
+    site.send("PATCH", path, json!({"data": {"k": "three"}})).await?;
+    until_read(node, &pods, 1).await?;
+    site.faults.reads.let_go();
+    until_read(node, &pods, 2).await?;
+    for name in ["reads", "reads-too"] {
+        site.delete(name).await?;
+        site.until_gone(name).await?;
+    }
+    Ok(())
+}
+
+/// Waits until so many of these pods read the third.
+async fn until_read(node: &Running, pods: &[String], wanted: usize) -> Result<(), Failure> {
+    let begin = Instant::now();
+    loop {
+        let mut read = 0;
+        for uid in pods {
+            read += usize::from(node.run(uid, &["cat", "/v/k"]).await? == (0, "three".to_owned()));
+        }
+        if read >= wanted {
+            return Ok(());
+        }
+        assert!(begin.elapsed() < PATIENCE, "{read} of {wanted} pods have what the ConfigMap says");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
