@@ -12,7 +12,7 @@ use knoll_broker::Adopted;
 use knoll_client::rush::Rush;
 use knoll_faults::{catch, caught};
 use knoll_plan::{
-    Change, Changed, DECIDER_KINDS, DuckKind, EventRecord, EventType, FollowedRevision, Observation, Plan, Rows,
+    Change, Changed, DECIDER_KINDS, DuckKind, EventRecord, EventType, FollowedRevision, Observation, Rows,
     ScaleDecision, Sighting, SystemConfig, Want, Woken, World,
 };
 use knoll_sources::Applied;
@@ -460,7 +460,7 @@ impl ControlLoop {
             Ok(plan) => plan,
             Err(panic) => return self.panicked(&id, &panic),
         };
-        if lane == Lane::Hurried && self.rushed.is_some() && leave_reports(&mut plan) {
+        if lane == Lane::Hurried && self.rushed.is_some() && plan.leave_reports() {
             self.queue.wake(&id, Lane::Normal);
         }
         if plan.wants.is_empty() {
@@ -796,11 +796,4 @@ impl ControlLoop {
             tracing::info!(failing, "keys that wait to be tried again");
         }
     }
-}
-
-/// Takes what only reports out of a plan: it is said once, when there is time, as it is then. Whether there was any.
-fn leave_reports(plan: &mut Plan) -> bool {
-    let before = plan.wants.len();
-    plan.wants.retain(|want| !matches!(want, Want::Status(_)));
-    plan.wants.len() < before
 }

@@ -200,6 +200,13 @@ impl Plan {
         self.wants.is_empty()
     }
 
+    /// Takes out what only reports: it is said once, when there is time, as it is then. Whether there was any.
+    pub fn leave_reports(&mut self) -> bool {
+        let before = self.wants.len();
+        self.wants.retain(|want| !matches!(want, Want::Status(_)));
+        self.wants.len() < before
+    }
+
     /// Wants the object created.
     pub fn create(&mut self, object: impl Into<Object>) {
         self.wants.push(Want::Create(object.into()));
