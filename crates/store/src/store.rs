@@ -32,7 +32,7 @@ pub struct Options {
     pub boot_id: String,
     /// How long changes are kept for watches and lists at older revisions, at least while they fit.
     pub history_age: Duration,
-    /// Most bytes of changes kept.
+    /// Most bytes of changes kept; four times as many of those of the last 75 seconds.
     pub history_bytes: usize,
     /// Log written since the last checkpoint that makes the next one due, bytes; at least as much as that checkpoint
     /// had.
@@ -299,6 +299,19 @@ impl Store {
     /// When changes since then are no longer kept.
     pub fn watch(&self, prefix: &str, after: u64) -> Result<Watch, Compacted> {
         self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner).watch(prefix, after)
+    }
+
+    /// Changes of what stands at `key`, and of what has a longer key that begins so, after revision `after`. Where nothing happened
+    /// to `key` since then but what is kept, `after` may be older than what is kept; of longer keys then nothing is told that
+    /// happened before.
+    ///
+    /// # Errors
+    /// When changes since then are no longer kept.
+    pub fn watch_key(&self, key: &str, after: u64) -> Result<Watch, Compacted> {
+        let mut history = self.inner.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        // Published under the same lock.
+        let now = self.inner.shared.published();
+        history.watch_key(key, after, &now)
     }
 
     /// Waits until `revision` is published. `false` when that took longer than `limit`.

@@ -63,15 +63,15 @@ pub(crate) async fn watch(server: &Arc<ApiServer>, call: &Call) -> Result<Respon
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         state: State::Open,
     };
-    let prefix = feed.prefix(call);
+    let (prefix, is_one) = feed.prefix(call);
     if let Some(revision) = since.filter(|&r| r > 0)
         && !server.store.wait_for(revision, FUTURE_WAIT).await
     {
         return Err(Status::future_revision(revision, server.store.revision()));
     }
     match since {
-        Some(revision) if revision > 0 && !initial_events => feed.resume(&prefix, revision),
-        _ => feed.start(&prefix, !call.query.has("sendInitialEvents") || initial_events),
+        Some(revision) if revision > 0 && !initial_events => feed.resume(&prefix, is_one, revision),
+        _ => feed.start(&prefix, is_one, !call.query.has("sendInitialEvents") || initial_events),
     }
     let events = stream::unfold(Some(feed), |feed| async move {
         let mut feed = feed?;
@@ -152,17 +152,17 @@ struct Feed {
 }
 
 impl Feed {
-    /// The narrowest prefix that holds everything that can match.
-    fn prefix(&self, call: &Call) -> String {
+    /// The narrowest prefix that holds everything that can match, and whether it is the key of the one object that can.
+    fn prefix(&self, call: &Call) -> (String, bool) {
         let located = !call.resource.namespaced || !call.namespace.is_empty();
         match self.selectors.fields.exact("metadata.name") {
-            Some(name) if located => call.resource.key(&call.namespace, name),
-            _ => call.resource.prefix_in(&call.namespace),
+            Some(name) if located => (call.resource.key(&call.namespace, name), true),
+            _ => (call.resource.prefix_in(&call.namespace), false),
         }
     }
 
     /// Starts with what is there now.
-    fn start(&mut self, prefix: &str, with_objects: bool) {
+    fn start(&mut self, prefix: &str, is_one: bool, with_objects: bool) {
         let snapshot = self.server.store.snapshot();
         self.seen = snapshot.revision;
         let revision = snapshot.revision;
@@ -170,13 +170,14 @@ impl Feed {
             self.initial = Some(Initial { snapshot, prefix: prefix.to_owned(), after: None });
             self.end_of_initial = self.bookmarks;
         }
-        self.resume(prefix, revision);
+        self.resume(prefix, is_one, revision);
     }
 
     /// Starts after a revision.
-    fn resume(&mut self, prefix: &str, after: u64) {
+    fn resume(&mut self, prefix: &str, is_one: bool, after: u64) {
         self.seen = self.seen.max(after);
-        self.watch = self.server.store.watch(prefix, after).ok();
+        let store = &self.server.store;
+        self.watch = if is_one { store.watch_key(prefix, after) } else { store.watch(prefix, after) }.ok();
         if self.watch.is_none() {
             self.initial = None;
         }
