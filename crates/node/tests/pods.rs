@@ -377,6 +377,7 @@ async fn journey(site: &Site) -> Result<(), Failure> {
     refused(site).await.map_err(|e| format!("refusals: {e}"))?;
     loopback(site, &mut node).await.map_err(|e| format!("a program on 127.0.0.1: {e}"))?;
     mended::hooks(site, &node).await.map_err(|e| format!("hooks: {e}"))?;
+    mended::endings(site, &node).await.map_err(|e| format!("an end: {e}"))?;
     mended::statuses(site).await.map_err(|e| format!("a status that others change: {e}"))?;
     mended::sources(site, &node).await.map_err(|e| format!("a ConfigMap that changes: {e}"))?;
     confined::confined(site, &node).await.map_err(|e| format!("what confines a pod: {e}"))?;

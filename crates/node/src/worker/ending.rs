@@ -25,6 +25,8 @@ const LOG_LINES: usize = 80;
 const LOG_BYTES: usize = 2048;
 /// Time for the signal even when the hook used up the grace.
 const LEAST: Duration = Duration::from_secs(2);
+/// Between two looks whether a program that has begun a moment ago hears signals by now.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A stop.
 pub(super) struct Stop {
@@ -79,19 +81,44 @@ pub(super) async fn stop(shared: &Shared, stop: Stop) {
     };
     if !left.is_zero() {
         let signal = signal_number(stop.stop_signal.as_deref());
-        if let Err(error) = shared.monitor.get().signal(id.clone(), signal).await {
-            tracing::debug!(%id, %error, "a stop signal was not delivered");
-        }
+        let heard = hears(stop.pid, signal).await;
+        send(shared, &id, signal).await;
         // The first process of a container hears no signal that it does not ask for. One that has answered
         // everything and would only sit the grace out can go now.
         if drained && !hears(stop.pid, signal).await {
             return kill(shared, id.as_str()).await;
         }
-        if tokio::time::timeout(left, shared.monitor.wait(&id)).await.is_ok() {
-            return;
+        // One that had only just begun missed it: it is told again once it asks.
+        let again = async {
+            if !heard {
+                asks(stop.pid, signal).await;
+                send(shared, &id, signal).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(left, shared.monitor.wait(&id)) => {
+                if ended.is_ok() {
+                    return;
+                }
+            }
+            () = again => {}
         }
     }
     kill(shared, id.as_str()).await;
+}
+
+async fn send(shared: &Shared, id: &ContainerId, signal: i32) {
+    if let Err(error) = shared.monitor.get().signal(id.clone(), signal).await {
+        tracing::debug!(%id, %error, "a stop signal was not delivered");
+    }
+}
+
+/// Waits until a container's first process asks for a signal, or is gone.
+async fn asks(pid: Option<u32>, signal: i32) {
+    while !hears(pid, signal).await {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Whether a container's first process asks for a signal (`SigCgt` of proc_pid_status(5)); `true` when in doubt.

@@ -101,3 +101,26 @@ async fn until_read(node: &Running, pods: &[String], wanted: usize) -> Result<()
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// A program that is asked to end before it asks for signals, as one that has only just begun, ends once it does.
+pub(crate) async fn endings(site: &Site, node: &Running) -> Result<(), Failure> {
+    let command = "until [ -e /v/go ]; do sleep 0.05; done; trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let spec = json!({"terminationGracePeriodSeconds": 3600, "volumes": [{"name": "v", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": IMAGE, "command": ["sh", "-c", command],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
+    let uid = site.pod("begins", spec).await?;
+    site.until("begins", "is ready", ready).await?;
+    site.delete("begins").await?;
+    let begin = Instant::now();
+    let asked = |event: &Value| event["reason"] == "Killing" && event["involvedObject"]["name"] == "begins";
+    loop {
+        let events = site.send("GET", "/api/v1/namespaces/default/events", Value::Null).await?;
+        if events["items"].as_array().is_some_and(|events| events.iter().any(asked)) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it is not asked to end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.run(&uid, &["touch", "/v/go"]).await?.0, 0);
+    site.until_gone("begins").await
+}
