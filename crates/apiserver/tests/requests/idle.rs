@@ -11,7 +11,7 @@ const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 /// Writes so much that the store forgets what came before.
 async fn forget(h: &Harness, name: &str) {
     let data = "x".repeat(700_000);
-    for at in 0..25 {
+    for at in 0..80 {
         let secret = json!({"metadata": {"name": format!("{name}-{at}")}, "stringData": {"k": data}});
         h.post(SECRETS, secret).await.expect(201);
     }
