@@ -23,7 +23,9 @@ fn a_machine_that_runs_these_tests_has_what_it_takes() {
     let before = interfaces("").len();
     let checks = doctor::examine(dir.path(), &[]);
     let names: Vec<&str> = checks.iter().map(|check| check.name).collect();
-    assert_eq!(names, ["kernel", "privileges", "cgroups", "devices", "overlayfs", "seccomp", "veth", "nf_tables"]);
+    let looked_at =
+        ["kernel", "privileges", "cgroups", "devices", "overlayfs", "seccomp", "mounts", "veth", "nf_tables"];
+    assert_eq!(names, looked_at);
     assert!(checks.iter().all(|check| check.ok && check.fix.is_empty()), "{checks:#?}");
     assert_eq!(interfaces("").len(), before);
 }

@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(fault(given(&[&REQUIRED[..], &[("id", "2")]].concat())), ("id".into(), Fault::Twice));
         assert_eq!(
             fault(given(&[&REQUIRED[..], &[("foo", "1"), ("Foo", "2")]].concat())),
-            ("foo".into(), Fault::Twice)
+            ("Foo".into(), Fault::Twice)
         );
         assert_eq!(
             fault(given(&[&REQUIRED[..], &[("FOO", "1"), ("Foo", "2")]].concat())),
