@@ -131,12 +131,19 @@ impl Namespace {
     ///
     /// # Panics
     /// When it does not end within `patience`.
-    pub fn run_pod_within(&self, patience: Duration, name: &str, mut container: Value) -> String {
+    pub fn run_pod_within(&self, patience: Duration, name: &str, container: Value) -> String {
+        self.run_pod_with(patience, name, json!({}), container)
+    }
+
+    /// As [`run_pod_within`](Self::run_pod_within), for a pod of which `spec` says more than its container.
+    ///
+    /// # Panics
+    /// When it does not end within `patience`.
+    pub fn run_pod_with(&self, patience: Duration, name: &str, mut spec: Value, mut container: Value) -> String {
         container["name"] = "main".into();
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"restartPolicy": "Never", "containers": [container]},
-        });
+        spec["restartPolicy"] = "Never".into();
+        spec["containers"] = json!([container]);
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
         self.apply(&pod.to_string());
         until_within(patience, &format!("pod {name} ends"), || {
             let phase = self.object("pods", name)["status"]["phase"].clone();

@@ -97,19 +97,9 @@ fn there_is_no_way_out_with_or_without_capabilities_and_shared_processes() {
         [("plain", json!({})), ("armed", json!({"capabilities": {"add": CAPABILITIES}})), ("mighty", all)]
     {
         for shared in [false, true] {
-            let mut container = shell(&[LOOK, WAYS].concat(), &context);
-            container["name"] = "main".into();
             let name = format!("{name}-{shared}");
-            let pod = json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-                "spec": {"restartPolicy": "Never", "shareProcessNamespace": shared, "containers": [container]},
-            });
-            space.apply(&pod.to_string());
-            knoll_e2e::until(&format!("{name} has tried"), || {
-                let phase = space.object("pods", &name)["status"]["phase"].clone();
-                (phase == "Succeeded" || phase == "Failed").then_some(())
-            });
-            let said = space.kubectl(&["logs", &name]);
+            let spec = json!({"shareProcessNamespace": shared});
+            let said = space.run_pod_with(PATIENCE, &name, spec, shell(&[LOOK, WAYS].concat(), &context));
             assert!(said.contains("tried") && !said.contains("OUT"), "{name}: {said}");
         }
     }
@@ -123,18 +113,8 @@ fn the_look_for_ways_out_sees_one_where_there_is_one() {
     let _watchman = Watchman::new(&space);
     let _mark = Mark::new();
     load_shell(&space);
-    let mut container = shell(&[LOOK, "echo tried"].concat(), &json!({"capabilities": {"add": ["SYS_PTRACE"]}}));
-    container["name"] = "main".into();
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "let"},
-        "spec": {"restartPolicy": "Never", "hostPID": true, "containers": [container]},
-    });
-    space.apply(&pod.to_string());
-    knoll_e2e::until("it has tried", || {
-        let phase = space.object("pods", "let")["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(())
-    });
-    let said = space.kubectl(&["logs", "let"]);
+    let container = shell(&[LOOK, "echo tried"].concat(), &json!({"capabilities": {"add": ["SYS_PTRACE"]}}));
+    let said = space.run_pod_with(PATIENCE, "let", json!({"hostPID": true}), container);
     assert!(said.contains("tried") && said.contains("OUT by /proc/"), "{said}");
 }
 

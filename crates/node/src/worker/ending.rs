@@ -25,8 +25,9 @@ const LOG_LINES: usize = 80;
 const LOG_BYTES: usize = 2048;
 /// Time for the signal even when the hook used up the grace.
 const LEAST: Duration = Duration::from_secs(2);
-/// Between two looks whether a program that has begun a moment ago hears signals by now.
-const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks whether a program hears signals by now: first, for one that has begun a moment ago, and later, for one that
+/// may never.
+const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// A stop.
 pub(super) struct Stop {
@@ -116,8 +117,10 @@ async fn send(shared: &Shared, id: &ContainerId, signal: i32) {
 
 /// Waits until a container's first process asks for a signal, or is gone.
 async fn asks(pid: Option<u32>, signal: i32) {
+    let mut pause = LOOK.0;
     while !hears(pid, signal).await {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK.1);
     }
 }
 
